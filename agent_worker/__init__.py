@@ -1,0 +1,1 @@
+"""The worker that takes turns from the queue and runs agents."""

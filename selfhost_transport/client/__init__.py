@@ -1,0 +1,1 @@
+"""The Python SDK: a client of sessions and turns over a websocket."""

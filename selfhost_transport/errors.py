@@ -1,0 +1,257 @@
+"""The one tree of errors; each carries what the Ably wire calls an ErrorInfo.
+
+    TransportError
+     +-- BadRequest              400xx  the caller sent something that cannot be accepted
+     |    +-- InvalidArgument    40003
+     |    +-- MessageTooLarge    40009
+     |    +-- InvalidChannelName 40010
+     |    +-- Conflict           40031  an id used before, with another body
+     |    +-- TurnEnded          40003  writing to a turn that has its terminal
+     +-- Unauthorized            401xx  who you are, or what you may do
+     |    +-- TokenError         4014x  a new token would help
+     |    +-- CapabilityError    40160
+     +-- NotFound                40400
+     +-- Busy                    40900  policy `reject`: the session has an active turn
+     +-- RateLimited             429xx
+     +-- ServiceError            500xx  ours or Redis' fault; a retry may help
+     |    +-- StoreUnavailable   50003
+     |    +-- StoreFull          50004
+     |    +-- StoreUnsuitable    50000  Redis is too old or badly configured; no retry helps
+     +-- ConnectionFailed       800xx
+     +-- ContinuityLost          9000x / 104006
+     +-- LeaseLost               104012 another worker owns the turn, or it has ended
+     +-- SessionClosed           104004
+
+The numbers are those of protocol section 12 where the meaning is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """What travels in an `error` field: a code, an HTTP-like status, a sentence that says what to do."""
+
+    code: int
+    status_code: int
+    message: str
+    href: str | None = None
+    detail: Mapping[str, Any] | None = None
+    cause: ErrorInfo | None = field(default=None)
+
+    def to_wire(self) -> dict[str, Any]:
+        """The map that goes on the wire; absent fields are left out."""
+        wire: dict[str, Any] = {"code": self.code, "statusCode": self.status_code, "message": self.message}
+        if self.href is not None:
+            wire["href"] = self.href
+        if self.detail is not None:
+            wire["detail"] = dict(self.detail)
+        if self.cause is not None:
+            wire["cause"] = self.cause.to_wire()
+        return wire
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> ErrorInfo:
+        """Read an `error` map leniently: a peer may leave out anything."""
+        cause = wire.get("cause")
+        return cls(
+            code=int(wire.get("code") or 50000),
+            status_code=int(wire.get("statusCode") or 500),
+            message=str(wire.get("message") or "unknown error"),
+            href=wire.get("href"),
+            detail=wire.get("detail"),
+            cause=cls.from_wire(cause) if isinstance(cause, Mapping) else None,
+        )
+
+
+class TransportError(Exception):
+    """Root of the tree. `retryable`: the same call may succeed later without a change by the caller."""
+
+    code: ClassVar[int] = 50000
+    status_code: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: int | None = None,
+        status_code: int | None = None,
+        detail: Mapping[str, Any] | None = None,
+        cause: ErrorInfo | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.info = ErrorInfo(
+            code=type(self).code if code is None else code,
+            status_code=type(self).status_code if status_code is None else status_code,
+            message=message,
+            detail=detail,
+            cause=cause,
+        )
+
+    @classmethod
+    def from_info(cls, info: ErrorInfo) -> TransportError:
+        """The exception for an ErrorInfo received from a peer, by code, then by status."""
+        chosen = _BY_CODE.get(info.code) or _by_status(info)
+        error = chosen(info.message)
+        error.info = info
+        return error
+
+
+class BadRequest(TransportError):
+    """The request cannot be accepted as it is."""
+
+    code = 40000
+    status_code = 400
+
+
+class InvalidArgument(BadRequest):
+    """A value is out of range, of the wrong type, or used in the wrong state."""
+
+    code = 40003
+
+
+class MessageTooLarge(BadRequest):
+    """The publish, or the message it would produce, exceeds the size limit."""
+
+    code = 40009
+
+
+class InvalidChannelName(BadRequest):
+    """The session name breaks the rules of protocol section 5.1."""
+
+    code = 40010
+
+
+class Conflict(BadRequest):
+    """An id was used before with another body (P5)."""
+
+    code = 40031
+    status_code = 409
+
+
+class TurnEnded(BadRequest):
+    """The turn has its terminal; nothing more can be written to it (TRN-7)."""
+
+    code = 40003
+    status_code = 409
+
+
+class Unauthorized(TransportError):
+    """Credentials are missing or wrong."""
+
+    code = 40101
+    status_code = 401
+
+
+class TokenError(Unauthorized):
+    """The token is expired, revoked or malformed; clients renew it."""
+
+    code = 40140
+
+
+class CapabilityError(Unauthorized):
+    """The credentials do not permit the operation."""
+
+    code = 40160
+
+
+class NotFound(TransportError):
+    """No such message, turn, key or path."""
+
+    code = 40400
+    status_code = 404
+
+
+class Busy(TransportError):
+    """Policy `reject`: the session has an active turn, named in `detail`."""
+
+    code = 40900
+    status_code = 409
+    retryable = True
+
+
+class RateLimited(TransportError):
+    """A configured limit was reached; nothing was stored."""
+
+    code = 42910
+    status_code = 429
+    retryable = True
+
+
+class ServiceError(TransportError):
+    """A failure on the service's side."""
+
+    retryable = True
+
+
+class StoreUnavailable(ServiceError):
+    """Redis cannot be reached or did not answer in time."""
+
+    code = 50003
+    status_code = 503
+
+
+class StoreFull(ServiceError):
+    """Redis refuses writes because `maxmemory` is reached."""
+
+    code = 50004
+    status_code = 503
+
+
+class StoreUnsuitable(ServiceError):
+    """Redis is too old or is configured so that promises cannot be kept."""
+
+    retryable = False
+
+
+class ConnectionFailed(TransportError):
+    """The connection is closed, failed or refused."""
+
+    code = 80000
+    status_code = 400
+    retryable = True
+
+
+class ContinuityLost(TransportError):
+    """Entries may have been missed; a snapshot has to be read (P7)."""
+
+    code = 90003
+    status_code = 404
+
+
+class LeaseLost(TransportError):
+    """The turn was cancelled, ended, or taken over; this writer may not write for it (P2, P6)."""
+
+    code = 104012
+    status_code = 409
+
+
+class SessionClosed(TransportError):
+    """The client or session was closed by its owner."""
+
+    code = 104004
+    status_code = 400
+
+
+_BY_CODE: dict[int, type[TransportError]] = {
+    error.code: error
+    for error in (
+        InvalidArgument, MessageTooLarge, InvalidChannelName, Conflict, CapabilityError, NotFound, Busy,
+        RateLimited, StoreUnavailable, StoreFull, ConnectionFailed, ContinuityLost, LeaseLost, SessionClosed,
+    )
+}  # fmt: skip
+
+
+def _by_status(info: ErrorInfo) -> type[TransportError]:
+    if 40140 <= info.code <= 40149:
+        return TokenError
+    if info.status_code == 401:
+        return Unauthorized
+    if 400 <= info.status_code < 500:
+        return BadRequest
+    return ServiceError if info.status_code >= 500 else TransportError

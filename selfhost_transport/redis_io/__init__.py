@@ -1,0 +1,1 @@
+"""Connecting to Redis: pipelined scripts, notifications, the embedded server."""

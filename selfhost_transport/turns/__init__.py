@@ -1,0 +1,1 @@
+"""The messages of a turn: headers, codec, conversation tree, view, state machine.  No I/O."""

@@ -1,0 +1,1 @@
+"""The Ably protocol: frames, messages, encodings, capabilities, tokens.  No I/O."""
