@@ -1,0 +1,347 @@
+"""Every option of the product, in one frozen tree, from flags, environment, a TOML file and defaults.
+
+The sections are those of the file (design section 10). Each single value also has one flat *option name*,
+unique in the tree: the keyword of `load_settings`, and, in capitals after `SELFHOST_TRANSPORT_`, the
+environment variable.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.settings_values import (
+    CrashRule,
+    Policy,
+    parse_duration,
+    redact_url,
+    require_rollup_window,
+    unique,
+)
+
+ENV_PREFIX = "SELFHOST_TRANSPORT_"
+
+# The well-known key of the `dev` command: every right, accepted from loopback only (design section 10).
+DEV_KEY_NAME = "dev.local"
+DEV_KEY_SECRET = "development-secret"
+DEV_AGENT = "assistant"
+
+# Option names that differ from the last part of the path, because the command line calls them so.
+_OPTION_NAMES: dict[tuple[str, ...], str] = {("redis", "url"): "redis", ("redis", "prefix"): "redis_prefix"}
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+RollupWindow = Annotated[int, AfterValidator(require_rollup_window)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    """A table of the file: unknown keys are errors, values never change, errors never quote a value."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class RedisSettings(_Section):
+    """Where the sessions live."""
+
+    url: str = "redis://127.0.0.1:6379/0"
+    """Address of Redis: `redis://`, `rediss://` (TLS) or `unix://`."""
+    prefix: str = Field(default="sht", pattern=r"^[^{}\s]{1,64}$")
+    """First part of every key and channel."""
+    buckets: int = Field(default=16, ge=1, le=16384)
+    """Number of hash tags that sessions are spread over; must not change while there is data."""
+
+    @property
+    def url_given(self) -> bool:
+        """Whether somebody chose the address; `dev` starts its own Redis when nobody did."""
+        return "url" in self.model_fields_set
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, redact_url(value) if name == "url" else value
+
+
+class KeyRule(_Section):
+    """One Ably API key, `name:secret` on the wire."""
+
+    name: str = Field(pattern=r"^[^.:\s]+\.[^.:\s]+$")
+    """`appId.keyId`."""
+    secret: SecretStr = Field(min_length=1)
+    """The part after the colon; never shown."""
+    capability: dict[str, tuple[str, ...]] = {"*": ("*",)}
+    """Channel pattern to the operations allowed on it."""
+    revocable_tokens: bool = False
+    """Whether tokens made from this key can be revoked."""
+
+
+class NamespaceRule(_Section):
+    """What holds for the sessions of one namespace; id `*` is the rule for all others."""
+
+    id: str = Field(pattern=r"^[^:]+$")
+    """The part of a channel name up to its first colon, or `*`."""
+    agent: str | None = Field(default=None, min_length=1)
+    """Agent that works on published inputs; absent: plain pub/sub."""
+    policy: Policy = Policy.CONCURRENT
+    """What a send does while a turn is active: `concurrent`, `queue`, `interrupt` or `reject`."""
+    retention: Duration = timedelta(0)
+    """How long a session is kept after its last entry; 0 = for ever."""
+    max_active: Count = 0
+    """Turns that may be active at once in a session; 0 = no limit."""
+    queue_cap: Count = 0
+    """Turns that may wait in a session; 0 = no limit."""
+    on_crash: CrashRule = CrashRule.RESTART
+    """What the next attempt does after a lost worker: `restart`, `continue` or `fail`."""
+    max_attempts: PositiveInt | None = None
+    """Attempts per turn; absent: that of `[worker]`."""
+    deadline: Duration = timedelta(0)
+    """Longest time a turn may be active; 0 = no limit."""
+
+
+# The rule of a namespace that nothing is said about: plain pub/sub, kept for ever.
+_PLAIN = NamespaceRule(id="*")
+
+
+class GatewaySettings(_Section):
+    """The process that clients connect to."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """Address to listen on."""
+    port: int = Field(default=8080, ge=0, le=65535)
+    """TCP port; 0 = any free one, printed once ready."""
+    processes: PositiveInt = 1
+    """Processes that share the port."""
+    max_idle_ms: Count = 15_000
+    """Longest silence on a connection before a heartbeat, ms; 0 = no heartbeats."""
+    connection_state_ttl_ms: PositiveInt = 120_000
+    """How long a dropped connection may be resumed, ms."""
+    max_message_size: PositiveInt = 65_536
+    """Largest publish of a client, bytes; workers are not bound by it."""
+    max_frame_size: PositiveInt = 524_288
+    """Largest websocket frame that is accepted, bytes."""
+    resume_window_s: PositiveInt = 120
+    """How far back the live log reaches for a reader that resumes, s."""
+    outgoing_buffer_bytes: PositiveInt = 1_048_576
+    """Unsent bytes of a connection before its reader counts as slow."""
+    dev: bool = False
+    """Accept the development key, from loopback only, when no key is configured."""
+
+
+class WorkerSettings(_Section):
+    """The process that runs agents."""
+
+    concurrency: PositiveInt = 200
+    """Turns one worker runs at once."""
+    lease_ms: int = Field(default=10_000, ge=100)
+    """How long a worker that falls silent keeps its turns, ms."""
+    max_attempts: PositiveInt = 3
+    """Attempts before a turn ends with `error`."""
+    grace_ms: Count = 1_000
+    """Time that a cancel hook, and a turn of a stopping worker, are given, ms."""
+    rollup_window_ms: RollupWindow = 40
+    """How long tokens are gathered into one append, ms: 0, 20, 40, 100 or 500."""
+
+
+class Settings(BaseSettings):
+    """The whole configuration. `load_settings` is the usual way to make one."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
+    )
+
+    config: Path | None = None
+    """The TOML file that values come from."""
+    data_dir: Path = Path(".selfhost-transport")
+    """Where `dev` keeps the data of its Redis."""
+    redis: RedisSettings = RedisSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    worker: WorkerSettings = WorkerSettings()
+    keys: tuple[KeyRule, ...] = ()
+    """API keys; in the environment, a JSON list."""
+    namespaces: tuple[NamespaceRule, ...] = ()
+    """Rules per namespace; in the environment, a JSON list."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Keywords before environment before file (design section 10)."""
+        environment = _OptionEnvironment(settings_cls)
+        config = init_settings().get("config") or environment().get("config")
+        if config is None:
+            return init_settings, environment
+        if not Path(config).is_file():
+            raise InvalidArgument(f"the configuration file does not exist: {config}")
+        return init_settings, environment, TomlConfigSettingsSource(settings_cls, Path(config))
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        unique("keys", [key.name for key in self.keys])
+        unique("namespaces", [rule.id for rule in self.namespaces])
+        return self
+
+    @property
+    def accepted_keys(self) -> tuple[KeyRule, ...]:
+        """The configured keys; the development key when there is none and `gateway.dev` is set (AUT-12)."""
+        if self.keys or not self.gateway.dev:
+            return self.keys
+        return (KeyRule(name=DEV_KEY_NAME, secret=SecretStr(DEV_KEY_SECRET)),)
+
+    def namespace_for(self, channel: str) -> NamespaceRule:
+        """The rule of a channel: its exact namespace, else `*`, else plain pub/sub kept for ever (RUL-2)."""
+        namespace = channel.partition(":")[0]
+        fallback = _PLAIN
+        for rule in self.namespaces:
+            if rule.id == namespace:
+                return rule
+            if rule.id == "*":
+                fallback = rule
+        return fallback
+
+    def for_dev(self) -> Settings:
+        """What the `dev` command adds: the dev flag, and every namespace bound when the file binds none."""
+        gateway = self.gateway.model_copy(update={"dev": True})
+        namespaces = self.namespaces or (NamespaceRule(id="*", agent=DEV_AGENT),)
+        return self.model_copy(update={"gateway": gateway, "namespaces": namespaces})
+
+
+class Option(NamedTuple):
+    """One value that can be set: its path in the file and its flat name."""
+
+    path: tuple[str, ...]
+    name: str
+    default: object
+    description: str
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return ENV_PREFIX + self.name.upper()
+
+    def place(self, value: object) -> dict[str, Any]:
+        """The value at its path: `{"gateway": {"port": value}}`."""
+        tree: Any = value
+        for part in reversed(self.path):
+            tree = {part: tree}
+        return dict(tree)
+
+
+@cache
+def options() -> Mapping[str, Option]:
+    """Every option by its flat name, in the order of the tree."""
+    found = {option.name: option for option in _walk(Settings, ())}
+    assert len(found) == len(list(_walk(Settings, ()))), "two options share a name"
+    return found
+
+
+def load_settings(config: Path | None = None, **overrides: object) -> Settings:
+    """Read the file, the environment, and `overrides` by option name (`redis=…`, `port=…`; None: not given).
+
+    Raises InvalidArgument, naming the key, for a file that cannot be read or a value or key that is wrong.
+    """
+    given: dict[str, Any] = {} if config is None else {"config": config}
+    for name, value in overrides.items():
+        if name not in options():
+            raise InvalidArgument(f"there is no option {name!r}; see docs/configuration.md")
+        if value is not None:
+            given = _merge(given, options()[name].place(value))
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise InvalidArgument(_explain(error)) from None
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidArgument(f"the configuration file is not valid TOML: {error}") from None
+    except OSError as error:
+        raise InvalidArgument(f"the configuration file cannot be read: {error}") from None
+
+
+class _OptionEnvironment(PydanticBaseSettingsSource):
+    """`SELFHOST_TRANSPORT_<OPTION>`: flat names, unlike the nested ones that pydantic-settings would make."""
+
+    def __call__(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for option in options().values():
+            # An empty variable means "not given": that is how compose files pass on what is unset.
+            if text := os.environ.get(option.variable):
+                found = _merge(found, option.place(_from_environment(option, text)))
+        return found
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Required by the base class; `__call__` reads all fields at once."""
+        return self().get(field_name), field_name, False
+
+
+def _from_environment(option: Option, text: str) -> object:
+    if not isinstance(option.default, tuple):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise InvalidArgument(f"{option.variable} must be a JSON list") from None
+
+
+def _walk(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[Option]:
+    for name, field in model.model_fields.items():
+        here = (*path, name)
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, _Section):
+            yield from _walk(kind, here)
+        else:
+            yield Option(here, _OPTION_NAMES.get(here, name), field.default, field.description or "")
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both_tables = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both_tables else value
+    return merged
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_input=False, include_url=False):
+        where = re.sub(r"\.(\d+)", r"[\1]", ".".join(str(part) for part in problem["loc"])) or "configuration"
+        unknown = problem["type"] == "extra_forbidden"
+        lines.append(f"{where}: {'unknown key' if unknown else problem['msg'].removeprefix('Value error, ')}")
+    return "; ".join(lines)

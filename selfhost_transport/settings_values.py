@@ -1,0 +1,60 @@
+"""How single configuration values are read and shown: durations, choices, addresses that hide passwords."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from enum import StrEnum
+
+ROLLUP_WINDOWS_MS = (0, 20, 40, 100, 500)
+
+_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_DURATION = re.compile(r"(\d+)\s*(ms|s|m|h|d|w)?")
+
+
+class Policy(StrEnum):
+    """What a send does when the session is busy (design section 2)."""
+
+    CONCURRENT = "concurrent"
+    QUEUE = "queue"
+    INTERRUPT = "interrupt"
+    REJECT = "reject"
+
+
+class CrashRule(StrEnum):
+    """What the next attempt does with the output of one whose worker was lost (design section 5)."""
+
+    RESTART = "restart"
+    CONTINUE = "continue"
+    FAIL = "fail"
+
+
+def parse_duration(value: object) -> timedelta:
+    """`"0"`, `"45s"`, `"30m"`, `"12h"`, `"7d"`, or a whole number of seconds. Raises ValueError."""
+    if isinstance(value, timedelta) and value >= timedelta(0):
+        return value
+    match = _DURATION.fullmatch(str(value).strip())
+    if match is None or isinstance(value, bool):
+        raise ValueError("a duration is a whole number with a unit: ms, s, m, h, d or w")
+    return timedelta(**{_UNITS[match[2] or "s"]: int(match[1])})
+
+
+def require_rollup_window(value: int) -> int:
+    """One of the windows that Ably's SDKs may ask for (protocol section 7.6). Raises ValueError."""
+    if value not in ROLLUP_WINDOWS_MS:
+        raise ValueError(f"must be one of {', '.join(map(str, ROLLUP_WINDOWS_MS))}")
+    return value
+
+
+def unique(what: str, names: Sequence[str]) -> None:
+    """Raise ValueError if a name stands twice: the second would be ignored without a word."""
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{what}: {name!r} is given twice")
+
+
+def redact_url(url: str) -> str:
+    """The address as it may be logged: no password, neither before the `@` nor in the query."""
+    hidden = re.sub(r"(?<=://)([^:@/?]*):[^?]*@", r"\1:***@", url)
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", hidden)
