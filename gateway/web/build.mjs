@@ -1,0 +1,75 @@
+// Builds the chat page into ../static: index.html, app.js, app.css and the licences of all that is bundled.
+import { createHash } from 'node:crypto';
+import { cp, mkdir, readFile, readdir, rm, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { build } from 'esbuild';
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+const out = path.join(here, '..', 'static');
+
+/** Everything the bundle is made from; its hash lets a test notice a bundle older than its sources. */
+async function sourceHash() {
+  const names = (await readdir(path.join(here, 'src'))).sort().map((name) => path.join('src', name));
+  const hash = createHash('sha256');
+  for (const name of ['build.mjs', 'index.html', 'package-lock.json', ...names]) {
+    hash.update(name).update('\0').update(await readFile(path.join(here, name))).update('\0');
+  }
+  return hash.digest('hex');
+}
+
+/** Directory of the npm package a bundled file belongs to, or null for our own sources. */
+function packageDirOf(input) {
+  const at = input.lastIndexOf('node_modules/');
+  if (at < 0) return null;
+  const rest = input.slice(at + 'node_modules/'.length).split('/');
+  const name = rest[0].startsWith('@') ? rest.slice(0, 2).join('/') : rest[0];
+  return path.join(here, input.slice(0, at), 'node_modules', name);
+}
+
+async function licenceOf(dir) {
+  const manifest = JSON.parse(await readFile(path.join(dir, 'package.json'), 'utf8'));
+  const file = (await readdir(dir)).find((name) => /^(licen[cs]e|copying)(\.|$)/i.test(name));
+  const text = file ? (await readFile(path.join(dir, file), 'utf8')).trim() : `Licensed under ${manifest.license}.`;
+  return { title: `${manifest.name} ${manifest.version} (${manifest.license})`, text };
+}
+
+/** Only packages that left bytes in the output are listed: what was shaken out is not distributed. */
+async function writeLicences(metafile) {
+  const dirs = new Set();
+  for (const output of Object.values(metafile.outputs)) {
+    for (const [input, { bytesInOutput }] of Object.entries(output.inputs)) {
+      const dir = bytesInOutput > 0 ? packageDirOf(input) : null;
+      if (dir) dirs.add(dir);
+    }
+  }
+  const rule = '='.repeat(80);
+  const sections = [];
+  for (const dir of [...dirs].sort()) {
+    const { title, text } = await licenceOf(dir);
+    sections.push(`${rule}\n${title}\n${rule}\n\n${text}\n`);
+  }
+  const intro = 'app.js contains the following packages, under the licences given with each.\n';
+  await writeFile(path.join(out, 'THIRD_PARTY_LICENSES.txt'), [intro, ...sections].join('\n'));
+}
+
+await rm(out, { recursive: true, force: true });
+await mkdir(out, { recursive: true });
+const result = await build({
+  absWorkingDir: here,
+  entryPoints: { app: 'src/main.tsx' },
+  outdir: out,
+  bundle: true,
+  minify: true,
+  format: 'esm',
+  target: ['es2022'],
+  jsx: 'automatic',
+  charset: 'utf8',
+  legalComments: 'none',
+  define: { 'process.env.NODE_ENV': '"production"' },
+  banner: { js: `/* sources ${await sourceHash()}; licences in THIRD_PARTY_LICENSES.txt */` },
+  metafile: true,
+  logLevel: 'info',
+});
+await cp(path.join(here, 'index.html'), path.join(out, 'index.html'));
+await writeLicences(result.metafile);
