@@ -1,0 +1,87 @@
+"""Positions in a session's log, and the serials that name them on the wire (protocol section 16, P1).
+
+A position is a Redis stream id. On the wire it is zero-padded, so that comparing the strings compares the
+positions, by code units and by `localeCompare` alike (rule 2). It carries the session's series id, so that
+a serial of another session or of a recreated one is recognised (rule 8).
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import string
+from dataclasses import dataclass
+from typing import ClassVar
+
+from selfhost_transport.errors import InvalidArgument
+
+MAX_COUNTER = 999
+"""Entries of one millisecond; the next one takes the next millisecond (rule 3)."""
+MAX_INDEX = 999
+"""Highest index of an item within one publish; a publish with more is refused with 40034 (rule 3)."""
+MAX_MS = 10**14 - 1
+SERIES_LENGTH = 10
+SERIES_ALPHABET = string.ascii_lowercase + string.digits
+
+_SERIAL = re.compile(r"([0-9]{14})-([0-9]{3})@([a-z0-9]{10})(?::([0-9]{3}))?")
+_STREAM_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
+_SERIES = re.compile(r"[a-z0-9]{10}")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """Where an entry stands in its session's order: a stream id, `ms` since the epoch and a counter."""
+
+    ms: int
+    counter: int
+
+    ZERO: ClassVar[Position]
+
+    @classmethod
+    def parse_id(cls, text: str) -> Position:
+        """Read a stream id such as `1763000000000-0`. Raises InvalidArgument."""
+        match = _STREAM_ID.fullmatch(text)
+        if match is None:
+            raise InvalidArgument(f"not a stream id: {text[:64]!r}")
+        return cls(int(match[1]), int(match[2]))
+
+    @property
+    def stream_id(self) -> str:
+        """The Redis form, `ms-counter`, without padding."""
+        return f"{self.ms}-{self.counter}"
+
+
+Position.ZERO = Position(0, 0)
+
+
+def new_series() -> str:
+    """A series id for a session that is used for the first time: 10 random characters of `[a-z0-9]`."""
+    return "".join(secrets.choice(SERIES_ALPHABET) for _ in range(SERIES_LENGTH))
+
+
+def format_position(position: Position, series: str) -> str:
+    """The channelSerial of a position, 29 characters. Raises InvalidArgument where it would not fit."""
+    if not (0 <= position.ms <= MAX_MS and 0 <= position.counter <= MAX_COUNTER):
+        raise InvalidArgument(f"position {position.stream_id} does not fit in a serial")
+    if _SERIES.fullmatch(series) is None:
+        raise InvalidArgument(f"a series is {SERIES_LENGTH} characters of [a-z0-9], not {series[:64]!r}")
+    return f"{position.ms:014d}-{position.counter:03d}@{series}"
+
+
+def format_item(position: Position, series: str, index: int) -> str:
+    """The serial of the `index`-th item published at a position, 33 characters. Raises InvalidArgument."""
+    if not 0 <= index <= MAX_INDEX:
+        raise InvalidArgument(f"item index {index} is outside 0..{MAX_INDEX}")
+    return f"{format_position(position, series)}:{index:03d}"
+
+
+def parse_position(text: str) -> tuple[Position, str, int | None]:
+    """Read a channelSerial or an item serial: position, series, and the index of an item serial.
+
+    Compare positions with positions, never the strings of the two kinds (rule 6). Raises InvalidArgument.
+    """
+    match = _SERIAL.fullmatch(text)
+    if match is None:
+        raise InvalidArgument(f"not a serial of this service: {text[:64]!r}")
+    index = match[4]
+    return Position(int(match[1]), int(match[2])), match[3], None if index is None else int(index)
