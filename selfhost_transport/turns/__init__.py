@@ -1,1 +1,1 @@
-"""The messages of a turn: headers, codec, conversation tree, view, state machine.  No I/O."""
+"""The messages of a turn: headers, codec, conversation tree, view, prompt. Pure: no I/O, no clock."""

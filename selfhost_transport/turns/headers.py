@@ -1,0 +1,162 @@
+"""Names of messages and transport headers (protocol sections 2.3 and 3), and tolerant reading of both tiers.
+
+All header values are strings: booleans are "true"/"false", structures are compact JSON text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from selfhost_transport.wire.message import Message
+
+AI_INPUT: Final = "ai-input"
+AI_OUTPUT: Final = "ai-output"
+AI_RUN_START: Final = "ai-run-start"
+AI_RUN_RESUME: Final = "ai-run-resume"
+AI_RUN_SUSPEND: Final = "ai-run-suspend"
+AI_RUN_END: Final = "ai-run-end"
+AI_STEP_START: Final = "ai-step-start"
+AI_STEP_END: Final = "ai-step-end"
+AI_CANCEL: Final = "ai-cancel"
+
+# What only an agent may publish (protocol section 11, row "authenticated clientId").
+AGENT_MESSAGES: Final = frozenset(
+    {AI_OUTPUT, AI_RUN_START, AI_RUN_RESUME, AI_RUN_SUSPEND, AI_RUN_END, AI_STEP_START, AI_STEP_END}
+)
+RUN_LIFECYCLE: Final = frozenset({AI_RUN_START, AI_RUN_RESUME, AI_RUN_SUSPEND, AI_RUN_END})
+
+ROLE: Final = "role"
+CODEC_MESSAGE_ID: Final = "codec-message-id"
+RUN_ID: Final = "run-id"
+INVOCATION_ID: Final = "invocation-id"
+EVENT_ID: Final = "event-id"
+RUN_CLIENT_ID: Final = "run-client-id"
+INPUT_CLIENT_ID: Final = "input-client-id"
+STEP_CLIENT_ID: Final = "step-client-id"
+INPUT_CODEC_MESSAGE_ID: Final = "input-codec-message-id"
+PARENT: Final = "parent"
+FORK_OF: Final = "fork-of"
+MSG_REGENERATE: Final = "msg-regenerate"
+SUPERSEDES: Final = "supersedes"
+STEP_ID: Final = "step-id"
+STEP_START_SERIAL: Final = "step-start-serial"
+STEP_REASON: Final = "step-reason"
+RUN_REASON: Final = "run-reason"
+ERROR_CODE: Final = "error-code"
+ERROR_MESSAGE: Final = "error-message"
+STEER_IDS: Final = "steer-codec-message-ids"
+STREAM: Final = "stream"
+STATUS: Final = "status"
+STREAM_ID: Final = "stream-id"
+DISCRETE: Final = "discrete"
+
+KIND: Final = "kind"
+
+STREAMING: Final = "streaming"
+COMPLETE: Final = "complete"
+CANCELLED: Final = "cancelled"
+FAILED: Final = "failed"
+ERROR: Final = "error"
+
+ROLE_USER: Final = "user"
+ROLE_ASSISTANT: Final = "assistant"
+
+_EMPTY: Final[Mapping[str, Any]] = {}
+
+
+@dataclass(slots=True, frozen=True)
+class Headers:
+    """Both header tiers of a received message. Values that are not strings read as absent."""
+
+    transport: Mapping[str, Any]
+    codec: Mapping[str, Any]
+
+    def get(self, name: str) -> str | None:
+        """A transport header, or None."""
+        value = self.transport.get(name)
+        return value if isinstance(value, str) else None
+
+    def field(self, name: str) -> str | None:
+        """A codec header, or None."""
+        value = self.codec.get(name)
+        return value if isinstance(value, str) else None
+
+    @property
+    def kind(self) -> str:
+        """The codec's `kind`, or ""."""
+        return self.field(KIND) or ""
+
+    @property
+    def role(self) -> str | None:
+        """`user` or `assistant` as the sender wrote it."""
+        return self.get(ROLE)
+
+    @property
+    def codec_message_id(self) -> str | None:
+        """The message this one creates, continues or answers."""
+        return self.get(CODEC_MESSAGE_ID)
+
+    @property
+    def run_id(self) -> str | None:
+        """The turn it belongs to."""
+        return self.get(RUN_ID)
+
+    @property
+    def event_id(self) -> str | None:
+        """The sender's id of this event; the wake-up POST names it."""
+        return self.get(EVENT_ID)
+
+    @property
+    def parent(self) -> str | None:
+        """Tree parent (protocol section 3.2)."""
+        return self.get(PARENT)
+
+    @property
+    def input_codec_message_id(self) -> str | None:
+        """The trigger's codec-message-id."""
+        return self.get(INPUT_CODEC_MESSAGE_ID)
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the message grows by appends."""
+        return self.get(STREAM) == "true"
+
+    @property
+    def status(self) -> str | None:
+        """`streaming`, `complete` or `cancelled` of a stream message."""
+        return self.get(STATUS)
+
+
+def read_headers(message: Message) -> Headers | None:
+    """The headers of a message; None when it has no `extras.ai` and so is not ours (section 2.2)."""
+    extras = message.extras
+    ai = extras.get("ai") if isinstance(extras, Mapping) else None
+    if not isinstance(ai, Mapping):
+        return None
+    transport, codec = ai.get("transport"), ai.get("codec")
+    return Headers(
+        transport if isinstance(transport, Mapping) else _EMPTY,
+        codec if isinstance(codec, Mapping) else _EMPTY,
+    )
+
+
+def make_extras(
+    transport: Mapping[str, str], codec: Mapping[str, str] | None = None, *, ephemeral: bool = False
+) -> dict[str, Any]:
+    """`extras` for the given headers; an empty codec tier is left out (protocol section 2.2)."""
+    ai: dict[str, Any] = {"transport": transport}
+    if codec:
+        ai["codec"] = codec
+    return {"ai": ai, "ephemeral": True} if ephemeral else {"ai": ai}
+
+
+def is_ephemeral(message: Message) -> bool:
+    """Whether the message is delivered but never stored."""
+    return isinstance(message.extras, Mapping) and message.extras.get("ephemeral") is True
+
+
+def header_map(*pairs: tuple[str, str | None]) -> dict[str, str]:
+    """A header map in the given order, without the pairs whose value is None."""
+    return {name: value for name, value in pairs if value is not None}
