@@ -1,0 +1,73 @@
+"""The golden transcripts as typed values (format: tests/vectors/ai-transport/README.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfhost_transport.turns import headers as h
+from selfhost_transport.wire.message import Format, Message, decode_message
+
+FOLDER = Path(__file__).parent.parent / "vectors" / "ai-transport"
+VERCEL = "vercel-ui-message"
+
+
+@dataclass(slots=True)
+class Operation:
+    """One line of `wire`: what was done, and the message as a subscriber received it."""
+
+    op: str
+    message: Message
+    raw: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Transcript:
+    name: str
+    codec: str
+    raw: dict[str, Any]
+
+    def operations(self) -> Iterator[Operation]:
+        """Everything in `wire`, refused operations included."""
+        for line in self.raw["wire"]:
+            yield Operation(line["op"], decode_message(line, Format.JSON), line)
+
+    def live(self) -> list[Message]:
+        """What a subscriber attached from the start received."""
+        return [operation.message for operation in self.operations() if operation.op != "nacked"]
+
+    def history(self) -> list[Message]:
+        return [decode_message(line, Format.JSON) for line in self.raw["history"]]
+
+    def triggers(self) -> list[tuple[Message, list[Message]]]:
+        """For every run-start and run-resume: it, and what was on the wire before it."""
+        live = self.live()
+        opening = (h.AI_RUN_START, h.AI_RUN_RESUME)
+        return [(message, live[:n]) for n, message in enumerate(live) if message.name in opening]
+
+
+def load(name: str) -> Transcript:
+    """The transcript whose file name begins with `name`."""
+    (path,) = FOLDER.glob(f"{name}-*.json")
+    raw = json.loads(path.read_text())
+    return Transcript(path.stem, raw["codec"], raw)
+
+
+def names(codec: str = VERCEL) -> list[str]:
+    """File names (without suffix) of the transcripts of one codec."""
+    found = [path for path in sorted(FOLDER.glob("*.json")) if json.loads(path.read_text())["codec"] == codec]
+    return [path.stem for path in found]
+
+
+def load_all(codec: str = VERCEL) -> list[Transcript]:
+    return [Transcript(n, codec, json.loads((FOLDER / f"{n}.json").read_text())) for n in names(codec)]
+
+
+def transport(message: Message) -> dict[str, str]:
+    """The transport headers, or {}."""
+    extras = message.extras or {}
+    found: dict[str, str] = extras.get("ai", {}).get("transport", {})
+    return found
