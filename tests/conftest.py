@@ -1,0 +1,56 @@
+"""Fixtures shared by all tests: a real Redis, a prefix of one's own, a stack of real processes."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from selfhost_transport.redis_io.embedded import EmbeddedRedis
+from tests.leaks import keys_under, unowned_keys
+from tests.processes import Stack
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[EmbeddedRedis]:
+    """One real Redis for the whole run, without persistence. Tests that stop it start their own instead."""
+    with EmbeddedRedis() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedRedis) -> str:
+    """Address of the shared Redis."""
+    return redis_server.url
+
+
+@pytest.fixture
+def redis_prefix(redis_url: str) -> Iterator[str]:
+    """A prefix that only this test uses.
+
+    Afterwards the test fails if it left a key that is outside the prefix, or has neither TTL nor owner (P9).
+    """
+    prefix = f"t{uuid.uuid4().hex[:12]}"
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        before = set(keys_under(client, ""))
+        yield prefix
+        mine = keys_under(client, prefix)
+        leaked = unowned_keys(client, prefix)
+        foreign = set(keys_under(client, "")) - before - set(mine)
+        for start in range(0, len(mine), 1000):
+            client.unlink(*mine[start : start + 1000])
+        if foreign:
+            client.unlink(*foreign)
+    assert not leaked, f"keys with neither a TTL nor a declared owner: {leaked}"
+    assert not foreign, f"keys outside the prefix: {sorted(foreign)}"
+
+
+@pytest.fixture
+async def stack(redis_url: str, redis_prefix: str, tmp_path: Path) -> AsyncIterator[Stack]:
+    """Gateways and workers as real processes on the shared Redis, killed when the test ends."""
+    running = Stack(redis_url, redis_prefix, tmp_path)
+    yield running
+    await running.close()
