@@ -19,12 +19,15 @@ from selfhost_transport.wire.details import (
 )
 from selfhost_transport.wire.message import Message, decode_message, encode_message
 from selfhost_transport.wire.presence import PresenceMessage, decode_presence, encode_presence
+from selfhost_transport.wire.receipts import CancelReceipt, TurnReceipt, decode_cancel, decode_turn
 
 __all__ = [
     "AckResult",
+    "CancelReceipt",
     "ConnectionDetails",
     "Frame",
     "FrameError",
+    "TurnReceipt",
     "decode_frame",
     "encode_frame",
     "frame_map",
@@ -38,9 +41,14 @@ _Item = TypeVar("_Item")
 
 @dataclass(slots=True)
 class AckResult:
-    """What one acknowledged frame became: a serial per message, None where superseded (section 6.3)."""
+    """What one acknowledged frame became: a serial per message, None where superseded (section 6.3).
+
+    `turn` is set for a send that a turn answers, `cancel` for a cancel that ended turns at once.
+    """
 
     serials: list[str | None]
+    turn: TurnReceipt | None = None
+    cancel: CancelReceipt | None = None
 
 
 @dataclass(slots=True)
@@ -126,7 +134,7 @@ def frame_map(frame: Frame, fmt: Format) -> dict[str, Any]:
     if frame.connection_details is not None:
         wire["connectionDetails"] = encode_details(frame.connection_details)
     if frame.res is not None:
-        wire["res"] = [{"serials": result.serials} for result in frame.res]
+        wire["res"] = [_encode_result(result) for result in frame.res]
     if frame.error is not None:
         wire["error"] = frame.error.to_wire()
     if frame.flags is not None:
@@ -198,7 +206,25 @@ def _decode_results(wire: Mapping[str, Any]) -> list[AckResult] | None:
     found = fields.items(wire, "res")
     if found is None:
         return None
-    return [AckResult(_decode_serials(item)) for item in found]
+    return [_decode_result(item) for item in found]
+
+
+def _encode_result(result: AckResult) -> dict[str, Any]:
+    wire: dict[str, Any] = {"serials": result.serials}
+    if result.turn is not None:
+        wire["turn"] = result.turn.to_wire()
+    if result.cancel is not None:
+        wire["cancel"] = result.cancel.to_wire()
+    return wire
+
+
+def _decode_result(item: object) -> AckResult:
+    result = AckResult(_decode_serials(item))
+    if isinstance(item, Mapping):
+        turn, cancel = fields.submap(item, "turn"), fields.submap(item, "cancel")
+        result.turn = None if turn is None else decode_turn(turn)
+        result.cancel = None if cancel is None else decode_cancel(cancel)
+    return result
 
 
 def _decode_serials(item: object) -> list[str | None]:
