@@ -1,0 +1,128 @@
+"""From the messages of a send to the request that starts its turn, and what a worker reads of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Final
+
+from selfhost_transport.errors import ErrorInfo, InvalidArgument
+from selfhost_transport.store.entries import pack_value, unpack
+from selfhost_transport.store.turn_store import CancelFilter, Deposit, Policy, Scope, TurnRequest
+from selfhost_transport.turns import headers as h
+from selfhost_transport.turns import lifecycle
+from selfhost_transport.turns.context import STEP_START_PLACEHOLDER, TurnContext, context_for_input
+from selfhost_transport.turns.lifecycle import RunReason, StepReason
+from selfhost_transport.wire.message import Message
+
+_LOST: Final = ErrorInfo(
+    code=104008,
+    status_code=500,
+    message="the turn could not be finished: every worker that tried it was lost; send the message again",
+)
+_CONTEXT_FIELDS: Final = frozenset(field.name for field in dataclasses.fields(TurnContext))
+_CANCEL_HEADERS: Final = {
+    Scope.TURN: h.RUN_ID,
+    Scope.INPUT: h.INPUT_CODEC_MESSAGE_ID,
+    Scope.OWNER: "cancel-client-id",
+    Scope.ALL: "cancel-all",
+}
+
+
+def build_turn_request(
+    session: str,
+    messages: Sequence[Message],
+    *,
+    agent: str,
+    agent_client_id: str | None = None,
+    policy: Policy = Policy.CONCURRENT,
+    interrupts: CancelFilter | None = None,
+    max_active: int = 0,
+    max_attempts: int = 3,
+    on_crash: str = "restart",
+) -> TurnRequest:
+    """The request for `messages`, which already carry the sender's verified `client_id` and `connection_id`.
+
+    `agent_client_id` defaults to the agent's name; `interrupts` counts with policy `interrupt` only and
+    defaults to every turn. Raises InvalidArgument when no message can start a turn.
+    """
+    trigger = trigger_of(messages)
+    if trigger is None:
+        raise InvalidArgument("a turn is started by an ai-input with a codec-message-id and without a run-id")
+    context = context_for_input(trigger, session=session, agent_client_id=agent_client_id or agent)
+    interrupts = interrupts or CancelFilter(Scope.ALL)
+    headers = h.read_headers(trigger)
+    event_id = headers.event_id if headers is not None else None
+    return TurnRequest(
+        session=session,
+        turn_id=context.turn_id,
+        agent=agent,
+        messages=messages,
+        owner=trigger.client_id or "",
+        input_id=context.input_codec_message_id or "",
+        event_id=event_id or "",
+        fingerprint=fingerprint(messages),
+        deposit=deposit_for(context),
+        context=pack_context(context),
+        policy=policy,
+        interrupts=interrupts,
+        cancel_message=_interruption(interrupts, trigger) if policy is Policy.INTERRUPT else None,
+        max_active=max_active,
+        max_attempts=max_attempts,
+        on_crash=on_crash,
+    )
+
+
+def trigger_of(messages: Sequence[Message]) -> Message | None:
+    """The message that starts a turn: the last `ai-input` with a codec-message-id and without a run-id."""
+    for message in reversed(messages):
+        headers = h.read_headers(message)
+        if message.name != h.AI_INPUT or headers is None:
+            continue
+        if headers.run_id is None and headers.codec_message_id is not None:
+            return message
+    return None
+
+
+def deposit_for(context: TurnContext) -> Deposit:
+    """The life-cycle messages that scripts write for the turn, complete but for the step-start's serial."""
+    return Deposit(
+        run_start=lifecycle.run_start(context),
+        step_start=lifecycle.step_start(context),
+        step_cancelled=lifecycle.step_end(context, STEP_START_PLACEHOLDER, StepReason.CANCELLED),
+        step_failed=lifecycle.step_end(context, STEP_START_PLACEHOLDER, StepReason.FAILED),
+        run_cancelled=lifecycle.run_end(context, RunReason.CANCELLED),
+        run_lost=lifecycle.run_end(context, RunReason.ERROR, _LOST),
+    )
+
+
+def pack_context(context: TurnContext) -> bytes:
+    """A context as the store keeps it."""
+    fields = dataclasses.asdict(context)
+    return pack_value({name: value for name, value in fields.items() if value is not None})
+
+
+def unpack_context(raw: bytes) -> TurnContext:
+    """The reverse of `pack_context`; fields of a newer version are ignored."""
+    return TurnContext(**{name: value for name, value in unpack(raw).items() if name in _CONTEXT_FIELDS})
+
+
+def fingerprint(messages: Sequence[Message]) -> str:
+    """Tells a repeat of a send from another send under the same id: what the sender wrote, and who (P5)."""
+    content = [
+        [message.name, message.data, message.encoding, message.extras, message.client_id]
+        for message in messages
+    ]
+    return hashlib.blake2b(pack_value(content), digest_size=16).hexdigest()
+
+
+def _interruption(interrupts: CancelFilter, trigger: Message) -> Message:
+    """The cancel entry that precedes the closing of interrupted turns, by the sender."""
+    value = "true" if interrupts.scope is Scope.ALL else interrupts.value
+    return Message(
+        name=h.AI_CANCEL,
+        client_id=trigger.client_id,
+        connection_id=trigger.connection_id,
+        extras=h.make_extras({_CANCEL_HEADERS[interrupts.scope]: value}),
+    )
