@@ -1,0 +1,231 @@
+"""The entry: what a session's log, its notifications and its history are made of.
+
+On Redis an entry is `<head>\\n<body>`: the head is text that scripts can build and read, the body is
+msgpack that only Python reads. There is one form for the log, the notification and the history, and so
+one decoder and one delivery path.
+
+| head            | body                                             | meaning                                        |
+|-----------------|--------------------------------------------------|------------------------------------------------|
+| `C<payloads>`   | data of all messages, then a list of their maps  | one publish                                    |
+| `E<payloads>`   | the same                                         | an ephemeral publish: delivered, never replayed|
+| `A<ref>`        | [data] or [data, extras] or [data, extras, op]   | append to the message `ref`                    |
+| `U<ref>`, `D<ref>` | message map, the whole new state              | update or delete of the message `ref`          |
+| `P`             | list of presence maps                            | presence                                       |
+
+`ref` names a message inside its session: `<ms>-<counter>:<index>`. `payloads` has, for each message,
+`<letter><length>:<encoding>;` where the letter tells what `data` is: `s` text, `b` bytes, `-` absent. The data
+stand outside the msgpack, so that a script can take them without understanding it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import msgpack
+
+from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.wire.actions import MessageAction
+from selfhost_transport.wire.message import Message, Version
+from selfhost_transport.wire.serial import Position, format_item
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A message inside its session: the position of its create, and its index in that publish."""
+
+    position: Position
+    index: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.position.stream_id}:{self.index}"
+
+    @classmethod
+    def parse(cls, text: str) -> Ref:
+        """Read `<ms>-<counter>:<index>`."""
+        position, _, index = text.partition(":")
+        return cls(Position.parse_id(position), int(index))
+
+    def serial(self, series: str) -> str:
+        """The item serial clients see."""
+        return format_item(self.position, series, self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """Who changed a message and why; the `version` metadata of section 7.3."""
+
+    client_id: str | None = None
+    description: str | None = None
+    metadata: dict[str, str] | None = None
+
+    def pack(self) -> list[Any] | None:
+        """A list, or None when there is nothing to tell."""
+        fields = [self.client_id, self.description, self.metadata]
+        return fields if any(field is not None for field in fields) else None
+
+    @classmethod
+    def unpack(cls, packed: list[Any] | None) -> Operation:
+        """The reverse of `pack`."""
+        return cls(*packed) if packed else NO_OPERATION
+
+    def version(self, position: Position, series: str, index: int = 0) -> Version:
+        """The version this operation created at `position`."""
+        return Version(
+            serial=format_item(position, series, index),
+            timestamp=position.ms,
+            client_id=self.client_id,
+            description=self.description,
+            metadata=self.metadata,
+        )
+
+
+NO_OPERATION = Operation()
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """One publish: its messages, in order, without serials (they follow from the position)."""
+
+    position: Position
+    messages: tuple[Message, ...]
+    ephemeral: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """A piece added to the data of a message. `extras` None: unchanged."""
+
+    position: Position
+    ref: Ref
+    data: str | bytes
+    extras: dict[str, Any] | None
+    operation: Operation
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """An update or a delete: the message's whole new state."""
+
+    position: Position
+    ref: Ref
+    action: MessageAction
+    message: Message
+    operation: Operation
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceChanged:
+    """Members that entered, updated or left; maps as in protocol section 8.1."""
+
+    position: Position
+    presence: tuple[dict[str, Any], ...]
+
+
+Entry = Created | Appended | Replaced | PresenceChanged
+
+
+def pack_created(messages: Sequence[Message], *, ephemeral: bool = False) -> bytes:
+    """The entry of a publish. Raises InvalidArgument for an encoding that is no encoding chain."""
+    head, data = ["E" if ephemeral else "C"], []
+    for message in messages:
+        raw = message.data.encode() if isinstance(message.data, str) else (message.data or b"")
+        encoding = message.encoding or ""
+        if not encoding.isprintable() or ";" in encoding:
+            raise InvalidArgument("an encoding is a chain of names separated by `/`", code=40013)
+        head.append(f"{type_letter(message.data)}{len(raw)}:{encoding};")
+        data.append(raw)
+    maps = _pack([_message_fields(message) for message in messages])
+    return b"".join(("".join(head).encode(), b"\n", *data, maps))
+
+
+def pack_append_body(
+    data: str | bytes, extras: dict[str, Any] | None = None, operation: Operation = NO_OPERATION
+) -> bytes:
+    """The body of an append; scripts put the head in front of it."""
+    packed_operation = operation.pack()
+    body: list[Any] = [data]
+    if extras is not None or packed_operation is not None:
+        body.append(extras)
+    if packed_operation is not None:
+        body.append(packed_operation)
+    return _pack(body)
+
+
+def pack_replaced_body(message: Message, operation: Operation) -> bytes:
+    """The body of an update or delete: the new state, and the operation."""
+    return _pack(
+        [_message_fields(message) | {"data": message.data, "encoding": message.encoding}, operation.pack()]
+    )
+
+
+def unpack_entry(position: Position, raw: bytes) -> Entry:
+    """The entry at `position`, from the bytes of the log, of a notification or of the history."""
+    head, _, body = raw.partition(b"\n")
+    kind = head[:1]
+    if kind in (b"C", b"E"):
+        return Created(position, _created_messages(head, body), kind == b"E")
+    content = unpack(body)
+    if kind == b"P":
+        return PresenceChanged(position, tuple(content))
+    ref = Ref.parse(head[1:].decode())
+    if kind == b"A":
+        extras = content[1] if len(content) > 1 else None
+        operation = Operation.unpack(content[2]) if len(content) > 2 else NO_OPERATION
+        return Appended(position, ref, content[0], extras, operation)
+    action = MessageAction.UPDATE if kind == b"U" else MessageAction.DELETE
+    return Replaced(position, ref, action, _message(content[0]), Operation.unpack(content[1]))
+
+
+_FIELDS = ("id", "name", "client_id", "connection_id", "extras")
+
+
+def _message_fields(message: Message) -> dict[str, Any]:
+    """What is stored of a message; what follows from the position is left out."""
+    return {name: value for name in _FIELDS if (value := getattr(message, name)) is not None}
+
+
+def _message(fields: dict[str, Any]) -> Message:
+    return Message(**fields)
+
+
+def _created_messages(head: bytes, body: bytes) -> tuple[Message, ...]:
+    payloads, start = [], 0
+    for payload in head[1:].decode().split(";")[:-1]:
+        size, _, encoding = payload[1:].partition(":")
+        end = start + int(size)
+        payloads.append((_data(payload[0], body[start:end]), encoding or None))
+        start = end
+    maps = unpack(body[start:])
+    return tuple(
+        Message(data=data, encoding=encoding, **fields)
+        for (data, encoding), fields in zip(payloads, maps, strict=True)
+    )
+
+
+def _data(letter: str, raw: bytes) -> str | bytes | None:
+    if letter == "s":
+        return raw.decode()
+    return raw if letter == "b" else None
+
+
+def type_letter(data: str | bytes | None) -> str:
+    """`s` text, `b` bytes, `-` absent."""
+    if data is None:
+        return "-"
+    return "s" if isinstance(data, str) else "b"
+
+
+def _pack(value: Any) -> bytes:
+    return cast(bytes, msgpack.packb(value, use_bin_type=True))
+
+
+def pack_value(value: Any) -> bytes:
+    """Any JSON-like value as msgpack, text and bytes told apart."""
+    return _pack(value)
+
+
+def unpack(raw: bytes) -> Any:
+    """The reverse of `pack_value`."""
+    return msgpack.unpackb(raw, raw=False, strict_map_key=False)

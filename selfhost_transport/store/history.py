@@ -1,0 +1,318 @@
+"""Reading the history: each message once, where it was created, in its newest state (section 7.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from selfhost_transport.errors import NotFound
+from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.store import scripts
+from selfhost_transport.store.entries import (
+    Created,
+    Entry,
+    Operation,
+    Ref,
+    Replaced,
+    unpack,
+    unpack_entry,
+)
+from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.wire.actions import MessageAction
+from selfhost_transport.wire.message import Message, Version
+from selfhost_transport.wire.serial import Position, format_item
+
+MAX_PAGE_EXTENSION = 1000
+"""Messages a page may grow by, so as not to be cut inside a run."""
+
+_RECORD_FIELDS = ("t", "v", "e", "b", "x", "n", "a", "o")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A message as it is now, without serials; `version_id` is its version's position, '' if it has none."""
+
+    ref: Ref
+    message: Message
+    version_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One page. `after`/`before` are exclusive cursors, `until` an inclusive bound on positions.
+
+    `start_ms` and `end_ms` are inclusive. Newest first unless `forwards`. `align`: do not cut inside a run.
+    """
+
+    limit: int = 100
+    forwards: bool = False
+    cursor: Ref | None = None
+    until: Position | None = None
+    start_ms: int | None = None
+    end_ms: int | None = None
+    align: bool = True
+
+
+@dataclass(slots=True)
+class Page:
+    """Messages in the order asked for; `next_cursor` is None on the last page."""
+
+    messages: list[Message] = field(default_factory=list)
+    next_cursor: Ref | None = None
+
+
+class HistoryReader:
+    """Reads costs in proportion to the messages returned, never to the tokens that made them."""
+
+    def __init__(self, redis: RedisConnection, keys: Keyspace) -> None:
+        self._redis = redis
+        self._keys = keys
+
+    async def page(self, session: str, query: Query) -> Page:
+        """One page of messages, complete wire messages with serials and versions."""
+        refs = await self._refs(session, query, query.limit + 1)
+        more = len(refs) > query.limit
+        chosen = refs[: query.limit]
+        if more and query.align:
+            chosen, more = await self._extended(session, query, chosen)
+        messages = await self._assemble(session, chosen)
+        return Page(messages, chosen[-1][0] if more and chosen else None)
+
+    async def message(self, session: str, ref: Ref) -> Message:
+        """The newest version of one message. Raises NotFound."""
+        found = await self.messages(session, [ref])
+        if not found:
+            raise NotFound("there is no such message in this session, or its retention has passed")
+        return found[0]
+
+    async def messages(self, session: str, refs: Sequence[Ref]) -> list[Message]:
+        """The newest versions of several messages; those that do not exist are left out."""
+        created = [
+            (ref, message) for ref in refs if (message := await self._created(session, ref)) is not None
+        ]
+        return await self._assemble(session, created)
+
+    async def state(self, session: str, ref: Ref) -> State:
+        """The newest state of one message for a read-modify-write. Raises NotFound."""
+        created = await self._created(session, ref)
+        if created is None:
+            raise NotFound("there is no such message in this session, or its retention has passed")
+        record, data, _ = (await self._records(session, [ref]))[1][0]
+        return State(ref, _apply(created, record, data), (record.get("v") or b"").decode())
+
+    async def versions(self, session: str, ref: Ref, *, forwards: bool = True) -> list[Message]:
+        """The create and every update and delete of a message, oldest first (section 7.5)."""
+        created = await self._created(session, ref)
+        if created is None:
+            raise NotFound("there is no such message in this session, or its retention has passed")
+        base = self._keys.base_of(session)
+        series = await self._series(session)
+        found = await self._redis.command("XRANGE", f"{base}v:{ref}:{session}", "-", "+")
+        chain = [
+            _complete(
+                created, ref, series, MessageAction.CREATE, Version(ref.serial(series), ref.position.ms)
+            )
+        ]
+        for item in found or []:
+            entry = unpack_entry(Position.parse_id(item[0].decode()), item[1][1])
+            if isinstance(entry, Replaced):
+                version = entry.operation.version(entry.position, series)
+                chain.append(_complete(entry.message, ref, series, entry.action, version))
+        return chain if forwards else chain[::-1]
+
+    async def _series(self, session: str) -> str:
+        base = self._keys.base_of(session)
+        series = await self._redis.command("HGET", f"{base}s:{session}", "series")
+        return series.decode() if series else ""
+
+    async def _created(self, session: str, ref: Ref) -> Message | None:
+        at = ref.position.stream_id
+        found = await self._redis.command("XRANGE", self._history_key(session), at, at)
+        for item in found or []:
+            entry = unpack_entry(ref.position, item[1][1])
+            if isinstance(entry, Created) and ref.index < len(entry.messages):
+                return entry.messages[ref.index]
+        return None
+
+    def _history_key(self, session: str) -> str:
+        return f"{self._keys.base_of(session)}h:{session}"
+
+    async def _refs(self, session: str, query: Query, count: int) -> list[tuple[Ref, Message]]:
+        """Creates in the query's order; a publish that the cursor cut is continued."""
+        low, high = _bounds(query)
+        refs: list[tuple[Ref, Message]] = []
+        while len(refs) < count:
+            if query.forwards:
+                arguments = ("XRANGE", self._history_key(session), low, high)
+            else:
+                arguments = ("XREVRANGE", self._history_key(session), high, low)
+            wanted = count - len(refs) + 1
+            found = await self._redis.command(*arguments, "COUNT", wanted)
+            for item in found or []:
+                entry = unpack_entry(Position.parse_id(item[0].decode()), item[1][1])
+                refs.extend(
+                    pair for pair in _items(entry, forwards=query.forwards) if _beyond(pair[0], query)
+                )
+            if not found or len(found) < wanted:
+                break
+            last = found[-1][0].decode()
+            low, high = (f"({last}", high) if query.forwards else (low, f"({last}")
+        return refs[:count]
+
+    async def _extended(
+        self, session: str, query: Query, chosen: list[tuple[Ref, Message]]
+    ) -> tuple[list[tuple[Ref, Message]], bool]:
+        """Grow a page until no run in it continues beyond the cut (ai-transport section 7.7)."""
+        if query.forwards:
+            return chosen, True
+        cut = await self._run_start(session, (message for _, message in chosen))
+        for _ in range(8):
+            last = chosen[-1][0].position
+            if cut is None or cut >= last:
+                break
+            rest = replace(query, cursor=chosen[-1][0], start_ms=cut.ms)
+            grown = await self._refs(session, rest, MAX_PAGE_EXTENSION + 1)
+            grown = [pair for pair in grown if pair[0].position >= cut]
+            if not grown or len(grown) > MAX_PAGE_EXTENSION:
+                break
+            chosen = [*chosen, *grown]
+            cut = await self._run_start(session, (message for _, message in grown))
+        beyond = await self._refs(session, replace(query, cursor=chosen[-1][0]), 1)
+        return chosen, bool(beyond)
+
+    async def _run_start(self, session: str, messages: Iterable[Message]) -> Position | None:
+        runs = {run for message in messages if (run := run_id_of(message)) is not None}
+        if not runs:
+            return None
+        key = f"{self._keys.base_of(session)}g:{session}"
+        starts = await self._redis.command("HMGET", key, *runs)
+        known = [Position.parse_id(start.decode()) for start in starts if start]
+        return min(known) if known else None
+
+    async def _records(
+        self, session: str, refs: Sequence[Ref]
+    ) -> tuple[str, list[tuple[dict[str, bytes], bytes | None, Position]]]:
+        """Series, and for each ref: record, data, head; each message is read in one step, all leave in one write."""
+        base = self._keys.base_of(session)
+        series = self._redis.command("HGET", f"{base}s:{session}", "series")
+        calls = [
+            self._redis.call(
+                scripts.load("read_record"),
+                [f"{base}p:{session}", f"{base}m:{ref}:{session}", f"{base}x:{ref}:{session}"],
+                _RECORD_FIELDS,
+            )
+            for ref in refs
+        ]
+        records: list[tuple[dict[str, bytes], bytes | None, Position]] = []
+        for call in calls:
+            reply = await call
+            head = Position.parse_id(reply[0].decode()) if reply[0] else Position.ZERO
+            pairs = zip(_RECORD_FIELDS, reply[2:], strict=True)
+            records.append(({name: value for name, value in pairs if value is not None}, reply[1], head))
+        name = await series
+        return (name.decode() if name else ""), records
+
+    async def _assemble(self, session: str, created: Sequence[tuple[Ref, Message]]) -> list[Message]:
+        if not created:
+            return []
+        series, records = await self._records(session, [ref for ref, _ in created])
+        return [
+            _current(message, ref, series, *record)
+            for (ref, message), record in zip(created, records, strict=True)
+        ]
+
+
+def run_id_of(message: Message) -> str | None:
+    """The run a message belongs to, from its AI Transport headers."""
+    ai = message.extras.get("ai") if isinstance(message.extras, dict) else None
+    transport = ai.get("transport") if isinstance(ai, dict) else None
+    run = transport.get("run-id") if isinstance(transport, dict) else None
+    return run if isinstance(run, str) else None
+
+
+def _bounds(query: Query) -> tuple[str, str]:
+    low, high = "-", "+"
+    if query.start_ms is not None:
+        low = f"{max(0, query.start_ms)}-0"
+    if query.end_ms is not None:
+        high = str(max(0, query.end_ms))
+    if query.until is not None and (query.end_ms is None or query.until.ms <= query.end_ms):
+        high = query.until.stream_id
+    if query.cursor is not None:
+        at = query.cursor.position
+        if query.forwards:
+            low = at.stream_id
+        else:
+            high = at.stream_id
+    return low, high
+
+
+def _items(entry: Entry, *, forwards: bool) -> list[tuple[Ref, Message]]:
+    if not isinstance(entry, Created):
+        return []
+    items = [(Ref(entry.position, index), message) for index, message in enumerate(entry.messages)]
+    return items if forwards else items[::-1]
+
+
+def _beyond(ref: Ref, query: Query) -> bool:
+    if query.cursor is None:
+        return True
+    here, cursor = (ref.position, ref.index), (query.cursor.position, query.cursor.index)
+    return here > cursor if query.forwards else here < cursor
+
+
+def _apply(created: Message, record: dict[str, bytes], data: bytes | None) -> Message:
+    """The create overlaid with what the record changed."""
+    if not record:
+        return created
+    state: dict[str, Any] = (
+        unpack(record["b"]) if "b" in record else {"name": created.name, "extras": created.extras}
+    )
+    letter = record.get("t", b"-")
+    value: str | bytes | None = None
+    if letter == b"s":
+        value = (data or b"").decode(errors="replace")
+    elif letter == b"b":
+        value = data or b""
+    return replace(
+        created,
+        name=record["n"].decode() if "n" in record else state.get("name"),
+        extras=unpack(record["x"]) if "x" in record else state.get("extras"),
+        data=value,
+        encoding=(record.get("e") or b"").decode() or None,
+    )
+
+
+def _current(
+    created: Message, ref: Ref, series: str, record: dict[str, bytes], data: bytes | None, head: Position
+) -> Message:
+    """A complete wire message. While its turn streams, a message's version is the head it was read at:
+    not older than any append it contains, older than every later one."""
+    if not record:
+        version = Version(ref.serial(series), ref.position.ms)
+        return _complete(created, ref, series, MessageAction.CREATE, version)
+    changed = record.get("v") or b""
+    position = Position.parse_id(changed.decode()) if changed else max(head, ref.position)
+    packed = record.get("o") or b""
+    operation = Operation.unpack(unpack(packed)) if packed else Operation(client_id=created.client_id)
+    action = MessageAction.DELETE if record.get("a") == b"D" else MessageAction.UPDATE
+    version = Version(
+        format_item(position, series, 0),
+        position.ms,
+        operation.client_id,
+        operation.description,
+        operation.metadata,
+    )
+    return _complete(_apply(created, record, data), ref, series, action, version)
+
+
+def _complete(message: Message, ref: Ref, series: str, action: MessageAction, version: Version) -> Message:
+    serial = ref.serial(series)
+    return replace(
+        message,
+        id=message.id or serial,
+        serial=serial,
+        timestamp=ref.position.ms,
+        action=action,
+        version=version,
+    )

@@ -1,0 +1,68 @@
+"""Names of every key and channel in Redis, written once.
+
+A session lives in bucket `crc16(name) mod buckets`; every key of the session, of its turns, and the
+bucket's work queue carry the hash tag `{b<n>}`, so that one script may touch them all, on Cluster too.
+Scripts build the same names from the bucket's base; the letters below are the contract between both.
+
+| key                 | type   | holds                                                    | lives until                  |
+|---------------------|--------|----------------------------------------------------------|------------------------------|
+| `s:<session>`       | HASH   | series, floor of the log                                 | retention; unused: a day     |
+| `p:<session>`       | STRING | head: the newest position                                | as the session               |
+| `l:<session>`       | STREAM | live log, trimmed to the resume window                   | window after the last entry  |
+| `h:<session>`       | STREAM | history: one item per publish, at its position           | retention                    |
+| `m:<ref>:<session>` | HASH   | record of a message that was appended to or changed      | retention                    |
+| `x:<ref>:<session>` | STRING | assembled data of that message                           | retention                    |
+| `v:<ref>:<session>` | STREAM | versions of that message (updates and deletes)           | retention                    |
+| `g:<session>`       | HASH   | run id -> its first position, to align history pages     | retention                    |
+| `a:<session>`       | HASH   | turns without a terminal: turn id -> owner               | the last terminal            |
+| `w:<session>`       | LIST   | turns waiting by policy `queue`                          | they start or end            |
+| `i:<id>:<session>`  | STRING | result of a publish, for repeats                         | idempotency window           |
+| `c:<id>:<session>`  | STRING | a cancel that arrived before its turn                    | idempotency window           |
+| `e:<id>:<session>`  | STRING | turn id of an input event, for the wake-up request       | a day                        |
+| `t:<turn>:<session>`| HASH   | the turn                                                 | a day after its terminal     |
+| `f:<turn>:<session>`| STRING | fence: present while a worker may write for the turn     | terminal, cancel, take-over  |
+| `q:<agent>`         | STREAM | the bucket's work queue, group `workers`                 | the bucket                   |
+| `leases`            | ZSET   | `<turn> <session>` by lease expiry                       | the bucket                   |
+| `dead`              | STREAM | dead letters                                             | the bucket, capped           |
+
+Channels: `n:<session>` carries each entry of the session, `ctl` wakes workers and pushes cancels.
+"""
+
+from __future__ import annotations
+
+import binascii
+from dataclasses import dataclass
+
+OWNED = ("s:", "p:", "h:", "m:", "x:", "v:", "g:", "a:", "w:", "f:", "t:", "q:", "leases", "dead")
+"""Key families without a TTL of their own; each has the owner named in the table above."""
+
+WORKER_GROUP = "workers"
+
+
+def bucket_of(session: str, buckets: int) -> int:
+    """The bucket of a session: crc16 (XMODEM, as Redis Cluster uses) modulo the number of buckets."""
+    return binascii.crc_hqx(session.encode(), 0) % buckets
+
+
+@dataclass(frozen=True, slots=True)
+class Keyspace:
+    """Builds names under one prefix; `buckets` must be the same for every process of a deployment."""
+
+    prefix: str = "sht"
+    buckets: int = 16
+
+    def base(self, bucket: int) -> str:
+        """What every key of a bucket starts with."""
+        return f"{self.prefix}:{{b{bucket}}}:"
+
+    def base_of(self, session: str) -> str:
+        """The base of the bucket a session belongs to."""
+        return self.base(bucket_of(session, self.buckets))
+
+    def bases(self) -> list[str]:
+        """The bases of all buckets."""
+        return [self.base(bucket) for bucket in range(self.buckets)]
+
+    def channel(self, session: str) -> str:
+        """The pub/sub channel on which the session's entries are announced."""
+        return f"{self.base_of(session)}n:{session}"

@@ -1,0 +1,26 @@
+"""How long things live in Redis, and how large they may grow; set once per deployment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SECOND_MS = 1000
+DAY_MS = 86_400 * SECOND_MS
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """All durations in milliseconds."""
+
+    # Entries younger than this are always in the log, so that a dropped connection resumes without a gap.
+    window_ms: int = 120 * SECOND_MS
+    # A publish repeated with the same id within this time is recognised.
+    idempotency_ms: int = 10 * 60 * SECOND_MS
+    # A session that was attached to but never written to is forgotten after this.
+    unused_session_ms: int = DAY_MS
+    # An ended turn is remembered this long: answers to it get a typed error, repeats of its send its answer.
+    ended_turn_ms: int = DAY_MS
+    # The data of one message, assembled.
+    max_message_bytes: int = 64 * 1024 * 1024
+    # Turns of one session that may wait under policy `queue`.
+    queue_cap: int = 100

@@ -1,0 +1,36 @@
+"""Loads the Lua files: one atomic state change each.
+
+A line `--@include name` is replaced by that file, so that shared steps exist once. A script knows its own
+digest; the connection loads it into Redis when it is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+_FOLDER = Path(__file__).parent / "scripts"
+_INCLUDE = re.compile(r"^--@include (\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script and the SHA-1 digest under which Redis keeps it."""
+
+    name: str
+    source: str
+    digest: str
+
+
+@cache
+def load(name: str) -> Script:
+    """The script `scripts/<name>.lua` with its includes."""
+    source = _INCLUDE.sub(lambda found: _read(found[1]), _read(f"{name}.lua"))
+    return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+def _read(file_name: str) -> str:
+    return (_FOLDER / file_name).read_text()

@@ -1,0 +1,28 @@
+-- The record of one message: `m:` holds what changed since its create, `x:` its assembled data.
+
+-- The data of a message's create, from the history: type letter, encoding, data; or nil.
+local function created_data(ref)
+  local id, index = string.match(ref, '^(%d+%-%d+):(%d+)$')
+  if not id then return nil end
+  local found = redis.call('XRANGE', K_HISTORY, id, id)
+  if not found[1] then return nil end
+  local entry = found[1][2][2]
+  local start = string.find(entry, '\n', 1, true) + 1
+  for letter, size, encoding in string.gmatch(string.sub(entry, 2, start - 2), '(.)(%d+):([^;]*);') do
+    if index == '0' then return letter, encoding, string.sub(entry, start, start + tonumber(size) - 1) end
+    index = tostring(tonumber(index) - 1)
+    start = start + tonumber(size)
+  end
+  return nil
+end
+
+-- Makes the record if the message was never changed. Returns false when there is no such message.
+local function ensure_record(ref)
+  local record = of_session('m', ref)
+  if redis.call('EXISTS', record) == 1 then return true end
+  local letter, encoding, data = created_data(ref)
+  if not letter then return false end
+  redis.call('HSET', record, 't', letter, 'v', '', 'e', encoding)
+  if data ~= '' then redis.call('SET', of_session('x', ref), data) end
+  return true
+end

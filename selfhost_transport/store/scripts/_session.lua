@@ -1,0 +1,81 @@
+-- Shared by every script that writes to a session. KEYS[1] is the session's `s:` key; all other names are
+-- built from ARGV[1], the bucket's base, and ARGV[2], the session, and so carry the same hash tag.
+local base, session = ARGV[1], ARGV[2]
+local K_META, K_HEAD = KEYS[1], base .. 'p:' .. session
+local K_LOG, K_HISTORY = base .. 'l:' .. session, base .. 'h:' .. session
+local K_GROUPS, K_ACTIVE = base .. 'g:' .. session, base .. 'a:' .. session
+local CHANNEL = base .. 'n:' .. session
+
+local function of_session(letter, id) return base .. letter .. ':' .. id .. ':' .. session end
+
+local function split_id(id)
+  local dash = string.find(id, '-', 1, true)
+  return tonumber(string.sub(id, 1, dash - 1)), tonumber(string.sub(id, dash + 1))
+end
+
+-- Makes sure that the log exists and continues above the head, also after it expired or the clock stepped back.
+-- Returns the id to use for the next entry: '*' wherever Redis' own choice is safe.
+local function next_id()
+  local head = redis.call('GET', K_HEAD)
+  if not head or redis.call('EXISTS', K_LOG) == 1 then return '*' end
+  redis.call('HSET', K_META, 'floor', head)
+  local ms = split_id(head)
+  local now = redis.call('TIME')
+  if tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000) > ms then return '*' end
+  return string.format('%.0f-0', ms + 1)
+end
+
+-- A counter has three digits on the wire: near its end move to the next millisecond (serials, rule 3).
+local function keep_counter_small(id)
+  if #id >= 17 then
+    local ms, counter = split_id(id)
+    if counter >= 990 then redis.call('XSETID', K_LOG, string.format('%.0f-0', ms + 1)) end
+  end
+end
+
+-- Writes an entry to the log and announces it with its predecessor's position. Returns its position.
+local function emit(entry)
+  local id = redis.call('XADD', K_LOG, next_id(), 'e', entry)
+  keep_counter_small(id)
+  local previous = redis.call('GETSET', K_HEAD, id) or '0-0'
+  redis.call('PUBLISH', CHANNEL, id .. ' ' .. previous .. ' ' .. entry)
+  return id
+end
+
+-- Gives the session its series on first use (serials, rule 8). Returns the series.
+local function ensure_session(candidate)
+  local series = redis.call('HGET', K_META, 'series')
+  if not series then
+    series = candidate
+    redis.call('HSET', K_META, 'series', series, 'floor', '0-0')
+  else
+    redis.call('PERSIST', K_META)
+  end
+  return series
+end
+
+-- Trims the log to the resume window and lets it expire when nothing is running; a token never pays for this.
+local function tidy_log(id, window_ms)
+  local ms = split_id(id)
+  if redis.call('XTRIM', K_LOG, 'MINID', '~', string.format('%.0f-0', math.max(0, ms - window_ms))) > 0 then
+    local first = redis.call('XRANGE', K_LOG, '-', '+', 'COUNT', 1)
+    if first[1] then redis.call('HSET', K_META, 'floor', first[1][1]) end
+  end
+  if redis.call('EXISTS', K_ACTIVE) == 1 then
+    redis.call('PERSIST', K_LOG)
+  else
+    redis.call('PEXPIRE', K_LOG, window_ms)
+  end
+end
+
+-- Writes a publish to the log and to the history.
+local function create(entry)
+  local id = emit(entry)
+  if string.sub(entry, 1, 1) == 'C' then redis.call('XADD', K_HISTORY, id, 'e', entry) end
+  return id
+end
+
+-- Remembers where a run begins, so that history pages can be cut between runs.
+local function note_group(group, id)
+  if group ~= '' then redis.call('HSETNX', K_GROUPS, group, id) end
+end

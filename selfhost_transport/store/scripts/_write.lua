@@ -1,0 +1,29 @@
+-- Writes operations of a turn's worker in order: creates and closing appends.
+--   'C', entry, initial data, deposit ('' unless the message stays open: then what closes it as cancelled)
+--   'X', ref, body, packed extras, data: the closing append of an open message
+-- Returns the positions, one per operation.
+local function write_operations(turn, at, count)
+  local positions = {}
+  for _ = 1, count do
+    local kind, second, third, fourth = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+    local id
+    if kind == 'C' then
+      id = create(second)
+      if fourth ~= '' then
+        local ref = id .. ':0'
+        redis.call('SET', of_session('x', ref), third)
+        redis.call('HSET', of_session('m', ref), 't', 's', 'v', '', 'e', '')
+        redis.call('HSET', turn_key(turn), 'o:' .. ref, fourth)
+      end
+      at = at + 4
+    else
+      if ARGV[at + 4] ~= '' then redis.call('APPEND', of_session('x', second), ARGV[at + 4]) end
+      id = emit('A' .. second .. '\n' .. third)
+      redis.call('HSET', of_session('m', second), 'v', id, 'a', 'A', 'x', fourth)
+      redis.call('HDEL', turn_key(turn), 'o:' .. second)
+      at = at + 5
+    end
+    positions[#positions + 1] = id
+  end
+  return positions
+end

@@ -1,0 +1,29 @@
+-- Cancels the turns a filter matches: authoritative, with the worker hung, dead or absent (P2).
+-- ARGV: base, session, filter (turn|input|owner|all), value, cancel entry, keep ms, window ms, early ms, early (0|1),
+--   series candidate, turn id of the named input
+-- A filter that names a turn which does not exist yet is kept for `early ms` and applied when it does.
+-- Returns {position, series, number matched, matched…, already ended…}: without a match the position is that of the
+-- first cancel of an ended turn, else the head.
+--@include _session.lua
+--@include _turn.lua
+local filter, value, keep_ms = ARGV[3], ARGV[4], tonumber(ARGV[6])
+local series = redis.call('HGET', K_META, 'series') or ARGV[10]
+local turns, ended = matching(filter, value), {}
+local position = cancel_turns(turns, ARGV[5], keep_ms)
+if position then
+  tidy_log(position, tonumber(ARGV[7]))
+elseif filter == 'turn' or filter == 'input' then
+  local turn = value
+  if filter == 'input' then turn = ARGV[11] end
+  local known = redis.call('HMGET', turn_key(turn), 'st', 'cp', 'tp')
+  if known[1] then
+    ended[1] = turn
+    position = known[2] or known[3]
+  elseif ARGV[9] == '1' then
+    redis.call('SET', of_session('c', value), ARGV[5], 'PX', ARGV[8])
+  end
+end
+local reply = {position or redis.call('GET', K_HEAD) or '0-0', series, #turns}
+for _, turn in ipairs(turns) do reply[#reply + 1] = turn end
+for _, turn in ipairs(ended) do reply[#reply + 1] = turn end
+return reply

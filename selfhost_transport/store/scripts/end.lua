@@ -1,0 +1,19 @@
+-- Ends a turn by its worker: last operations, then the terminal state. Exactly one end wins (P3).
+-- ARGV: base, session, turn, fence, status, keep ms, window ms, number of operations, operations as in _write.lua
+-- Messages still open are closed as cancelled first. Returns {'lost', status, terminal} | {'ended', position}.
+--@include _session.lua
+--@include _turn.lua
+--@include _write.lua
+local turn = ARGV[3]
+if redis.call('GET', fence_key(turn)) ~= ARGV[4] then
+  local known = redis.call('HMGET', turn_key(turn), 'st', 'tp', 'ef')
+  if known[3] == ARGV[4] then return {'ended', known[2]} end
+  return {'lost', known[1] or 'unknown', known[2] or ''}
+end
+close_open_messages(turn)
+local positions = write_operations(turn, 9, tonumber(ARGV[8]))
+local terminal = positions[#positions]
+redis.call('HSET', turn_key(turn), 'ef', ARGV[4])
+finish(turn, ARGV[5], terminal, tonumber(ARGV[6]))
+tidy_log(terminal, tonumber(ARGV[7]))
+return {'ended', terminal}

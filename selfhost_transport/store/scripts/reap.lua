@@ -1,0 +1,34 @@
+-- Takes one turn from a worker that cannot go on: its lease expired, or it hands the turn back.
+-- KEYS: leases. ARGV: base, turn and session ('' for the first expired one), fence (hand-back) or '', keep ms
+-- An expired attempt counts; with attempts left the turn goes back to the queue, else it ends `error` and leaves a
+-- dead letter. A hand-back does not count. Returns nil | {turn, session, 'retried' | 'failed'}.
+local bucket, fence = ARGV[1], ARGV[4]
+local turn, name = ARGV[2], ARGV[3]
+if turn == '' then
+  local now = redis.call('TIME')
+  local now_ms = string.format('%.0f', tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000))
+  local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, 1)
+  if not expired[1] then return nil end
+  turn, name = string.match(expired[1], '^(%S+) (.*)$')
+  redis.call('ZREM', KEYS[1], expired[1])
+end
+local keep_ms = tonumber(ARGV[5])
+KEYS[1], ARGV[2] = bucket .. 's:' .. name, name
+--@include _session.lua
+--@include _turn.lua
+local key = turn_key(turn)
+local fields = redis.call('HMGET', key, 'st', 'at', 'ma', 'oc', 'ag', 'wk', 'hb')
+if fields[1] ~= 'active' then return nil end
+if fence ~= '' and redis.call('GET', fence_key(turn)) ~= fence then return nil end
+if fence == '' and (fields[4] == 'fail' or tonumber(fields[2]) - tonumber(fields[7] or '0') >= tonumber(fields[3])) then
+  redis.call('XADD', DEAD, 'MAXLEN', '~', 10000, '*', 't', turn, 's', session, 'at', fields[2], 'wk', fields[6])
+  close_turn(turn, 'failed', 'sf', 're', keep_ms)
+  return {turn, session, 'failed'}
+end
+redis.call('DEL', fence_key(turn))
+redis.call('ZREM', LEASES, turn .. ' ' .. session)
+close_open_messages(turn)
+if fence ~= '' then redis.call('HINCRBY', key, 'hb', 1) end
+redis.call('HSET', key, 'st', 'pending')
+enqueue(turn, fields[5])
+return {turn, session, 'retried'}

@@ -1,0 +1,51 @@
+-- Accepts a message and its turn in one step (P4), by the policy of the session or of the send.
+-- ARGV: base, session, entry, series candidate, window ms, turn id, agent, owner, input id, event id, body hash,
+--   policy, cancel filter, cancel value, cancel entry, max active (0: no limit), queue cap, keep ms, idempotency ms,
+--   then pairs of further fields of the turn's hash (rs, ss, sc, sf, rc, re, rl, tr, …)
+-- Returns {'accepted', position, series, status, interrupted…} | {'repeated', position, series, status}
+--   | {'conflict'} | {'busy', turn…} | {'queue full', length}.
+--@include _session.lua
+--@include _turn.lua
+local entry, turn, agent, owner, input, event = ARGV[3], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local policy, max_active, keep_ms = ARGV[12], tonumber(ARGV[16]), tonumber(ARGV[18])
+local key, waiting = turn_key(turn), base .. 'w:' .. session
+local series = ensure_session(ARGV[4])
+
+local known = redis.call('HMGET', key, 'bh', 'ip', 'st')
+if known[2] then
+  if known[1] ~= ARGV[11] then return {'conflict'} end
+  return {'repeated', known[2], series, known[3]}
+end
+
+local open = redis.call('HKEYS', K_ACTIVE)
+local full = max_active > 0 and #open >= max_active
+if policy == 'reject' and #open > 0 then return {'busy', unpack(open)} end
+local queued = #open > 0 and (policy == 'queue' or (full and policy == 'concurrent'))
+if queued and redis.call('LLEN', waiting) >= tonumber(ARGV[17]) then
+  return {'queue full', redis.call('LLEN', waiting)}
+end
+local interrupted = {}
+if policy == 'interrupt' then
+  interrupted = matching(ARGV[13], ARGV[14])
+  cancel_turns(interrupted, ARGV[15], keep_ms)
+end
+
+local id = create(entry)
+local status = queued and 'queued' or 'pending'
+local tolerated = policy == 'queue' and 1 or max_active
+redis.call('HSET', key, 'st', status, 'ag', agent, 'ow', owner, 'in', input, 'bh', ARGV[11], 'ip', id, 'at', '0', 'fn', '0', 'qm', tolerated)
+for at = 20, #ARGV, 2 do redis.call('HSET', key, ARGV[at], ARGV[at + 1]) end
+redis.call('HSET', K_ACTIVE, turn, owner)
+if event ~= '' then redis.call('SET', of_session('e', event), turn, 'PX', 86400000) end
+
+local early = redis.call('GETDEL', of_session('c', input)) or redis.call('GETDEL', of_session('c', turn))
+if early then
+  cancel_turns({turn}, early, keep_ms)
+  status = 'cancelled'
+elseif queued then
+  redis.call('RPUSH', waiting, turn)
+else
+  enqueue(turn, agent)
+end
+tidy_log(id, tonumber(ARGV[5]))
+return {'accepted', id, series, status, unpack(interrupted)}

@@ -1,0 +1,15 @@
+-- Writes a turn's discrete messages, opens and closes its streamed ones.
+-- ARGV: base, session, turn, fence, sequence, number of operations, operations as in _write.lua
+-- A repeated sequence returns the first reply. Returns {'lost', status} | {'written', position…}.
+--@include _session.lua
+--@include _turn.lua
+--@include _write.lua
+local turn, key = ARGV[3], of_session('t', ARGV[3])
+if redis.call('GET', fence_key(turn)) ~= ARGV[4] then
+  return {'lost', redis.call('HGET', key, 'st') or 'unknown'}
+end
+local last = redis.call('HMGET', key, 'sq', 'sr')
+if last[1] == ARGV[5] then return cjson.decode(last[2]) end
+local reply = {'written', unpack(write_operations(turn, 7, tonumber(ARGV[6])))}
+redis.call('HSET', key, 'sq', ARGV[5], 'sr', cjson.encode(reply))
+return reply

@@ -1,0 +1,245 @@
+"""Sessions: publish, change, read. Every write is one script; every read comes from the same entries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from selfhost_transport.errors import (
+    BadRequest,
+    ContinuityLost,
+    InvalidArgument,
+    MessageTooLarge,
+    NotFound,
+    ServiceError,
+)
+from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.store import scripts
+from selfhost_transport.store.entries import (
+    Entry,
+    Operation,
+    Ref,
+    pack_append_body,
+    pack_created,
+    pack_replaced_body,
+    pack_value,
+    type_letter,
+    unpack_entry,
+)
+from selfhost_transport.store.history import HistoryReader
+from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.wire.actions import MessageAction
+from selfhost_transport.wire.message import Message
+from selfhost_transport.wire.serial import Position, new_series
+
+_MAX_RACES = 32
+MAX_MESSAGES_PER_PUBLISH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a session stands. `floor`: everything after this position can still be read from the log."""
+
+    series: str
+    position: Position
+    floor: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """An acknowledged write: it is in Redis (P11). `repeated`: it was there already (P5)."""
+
+    position: Position
+    series: str
+    repeated: bool = False
+
+    def serials(self, count: int) -> list[str]:
+        """The item serials of a publish of `count` messages."""
+        return [Ref(self.position, index).serial(self.series) for index in range(count)]
+
+
+class SessionStore:
+    """The sessions of one deployment. Raises StoreUnavailable, StoreFull besides what each method names."""
+
+    def __init__(self, redis: RedisConnection, keys: Keyspace, options: StoreOptions | None = None) -> None:
+        self.redis = redis
+        self.keys = keys
+        self.options = options or StoreOptions()
+        self.history = HistoryReader(redis, keys)
+
+    async def open(self, session: str) -> Head:
+        """Where an attachment starts; gives an unknown session its series."""
+        series, head, floor = await self._call(
+            "open_session", session, new_series(), self.options.unused_session_ms
+        )
+        return Head(series.decode(), Position.parse_id(head.decode()), Position.parse_id(floor.decode()))
+
+    async def publish(
+        self,
+        session: str,
+        messages: Sequence[Message],
+        *,
+        publish_id: str = "",
+        groups: Sequence[str] = (),
+        ephemeral: bool = False,
+    ) -> Published:
+        """Append one publish (all of it or nothing). A known `publish_id` returns the first result.
+
+        `groups` names what history pages must not be cut inside of (run ids; ai-transport section 7.7).
+        Raises InvalidArgument for an empty publish or more than 1,000 messages.
+        """
+        if not messages:
+            raise InvalidArgument("a publish needs at least one message")
+        if len(messages) > MAX_MESSAGES_PER_PUBLISH:
+            raise BadRequest("too many messages in one publish: the limit is 1000", code=40034)
+        position, series, repeated = await self._call(
+            "publish",
+            session,
+            pack_created(messages, ephemeral=ephemeral),
+            new_series(),
+            publish_id,
+            self.options.idempotency_ms,
+            self.options.window_ms,
+            len(groups),
+            *groups,
+        )
+        return Published(Position.parse_id(position.decode()), series.decode(), bool(repeated))
+
+    async def append(
+        self,
+        session: str,
+        ref: Ref,
+        data: str | bytes | None,
+        *,
+        encoding: str | None = None,
+        extras: dict[str, Any] | None = None,
+        name: str | None = None,
+        operation: Operation | None = None,
+        publish_id: str = "",
+    ) -> Position:
+        """Concatenate to a message; `extras` and `name` replace when given. Returns the version's position.
+
+        Raises NotFound, MessageTooLarge (the aggregate counts), BadRequest 40013 for another type of data.
+        """
+        operation = operation or Operation()
+        raw = data.encode() if isinstance(data, str) else (data or b"")
+        reply = await self._call(
+            "mutate",
+            session,
+            str(ref),
+            "A",
+            pack_append_body("" if data is None else data, extras, operation),
+            publish_id,
+            self.options.idempotency_ms,
+            self.options.window_ms,
+            raw,
+            type_letter(data),
+            encoding or "",
+            pack_value(extras) if extras is not None else b"",
+            _pack_operation(operation),
+            name or "",
+            self.options.max_message_bytes,
+        )
+        return _mutated(reply)
+
+    async def replace(
+        self,
+        session: str,
+        ref: Ref,
+        action: MessageAction,
+        change: Message,
+        operation: Operation,
+        *,
+        publish_id: str = "",
+    ) -> Position:
+        """Update or delete a message: what `change` carries replaces, what it lacks stays (section 7.3).
+
+        Raises NotFound; ServiceError when writers kept racing for the same message.
+        """
+        for _ in range(_MAX_RACES):
+            current = await self.history.state(session, ref)
+            merged = _merge(current.message, change)
+            data = merged.data
+            reply = await self._call(
+                "mutate",
+                session,
+                str(ref),
+                "D" if action is MessageAction.DELETE else "U",
+                pack_replaced_body(merged, operation),
+                publish_id,
+                self.options.idempotency_ms,
+                self.options.window_ms,
+                data.encode() if isinstance(data, str) else (data or b""),
+                type_letter(data),
+                merged.encoding or "",
+                pack_value(_state_fields(merged)),
+                _pack_operation(operation),
+                current.version_id,
+            )
+            if reply[0] != b"stale":
+                return _mutated(reply)
+        raise ServiceError(
+            "the message is being changed by others at the same time; repeat the update", code=50000
+        )
+
+    async def read_after(self, session: str, after: Position, limit: int = 1000) -> list[Entry]:
+        """Entries after a position, oldest first, from the live log; at most `limit`.
+
+        Raises ContinuityLost (90003) when the log no longer reaches back that far (P7).
+        """
+        head = await self.open(session)
+        if after < head.floor:
+            raise ContinuityLost(
+                "the position is older than the live log reaches; read the history for the current state"
+            )
+        log = self.keys.base_of(session) + "l:" + session
+        found = await self.redis.command("XRANGE", log, f"({after.stream_id}", "+", "COUNT", limit)
+        return [_entry(item) for item in found or []]
+
+    async def _call(self, name: str, session: str, *arguments: str | bytes | int) -> Any:
+        base = self.keys.base_of(session)
+        return await self.redis.call(scripts.load(name), [f"{base}s:{session}"], [base, session, *arguments])
+
+
+def _entry(item: Any) -> Entry:
+    return unpack_entry(Position.parse_id(item[0].decode()), item[1][1])
+
+
+def _pack_operation(operation: Operation) -> bytes:
+    packed = operation.pack()
+    return pack_value(packed) if packed is not None else b""
+
+
+def _state_fields(message: Message) -> dict[str, Any]:
+    fields = {"name": message.name, "extras": message.extras}
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def _merge(current: Message, change: Message) -> Message:
+    """Section 7.3: `name`, `data` (with its encoding) and `extras` are each replaced if present."""
+    has_data = change.data is not None
+    return Message(
+        id=current.id,
+        name=change.name if change.name is not None else current.name,
+        data=change.data if has_data else current.data,
+        encoding=change.encoding if has_data else current.encoding,
+        client_id=current.client_id,
+        connection_id=current.connection_id,
+        extras=change.extras if change.extras is not None else current.extras,
+    )
+
+
+def _mutated(reply: list[Any]) -> Position:
+    match reply[0]:
+        case b"missing":
+            raise NotFound("there is no such message in this session, or its retention has passed")
+        case b"mismatch":
+            raise BadRequest("an append must have the type and encoding of the message's data", code=40013)
+        case b"too large":
+            raise MessageTooLarge(f"the message would grow to {reply[1]} bytes; start a new message")
+        case b"repeated":
+            return Position.parse_id(reply[1].decode())
+        case position:
+            return Position.parse_id(position.decode())

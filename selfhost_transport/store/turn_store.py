@@ -1,0 +1,438 @@
+"""Turns in Redis: accepted, taken, written, cancelled, ended, reaped. Each step is one script."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from selfhost_transport.errors import Busy, Conflict, LeaseLost, RateLimited, ServiceError
+from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.store import scripts
+from selfhost_transport.store.entries import Ref, pack_append_body, pack_created, pack_value
+from selfhost_transport.store.keys import WORKER_GROUP, Keyspace
+from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.wire.message import Message
+from selfhost_transport.wire.serial import Position, new_series
+
+
+class Policy(StrEnum):
+    """What a send does when the session is busy."""
+
+    CONCURRENT = "concurrent"
+    QUEUE = "queue"
+    INTERRUPT = "interrupt"
+    REJECT = "reject"
+
+
+class Scope(StrEnum):
+    """Which open turns of a session a cancel names."""
+
+    TURN = "turn"
+    INPUT = "input"
+    OWNER = "owner"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class CancelFilter:
+    """A scope and its value: a turn id, an input's codec message id, an owner's client id, or nothing."""
+
+    scope: Scope
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Deposit:
+    """Complete messages of a turn that scripts write when there is no worker to do it."""
+
+    run_start: Message
+    step_start: Message
+    step_cancelled: Message
+    step_failed: Message
+    run_cancelled: Message
+    # For a turn whose attempts were used up by workers that died.
+    run_lost: Message
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """A message together with the turn it starts (P4)."""
+
+    session: str
+    turn_id: str
+    agent: str
+    messages: Sequence[Message]
+    # '' for an anonymous owner.
+    owner: str
+    input_id: str
+    event_id: str
+    # Tells a repeat of the same send from another send under the same id (P5).
+    fingerprint: str
+    deposit: Deposit
+    # What the worker needs to know, opaque to the store.
+    context: bytes
+    policy: Policy = Policy.CONCURRENT
+    interrupts: CancelFilter = CancelFilter(Scope.ALL)
+    # Written before the turns that this send interrupts are closed; needed with policy `interrupt`.
+    cancel_message: Message | None = None
+    max_active: int = 0
+    max_attempts: int = 3
+    on_crash: str = "restart"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The answer to a send: written, and it will be worked on (P11). `status`: pending, queued or cancelled."""
+
+    turn_id: str
+    position: Position
+    series: str
+    status: str
+    repeated: bool = False
+    interrupted: tuple[str, ...] = ()
+
+    def serials(self, count: int) -> list[str]:
+        """The serials of the send's messages."""
+        return [Ref(self.position, index).serial(self.series) for index in range(count)]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The answer to a cancel. No content of a matched turn has a position after `position` (P2)."""
+
+    position: Position
+    series: str
+    matched: tuple[str, ...]
+    already_ended: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker's right to write for a turn. `step_start_serial`: of the attempt's opening entry."""
+
+    session: str
+    turn_id: str
+    fence: int
+    attempt: int
+    step_start_serial: str
+    series: str
+    input_position: Position
+    context: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Write one message. With `closing_extras` it stays open for appends, and this closes it if cancelled."""
+
+    message: Message
+    closing_extras: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """End an open message: a last piece, usually empty, with its final extras."""
+
+    ref: Ref
+    extras: dict[str, Any]
+    data: str = ""
+
+
+Operation = Create | Close
+
+
+@dataclass(slots=True)
+class OpenText:
+    """An open message as its writer sees it: how far it is written, and what every piece's entry begins with."""
+
+    ref: Ref
+    # Bytes written so far: makes a repeated piece recognisable.
+    offset: int = 0
+    entry_head: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.entry_head = b"A" + str(self.ref).encode() + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRecord:
+    """What the store knows of a turn."""
+
+    turn_id: str
+    status: str
+    agent: str
+    owner: str
+    input_id: str
+    attempts: int
+    worker: str | None
+    terminal: Position | None
+    cancel_position: Position | None
+
+
+class TurnStore:
+    """The turns of one deployment. Raises StoreUnavailable and StoreFull besides what each method names."""
+
+    def __init__(self, redis: RedisConnection, keys: Keyspace, options: StoreOptions | None = None) -> None:
+        self.redis = redis
+        self.keys = keys
+        self.options = options or StoreOptions()
+
+    async def submit(self, request: TurnRequest) -> Accepted:
+        """Accept a send. Raises Conflict (id used with another body), Busy (policy reject), RateLimited (queue full)."""
+        reply = await self._session_call("submit", request.session, *self._submit_arguments(request))
+        match reply[0]:
+            case b"conflict":
+                raise Conflict(
+                    f"the id {request.input_id!r} was used for another message; send again with a fresh id"
+                )
+            case b"busy":
+                active = [turn.decode() for turn in reply[1:]]
+                raise Busy(
+                    "the session has an active turn and its policy is `reject`; wait for it or cancel it",
+                    detail={"turns": active},
+                )
+            case b"queue full":
+                raise RateLimited(
+                    f"{reply[1]} turns are waiting in this session, which is its limit; try again later",
+                    detail={"reason": "queue_full", "queued": reply[1]},
+                )
+        return Accepted(
+            turn_id=request.turn_id,
+            position=Position.parse_id(reply[1].decode()),
+            series=reply[2].decode(),
+            status=reply[3].decode(),
+            repeated=reply[0] == b"repeated",
+            interrupted=tuple(turn.decode() for turn in reply[4:]),
+        )
+
+    async def cancel(
+        self,
+        session: str,
+        cancel: CancelFilter,
+        message: Message,
+        *,
+        input_turn: str = "",
+        early: bool = True,
+    ) -> Cancelled:
+        """End every open turn the filter matches. `message`: the cancel entry, with its verified author.
+
+        `input_turn`: the turn id that belongs to an input filter's value. `early`: a cancel that names a turn
+        not known yet is kept for it (CAN-4). Nothing matched is no error (CAN-14).
+        """
+        reply = await self._session_call(
+            "cancel", session, cancel.scope, cancel.value, pack_created([message]), self.options.ended_turn_ms,
+            self.options.window_ms, self.options.idempotency_ms, int(early), new_series(), input_turn,
+        )  # fmt: skip
+        count = int(reply[2])
+        turns = tuple(turn.decode() for turn in reply[3:])
+        return Cancelled(
+            Position.parse_id(reply[0].decode()), reply[1].decode(), turns[:count], turns[count:]
+        )
+
+    async def take(self, bucket: int, agent: str, worker: str, lease_ms: int) -> Lease | None:
+        """The next turn of a bucket's queue for an agent, or None. Writes the entries that open the attempt."""
+        base = self.keys.base(bucket)
+        reply = await self.redis.call(
+            scripts.load("take"),
+            [f"{base}q:{agent}", f"{base}leases"],
+            [base, WORKER_GROUP, worker, lease_ms],
+        )
+        if reply is None:
+            return None
+        return Lease(
+            turn_id=reply[0].decode(),
+            session=reply[1].decode(),
+            fence=int(reply[2]),
+            attempt=int(reply[3]),
+            step_start_serial=reply[4].decode(),
+            series=reply[5].decode(),
+            input_position=Position.parse_id(reply[6].decode()),
+            context=reply[7],
+        )
+
+    async def write(
+        self, lease: Lease, sequence: int, operations: Sequence[Operation], *, retry_s: float = 0.0
+    ) -> list[Position]:
+        """Write messages of a turn. A repeated `sequence` is answered with the first result. Raises LeaseLost."""
+        base = self.keys.base_of(lease.session)
+        reply = await self.redis.call(
+            scripts.load("write"),
+            [f"{base}s:{lease.session}"],
+            [
+                base,
+                lease.session,
+                lease.turn_id,
+                lease.fence,
+                sequence,
+                len(operations),
+                *_packed(operations),
+            ],
+            retry_s=retry_s,
+        )
+        if reply[0] == b"lost":
+            raise _lost(lease, reply[1])
+        return [Position.parse_id(position.decode()) for position in reply[1:]]
+
+    def append(
+        self, lease: Lease, text: OpenText, piece: str, *, retry_s: float = 0.0
+    ) -> asyncio.Future[Any]:
+        """Start writing a piece; check the awaited reply with `check_append`. Pieces leave in call order."""
+        raw = piece.encode()
+        base = self.keys.base_of(lease.session)
+        session = lease.session
+        reply = self.redis.call(
+            scripts.load("append"),
+            [f"{base}f:{lease.turn_id}:{session}", f"{base}l:{session}", f"{base}p:{session}", f"{base}x:{text.ref}:{session}"],
+            [lease.fence, text.offset, raw, text.entry_head + _piece_head(len(raw)), f"{base}n:{session}"],
+            retry_s=retry_s,
+        )  # fmt: skip
+        text.offset += len(raw)
+        return reply
+
+    def check_append(self, lease: Lease, reply: bytes) -> None:
+        """Raises LeaseLost for a refused piece, ServiceError for a piece whose predecessor was never written."""
+        if reply == b"lost":
+            raise _lost(lease, b"cancelled, ended or taken over")
+        if reply == b"gap":
+            raise ServiceError("an earlier piece of this message was not written; the turn has to be retried")
+
+    async def end(
+        self, lease: Lease, status: str, operations: Sequence[Operation], *, retry_s: float = 0.0
+    ) -> Position:
+        """Write the last messages and the terminal, the last operation. Returns its position. Raises LeaseLost."""
+        base = self.keys.base_of(lease.session)
+        reply = await self.redis.call(
+            scripts.load("end"),
+            [f"{base}s:{lease.session}"],
+            [base, lease.session, lease.turn_id, lease.fence, status, self.options.ended_turn_ms,
+             self.options.window_ms, len(operations), *_packed(operations)],
+            retry_s=retry_s,
+        )  # fmt: skip
+        if reply[0] == b"lost":
+            raise _lost(lease, reply[1])
+        return Position.parse_id(reply[1].decode())
+
+    async def renew(self, bucket: int, leases: Sequence[Lease], lease_ms: int) -> list[str]:
+        """Extend leases of one bucket. Returns the ids of turns whose lease is lost."""
+        base = self.keys.base(bucket)
+        named = [part for lease in leases for part in (lease.turn_id, lease.session, lease.fence)]
+        lost = await self.redis.call(
+            scripts.load("renew"), [f"{base}leases"], [base, lease_ms, self.options.window_ms, *named]
+        )
+        return [turn.decode() for turn in lost]
+
+    async def reap(self, bucket: int) -> tuple[str, str, str] | None:
+        """Deal with one expired lease of a bucket: (turn id, session, `retried` or `failed`), or None."""
+        return await self._reap(bucket, "", "", "")
+
+    async def hand_back(self, bucket: int, lease: Lease) -> bool:
+        """Return a turn to the queue without counting the attempt (a worker that shuts down)."""
+        return await self._reap(bucket, lease.turn_id, lease.session, str(lease.fence)) is not None
+
+    async def record(self, session: str, turn_id: str) -> TurnRecord | None:
+        """What is known of a turn, or None."""
+        base = self.keys.base_of(session)
+        fields = ("st", "ag", "ow", "in", "at", "wk", "tp", "cp")
+        values = await self.redis.command("HMGET", f"{base}t:{turn_id}:{session}", *fields)
+        status, agent, owner, input_id, attempts, worker, terminal, cancel = values
+        if status is None:
+            return None
+        return TurnRecord(
+            turn_id=turn_id,
+            status=status.decode(),
+            agent=agent.decode(),
+            owner=owner.decode(),
+            input_id=input_id.decode(),
+            attempts=int(attempts),
+            worker=worker.decode() if worker else None,
+            terminal=Position.parse_id(terminal.decode()) if terminal else None,
+            cancel_position=Position.parse_id(cancel.decode()) if cancel else None,
+        )
+
+    async def active(self, session: str) -> list[TurnRecord]:
+        """The session's turns that have no terminal yet."""
+        turns = await self.redis.command("HKEYS", f"{self.keys.base_of(session)}a:{session}")
+        records = await asyncio.gather(*(self.record(session, turn.decode()) for turn in turns))
+        return [record for record in records if record is not None]
+
+    async def turn_of_event(self, session: str, event_id: str) -> str | None:
+        """The turn that an input event started, for a day."""
+        turn = await self.redis.command("GET", f"{self.keys.base_of(session)}e:{event_id}:{session}")
+        return turn.decode() if turn else None
+
+    async def _reap(self, bucket: int, turn: str, session: str, fence: str) -> tuple[str, str, str] | None:
+        base = self.keys.base(bucket)
+        reply = await self.redis.call(
+            scripts.load("reap"), [f"{base}leases"], [base, turn, session, fence, self.options.ended_turn_ms]
+        )
+        if reply is None:
+            return None
+        return reply[0].decode(), reply[1].decode(), reply[2].decode()
+
+    def _submit_arguments(self, request: TurnRequest) -> list[str | bytes | int]:
+        deposit = request.deposit
+        cancel_entry = b"" if request.cancel_message is None else pack_created([request.cancel_message])
+        arguments: list[str | bytes | int] = [
+            pack_created(request.messages), new_series(), self.options.window_ms, request.turn_id, request.agent,
+            request.owner, request.input_id, request.event_id, request.fingerprint, request.policy,
+            request.interrupts.scope, request.interrupts.value, cancel_entry, request.max_active,
+            self.options.queue_cap, self.options.ended_turn_ms, self.options.idempotency_ms,
+        ]  # fmt: skip
+        fields: dict[str, str | bytes | int] = {
+            "rs": pack_created([deposit.run_start]),
+            "ss": pack_created([deposit.step_start]),
+            "sc": pack_created([deposit.step_cancelled]),
+            "sf": pack_created([deposit.step_failed]),
+            "rc": pack_created([deposit.run_cancelled]),
+            "re": pack_created([deposit.run_lost]),
+            "tr": request.context,
+            "ma": request.max_attempts,
+            "oc": request.on_crash,
+        }
+        for name, value in fields.items():
+            arguments += [name, value]
+        return arguments
+
+    async def _session_call(self, name: str, session: str, *arguments: str | bytes | int) -> Any:
+        base = self.keys.base_of(session)
+        return await self.redis.call(scripts.load(name), [f"{base}s:{session}"], [base, session, *arguments])
+
+
+def _packed(operations: Sequence[Operation]) -> list[str | bytes]:
+    packed: list[str | bytes] = []
+    for operation in operations:
+        if isinstance(operation, Create):
+            data = operation.message.data
+            initial = data.encode() if isinstance(data, str) else (data or b"")
+            closing = b"" if operation.closing_extras is None else _closing(operation.closing_extras)
+            packed += ["C", pack_created([operation.message]), initial, closing]
+        else:
+            body = pack_append_body(operation.data, operation.extras)
+            packed += ["X", str(operation.ref), body, pack_value(operation.extras), operation.data.encode()]
+    return packed
+
+
+def _closing(extras: dict[str, Any]) -> bytes:
+    """A deposit: the extras for the record, and the body of the closing append."""
+    packed = pack_value(extras)
+    return str(len(packed)).encode() + b" " + packed + pack_append_body("", extras)
+
+
+def _piece_head(length: int) -> bytes:
+    """The msgpack head of `[piece]`: a list of one, then the head of a text of `length` bytes."""
+    if length < 32:
+        return bytes((0x91, 0xA0 | length))
+    if length < 1 << 8:
+        return bytes((0x91, 0xD9, length))
+    if length < 1 << 16:
+        return b"\x91\xda" + length.to_bytes(2, "big")
+    return b"\x91\xdb" + length.to_bytes(4, "big")
+
+
+def _lost(lease: Lease, status: bytes) -> LeaseLost:
+    return LeaseLost(
+        f"turn {lease.turn_id} may no longer be written by this worker: it is {status.decode()}",
+        detail={"turn": lease.turn_id, "session": lease.session, "status": status.decode()},
+    )
