@@ -26,12 +26,12 @@ export function Conversation({ view, turns, client, guard, onEdit }: Props): Rea
   return (
     <main className="conversation" ref={list}>
       <div className="column">
-        {view.hasOlder && (
+        {view.hasOlder && rows.length > 0 && (
           <button type="button" className="quiet older" disabled={view.loading} onClick={() => void view.loadOlder()}>
             {view.loading ? 'Loading…' : 'Show older'}
           </button>
         )}
-        {rows.length === 0 && <p className="welcome">{view.loading ? 'Loading…' : <Welcome />}</p>}
+        {rows.length === 0 && (view.loading ? <p className="welcome">Loading…</p> : <Welcome />)}
         {rows.map((row) => {
           const closes = row.run !== undefined && lastRow.get(row.run.runId) === row.id;
           const rowProps = { row, view, turns, client, guard, onEdit, closes };
@@ -44,10 +44,10 @@ export function Conversation({ view, turns, client, guard, onEdit }: Props): Rea
 
 function Welcome(): ReactNode {
   return (
-    <>
-      Say something. The agent here is a scripted model: it quotes you, or follows orders such as{' '}
+    <p className="welcome">
+      Say something. Out of the box a scripted model answers: it quotes you, or follows orders such as{' '}
       <code>script: tokens=200 rate=20</code>. Open this address in a second tab to see both in step.
-    </>
+    </p>
   );
 }
 

@@ -1,0 +1,23 @@
+"""Running `node --test` suites of `tests/js` from pytest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.processes import Stack
+
+FOLDER = Path(__file__).parent.parent / "js"
+
+TIMEOUT_S = 100.0
+
+
+async def run_suite(stack: Stack, name: str, env: Mapping[str, str]) -> None:
+    """Run one suite and fail with its report unless every case in it passes."""
+    assert (FOLDER / "node_modules").is_dir(), f"the npm packages are missing: run `npm ci` in {FOLDER}"
+    proc = await stack.run("node", "--test", "--test-reporter=spec", str(FOLDER / name), env=env)
+    try:
+        status = await proc.wait(TIMEOUT_S)
+    except TimeoutError:
+        raise AssertionError(f"{name} took longer than {TIMEOUT_S:.0f} s:\n{proc.log}") from None
+    assert status == 0, f"{name} failed:\n{proc.log}"

@@ -1,0 +1,65 @@
+"""The unmodified npm SDKs (`ably`, `@ably/ai-transport`, `ai`) against two gateways and a worker (SDK-1)."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from selfhost_transport.redis_io.embedded import EmbeddedRedis
+from tests.e2e.node import run_suite
+from tests.processes import Proc, Stack
+
+KEY_NAME = "app.key"
+KEY_SECRET = "a-secret-of-the-tests"
+
+CONFIG = f"""
+[[keys]]
+name = "{KEY_NAME}"
+secret = "{KEY_SECRET}"
+capability = {{ "*" = ["*"] }}
+
+[[namespaces]]
+id = "*"
+agent = "assistant"
+
+[[namespaces]]
+id = "plain"
+"""
+
+
+class Site:
+    """Two gateways and one worker on one Redis, for all suites of this module."""
+
+    def __init__(self, stack: Stack, gateways: list[Proc]) -> None:
+        self.stack = stack
+        self.gateways = gateways
+
+    def environment(self, wire_format: str) -> dict[str, str]:
+        """What `tests/js/support.mjs` reads."""
+        return {
+            "KEY": f"{KEY_NAME}:{KEY_SECRET}",
+            "PORTS": ",".join(str(gateway.port) for gateway in self.gateways),
+            "FORMAT": wire_format,
+        }
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    """The processes are started once: the suites use channels of their own and do not meet."""
+    stack = Stack(redis_server.url, f"t{uuid.uuid4().hex[:12]}", tmp_path_factory.mktemp("site"))
+    try:
+        gateways = [await stack.gateway(config=CONFIG) for _ in range(2)]
+        await stack.worker(config=CONFIG)
+        yield Site(stack, gateways)
+    finally:
+        await stack.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("wire_format", ["json", "msgpack"])
+@pytest.mark.parametrize("suite", ["ably", "errors", "turns", "agent", "usechat"])
+async def test_sdk_1_unmodified_npm_sdks(site: Site, suite: str, wire_format: str) -> None:
+    await run_suite(site.stack, f"{suite}.test.mjs", site.environment(wire_format))

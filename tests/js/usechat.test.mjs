@@ -1,0 +1,153 @@
+// The core of `useChat` (AI SDK 7) on the SDK's ChatTransport, without a DOM, against the Python worker.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { createChatTransport } from '@ably/ai-transport/vercel';
+import { AbstractChat } from 'ai';
+import { PORTS, ended, join, said, seen, textOf, tokens, transcript, unique, until } from './support.mjs';
+
+/** `AbstractChat` wants a state to write to; this one tells whoever listens. */
+class PlainState {
+  #status = 'ready';
+  #messages = [];
+  error = undefined;
+  listeners = new Set();
+
+  get status() {
+    return this.#status;
+  }
+  set status(status) {
+    this.#status = status;
+    this.#tell();
+  }
+  get messages() {
+    return this.#messages;
+  }
+  set messages(messages) {
+    this.#messages = messages;
+    this.#tell();
+  }
+  pushMessage = (message) => {
+    this.messages = [...this.#messages, message];
+  };
+  popMessage = () => {
+    this.messages = this.#messages.slice(0, -1);
+  };
+  replaceMessage = (index, message) => {
+    this.messages = this.#messages.with(index, message);
+  };
+  snapshot = (thing) => structuredClone(thing);
+  #tell() {
+    for (const listener of [...this.listeners]) listener();
+  }
+}
+
+class PlainChat extends AbstractChat {
+  constructor(transport) {
+    const state = new PlainState();
+    super({ id: 'chat', transport, state });
+    this.plain = state;
+  }
+
+  becomes(what, condition) {
+    const subscribe = (check) => {
+      this.plain.listeners.add(check);
+      return () => this.plain.listeners.delete(check);
+    };
+    const describe = () => ({ status: this.status, error: String(this.error), messages: this.messages });
+    return until(`useChat: ${what}`, subscribe, condition, { describe });
+  }
+
+  get answer() {
+    return this.lastMessage?.role === 'assistant' ? textOf(this.lastMessage) : '';
+  }
+}
+
+async function chatOf(t, clientId, name, gateway = 0) {
+  const member = await join(t, clientId, name, { gateway });
+  const api = `http://127.0.0.1:${PORTS[gateway % PORTS.length]}/api/chat`;
+  const transport = createChatTransport(member.session, { api });
+  t.after(() => transport.close());
+  return { member, chat: new PlainChat(transport) };
+}
+
+test('send', async (t) => {
+  const { member, chat } = await chatOf(t, 'alice', unique());
+  await chat.sendMessage({ text: 'script: tokens=50 rate=200' });
+  assert.equal(chat.error, undefined);
+  assert.equal(chat.status, 'ready');
+  assert.equal(chat.answer, tokens(50));
+  // The ids agree between useChat's own list and the session's view, or the two could not be joined.
+  const shown = member.view.getMessages().map(({ message }) => message.id);
+  assert.deepEqual(chat.messages.map((message) => message.id), shown);
+});
+
+test('it streams', async (t) => {
+  const { chat } = await chatOf(t, 'alice', unique());
+  const lengths = new Set();
+  chat.plain.listeners.add(() => lengths.add(chat.answer.length));
+  await chat.sendMessage({ text: 'script: tokens=60 rate=100' });
+  assert.ok(lengths.size > 5, `seen in ${lengths.size} pieces`);
+});
+
+test('stop', async (t) => {
+  const { member, chat } = await chatOf(t, 'alice', unique());
+  const sending = chat.sendMessage({ text: 'script: tokens=5000 rate=50' });
+  await chat.becomes('some words', () => chat.answer.length > 10);
+  await chat.stop();
+  await sending;
+  assert.equal(chat.status, 'ready');
+  assert.equal(chat.error, undefined);
+  const [run] = member.view.runs();
+  await ended(member, run.runId, 'cancelled');
+  assert.ok(tokens(5000).startsWith(chat.answer));
+});
+
+test('stop, then send again', async (t) => {
+  const { member, chat } = await chatOf(t, 'alice', unique());
+  const sending = chat.sendMessage({ text: 'script: tokens=5000 rate=50' });
+  await chat.becomes('some words', () => chat.answer.length > 10);
+  await chat.stop();
+  await sending;
+  await chat.sendMessage({ text: 'script: tokens=20 rate=200' });
+  assert.equal(chat.answer, tokens(20));
+  await seen(member, 'both ends', () => member.view.runs().map((run) => run.status).join() === 'cancelled,complete');
+});
+
+test('regenerate', async (t) => {
+  const { member, chat } = await chatOf(t, 'alice', unique());
+  await chat.sendMessage({ text: 'script: tokens=15 rate=200' });
+  const first = chat.lastMessage.id;
+  await chat.regenerate({ messageId: first });
+  assert.equal(chat.error, undefined);
+  assert.equal(chat.answer, tokens(15));
+  const [, shown] = member.view.getMessages();
+  assert.equal(member.view.branchSelection(shown.codecMessageId).siblings.length, 2);
+});
+
+test('several messages, each answered', async (t) => {
+  const { member, chat } = await chatOf(t, 'alice', unique());
+  for (const n of [5, 6, 7]) {
+    await chat.sendMessage({ text: `script: tokens=${n} rate=0` });
+    assert.equal(chat.answer, tokens(n));
+  }
+  assert.deepEqual(transcript(member).filter(([role]) => role === 'assistant').map(([, text]) => text), [5, 6, 7].map(tokens));
+});
+
+test('DEV-10 another tab shows the turn as it streams', async (t) => {
+  const name = unique();
+  const { member, chat } = await chatOf(t, 'alice', name);
+  const { member: other } = await chatOf(t, 'bob', name, 1);
+  const sending = chat.sendMessage({ text: 'script: tokens=60 rate=100' });
+  await seen(other, 'words', () => other.view.runs().some((run) => said(other, run.runId).length > 10));
+  await sending;
+  const [run] = member.view.runs();
+  await ended(other, run.runId, 'complete');
+  assert.deepEqual(transcript(other), transcript(member));
+});
+
+test('a failing model is an error in useChat', async (t) => {
+  const { chat } = await chatOf(t, 'alice', unique());
+  await chat.sendMessage({ text: 'script: tokens=10 rate=0 fail_at=3 always=1' });
+  assert.equal(chat.status, 'error');
+  assert.ok(chat.error.message.length > 0);
+});
