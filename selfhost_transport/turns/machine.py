@@ -1,0 +1,86 @@
+"""The states of a turn and its legal moves (TRN-4, TRN-5, TRN-7; protocol section 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from selfhost_transport.errors import InvalidArgument, TurnEnded
+from selfhost_transport.turns.lifecycle import RunReason
+
+
+class TurnStatus(StrEnum):
+    """Where a turn stands. The last three are terminal."""
+
+    PENDING = "pending"  # accepted; no agent has begun (queued turns too)
+    ACTIVE = "active"
+    SUSPENDED = "suspended"  # waits for a tool result or an approval
+    CANCELLING = "cancelling"  # cancel accepted; a hook may still write its last word
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the turn has ended."""
+        return self in TERMINAL
+
+
+class TurnEvent(StrEnum):
+    """What moves a turn."""
+
+    START = "start"
+    SUSPEND = "suspend"
+    RESUME = "resume"
+    REQUEST_CANCEL = "request-cancel"
+    COMPLETE = "complete"
+    CANCEL = "cancel"
+    FAIL = "fail"
+
+
+TERMINAL: Final = frozenset({TurnStatus.COMPLETED, TurnStatus.CANCELLED, TurnStatus.FAILED})
+
+_ENDINGS: Final = {TurnEvent.CANCEL: TurnStatus.CANCELLED, TurnEvent.FAIL: TurnStatus.FAILED}
+_STOPPABLE: Final = {**_ENDINGS, TurnEvent.REQUEST_CANCEL: TurnStatus.CANCELLING}
+
+TRANSITIONS: Final[Mapping[TurnStatus, Mapping[TurnEvent, TurnStatus]]] = MappingProxyType(
+    {
+        TurnStatus.PENDING: {**_STOPPABLE, TurnEvent.START: TurnStatus.ACTIVE},
+        TurnStatus.ACTIVE: {
+            **_STOPPABLE,
+            TurnEvent.SUSPEND: TurnStatus.SUSPENDED,
+            TurnEvent.COMPLETE: TurnStatus.COMPLETED,
+        },
+        TurnStatus.SUSPENDED: {**_STOPPABLE, TurnEvent.RESUME: TurnStatus.ACTIVE},
+        # A cancel that was accepted cannot become a success any more (P2).
+        TurnStatus.CANCELLING: _ENDINGS,
+        TurnStatus.COMPLETED: {},
+        TurnStatus.CANCELLED: {},
+        TurnStatus.FAILED: {},
+    }
+)
+
+STATUS_OF_REASON: Final = MappingProxyType(
+    {
+        RunReason.COMPLETE: TurnStatus.COMPLETED,
+        RunReason.CANCELLED: TurnStatus.CANCELLED,
+        RunReason.ERROR: TurnStatus.FAILED,
+    }
+)
+
+
+def can(status: TurnStatus, event: TurnEvent) -> bool:
+    """Whether `event` is legal in `status`."""
+    return event in TRANSITIONS[status]
+
+
+def advance(status: TurnStatus, event: TurnEvent) -> TurnStatus:
+    """The status after `event`. Raises TurnEnded in a terminal state (TRN-7), else InvalidArgument."""
+    following = TRANSITIONS[status].get(event)
+    if following is not None:
+        return following
+    if status.is_terminal:
+        raise TurnEnded(f"the turn has ended ({status}); send a new message to start another turn")
+    raise InvalidArgument(f"a turn that is {status} cannot take the event {event}")
