@@ -27,7 +27,7 @@ class Subscriber:
     """
 
     def __init__(self, url: str, *, on_reconnect: OnReconnect | None = None) -> None:
-        self._redis = redis.asyncio.Redis.from_url(url, socket_keepalive=True, retry=None, protocol=2)  # type: ignore[no-untyped-call]
+        self._redis = redis.asyncio.Redis.from_url(url, socket_keepalive=True, retry=None, protocol=2)
         self._pubsub = self._redis.pubsub(ignore_subscribe_messages=False)
         self._callbacks: dict[bytes, OnMessage] = {}
         self._confirmed: dict[bytes, asyncio.Future[None]] = {}
@@ -71,7 +71,7 @@ class Subscriber:
             self._reader.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reader
-        await self._pubsub.aclose()  # type: ignore[no-untyped-call]
+        await self._pubsub.aclose()
         await self._redis.aclose()
 
     async def _read(self) -> None:
@@ -89,7 +89,7 @@ class Subscriber:
 
     async def _receive(self) -> None:
         while True:
-            message = await self._pubsub.parse_response(block=True)  # type: ignore[no-untyped-call]
+            message = await self._pubsub.parse_response(block=True)
             kind, name, payload = message[0], message[1], message[2]
             if kind == b"message":
                 callback = self._callbacks.get(name)
@@ -105,7 +105,7 @@ class Subscriber:
     async def _reconnect(self) -> None:
         async with self._lock:
             with contextlib.suppress(exceptions.RedisError, OSError):
-                await self._pubsub.aclose()  # type: ignore[no-untyped-call]
+                await self._pubsub.aclose()
                 self._pubsub = self._redis.pubsub(ignore_subscribe_messages=False)
                 if self._callbacks:
                     await self._pubsub.subscribe(*self._callbacks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from selfhost_transport.errors import NotFound
 from selfhost_transport.redis_io.connection import RedisConnection

@@ -8,7 +8,7 @@ Scripts build the same names from the bucket's base; the letters below are the c
 |---------------------|--------|----------------------------------------------------------|------------------------------|
 | `s:<session>`       | HASH   | series, floor of the log                                 | retention; unused: a day     |
 | `p:<session>`       | STRING | head: the newest position                                | as the session               |
-| `l:<session>`       | STREAM | live log, trimmed to the resume window                   | window after the last entry  |
+| `l:<session>`       | STREAM | live log, trimmed to the resume window                   | window after the last turn   |
 | `h:<session>`       | STREAM | history: one item per publish, at its position           | retention                    |
 | `m:<ref>:<session>` | HASH   | record of a message that was appended to or changed      | retention                    |
 | `x:<ref>:<session>` | STRING | assembled data of that message                           | retention                    |
@@ -33,7 +33,7 @@ from __future__ import annotations
 import binascii
 from dataclasses import dataclass
 
-OWNED = ("s:", "p:", "h:", "m:", "x:", "v:", "g:", "a:", "w:", "f:", "t:", "q:", "leases", "dead")
+OWNED = ("s:", "p:", "l:", "h:", "m:", "x:", "v:", "g:", "a:", "w:", "f:", "t:", "q:", "leases", "dead")
 """Key families without a TTL of their own; each has the owner named in the table above."""
 
 WORKER_GROUP = "workers"

@@ -365,7 +365,9 @@ class TurnStore:
     async def _reap(self, bucket: int, turn: str, session: str, fence: str) -> tuple[str, str, str] | None:
         base = self.keys.base(bucket)
         reply = await self.redis.call(
-            scripts.load("reap"), [f"{base}leases"], [base, turn, session, fence, self.options.ended_turn_ms]
+            scripts.load("reap"),
+            [f"{base}leases"],
+            [base, turn, session, fence, self.options.ended_turn_ms, self.options.window_ms],
         )
         if reply is None:
             return None

@@ -1,5 +1,5 @@
 -- Takes one turn from a worker that cannot go on: its lease expired, or it hands the turn back.
--- KEYS: leases. ARGV: base, turn and session ('' for the first expired one), fence (hand-back) or '', keep ms
+-- KEYS: leases. ARGV: base, turn and session ('' for the first expired one), fence (hand-back) or '', keep ms, window ms
 -- An expired attempt counts; with attempts left the turn goes back to the queue, else it ends `error` and leaves a
 -- dead letter. A hand-back does not count. Returns nil | {turn, session, 'retried' | 'failed'}.
 local bucket, fence = ARGV[1], ARGV[4]
@@ -22,7 +22,7 @@ if fields[1] ~= 'active' then return nil end
 if fence ~= '' and redis.call('GET', fence_key(turn)) ~= fence then return nil end
 if fence == '' and (fields[4] == 'fail' or tonumber(fields[2]) - tonumber(fields[7] or '0') >= tonumber(fields[3])) then
   redis.call('XADD', DEAD, 'MAXLEN', '~', 10000, '*', 't', turn, 's', session, 'at', fields[2], 'wk', fields[6])
-  close_turn(turn, 'failed', 'sf', 're', keep_ms)
+  tidy_log(close_turn(turn, 'failed', 'sf', 're', keep_ms), tonumber(ARGV[6]))
   return {turn, session, 'failed'}
 end
 redis.call('DEL', fence_key(turn))
