@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import orjson
+
 from selfhost_transport.wire.message import Message
 
 AI_INPUT: Final = "ai-input"
@@ -150,6 +152,15 @@ def make_extras(
     if codec:
         ai["codec"] = codec
     return {"ai": ai, "ephemeral": True} if ephemeral else {"ai": ai}
+
+
+def read_ids(text: str) -> list[str]:
+    """The ids in a header that holds a JSON array of strings; what else it holds is ignored."""
+    try:
+        found = orjson.loads(text)
+    except ValueError:
+        return []
+    return [value for value in found if isinstance(value, str)] if isinstance(found, list) else []
 
 
 def is_ephemeral(message: Message) -> bool:

@@ -1,0 +1,399 @@
+"""The projection of one tree node: its records folded, in serial order, into messages (protocol section 5.4).
+
+Each stream feeds the part it created, so a delta costs its own length; only records that arrive out of order
+make the node fold again from its log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from selfhost_transport.turns import decoder as d
+from selfhost_transport.turns import headers as h
+from selfhost_transport.turns import parts as p
+from selfhost_transport.turns import ui
+from selfhost_transport.turns.records import Record, TextBuffer
+from selfhost_transport.turns.values import ABSENT, Absent, Json, from_text
+
+
+@dataclass(slots=True, eq=False)
+class TextState:
+    """A text or reasoning part that may still grow."""
+
+    reasoning: bool
+    buffer: TextBuffer
+
+    def snapshot(self) -> ui.Part:
+        """The part as it is now."""
+        text = str(self.buffer)
+        return ui.ReasoningPart(text) if self.reasoning else ui.TextPart(text)
+
+
+@dataclass(slots=True, eq=False)
+class ToolState:
+    """A tool part. While its input streams, `buffer` holds the text of it."""
+
+    tool_call_id: str
+    tool_name: str
+    dynamic: bool
+    title: str | None
+    provider_executed: bool | None
+    state: str = ui.INPUT_STREAMING
+    buffer: TextBuffer | None = None
+    input: Json | Absent = ABSENT
+    output: Json | Absent = ABSENT
+    error_text: str | None = None
+    preliminary: bool | None = None
+    approval: ui.Approval | None = None
+
+    def enter(
+        self,
+        state: str,
+        *,
+        output: Json | Absent = ABSENT,
+        error_text: str | None = None,
+        preliminary: bool | None = None,
+        approval: ui.Approval | None = None,
+    ) -> None:
+        """Move to `state`; only identity and input outlive a transition."""
+        self.input, self.buffer = self.current_input(), None
+        self.state, self.output, self.error_text = state, output, error_text
+        self.preliminary, self.approval = preliminary, approval
+
+    def current_input(self) -> Json | Absent:
+        """The input; of a streaming one, the text so far if it is JSON."""
+        return self.input if self.buffer is None else from_text(str(self.buffer))
+
+    def snapshot(self) -> ui.Part:
+        """The part as it is now."""
+        return ui.ToolPart(
+            self.tool_call_id, self.tool_name, self.state, self.dynamic, self.title, self.provider_executed,
+            self.current_input(), self.output, self.error_text, self.preliminary, self.approval,
+        )  # fmt: skip
+
+
+PartState: TypeAlias = TextState | ToolState | ui.Part
+
+
+@dataclass(slots=True, eq=False)
+class MessageState:
+    """A message that may still grow."""
+
+    codec_message_id: str
+    id: str
+    role: str
+    # Position of the record that created it; None while it is only our own, unconfirmed send.
+    serial: str | None
+    parts: list[PartState] = field(default_factory=list)
+    tools: dict[str, ToolState] = field(default_factory=dict)
+    metadata: Json = None
+    _snapshot: ui.ConversationMessage | None = None
+
+    def touch(self) -> None:
+        """Forget the snapshot: something changed."""
+        self._snapshot = None
+
+    def add_tool(self, tool: ToolState) -> ToolState:
+        """Add a tool part; a call id used again names the newest."""
+        self.parts.append(tool)
+        self.tools[tool.tool_call_id] = tool
+        return tool
+
+    def snapshot(self) -> ui.ConversationMessage:
+        """The message as it is now; the same object until something changes."""
+        if self._snapshot is None:
+            parts = tuple(q.snapshot() if isinstance(q, TextState | ToolState) else q for q in self.parts)
+            message = ui.UIMessage(self.id, self.role, parts, self.metadata)
+            self._snapshot = ui.ConversationMessage(self.codec_message_id, message)
+        return self._snapshot
+
+
+class Projection:
+    """Messages of one node by codec-message-id, in the order of their first records."""
+
+    def __init__(self) -> None:
+        self.messages: dict[str, MessageState] = {}
+        # What each stream record feeds.
+        self._fed: dict[Record, tuple[MessageState, TextState | ToolState]] = {}
+        # Repair state (section 5.3): has the run seen `start`, and `start-step` since the last `finish-step`?
+        self._started = False
+        self._in_step = False
+        # Answers by clients whose target has not been seen yet.
+        self._pending: list[Record] = []
+
+    def add(self, record: Record) -> list[p.Chunk]:
+        """Fold a record that comes after all others; the chunks it amounts to, repairs included."""
+        chunks: list[p.Chunk] = []
+        if record.input is not None:
+            if not self._fold_input(record, record.input):
+                self._pending.append(record)
+        elif record.stream is not None:
+            chunks = self._open_stream(record, record.stream)
+        else:
+            for chunk in record.chunks:
+                if isinstance(chunk, p.ToolInputStart):
+                    chunks += self._repair(record)
+                self._fold_chunk(record, chunk)
+                chunks.append(chunk)
+        if self._pending:
+            waiting, self._pending = self._pending, []
+            self._pending = [r for r in waiting if r.input and not self._fold_input(r, r.input)]
+        return chunks
+
+    def grow(self, record: Record, delta: str, *, closing: bool) -> list[p.Chunk] | None:
+        """A stream that was added has grown by `delta`, and closed; None: the node must fold again."""
+        message, part = self._fed[record]
+        message.touch()
+        if isinstance(part, ToolState) and part.buffer is None:
+            return None
+        chunks: list[p.Chunk] = [_delta(record, delta)] if delta else []
+        return chunks + self._close_stream(record, part) if closing else chunks
+
+    def message_of(self, record: Record) -> MessageState | None:
+        """The message a record belongs to."""
+        return self.messages.get(record.codec_message_id)
+
+    def _ensure(
+        self, record: Record, role: str = h.ROLE_ASSISTANT, message_id: str | None = None
+    ) -> MessageState:
+        key = record.codec_message_id
+        message = self.messages.get(key)
+        if message is None:
+            message = MessageState(key, key if message_id is None else message_id, role, record.serial)
+            self.messages[key] = message
+        message.touch()
+        return message
+
+    # Streams
+
+    def _open_stream(self, record: Record, buffer: TextBuffer) -> list[p.Chunk]:
+        start = d.decode_stream_start(record.headers)
+        if start is None:
+            return []
+        chunks = [*self._repair(record), start]
+        part = self._add_stream_part(record, start, buffer)
+        text = str(buffer)
+        if text:
+            chunks.append(_delta(record, text))
+        return chunks + self._close_stream(record, part)
+
+    def _add_stream_part(
+        self, record: Record, start: p.TextStart | p.ReasoningStart | p.ToolInputStart, buffer: TextBuffer
+    ) -> TextState | ToolState:
+        message = self._ensure(record)
+        part: TextState | ToolState
+        if isinstance(start, p.ToolInputStart):
+            part = message.add_tool(_new_tool(start, buffer))
+        else:
+            part = TextState(isinstance(start, p.ReasoningStart), buffer)
+            message.parts.append(part)
+        self._fed[record] = message, part
+        return part
+
+    def _close_stream(self, record: Record, part: TextState | ToolState) -> list[p.Chunk]:
+        if record.status != h.COMPLETE:
+            return []
+        start = d.decode_stream_start(record.headers)
+        if isinstance(part, ToolState) and isinstance(start, p.ToolInputStart):
+            value = d.tool_input_value(str(part.buffer or ""))
+            part.enter(ui.INPUT_AVAILABLE)
+            part.input = value
+            return [d.tool_available(start, value)]
+        if isinstance(start, p.ReasoningStart):
+            return [p.ReasoningEnd(start.id, start.provider_metadata)]
+        return [p.TextEnd(start.id, start.provider_metadata)] if isinstance(start, p.TextStart) else []
+
+    def _repair(self, record: Record) -> list[p.Chunk]:
+        """What a peer left out before content: `start`, `start-step` (section 5.3)."""
+        missing: list[p.Chunk] = []
+        if not self._started:
+            missing.append(p.Start(record.headers.field("messageId")))
+        if not self._in_step:
+            missing.append(p.StartStep())
+        for chunk in missing:
+            self._fold_chunk(record, chunk)
+        return missing
+
+    # Discrete outputs
+
+    def _fold_chunk(self, record: Record, chunk: p.Chunk) -> None:
+        match chunk:
+            case p.Start():
+                self._started = True
+                message = self._ensure(record)
+                message.id = message.id if chunk.message_id is None else chunk.message_id
+                _set_metadata(message, chunk.message_metadata)
+            case p.StartStep():
+                self._in_step = True
+                self._ensure(record).parts.append(ui.StepStartPart())
+            case p.FinishStep():
+                self._in_step = False
+            case p.Finish() | p.MessageMetadata():
+                self._reset(isinstance(chunk, p.Finish))
+                _set_metadata(self.messages.get(record.codec_message_id), chunk.message_metadata)
+            case p.Abort() | p.Error():
+                self._reset(True)
+            case p.Data():
+                self._fold_data(record, chunk)
+            case p.File() | p.SourceUrl() | p.SourceDocument():
+                self._ensure(record).parts.append(_source(chunk))
+            case _:
+                self._fold_tool(record, chunk)
+
+    def _reset(self, ended: bool) -> None:
+        if ended:
+            self._started = self._in_step = False
+
+    def _fold_data(self, record: Record, chunk: p.Data) -> None:
+        if chunk.transient:
+            return
+        parts = self._ensure(record).parts
+        part = ui.DataPart(chunk.name, None if isinstance(chunk.data, Absent) else chunk.data, chunk.id)
+        if chunk.id is not None:
+            for n, earlier in enumerate(parts):
+                if isinstance(earlier, ui.DataPart) and (earlier.type, earlier.id) == (part.type, part.id):
+                    parts[n] = part
+                    return
+        parts.append(part)
+
+    def _fold_tool(self, record: Record, chunk: p.Chunk) -> None:
+        match chunk:
+            case p.ToolInputStart():
+                self._ensure(record).add_tool(_new_tool(chunk, None))
+            case p.ToolInputAvailable():
+                self._tool_here(record, chunk).enter(ui.INPUT_AVAILABLE)
+                self._tool_here(record, chunk).input = chunk.input
+            case p.ToolInputError():
+                self._tool_here(record, chunk).enter(ui.OUTPUT_ERROR, error_text=chunk.error_text)
+                self._tool_here(record, chunk).input = chunk.input
+            case p.ToolOutputAvailable():
+                if tool := self._tool_anywhere(record, chunk.tool_call_id):
+                    tool.enter(
+                        ui.OUTPUT_AVAILABLE, output=chunk.output, preliminary=chunk.preliminary or None
+                    )
+            case p.ToolOutputError():
+                if tool := self._tool_anywhere(record, chunk.tool_call_id):
+                    tool.enter(ui.OUTPUT_ERROR, error_text=chunk.error_text)
+            case p.ToolApprovalRequest():
+                if tool := self._tool_in(record.codec_message_id, chunk.tool_call_id):
+                    tool.enter(ui.APPROVAL_REQUESTED, approval=ui.Approval(chunk.approval_id))
+            case p.ToolOutputDenied():
+                if tool := self._tool_in(record.codec_message_id, chunk.tool_call_id):
+                    tool.enter(ui.OUTPUT_DENIED, approval=ui.Approval("", False))
+
+    def _tool_here(self, record: Record, chunk: p.ToolInputAvailable | p.ToolInputError) -> ToolState:
+        message = self._ensure(record)
+        start = p.ToolInputStart(
+            chunk.tool_call_id, chunk.tool_name, chunk.dynamic, chunk.title, chunk.provider_executed
+        )
+        return message.tools.get(chunk.tool_call_id) or message.add_tool(_new_tool(start, None))
+
+    def _tool_in(self, codec_message_id: str, tool_call_id: str) -> ToolState | None:
+        message = self.messages.get(codec_message_id)
+        tool = message.tools.get(tool_call_id) if message else None
+        if message is not None and tool is not None:
+            message.touch()
+        return tool
+
+    def _tool_anywhere(self, record: Record, tool_call_id: str) -> ToolState | None:
+        """The part of a call in any message of the run: an approved tool reports under a new message (v29)."""
+        found = self._tool_in(record.codec_message_id, tool_call_id)
+        for key in reversed(self.messages):
+            found = found or self._tool_in(key, tool_call_id)
+        return found
+
+    # Inputs
+
+    def _fold_input(self, record: Record, event: d.InputEvent) -> bool:
+        """Fold a client's input; False when it has to wait for its target."""
+        match event:
+            case d.UserPart():
+                self._ensure(record, event.role, event.message_id).parts.append(event.part)
+                return True
+            case d.ToolResolved() | d.ToolFailed():
+                if record.codec_message_id not in self.messages:
+                    self._plant(record, event.seed)
+                tool = self._tool_in(record.codec_message_id, event.tool_call_id)
+                if tool is not None and isinstance(event, d.ToolResolved):
+                    tool.enter(ui.OUTPUT_AVAILABLE, output=event.output)
+                elif tool is not None and isinstance(event, d.ToolFailed):
+                    tool.enter(ui.OUTPUT_ERROR, error_text=event.text)
+                return tool is not None
+            case d.ApprovalAnswered():
+                return self._fold_approval(record, event)
+            case d.RegenerateRequested():
+                return True
+
+    def _fold_approval(self, record: Record, event: d.ApprovalAnswered) -> bool:
+        tool = self._tool_in(record.codec_message_id, event.tool_call_id)
+        if tool is None:
+            return False
+        if event.approved:
+            asked = tool.approval.id if tool.approval else ""
+            tool.enter(ui.APPROVAL_RESPONDED, approval=ui.Approval(asked, True, event.reason))
+        else:
+            tool.enter(ui.OUTPUT_DENIED, approval=ui.Approval("", False))
+        return True
+
+    def _plant(self, record: Record, seed: tuple[ui.ConversationMessage, ...]) -> None:
+        """Copies of the superseded run's messages, which the fork's answer is addressed to (section 8.11)."""
+        for copy in seed:
+            if copy.codec_message_id in self.messages:
+                continue
+            source = copy.message
+            message = MessageState(
+                copy.codec_message_id, source.id, source.role, record.serial, metadata=source.metadata
+            )
+            for part in source.parts:
+                if isinstance(part, ui.ToolPart):
+                    message.add_tool(_thawed(part))
+                else:
+                    message.parts.append(part)
+            self.messages[copy.codec_message_id] = message
+
+
+def _new_tool(start: p.ToolInputStart, buffer: TextBuffer | None) -> ToolState:
+    return ToolState(
+        start.tool_call_id,
+        start.tool_name,
+        dynamic=bool(start.dynamic),
+        title=start.title,
+        provider_executed=start.provider_executed,
+        buffer=buffer,
+    )
+
+
+def _thawed(part: ui.ToolPart) -> ToolState:
+    return ToolState(
+        part.tool_call_id, part.tool_name, part.dynamic, part.title, part.provider_executed, part.state, None,
+        part.input, part.output, part.error_text, part.preliminary, part.approval,
+    )  # fmt: skip
+
+
+def _set_metadata(message: MessageState | None, metadata: Json) -> None:
+    if message is not None and metadata is not None:
+        message.metadata = metadata
+        message.touch()
+
+
+def _source(chunk: p.File | p.SourceUrl | p.SourceDocument) -> ui.Part:
+    match chunk:
+        case p.File():
+            return ui.FilePart(chunk.url, chunk.media_type)
+        case p.SourceUrl():
+            return ui.SourceUrlPart(chunk.source_id, chunk.url, chunk.title)
+        case p.SourceDocument():
+            return ui.SourceDocumentPart(
+                chunk.source_id, chunk.media_type, chunk.title or None, chunk.filename
+            )
+
+
+def _delta(record: Record, text: str) -> p.Chunk:
+    match record.headers.kind:
+        case "reasoning":
+            return p.ReasoningDelta(record.headers.field("id") or "", text)
+        case "tool-input":
+            return p.ToolInputDelta(record.headers.field("toolCallId") or "", text)
+        case _:
+            return p.TextDelta(record.headers.field("id") or "", text)

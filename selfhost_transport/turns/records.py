@@ -1,0 +1,95 @@
+"""One channel message as a reader holds it: its assembled state, whatever deliveries it came in (section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from selfhost_transport.turns import headers as h
+from selfhost_transport.turns.decoder import STREAM_KINDS, InputEvent, decode_input, decode_output
+from selfhost_transport.turns.headers import Headers
+from selfhost_transport.turns.parts import Chunk
+from selfhost_transport.turns.values import text_of, unpack
+from selfhost_transport.wire.message import Message
+
+
+class TextBuffer:
+    """Text that grows at its end: an append costs its own length, reading joins once."""
+
+    __slots__ = ("_pieces",)
+
+    def __init__(self, text: str = "") -> None:
+        self._pieces = [text] if text else []
+
+    def append(self, text: str) -> None:
+        """Add text at the end."""
+        self._pieces.append(text)
+
+    def replace(self, text: str) -> None:
+        """Become this text."""
+        self._pieces = [text]
+
+    def __str__(self) -> str:
+        if len(self._pieces) > 1:
+            self._pieces = ["".join(self._pieces)]
+        return self._pieces[0] if self._pieces else ""
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """A message in a node's log. `serial` is None while it is only our own, unconfirmed send."""
+
+    serial: str | None
+    version: str
+    headers: Headers
+    client_id: str | None
+    codec_message_id: str
+    # Exactly one of the three is set, by what the message is.
+    stream: TextBuffer | None = None
+    chunks: list[Chunk] = field(default_factory=list)
+    input: InputEvent | None = None
+    status: str | None = None
+
+    @property
+    def step_id(self) -> str | None:
+        """The step it is output of."""
+        return self.headers.get(h.STEP_ID)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether a stream has its final status."""
+        return self.status in (h.COMPLETE, h.CANCELLED)
+
+
+def version_of(message: Message) -> str | None:
+    """The version a delivery brings; for a create, its serial."""
+    if message.version is not None and message.version.serial:
+        return message.version.serial
+    return message.serial
+
+
+def read_input(message: Message, headers: Headers) -> Record | None:
+    """The record of an `ai-input`, or None when it folds to nothing."""
+    codec_message_id = headers.codec_message_id
+    event = decode_input(headers, unpack(message))
+    if event is None or codec_message_id is None:
+        return None
+    return Record(
+        message.serial, version_of(message) or "", headers, message.client_id, codec_message_id, input=event
+    )
+
+
+def read_output(message: Message, headers: Headers) -> Record | None:
+    """The record of an `ai-output`, or None when it folds to nothing."""
+    codec_message_id, version = headers.codec_message_id, version_of(message) or ""
+    if codec_message_id is None:
+        return None
+    record = Record(message.serial, version, headers, message.client_id, codec_message_id)
+    if not headers.is_stream:
+        record.chunks = decode_output(headers, unpack(message))
+        return record if record.chunks else None
+    if headers.kind not in STREAM_KINDS:
+        return None
+    # The data of a create is not used: it is the first delta of nothing (section 4).
+    record.stream = TextBuffer("" if message.action in (None, 0) else text_of(message))
+    record.status = headers.status
+    return record

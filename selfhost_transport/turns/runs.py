@@ -1,0 +1,213 @@
+"""What a reader knows of a turn: status, steps, owner, error, from its life-cycle messages (protocol section 8).
+
+The messages are kept and read again in serial order whenever one arrives, so the result does not depend on the
+order of arrival (section 7.7, "Python implementation").
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from selfhost_transport.errors import ErrorInfo
+from selfhost_transport.turns import headers as h
+from selfhost_transport.turns.headers import Headers
+from selfhost_transport.turns.lifecycle import RunReason
+from selfhost_transport.turns.machine import STATUS_OF_REASON, TurnStatus
+
+DEFAULT_ERROR_CODE: Final = 104008
+DEFAULT_ERROR_MESSAGE: Final = "agent reported an error"
+
+_RUN_STATUS: Final = {
+    TurnStatus.COMPLETED: "complete",
+    TurnStatus.FAILED: "error",
+    TurnStatus.CANCELLING: "active",
+    TurnStatus.PENDING: "active",
+}
+_ACTIVE_STEP: Final = "active"
+
+
+@dataclass(slots=True, frozen=True)
+class StepInfo:
+    """One step of a turn: status of its latest attempt, and how many attempts there were."""
+
+    step_id: str
+    status: str
+    attempt_count: int
+    step_client_id: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The JS SDK's form."""
+        return {
+            "stepId": self.step_id,
+            "status": self.status,
+            "attemptCount": self.attempt_count,
+            "stepClientId": self.step_client_id,
+        }
+
+
+@dataclass(slots=True, frozen=True)
+class RunInfo:
+    """A turn as it is now (protocol section 8.13, and what our own API adds).
+
+    `client_id` is the owner ("" when anonymous); `status` is the project's word, `to_json` writes the SDK's.
+    """
+
+    run_id: str
+    status: TurnStatus
+    client_id: str = ""
+    invocation_id: str = ""
+    steps: tuple[StepInfo, ...] = ()
+    error: ErrorInfo | None = None
+    agent_client_id: str | None = None
+    input_codec_message_id: str | None = None
+    # A cancel has been seen; it need not have had its effect yet.
+    cancel_requested: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """`RunInfo` of the JS SDK."""
+        wire: dict[str, Any] = {
+            "runId": self.run_id,
+            "clientId": self.client_id,
+            "invocationId": self.invocation_id,
+            "steps": [step.to_json() for step in self.steps],
+            "status": _RUN_STATUS.get(self.status, self.status.value),
+        }
+        if self.error is not None:
+            wire["error"] = self.error.to_wire()
+        return wire
+
+
+@dataclass(slots=True, frozen=True, order=True)
+class _Wire:
+    serial: str
+    name: str = field(compare=False)
+    headers: Headers = field(compare=False)
+
+
+@dataclass(slots=True)
+class _Step:
+    start_serial: str
+    status: str
+    attempts: int
+    client_id: str
+
+
+class RunState:
+    """The life cycle of one run, and what its other messages tell about it."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.status = TurnStatus.ACTIVE
+        self.agent_client_id: str | None = None
+        self.input_codec_message_id: str | None = None
+        self.parent: str | None = None
+        self.fork_of: str | None = None
+        self.regenerates: str | None = None
+        self.cancel_requested = False
+        self._owner = ""
+        self._invocation_id = ""
+        self._error: ErrorInfo | None = None
+        self._wires: list[_Wire] = []
+        self._steps: dict[str, _Step] = {}
+        # Where structure was taken from: (0, serial) a run-start, (1, serial) another message of the agent.
+        self._evidence: tuple[int, str] = (2, "")
+
+    def observe(
+        self, serial: str, headers: Headers, client_id: str | None, *, is_start: bool = False
+    ) -> bool:
+        """Take owner and structure from an agent's message; run-start first, else the earliest (section 7.7).
+
+        Whether anything was taken.
+        """
+        evidence = (0 if is_start else 1, serial)
+        if evidence >= self._evidence:
+            return False
+        self._evidence = evidence
+        self.agent_client_id = client_id
+        self._owner = headers.get(h.RUN_CLIENT_ID) or ""
+        self._invocation_id = headers.get(h.INVOCATION_ID) or ""
+        self.input_codec_message_id = headers.input_codec_message_id or self.input_codec_message_id
+        # A step-start carries no structure, and a resume none either.
+        self.parent = headers.parent or (None if is_start else self.parent)
+        self.fork_of = headers.get(h.FORK_OF) or (None if is_start else self.fork_of)
+        self.regenerates = headers.get(h.MSG_REGENERATE) or (None if is_start else self.regenerates)
+        return True
+
+    def add(self, serial: str, name: str, headers: Headers) -> bool:
+        """Take a life-cycle or step message; False when it was known."""
+        wire = _Wire(serial, name, headers)
+        if any(known.serial == serial for known in self._wires):
+            return False
+        insort(self._wires, wire)
+        self._replay()
+        return True
+
+    def is_superseded(self, step_id: str | None, step_start_serial: str | None) -> bool:
+        """Whether output of this attempt was replaced by a later attempt of its step (section 8.3)."""
+        step = self._steps.get(step_id) if step_id is not None else None
+        return step is not None and step_start_serial is not None and step.start_serial != step_start_serial
+
+    def canonical_attempts(self) -> dict[str, str]:
+        """The serial of the elected `ai-step-start` of every step."""
+        return {step_id: step.start_serial for step_id, step in self._steps.items()}
+
+    def info(self) -> RunInfo:
+        """The run as it is now."""
+        return RunInfo(
+            self.run_id,
+            self.status,
+            self._owner,
+            self._invocation_id,
+            tuple(StepInfo(i, s.status, s.attempts, s.client_id) for i, s in self._steps.items()),
+            self._error,
+            self.agent_client_id,
+            self.input_codec_message_id,
+            self.cancel_requested,
+        )
+
+    def _replay(self) -> None:
+        self.status, self._error, self._steps = TurnStatus.ACTIVE, None, {}
+        resumed_by: str | None = None
+        for wire in self._wires:
+            if wire.name in (h.AI_STEP_START, h.AI_STEP_END):
+                self._replay_step(wire)
+            elif wire.name == h.AI_RUN_RESUME and self.status is TurnStatus.SUSPENDED:
+                self.status, resumed_by = TurnStatus.ACTIVE, wire.headers.get(h.INVOCATION_ID)
+            elif wire.name == h.AI_RUN_START and not self.status.is_terminal:
+                self.status = TurnStatus.ACTIVE
+            elif wire.name == h.AI_RUN_SUSPEND and not self.status.is_terminal:
+                # A suspend by an invocation that another has overtaken is stale.
+                if resumed_by in (None, wire.headers.get(h.INVOCATION_ID)):
+                    self.status = TurnStatus.SUSPENDED
+            elif wire.name == h.AI_RUN_END:
+                self._end(wire.headers)
+
+    def _end(self, headers: Headers) -> None:
+        try:
+            reason = RunReason(headers.get(h.RUN_REASON) or h.COMPLETE)
+        except ValueError:
+            reason = RunReason.COMPLETE
+        self.status = STATUS_OF_REASON[reason]
+        self._error = read_error(headers) if reason is RunReason.ERROR else None
+
+    def _replay_step(self, wire: _Wire) -> None:
+        step_id = wire.headers.get(h.STEP_ID)
+        if step_id is None:
+            return
+        step = self._steps.get(step_id)
+        if wire.name == h.AI_STEP_START:
+            client_id = wire.headers.get(h.STEP_CLIENT_ID) or ""
+            attempts = step.attempts + 1 if step else 1
+            self._steps[step_id] = _Step(wire.serial, _ACTIVE_STEP, attempts, client_id)
+        elif step is not None and wire.headers.get(h.STEP_START_SERIAL) == step.start_serial:
+            step.status = wire.headers.get(h.STEP_REASON) or h.COMPLETE
+
+
+def read_error(headers: Headers) -> ErrorInfo:
+    """The error of a run-end with reason `error` (protocol section 8.7)."""
+    code = headers.get(h.ERROR_CODE) or ""
+    number = int(code) if code.isascii() and code.isdigit() and len(code) <= 9 else DEFAULT_ERROR_CODE
+    status = number // 100 if 10000 <= number <= 59999 else 500
+    return ErrorInfo(number, status, headers.get(h.ERROR_MESSAGE) or DEFAULT_ERROR_MESSAGE)
