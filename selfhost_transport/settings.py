@@ -119,8 +119,8 @@ class NamespaceRule(_Section):
     """How long a session is kept after its last entry; 0 = for ever."""
     max_active: Count = 0
     """Turns that may be active at once in a session; 0 = no limit."""
-    queue_cap: Count = 0
-    """Turns that may wait in a session; 0 = no limit."""
+    queue_cap: Count = 100
+    """Turns that may wait in a session; a further send is refused. 0 = none may wait."""
     on_crash: CrashRule = CrashRule.RESTART
     """What the next attempt does after a lost worker: `restart`, `continue` or `fail`."""
     max_attempts: PositiveInt | None = None

@@ -1,0 +1,32 @@
+"""The documentation keeps up with the code: the page of options, and every link between files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from scripts.write_configuration import PAGE, render
+from selfhost_transport.settings import options
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_the_page_of_options_is_current() -> None:
+    assert PAGE.read_text() == render(), "run: .venv/bin/python scripts/write_configuration.py"
+
+
+def test_the_page_names_and_explains_every_option() -> None:
+    text = PAGE.read_text()
+    for option in options().values():
+        assert option.description, f"{option.name} has no description"
+        assert f"`{option.variable}`" in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_that_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
