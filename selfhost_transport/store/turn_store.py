@@ -111,12 +111,16 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A worker's right to write for a turn. `step_start_serial`: of the attempt's opening entry."""
+    """A worker's right to write for a turn. `step_start_serial`: of the attempt's opening entry.
+
+    `attempt` counts from 1, without those that were handed back; `max_attempts` is the last one's number.
+    """
 
     session: str
     turn_id: str
     fence: int
     attempt: int
+    max_attempts: int
     step_start_serial: str
     series: str
     input_position: Position
@@ -231,13 +235,25 @@ class TurnStore:
             Position.parse_id(reply[0].decode()), reply[1].decode(), turns[:count], turns[count:]
         )
 
-    async def take(self, bucket: int, agent: str, worker: str, lease_ms: int) -> Lease | None:
-        """The next turn of a bucket's queue for an agent, or None. Writes the entries that open the attempt."""
+    async def take(
+        self,
+        bucket: int,
+        agent: str,
+        worker: str,
+        lease_ms: int,
+        *,
+        max_attempts: int | None = None,
+        on_crash: str = "",
+    ) -> Lease | None:
+        """The next turn of a bucket's queue for an agent, or None. Writes the entries that open the attempt.
+
+        `max_attempts` and `on_crash`, where given, replace those of the send: the agent has declared its own.
+        """
         base = self.keys.base(bucket)
         reply = await self.redis.call(
             scripts.load("take"),
             [f"{base}q:{agent}", f"{base}leases"],
-            [base, WORKER_GROUP, worker, lease_ms],
+            [base, WORKER_GROUP, worker, lease_ms, max_attempts or "", on_crash],
         )
         if reply is None:
             return None
@@ -246,6 +262,7 @@ class TurnStore:
             session=reply[1].decode(),
             fence=int(reply[2]),
             attempt=int(reply[3]),
+            max_attempts=int(reply[8]),
             step_start_serial=reply[4].decode(),
             series=reply[5].decode(),
             input_position=Position.parse_id(reply[6].decode()),
@@ -325,11 +342,12 @@ class TurnStore:
 
     async def reap(self, bucket: int) -> tuple[str, str, str] | None:
         """Deal with one expired lease of a bucket: (turn id, session, `retried` or `failed`), or None."""
-        return await self._reap(bucket, "", "", "")
+        return await self._reap(bucket, "", "", "", counted=True)
 
-    async def hand_back(self, bucket: int, lease: Lease) -> bool:
-        """Return a turn to the queue without counting the attempt (a worker that shuts down)."""
-        return await self._reap(bucket, lease.turn_id, lease.session, str(lease.fence)) is not None
+    async def hand_back(self, bucket: int, lease: Lease, *, counted: bool = False) -> bool:
+        """Return a turn to the queue. `counted`: the attempt failed; else it was given up by a stopping worker."""
+        named = (lease.turn_id, lease.session, str(lease.fence))
+        return await self._reap(bucket, *named, counted=counted) is not None
 
     async def record(self, session: str, turn_id: str) -> TurnRecord | None:
         """What is known of a turn, or None."""
@@ -362,13 +380,20 @@ class TurnStore:
         turn = await self.redis.command("GET", f"{self.keys.base_of(session)}e:{event_id}:{session}")
         return turn.decode() if turn else None
 
-    async def _reap(self, bucket: int, turn: str, session: str, fence: str) -> tuple[str, str, str] | None:
+    async def _reap(
+        self, bucket: int, turn: str, session: str, fence: str, *, counted: bool
+    ) -> tuple[str, str, str] | None:
         base = self.keys.base(bucket)
-        reply = await self.redis.call(
-            scripts.load("reap"),
-            [f"{base}leases"],
-            [base, turn, session, fence, self.options.ended_turn_ms, self.options.window_ms],
-        )
+        arguments = [
+            base,
+            turn,
+            session,
+            fence,
+            self.options.ended_turn_ms,
+            self.options.window_ms,
+            int(counted),
+        ]
+        reply = await self.redis.call(scripts.load("reap"), [f"{base}leases"], arguments)
         if reply is None:
             return None
         return reply[0].decode(), reply[1].decode(), reply[2].decode()

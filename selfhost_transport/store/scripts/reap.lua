@@ -1,7 +1,8 @@
 -- Takes one turn from a worker that cannot go on: its lease expired, or it hands the turn back.
--- KEYS: leases. ARGV: base, turn and session ('' for the first expired one), fence (hand-back) or '', keep ms, window ms
+-- KEYS: leases. ARGV: base, turn and session ('' for the first expired one), fence (hand-back) or '', keep ms, window ms,
+--   1 if a hand-back counts as an attempt (it failed), else 0
 -- An expired attempt counts; with attempts left the turn goes back to the queue, else it ends `error` and leaves a
--- dead letter. A hand-back does not count. Returns nil | {turn, session, 'retried' | 'failed'}.
+-- dead letter. A hand-back counts only if told so. Returns nil | {turn, session, 'retried' | 'failed'}.
 local bucket, fence = ARGV[1], ARGV[4]
 local turn, name = ARGV[2], ARGV[3]
 if turn == '' then
@@ -28,7 +29,7 @@ end
 redis.call('DEL', fence_key(turn))
 redis.call('ZREM', LEASES, turn .. ' ' .. session)
 close_open_messages(turn)
-if fence ~= '' then redis.call('HINCRBY', key, 'hb', 1) end
+if fence ~= '' and ARGV[7] == '0' then redis.call('HINCRBY', key, 'hb', 1) end
 redis.call('HSET', key, 'st', 'pending')
 enqueue(turn, fields[5])
 return {turn, session, 'retried'}

@@ -1,6 +1,8 @@
 -- Gives the next turn of an agent's queue to a worker: lease, fence, and the entries that open the attempt.
--- KEYS: queue, leases. ARGV: base, group, worker, lease ms
--- Returns nil | {turn, session, fence, attempt, step-start serial, series, input position, packed context}.
+-- KEYS: queue, leases. ARGV: base, group, worker, lease ms, the agent's own max attempts ('' for the send's), and
+--   crash rule ('' likewise)
+-- Returns nil | {turn, session, fence, attempt, step-start serial, series, input position, packed context, max attempts}.
+-- Attempts that were handed back do not count.
 local bucket = ARGV[1]
 
 local function next_turn()
@@ -25,14 +27,16 @@ local turn, name = next_turn()
 if not turn then return nil end
 
 -- From here on as any script of the session that was found.
-local worker, lease_ms = ARGV[3], tonumber(ARGV[4])
+local worker, lease_ms, max_attempts, on_crash = ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
 KEYS[1], ARGV[2] = bucket .. 's:' .. name, name
 --@include _session.lua
 --@include _turn.lua
 local key = turn_key(turn)
 local fence = redis.call('HINCRBY', key, 'fn', 1)
 local attempt = redis.call('HINCRBY', key, 'at', 1)
-local fields = redis.call('HMGET', key, 'rs', 'ss', 'tr', 'ip')
+if max_attempts ~= '' then redis.call('HSET', key, 'ma', max_attempts) end
+if on_crash ~= '' then redis.call('HSET', key, 'oc', on_crash) end
+local fields = redis.call('HMGET', key, 'rs', 'ss', 'tr', 'ip', 'hb', 'ma')
 local series = redis.call('HGET', K_META, 'series')
 if attempt == 1 then note_group(turn, create(fields[1])) end
 local step_start = item_serial(create(fields[2]), series)
@@ -42,4 +46,5 @@ redis.call('HDEL', key, 'sq', 'sr')
 redis.call('SET', fence_key(turn), fence)
 redis.call('ZADD', LEASES, string.format('%.0f', tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000) + lease_ms), turn .. ' ' .. session)
 redis.call('PERSIST', K_LOG)
-return {turn, session, fence, attempt, step_start, series, fields[4], fields[3]}
+local counted = attempt - tonumber(fields[5] or '0')
+return {turn, session, fence, counted, step_start, series, fields[4], fields[3], fields[6]}
