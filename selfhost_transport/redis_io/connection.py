@@ -1,29 +1,29 @@
 """Calls to Redis that share pipelines: the calls of one loop iteration leave in one write.
 
 An awaited round trip per token is ten times slower than it needs to be, so every command and script of a
-process goes through one `RedisConnection`: while a batch is on its way the next one gathers. Awaiting a call
-may be cancelled at any time; the command itself never is, so the protocol stream stays whole.
+process goes through one `RedisConnection`. Awaiting a call may be cancelled at any time; the command itself
+never is, so the protocol stream stays whole.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
+import logging
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-import redis.asyncio
-from redis import exceptions
+import hiredis
 
 from selfhost_transport.errors import StoreFull, StoreUnavailable, StoreUnsuitable, TransportError
+from selfhost_transport.redis_io.address import Address
+from selfhost_transport.redis_io.link import Argument, Link, pack
 
-Argument = str | bytes | int | float
+logger = logging.getLogger(__name__)
 
-MAX_BATCH = 512
-"""Calls in one write: bounds how long a call can wait behind others (P10)."""
+FIRST_DELAY_S = 0.05
+LONGEST_DELAY_S = 1.0
 
 
 class LuaScript(Protocol):
@@ -36,35 +36,52 @@ class LuaScript(Protocol):
     def source(self) -> str: ...  # noqa: D102
 
 
-@dataclass(slots=True)
 class _Call:
-    arguments: tuple[Argument, ...]
-    script: LuaScript | None
-    reply: asyncio.Future[Any]
-    # Monotonic time until which a lost connection is answered by trying again; 0: never.
-    retry_until: float
+    """One command on its way. `until`: loop time at which waiting for a connection, or trying again, ends."""
+
+    __slots__ = ("again", "packed", "reply", "script", "until")
+
+    def __init__(
+        self, packed: bytes, script: LuaScript | None, reply: asyncio.Future[Any], until: float, again: bool
+    ) -> None:
+        self.packed = packed
+        self.script = script
+        self.reply = reply
+        self.until = until
+        # Whether it may be sent a second time after a connection was lost with the reply outstanding.
+        self.again = again
 
 
 class RedisConnection:
-    """A batching connection. `call` and `command` may be used from any number of tasks.
+    """A pipelining, reconnecting connection. `call` and `command` may be used from any number of tasks.
 
-    Errors: StoreUnavailable when Redis cannot be reached or the connection was lost before the reply,
-    StoreFull at `maxmemory`, StoreUnsuitable for anything the server does not know how to do.
+    Replies are as Redis sends them: bytes, int, list, None. Errors: StoreUnavailable when Redis cannot be
+    reached, or the connection was lost before the reply; StoreFull at `maxmemory`; StoreUnsuitable for anything
+    the server refuses to do.
     """
 
     def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
-        self._redis = redis.asyncio.Redis.from_url(
-            url,
-            decode_responses=False,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=None,
-            max_connections=4,
-            protocol=2,
-        )
+        self._address = Address.parse(url)
+        self._timeout_s = timeout_s
+        self._link: Link | None = None
+        # Calls not sent yet, and calls whose reply is outstanding, both in order.
         self._waiting: deque[_Call] = deque()
-        self._writer: asyncio.Task[None] | None = None
-        self._wake = asyncio.Event()
+        self._sent: deque[_Call] = deque()
+        self._flush_scheduled = False
+        self._connecting: asyncio.Task[None] | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._replies = 0
+        self._closed = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether a socket is up at the moment."""
+        return self._link is not None
+
+    @property
+    def in_flight(self) -> int:
+        """Calls without a reply yet."""
+        return len(self._waiting) + len(self._sent)
 
     def call(
         self,
@@ -74,114 +91,162 @@ class RedisConnection:
         *,
         retry_s: float = 0.0,
     ) -> asyncio.Future[Any]:
-        """Run a script. With `retry_s`, a lost connection is retried: only for calls that may run twice."""
-        return self._enqueue(("EVALSHA", script.digest, len(keys), *keys, *arguments), script, retry_s)
+        """Run a script. With `retry_s`, it is sent again after a lost connection: only for calls that may run twice."""
+        return self._start(("EVALSHA", script.digest, len(keys), *keys, *arguments), script, retry_s)
 
     def command(self, *arguments: Argument, retry_s: float = 0.0) -> asyncio.Future[Any]:
-        """Run one command; the reply is as Redis sends it (bytes, int, list, None)."""
-        return self._enqueue(arguments, None, retry_s)
+        """Run one command."""
+        return self._start(arguments, None, retry_s)
 
     async def load(self, scripts: Sequence[LuaScript]) -> None:
         """Put scripts into the server's cache."""
         await asyncio.gather(*(self.command("SCRIPT", "LOAD", script.source) for script in scripts))
 
-    async def info(self) -> dict[str, Any]:
-        """The server's INFO, parsed."""
-        try:
-            parsed: dict[str, Any] = await self._redis.info()
-        except (exceptions.RedisError, OSError) as error:
-            raise as_transport_error(error) from error
-        return parsed
+    async def info(self) -> dict[str, str]:
+        """The server's INFO, as text by field."""
+        text: bytes = await self.command("INFO")
+        pairs = (line.partition(":") for line in text.decode().splitlines())
+        return {name: value for name, colon, value in pairs if colon}
 
     async def close(self) -> None:
-        """Finish what is on its way, refuse what waits, and disconnect."""
-        if self._writer is not None:
-            self._writer.cancel()
+        """Refuse what has no reply yet, and disconnect."""
+        self._closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._writer
-            self._writer = None
-        closed = StoreUnavailable("the connection to Redis was closed")
-        while self._waiting:
-            _fail(self._waiting.popleft(), closed)
-        await self._redis.aclose()
+                await self._connecting
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        error = StoreUnavailable("the connection to Redis was closed by this process")
+        for call in (*self._sent, *self._waiting):
+            _fail(call, error)
+        self._sent.clear()
+        self._waiting.clear()
 
-    def _enqueue(
+    def _start(
         self, arguments: tuple[Argument, ...], script: LuaScript | None, retry_s: float
     ) -> asyncio.Future[Any]:
-        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        until = time.monotonic() + retry_s if retry_s else 0.0
-        self._waiting.append(_Call(arguments, script, reply, until))
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write(), name="redis-writer")
-        self._wake.set()
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[Any] = loop.create_future()
+        until = loop.time() + (retry_s or self._timeout_s)
+        call = _Call(pack(arguments), script, reply, until, retry_s > 0)
+        if self._closed:
+            _fail(call, StoreUnavailable("the connection to Redis was closed by this process"))
+            return reply
+        self._waiting.append(call)
+        self._schedule(loop)
         return reply
 
-    async def _write(self) -> None:
-        while True:
-            if not self._waiting:
-                self._wake.clear()
-                await self._wake.wait()
-            batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
-            try:
-                await asyncio.shield(self._send(batch))
-            except asyncio.CancelledError:
-                for call in batch:
-                    _fail(call, StoreUnavailable("the connection to Redis was closed"))
-                raise
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._link is None:
+            if self._connecting is None or self._connecting.done():
+                self._connecting = loop.create_task(self._connect(), name="redis-connect")
+        elif not self._flush_scheduled:
+            self._flush_scheduled = True
+            loop.call_soon(self._flush)
 
-    async def _send(self, batch: list[_Call]) -> None:
-        try:
-            replies = await self._execute(batch)
-            missing = [call for call, reply in zip(batch, replies, strict=True) if _is_missing(reply)]
-            if missing:
-                # All scripts are loaded at start, so this is a server that restarted: it misses all of them,
-                # and the calls keep their order.
-                await self._load(missing)
-                again = await self._execute(missing)
-                for call, reply in zip(missing, again, strict=True):
-                    _settle(call, reply)
-            for call, reply in zip(batch, replies, strict=True):
-                if not _is_missing(reply):
-                    _settle(call, reply)
-        except (exceptions.RedisError, OSError) as error:
-            await self._retry_or_fail(batch, error)
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        if self._link is None or not self._waiting:
+            return
+        calls, self._waiting = self._waiting, deque()
+        self._sent.extend(calls)
+        self._link.write([call.packed for call in calls])
+        if self._watch is None:
+            self._watch_replies(-1)
 
-    async def _execute(self, batch: list[_Call]) -> list[Any]:
-        pipeline = self._redis.pipeline(transaction=False)
-        pipeline.response_callbacks = {}  # replies as Redis sends them
-        for call in batch:
-            pipeline.execute_command(*call.arguments)
-        replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        return replies
+    def _on_reply(self, reply: Any) -> None:
+        self._replies += 1
+        call = self._sent.popleft()
+        if call.reply.done():
+            return
+        if isinstance(reply, hiredis.ReplyError):
+            self._refused(call, reply)
+        else:
+            call.reply.set_result(reply)
 
-    async def _load(self, calls: list[_Call]) -> None:
-        for source in {call.script.source for call in calls if call.script is not None}:
-            await self._redis.script_load(source)
+    def _refused(self, call: _Call, error: hiredis.ReplyError) -> None:
+        text = str(error)
+        if call.script is not None and text.startswith("NOSCRIPT"):
+            # The server restarted and lost all scripts, so calls that follow come back the same way: order is kept.
+            loading = _Call(
+                pack(("SCRIPT", "LOAD", call.script.source)),
+                None,
+                _ignored(),
+                call.until,
+                True,
+            )
+            self._waiting.extend((loading, call))
+            self._schedule(asyncio.get_running_loop())
+        elif text.startswith("LOADING"):
+            self._waiting.append(call)
+            if self._link is not None:
+                self._link.abort()
+        else:
+            call.reply.set_exception(as_transport_error(text))
 
-    async def _retry_or_fail(self, batch: list[_Call], error: Exception) -> None:
-        now = time.monotonic()
-        pending = [call for call in batch if not call.reply.done()]
-        again = [call for call in pending if call.retry_until > now]
-        lost = as_transport_error(error)
-        for call in pending:
-            if call.retry_until <= now:
+    def _on_lost(self, error: Exception | None) -> None:
+        self._link = None
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        if not self._closed:
+            logger.warning("redis.connection_lost address=%s error=%s", self._address, error)
+        lost = StoreUnavailable(
+            "the connection to Redis was lost before the reply: it is not known whether the operation happened"
+        )
+        again = [call for call in self._sent if call.again]
+        for call in self._sent:
+            if not call.again:
                 _fail(call, lost)
-        if again:
-            self._waiting.extendleft(reversed(again))
-            await asyncio.sleep(0.05)  # paces reconnecting while the server is away
+        self._sent.clear()
+        self._waiting.extendleft(reversed(again))
+        if not self._closed:
+            self._schedule(asyncio.get_running_loop())
+
+    async def _connect(self) -> None:
+        delay = FIRST_DELAY_S
+        loop = asyncio.get_running_loop()
+        while self._link is None:
+            try:
+                self._link = await Link.open(self._address, self._on_reply, self._on_lost, self._timeout_s)
+            except StoreUnavailable as error:
+                self._expire(loop.time(), error)
+                if not self._waiting:
+                    return
+                await asyncio.sleep(delay)  # paces reconnecting while the server is away
+                delay = min(delay * 2, LONGEST_DELAY_S)
+        self._flush()
+
+    def _expire(self, now: float, error: TransportError) -> None:
+        still: deque[_Call] = deque()
+        for call in self._waiting:
+            if call.until > now:
+                still.append(call)
+            else:
+                _fail(call, error)
+        self._waiting = still
+
+    def _watch_replies(self, replies: int) -> None:
+        """A server that stopped answering keeps its sockets open: without any reply for the timeout, drop it."""
+        if self._sent and self._replies == replies and self._link is not None:
+            self._watch = None
+            self._link.abort()
+            return
+        if not self._sent:
+            self._watch = None
+            return
+        loop = asyncio.get_running_loop()
+        self._watch = loop.call_later(self._timeout_s, self._watch_replies, self._replies)
 
 
-def _is_missing(reply: Any) -> bool:
-    return isinstance(reply, exceptions.NoScriptError)
-
-
-def _settle(call: _Call, reply: Any) -> None:
-    if call.reply.done():
-        return
-    if isinstance(reply, Exception):
-        call.reply.set_exception(as_transport_error(reply))
-    else:
-        call.reply.set_result(reply)
+def _ignored() -> asyncio.Future[Any]:
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    future.add_done_callback(lambda done: done.exception())
+    return future
 
 
 def _fail(call: _Call, error: TransportError) -> None:
@@ -189,18 +254,17 @@ def _fail(call: _Call, error: TransportError) -> None:
         call.reply.set_exception(error)
 
 
-def as_transport_error(error: Exception) -> TransportError:
-    """What a failure of Redis means to the caller."""
-    text = str(error)
-    if isinstance(error, exceptions.OutOfMemoryError) or "OOM" in text:
+def as_transport_error(text: str) -> TransportError:
+    """What an error reply of Redis means to the caller."""
+    if "OOM" in text:
         return StoreFull(
             "Redis is full (maxmemory reached): nothing was written. Free memory, raise maxmemory, or shorten "
             "the retention, then repeat the request"
         )
-    if isinstance(error, exceptions.AuthenticationError | exceptions.NoPermissionError):
+    if text.startswith(("READONLY", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "MISCONF")):
+        return StoreUnavailable(f"Redis does not accept writes at the moment: {text}. Try again shortly")
+    if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")) or "NOPERM" in text:
         return StoreUnsuitable(
             f"Redis refuses these credentials: {text}. Check the user's ACL (docs/deployment.md)"
         )
-    if isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError | OSError):
-        return StoreUnavailable(f"Redis cannot be reached: {text or type(error).__name__}. Try again shortly")
     return StoreUnsuitable(f"Redis refused an operation: {text}")

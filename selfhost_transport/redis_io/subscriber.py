@@ -1,7 +1,7 @@
 """Notifications: one connection of its own per process, any number of channels, callbacks in order.
 
-Pub/sub forgets: after every reconnect the owner of a channel is told, so that it can compare positions and
-fill from the log (P7).
+Pub/sub forgets: after every reconnect the owner is told, so that it can compare positions and fill from the
+log (P7).
 """
 
 from __future__ import annotations
@@ -10,109 +10,144 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from typing import Any
 
-import redis.asyncio
-from redis import exceptions
+from selfhost_transport.errors import StoreUnavailable
+from selfhost_transport.redis_io.address import Address
+from selfhost_transport.redis_io.connection import FIRST_DELAY_S, LONGEST_DELAY_S
+from selfhost_transport.redis_io.link import Link, pack
 
 logger = logging.getLogger(__name__)
 
 OnMessage = Callable[[bytes], None]
 OnReconnect = Callable[[], None]
 
+PING_INTERVAL_S = 5.0
+
 
 class Subscriber:
-    """Subscriptions of one process. Callbacks run in the reading task: they must be quick and never raise.
+    """Subscriptions of one process. Callbacks run in the reading callback: they must be quick and never raise.
 
-    `on_reconnect` is called once the subscriptions are back after a lost connection.
+    `on_reconnect` is called once all subscriptions are confirmed again after a lost connection. Redis drops a
+    subscriber that reads too slowly; that is such a loss.
     """
 
-    def __init__(self, url: str, *, on_reconnect: OnReconnect | None = None) -> None:
-        self._redis = redis.asyncio.Redis.from_url(url, socket_keepalive=True, retry=None, protocol=2)
-        self._pubsub = self._redis.pubsub(ignore_subscribe_messages=False)
+    def __init__(self, url: str, *, on_reconnect: OnReconnect | None = None, timeout_s: float = 5.0) -> None:
+        self._address = Address.parse(url)
+        self._timeout_s = timeout_s
+        self._on_reconnect = on_reconnect
+        self._link: Link | None = None
         self._callbacks: dict[bytes, OnMessage] = {}
         self._confirmed: dict[bytes, asyncio.Future[None]] = {}
-        self._on_reconnect = on_reconnect
-        self._reader: asyncio.Task[None] | None = None
-        self._lock = asyncio.Lock()
-        self._connected = False
         # Channels whose subscription was lost and is not confirmed again yet.
         self._resuming: set[bytes] = set()
+        self._connecting: asyncio.Task[None] | None = None
+        self._pinging: asyncio.TimerHandle | None = None
+        self._answered = True
+        self._closed = False
 
     @property
     def connected(self) -> bool:
         """Whether notifications arrive at the moment."""
-        return self._connected
+        return self._link is not None and not self._resuming
 
     async def subscribe(self, channel: str, callback: OnMessage) -> None:
         """Returns once Redis has confirmed: whatever is published from then on arrives."""
         name = channel.encode()
+        if self._closed:
+            raise StoreUnavailable("the subscriber was closed by this process")
         confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._callbacks[name] = callback
         self._confirmed[name] = confirmed
-        async with self._lock:
-            with contextlib.suppress(exceptions.RedisError, OSError):
-                await self._pubsub.subscribe(name)
-            if self._reader is None:
-                self._reader = asyncio.create_task(self._read(), name="redis-subscriber")
+        if self._link is not None:
+            self._send("SUBSCRIBE", name)
+        else:
+            self._connect_soon()
         await confirmed
 
     async def unsubscribe(self, channel: str) -> None:
         """Stop a channel's callbacks."""
         name = channel.encode()
         self._callbacks.pop(name, None)
-        self._confirmed.pop(name, None)
-        async with self._lock:
-            with contextlib.suppress(exceptions.RedisError, OSError):
-                await self._pubsub.unsubscribe(name)
+        self._resuming.discard(name)
+        if (confirmed := self._confirmed.pop(name, None)) is not None:
+            confirmed.cancel()
+        self._send("UNSUBSCRIBE", name)
 
     async def close(self) -> None:
-        """End the reader and disconnect."""
-        if self._reader is not None:
-            self._reader.cancel()
+        """End all subscriptions and disconnect."""
+        self._closed = True
+        if self._pinging is not None:
+            self._pinging.cancel()
+        if self._connecting is not None:
+            self._connecting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._reader
-        await self._pubsub.aclose()
-        await self._redis.aclose()
+                await self._connecting
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        for confirmed in self._confirmed.values():
+            confirmed.cancel()
 
-    async def _read(self) -> None:
-        delay = 0.05
-        while True:
-            try:
-                await self._receive()
-                delay = 0.05
-            except (exceptions.RedisError, OSError) as error:
-                self._connected = False
-                logger.warning("redis.subscription_lost error=%s", error)
-                await asyncio.sleep(delay)  # paces reconnecting while the server is away
-                delay = min(delay * 2, 1.0)
-                await self._reconnect()
+    def _send(self, *command: str | bytes) -> None:
+        if self._link is not None:
+            self._link.write([pack(command)])
 
-    async def _receive(self) -> None:
-        while True:
-            message = await self._pubsub.parse_response(block=True)
-            kind, name, payload = message[0], message[1], message[2]
-            if kind == b"message":
-                callback = self._callbacks.get(name)
-                if callback is not None:
-                    callback(payload)
-            elif kind == b"subscribe":
-                self._connected = True
-                self._confirm_resumed(name)
-                confirmed = self._confirmed.pop(name, None)
-                if confirmed is not None and not confirmed.done():
-                    confirmed.set_result(None)
+    def _on_reply(self, reply: Any) -> None:
+        self._answered = True
+        if not isinstance(reply, list) or len(reply) != 3:
+            return
+        kind, name, payload = reply
+        if kind == b"message":
+            callback = self._callbacks.get(name)
+            if callback is not None:
+                callback(payload)
+        elif kind == b"subscribe":
+            self._on_confirmed(name)
 
-    async def _reconnect(self) -> None:
-        async with self._lock:
-            with contextlib.suppress(exceptions.RedisError, OSError):
-                await self._pubsub.aclose()
-                self._pubsub = self._redis.pubsub(ignore_subscribe_messages=False)
-                if self._callbacks:
-                    await self._pubsub.subscribe(*self._callbacks)
-                self._resuming = set(self._callbacks)
-
-    def _confirm_resumed(self, name: bytes) -> None:
+    def _on_confirmed(self, name: bytes) -> None:
+        confirmed = self._confirmed.pop(name, None)
+        if confirmed is not None and not confirmed.done():
+            confirmed.set_result(None)
         if name in self._resuming:
             self._resuming.discard(name)
             if not self._resuming and self._on_reconnect is not None:
                 self._on_reconnect()
+
+    def _on_lost(self, error: Exception | None) -> None:
+        self._link = None
+        if not self._closed:
+            logger.warning("redis.subscription_lost address=%s error=%s", self._address, error)
+            self._resuming = {name for name in self._callbacks if name not in self._confirmed}
+            self._connect_soon()
+
+    def _connect_soon(self) -> None:
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.get_running_loop().create_task(self._connect(), name="redis-subscribe")
+
+    async def _connect(self) -> None:
+        delay = FIRST_DELAY_S
+        while self._link is None:
+            try:
+                self._link = await Link.open(self._address, self._on_reply, self._on_lost, self._timeout_s)
+            except StoreUnavailable as error:
+                logger.warning("redis.subscribe_failed error=%s", error)
+                await asyncio.sleep(delay)  # paces reconnecting while the server is away
+                delay = min(delay * 2, LONGEST_DELAY_S)
+        if self._callbacks:
+            self._send("SUBSCRIBE", *self._callbacks)
+        self._answered = True
+        self._ping()
+
+    def _ping(self) -> None:
+        """Notices a server that is gone without closing its socket."""
+        if self._pinging is not None:
+            self._pinging.cancel()
+        if self._link is None:
+            return
+        if not self._answered:
+            self._link.abort()
+            return
+        self._answered = False
+        self._send("PING")
+        self._pinging = asyncio.get_running_loop().call_later(PING_INTERVAL_S, self._ping)

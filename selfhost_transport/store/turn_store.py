@@ -384,7 +384,7 @@ class TurnStore:
         self, bucket: int, turn: str, session: str, fence: str, *, counted: bool
     ) -> tuple[str, str, str] | None:
         base = self.keys.base(bucket)
-        arguments = [
+        arguments: list[str | int] = [
             base,
             turn,
             session,

@@ -1,0 +1,112 @@
+"""One socket to Redis: bytes out, replies in, in order. Nothing here waits, retries or knows a command.
+
+Replies are parsed by hiredis. An awaited call per token through a general client costs five times as much
+CPU as the rest of a token's way (docs/decisions.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+import hiredis
+
+from selfhost_transport.errors import StoreUnavailable
+from selfhost_transport.redis_io.address import Address
+
+Argument = str | bytes | int | float
+OnReply = Callable[[Any], None]
+OnLost = Callable[[Exception | None], None]
+
+
+def pack(arguments: tuple[Argument, ...]) -> bytes:
+    """A command as Redis reads it."""
+    return cast(bytes, hiredis.pack_command(cast(Any, arguments)))
+
+
+class Link(asyncio.Protocol):
+    """A connected socket. `on_reply` gets every reply, errors as `hiredis.ReplyError` values."""
+
+    def __init__(self, on_reply: OnReply, on_lost: OnLost) -> None:
+        self._on_reply = on_reply
+        self._on_lost = on_lost
+        self._reader = hiredis.Reader(replyError=hiredis.ReplyError)
+        self._transport: asyncio.Transport | None = None
+        self._opening: list[asyncio.Future[Any]] = []
+
+    @classmethod
+    async def open(cls, address: Address, on_reply: OnReply, on_lost: OnLost, timeout_s: float) -> Link:
+        """Connect, authenticate, choose the database. Raises StoreUnavailable."""
+        loop = asyncio.get_running_loop()
+        link = cls(on_reply, on_lost)
+        try:
+            async with asyncio.timeout(timeout_s):
+                if address.path:
+                    await loop.create_unix_connection(lambda: link, address.path)
+                else:
+                    await loop.create_connection(lambda: link, address.host, address.port, ssl=address.tls)
+                await link._greet(address)
+        except (OSError, TimeoutError, hiredis.HiredisError) as error:
+            link.abort()
+            raise StoreUnavailable(
+                f"Redis at {address} cannot be reached: {error or type(error).__name__}. Check the URL and the server"
+            ) from error
+        return link
+
+    async def _greet(self, address: Address) -> None:
+        commands: list[tuple[str | int, ...]] = []
+        if address.password is not None:
+            user = () if address.username is None else (address.username,)
+            commands.append(("AUTH", *user, address.password))
+        if address.database:
+            commands.append(("SELECT", address.database))
+        commands.append(("PING",))
+        self._opening = [asyncio.get_running_loop().create_future() for _ in commands]
+        opening = list(self._opening)
+        self.write([pack(command) for command in commands])
+        for reply in opening:
+            if isinstance(error := await reply, hiredis.ReplyError):
+                raise error
+
+    def write(self, packed: list[bytes]) -> None:
+        """Send packed commands in one write."""
+        if self._transport is not None:
+            self._transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
+
+    def abort(self) -> None:
+        """Drop the socket at once; `on_lost` is still called."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Close the socket after what is buffered has left."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
+        reader, on_reply = self._reader, self._on_reply
+        reader.feed(data)
+        try:
+            while (reply := reader.gets()) is not False:
+                if self._opening:
+                    self._opening.pop(0).set_result(reply)
+                else:
+                    on_reply(reply)
+        except hiredis.ProtocolError:
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop."""
+        self._transport = None
+        for opening in self._opening:
+            if not opening.done():
+                opening.set_exception(ConnectionResetError("the connection was closed"))
+        if not self._opening:
+            self._on_lost(exc)

@@ -1,0 +1,148 @@
+"""The pipelining connection and the subscriber against a real Redis that restarts, hangs, fills up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha1
+
+import pytest
+
+from selfhost_transport.errors import InvalidArgument, StoreFull, StoreUnavailable, StoreUnsuitable
+from selfhost_transport.redis_io.address import Address
+from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.redis_io.embedded import EmbeddedRedis
+from selfhost_transport.redis_io.subscriber import Subscriber
+
+
+@dataclass(frozen=True)
+class Lua:
+    source: str
+
+    @property
+    def digest(self) -> str:
+        return sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+
+ECHO = Lua("return ARGV[1]")
+
+
+@pytest.fixture
+def own_server() -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis() as server:
+        yield server
+
+
+async def test_calls_of_one_iteration_are_answered_in_order(redis_url: str) -> None:
+    connection = RedisConnection(redis_url)
+    replies = await asyncio.gather(*(connection.call(ECHO, [], [n]) for n in range(2000)))
+    assert replies == [str(n).encode() for n in range(2000)]
+    await connection.close()
+
+
+async def test_scripts_come_back_after_they_were_lost(own_server: EmbeddedRedis) -> None:
+    connection = RedisConnection(own_server.url)
+    assert await connection.call(ECHO, [], ["a"]) == b"a"
+    await connection.command("SCRIPT", "FLUSH")
+    replies = await asyncio.gather(*(connection.call(ECHO, [], [n]) for n in range(5)))
+    assert replies == [b"0", b"1", b"2", b"3", b"4"]
+    await connection.close()
+
+
+async def test_a_cancelled_caller_leaves_the_stream_whole(redis_url: str) -> None:
+    connection = RedisConnection(redis_url)
+    first = connection.call(ECHO, [], ["1"])
+    second = connection.call(ECHO, [], ["2"])
+    first.cancel()
+    assert await second == b"2"
+    await connection.close()
+
+
+async def test_an_error_belongs_to_its_own_call(redis_url: str) -> None:
+    connection = RedisConnection(redis_url)
+    bad = connection.command("NOSUCHCOMMAND")
+    good = connection.call(ECHO, [], ["1"])
+    with pytest.raises(StoreUnsuitable):
+        await bad
+    assert await good == b"1"
+    await connection.close()
+
+
+async def test_a_killed_connection_fails_plain_calls_and_repeats_those_that_may(redis_url: str) -> None:
+    connection = RedisConnection(redis_url)
+    await connection.command("PING")
+    other = RedisConnection(redis_url)
+    number = await connection.command("CLIENT", "ID")
+    plain = connection.command("BLPOP", "t-none", 30)
+    repeated = connection.call(ECHO, [], ["x"], retry_s=5)
+    await asyncio.sleep(0)  # both have left
+    await other.command("CLIENT", "KILL", "ID", number)
+    with pytest.raises(StoreUnavailable):
+        await plain
+    assert await asyncio.wait_for(repeated, 5) == b"x"
+    await connection.close()
+    await other.close()
+
+
+async def test_no_server_is_an_error_that_says_so() -> None:
+    with EmbeddedRedis() as server:
+        url = server.url
+    connection = RedisConnection(url, timeout_s=0.3)
+    with pytest.raises(StoreUnavailable, match="cannot be reached"):
+        await connection.command("PING")
+    await connection.close()
+
+
+async def test_a_server_that_hangs_is_left(own_server: EmbeddedRedis) -> None:
+    connection = RedisConnection(own_server.url, timeout_s=0.3)
+    await connection.command("PING")
+    pid = int((await connection.info())["process_id"])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(StoreUnavailable):
+            await connection.command("PING")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert await connection.command("PING", retry_s=5) == b"PONG"
+    await connection.close()
+
+
+async def test_a_full_server_is_a_typed_error(own_server: EmbeddedRedis) -> None:
+    connection = RedisConnection(own_server.url)
+    await connection.command("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(StoreFull):
+        await connection.command("SET", "k", "v")
+    await connection.close()
+
+
+async def test_subscriptions_return_after_a_lost_connection(redis_url: str) -> None:
+    connection = RedisConnection(redis_url)
+    received: asyncio.Queue[bytes] = asyncio.Queue()
+    back = asyncio.Event()
+    subscriber = Subscriber(redis_url, on_reconnect=back.set)
+    await subscriber.subscribe("t-channel", received.put_nowait)
+    await connection.command("PUBLISH", "t-channel", "1")
+    assert await asyncio.wait_for(received.get(), 5) == b"1"
+    await connection.command("CLIENT", "KILL", "TYPE", "pubsub")
+    await asyncio.wait_for(back.wait(), 5)
+    await connection.command("PUBLISH", "t-channel", "2")
+    assert await asyncio.wait_for(received.get(), 5) == b"2"
+    await subscriber.unsubscribe("t-channel")
+    await subscriber.close()
+    await connection.close()
+
+
+@pytest.mark.parametrize("url", ["http://x", "", "redis://host:port"])
+def test_an_address_that_is_none(url: str) -> None:
+    with pytest.raises(InvalidArgument):
+        Address.parse(url)
+
+
+def test_addresses() -> None:
+    address = Address.parse("rediss://user:pw@host:7000/3?ssl_cert_reqs=none")
+    assert (address.host, address.port, address.database) == ("host", 7000, 3)
+    assert (address.username, address.password, address.tls is not None) == ("user", "pw", True)
+    assert Address.parse("unix:///run/r.sock?db=1").path == "/run/r.sock"
