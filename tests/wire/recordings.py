@@ -1,0 +1,69 @@
+"""The recorded transcripts of the SDKs (tests/vectors/ably), as frames."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfhost_transport.wire.codec import Format, pack
+
+FOLDER = Path(__file__).parent.parent / "vectors" / "ably"
+SECRET = "secret0123456789"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One frame: `direction` is c2s or s2c, `wire` the map, `raw` the bytes or text as they were sent."""
+
+    scenario: str
+    direction: str
+    fmt: Format
+    wire: dict[str, Any]
+    raw: str | bytes
+
+
+def scenarios() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every transcript by name."""
+    for path in sorted(FOLDER.glob("*.json")):
+        yield path.stem, json.loads(path.read_text("utf-8"))
+
+
+def events(kind: str) -> Iterator[tuple[str, Format, dict[str, Any]]]:
+    """Every event of one kind, with its scenario and format."""
+    for name, scenario in scenarios():
+        for fmt, run in scenario["runs"].items():
+            for event in run["events"]:
+                if event["dir"] == kind:
+                    yield name, Format(fmt), event
+
+
+def frames(direction: str) -> list[Recorded]:
+    """Every frame that went in one direction."""
+    return [
+        Recorded(name, direction, fmt, _binary(event["msg"]), _raw(event, fmt))
+        for name, fmt, event in events(direction)
+        if "msg" in event
+    ]
+
+
+def _raw(event: dict[str, Any], fmt: Format) -> str | bytes:
+    if "raw_text" in event:
+        return str(event["raw_text"])
+    packed = pack(_binary(event["msg"]), fmt)
+    recorded = bytes.fromhex(event.get("raw_hex", ""))
+    # Long recordings were cut.
+    return recorded if len(recorded) >= len(packed) else packed
+
+
+def _binary(value: Any) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {"$bin_base64"}:
+            return b64decode(value["$bin_base64"])
+        return {key: _binary(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_binary(item) for item in value]
+    return value
