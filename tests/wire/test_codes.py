@@ -30,7 +30,7 @@ def test_a_message_of_its_own_replaces_the_hint() -> None:
 
 
 def test_the_tree_of_errors_agrees_with_the_table() -> None:
-    # These three are used with the status of a conflict or of an unfinished operation.
+    # These two use the code of a bad request with the status of a conflict.
     different = {errors.Conflict, errors.TurnEnded}
     for error in vars(errors).values():
         if isinstance(error, type) and issubclass(error, errors.TransportError) and error not in different:
