@@ -54,6 +54,13 @@ STATUS: Final = "status"
 STREAM_ID: Final = "stream-id"
 DISCRETE: Final = "discrete"
 
+# The project's own, read by the gateway in namespaces bound to an agent: what a send does to a busy session,
+# and which turns a cancel, or a send that interrupts, names besides run-id and input-codec-message-id.
+TURN_POLICY: Final = "turn-policy"
+CANCEL_OWN: Final = "cancel-own"
+CANCEL_ALL: Final = "cancel-all"
+CANCEL_CLIENT_ID: Final = "cancel-client-id"
+
 KIND: Final = "kind"
 
 STREAMING: Final = "streaming"
