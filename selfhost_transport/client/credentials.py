@@ -1,0 +1,111 @@
+"""What a client proves itself with: an API key, a token, or a callback that fetches tokens (section 10)."""
+
+from __future__ import annotations
+
+import inspect
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypeAlias
+
+from selfhost_transport.errors import InvalidArgument, TokenError
+from selfhost_transport.wire.tokens import ApiKey
+
+TokenCallback: TypeAlias = Callable[[], "Awaitable[str | Mapping[str, Any]] | str | Mapping[str, Any]"]
+"""Returns a token or JWT as text, or a map with the token under `token`; plain or a coroutine function."""
+
+
+class Credentials(Protocol):
+    """Proof of identity, as the websocket's query and as the REST header want it."""
+
+    @property
+    def renewable(self) -> bool:
+        """Whether `renew` can give something new."""
+
+    async def query(self) -> dict[str, str]:
+        """Query parameters of the websocket."""
+
+    async def header(self) -> str:
+        """Value of the `Authorization` header."""
+
+    async def renew(self) -> str:
+        """Fetch another token and return it. Raises TokenError."""
+
+
+class KeyCredentials:
+    """An API key; never use it where others can read it, such as in a browser."""
+
+    renewable = False
+
+    def __init__(self, key: str) -> None:
+        ApiKey.parse(key)
+        self._key = key
+
+    async def query(self) -> dict[str, str]:
+        """`key=…`."""
+        return {"key": self._key}
+
+    async def header(self) -> str:
+        """Basic authentication."""
+        return f"Basic {b64encode(self._key.encode()).decode()}"
+
+    async def renew(self) -> str:
+        """A key cannot be renewed. Raises TokenError 40171."""
+        raise _no_renewal()
+
+
+class TokenCredentials:
+    """A token, and where the next one comes from."""
+
+    def __init__(self, token: str | None = None, callback: TokenCallback | None = None) -> None:
+        self._token = token
+        self._callback = callback
+
+    @property
+    def renewable(self) -> bool:
+        """True with a callback."""
+        return self._callback is not None
+
+    async def query(self) -> dict[str, str]:
+        """`access_token=…`, fetched on first use."""
+        return {"access_token": self._token or await self.renew()}
+
+    async def header(self) -> str:
+        """Bearer authentication, in base64 as the SDKs send it."""
+        token = self._token or await self.renew()
+        return f"Bearer {b64encode(token.encode()).decode()}"
+
+    async def renew(self) -> str:
+        """Ask the callback. Raises TokenError 40170 when it fails, 40171 when there is none."""
+        if self._callback is None:
+            raise _no_renewal()
+        try:
+            answer = self._callback()
+            value = await answer if inspect.isawaitable(answer) else answer
+        except Exception as error:
+            raise TokenError(f"the auth callback failed: {error}", code=40170) from error
+        self._token = _token_text(value)
+        return self._token
+
+
+def make_credentials(
+    key: str | None, token: str | None, auth_callback: TokenCallback | None
+) -> KeyCredentials | TokenCredentials:
+    """The credentials for what the application gave. Raises InvalidArgument, BadRequest 40005."""
+    if key is not None and (token is not None or auth_callback is not None):
+        raise InvalidArgument("give either a key, or a token and/or an auth_callback")
+    if key is not None:
+        return KeyCredentials(key)
+    if token is None and auth_callback is None:
+        raise InvalidArgument("give a key, a token, or an auth_callback")
+    return TokenCredentials(token, auth_callback)
+
+
+def _token_text(value: object) -> str:
+    token = value.get("token") if isinstance(value, Mapping) else value
+    if not isinstance(token, str) or not token:
+        raise TokenError("the auth callback returned neither a token nor a map that holds one", code=40170)
+    return token
+
+
+def _no_renewal() -> TokenError:
+    return TokenError("the credentials were refused and there is no auth_callback to renew them", code=40171)

@@ -1,0 +1,40 @@
+"""What an application may be told besides the events of the tree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from selfhost_transport.errors import ErrorInfo
+from selfhost_transport.wire.message import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Discontinuity:
+    """Entries may have been missed; the session was read again (P7, SES-12).
+
+    It is told once the conversation is right again. `reason` as the service gave it, if it did.
+    """
+
+    reason: ErrorInfo | None
+    # Where delivery went on, a channelSerial.
+    position: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One delivered message as it came, with the position of what it tells: its version's serial."""
+
+    position: str
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class CancelResult:
+    """What a cancel did (CAN-3). No content of a matched turn has a position after `position` (P2).
+
+    Where the namespace is not bound to an agent, an agent has yet to act on it: `matched` are the turns it named.
+    """
+
+    position: str
+    matched: tuple[str, ...] = ()
+    already_ended: tuple[str, ...] = ()

@@ -1,0 +1,49 @@
+"""Something that happens once and may be awaited by many, before and after."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class Moment(Generic[Value]):
+    """Await it for its value; giving up waiting affects nobody else.
+
+    `owner` is kept alive as long as somebody holds the moment.
+    """
+
+    def __init__(self, owner: object = None) -> None:
+        self._owner = owner
+        self._happened = asyncio.Event()
+        self._value: Value | None = None
+        self._error: Exception | None = None
+
+    def __await__(self) -> Generator[object, None, Value]:
+        return self._wait().__await__()
+
+    @property
+    def done(self) -> bool:
+        """Whether it has happened, or can happen no more."""
+        return self._happened.is_set()
+
+    def happen(self, value: Value) -> None:
+        """It happened; a second time counts for nothing."""
+        if not self.done:
+            self._value = value
+            self._happened.set()
+
+    def fail(self, error: Exception) -> None:
+        """It cannot happen any more."""
+        if not self.done:
+            self._error = error
+            self._happened.set()
+
+    async def _wait(self) -> Value:
+        await self._happened.wait()
+        if self._error is not None:
+            raise self._error
+        value: Value = self._value  # type: ignore[assignment]
+        return value

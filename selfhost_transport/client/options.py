@@ -1,0 +1,60 @@
+"""What an application may set on a client; everything has a default that suits a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.wire.channel import check_name
+from selfhost_transport.wire.codec import Format
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """Options of one client. Times in seconds. Raises InvalidArgument for a value out of range."""
+
+    format: Format = Format.MSGPACK
+    # Waiting for the socket and for CONNECTED; then the next endpoint is tried.
+    connect_timeout: float = 10.0
+    # Waiting for ATTACHED; then ATTACH is sent again.
+    attach_timeout: float = 10.0
+    # Delay before the second attempt to connect; it doubles up to `retry_max`. Jitter is always applied.
+    retry_initial: float = 0.1
+    retry_max: float = 15.0
+    # Sends that may wait for the service; the next one is refused with RateLimited.
+    outbox_limit: int = 10_000
+    # Messages of the history that are read and shown at once on attach; 0: none until `load_older`.
+    history_limit: int = 100
+    # Messages per history request; how many are shown at a time is the caller's choice (HIS-7).
+    page_size: int = 100
+    # False: this connection does not receive its own messages.
+    echo: bool = True
+    # Further query parameters of the connection, such as `appendRollupWindow` (protocol section 2.1).
+    transport_params: Mapping[str, str] = field(default_factory=dict)
+    # Channel parameters (protocol section 5.3).
+    channel_params: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("connect_timeout", "attach_timeout", "retry_initial", "retry_max"):
+            if getattr(self, name) <= 0:
+                raise InvalidArgument(f"{name} is a number of seconds above 0")
+        if self.outbox_limit < 1 or not 1 <= self.page_size <= 1000 or self.history_limit < 0:
+            raise InvalidArgument("outbox_limit is at least 1, page_size 1..1000, history_limit 0 or more")
+
+
+def require_client_id(client_id: str | None) -> str | None:
+    """A client id that may be asked for: not empty and not the wildcard. Raises InvalidArgument."""
+    if client_id is not None and client_id in ("", "*"):
+        raise InvalidArgument(
+            "a client id is a text that is neither empty nor `*`; leave it out to be anonymous"
+        )
+    return client_id
+
+
+def require_channel(name: str) -> str:
+    """A session name within the rules of protocol section 5.1. Raises InvalidChannelName, InvalidArgument."""
+    if name.startswith("["):
+        raise InvalidArgument("give channel parameters as channel_params, not in the name of the channel")
+    check_name(name)
+    return name

@@ -1,0 +1,110 @@
+"""Reading the history over REST, beside the websocket (protocol section 9)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+
+from selfhost_transport.client.credentials import Credentials
+from selfhost_transport.client.endpoint import AGENT, PROTOCOL_VERSION, Endpoint
+from selfhost_transport.errors import BadRequest, ErrorInfo, ServiceError, TransportError
+from selfhost_transport.wire.codec import Format, unpack
+from selfhost_transport.wire.details import decode_error
+from selfhost_transport.wire.message import Message, decode_message
+
+_TYPES = {Format.JSON: "application/json", Format.MSGPACK: "application/x-msgpack"}
+_NEXT = re.compile(r'<\./\w+\?([^>]*)>;\s*rel="?next"?')
+_TIMEOUT_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """Messages newest first, each once in its newest state. `next_query` asks for the following page, if any."""
+
+    messages: list[Message] = field(default_factory=list)
+    next_query: str | None = None
+
+
+class RestClient:
+    """Requests for one session; the gateway asked is the caller's choice each time."""
+
+    def __init__(self, credentials: Credentials, channel: str, fmt: Format) -> None:
+        self._credentials = credentials
+        self._channel = channel
+        self._format = fmt
+        # A gateway is reached directly, never by way of a proxy found in the environment.
+        self._http = httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False)
+
+    async def close(self) -> None:
+        """Close idle connections."""
+        await self._http.aclose()
+
+    async def history(self, endpoint: Endpoint, *, from_serial: str | None, limit: int) -> HistoryPage:
+        """The newest page up to a position. Raises CapabilityError, ServiceError, TransportError."""
+        query: dict[str, str | int] = {"limit": limit}
+        if from_serial:
+            query["from_serial"] = from_serial
+        return await self.page(endpoint, urlencode(query))
+
+    async def page(self, endpoint: Endpoint, query: str) -> HistoryPage:
+        """One page by the query that another page named."""
+        response = await self._get(f"{endpoint.channel_url(self._channel)}/messages?{query}")
+        items = _body(response, self._format)
+        if not isinstance(items, list):
+            raise ServiceError("the service answered a history request with something else than a list")
+        messages = [decode_message(item, self._format) for item in items if isinstance(item, Mapping)]
+        return HistoryPage(messages, _next_query(response))
+
+    async def _get(self, url: str) -> httpx.Response:
+        response = await self._request(url)
+        if response.status_code == 401 and self._credentials.renewable:
+            error = _error_of(response)
+            if 40140 <= error.info.code <= 40149:
+                await self._credentials.renew()
+                response = await self._request(url)
+        if response.status_code >= 400:
+            raise _error_of(response)
+        return response
+
+    async def _request(self, url: str) -> httpx.Response:
+        headers = {
+            "Authorization": await self._credentials.header(),
+            "Accept": _TYPES[self._format],
+            "X-Ably-Version": PROTOCOL_VERSION,
+            "Ably-Agent": AGENT,
+        }
+        try:
+            return await self._http.get(url, headers=headers)
+        except httpx.HTTPError as error:
+            raise ServiceError(f"the history cannot be read: {error or type(error).__name__}") from error
+
+
+def _body(response: httpx.Response, fmt: Format) -> Any:
+    try:
+        return unpack(response.content, fmt)
+    except BadRequest as error:
+        raise ServiceError(f"the service sent a body that cannot be read: {error}") from error
+
+
+def _next_query(response: httpx.Response) -> str | None:
+    for line in response.headers.get_list("link"):
+        match = _NEXT.search(line)
+        if match is not None:
+            return match[1]
+    return None
+
+
+def _error_of(response: httpx.Response) -> TransportError:
+    """The error of a refused request; its body is JSON whatever was asked for (section 9.1)."""
+    status = response.status_code
+    try:
+        wire = unpack(response.content, Format.JSON)
+        info = decode_error(wire["error"])
+    except (BadRequest, KeyError, TypeError):
+        info = ErrorInfo(status * 100, status, f"the service answered with HTTP status {status}")
+    return TransportError.from_info(info)

@@ -1,0 +1,110 @@
+"""The seam to the network: what a connection needs from a socket, and the websocket that provides it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import Protocol
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketException
+
+from selfhost_transport.errors import ConnectionFailed, InvalidArgument
+
+# Frames are bounded by the service; this only stops a peer that is no gateway at all.
+_MAX_FRAME_BYTES = 64 * 2**20
+
+
+class Socket(Protocol):
+    """One open socket. One frame per message: text in JSON, bytes in msgpack."""
+
+    def send(self, payload: str | bytes) -> None:
+        """Queue a frame for writing, in call order. Never waits; what cannot be written any more is dropped."""
+
+    async def receive(self) -> str | bytes:
+        """The next frame. Raises ConnectionFailed when the socket is gone."""
+
+    def abort(self) -> None:
+        """Make `receive` fail at once."""
+
+    async def close(self) -> None:
+        """Write what is queued if that is still possible, then close."""
+
+
+class Dial(Protocol):
+    """Opens a socket to a URL."""
+
+    async def __call__(self, url: str) -> Socket:
+        """Raises ConnectionFailed when it cannot be opened, InvalidArgument for a URL that never can."""
+
+
+class WebSocket:
+    """A websocket with a queue in front, so that a publish never waits for the network."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self._queue: deque[str | bytes] = deque()
+        self._queued = asyncio.Event()
+        self._closing = False
+        self._writer = asyncio.create_task(self._write())
+
+    def send(self, payload: str | bytes) -> None:
+        """Queue a frame."""
+        self._queue.append(payload)
+        self._queued.set()
+
+    async def receive(self) -> str | bytes:
+        """The next frame. Raises ConnectionFailed."""
+        try:
+            return await self._connection.recv()
+        except ConnectionClosed as error:
+            raise ConnectionFailed(f"the socket was closed: {error}", code=80003) from error
+
+    def abort(self) -> None:
+        """Cut the socket without a closing handshake, which a dead peer would not answer."""
+        self._connection.transport.abort()
+
+    async def close(self) -> None:
+        """Flush and close; gives up after a second."""
+        self._closing = True
+        self._queued.set()
+        try:
+            with contextlib.suppress(TimeoutError, WebSocketException):
+                async with asyncio.timeout(1.0):
+                    await self._writer
+                    await self._connection.close()
+        finally:
+            self._writer.cancel()
+            self._connection.transport.abort()
+        await asyncio.gather(self._writer, return_exceptions=True)
+
+    async def _write(self) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            while not (self._closing and not self._queue):
+                await self._queued.wait()
+                self._queued.clear()
+                while self._queue:
+                    await self._connection.send(self._queue.popleft())
+
+
+async def dial_websocket(url: str) -> Socket:
+    """Open a websocket. Raises ConnectionFailed, InvalidArgument."""
+    try:
+        connection = await connect(
+            url,
+            compression=None,
+            max_size=_MAX_FRAME_BYTES,
+            # Dead peers are noticed by the protocol's own heartbeats (section 4.3).
+            ping_interval=None,
+            close_timeout=1.0,
+            open_timeout=None,
+            # A self-hosted gateway is reached directly, never by way of a proxy found in the environment.
+            proxy=None,
+            user_agent_header=None,
+        )
+    except InvalidURI as error:
+        raise InvalidArgument(str(error)) from error
+    except (OSError, WebSocketException, EOFError) as error:
+        raise ConnectionFailed(f"cannot connect: {error or type(error).__name__}") from error
+    return WebSocket(connection)
