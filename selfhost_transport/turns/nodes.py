@@ -145,6 +145,10 @@ class Node:
             self.saw(other.serial)
         self._parent, self._fork_of, self.supersedes = other._parent, other._fork_of, other.supersedes
 
+    def has_output_of(self, step_id: str | None) -> bool:
+        """Whether the log holds output of this step."""
+        return step_id is not None and any(r.step_id == step_id for r in self._log)
+
     def steers(self, trigger: str | None) -> list[str]:
         """User messages of the run other than its trigger, in order (section 8.8)."""
         found = {

@@ -24,10 +24,6 @@ class TextBuffer:
         """Add text at the end."""
         self._pieces.append(text)
 
-    def replace(self, text: str) -> None:
-        """Become this text."""
-        self._pieces = [text]
-
     def __str__(self) -> str:
         if len(self._pieces) > 1:
             self._pieces = ["".join(self._pieces)]
@@ -53,6 +49,11 @@ class Record:
     def step_id(self) -> str | None:
         """The step it is output of."""
         return self.headers.get(h.STEP_ID)
+
+    def extend(self, delta: str) -> None:
+        """Add to the text of a stream."""
+        if self.stream is not None:
+            self.stream.append(delta)
 
     @property
     def is_closed(self) -> bool:

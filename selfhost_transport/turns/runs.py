@@ -26,6 +26,11 @@ _RUN_STATUS: Final = {
     TurnStatus.PENDING: "active",
 }
 _ACTIVE_STEP: Final = "active"
+# Which messages to take structure from, best first; those of rank 2 only name the trigger.
+_UNKNOWN: Final = 9
+_STRUCTURE_RANK: Final = {
+    h.AI_RUN_START: 0, h.AI_OUTPUT: 1, h.AI_RUN_RESUME: 2, h.AI_RUN_SUSPEND: 2, h.AI_RUN_END: 2,
+}  # fmt: skip
 
 
 @dataclass(slots=True, frozen=True)
@@ -111,29 +116,35 @@ class RunState:
         self._error: ErrorInfo | None = None
         self._wires: list[_Wire] = []
         self._steps: dict[str, _Step] = {}
-        # Where structure was taken from: (0, serial) a run-start, (1, serial) another message of the agent.
-        self._evidence: tuple[int, str] = (2, "")
+        # Where the values above were taken from: (rank, serial), lower is better.
+        self._author_evidence = (_UNKNOWN, "")
+        self._structure_evidence = (_UNKNOWN, "")
 
-    def observe(
-        self, serial: str, headers: Headers, client_id: str | None, *, is_start: bool = False
-    ) -> bool:
-        """Take owner and structure from an agent's message; run-start first, else the earliest (section 7.7).
+    def observe(self, serial: str, name: str, headers: Headers, client_id: str | None) -> bool:
+        """Take owner and structure from an agent's message; whether anything was taken.
 
-        Whether anything was taken.
+        A run-start knows best, whenever it is seen; else the earliest message that tells (section 7.7).
         """
-        evidence = (0 if is_start else 1, serial)
-        if evidence >= self._evidence:
-            return False
-        self._evidence = evidence
-        self.agent_client_id = client_id
-        self._owner = headers.get(h.RUN_CLIENT_ID) or ""
-        self._invocation_id = headers.get(h.INVOCATION_ID) or ""
-        self.input_codec_message_id = headers.input_codec_message_id or self.input_codec_message_id
-        # A step-start carries no structure, and a resume none either.
-        self.parent = headers.parent or (None if is_start else self.parent)
-        self.fork_of = headers.get(h.FORK_OF) or (None if is_start else self.fork_of)
-        self.regenerates = headers.get(h.MSG_REGENERATE) or (None if is_start else self.regenerates)
-        return True
+        took = False
+        author_evidence = (0 if name == h.AI_RUN_START else 1, serial)
+        if author_evidence < self._author_evidence:
+            took, self._author_evidence = True, author_evidence
+            self.agent_client_id = client_id
+            self._owner = headers.get(h.RUN_CLIENT_ID) or ""
+            self._invocation_id = headers.get(h.INVOCATION_ID) or ""
+        structure_evidence = (_STRUCTURE_RANK.get(name, _UNKNOWN), serial)
+        if structure_evidence < self._structure_evidence:
+            took, self._structure_evidence = True, structure_evidence
+            self.input_codec_message_id = headers.input_codec_message_id
+            self.parent = headers.parent
+            self.fork_of = headers.get(h.FORK_OF)
+            self.regenerates = headers.get(h.MSG_REGENERATE)
+        return took
+
+    @property
+    def owner(self) -> str:
+        """Client id of whoever started the turn; "" when anonymous or not known yet."""
+        return self._owner
 
     def add(self, serial: str, name: str, headers: Headers) -> bool:
         """Take a life-cycle or step message; False when it was known."""

@@ -1,0 +1,220 @@
+"""What one user interface shows of a session: a branch, a window on it, its own selection (protocol section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from selfhost_transport.turns.events import (
+    CancelSeen,
+    ChunkReceived,
+    MessageChanged,
+    OutputReplaced,
+    Promoted,
+    TreeEvent,
+    TurnChanged,
+)
+from selfhost_transport.turns.fold import MessageState
+from selfhost_transport.turns.linear import Branch, Group, linearise
+from selfhost_transport.turns.nodes import Node, NodeKind
+from selfhost_transport.turns.runs import RunInfo
+from selfhost_transport.turns.tree import SessionTree
+from selfhost_transport.turns.ui import ConversationMessage
+
+
+@dataclass(slots=True, frozen=True)
+class MessagesChanged:
+    """The list of visible messages is another: messages came, went or moved."""
+
+
+ViewEvent: TypeAlias = (
+    MessagesChanged | MessageChanged | ChunkReceived | OutputReplaced | TurnChanged | CancelSeen | Promoted
+)
+
+
+@dataclass(slots=True, frozen=True)
+class BranchSelection:
+    """The alternatives at a message, oldest first. An alternative that has no message yet is None (BRA-4)."""
+
+    has_siblings: bool
+    siblings: tuple[ConversationMessage | None, ...]
+    index: int
+
+
+@dataclass(slots=True, frozen=True)
+class Anchor:
+    """Tree headers for an input (protocol sections 3.2, 8.9, 8.10)."""
+
+    parent: str | None
+    fork_of: str | None = None
+    regenerates: str | None = None
+
+
+class View:
+    """A view of `tree`. Give every batch of the tree's events to `update`.
+
+    `live_after` is the position (channelSerial) at which watching began: older messages stay hidden until
+    `reveal` is called (section 7.6). None shows everything.
+    """
+
+    def __init__(self, tree: SessionTree, live_after: str | None = None) -> None:
+        self.tree = tree
+        self._live_after = live_after
+        self._revealed: set[str] = set()
+        # Chosen by the user, by group; and inputs shown before somebody else edited them.
+        self._selected: dict[str, Node] = {}
+        self._pinned: set[Node] = set()
+        self._version = -1
+        self._branch = Branch()
+        self._visible: list[MessageState] = []
+
+    # Reading
+
+    def messages(self) -> list[ConversationMessage]:
+        """The visible messages, oldest first; unchanged messages are the same objects as before."""
+        self._refresh()
+        return [message.snapshot() for message in self._visible]
+
+    def runs(self) -> list[RunInfo]:
+        """The turns on the visible branch (section 8.13)."""
+        self._refresh()
+        return [
+            node.run.info() for node in self._branch.nodes if node.run is not None and self._is_open(node)
+        ]
+
+    def branch_selection(self, codec_message_id: str) -> BranchSelection:
+        """The alternatives at a message; for an unknown or only message, itself alone or nothing."""
+        self._refresh()
+        group = self._branch.groups.get(codec_message_id)
+        if group is None:
+            alone = self.tree.message(codec_message_id)
+            return BranchSelection(False, (alone,) if alone else (), 0)
+        heads = group.heads()
+        ids = [head.codec_message_id if head else None for head in heads]
+        siblings = tuple(head.snapshot() if head else None for head in heads)
+        return BranchSelection(True, siblings, ids.index(codec_message_id))
+
+    @property
+    def hidden_count(self) -> int:
+        """Messages of the branch that are loaded but not revealed."""
+        self._refresh()
+        return len(self._branch.messages) - len(self._visible)
+
+    # Changing what is shown
+
+    def select(self, codec_message_id: str, index: int) -> list[ViewEvent]:
+        """Show the alternative `index` (clamped) at a message; an unknown message changes nothing."""
+        self._refresh()
+        group = self._branch.groups.get(codec_message_id)
+        if group is None:
+            return []
+        alternatives = group.alternatives()
+        self._selected[group.key] = alternatives[max(0, min(index, len(alternatives) - 1))]
+        return self._recompute()
+
+    def select_own(self, codec_message_id: str) -> list[ViewEvent]:
+        """Jump to an edit this view's user has just sent (section 7.3)."""
+        node = self.tree.owner_of(codec_message_id)
+        if node is None or node.kind is not NodeKind.INPUT:
+            return []
+        self._pinned.add(node)
+        self._selected = {key: n for key, n in self._selected.items() if n.parent != node.parent or n.run}
+        return self._recompute()
+
+    def reveal(self, count: int) -> list[ConversationMessage]:
+        """Show up to `count` more of the hidden messages, the newest ones; those, oldest first (HIS-1)."""
+        self._refresh()
+        hidden = [message for message in self._branch.messages if not self._is_visible(message)]
+        chosen = hidden[-count:] if count > 0 else []
+        self._revealed.update(message.codec_message_id for message in chosen)
+        self._recompute()
+        return [message.snapshot() for message in chosen]
+
+    def update(self, events: Iterable[TreeEvent]) -> list[ViewEvent]:
+        """Follow the tree: of its events, those about what this view shows (BRA-17)."""
+        changed = self._recompute() if self._version != self.tree.structure_version else []
+        shown = {message.codec_message_id for message in self._visible}
+        turns = {node.run.run_id for node in self._branch.nodes if node.run is not None}
+        kept: list[ViewEvent] = []
+        for event in events:
+            match event:
+                case MessageChanged() | ChunkReceived() | Promoted() if event.codec_message_id in shown:
+                    kept.append(event)
+                case OutputReplaced() if event.turn_id in turns:
+                    kept.append(event)
+                case TurnChanged() if (
+                    event.turn.run_id in turns or event.turn.input_codec_message_id in shown
+                ):
+                    kept.append(event)
+                case CancelSeen():
+                    kept.append(event)
+        return changed + kept
+
+    # Anchors of inputs
+
+    def send_anchor(self) -> Anchor:
+        """For a new message: below the last visible one."""
+        self._refresh()
+        return Anchor(self._visible[-1].codec_message_id if self._visible else None)
+
+    def edit_anchor(self, codec_message_id: str) -> Anchor:
+        """For an edit of a visible message: beside it."""
+        return Anchor(self._predecessor(codec_message_id), fork_of=codec_message_id)
+
+    def regenerate_anchor(self, codec_message_id: str) -> Anchor:
+        """For another answer in place of a visible one; of a regenerated head: its target (section 8.9)."""
+        node = self.tree.owner_of(codec_message_id)
+        target = codec_message_id
+        if node is not None and node.regenerates and next(iter(node.messages), None) == codec_message_id:
+            target = node.regenerates
+        return Anchor(self._predecessor(codec_message_id), regenerates=target)
+
+    def _predecessor(self, codec_message_id: str) -> str | None:
+        self._refresh()
+        ids = [message.codec_message_id for message in self._branch.messages]
+        at = ids.index(codec_message_id) if codec_message_id in ids else len(ids)
+        return ids[at - 1] if at > 0 else None
+
+    # The branch
+
+    def _refresh(self) -> None:
+        if self._version != self.tree.structure_version:
+            self._recompute()
+
+    def _recompute(self) -> list[ViewEvent]:
+        before = [message.codec_message_id for message in self._visible]
+        self._version = self.tree.structure_version
+        self._branch = linearise(self.tree, self._choose)
+        self._visible = [message for message in self._branch.messages if self._is_visible(message)]
+        shown = [message.codec_message_id for message in self._visible]
+        self._pin(set(shown))
+        return [MessagesChanged()] if shown != before else []
+
+    def _choose(self, group: Group) -> Node:
+        """The user's choice, else an input that was shown before it was edited, else the newest (section 7.3)."""
+        alternatives = group.alternatives()
+        selected = self._selected.get(group.key)
+        if selected in alternatives:
+            return selected
+        pinned = [node for node in group.nodes if node in self._pinned and node.kind is NodeKind.INPUT]
+        return pinned[-1] if pinned else alternatives[-1]
+
+    def _pin(self, shown: set[str]) -> None:
+        for node in self._branch.nodes:
+            if node.kind is NodeKind.INPUT and node.key in shown:
+                self._pinned.add(node)
+
+    def _is_visible(self, message: MessageState) -> bool:
+        if self._live_after is None or message.serial is None or message.codec_message_id in self._revealed:
+            return True
+        # Items at the position itself were published before watching began.
+        return message.serial > self._live_after and not message.serial.startswith(self._live_after)
+
+    def _is_open(self, node: Node) -> bool:
+        """Whether the window shows any of a run; a run without messages goes with its input."""
+        if self._live_after is None:
+            return True
+        if node.messages:
+            return any(self._is_visible(message) for message in node.messages.values())
+        return node.serial is None or node.serial > self._live_after

@@ -1,0 +1,69 @@
+"""Every transcript folded live, and from history in pages of every size, gives the recorded view and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from selfhost_transport.turns.tree import SessionTree
+from selfhost_transport.turns.ui import messages_to_json
+from selfhost_transport.turns.view import View
+from selfhost_transport.wire.message import Message
+from tests.turns.transcripts import Transcript, load, load_all
+
+# A recovered stream: the SDK's live view keeps the text it had although the service holds another. Ours shows what
+# the service holds, like its late joiner (SES-4).
+RECOVERED = "24-append-recovery"
+
+
+def fold(messages: Iterable[Message]) -> View:
+    tree = SessionTree()
+    for message in messages:
+        tree.apply(message)
+    return View(tree)
+
+
+def pages(history: list[Message], size: int) -> Iterable[Message]:
+    """Newest page first, each page oldest to newest."""
+    for end in range(len(history), 0, -size):
+        yield from history[max(0, end - size) : end]
+
+
+def expected_view(transcript: Transcript) -> Any:
+    return transcript.raw["late_joiner"].get("view", transcript.raw["final_view"])
+
+
+def shown(view: View) -> tuple[Any, Any]:
+    return messages_to_json(view.messages()), [run.to_json() for run in view.runs()]
+
+
+@pytest.mark.parametrize("transcript", load_all(), ids=lambda t: t.name)
+def test_live_messages_give_the_recorded_view_and_runs(transcript: Transcript) -> None:
+    assert shown(fold(transcript.live())) == (expected_view(transcript), transcript.raw["final_runs"])
+
+
+@pytest.mark.parametrize("transcript", load_all(), ids=lambda t: t.name)
+def test_history_in_pages_of_every_size_gives_the_same(transcript: Transcript) -> None:
+    history = transcript.history()
+    for size in range(1, 31):
+        view = fold(pages(history, size))
+        assert shown(view) == (expected_view(transcript), transcript.raw["final_runs"]), f"page size {size}"
+
+
+def test_only_the_recovered_stream_differs_from_the_live_view_of_the_sdk() -> None:
+    differing = [t.name for t in load_all() if expected_view(t) != t.raw["final_view"]]
+    assert differing == [RECOVERED]
+
+
+@pytest.mark.parametrize("transcript", load_all(), ids=lambda t: t.name)
+def test_everything_delivered_twice_changes_nothing(transcript: Transcript) -> None:
+    live, history = transcript.live(), transcript.history()
+    twice = [message for message in live for _ in range(2)]
+    assert shown(fold([*twice, *history])) == shown(fold(live))
+
+
+def test_the_recovered_text_is_the_one_the_service_holds() -> None:
+    view = fold(load("24").live())
+    assert view.messages()[-1].message.text == "one two three"
