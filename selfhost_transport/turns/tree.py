@@ -136,6 +136,10 @@ class SessionTree:
             return None
         return self._owners.get(codec_message_id) or self._triggered.get(codec_message_id)
 
+    def run_node(self, turn_id: str) -> Node | None:
+        """The node of a turn's output."""
+        return self._runs.get(turn_id)
+
     def owner_of(self, codec_message_id: str) -> Node | None:
         """The node that a message really is in."""
         return self._owners.get(codec_message_id)

@@ -1,0 +1,134 @@
+"""The conversation a model should see when it answers an input (protocol section 7.8; BRA-11, INT-25, CAN-23)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from selfhost_transport.turns import ui
+from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.turns.nodes import Node
+from selfhost_transport.turns.tree import SessionTree
+from selfhost_transport.turns.values import Absent
+
+CLOSED_CALL: Final = "The turn ended before this tool call had a result."
+
+
+class PartialAnswers(StrEnum):
+    """What becomes of earlier answers that did not complete: cancelled, failed, or still being given."""
+
+    KEEP = "keep"  # kept and marked as interrupted: the model knows what it was interrupted in
+    PROMPT_ONLY = "prompt-only"  # the question stays, the partial answer goes
+    DROP = "drop"  # question and answer both go, as the JS SDK does
+
+
+@dataclass(slots=True, frozen=True)
+class PromptMessage:
+    """One message for the model. `interrupted`: an answer that is not whole."""
+
+    role: str
+    message: ui.UIMessage
+    interrupted: bool = False
+
+
+def build_prompt(
+    tree: SessionTree, trigger: str, *, partial_answers: PartialAnswers = PartialAnswers.KEEP
+) -> list[PromptMessage]:
+    """The conversation for answering the input with codec-message-id `trigger`, oldest first.
+
+    From the trigger along `parent` to the root, then the trigger's own turn as far as it has come: earlier
+    passes, and steers that no pass has answered at the end. Tool calls that earlier turns left without a result
+    are closed with an error, unless the policy is `drop`. An unknown trigger gives an empty conversation.
+    """
+    return _Chain(tree, trigger).prompt(partial_answers)
+
+
+class _Chain:
+    def __init__(self, tree: SessionTree, trigger: str) -> None:
+        self._tree = tree
+        self._trigger = trigger
+        request = tree.trigger(trigger)
+        self._is_regenerate = request is not None and tree.owner_of(trigger) is None
+        self._replaced = request.regenerates if request else None
+        self._anchor = request.parent if request and self._is_regenerate else trigger
+        answering = tree.turn_of(trigger)
+        self._current = tree.run_node(answering) if answering is not None else None
+
+    def prompt(self, policy: PartialAnswers) -> list[PromptMessage]:
+        ancestors = self._ancestors()
+        dropped = self._dropped(ancestors, policy)
+        found: list[PromptMessage] = []
+        for n, node in enumerate(ancestors):
+            if node in dropped:
+                continue
+            following = [*ancestors[n + 1 :], *([self._current] if self._current else [])]
+            found += self._of_node(node, following, policy)
+        if self._current is not None and self._current not in ancestors:
+            found += self._of_current(self._current)
+        return found
+
+    def _ancestors(self) -> list[Node]:
+        """Nodes from the root to the anchor; the anchor may be in the current run itself (a resume)."""
+        chain: list[Node] = []
+        node = self._tree.owner_of(self._anchor) if self._anchor else None
+        while node is not None and node not in chain:
+            chain.append(node)
+            node = self._tree.owner_of(node.parent) if node.parent else None
+        return chain[::-1]
+
+    def _dropped(self, ancestors: list[Node], policy: PartialAnswers) -> set[Node]:
+        if policy is PartialAnswers.KEEP:
+            return set()
+        dropped: set[Node] = set()
+        kept = {self._current, ancestors[-1] if ancestors else None}
+        for before, node in zip([None, *ancestors], ancestors, strict=False):
+            if node.run is None or node in kept or not _is_partial(node):
+                continue
+            dropped.add(node)
+            if policy is PartialAnswers.DROP and before is not None and before.run is None:
+                dropped.add(before)
+        return dropped
+
+    def _of_node(self, node: Node, following: list[Node], policy: PartialAnswers) -> list[PromptMessage]:
+        if node is self._current:
+            return self._of_current(node)
+        ends = {later.regenerates for later in following} | {self._replaced}
+        found: list[PromptMessage] = []
+        for state in node.messages.values():
+            if state.codec_message_id in ends:
+                break
+            message = state.snapshot().message
+            is_answer = node.run is not None and message.role != "user"
+            interrupted = is_answer and _is_partial(node)
+            closed = message if policy is PartialAnswers.DROP else close_tool_calls(message)
+            found.append(PromptMessage(message.role, closed, interrupted))
+        return found
+
+    def _of_current(self, node: Node) -> list[PromptMessage]:
+        """The turn itself: nothing is closed, for its open tool calls are what it may be about to run."""
+        waiting = [s for s in node.steers(self._trigger) if s not in node.answered_steers()]
+        order = [key for key in node.messages if key not in waiting] + [
+            k for k in waiting if k in node.messages
+        ]
+        messages = [node.messages[key].snapshot().message for key in order]
+        return [PromptMessage(message.role, message) for message in messages]
+
+
+def close_tool_calls(message: ui.UIMessage) -> ui.UIMessage:
+    """The message with every unanswered tool call closed, so that a strict provider accepts it (CAN-23)."""
+    if not any(isinstance(part, ui.ToolPart) and part.state in ui.UNANSWERED for part in message.parts):
+        return message
+    return replace(message, parts=tuple(_closed(part) for part in message.parts))
+
+
+def _closed(part: ui.Part) -> ui.Part:
+    if not isinstance(part, ui.ToolPart) or part.state not in ui.UNANSWERED:
+        return part
+    # Cut in the middle, the arguments may not be an object, which providers insist on.
+    known = {} if isinstance(part.input, Absent) else part.input
+    return replace(part, state=ui.OUTPUT_ERROR, input=known, error_text=CLOSED_CALL, approval=None)
+
+
+def _is_partial(node: Node) -> bool:
+    return node.run is not None and node.run.status is not TurnStatus.COMPLETED
