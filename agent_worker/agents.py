@@ -1,0 +1,39 @@
+"""What an application declares about an agent, and how its function is called."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from agent_worker.output import Piece
+from agent_worker.turn import Turn
+from selfhost_transport.settings_values import CrashRule
+
+Handler: TypeAlias = Callable[[Turn], AsyncIterator[Piece]] | Callable[[Turn], Awaitable[Any]]
+"""An async generator that yields its answer, or a coroutine that pipes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A named function that works on turns. What is None is decided by the send's namespace and the settings."""
+
+    name: str
+    handler: Handler
+    on_crash: CrashRule | None = None
+    max_attempts: int | None = None
+    # Whether an attempt that raised is repeated while attempts are left.
+    retry_errors: bool | None = None
+    deadline_s: float | None = None
+
+    async def answer(self, turn: Turn) -> None:
+        """Run the function to its end. Raises what it raises; a generator's error raises here too."""
+        answer = self.handler(turn)
+        if inspect.isawaitable(answer):
+            await answer
+        else:
+            assert isinstance(answer, AsyncIterator)
+            await turn.pipe(answer)
+        if turn.last_result is not None:
+            turn.last_result.raise_for_error()

@@ -1,0 +1,82 @@
+"""Which queues may hold work, and taking it from them as long as there is room."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+
+from selfhost_transport.errors import TransportError
+
+logger = logging.getLogger(__name__)
+
+TAKES_AT_ONCE = 16
+_PAUSE_S = 0.2
+
+Pair = tuple[int, str]
+"""A bucket and an agent's name: one queue."""
+
+Take = Callable[[int, str], Awaitable[bool]]
+"""Tries to take one turn of a queue and start it; False: the queue is empty."""
+
+
+class Intake:
+    """Takes turns from every queue that may hold some, while `room()` says how many more can run.
+
+    A queue is dirty from a wake-up, a start, a reconnect or a successful take until a take finds it empty.
+    """
+
+    def __init__(self, pairs: Iterable[Pair], take: Take, room: Callable[[], int]) -> None:
+        self._pairs = tuple(pairs)
+        self._take = take
+        self._room = room
+        # An ordered set: the queue that waited longest comes first.
+        self._dirty: dict[Pair, None] = dict.fromkeys(self._pairs)
+        self._changed = asyncio.Event()
+        self._stopping = False
+
+    def wake(self, bucket: int, agent: str) -> None:
+        """Something was put into a queue."""
+        self._dirty[bucket, agent] = None
+        self._changed.set()
+
+    def wake_all(self) -> None:
+        """Notifications may have been missed."""
+        self._dirty = dict.fromkeys([*self._dirty, *self._pairs])
+        self._changed.set()
+
+    def room_made(self) -> None:
+        """A running turn has ended."""
+        if self._dirty:
+            self._changed.set()
+
+    def stop(self) -> None:
+        """Take nothing more; `work` returns when what was asked for has arrived."""
+        self._stopping = True
+        self._changed.set()
+
+    async def work(self) -> None:
+        """Take until stopped. A take is never cancelled: a turn that was taken has to be started."""
+        self._changed.set()
+        while not self._stopping:
+            await self._changed.wait()
+            self._changed.clear()
+            while not self._stopping and (pairs := self._next_pairs()):
+                await self._take_from(pairs)
+
+    def _next_pairs(self) -> list[Pair]:
+        return list(self._dirty)[: min(self._room(), TAKES_AT_ONCE)]
+
+    async def _take_from(self, pairs: list[Pair]) -> None:
+        for pair in pairs:
+            del self._dirty[pair]
+        replies = await asyncio.gather(*(self._take(*pair) for pair in pairs), return_exceptions=True)
+        failed = False
+        for pair, reply in zip(pairs, replies, strict=True):
+            if isinstance(reply, BaseException) and not isinstance(reply, TransportError):
+                raise reply
+            if reply:  # taken, or not known: there may be more
+                self._dirty[pair] = None
+            failed = failed or isinstance(reply, TransportError)
+        if failed:
+            await asyncio.sleep(_PAUSE_S)  # paces trying again while Redis is away

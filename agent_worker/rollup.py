@@ -1,0 +1,43 @@
+"""The clock of gathered tokens: one timer per tick of the loop, however many turns are streaming."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+TICK_S = 0.005
+"""Windows end on ticks: texts that are due together leave in one write to Redis."""
+
+
+class Gathered(Protocol):
+    """Something that holds tokens until its window is over."""
+
+    def flush(self) -> None:
+        """Send what was gathered."""
+
+
+class Rollup:
+    """Flushes gathered texts at the end of their window. `window_s` 0: nothing is ever gathered (STR-8)."""
+
+    def __init__(self, window_ms: int) -> None:
+        self.window_s = window_ms / 1000
+        self._due: dict[int, list[Gathered]] = {}
+
+    def schedule(self, text: Gathered, due: float) -> None:
+        """Flush `text` at the first tick that is not before `due`, a time of the running loop."""
+        tick = int(due / TICK_S) + 1
+        waiting = self._due.get(tick)
+        if waiting is not None:
+            waiting.append(text)
+            return
+        self._due[tick] = [text]
+        asyncio.get_running_loop().call_at(tick * TICK_S, self._fire, tick)
+
+    @property
+    def waiting(self) -> int:
+        """Texts that hold tokens back at the moment."""
+        return sum(len(texts) for texts in self._due.values())
+
+    def _fire(self, tick: int) -> None:
+        for text in self._due.pop(tick, ()):
+            text.flush()
