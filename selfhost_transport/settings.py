@@ -171,6 +171,8 @@ class WorkerSettings(_Section):
     """Time that a cancel hook, and a turn of a stopping worker, are given, ms."""
     rollup_window_ms: RollupWindow = 40
     """How long tokens are gathered into one append, ms: 0, 20, 40, 100 or 500."""
+    retry_errors: bool = False
+    """Try a turn again whose agent failed, up to `max_attempts`; a lost worker is always followed by another."""
 
 
 class Settings(BaseSettings):
