@@ -161,6 +161,7 @@ test('a failed turn says why', async (t) => {
   await say(page, 'script: tokens=10 rate=0 fail_at=3 always=1');
   await ends(page, 0, 'error');
   await answers(page).nth(0).getByText(/^Failed: .+/).waitFor();
+  assert.equal(await page.getByRole('alert').count(), 0, 'said once, in the conversation');
   await shoot(page, 'failed');
 });
 

@@ -142,7 +142,10 @@ export function until(what, subscribe, condition, { patience = PATIENCE_MS, desc
 /** Wait for a condition on what a member sees; checked at every change of its tree. */
 export function seen(member, what, condition, extra = {}) {
   const subscribe = (check) => {
-    const offs = [member.tree.on('update', check), member.tree.on('run', check), member.view.on('update', check)];
+    const offs = [
+      member.view.on('update', check),
+      ...['update', 'run', 'output'].map((event) => member.tree.on(event, check)),
+    ];
     return () => offs.forEach((off) => off());
   };
   const describe = () => ({ messages: transcript(member), runs: member.view.runs(), errors: member.errors.map(String) });
@@ -158,11 +161,19 @@ export function ended(member, runId, expected) {
   });
 }
 
+/** Wait until a run is known to have begun. The SDK itself waits for ever. */
+export async function begun(run) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`the turn did not begin within ${PATIENCE_MS} ms`)), PATIENCE_MS);
+  });
+  await Promise.race([run.started, late]).finally(() => clearTimeout(timer));
+  return run;
+}
+
 /** Start a turn and wait until it is known to run; gives the run handle. */
 export async function startTurn(member, text) {
-  const run = await send(member, text);
-  await run.started;
-  return run;
+  return begun(await send(member, text));
 }
 
 /** Record every raw channel message that reaches a new client, in order. */

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
+  begun,
   closed,
   eavesdrop,
   ended,
@@ -42,8 +43,8 @@ test('send and stream', async (t) => {
   const alice = await join(t, 'alice', unique());
   const run = await send(alice, 'script: tokens=50 rate=100');
   const lengths = new Set();
-  alice.tree.on('update', () => run.runId && lengths.add(said(alice, run.runId).length));
-  await run.started;
+  alice.view.on('update', () => run.runId && lengths.add(said(alice, run.runId).length));
+  await begun(run);
   await ended(alice, run.runId, 'complete');
   assert.equal(said(alice, run.runId), tokens(50));
   assert.equal(run.status, 'complete');
@@ -65,7 +66,7 @@ test('waking the agent is accepted, and twice is once', async (t) => {
   for (const response of await Promise.all([wake(run), wake(run), wake(run, 1)])) {
     assert.ok(response.ok, `the wake-up was answered ${response.status}`);
   }
-  await run.started;
+  await begun(run);
   await ended(alice, run.runId, 'complete');
   const next = await startTurn(alice, 'script: tokens=1');
   await ended(alice, next.runId, 'complete');
@@ -275,7 +276,7 @@ test('regenerate: the new answer takes the place of the old, which stays selecta
   await ended(alice, first.runId, 'complete');
   const [, answer] = alice.view.getMessages();
   const again = await alice.view.regenerate(answer.codecMessageId);
-  await again.started;
+  await begun(again);
   await ended(alice, again.runId, 'complete');
   assert.notEqual(again.runId, first.runId);
   assert.equal(said(alice, again.runId), tokens(10));
@@ -295,7 +296,7 @@ test('edit: the conversation goes on from the new question', async (t) => {
   await ended(alice, first.runId, 'complete');
   const [asked] = alice.view.getMessages();
   const edited = await alice.view.edit(asked.codecMessageId, question('script: tokens=20 rate=0'));
-  await edited.started;
+  await begun(edited);
   await ended(alice, edited.runId, 'complete');
   assert.deepEqual(transcript(alice), [
     ['user', 'script: tokens=20 rate=0'],

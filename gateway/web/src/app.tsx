@@ -32,10 +32,13 @@ export function App({ place, credentials, wakeUrl, onForget }: Props): ReactNode
   );
 }
 
+function messageOf(error: unknown): string {
+  return error instanceof Error || error instanceof Ably.ErrorInfo ? error.message : String(error);
+}
+
 /** A readable sentence for anything thrown: Ably errors carry a code worth showing. */
 function describe(error: unknown): string {
-  if (error instanceof Ably.ErrorInfo) return `${error.message} (${error.code})`;
-  return error instanceof Error ? error.message : String(error);
+  return error instanceof Ably.ErrorInfo ? `${error.message} (${error.code})` : messageOf(error);
 }
 
 interface ChatProps {
@@ -46,18 +49,15 @@ interface ChatProps {
 }
 
 function Chat({ place, wakeUrl, client, onForget }: ChatProps): ReactNode {
-  const [problem, setProblem] = useState<string | null>(null);
+  const [problem, setProblem] = useState<unknown>(null);
   const [editing, setEditing] = useState<{ id: string; text: string } | null>(null);
-  const report = useCallback((error: unknown) => setProblem(describe(error)), []);
+  const report = useCallback((error: unknown) => setProblem(error), []);
   const view = useView({ limit: PAGE });
-  const onError = (error: Ably.ErrorInfo): void => {
-    // The end of a failed turn is raised here too; the turn itself already says so in the conversation.
-    const shown = view.runs().some((run) => run.status === 'error' && run.error.message === error.message);
-    if (!shown) report(error);
-  };
-  const { sessionError } = useClientSession({ onError });
+  const { sessionError } = useClientSession({ onError: report });
   const turns = useTurns(view, place.client, wakeUrl, report);
-  const fault = problem ?? (sessionError && describe(sessionError)) ?? (view.loadError && describe(view.loadError));
+  const fault = problem ?? sessionError ?? view.loadError;
+  // The end of a failed turn is raised as an error too; there the turn itself says so in the conversation.
+  const told = view.runs().some((run) => run.status === 'error' && run.error.message === messageOf(fault));
   const guard = useCallback(
     async (action: Promise<unknown>): Promise<boolean> => {
       try {
@@ -82,9 +82,9 @@ function Chat({ place, wakeUrl, client, onForget }: ChatProps): ReactNode {
     <div className="page">
       <Header place={place} connection={client.connection} open={turns.open} {...(onForget ? { onForget } : {})} />
       <Conversation view={view} turns={turns} client={place.client} guard={guard} onEdit={setEditing} />
-      {fault && (
+      {fault != null && !told && (
         <div className="notice error" role="alert">
-          <span>{fault}</span>
+          <span>{describe(fault)}</span>
           <button type="button" className="quiet" onClick={() => setProblem(null)} aria-label="Dismiss">
             ✕
           </button>

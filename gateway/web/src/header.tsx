@@ -81,7 +81,7 @@ export function Header({ place, connection, open, onForget }: Props): ReactNode 
           {WORDS[state]}
         </span>
         {navigator.clipboard && (
-          <button type="button" className="quiet" onClick={() => void copy()} title="Copy the address for another device">
+          <button type="button" className="quiet wide" onClick={() => void copy()} title="Copy the address for another device">
             {copied ? 'Copied' : 'Share'}
           </button>
         )}
