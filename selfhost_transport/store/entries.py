@@ -10,11 +10,12 @@ one decoder and one delivery path.
 | `E<payloads>`   | the same                                         | an ephemeral publish: delivered, never replayed|
 | `A<ref>`        | [data] or [data, extras] or [data, extras, op]   | append to the message `ref`                    |
 | `U<ref>`, `D<ref>` | message map, the whole new state              | update or delete of the message `ref`          |
-| `P`             | list of presence maps                            | presence                                       |
+| `P`             | list of [action, id or nil, member map]          | presence                                       |
 
 `ref` names a message inside its session: `<ms>-<counter>:<index>`. `payloads` has, for each message,
 `<letter><length>:<encoding>;` where the letter tells what `data` is: `s` text, `b` bytes, `-` absent. The data
-stand outside the msgpack, so that a script can take them without understanding it.
+stand outside the msgpack, so that a script can take them without understanding it. A member map is packed on its
+own and kept with the member, so that a script can write its leave with the member's last data.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from typing import Any, cast
 import msgpack
 
 from selfhost_transport.errors import InvalidArgument
-from selfhost_transport.wire.actions import MessageAction
+from selfhost_transport.wire.actions import MessageAction, PresenceAction
 from selfhost_transport.wire.message import Message, Version
+from selfhost_transport.wire.presence import PresenceMessage
 from selfhost_transport.wire.serial import Position, format_item
 
 
@@ -117,10 +119,10 @@ class Replaced:
 
 @dataclass(frozen=True, slots=True)
 class PresenceChanged:
-    """Members that entered, updated or left; maps as in protocol section 8.1."""
+    """Members that entered, updated or left (protocol section 8.1); never empty."""
 
     position: Position
-    presence: tuple[dict[str, Any], ...]
+    presence: tuple[PresenceMessage, ...]
 
 
 Entry = Created | Appended | Replaced | PresenceChanged
@@ -168,7 +170,7 @@ def unpack_entry(position: Position, raw: bytes) -> Entry:
         return Created(position, _created_messages(head, body), kind == b"E")
     content = unpack(body)
     if kind == b"P":
-        return PresenceChanged(position, tuple(content))
+        return PresenceChanged(position, _presence_messages(position, content))
     ref = Ref.parse(head[1:].decode())
     if kind == b"A":
         extras = content[1] if len(content) > 1 else None
@@ -178,6 +180,32 @@ def unpack_entry(position: Position, raw: bytes) -> Entry:
     return Replaced(position, ref, action, _message(content[0]), Operation.unpack(content[1]))
 
 
+def pack_member(presence: PresenceMessage) -> bytes:
+    """What is stored of a member: everything except action, id and time, which its entry adds."""
+    return _pack(
+        {name: value for name in _MEMBER_FIELDS if (value := getattr(presence, name)) not in (None, "")}
+        | ({"data": presence.data} if presence.data is not None else {})
+    )
+
+
+def unpack_member(action: PresenceAction, presence_id: str | None, ms: int, raw: bytes) -> PresenceMessage:
+    """The reverse of `pack_member`; `ms`: when the member was last changed."""
+    return PresenceMessage(action=action, id=presence_id, timestamp=ms, **unpack(raw))
+
+
+def _presence_messages(position: Position, items: Sequence[Any]) -> tuple[PresenceMessage, ...]:
+    return tuple(
+        PresenceMessage(
+            action=PresenceAction(action),
+            id=presence_id if presence_id is not None else f"left-{position.stream_id}:{index}",
+            timestamp=position.ms,
+            **member,
+        )
+        for index, (action, presence_id, member) in enumerate(items)
+    )
+
+
+_MEMBER_FIELDS = ("client_id", "connection_id", "encoding", "extras")
 _FIELDS = ("id", "name", "client_id", "connection_id", "extras")
 
 

@@ -21,9 +21,18 @@ Scripts build the same names from the bucket's base; the letters below are the c
 | `e:<id>:<session>`  | STRING | turn id of an input event, for the wake-up request       | a day                        |
 | `t:<turn>:<session>`| HASH   | the turn                                                 | a day after its terminal     |
 | `f:<turn>:<session>`| STRING | fence: present while a worker may write for the turn     | terminal, cancel, take-over  |
+| `y:<turn>:<session>`| LIST   | steers the turn's worker has not taken yet               | they are taken; terminal     |
 | `q:<agent>`         | STREAM | the bucket's work queue, group `workers`                 | the bucket                   |
 | `leases`            | ZSET   | `<turn> <session>` by lease expiry                       | the bucket                   |
+| `deadlines`         | ZSET   | `<turn> <session>` by when something is due              | the bucket                   |
 | `dead`              | STREAM | dead letters                                             | the bucket, capped           |
+| `r:<session>`       | HASH   | roster: `<connection> <client>` -> member                | the last member leaves       |
+| `y:<session>`       | STREAM | presence history, capped                                 | as the session               |
+| `o:<connection>`    | HASH   | who holds a connection with members, and its sessions    | its last member leaves       |
+| `u:<conn>:<session>`| SET    | client ids that a connection entered                     | the last of them leaves      |
+| `d:<node>`          | SET    | connections with members that a process holds            | they leave or move           |
+| `nodes`             | ZSET   | processes that hold members, by lease expiry             | the bucket                   |
+| `gone`              | ZSET   | lost connections by the time their members leave         | the bucket                   |
 
 Channels: `n:<session>` carries each entry of the session, `ctl` wakes workers and pushes cancels.
 """
@@ -33,7 +42,25 @@ from __future__ import annotations
 import binascii
 from dataclasses import dataclass
 
-OWNED = ("s:", "p:", "l:", "h:", "m:", "x:", "v:", "g:", "a:", "w:", "f:", "t:", "q:", "leases", "dead")
+OWNED = (
+    "s:",
+    "p:",
+    "l:",
+    "h:",
+    "m:",
+    "x:",
+    "v:",
+    "g:",
+    "a:",
+    "w:",
+    "f:",
+    "t:",
+    "y:",
+    "q:",
+    "leases",
+    "deadlines",
+    "dead",
+)
 """Key families without a TTL of their own; each has the owner named in the table above."""
 
 WORKER_GROUP = "workers"

@@ -24,3 +24,9 @@ class StoreOptions:
     max_message_bytes: int = 64 * 1024 * 1024
     # Turns of one session that may wait under policy `queue`.
     queue_cap: int = 100
+    # A process that holds presence members is taken for dead when it did not renew for this long.
+    presence_lease_ms: int = 5 * SECOND_MS
+    # Members of one session; entering beyond it is refused with 91003.
+    max_members: int = 10_000
+    # Events kept in a session's presence history, approximately.
+    presence_events: int = 10_000

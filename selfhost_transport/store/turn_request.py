@@ -94,6 +94,7 @@ def deposit_for(context: TurnContext) -> Deposit:
         step_failed=lifecycle.step_end(context, STEP_START_PLACEHOLDER, StepReason.FAILED),
         run_cancelled=lifecycle.run_end(context, RunReason.CANCELLED),
         run_lost=lifecycle.run_end(context, RunReason.ERROR, _LOST),
+        run_merged=lifecycle.run_end(context, RunReason.COMPLETE),
     )
 
 

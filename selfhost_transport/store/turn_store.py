@@ -25,6 +25,8 @@ class Policy(StrEnum):
     QUEUE = "queue"
     INTERRUPT = "interrupt"
     REJECT = "reject"
+    # As `queue`, and texts of one owner that wait together become one turn.
+    MERGE = "merge"
 
 
 class Scope(StrEnum):
@@ -55,6 +57,20 @@ class Deposit:
     run_cancelled: Message
     # For a turn whose attempts were used up by workers that died.
     run_lost: Message
+    # For a turn that another one answers too (policy `merge`).
+    run_merged: Message
+
+    def fields(self) -> dict[str, bytes]:
+        """The packed entries, by field of the turn's hash."""
+        return {
+            "rs": pack_created([self.run_start]),
+            "ss": pack_created([self.step_start]),
+            "sc": pack_created([self.step_cancelled]),
+            "sf": pack_created([self.step_failed]),
+            "rc": pack_created([self.run_cancelled]),
+            "re": pack_created([self.run_lost]),
+            "rm": pack_created([self.run_merged]),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +123,8 @@ class Cancelled:
     series: str
     matched: tuple[str, ...]
     already_ended: tuple[str, ...]
+    # Those of `matched` whose agent's hook decides; each ends or goes on within the hook's grace.
+    asked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +136,8 @@ class Lease:
 
     session: str
     turn_id: str
-    fence: int
+    # A number; with `n` behind it while only a last word may be written.
+    fence: int | str
     attempt: int
     max_attempts: int
     step_start_serial: str
@@ -219,20 +238,26 @@ class TurnStore:
         *,
         input_turn: str = "",
         early: bool = True,
+        force: bool = False,
     ) -> Cancelled:
         """End every open turn the filter matches. `message`: the cancel entry, with its verified author.
 
         `input_turn`: the turn id that belongs to an input filter's value. `early`: a cancel that names a turn
-        not known yet is kept for it (CAN-4). Nothing matched is no error (CAN-14).
+        not known yet is kept for it (CAN-4). `force`: without asking the agents' hooks. Nothing matched is no error (CAN-14).
         """
         reply = await self._session_call(
             "cancel", session, cancel.scope, cancel.value, pack_created([message]), self.options.ended_turn_ms,
             self.options.window_ms, self.options.idempotency_ms, int(early), new_series(), input_turn,
+            message.client_id or "", int(force),
         )  # fmt: skip
-        count = int(reply[2])
-        turns = tuple(turn.decode() for turn in reply[3:])
+        count, asked = int(reply[2]), int(reply[3])
+        turns = tuple(turn.decode() for turn in reply[4:])
         return Cancelled(
-            Position.parse_id(reply[0].decode()), reply[1].decode(), turns[:count], turns[count:]
+            position=Position.parse_id(reply[0].decode()),
+            series=reply[1].decode(),
+            matched=turns[:count],
+            already_ended=turns[count + asked :],
+            asked=turns[count : count + asked],
         )
 
     async def take(
@@ -244,16 +269,29 @@ class TurnStore:
         *,
         max_attempts: int | None = None,
         on_crash: str = "",
+        hook_grace_ms: int = 0,
+        hook_default: str = "allow",
     ) -> Lease | None:
         """The next turn of a bucket's queue for an agent, or None. Writes the entries that open the attempt.
 
         `max_attempts` and `on_crash`, where given, replace those of the send: the agent has declared its own.
+        With `hook_grace_ms` the agent is asked about a cancel; undecided for that long, it counts as `hook_default`
+        (`allow` or `deny`).
         """
         base = self.keys.base(bucket)
         reply = await self.redis.call(
             scripts.load("take"),
             [f"{base}q:{agent}", f"{base}leases"],
-            [base, WORKER_GROUP, worker, lease_ms, max_attempts or "", on_crash],
+            [
+                base,
+                WORKER_GROUP,
+                worker,
+                lease_ms,
+                max_attempts or "",
+                on_crash,
+                hook_grace_ms or "",
+                hook_default,
+            ],
         )
         if reply is None:
             return None
@@ -284,12 +322,12 @@ class TurnStore:
                 lease.fence,
                 sequence,
                 len(operations),
-                *_packed(operations),
+                *packed_operations(operations),
             ],
             retry_s=retry_s,
         )
         if reply[0] == b"lost":
-            raise _lost(lease, reply[1])
+            raise lease_lost(lease, reply[1])
         return [Position.parse_id(position.decode()) for position in reply[1:]]
 
     def append(
@@ -311,24 +349,35 @@ class TurnStore:
     def check_append(self, lease: Lease, reply: bytes) -> None:
         """Raises LeaseLost for a refused piece, ServiceError for a piece whose predecessor was never written."""
         if reply == b"lost":
-            raise _lost(lease, b"cancelled, ended or taken over")
+            raise lease_lost(lease, b"cancelled, ended or taken over")
         if reply == b"gap":
             raise ServiceError("an earlier piece of this message was not written; the turn has to be retried")
 
     async def end(
-        self, lease: Lease, status: str, operations: Sequence[Operation], *, retry_s: float = 0.0
-    ) -> Position:
-        """Write the last messages and the terminal, the last operation. Returns its position. Raises LeaseLost."""
+        self,
+        lease: Lease,
+        status: str,
+        operations: Sequence[Operation],
+        *,
+        unless_steered: bool = False,
+        retry_s: float = 0.0,
+    ) -> Position | None:
+        """Write the last messages and the terminal, the last operation. Returns its position. Raises LeaseLost.
+
+        With `unless_steered` nothing is written while a steer waits, and the answer is None (STE-8).
+        """
         base = self.keys.base_of(lease.session)
         reply = await self.redis.call(
             scripts.load("end"),
             [f"{base}s:{lease.session}"],
             [base, lease.session, lease.turn_id, lease.fence, status, self.options.ended_turn_ms,
-             self.options.window_ms, len(operations), *_packed(operations)],
+             self.options.window_ms, int(unless_steered), len(operations), *packed_operations(operations)],
             retry_s=retry_s,
         )  # fmt: skip
         if reply[0] == b"lost":
-            raise _lost(lease, reply[1])
+            raise lease_lost(lease, reply[1])
+        if reply[0] == b"steered":
+            return None
         return Position.parse_id(reply[1].decode())
 
     async def renew(self, bucket: int, leases: Sequence[Lease], lease_ms: int) -> list[str]:
@@ -399,7 +448,6 @@ class TurnStore:
         return reply[0].decode(), reply[1].decode(), reply[2].decode()
 
     def _submit_arguments(self, request: TurnRequest) -> list[str | bytes | int]:
-        deposit = request.deposit
         cancel_entry = b"" if request.cancel_message is None else pack_created([request.cancel_message])
         arguments: list[str | bytes | int] = [
             pack_created(request.messages), new_series(), self.options.window_ms, request.turn_id, request.agent,
@@ -408,12 +456,7 @@ class TurnStore:
             self.options.queue_cap, self.options.ended_turn_ms, self.options.idempotency_ms,
         ]  # fmt: skip
         fields: dict[str, str | bytes | int] = {
-            "rs": pack_created([deposit.run_start]),
-            "ss": pack_created([deposit.step_start]),
-            "sc": pack_created([deposit.step_cancelled]),
-            "sf": pack_created([deposit.step_failed]),
-            "rc": pack_created([deposit.run_cancelled]),
-            "re": pack_created([deposit.run_lost]),
+            **request.deposit.fields(),
             "tr": request.context,
             "ma": request.max_attempts,
             "oc": request.on_crash,
@@ -427,7 +470,8 @@ class TurnStore:
         return await self.redis.call(scripts.load(name), [f"{base}s:{session}"], [base, session, *arguments])
 
 
-def _packed(operations: Sequence[Operation]) -> list[str | bytes]:
+def packed_operations(operations: Sequence[Operation]) -> list[str | bytes]:
+    """Operations as the scripts read them."""
     packed: list[str | bytes] = []
     for operation in operations:
         if isinstance(operation, Create):
@@ -458,7 +502,8 @@ def _piece_head(length: int) -> bytes:
     return b"\x91\xdb" + length.to_bytes(4, "big")
 
 
-def _lost(lease: Lease, status: bytes) -> LeaseLost:
+def lease_lost(lease: Lease, status: bytes) -> LeaseLost:
+    """The error of a writer that may no longer write."""
     return LeaseLost(
         f"turn {lease.turn_id} may no longer be written by this worker: it is {status.decode()}",
         detail={"turn": lease.turn_id, "session": lease.session, "status": status.decode()},

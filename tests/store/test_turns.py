@@ -46,6 +46,7 @@ def request(turn: str, *, owner: str = "alice", **changes: Any) -> TurnRequest:
         step_failed=Message(name="step-failed", extras=extras(serial=STEP_START_PLACEHOLDER)),
         run_cancelled=Message(name="run-cancelled", extras=extras(turn=turn)),
         run_lost=Message(name="run-lost", extras=extras(turn=turn)),
+        run_merged=Message(name="run-merged", extras=extras(turn=turn)),
     )
     plain = TurnRequest(
         session=SESSION, turn_id=turn, agent="a", messages=[Message(name="input", data=turn)], owner=owner,
@@ -94,7 +95,7 @@ def names(entries: list[Entry]) -> list[str]:
     return out
 
 
-async def finish(turns: TurnStore, lease: Lease) -> Position:
+async def finish(turns: TurnStore, lease: Lease) -> Position | None:
     return await turns.end(lease, "completed", [Create(Message(name="run-end"))])
 
 

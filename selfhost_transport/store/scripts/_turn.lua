@@ -1,6 +1,8 @@
 -- The life of a turn. A turn's hash holds packed entries that only need a position: whoever opens a turn or a
 -- message deposits what closes it, so that a script can end a turn with no worker alive.
 local LEASES, DEAD, CONTROL = base .. 'leases', base .. 'dead', base .. 'ctl'
+-- Turns that something has to happen to at a time: a cancel whose hook is asked, a suspension with a limit.
+local DEADLINES = base .. 'deadlines'
 local STEP_START_PLACEHOLDER = '00000000000000-000@stepstart0:000'
 
 local function turn_key(turn) return of_session('t', turn) end
@@ -33,9 +35,24 @@ local function close_open_messages(turn)
   end
 end
 
+local function now_ms()
+  local now = redis.call('TIME')
+  return tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000)
+end
+
+local function set_deadline(turn, after_ms)
+  redis.call('ZADD', DEADLINES, string.format('%.0f', now_ms() + after_ms), turn .. ' ' .. session)
+end
+
 local function enqueue(turn, agent)
   redis.call('XADD', base .. 'q:' .. agent, '*', 't', turn, 's', session)
   redis.call('PUBLISH', CONTROL, 'wake ' .. agent)
+end
+
+-- Turns of the session that keep an agent busy: neither waiting nor suspended.
+local function running_turns()
+  local suspended = tonumber(redis.call('HGET', K_META, 'suspended') or '0')
+  return redis.call('HLEN', K_ACTIVE) - redis.call('LLEN', base .. 'w:' .. session) - suspended
 end
 
 -- Starts turns that waited, oldest first, while fewer run than the first of them tolerates (`qm`).
@@ -44,7 +61,7 @@ local function start_waiting()
   while true do
     local turn = redis.call('LINDEX', waiting, 0)
     if not turn then return end
-    local running = redis.call('HLEN', K_ACTIVE) - redis.call('LLEN', waiting)
+    local running = running_turns()
     local fields = redis.call('HMGET', turn_key(turn), 'qm', 'ag')
     if running >= tonumber(fields[1]) then return end
     redis.call('LPOP', waiting)
@@ -58,9 +75,11 @@ local function finish(turn, status, terminal, keep_ms)
   local key = turn_key(turn)
   local was = redis.call('HGET', key, 'st')
   redis.call('HSET', key, 'st', status, 'tp', terminal)
-  redis.call('HDEL', key, 'rs', 'ss', 'sc', 'sf', 'rc', 're', 'rl', 'tr', 'sq', 'sr')
-  redis.call('DEL', fence_key(turn))
+  redis.call('HDEL', key, 'rs', 'ss', 'sc', 'sf', 'rc', 're', 'rm', 'tr', 'sq', 'sr', 'aw')
+  redis.call('DEL', fence_key(turn), of_session('y', turn))
   redis.call('ZREM', LEASES, turn .. ' ' .. session)
+  redis.call('ZREM', DEADLINES, turn .. ' ' .. session)
+  if was == 'suspended' then redis.call('HINCRBY', K_META, 'suspended', -1) end
   redis.call('HDEL', K_ACTIVE, turn)
   redis.call('PEXPIRE', key, keep_ms)
   if was == 'queued' then redis.call('LREM', base .. 'w:' .. session, 1, turn) end
@@ -68,14 +87,14 @@ local function finish(turn, status, terminal, keep_ms)
 end
 
 -- Ends a turn from outside its worker: closes its messages, its step and itself. `step`, `run`: fields that
--- hold the deposited closing entries. Returns the position of the terminal.
+-- hold the deposited closing entries. A turn that never started is opened first. Returns the terminal's position.
 local function close_turn(turn, status, step, run, keep_ms)
   local key = turn_key(turn)
   local turn_fields = redis.call('HMGET', key, 'rs', 'at', 'sp', step, run, 'fn', 'wk')
   redis.call('DEL', fence_key(turn))
   close_open_messages(turn)
   if turn_fields[2] == '0' then note_group(turn, create(turn_fields[1])) end
-  if turn_fields[3] then create(with_step_start(turn_fields[4], turn_fields[3])) end
+  if turn_fields[3] and turn_fields[3] ~= '' then create(with_step_start(turn_fields[4], turn_fields[3])) end
   local id = create(turn_fields[5])
   finish(turn, status, id, keep_ms)
   if turn_fields[7] then
@@ -84,15 +103,62 @@ local function close_turn(turn, status, step, run, keep_ms)
   return id
 end
 
--- Cancels turns with one cancel entry before all that it causes. Returns its position, or nil without turns.
-local function cancel_turns(turns, cancel_entry, keep_ms)
-  if #turns == 0 then return nil end
-  local id = create(cancel_entry)
+-- A turn whose agent has a cancel hook is asked for: it goes on until the hook decides or its grace is over.
+local function ask_to_cancel(turn, id, requester)
+  local fields = redis.call('HMGET', turn_key(turn), 'hk', 'wk', 'fn')
+  redis.call('HSET', turn_key(turn), 'st', 'cancelling', 'cr', requester, 'ce', id)
+  set_deadline(turn, tonumber(fields[1]))
+  redis.call('PUBLISH', CONTROL, 'ask ' .. fields[2] .. ' ' .. turn .. ' ' .. fields[3])
+end
+
+-- Cancels turns with one cancel entry before all that it causes. Returns its position, or nil without turns, and
+-- the turns whose hook is asked.
+local function cancel_turns(turns, cancel_entry, keep_ms, requester, force)
+  if #turns == 0 then return nil, {} end
+  local id, asked = create(cancel_entry), {}
   for _, turn in ipairs(turns) do
-    redis.call('HSET', turn_key(turn), 'cp', id)
-    close_turn(turn, 'cancelled', 'sc', 'rc', keep_ms)
+    local fields = redis.call('HMGET', turn_key(turn), 'st', 'hk')
+    if fields[2] and fields[2] ~= '' and not force and fields[1] == 'active' then
+      ask_to_cancel(turn, id, requester)
+      asked[#asked + 1] = turn
+    elseif force or fields[1] ~= 'cancelling' then
+      redis.call('HSET', turn_key(turn), 'cp', id)
+      close_turn(turn, 'cancelled', 'sc', 'rc', keep_ms)
+    else
+      asked[#asked + 1] = turn
+    end
   end
-  return id
+  return id, asked
+end
+
+-- A deposit for the invocation that follows a suspension, kept until it is needed.
+local NEXT = {'rs', 'ss', 'sc', 'sf', 'rc', 're', 'rm', 'tr'}
+
+-- Puts a suspended turn back to work: its next invocation is opened by whoever takes it.
+local function resume(turn)
+  local key = turn_key(turn)
+  for _, name in ipairs(NEXT) do
+    local value = redis.call('HGET', key, 'n' .. name)
+    if value then
+      redis.call('HSET', key, name, value)
+      redis.call('HDEL', key, 'n' .. name)
+    end
+  end
+  redis.call('HSET', key, 'st', 'pending', 'ri', '1', 'hb', redis.call('HGET', key, 'at'))
+  redis.call('HDEL', key, 'aw')
+  redis.call('ZREM', DEADLINES, turn .. ' ' .. session)
+  redis.call('HINCRBY', K_META, 'suspended', -1)
+  enqueue(turn, redis.call('HGET', key, 'ag'))
+end
+
+-- Whether every call a suspended turn waits for has its answer.
+local function all_answered(turn)
+  local awaited = redis.call('HGET', turn_key(turn), 'aw')
+  if not awaited then return false end
+  for _, call in ipairs(cjson.decode(awaited)) do
+    if redis.call('HEXISTS', turn_key(turn), 'k:' .. call) == 0 then return false end
+  end
+  return true
 end
 
 -- The session's open turns that a filter matches: turn (id), input (codec message id), owner (client id), all.

@@ -2,13 +2,14 @@
 -- KEYS: leases. ARGV: base, turn and session ('' for the first expired one), fence (hand-back) or '', keep ms, window ms,
 --   1 if a hand-back counts as an attempt (it failed), else 0
 -- An expired attempt counts; with attempts left the turn goes back to the queue, else it ends `error` and leaves a
--- dead letter. A hand-back counts only if told so. Returns nil | {turn, session, 'retried' | 'failed'}.
+-- dead letter. A hand-back counts only if told so. A turn that was about to be cancelled is.
+-- Returns nil | {turn, session, 'retried' | 'failed' | 'cancelled'}.
 local bucket, fence = ARGV[1], ARGV[4]
 local turn, name = ARGV[2], ARGV[3]
 if turn == '' then
   local now = redis.call('TIME')
-  local now_ms = string.format('%.0f', tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000))
-  local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, 1)
+  local due = string.format('%.0f', tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000))
+  local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', due, 'LIMIT', 0, 1)
   if not expired[1] then return nil end
   turn, name = string.match(expired[1], '^(%S+) (.*)$')
   redis.call('ZREM', KEYS[1], expired[1])
@@ -19,8 +20,13 @@ KEYS[1], ARGV[2] = bucket .. 's:' .. name, name
 --@include _turn.lua
 local key = turn_key(turn)
 local fields = redis.call('HMGET', key, 'st', 'at', 'ma', 'oc', 'ag', 'wk', 'hb')
-if fields[1] ~= 'active' then return nil end
+if fields[1] ~= 'active' and fields[1] ~= 'cancelling' then return nil end
 if fence ~= '' and redis.call('GET', fence_key(turn)) ~= fence then return nil end
+if fields[1] == 'cancelling' then
+  redis.call('HSET', key, 'cp', redis.call('HGET', key, 'ce'))
+  tidy_log(close_turn(turn, 'cancelled', 'sc', 'rc', keep_ms), tonumber(ARGV[6]))
+  return {turn, session, 'cancelled'}
+end
 if fence == '' and (fields[4] == 'fail' or tonumber(fields[2]) - tonumber(fields[7] or '0') >= tonumber(fields[3])) then
   redis.call('XADD', DEAD, 'MAXLEN', '~', 10000, '*', 't', turn, 's', session, 'at', fields[2], 'wk', fields[6])
   tidy_log(close_turn(turn, 'failed', 'sf', 're', keep_ms), tonumber(ARGV[6]))

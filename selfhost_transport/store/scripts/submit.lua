@@ -1,7 +1,7 @@
 -- Accepts a message and its turn in one step (P4), by the policy of the session or of the send.
 -- ARGV: base, session, entry, series candidate, window ms, turn id, agent, owner, input id, event id, body hash,
 --   policy, cancel filter, cancel value, cancel entry, max active (0: no limit), queue cap, keep ms, idempotency ms,
---   then pairs of further fields of the turn's hash (rs, ss, sc, sf, rc, re, rl, tr, …)
+--   then pairs of further fields of the turn's hash (the deposit and limits)
 -- Returns {'accepted', position, series, status, interrupted…} | {'repeated', position, series, status}
 --   | {'conflict'} | {'busy', turn…} | {'queue full', length}.
 --@include _session.lua
@@ -9,6 +9,16 @@
 local entry, turn, agent, owner, input, event = ARGV[3], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local policy, max_active, keep_ms = ARGV[12], tonumber(ARGV[16]), tonumber(ARGV[18])
 local key, waiting = turn_key(turn), base .. 'w:' .. session
+
+-- The waiting turns of the same owner and agent, which this one will answer too.
+local function take_waiting(same_owner, same_agent)
+  local found = {}
+  for _, other in ipairs(redis.call('LRANGE', waiting, 0, -1)) do
+    local fields = redis.call('HMGET', turn_key(other), 'ow', 'ag', 'po')
+    if fields[1] == same_owner and fields[2] == same_agent and fields[3] == 'merge' then found[#found + 1] = other end
+  end
+  return found
+end
 local series = ensure_session(ARGV[4])
 
 local known = redis.call('HMGET', key, 'bh', 'ip', 'st')
@@ -17,35 +27,38 @@ if known[2] then
   return {'repeated', known[2], series, known[3]}
 end
 
-local open = redis.call('HKEYS', K_ACTIVE)
-local full = max_active > 0 and #open >= max_active
-if policy == 'reject' and #open > 0 then return {'busy', unpack(open)} end
-local queued = #open > 0 and (policy == 'queue' or (full and policy == 'concurrent'))
-if queued and redis.call('LLEN', waiting) >= tonumber(ARGV[17]) then
-  return {'queue full', redis.call('LLEN', waiting)}
+local running, waits = running_turns(), redis.call('LLEN', waiting)
+if policy == 'reject' and running + waits > 0 then return {'busy', unpack(redis.call('HKEYS', K_ACTIVE))} end
+local full = max_active > 0 and running + waits >= max_active
+local queued = (running + waits > 0 and (policy == 'queue' or policy == 'merge')) or (full and policy == 'concurrent')
+local merged = {}
+if policy == 'merge' and queued then merged = take_waiting(owner, agent) end
+if queued and waits - #merged >= tonumber(ARGV[17]) then
+  return {'queue full', waits}
 end
 local interrupted = {}
 if policy == 'interrupt' then
   interrupted = matching(ARGV[13], ARGV[14])
-  cancel_turns(interrupted, ARGV[15], keep_ms)
+  cancel_turns(interrupted, ARGV[15], keep_ms, owner, true)
 end
 
 local id = create(entry)
 local status = queued and 'queued' or 'pending'
-local tolerated = policy == 'queue' and 1 or max_active
-redis.call('HSET', key, 'st', status, 'ag', agent, 'ow', owner, 'in', input, 'bh', ARGV[11], 'ip', id, 'at', '0', 'fn', '0', 'qm', tolerated)
+local tolerated = (policy == 'queue' or policy == 'merge') and 1 or max_active
+redis.call('HSET', key, 'st', status, 'ag', agent, 'ow', owner, 'in', input, 'bh', ARGV[11], 'ip', id, 'at', '0', 'fn', '0', 'qm', tolerated, 'po', policy)
 for at = 20, #ARGV, 2 do redis.call('HSET', key, ARGV[at], ARGV[at + 1]) end
 redis.call('HSET', K_ACTIVE, turn, owner)
 if event ~= '' then redis.call('SET', of_session('e', event), turn, 'PX', 86400000) end
 
 local early = redis.call('GETDEL', of_session('c', input)) or redis.call('GETDEL', of_session('c', turn))
 if early then
-  cancel_turns({turn}, early, keep_ms)
+  cancel_turns({turn}, early, keep_ms, owner, true)
   status = 'cancelled'
 elseif queued then
   redis.call('RPUSH', waiting, turn)
 else
   enqueue(turn, agent)
 end
+for _, other in ipairs(merged) do close_turn(other, 'completed', 'sc', 'rm', keep_ms) end
 tidy_log(id, tonumber(ARGV[5]))
 return {'accepted', id, series, status, unpack(interrupted)}

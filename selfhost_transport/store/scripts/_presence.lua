@@ -1,0 +1,76 @@
+-- Who is present in a session. A member is `<connection> <client>`; its record in the roster is
+-- `<position> <id>\n<packed member map>`: the position and the id of its last change. A connection with members has a
+-- hash `o:`: owner (a socket), node, remain (ms), and a field `s:<session>` for each session it is present in.
+local K_ROSTER, K_EVENTS = base .. 'r:' .. session, base .. 'y:' .. session
+local GONE = base .. 'gone'
+local HOLDER_FIELDS = 3
+
+local function holder_key(connection) return base .. 'o:' .. connection end
+local function clients_key(connection) return base .. 'u:' .. connection .. ':' .. session end
+local function fields_of(member) return string.sub(member, string.find(member, '\n', 1, true) + 1) end
+
+local function packed_text(text)
+  if #text < 32 then return string.char(0xa0 + #text) .. text end
+  if #text < 256 then return string.char(0xd9, #text) .. text end
+  return string.char(0xda, math.floor(#text / 256), #text % 256) .. text
+end
+
+-- One change in msgpack: [action, id or nil, member map]. Without an id the reader makes one from the position, which
+-- tells clients that the service made the event (protocol section 8.3).
+local function change_item(action, id, fields)
+  return string.char(0x93, action) .. (id == '' and string.char(0xc0) or packed_text(id)) .. fields
+end
+
+-- Writes changes as one entry to the log and to the presence history. Returns its position.
+local function announce(items, cap)
+  local count = #items
+  local header = string.char(0xdc, math.floor(count / 256), count % 256)
+  if count < 16 then header = string.char(0x90 + count) end
+  local entry = 'P\n' .. header .. table.concat(items)
+  local id = emit(entry)
+  redis.call('XADD', K_EVENTS, 'MAXLEN', '~', cap, id, 'e', entry)
+  return id
+end
+
+-- Makes a socket the holder of a connection's members, whoever held them, and cancels their leave.
+local function hold(connection, owner, node, remain)
+  local key = holder_key(connection)
+  local before = redis.call('HGET', key, 'node')
+  if before and before ~= node then redis.call('SREM', base .. 'd:' .. before, connection) end
+  redis.call('HSET', key, 'owner', owner, 'node', node, 'remain', remain)
+  if node ~= '' then redis.call('SADD', base .. 'd:' .. node, connection) end
+  redis.call('ZREM', GONE, connection)
+end
+
+-- Forgets a connection that is in no session any more.
+local function forget_if_absent(connection)
+  local key = holder_key(connection)
+  if redis.call('HLEN', key) > HOLDER_FIELDS then return end
+  local node = redis.call('HGET', key, 'node')
+  if node then redis.call('SREM', base .. 'd:' .. node, connection) end
+  redis.call('DEL', key)
+  redis.call('ZREM', GONE, connection)
+end
+
+-- Forgets that a connection is in this session, once none of its clients is.
+local function settle(connection)
+  if redis.call('EXISTS', clients_key(connection)) == 1 then return end
+  redis.call('HDEL', holder_key(connection), 's:' .. session)
+  forget_if_absent(connection)
+end
+
+-- Takes up to `limit` of a connection's members out of this session, with their last data. Returns how many.
+local function leave_some(connection, limit, cap, window_ms)
+  local items = {}
+  for _, client in ipairs(redis.call('SPOP', clients_key(connection), limit)) do
+    local field = connection .. ' ' .. client
+    local member = redis.call('HGET', K_ROSTER, field)
+    if member then
+      items[#items + 1] = change_item(3, '', fields_of(member))
+      redis.call('HDEL', K_ROSTER, field)
+    end
+  end
+  settle(connection)
+  if #items > 0 then tidy_log(announce(items, cap), window_ms) end
+  return #items
+end

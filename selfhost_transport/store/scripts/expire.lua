@@ -1,0 +1,37 @@
+-- Does what is due for one turn of a bucket: a cancel that nobody decided, a suspension that lasted too long.
+-- KEYS: deadlines. ARGV: base, unused, keep ms, window ms
+-- Returns nil | {turn, session, 'cancelled' | 'denied' | 'resumed' | 'gone'}.
+local bucket = ARGV[1]
+local clock = redis.call('TIME')
+local due = string.format('%.0f', tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000))
+local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', due, 'LIMIT', 0, 1)
+if not expired[1] then return nil end
+redis.call('ZREM', KEYS[1], expired[1])
+local turn, name = string.match(expired[1], '^(%S+) (.*)$')
+KEYS[1], ARGV[2] = bucket .. 's:' .. name, name
+--@include _session.lua
+--@include _turn.lua
+local key = turn_key(turn)
+local fields = redis.call('HMGET', key, 'st', 'hd', 'cp', 'ce', 'aw')
+if fields[1] == 'cancelling' then
+  if fields[2] == 'deny' and not fields[3] then
+    redis.call('HSET', key, 'st', 'active')
+    redis.call('HDEL', key, 'ce', 'cr')
+    return {turn, session, 'denied'}
+  end
+  if not fields[3] then redis.call('HSET', key, 'cp', fields[4]) end
+  tidy_log(close_turn(turn, 'cancelled', 'sc', 'rc', tonumber(ARGV[3])), tonumber(ARGV[4]))
+  return {turn, session, 'cancelled'}
+end
+if fields[1] ~= 'suspended' then return {turn, session, 'gone'} end
+local id
+for _, call in ipairs(cjson.decode(fields[5])) do
+  local answer = redis.call('HGET', key, 'd:' .. call)
+  if answer and redis.call('HSETNX', key, 'k:' .. call, '0-0') == 1 then
+    id = create(answer)
+    redis.call('HSET', key, 'k:' .. call, id)
+  end
+end
+if all_answered(turn) then resume(turn) end
+if id then tidy_log(id, tonumber(ARGV[4])) end
+return {turn, session, 'resumed'}

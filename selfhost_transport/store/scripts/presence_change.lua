@@ -1,0 +1,68 @@
+-- Applies the presence operations of one frame, in order, and announces those that changed something as one entry.
+-- ARGV: base, session, series candidate, window ms, publish id or '', idempotency ms, connection or '', owner, node,
+--   remain ms, events cap, members cap, lease ms, then for each operation: action (2|3|4), client, id, packed member
+--   map ('' for a leave with the last data)
+-- An operation with the id that its member has is a repeat or a re-entry: no change, but the members are held again.
+-- Returns {position or '', series, number of changes} | {'full', members}.
+--@include _session.lua
+--@include _presence.lua
+local FIRST, WIDTH = 14, 4
+local publish_id, connection = ARGV[5], ARGV[7]
+local K_ONCE = of_session('i', publish_id)
+if publish_id ~= '' then
+  local known = redis.call('GET', K_ONCE)
+  if known then return {known, redis.call('HGET', K_META, 'series'), 0} end
+end
+
+local entering = 0
+for at = FIRST, #ARGV, WIDTH do
+  if ARGV[at] ~= '3' and redis.call('HEXISTS', K_ROSTER, connection .. ' ' .. ARGV[at + 1]) == 0 then
+    entering = entering + 1
+  end
+end
+local size = redis.call('HLEN', K_ROSTER)
+if entering > 0 and size + entering > tonumber(ARGV[12]) then return {'full', size} end
+
+local series = ensure_session(ARGV[3])
+local items, changed = {}, {}
+for at = FIRST, #ARGV, WIDTH do
+  local action, client, id, fields = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local field = connection .. ' ' .. client
+  local known = redis.call('HGET', K_ROSTER, field)
+  if action == 3 then
+    if known then
+      items[#items + 1] = change_item(3, id, fields ~= '' and fields or fields_of(known))
+      redis.call('HDEL', K_ROSTER, field)
+      if connection ~= '' then redis.call('SREM', clients_key(connection), client) end
+      changed[field] = nil
+    end
+  elseif not known or id == '' or string.match(known, '^%S+ ([^\n]*)\n') ~= id then
+    items[#items + 1] = change_item(known and action or 2, id, fields)
+    -- The position is known once the entry is written.
+    redis.call('HSET', K_ROSTER, field, '0-0 ' .. id .. '\n' .. fields)
+    if connection ~= '' then redis.call('SADD', clients_key(connection), client) end
+    changed[field] = id .. '\n' .. fields
+  end
+end
+
+local position = ''
+if #items > 0 then
+  position = announce(items, ARGV[11])
+  for field, rest in pairs(changed) do redis.call('HSET', K_ROSTER, field, position .. ' ' .. rest) end
+  tidy_log(position, tonumber(ARGV[4]))
+end
+if connection ~= '' then
+  if redis.call('EXISTS', clients_key(connection)) == 1 then
+    hold(connection, ARGV[8], ARGV[9], ARGV[10])
+    redis.call('HSET', holder_key(connection), 's:' .. session, '1')
+    if ARGV[9] ~= '' then
+      local now = redis.call('TIME')
+      local expiry = tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000) + tonumber(ARGV[13])
+      redis.call('ZADD', base .. 'nodes', 'NX', string.format('%.0f', expiry), ARGV[9])
+    end
+  else
+    settle(connection)
+  end
+end
+if publish_id ~= '' then redis.call('SET', K_ONCE, position, 'PX', ARGV[6]) end
+return {position, series, #items}

@@ -1,0 +1,148 @@
+"""What participants do to a turn that exists: steer it, answer its calls, start it earlier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from selfhost_transport.errors import Conflict, NotFound, TurnEnded
+from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.store import scripts
+from selfhost_transport.store.entries import Ref, pack_created
+from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.store.turn_store import Deposit
+from selfhost_transport.wire.message import Message
+from selfhost_transport.wire.serial import Position
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """The invocation that the last answer to a suspended turn starts: its life-cycle messages and context.
+
+    `deposit.run_start` is the message that opens it: an `ai-run-resume`.
+    """
+
+    deposit: Deposit
+    context: bytes
+
+    def fields(self) -> list[str | bytes]:
+        """Names and values of the turn's hash, flat."""
+        named: Mapping[str, bytes] = {**self.deposit.fields(), "tr": self.context}
+        return [part for pair in named.items() for part in pair]
+
+
+@dataclass(frozen=True, slots=True)
+class InputAccepted:
+    """The answer to an input. `status`: of the turn afterwards; `pending` when the input resumed it."""
+
+    position: Position
+    series: str
+    status: str
+    repeated: bool = False
+
+    def serials(self, count: int) -> list[str]:
+        """The serials of the input's messages."""
+        return [Ref(self.position, index).serial(self.series) for index in range(count)]
+
+
+class TurnInputs:
+    """Inputs into turns. Raises StoreUnavailable and StoreFull besides what each method names."""
+
+    def __init__(self, redis: RedisConnection, keys: Keyspace, options: StoreOptions | None = None) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._options = options or StoreOptions()
+
+    async def steer(
+        self, session: str, turn_id: str, messages: list[Message], *, publish_id: str = ""
+    ) -> InputAccepted:
+        """A message into a running turn, for its next model call. Raises TurnEnded, NotFound."""
+        return await self._input(session, turn_id, messages, "steer", "", publish_id, [])
+
+    async def answer(
+        self,
+        session: str,
+        turn_id: str,
+        messages: list[Message],
+        call: str,
+        continuation: Continuation,
+        *,
+        publish_id: str = "",
+    ) -> InputAccepted:
+        """The answer to one call (`result:<id>` or `approval:<id>`); the first one wins (TOL-7).
+
+        Answered while the turn is still active, it waits for the suspension. Raises Conflict with the winner's
+        position (reason `already_resolved`), TurnEnded, NotFound.
+        """
+        return await self._input(
+            session, turn_id, messages, "answer", call, publish_id, continuation.fields()
+        )
+
+    async def promote(self, session: str, turn_id: str) -> bool:
+        """Start a waiting turn now. False when it was not waiting. Raises NotFound."""
+        base = self._keys.base_of(session)
+        status = await self._redis.call(
+            scripts.load("promote"), [f"{base}s:{session}"], [base, session, turn_id]
+        )
+        if status is None:
+            raise NotFound(f"there is no turn {turn_id} in this session")
+        return bool(status == b"queued")
+
+    async def waiting(self, session: str) -> list[str]:
+        """The ids of turns that wait by policy, in the order in which they will start."""
+        turns = await self._redis.command("LRANGE", f"{self._keys.base_of(session)}w:{session}", 0, -1)
+        return [turn.decode() for turn in turns]
+
+    async def _input(
+        self,
+        session: str,
+        turn_id: str,
+        messages: list[Message],
+        kind: str,
+        call: str,
+        publish_id: str,
+        fields: list[str | bytes],
+    ) -> InputAccepted:
+        base = self._keys.base_of(session)
+        reply: list[Any] = await self._redis.call(
+            scripts.load("input"),
+            [f"{base}s:{session}"],
+            [
+                base,
+                session,
+                pack_created(messages),
+                self._options.window_ms,
+                turn_id,
+                kind,
+                call,
+                publish_id,
+                self._options.idempotency_ms,
+                *fields,
+            ],
+        )
+        match reply[0]:
+            case b"unknown":
+                raise NotFound(f"there is no turn {turn_id} in this session, or it ended long ago")
+            case b"ended":
+                raise TurnEnded(
+                    f"turn {turn_id} has ended ({reply[1].decode()}); send a new message instead",
+                    detail={"turn": turn_id, "status": reply[1].decode()},
+                )
+            case b"resolved":
+                raise Conflict(
+                    f"call {call!r} of turn {turn_id} was answered before; the first answer counts",
+                    detail={
+                        "reason": "already_resolved",
+                        "turn": turn_id,
+                        "call": call,
+                        "position": reply[1].decode(),
+                    },
+                )
+        return InputAccepted(
+            position=Position.parse_id(reply[1].decode()),
+            series=reply[2].decode(),
+            status=reply[3].decode(),
+            repeated=reply[0] == b"repeated",
+        )

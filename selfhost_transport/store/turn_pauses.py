@@ -1,0 +1,121 @@
+"""What a worker does between streaming and ending: suspend, take steers, decide about a cancel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.store import scripts
+from selfhost_transport.store.entries import Ref, pack_created
+from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.store.turn_inputs import Continuation
+from selfhost_transport.store.turn_store import Lease, Operation, lease_lost, packed_operations
+from selfhost_transport.wire.message import Message
+from selfhost_transport.wire.serial import Position
+
+
+class TurnPauses:
+    """Raises LeaseLost when the turn is no longer the worker's, StoreUnavailable, StoreFull."""
+
+    def __init__(self, redis: RedisConnection, keys: Keyspace, options: StoreOptions | None = None) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._options = options or StoreOptions()
+
+    async def suspend(
+        self,
+        lease: Lease,
+        awaited: Sequence[str],
+        operations: Sequence[Operation],
+        *,
+        limit_ms: int = 0,
+        expiry_answers: Mapping[str, Message] | None = None,
+        continuation: Continuation | None = None,
+        retry_s: float = 0.0,
+    ) -> bool:
+        """Write the last messages (the suspension is the last) and wait for the answers to `awaited` calls.
+
+        After `limit_ms` the `expiry_answers` (by call) are published for what is still open, and `continuation`
+        opens the next invocation. True if suspended, False if all answers were there already and the turn is
+        queued again.
+        """
+        base = self._keys.base_of(lease.session)
+        next_fields = continuation.fields() if continuation is not None else []
+        expiries = [
+            part
+            for call, message in (expiry_answers or {}).items()
+            for part in (call, pack_created([message]))
+        ]
+        reply = await self._redis.call(
+            scripts.load("suspend"),
+            [f"{base}s:{lease.session}"],
+            [
+                base,
+                lease.session,
+                lease.turn_id,
+                lease.fence,
+                json.dumps(list(awaited)),
+                self._options.window_ms,
+                limit_ms,
+                len(next_fields) // 2,
+                *next_fields,
+                len(expiries) // 2,
+                *expiries,
+                len(operations),
+                *packed_operations(operations),
+            ],
+            retry_s=retry_s,
+        )
+        if reply[0] == b"lost":
+            raise lease_lost(lease, reply[1])
+        return bool(reply[0] == b"suspended")
+
+    async def drain(self, lease: Lease) -> list[Ref]:
+        """The steers that wait, which count as consumed from now on."""
+        base = self._keys.base_of(lease.session)
+        named = f"{lease.turn_id}:{lease.session}"
+        reply = await self._redis.call(
+            scripts.load("drain"), [f"{base}f:{named}", f"{base}y:{named}"], [lease.fence]
+        )
+        if reply == b"lost":
+            raise lease_lost(lease, b"cancelled, ended or taken over")
+        return [Ref.parse(ref.decode()) for ref in reply]
+
+    async def decide(self, lease: Lease, *, allow: bool, message: Message, grace_ms: int) -> Position:
+        """Settle a cancel this worker was asked about; `message` tells the session. Returns its position.
+
+        Allowed: the turn's content is refused from that position on; for `grace_ms` the worker may write a last
+        word and the end under the lease with fence `<fence>n`.
+        """
+        base = self._keys.base_of(lease.session)
+        reply = await self._redis.call(
+            scripts.load("decide"),
+            [f"{base}s:{lease.session}"],
+            [
+                base,
+                lease.session,
+                lease.turn_id,
+                lease.fence,
+                "allow" if allow else "deny",
+                pack_created([message]),
+                self._options.window_ms,
+                grace_ms,
+            ],
+        )
+        if reply[0] == b"lost":
+            raise lease_lost(lease, reply[1])
+        return Position.parse_id(reply[0].decode())
+
+    async def expire(self, bucket: int) -> tuple[str, str, str] | None:
+        """Do what is due for one turn of a bucket: (turn id, session, what), or None."""
+        base = self._keys.base(bucket)
+        reply = await self._redis.call(
+            scripts.load("expire"),
+            [f"{base}deadlines"],
+            [base, "", self._options.ended_turn_ms, self._options.window_ms],
+        )
+        if reply is None:
+            return None
+        return reply[0].decode(), reply[1].decode(), reply[2].decode()
