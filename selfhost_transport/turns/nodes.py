@@ -44,6 +44,8 @@ class Node:
         self._log: list[Record] = []
         self._serials: list[str] = []
         self._optimistic: list[Record] = []
+        # The projection still shows unconfirmed records that are gone.
+        self._is_stale = False
 
     @property
     def parent(self) -> str | None:
@@ -91,7 +93,7 @@ class Node:
         at = bisect_right(self._serials, record.serial)
         self._serials.insert(at, record.serial)
         self._log.insert(at, record)
-        if at < len(self._log) - 1 or self._optimistic:
+        if at < len(self._log) - 1 or self._optimistic or self._is_stale:
             self.refold()
             return None
         return [] if self._is_dropped(record) else self.projection.add(record)
@@ -107,7 +109,7 @@ class Node:
 
     def refold(self) -> None:
         """Fold the whole log again, in serial order, without superseded attempts; then our own unconfirmed sends."""
-        self.projection = Projection()
+        self.projection, self._is_stale = Projection(), False
         for record in self.records():
             if not self._is_dropped(record):
                 self.projection.add(record)
@@ -122,6 +124,7 @@ class Node:
         kept = [r for r in self._optimistic if not _is_echo(r, codec_message_id, event_id)]
         confirmed = len(kept) < len(self._optimistic)
         self._optimistic = kept
+        self._is_stale |= confirmed
         return confirmed
 
     def discard(self, event_id: str) -> list[str]:

@@ -429,8 +429,10 @@ class SessionTree:
         key, headers = record.codec_message_id, record.headers
         is_new = key not in self._triggers
         turn_id = turn_id_for(self.session, key) if self.session is not None else None
+        # Nobody has verified an unconfirmed send yet, but it is our own.
+        author = message.client_id if record.serial is not None else headers.get(h.RUN_CLIENT_ID)
         trigger = Trigger(
-            key, headers.event_id, message.client_id, headers.parent, headers.get(h.MSG_REGENERATE), turn_id
+            key, headers.event_id, author, headers.parent, headers.get(h.MSG_REGENERATE), turn_id
         )
         self._triggers[key] = trigger
         if not is_new or key in self._triggered or (turn_id is not None and turn_id in self._runs):
