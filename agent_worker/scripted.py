@@ -10,7 +10,7 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Self
 
@@ -19,6 +19,8 @@ from agent_worker.output import Reasoning
 from agent_worker.script import Script, parse_script
 from agent_worker.turn import Turn
 from agent_worker.worker import Worker
+from selfhost_transport.turns.prompt import PromptMessage
+from selfhost_transport.turns.values import Json, to_text
 
 AGENT = "assistant"
 REPLY_RATE = 40.0
@@ -93,7 +95,7 @@ async def scripted(turn: Turn) -> None:
     """The agent: follow the script in the user's text, or quote the text in a short answer."""
     text = await turn.text()
     script = parse_script(text) or Script(say=_reply(text), rate=REPLY_RATE)
-    context = await turn.conversation.as_json() if script.echo_context else ""
+    context = _as_json(await turn.messages()) if script.echo_context else ""
     try:
         await turn.pipe(ScriptedStream(script, turn.attempt, context))
     except asyncio.CancelledError:
@@ -114,6 +116,14 @@ def _tokens(script: Script, context: str) -> Iterator[str]:
     said = re.findall(r"\S+\s*", script.say or "")
     echoed = [context[at : at + 64] for at in range(0, len(context), 64)]
     return chain(said, echoed, (f"{number} " for number in range(script.tokens)))
+
+
+def _as_json(messages: Sequence[PromptMessage]) -> str:
+    """The conversation as the agent was given it; `interrupted` only where an answer is not whole."""
+    listed: list[Json] = [
+        {**said.message.to_json(), **({"interrupted": True} if said.interrupted else {})} for said in messages
+    ]
+    return to_text(listed)
 
 
 def _reply(text: str) -> str:

@@ -14,6 +14,7 @@ from agent_worker.writer import TurnWriter
 from selfhost_transport.errors import LeaseLost
 from selfhost_transport.store.turn_store import Lease
 from selfhost_transport.turns.context import TurnContext
+from selfhost_transport.turns.prompt import PartialAnswers, PromptMessage
 
 if TYPE_CHECKING:
     from agent_worker.conversation import Conversation
@@ -93,6 +94,10 @@ class Turn:
     async def text(self) -> str:
         """The text of the user's message that is to be answered."""
         return await self.conversation.text()
+
+    async def messages(self, partial_answers: PartialAnswers = PartialAnswers.KEEP) -> list[PromptMessage]:
+        """The conversation as the model should see it, oldest first, read from the history when asked for."""
+        return await self.conversation.messages(partial_answers)
 
     async def pipe(self, source: AsyncIterable[Piece] | Iterable[Piece]) -> PipeResult:
         """Write everything a source yields as one assistant message, then close the source.
