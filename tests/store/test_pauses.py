@@ -30,8 +30,8 @@ def pauses(connection: RedisConnection, keys: Keyspace) -> TurnPauses:
     return TurnPauses(connection, keys)
 
 
-def continuation(name: str = "resume") -> Continuation:
-    deposit = replace(request("t1").deposit, run_start=Message(name=name))
+def continuation(name: str = "resume", turn: str = "t1") -> Continuation:
+    deposit = replace(request(turn).deposit, run_start=Message(name=name))
     return Continuation(deposit, b"ctx2")
 
 
