@@ -64,6 +64,7 @@ class _Walk:
         nodes = tree.nodes()
         superseded = {node.supersedes for node in nodes if node.supersedes}
         self._nodes = [node for node in nodes if node.key not in superseded]
+        # Only nodes that have an alternative.
         self._group_of: dict[Node, Group] = {}
         self._chosen: dict[str, Node] = {}
         # Shown messages of every node on the path, and the message each may not reach.
@@ -91,15 +92,19 @@ class _Walk:
                 continue
             by_parent.setdefault((node.kind is NodeKind.INPUT, node.parent), []).append(node)
         for (are_inputs, _), siblings in by_parent.items():
+            if len(siblings) == 1:
+                continue
             for members in _connected(siblings) if are_inputs else [siblings]:
-                group = Group(members)
-                self._group_of.update(dict.fromkeys(members, group))
+                if len(members) > 1:
+                    self._group_of.update(dict.fromkeys(members, Group(members)))
 
     def _find_middle(self, node: Node) -> bool:
         """Whether the run answers again from message i > 0 of another run on (section 7.4)."""
         target = node.regenerates
-        original = self._tree.owner_of(target) if target is not None else None
-        if target is None or original is None or original is node or node.parent is None:
+        if target is None or node.parent is None:
+            return False
+        original = self._tree.owner_of(target)
+        if original is None or original is node:
             return False
         ids = list(original.messages)
         at = ids.index(target) if target in original.messages else 0
@@ -120,7 +125,9 @@ class _Walk:
             parent = self._tree.node_of(node.parent)
             if parent is not None and (parent not in self._path or node.parent in self._hidden):
                 return False
-        group = self._group_of[node]
+        group = self._group_of.get(node)
+        if group is None:
+            return True
         chosen = self._chosen.get(group.key)
         if chosen is None:
             chosen = self._chosen[group.key] = self._choose(group)
@@ -143,8 +150,8 @@ class _Walk:
     def _emit(self, node: Node, branch: Branch, placed: set[Node]) -> None:
         placed.add(node)
         messages = self._path[node]
-        group = self._group_of[node]
-        if messages and len(group.alternatives()) > 1:
+        group = self._group_of.get(node)
+        if messages and group is not None:
             branch.groups[messages[0].codec_message_id] = group
         branch.messages += messages
         for tail in self._tails.get(node, ()):

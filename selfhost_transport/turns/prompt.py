@@ -62,7 +62,7 @@ class _Chain:
         for n, node in enumerate(ancestors):
             if node in dropped:
                 continue
-            following = [*ancestors[n + 1 :], *([self._current] if self._current else [])]
+            following = ancestors[n + 1] if n + 1 < len(ancestors) else self._current
             found += self._of_node(node, following, policy)
         if self._current is not None and self._current not in ancestors:
             found += self._of_current(self._current)
@@ -70,12 +70,12 @@ class _Chain:
 
     def _ancestors(self) -> list[Node]:
         """Nodes from the root to the anchor; the anchor may be in the current run itself (a resume)."""
-        chain: list[Node] = []
+        chain: dict[Node, None] = {}
         node = self._tree.owner_of(self._anchor) if self._anchor else None
         while node is not None and node not in chain:
-            chain.append(node)
+            chain[node] = None
             node = self._tree.owner_of(node.parent) if node.parent else None
-        return chain[::-1]
+        return list(chain)[::-1]
 
     def _dropped(self, ancestors: list[Node], policy: PartialAnswers) -> set[Node]:
         if policy is PartialAnswers.KEEP:
@@ -90,10 +90,11 @@ class _Chain:
                 dropped.add(before)
         return dropped
 
-    def _of_node(self, node: Node, following: list[Node], policy: PartialAnswers) -> list[PromptMessage]:
+    def _of_node(self, node: Node, following: Node | None, policy: PartialAnswers) -> list[PromptMessage]:
         if node is self._current:
             return self._of_current(node)
-        ends = {later.regenerates for later in following} | {self._replaced}
+        # Where another answer takes over, in the middle of this run.
+        ends = {following.regenerates if following else None, self._replaced}
         found: list[PromptMessage] = []
         for state in node.messages.values():
             if state.codec_message_id in ends:

@@ -377,9 +377,11 @@ class SessionTree:
     def _observe(self, node: Node, serial: str, message: Message, headers: Headers) -> list[TreeEvent]:
         run = node.run
         assert run is not None
+        place = node.parent, node.fork_of, node.regenerates
         if not run.observe(serial, message.name or "", headers, message.client_id):
             return []
-        return [self._restructured(), TurnChanged(run.info())]
+        moved = place != (node.parent, node.fork_of, node.regenerates)
+        return [*([self._restructured()] if moved else []), TurnChanged(run.info())]
 
     # Telling
 

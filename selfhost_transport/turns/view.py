@@ -68,6 +68,8 @@ class View:
         self._version = -1
         self._branch = Branch()
         self._visible: list[MessageState] = []
+        self._shown: set[str] = set()
+        self._turns: set[str] = set()
 
     # Reading
 
@@ -134,8 +136,7 @@ class View:
     def update(self, events: Iterable[TreeEvent]) -> list[ViewEvent]:
         """Follow the tree: of its events, those about what this view shows (BRA-17)."""
         changed = self._recompute() if self._version != self.tree.structure_version else []
-        shown = {message.codec_message_id for message in self._visible}
-        turns = {node.run.run_id for node in self._branch.nodes if node.run is not None}
+        shown, turns = self._shown, self._turns
         kept: list[ViewEvent] = []
         for event in events:
             match event:
@@ -188,7 +189,11 @@ class View:
         self._branch = linearise(self.tree, self._choose)
         self._visible = [message for message in self._branch.messages if self._is_visible(message)]
         shown = [message.codec_message_id for message in self._visible]
-        self._pin(set(shown))
+        self._shown = set(shown)
+        self._turns = {node.run.run_id for node in self._branch.nodes if node.run is not None}
+        self._pinned.update(
+            n for n in self._branch.nodes if n.kind is NodeKind.INPUT and n.key in self._shown
+        )
         return [MessagesChanged()] if shown != before else []
 
     def _choose(self, group: Group) -> Node:
@@ -199,11 +204,6 @@ class View:
             return selected
         pinned = [node for node in group.nodes if node in self._pinned and node.kind is NodeKind.INPUT]
         return pinned[-1] if pinned else alternatives[-1]
-
-    def _pin(self, shown: set[str]) -> None:
-        for node in self._branch.nodes:
-            if node.kind is NodeKind.INPUT and node.key in shown:
-                self._pinned.add(node)
 
     def _is_visible(self, message: MessageState) -> bool:
         if self._live_after is None or message.serial is None or message.codec_message_id in self._revealed:

@@ -47,9 +47,9 @@ def rebuilt(message: Message) -> Message:
     event = d.decode_input(headers, unpack(message))
     match event:
         case d.UserPart():
-            part: inputs.UserPart = event.part
+            parts: list[inputs.UserPart] = [event.part]
             (made,) = inputs.user_message(
-                (part,), ids, client_id=owner, message_id=event.message_id, parent=headers.parent,
+                parts, ids, client_id=owner, message_id=event.message_id, parent=headers.parent,
                 fork_of=headers.get(h.FORK_OF), run_id=headers.run_id,
             )  # fmt: skip
             return made
@@ -92,7 +92,11 @@ def test_inputs_are_made_as_the_sdk_makes_them(message: Message) -> None:
 
 
 def test_a_message_of_several_parts_is_one_frame_with_one_message_each() -> None:
-    parts = [TextPart("look"), FilePart("https://e/a.png", "image/png"), DataPart("data-x", {"n": 1}, "d")]
+    parts: list[inputs.UserPart] = [
+        TextPart("look"),
+        FilePart("https://e/a.png", "image/png"),
+        DataPart("data-x", {"n": 1}, "d"),
+    ]
     made = inputs.user_message(parts, InputIds("u", "e"), client_id=None, message_id="mine")
     assert [m.data for m in made] == ["look", "https://e/a.png", '{"n":1}']
     assert {json.dumps(transport(m)) for m in made} == {json.dumps(transport(made[0]))}
