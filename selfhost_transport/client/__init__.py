@@ -1,1 +1,39 @@
-"""The Python SDK: a client of sessions and turns over a websocket."""
+"""The Python SDK: a client of one session, over a websocket that mends itself."""
+
+from selfhost_transport.client.events import CancelResult, Discontinuity, Entry
+from selfhost_transport.client.options import ClientOptions
+from selfhost_transport.client.requests import SendPolicy
+from selfhost_transport.client.rest import HistoryPage
+from selfhost_transport.client.state import ConnectionState, StateChange
+from selfhost_transport.client.stream import StreamPart, StreamReset, TurnStream
+from selfhost_transport.client.sync import SyncClientTransport, SyncTurn
+from selfhost_transport.client.transport import ClientTransport
+from selfhost_transport.client.turn import Turn
+from selfhost_transport.client.view import BranchSelection, View
+from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.turns.runs import RunInfo
+from selfhost_transport.turns.ui import ConversationMessage, UIMessage
+
+__all__ = [
+    "BranchSelection",
+    "CancelResult",
+    "ClientOptions",
+    "ClientTransport",
+    "ConnectionState",
+    "ConversationMessage",
+    "Discontinuity",
+    "Entry",
+    "HistoryPage",
+    "RunInfo",
+    "SendPolicy",
+    "StateChange",
+    "StreamPart",
+    "StreamReset",
+    "SyncClientTransport",
+    "SyncTurn",
+    "Turn",
+    "TurnStatus",
+    "TurnStream",
+    "UIMessage",
+    "View",
+]

@@ -1,0 +1,355 @@
+"""The client of one session: connect, send, follow, cancel (design section 8)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, overload
+
+from selfhost_transport.client.connection import Connection
+from selfhost_transport.client.credentials import TokenCallback, make_credentials
+from selfhost_transport.client.emitter import Unsubscribe
+from selfhost_transport.client.endpoint import parse_endpoints
+from selfhost_transport.client.events import CancelResult, Discontinuity, Entry
+from selfhost_transport.client.loading import HistoryLoader
+from selfhost_transport.client.options import ClientOptions, require_channel, require_client_id
+from selfhost_transport.client.requests import Content, TurnFilter
+from selfhost_transport.client.rest import HistoryPage, RestClient
+from selfhost_transport.client.session import Session
+from selfhost_transport.client.socket import Dial, dial_websocket
+from selfhost_transport.client.state import ConnectionState, StateChange
+from selfhost_transport.client.turn import Turn
+from selfhost_transport.client.view import View
+from selfhost_transport.errors import ConnectionFailed, InvalidArgument, SessionClosed, TransportError
+from selfhost_transport.turns.events import MessageChanged, Promoted, TreeEvent, TurnChanged
+from selfhost_transport.turns.runs import RunInfo
+from selfhost_transport.turns.tree import SessionTree
+from selfhost_transport.wire.frame import AckResult
+from selfhost_transport.wire.message import Message
+
+CloseScope = Literal["own", "all"]
+EventName = Literal["turn", "message", "promoted", "error", "discontinuity", "state", "entry"]
+
+
+class ClientTransport:
+    """One client of one session. Use it as `async with ClientTransport.connect(…) as transport`.
+
+    Losing the connection needs no attention: it is made again, missed entries are fetched, sends wait. A session
+    exists from its first use. All methods are called from the event loop's thread; see `SyncClientTransport`.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        channel: str,
+        key: str | None = None,
+        token: str | None = None,
+        auth_callback: TokenCallback | None = None,
+        client_id: str | None = None,
+        endpoints: Sequence[str] = (),
+        options: ClientOptions | None = None,
+        dial: Dial = dial_websocket,
+    ) -> None:
+        self.channel = require_channel(channel)
+        self._options = options or ClientOptions()
+        self._endpoints = parse_endpoints(url, endpoints)
+        credentials = make_credentials(key, token, auth_callback)
+        self._session = Session(self.channel, require_client_id(client_id), self._options.history_limit)
+        self._rest = RestClient(credentials, self.channel, self._options.format)
+        self._connection = Connection(
+            self._endpoints,
+            credentials,
+            self.channel,
+            self._session,
+            client_id=client_id,
+            # Asks the service to say which agent the namespace is bound to, if any.
+            channel_params={"turns": "1", **self._options.channel_params},
+            options=self._options,
+            dial=dial,
+        )
+        loader = HistoryLoader(self._rest, lambda: self._connection.endpoint, self._options.page_size)
+        self._session.use(self._connection, loader)
+        self._view: View | None = None
+        self._closed = False
+
+    @classmethod
+    def connect(
+        cls,
+        url: str | None = None,
+        *,
+        channel: str,
+        key: str | None = None,
+        token: str | None = None,
+        auth_callback: TokenCallback | None = None,
+        client_id: str | None = None,
+        endpoints: Sequence[str] = (),
+        within: float | None = 30.0,
+        **options: Any,
+    ) -> Connecting:
+        """Connect and attach; await the result, or use it with `async with`, which also closes.
+
+        `endpoints` are further gateways to try; `options` are the fields of ClientOptions. Raises InvalidArgument
+        at once for unusable arguments; awaiting raises Unauthorized, CapabilityError, and ConnectionFailed when
+        the session could not be attached `within` so many seconds (None: try for ever).
+        """
+        transport = cls(
+            url,
+            channel=channel,
+            key=key,
+            token=token,
+            auth_callback=auth_callback,
+            client_id=client_id,
+            endpoints=endpoints,
+            options=_make_options(options),
+        )
+        return Connecting(transport, within)
+
+    async def open(self, within: float | None = 30.0) -> Self:
+        """Connect and attach; does nothing when that was done. Raises as `connect` does (SES-9)."""
+        self._session.check_usable()
+        self._connection.start()
+        try:
+            async with asyncio.timeout(within):
+                await self._session.ready
+        except TimeoutError:
+            reason = self._connection.core.reason
+            await self.close()
+            why = reason.message if reason is not None else "no answer"
+            raise ConnectionFailed(
+                f"the session could not be attached within {within} s: {why}",
+                code=80000, status_code=408, cause=reason,
+            ) from None  # fmt: skip
+        except BaseException:
+            await self.close()
+            raise
+        if self._view is None:
+            self._view = View(self._session)
+            self._view.reveal(self._options.history_limit)
+        return self
+
+    async def close(self, cancel: CloseScope | None = None) -> None:
+        """Leave the session. Local only, so turns go on (SES-10, P8); `cancel` ends them first (CAN-12)."""
+        if self._closed:
+            return
+        if cancel is not None:
+            await self._session.cancel(TurnFilter(all=cancel == "all"))
+        self._closed = True
+        self._session.give_up(SessionClosed("the transport is closed"))
+        await self._connection.close()
+        await self._session.stop()
+        await self._rest.close()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # The connection
+
+    @property
+    def state(self) -> ConnectionState:
+        """State of the connection."""
+        return self._connection.core.state
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a live connection at this moment."""
+        return self.state is ConnectionState.CONNECTED
+
+    @property
+    def client_id(self) -> str | None:
+        """Who this client is, as the service verified it; None is anonymous."""
+        return self._session.client_id
+
+    @property
+    def connection_id(self) -> str | None:
+        """Id of the connection; survives a resume."""
+        return self._connection.core.connection_id
+
+    @property
+    def agent(self) -> str | None:
+        """The agent that answers in this session's namespace; None where agents are ordinary participants."""
+        return self._session.agent
+
+    @property
+    def position(self) -> str | None:
+        """The newest position delivered, a channelSerial."""
+        return self._connection.core.position
+
+    def drop_connection(self) -> None:
+        """Cut the socket as a network failure would, to see an application cope; it recovers by itself."""
+        self._connection.drop()
+
+    # The conversation
+
+    @property
+    def view(self) -> View:
+        """The default view. Raises InvalidArgument before the transport is open."""
+        if self._view is None:
+            self._session.require_ready()
+            self._view = View(self._session)
+        return self._view
+
+    def new_view(self) -> View:
+        """Another view, with a selection and a window of its own (BRA-5)."""
+        self._session.require_ready()
+        return View(self._session)
+
+    @property
+    def tree(self) -> SessionTree:
+        """All branches, as far as they were read. Do not change it."""
+        return self._session.tree
+
+    async def history(self, limit: int = 100) -> HistoryPage:
+        """The newest page of channel messages as the service holds them. Raises CapabilityError, ServiceError."""
+        return await self._rest.history(self._connection.endpoint, from_serial=None, limit=limit)
+
+    async def older_history(self, page: HistoryPage) -> HistoryPage | None:
+        """The page before another one; None at the beginning."""
+        if page.next_query is None:
+            return None
+        return await self._rest.page(self._connection.endpoint, page.next_query)
+
+    async def publish(self, messages: list[Message]) -> AckResult:
+        """Publish channel messages of the application's own (SES-15)."""
+        self._session.require_ready()
+        return await self._connection.publish(messages)
+
+    # Turns
+
+    async def interrupt(
+        self,
+        content: Content,
+        *,
+        turn_id: str | None = None,
+        client_id: str | None = None,
+        all: bool = False,  # noqa: A002
+        id: str | None = None,  # noqa: A002
+    ) -> Turn:
+        """Cancel turns (default: one's own) and send, in one atomic step (INT-24)."""
+        return await self.view.interrupt(content, turns=TurnFilter(turn_id, client_id, all), id=id)
+
+    async def cancel(
+        self,
+        turn_id: str | None = None,
+        *,
+        client_id: str | None = None,
+        all: bool = False,  # noqa: A002
+    ) -> CancelResult:
+        """End one turn, a client's turns, all turns, or (default) one's own. Nothing matched is no error (CAN-14).
+
+        When it returns, every entry received so far is older than `position`, and no text of the turns that
+        matched follows (P2).
+        """
+        return await self._session.cancel(TurnFilter(turn_id, client_id, all))
+
+    async def wait_for_turn(
+        self,
+        turn_id: str | None = None,
+        *,
+        client_id: str | None = None,
+        all: bool = False,  # noqa: A002
+    ) -> None:
+        """Wait until none of the turns is open, named as for `cancel`; returns at once if none is (TRN-18)."""
+        self._session.require_ready()
+        await self._session.wait_for(TurnFilter(turn_id, client_id, all))
+
+    @property
+    def active_turns(self) -> Mapping[str, set[str]]:
+        """Open turns, by client id of the owner and of the agent (INT-7, INT-8)."""
+        return self._session.tree.active_turns()
+
+    def turns(self) -> list[RunInfo]:
+        """All turns known, in order, pending ones last (CON-3)."""
+        return self._session.tree.turns()
+
+    def turn(self, turn_id: str) -> Turn:
+        """The handle of any turn of the session, one's own or not."""
+        return self._session.turn(turn_id)
+
+    def turn_of(self, codec_message_id: str) -> str | None:
+        """The id of the turn a message belongs to; of an input, the turn it asked for (CON-9)."""
+        return self._session.tree.turn_of(codec_message_id)
+
+    # Events
+
+    @overload
+    def on(self, event: Literal["turn"], callback: Callable[[RunInfo], object]) -> Unsubscribe: ...
+    @overload
+    def on(self, event: Literal["message"], callback: Callable[[MessageChanged], object]) -> Unsubscribe: ...
+    @overload
+    def on(self, event: Literal["promoted"], callback: Callable[[Promoted], object]) -> Unsubscribe: ...
+    @overload
+    def on(self, event: Literal["error"], callback: Callable[[TransportError], object]) -> Unsubscribe: ...
+    @overload
+    def on(
+        self, event: Literal["discontinuity"], callback: Callable[[Discontinuity], object]
+    ) -> Unsubscribe: ...
+    @overload
+    def on(self, event: Literal["state"], callback: Callable[[StateChange], object]) -> Unsubscribe: ...
+    @overload
+    def on(self, event: Literal["entry"], callback: Callable[[Entry], object]) -> Unsubscribe: ...
+    def on(self, event: EventName, callback: Callable[[Any], object]) -> Unsubscribe:
+        """Be told of events of one kind; returns what ends it.
+
+        `turn`: a turn's state changed. `message`: a message is new or has grown. `promoted`: an own message has its
+        position. `error`: something failed that no call reports. `discontinuity`: entries may have been missed and
+        the session was read again. `state`: of the connection. `entry`: each delivered message as it came.
+        """
+        match event:
+            case "turn":
+                return self._on_tree(lambda e: callback(e.turn) if isinstance(e, TurnChanged) else None)
+            case "message":
+                return self._on_tree(lambda e: callback(e) if isinstance(e, MessageChanged) else None)
+            case "promoted":
+                return self._on_tree(lambda e: callback(e) if isinstance(e, Promoted) else None)
+            case "error":
+                return self._session.on_error.subscribe(callback)
+            case "discontinuity":
+                return self._session.on_discontinuity.subscribe(callback)
+            case "state":
+                return self._session.on_state.subscribe(callback)
+            case "entry":
+                return self._session.on_entry.subscribe(callback)
+        raise InvalidArgument(f"there is no event {event!r}")
+
+    def _on_tree(self, tell: Callable[[TreeEvent], object]) -> Unsubscribe:
+        def each(events: list[TreeEvent]) -> None:
+            for event in events:
+                tell(event)
+
+        return self._session.on_tree.subscribe(each)
+
+
+class Connecting:
+    """A transport on its way: await it, or enter it."""
+
+    def __init__(self, transport: ClientTransport, within: float | None) -> None:
+        self._transport = transport
+        self._within = within
+
+    def __await__(self) -> Generator[object, None, ClientTransport]:
+        return self._transport.open(self._within).__await__()
+
+    async def __aenter__(self) -> ClientTransport:
+        return await self._transport.open(self._within)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._transport.close()
+
+
+def _make_options(given: Mapping[str, Any]) -> ClientOptions:
+    unknown = set(given) - set(ClientOptions.__dataclass_fields__)
+    if unknown:
+        raise InvalidArgument(f"unknown option {sorted(unknown)[0]!r}")
+    return ClientOptions(**given)
+
+
+__all__ = ["ClientTransport", "Connecting"]
