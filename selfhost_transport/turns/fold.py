@@ -143,7 +143,10 @@ class Projection:
 
     def grow(self, record: Record, delta: str, *, closing: bool) -> list[p.Chunk] | None:
         """A stream that was added has grown by `delta`, and closed; None: the node must fold again."""
-        message, part = self._fed[record]
+        fed = self._fed.get(record)
+        if fed is None:
+            return None
+        message, part = fed
         message.touch()
         if isinstance(part, ToolState) and part.buffer is None:
             return None

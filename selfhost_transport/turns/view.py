@@ -62,8 +62,9 @@ class View:
         self.tree = tree
         self._live_after = live_after
         self._revealed: set[str] = set()
-        # Chosen by the user, by group; and inputs shown before somebody else edited them.
-        self._selected: dict[str, Node] = {}
+        # Chosen by the user, at most one of a group, with the group's cut: a run may stand in two groups.
+        self._selected: set[tuple[str | None, Node]] = set()
+        # Inputs that were shown, perhaps before somebody else edited them.
         self._pinned: set[Node] = set()
         self._version = -1
         self._branch = Branch()
@@ -112,7 +113,8 @@ class View:
         if group is None:
             return []
         alternatives = group.alternatives()
-        self._selected[group.key] = alternatives[max(0, min(index, len(alternatives) - 1))]
+        self._selected.difference_update((group.cut, node) for node in alternatives)
+        self._selected.add((group.cut, alternatives[max(0, min(index, len(alternatives) - 1))]))
         return self._recompute()
 
     def select_own(self, codec_message_id: str) -> list[ViewEvent]:
@@ -121,7 +123,7 @@ class View:
         if node is None or node.kind is not NodeKind.INPUT:
             return []
         self._pinned.add(node)
-        self._selected = {key: n for key, n in self._selected.items() if n.parent != node.parent or n.run}
+        self._selected = {(cut, n) for cut, n in self._selected if n.run or n.parent != node.parent}
         return self._recompute()
 
     def reveal(self, count: int) -> list[ConversationMessage]:
@@ -199,9 +201,9 @@ class View:
     def _choose(self, group: Group) -> Node:
         """The user's choice, else an input that was shown before it was edited, else the newest (section 7.3)."""
         alternatives = group.alternatives()
-        selected = self._selected.get(group.key)
-        if selected in alternatives:
-            return selected
+        for node in alternatives:
+            if (group.cut, node) in self._selected:
+                return node
         pinned = [node for node in group.nodes if node in self._pinned and node.kind is NodeKind.INPUT]
         return pinned[-1] if pinned else alternatives[-1]
 

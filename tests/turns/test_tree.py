@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from random import Random
 
 import pytest
@@ -16,6 +17,7 @@ from selfhost_transport.turns.events import CancelSeen, ChunkReceived, OutputRep
 from selfhost_transport.turns.inputs import InputIds, cancel, regenerate, user_message
 from selfhost_transport.turns.lifecycle import RunReason, run_end, run_start, run_suspend
 from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.turns.prompt import build_prompt
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import TextPart, messages_to_json
 from selfhost_transport.turns.view import View
@@ -246,6 +248,31 @@ def test_str_11_a_full_update_continues_or_replaces_the_text() -> None:
     assert any(isinstance(e, OutputReplaced) for e in tree.apply(other))
     assert texts(tree)[-1] == "else"
     assert tree.apply(full) == []
+
+
+JUNK: st.SearchStrategy[object] = st.sampled_from(
+    ["", "true", "RUN-1", "MSG-USER-1", "MSG-ASST-1", "[", '["x"]', None, 7, [], {}, "tool-input"]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(load_all()), st.data())
+def test_ses_13_no_mixture_of_headers_breaks_the_tree(transcript: Transcript, data: st.DataObject) -> None:
+    tree = SessionTree(SESSION)
+    view = View(tree)
+    for message in copy.deepcopy(transcript.live()):
+        tiers = (message.extras or {}).get("ai", {})
+        for tier in data.draw(st.lists(st.sampled_from(sorted(tiers)), max_size=2)) if tiers else ():
+            header = data.draw(st.sampled_from([*sorted(tiers[tier]), h.FORK_OF, h.RUN_ID, h.SUPERSEDES]))
+            tiers[tier][header] = data.draw(JUNK)
+        message.data = data.draw(
+            st.sampled_from([message.data, None, "{", b"\xff", '{"output":1,"forkSeed":[]}'])
+        )
+        view.update(tree.apply(message))
+    for shown in view.messages():
+        view.branch_selection(shown.codec_message_id)
+        build_prompt(tree, shown.codec_message_id)
+    assert len(view.runs()) <= len(tree.turns())
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,31 @@ def test_bra_1_the_original_can_be_selected_again() -> None:
     assert ids(view)[-1] == "MSG-ASST-2"
 
 
+def test_a_selection_outlives_the_loading_of_an_older_sibling() -> None:
+    messages, view = load("16").live(), View(SessionTree())
+    again = said("", "x", "01767225600900-000@vectors:000")
+    again.name = h.AI_RUN_START
+    again.extras = h.make_extras(
+        {h.RUN_ID: "RUN-3", h.PARENT: "MSG-USER-1", h.MSG_REGENERATE: "MSG-ASST-1", h.INVOCATION_ID: "INV-3"}
+    )
+    fold([messages[0], *messages[12:], again], view)
+    assert view.runs()[-1].run_id == "RUN-3"
+    view = View(view.tree)
+    view.select("MSG-ASST-2", 0)
+    assert view.runs()[-1].run_id == "RUN-3"
+    answer = said("three", "a3", "01767225600910-000@vectors:000")
+    answer.name, answer.extras = (
+        h.AI_OUTPUT,
+        h.make_extras({h.CODEC_MESSAGE_ID: "a3", h.RUN_ID: "RUN-3", h.STREAM: "false"}, {h.KIND: "data-x"}),
+    )
+    fold([answer], view)
+    view.select("a3", 0)
+    assert ids(view)[-1] == "MSG-ASST-2"
+    fold(messages[1:12], view)
+    assert ids(view)[-1] == "MSG-ASST-2"
+    assert view.branch_selection("MSG-ASST-2").index == 1
+
+
 def test_bra_4_unknown_ids_are_safe_and_the_index_is_clamped() -> None:
     view = folded("16")
     assert view.branch_selection("nobody").siblings == ()
