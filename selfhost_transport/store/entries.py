@@ -21,7 +21,7 @@ own and kept with the member, so that a script can write its leave with the memb
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import msgpack
@@ -180,12 +180,13 @@ def unpack_entry(position: Position, raw: bytes) -> Entry:
     return Replaced(position, ref, action, _message(content[0]), Operation.unpack(content[1]))
 
 
-def pack_member(presence: PresenceMessage) -> bytes:
-    """What is stored of a member: everything except action, id and time, which its entry adds."""
-    return _pack(
-        {name: value for name in _MEMBER_FIELDS if (value := getattr(presence, name)) not in (None, "")}
-        | ({"data": presence.data} if presence.data is not None else {})
-    )
+def pack_member(presence: PresenceMessage, connection_id: str) -> bytes:
+    """What is stored of a member: everything except action, id and time, which its entry adds.
+
+    A member of no connection ('') has none.
+    """
+    member = replace(presence, connection_id=connection_id or None)
+    return _pack({name: value for name in _MEMBER_FIELDS if (value := getattr(member, name)) is not None})
 
 
 def unpack_member(action: PresenceAction, presence_id: str | None, ms: int, raw: bytes) -> PresenceMessage:
@@ -205,7 +206,7 @@ def _presence_messages(position: Position, items: Sequence[Any]) -> tuple[Presen
     )
 
 
-_MEMBER_FIELDS = ("client_id", "connection_id", "encoding", "extras")
+_MEMBER_FIELDS = ("client_id", "connection_id", "data", "encoding", "extras")
 _FIELDS = ("id", "name", "client_id", "connection_id", "extras")
 
 

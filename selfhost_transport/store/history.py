@@ -140,7 +140,7 @@ class HistoryReader:
 
     async def _refs(self, session: str, query: Query, count: int) -> list[tuple[Ref, Message]]:
         """Creates in the query's order; a publish that the cursor cut is continued."""
-        low, high = _bounds(query)
+        low, high = bounds(query)
         refs: list[tuple[Ref, Message]] = []
         while len(refs) < count:
             if query.forwards:
@@ -151,9 +151,7 @@ class HistoryReader:
             found = await self._redis.command(*arguments, "COUNT", wanted)
             for item in found or []:
                 entry = unpack_entry(Position.parse_id(item[0].decode()), item[1][1])
-                refs.extend(
-                    pair for pair in _items(entry, forwards=query.forwards) if _beyond(pair[0], query)
-                )
+                refs.extend(pair for pair in _items(entry, forwards=query.forwards) if beyond(pair[0], query))
             if not found or len(found) < wanted:
                 break
             last = found[-1][0].decode()
@@ -231,7 +229,8 @@ def run_id_of(message: Message) -> str | None:
     return run if isinstance(run, str) else None
 
 
-def _bounds(query: Query) -> tuple[str, str]:
+def bounds(query: Query) -> tuple[str, str]:
+    """The lowest and highest stream id a query may touch; the cursor's own publish is read again."""
     low, high = "-", "+"
     if query.start_ms is not None:
         low = f"{max(0, query.start_ms)}-0"
@@ -255,7 +254,8 @@ def _items(entry: Entry, *, forwards: bool) -> list[tuple[Ref, Message]]:
     return items if forwards else items[::-1]
 
 
-def _beyond(ref: Ref, query: Query) -> bool:
+def beyond(ref: Ref, query: Query) -> bool:
+    """Whether an item lies after the query's cursor, in the query's direction."""
     if query.cursor is None:
         return True
     here, cursor = (ref.position, ref.index), (query.cursor.position, query.cursor.index)

@@ -27,7 +27,7 @@ Scripts build the same names from the bucket's base; the letters below are the c
 | `deadlines`         | ZSET   | `<turn> <session>` by when something is due              | the bucket                   |
 | `dead`              | STREAM | dead letters                                             | the bucket, capped           |
 | `r:<session>`       | HASH   | roster: `<connection> <client>` -> member                | the last member leaves       |
-| `y:<session>`       | STREAM | presence history, capped                                 | as the session               |
+| `k:<session>`       | STREAM | presence history, capped                                 | as the session               |
 | `o:<connection>`    | HASH   | who holds a connection with members, and its sessions    | its last member leaves       |
 | `u:<conn>:<session>`| SET    | client ids that a connection entered                     | the last of them leaves      |
 | `d:<node>`          | SET    | connections with members that a process holds            | they leave or move           |
@@ -60,6 +60,13 @@ OWNED = (
     "leases",
     "deadlines",
     "dead",
+    "r:",
+    "k:",
+    "o:",
+    "u:",
+    "d:",
+    "nodes",
+    "gone",
 )
 """Key families without a TTL of their own; each has the owner named in the table above."""
 

@@ -1,11 +1,7 @@
--- Who is present in a session. A member is `<connection> <client>`; its record in the roster is
--- `<position> <id>\n<packed member map>`: the position and the id of its last change. A connection with members has a
--- hash `o:`: owner (a socket), node, remain (ms), and a field `s:<session>` for each session it is present in.
-local K_ROSTER, K_EVENTS = base .. 'r:' .. session, base .. 'y:' .. session
-local GONE = base .. 'gone'
-local HOLDER_FIELDS = 3
+-- Who is present in a session; follows _session.lua and _holder.lua. A member is `<connection> <client>`; its record in
+-- the roster is `<position> <id>\n<packed member map>`: the position and the id of its last change.
+local K_ROSTER, K_EVENTS = base .. 'r:' .. session, base .. 'k:' .. session
 
-local function holder_key(connection) return base .. 'o:' .. connection end
 local function clients_key(connection) return base .. 'u:' .. connection .. ':' .. session end
 local function fields_of(member) return string.sub(member, string.find(member, '\n', 1, true) + 1) end
 
@@ -30,26 +26,6 @@ local function announce(items, cap)
   local id = emit(entry)
   redis.call('XADD', K_EVENTS, 'MAXLEN', '~', cap, id, 'e', entry)
   return id
-end
-
--- Makes a socket the holder of a connection's members, whoever held them, and cancels their leave.
-local function hold(connection, owner, node, remain)
-  local key = holder_key(connection)
-  local before = redis.call('HGET', key, 'node')
-  if before and before ~= node then redis.call('SREM', base .. 'd:' .. before, connection) end
-  redis.call('HSET', key, 'owner', owner, 'node', node, 'remain', remain)
-  if node ~= '' then redis.call('SADD', base .. 'd:' .. node, connection) end
-  redis.call('ZREM', GONE, connection)
-end
-
--- Forgets a connection that is in no session any more.
-local function forget_if_absent(connection)
-  local key = holder_key(connection)
-  if redis.call('HLEN', key) > HOLDER_FIELDS then return end
-  local node = redis.call('HGET', key, 'node')
-  if node then redis.call('SREM', base .. 'd:' .. node, connection) end
-  redis.call('DEL', key)
-  redis.call('ZREM', GONE, connection)
 end
 
 -- Forgets that a connection is in this session, once none of its clients is.

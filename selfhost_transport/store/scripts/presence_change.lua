@@ -5,6 +5,7 @@
 -- An operation with the id that its member has is a repeat or a re-entry: no change, but the members are held again.
 -- Returns {position or '', series, number of changes} | {'full', members}.
 --@include _session.lua
+--@include _holder.lua
 --@include _presence.lua
 local FIRST, WIDTH = 14, 4
 local publish_id, connection = ARGV[5], ARGV[7]

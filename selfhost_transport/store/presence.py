@@ -1,0 +1,276 @@
+"""Who is present in a session (protocol section 8). Every change is one script.
+
+A member is a (connection, client id) pair. A connection's members are held by a socket of a process (a node);
+a lost socket, or a node whose lease expired, gives them a deadline, and whoever sweeps first takes them out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from selfhost_transport.errors import BadRequest, InvalidArgument
+from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.store import scripts
+from selfhost_transport.store.entries import PresenceChanged, Ref, pack_member, unpack_entry, unpack_member
+from selfhost_transport.store.history import Query, beyond, bounds
+from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.wire.actions import PresenceAction
+from selfhost_transport.wire.codes import Code
+from selfhost_transport.wire.presence import PresenceMessage
+from selfhost_transport.wire.serial import Position, new_series
+
+DEFAULT_REMAIN_MS = 15_000
+"""How long members outlive the socket that entered them (`remainPresentFor`, section 8.5)."""
+MIN_REMAIN_MS = 1_000
+
+LEAVES_PER_STEP = 100
+"""Members that one script takes out at most, so that it stays within a few milliseconds (P9)."""
+
+_CHANGES = frozenset({PresenceAction.ENTER, PresenceAction.LEAVE, PresenceAction.UPDATE})
+_NAME = re.compile(r"[^\s:]{0,128}")
+_PRESENCE_ID = re.compile(r"[^\s]{0,512}")
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The socket that answers for a connection's members.
+
+    `owner` is unique to the socket; `node` names its process, '' for one without a lease. After the loss of
+    either, members stay for `remain_ms`.
+    """
+
+    connection_id: str
+    owner: str
+    node: str
+    remain_ms: int = DEFAULT_REMAIN_MS
+
+    def __post_init__(self) -> None:
+        if not all(_NAME.fullmatch(name) for name in (self.connection_id, self.node)):
+            raise InvalidArgument("a connection id or node has no whitespace, no `:`, at most 128 characters")
+
+
+NOBODY = Holder("", "", "", 0)
+"""Holder of members that belong to no connection: they never time out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Answer to presence operations. `changes` 0: nothing to announce, so `position` is that of nothing or a repeat."""
+
+    position: Position | None
+    series: str
+    changes: int
+
+
+@dataclass(slots=True)
+class PresencePage:
+    """Presence events in the order asked for; `next_cursor` is None on the last page."""
+
+    events: list[PresenceMessage] = field(default_factory=list)
+    next_cursor: Ref | None = None
+
+
+class PresenceStore:
+    """Presence of one deployment's sessions. Raises StoreUnavailable, StoreFull besides what each method names."""
+
+    def __init__(self, redis: RedisConnection, keys: Keyspace, options: StoreOptions | None = None) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._options = options or StoreOptions()
+
+    async def change(
+        self,
+        session: str,
+        holder: Holder,
+        operations: Sequence[PresenceMessage],
+        *,
+        publish_id: str = "",
+    ) -> Changed:
+        """Enter, update or leave: the operations of one frame, all or none, announced as one entry.
+
+        Each operation has a client id; its connection is the holder's. An id equal to the member's changes nothing
+        (re-entry), a leave without data carries the last data, a known `publish_id` is not applied again.
+        Raises InvalidArgument for other actions, BadRequest 91000 without a client id, 91003 with too many members.
+        """
+        arguments: list[str | bytes | int] = []
+        for operation in operations:
+            arguments += _arguments(operation, holder.connection_id)
+        if not arguments:
+            raise InvalidArgument("a presence frame needs at least one operation")
+        options = self._options
+        reply = await self._call(
+            "presence_change", session, new_series(), options.window_ms, publish_id, options.idempotency_ms,
+            holder.connection_id, holder.owner, holder.node, holder.remain_ms, options.presence_events,
+            options.max_members, options.presence_lease_ms, *arguments,
+        )  # fmt: skip
+        if reply[0] == b"full":
+            raise BadRequest(
+                f"the session has {reply[1]} members, and at most {options.max_members} are allowed",
+                code=Code.PRESENCE_TOO_MANY_MEMBERS,
+            )
+        position = Position.parse_id(reply[0].decode()) if reply[0] else None
+        return Changed(position, reply[1].decode(), reply[2])
+
+    async def leave(self, session: str, connection_id: str) -> int:
+        """Take all members of a connection out of one session, with their last data (DETACH). Returns how many."""
+        return await self._leave(self._keys.base_of(session), session, connection_id, "")
+
+    async def leave_all(self, holder: Holder) -> int:
+        """Take all members of a connection out of every session (CLOSE), unless another socket holds them."""
+        connection = holder.connection_id
+        counts = [self._leave(base, "", connection, holder.owner) for base in self._keys.bases()]
+        return sum(await asyncio.gather(*counts))
+
+    async def lost(self, holder: Holder) -> bool:
+        """A socket ended without CLOSE: its members leave after `remain_ms`, unless another socket holds them.
+
+        Call it after the socket's last change was given to the store. Returns whether any member is due.
+        """
+        return await self._of_connection("presence_lost", holder.connection_id, holder.owner)
+
+    async def claim(self, holder: Holder) -> bool:
+        """A socket resumed a connection: it holds the members now, and no leave is due. Returns whether it has any."""
+        return await self._of_connection(
+            "presence_claim", holder.connection_id, holder.owner, holder.node, holder.remain_ms
+        )
+
+    async def renew(self, node: str) -> bool:
+        """Renew a process' lease; due every third of `presence_lease_ms`.
+
+        False: the process is new, or was taken for dead; then it has to claim each of its connections again.
+        """
+        return all(await self._set_lease(node, self._options.presence_lease_ms))
+
+    async def retire(self, node: str) -> None:
+        """Give the lease of a process up: what it still holds may be resumed elsewhere, or leaves in time."""
+        await self._set_lease(node, 0)
+
+    async def sweep(self) -> int:
+        """Take out every member whose time has come, in all buckets; any process may. Returns how many left."""
+        return sum(await asyncio.gather(*(self._sweep(base) for base in self._keys.bases())))
+
+    async def count(self, session: str) -> int:
+        """How many members a session has."""
+        size: int = await self._redis.command("HLEN", self._roster(session))
+        return size
+
+    async def members(
+        self, session: str, *, client_id: str | None = None, connection_id: str | None = None
+    ) -> list[PresenceMessage]:
+        """The members, as `present`, ordered by connection and client id; a snapshot of one moment.
+
+        With both filters it reads one member, else all of them.
+        """
+        roster = self._roster(session)
+        if client_id is not None and connection_id is not None:
+            field_name = f"{connection_id} {client_id}".encode()
+            record = await self._redis.command("HGET", roster, field_name)
+            return [_member(field_name, record)[1]] if record else []
+        flat = await self._redis.command("HGETALL", roster)
+        found = sorted(_member(flat[at], flat[at + 1]) for at in range(0, len(flat), 2))
+        return [
+            member
+            for (connection, client), member in found
+            if client_id in (None, client) and connection_id in (None, connection)
+        ]
+
+    async def history(self, session: str, query: Query) -> PresencePage:
+        """One page of presence events, in their original actions."""
+        low, high = bounds(query)
+        key = f"{self._keys.base_of(session)}k:{session}"
+        events: list[tuple[Ref, PresenceMessage]] = []
+        while len(events) <= query.limit:
+            wanted = query.limit + 1 - len(events) + 1
+            span = ("XRANGE", key, low, high) if query.forwards else ("XREVRANGE", key, high, low)
+            found = await self._redis.command(*span, "COUNT", wanted)
+            for item in found or []:
+                events += [event for event in _events(item, query) if beyond(event[0], query)]
+            if not found or len(found) < wanted:
+                break
+            last = found[-1][0].decode()
+            low, high = (f"({last}", high) if query.forwards else (low, f"({last}")
+        chosen = events[: query.limit]
+        more = len(events) > query.limit
+        return PresencePage([event for _, event in chosen], chosen[-1][0] if more and chosen else None)
+
+    def _roster(self, session: str) -> str:
+        return f"{self._keys.base_of(session)}r:{session}"
+
+    async def _leave(self, base: str, session: str, connection_id: str, owner: str) -> int:
+        script, options = scripts.load("presence_leave"), self._options
+        arguments = (base, session, connection_id, owner, LEAVES_PER_STEP, options.presence_events)
+        total = 0
+        while left := await self._redis.call(
+            script, [f"{base}o:{connection_id}"], [*arguments, options.window_ms]
+        ):
+            total += left
+        return total
+
+    async def _of_connection(self, name: str, connection_id: str, *arguments: str | int) -> bool:
+        """Run a script about one connection in each bucket; all leave in one write."""
+        script = scripts.load(name)
+        calls = [
+            self._redis.call(script, [f"{base}o:{connection_id}"], [base, connection_id, *arguments])
+            for base in self._keys.bases()
+        ]
+        return any(await asyncio.gather(*calls))
+
+    async def _set_lease(self, node: str, lease_ms: int) -> list[bool]:
+        script = scripts.load("presence_renew")
+        calls = [self._redis.call(script, [f"{base}nodes"], [node, lease_ms]) for base in self._keys.bases()]
+        return [bool(reply) for reply in await asyncio.gather(*calls)]
+
+    async def _sweep(self, base: str) -> int:
+        orphan, sweep, options = (
+            scripts.load("presence_orphan"),
+            scripts.load("presence_sweep"),
+            self._options,
+        )
+        while await self._redis.call(orphan, [f"{base}nodes"], [base, LEAVES_PER_STEP]) is not None:
+            pass
+        arguments = (base, "", LEAVES_PER_STEP, options.presence_events, options.window_ms)
+        total = 0
+        while (left := await self._redis.call(sweep, [f"{base}gone"], arguments)) is not None:
+            total += left
+        return total
+
+    async def _call(self, name: str, session: str, *arguments: str | bytes | int) -> Any:
+        base = self._keys.base_of(session)
+        return await self._redis.call(scripts.load(name), [f"{base}s:{session}"], [base, session, *arguments])
+
+
+def _arguments(operation: PresenceMessage, connection_id: str) -> tuple[str | bytes | int, ...]:
+    """What presence_change.lua takes for one operation."""
+    action, client_id, presence_id = operation.action, operation.client_id, operation.id or ""
+    if action not in _CHANGES:
+        raise InvalidArgument("a client may enter, update or leave")
+    if not client_id:
+        raise BadRequest("presence needs a client id", code=Code.PRESENCE_NO_CLIENT_ID)
+    if _PRESENCE_ID.fullmatch(presence_id) is None:
+        raise BadRequest("a presence id has no whitespace and at most 512 characters", code=40031)
+    last_data = action is PresenceAction.LEAVE and operation.data is None
+    member = b"" if last_data else pack_member(operation, connection_id)
+    return int(action), client_id, presence_id, member
+
+
+def _member(field_name: bytes, record: bytes) -> tuple[tuple[str, str], PresenceMessage]:
+    """A field of the roster: the member's identity, and the member with the id and time of its last change."""
+    connection, _, client = field_name.decode().partition(" ")
+    head, _, fields = record.partition(b"\n")
+    position, _, presence_id = head.decode().partition(" ")
+    ms = Position.parse_id(position).ms
+    return (connection, client), unpack_member(PresenceAction.PRESENT, presence_id or None, ms, fields)
+
+
+def _events(item: Any, query: Query) -> list[tuple[Ref, PresenceMessage]]:
+    position = Position.parse_id(item[0].decode())
+    entry = unpack_entry(position, item[1][1])
+    if not isinstance(entry, PresenceChanged):
+        return []
+    events = [(Ref(position, index), event) for index, event in enumerate(entry.presence)]
+    return events if query.forwards else events[::-1]
