@@ -1,0 +1,198 @@
+"""The command line (design section 10): reads options into settings, and calls what does the work.
+
+A flag goes before the environment, the environment before the file given by --config (docs/configuration.md). The
+gateway and the worker are imported by name, only by the commands that run them: this package knows neither.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from selfhost_transport.commands.children import end_with_parent
+from selfhost_transport.errors import TransportError
+from selfhost_transport.settings import load_settings
+
+app = typer.Typer(
+    name="selfhost-transport",
+    help="A self-hosted session layer for AI conversations on Redis.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[Path | None, typer.Option(help="TOML file with the configuration.")]
+Redis = Annotated[str | None, typer.Option(help="Address of Redis: redis://, rediss:// or unix://.")]
+Prefix = Annotated[str | None, typer.Option("--redis-prefix", help="First part of every key.")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
+Port = Annotated[int | None, typer.Option(help="TCP port; 0 = any free one.")]
+Processes = Annotated[int | None, typer.Option(help="Gateway processes that share the port.")]
+Parent = Annotated[int | None, typer.Option(hidden=True)]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every turn.")]
+Session = Annotated[str, typer.Argument(help="Name of the session (channel).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def dev(
+    host: Host = None,
+    port: Port = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the data of its Redis is kept.")] = None,
+    redis: Redis = None,
+    redis_prefix: Prefix = None,
+    config: Config = None,
+    processes: Processes = None,
+) -> None:
+    """Everything in one process group: Redis, gateway, a worker with the scripted model, the chat page."""
+    from selfhost_transport.commands.dev import run_dev
+
+    _log(verbose=False)
+    run_dev(
+        load_settings(
+            config, host=host, port=port, data_dir=data_dir, redis=redis, redis_prefix=redis_prefix,
+            processes=processes,
+        )
+    )  # fmt: skip
+
+
+@app.command()
+def gateway(
+    redis: Redis = None,
+    host: Host = None,
+    port: Port = None,
+    processes: Processes = None,
+    config: Config = None,
+    redis_prefix: Prefix = None,
+    verbose: Verbose = False,
+    parent: Parent = None,
+) -> None:
+    """Serve clients: the Ably realtime protocol, REST and the HTTP API. Prints `ready http://HOST:PORT`."""
+    _log(verbose=verbose)
+    settings = load_settings(
+        config, redis=redis, host=host, port=port, processes=processes, redis_prefix=redis_prefix
+    )
+    if parent is not None:
+        end_with_parent(parent)
+    _call("gateway.server", "run_gateway", settings.for_dev() if settings.gateway.dev else settings)
+
+
+@app.command()
+def worker(
+    target: Annotated[
+        str | None, typer.Argument(metavar="[MODULE:OBJECT]", help="Default: the scripted model.")
+    ] = None,
+    redis: Redis = None,
+    concurrency: Annotated[int | None, typer.Option(help="Turns to run at once.")] = None,
+    config: Config = None,
+    redis_prefix: Prefix = None,
+    verbose: Verbose = False,
+    parent: Parent = None,
+) -> None:
+    """Run agents. Prints `ready worker ID` once it takes turns; on SIGTERM hands back what is not done."""
+    _log(verbose=verbose)
+    settings = load_settings(config, redis=redis, concurrency=concurrency, redis_prefix=redis_prefix)
+    if parent is not None:
+        end_with_parent(parent)
+    _call("agent_worker.main", "run_worker", settings, target)
+
+
+@app.command()
+def doctor(
+    channel: Annotated[
+        str | None, typer.Argument(help="Also say which rule applies to this channel.")
+    ] = None,
+    redis: Redis = None,
+    config: Config = None,
+    redis_prefix: Prefix = None,
+) -> None:
+    """Check that Redis keeps the promises made, and explain the configuration. Exit status 1 if not."""
+    from selfhost_transport.commands.doctor import run_doctor
+
+    healthy = run_doctor(load_settings(config, redis=redis, redis_prefix=redis_prefix), channel)
+    raise typer.Exit(0 if healthy else 1)
+
+
+@app.command()
+def inspect(
+    session: Session,
+    entries: Annotated[int, typer.Option(help="How many of the last entries to show.")] = 10,
+    as_json: AsJson = False,
+    redis: Redis = None,
+    config: Config = None,
+    redis_prefix: Prefix = None,
+) -> None:
+    """Show a session's turns with their owners, workers and leases, its queue, and its last entries."""
+    from selfhost_transport.commands.inspect import run_inspect
+
+    settings = load_settings(config, redis=redis, redis_prefix=redis_prefix)
+    run_inspect(settings, session, entries=entries, as_json=as_json)
+
+
+@app.command()
+def cancel(
+    session: Session,
+    turn: Annotated[str | None, typer.Option(help="Id of the turn.")] = None,
+    client: Annotated[str | None, typer.Option(help="Client id: all turns it owns.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All open turns of the session.")] = False,
+    by: Annotated[str, typer.Option(help="Who is recorded as the author of the cancel.")] = "operator",
+    as_json: AsJson = False,
+    redis: Redis = None,
+    config: Config = None,
+    redis_prefix: Prefix = None,
+) -> None:
+    """Cancel turns at once, with no gateway and no worker needed. Name one of --turn, --client, --all."""
+    from selfhost_transport.commands.cancel import run_cancel
+
+    settings = load_settings(config, redis=redis, redis_prefix=redis_prefix)
+    run_cancel(settings, session, turn=turn, client=client, everything=everything, by=by, as_json=as_json)
+
+
+@app.command()
+def token(
+    client_id: Annotated[str | None, typer.Option(help="Identity of the holder; * = any.")] = None,
+    capability: Annotated[str | None, typer.Option(help='JSON: {"pattern": ["operation"]}.')] = None,
+    ttl: Annotated[str, typer.Option(help="How long it is valid: 30m, 12h, 7d.")] = "1h",
+    key: Annotated[str | None, typer.Option(help="Name of the key to sign with; default: the first.")] = None,
+    config: Config = None,
+) -> None:
+    """Issue a token (an Ably JWT) for a client."""
+    from selfhost_transport.commands.token import issue
+
+    typer.echo(issue(load_settings(config), key=key, client_id=client_id, capability=capability, ttl=ttl))
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line, without a traceback."""
+    try:
+        app()
+    except TransportError as error:
+        print(f"error {error.info.code}: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _call(module: str, function: str, *arguments: object) -> Any:
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise
+        raise TransportError(f"the package {module.partition('.')[0]} is not installed") from error
+    return getattr(found, function)(*arguments)
+
+
+def _log(*, verbose: bool) -> None:
+    level = logging.DEBUG if verbose else logging.WARNING
+    logging.basicConfig(
+        level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
+    for name in ("agent_worker", "gateway", "selfhost_transport"):
+        logging.getLogger(name).setLevel(level)
+
+
+if __name__ == "__main__":
+    main()

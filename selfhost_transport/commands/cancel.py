@@ -1,0 +1,61 @@
+"""`cancel`: the authoritative cancel from the shell; works with no gateway and no worker running (P2, INT-20)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from selfhost_transport.commands.stores import turn_store
+from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.settings import Settings
+from selfhost_transport.store.turn_store import CancelFilter, Cancelled, Scope
+from selfhost_transport.turns import headers as h
+from selfhost_transport.wire.message import Message
+from selfhost_transport.wire.serial import format_position
+
+_HEADERS = {Scope.TURN: h.RUN_ID, Scope.OWNER: "cancel-client-id", Scope.ALL: "cancel-all"}
+
+
+def run_cancel(
+    settings: Settings,
+    session: str,
+    *,
+    turn: str | None,
+    client: str | None,
+    everything: bool,
+    by: str,
+    as_json: bool,
+) -> None:
+    """Cancel and print what matched. Raises InvalidArgument unless exactly one filter is given."""
+    chosen = [
+        CancelFilter(scope, value)
+        for scope, value in (
+            (Scope.TURN, turn),
+            (Scope.OWNER, client),
+            (Scope.ALL, "true" if everything else None),
+        )
+        if value is not None
+    ]
+    if len(chosen) != 1:
+        raise InvalidArgument("name what to cancel by exactly one of --turn ID, --client ID, --all")
+    print(_told(asyncio.run(_cancel(settings, session, chosen[0], by)), as_json=as_json))
+
+
+async def _cancel(settings: Settings, session: str, chosen: CancelFilter, by: str) -> Cancelled:
+    message = Message(
+        name=h.AI_CANCEL, client_id=by, extras=h.make_extras({_HEADERS[chosen.scope]: chosen.value})
+    )
+    async with turn_store(settings) as turns:
+        return await turns.cancel(session, chosen, message, early=False)
+
+
+def _told(cancelled: Cancelled, *, as_json: bool) -> str:
+    position = format_position(cancelled.position, cancelled.series)
+    if as_json:
+        return json.dumps(
+            {"position": position, "matched": cancelled.matched, "alreadyEnded": cancelled.already_ended}
+        )
+    lines = [f"cancelled {len(cancelled.matched)} turn(s) at {position}"]
+    lines += [f"  cancelled      {turn}" for turn in cancelled.matched]
+    lines += [f"  already ended  {turn}" for turn in cancelled.already_ended]
+    return "\n".join(lines)

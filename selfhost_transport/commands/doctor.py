@@ -1,0 +1,132 @@
+"""`doctor`: does this Redis keep what is promised, and which rule applies to a channel (OPS-8, RUL-3)."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from selfhost_transport.errors import TransportError
+from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.redis_io.server_version import check_server
+from selfhost_transport.settings import Settings
+from selfhost_transport.settings_values import redact_url
+from selfhost_transport.store import scripts
+from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.store.session_store import SessionStore
+from selfhost_transport.wire.message import Message
+
+
+class Verdict(StrEnum):
+    """What a check found. A `fail` breaks a promise; a `warn` is a choice that has a price."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report: what was looked at, and what to do about it."""
+
+    verdict: Verdict
+    subject: str
+    detail: str
+
+
+def run_doctor(settings: Settings, channel: str | None) -> bool:
+    """Print the report; whether nothing failed."""
+    findings = asyncio.run(_examine(settings))
+    if channel is not None:
+        findings.append(_rule_of(settings, channel))
+    for finding in findings:
+        print(f"{finding.verdict:4}  {finding.subject:12}  {finding.detail}")
+    return all(finding.verdict is not Verdict.FAIL for finding in findings)
+
+
+def examine_server(info: Mapping[str, str]) -> list[Finding]:
+    """What INFO tells: version, eviction, persistence, role."""
+    return [_version(info), _eviction(info), _persistence(info), _role(info)]
+
+
+async def _examine(settings: Settings) -> list[Finding]:
+    redis = RedisConnection(settings.redis.url)
+    try:
+        info = await redis.info()
+        where = Finding(Verdict.OK, "connection", redact_url(settings.redis.url))
+        return [where, *examine_server(info), await _rights(redis, settings)]
+    except TransportError as error:
+        return [Finding(Verdict.FAIL, "connection", f"{redact_url(settings.redis.url)}: {error}")]
+    finally:
+        await redis.close()
+
+
+def _version(info: Mapping[str, str]) -> Finding:
+    try:
+        check_server(info)
+    except TransportError as error:
+        return Finding(Verdict.FAIL, "version", str(error))
+    return Finding(Verdict.OK, "version", info["redis_version"])
+
+
+def _eviction(info: Mapping[str, str]) -> Finding:
+    policy, limit = info.get("maxmemory_policy", "unknown"), info.get("maxmemory", "0")
+    if policy == "noeviction":
+        size = "no limit" if limit == "0" else f"limit {info.get('maxmemory_human', limit)}"
+        return Finding(Verdict.OK, "memory", f"maxmemory-policy noeviction, {size}")
+    return Finding(
+        Verdict.FAIL,
+        "memory",
+        f"maxmemory-policy {policy} lets Redis drop parts of sessions when memory is short: set it to noeviction",
+    )
+
+
+def _persistence(info: Mapping[str, str]) -> Finding:
+    if info.get("aof_enabled") == "1":
+        return Finding(Verdict.OK, "persistence", "append-only file")
+    return Finding(
+        Verdict.FAIL,
+        "persistence",
+        "no append-only file: a restart of Redis loses what was acknowledged: set appendonly to yes",
+    )
+
+
+def _role(info: Mapping[str, str]) -> Finding:
+    if info.get("role") == "master":
+        return Finding(Verdict.OK, "role", f"primary with {info.get('connected_slaves', '0')} replica(s)")
+    primary = f"{info.get('master_host', '?')}:{info.get('master_port', '?')}"
+    return Finding(
+        Verdict.FAIL, "role", f"this is a replica, which cannot be written to; its primary is {primary}"
+    )
+
+
+async def _rights(redis: RedisConnection, settings: Settings) -> Finding:
+    """Writes a session and removes it, as the processes would with these credentials."""
+    keys = Keyspace(settings.redis.prefix, settings.redis.buckets)
+    name = f"doctor-{secrets.token_hex(8)}"
+    base = keys.base_of(name)
+    try:
+        await redis.load([scripts.load("publish")])
+        store = SessionStore(redis, keys, StoreOptions())
+        await store.publish(name, [Message(name="doctor", data="")])
+        await redis.command("DEL", *(f"{base}{letter}:{name}" for letter in "splhg"))
+    except TransportError as error:
+        return Finding(Verdict.FAIL, "rights", str(error))
+    return Finding(Verdict.OK, "rights", f"may run scripts and write keys under {settings.redis.prefix}:")
+
+
+def _rule_of(settings: Settings, channel: str) -> Finding:
+    rule = settings.namespace_for(channel)
+    if rule.agent is None:
+        return Finding(
+            Verdict.OK, "namespace", f"{channel}: rule {rule.id}: plain pub/sub, no agent is bound"
+        )
+    limits = f"max_active={rule.max_active}, queue_cap={rule.queue_cap}, retention={rule.retention}"
+    return Finding(
+        Verdict.OK,
+        "namespace",
+        f"{channel}: rule {rule.id}: agent {rule.agent}, policy {rule.policy}, {limits}",
+    )

@@ -1,0 +1,140 @@
+"""`inspect`: what a session consists of at this moment, for somebody who looks into a stuck one (OPS-14)."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from selfhost_transport.commands.stores import turn_store
+from selfhost_transport.errors import NotFound
+from selfhost_transport.settings import Settings
+from selfhost_transport.store.entries import Appended, Created, Entry, PresenceChanged, unpack_entry
+from selfhost_transport.store.turn_store import TurnRecord, TurnStore
+from selfhost_transport.wire.serial import Position
+
+_SHOWN = 60
+
+
+@dataclass(frozen=True, slots=True)
+class TurnLine:
+    """An open turn. `lease_ms`: what is left of its lease; negative: it has expired; None: no worker has it."""
+
+    turn: str
+    status: str
+    owner: str
+    agent: str
+    attempts: int
+    worker: str | None
+    lease_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionReport:
+    """A session at one moment. `queued`: turns that wait for others to end; `ready`: by agent, those in its queue."""
+
+    session: str
+    bucket: str
+    series: str
+    head: str
+    log_from: str
+    turns: list[TurnLine]
+    queued: list[str]
+    ready: dict[str, int]
+    entries: list[str]
+
+
+def run_inspect(settings: Settings, session: str, *, entries: int, as_json: bool) -> None:
+    """Print the report. Raises NotFound for a session that was never used."""
+    report = asyncio.run(_inspect(settings, session, entries))
+    print(json.dumps(dataclasses.asdict(report), indent=2) if as_json else _as_text(report))
+
+
+async def _inspect(settings: Settings, session: str, count: int) -> SessionReport:
+    async with turn_store(settings) as turns:
+        base = turns.keys.base_of(session)
+        series, floor = await turns.redis.command("HMGET", f"{base}s:{session}", "series", "floor")
+        if series is None:
+            raise NotFound(f"the session {session!r} does not exist under the prefix {turns.keys.prefix!r}")
+        head = await turns.redis.command("GET", f"{base}p:{session}")
+        open_turns = await turns.active(session)
+        return SessionReport(
+            session=session,
+            bucket=base,
+            series=series.decode(),
+            head=_text(head),
+            log_from=_text(floor),
+            turns=[await _turn_line(turns, base, session, record) for record in open_turns],
+            queued=[_text(turn) for turn in await turns.redis.command("LRANGE", f"{base}w:{session}", 0, -1)],
+            ready={
+                record.agent: await turns.redis.command("XLEN", f"{base}q:{record.agent}")
+                for record in open_turns
+            },
+            entries=await _last_entries(turns, base, session, count),
+        )
+
+
+async def _turn_line(turns: TurnStore, base: str, session: str, record: TurnRecord) -> TurnLine:
+    expiry = await turns.redis.command("ZSCORE", f"{base}leases", f"{record.turn_id} {session}")
+    return TurnLine(
+        turn=record.turn_id,
+        status=record.status,
+        owner=record.owner or "(anonymous)",
+        agent=record.agent,
+        attempts=record.attempts,
+        worker=record.worker,
+        lease_ms=None if expiry is None else round(float(expiry) - time.time() * 1000),
+    )
+
+
+async def _last_entries(turns: TurnStore, base: str, session: str, count: int) -> list[str]:
+    found = await turns.redis.command("XREVRANGE", f"{base}l:{session}", "+", "-", "COUNT", max(1, count))
+    entries = [
+        unpack_entry(Position.parse_id(item[0].decode()), item[1][1]) for item in reversed(found or [])
+    ]
+    return [_described(entry) for entry in entries[-count:] if count > 0]
+
+
+def _described(entry: Entry) -> str:
+    where = entry.position.stream_id
+    match entry:
+        case Created():
+            names = ", ".join(
+                f"{message.name} by {message.client_id or '(anonymous)'}" for message in entry.messages
+            )
+            return f"{where}  publish  {names}"
+        case Appended():
+            return f"{where}  append   to {entry.ref}: {_cut(entry.data)}"
+        case PresenceChanged():
+            return f"{where}  presence {len(entry.presence)} change(s)"
+        case _:
+            return f"{where}  {entry.action.name.lower():8} {entry.ref}"
+
+
+def _cut(data: str | bytes) -> str:
+    shown = repr(data)
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+
+
+def _as_text(report: SessionReport) -> str:
+    lines = [
+        f"session {report.session}  bucket {report.bucket}  series {report.series}",
+        f"head {report.head}  log from {report.log_from}",
+        f"open turns: {len(report.turns)}",
+    ]
+    for turn in report.turns:
+        lease = "no lease" if turn.lease_ms is None else f"lease {turn.lease_ms} ms"
+        lines.append(
+            f"  {turn.turn}  {turn.status}  owner {turn.owner}  agent {turn.agent}  attempts {turn.attempts}  "
+            f"worker {turn.worker or '-'}  {lease}"
+        )
+    lines.append(f"waiting in the session: {', '.join(report.queued) or 'none'}")
+    lines += [f"queue of {agent} in this bucket: {length}" for agent, length in report.ready.items()]
+    return "\n".join([*lines, "last entries:", *(f"  {entry}" for entry in report.entries)])
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else "0-0"
