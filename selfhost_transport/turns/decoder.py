@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from selfhost_transport.turns import decoder_openai as openai
 from selfhost_transport.turns import inputs
 from selfhost_transport.turns import parts as p
 from selfhost_transport.turns.headers import ROLE_ASSISTANT, ROLE_USER, Headers
 from selfhost_transport.turns.ui import ConversationMessage, DataPart, FilePart, TextPart, UIMessage
 from selfhost_transport.turns.values import ABSENT, Absent, Json, from_text, to_text
 
-STREAM_KINDS: Final = frozenset({"text", "reasoning", "tool-input"})
+_REPAIRED_KINDS: Final = frozenset({"text", "reasoning", "tool-input"})
+STREAM_KINDS: Final = _REPAIRED_KINDS | openai.STREAM_KINDS
 
 
 @dataclass(slots=True, frozen=True)
@@ -85,6 +87,11 @@ def decode_input(headers: Headers, payload: Json | Absent) -> InputEvent | None:
             return None
 
 
+def needs_life_cycle(headers: Headers) -> bool:
+    """Whether the message is content that `start` and `start-step` have to precede (section 5.3)."""
+    return headers.kind in _REPAIRED_KINDS
+
+
 def decode_stream_start(headers: Headers) -> p.TextStart | p.ReasoningStart | p.ToolInputStart | None:
     """The chunk that opens a stream message, or None for an unknown kind."""
     match headers.kind:
@@ -95,7 +102,7 @@ def decode_stream_start(headers: Headers) -> p.TextStart | p.ReasoningStart | p.
         case "tool-input":
             return _tool_start(headers, _stream_id(headers, "toolCallId"))
         case _:
-            return None
+            return openai.decode_stream_start(headers)
 
 
 def decode_output(headers: Headers, payload: Json | Absent) -> list[p.Chunk]:
@@ -107,6 +114,7 @@ def decode_output(headers: Headers, payload: Json | Absent) -> list[p.Chunk]:
         return [start, tool_available(start, value)]
     chunk = _decode_data(headers, kind, payload) if kind.startswith(p.DATA_PREFIX) else None
     chunk = chunk or _decode_tool(headers, kind, payload) or _decode_content(headers, kind, payload)
+    chunk = chunk or openai.decode_output(headers, payload)
     return [] if chunk is None else [chunk]
 
 
@@ -190,7 +198,7 @@ def _decode_data(headers: Headers, kind: str, payload: Json | Absent) -> p.Chunk
 
 def _user_part(headers: Headers, payload: Json | Absent) -> inputs.UserPart | None:
     kind = headers.field("partType") or "text"
-    if kind == "text":
+    if kind in ("text", openai.INPUT_TEXT):
         return TextPart(_string(payload))
     if kind == "file":
         return FilePart(_string(payload), headers.field("mediaType") or "")
@@ -230,7 +238,7 @@ def _stream_id(headers: Headers, name: str) -> str:
 
 
 def _call_id(headers: Headers) -> str:
-    return headers.field("toolCallId") or ""
+    return headers.field("toolCallId") or headers.field(openai.CALL_ID) or ""
 
 
 def _flag(headers: Headers, name: str) -> bool | None:

@@ -35,9 +35,9 @@ class ChunkReceived:
 
 @dataclass(slots=True, frozen=True)
 class OutputReplaced:
-    """Output of the turn that was told as chunks is no longer valid: an attempt was superseded, or messages
+    """What was told of the turn as chunks no longer holds: read its messages again.
 
-    arrived out of order. Read the messages again.
+    An attempt was superseded, or messages arrived out of order.
     """
 
     turn_id: str

@@ -73,6 +73,7 @@ class ToolState:
         )  # fmt: skip
 
 
+StreamStart: TypeAlias = p.TextStart | p.ReasoningStart | p.ToolInputStart
 PartState: TypeAlias = TextState | ToolState | ui.Part
 
 
@@ -115,7 +116,7 @@ class Projection:
     def __init__(self) -> None:
         self.messages: dict[str, MessageState] = {}
         # What each stream record feeds.
-        self._fed: dict[Record, tuple[MessageState, TextState | ToolState]] = {}
+        self._fed: dict[Record, tuple[MessageState, TextState | ToolState, StreamStart]] = {}
         # Repair state (section 5.3): has the run seen `start`, and `start-step` since the last `finish-step`?
         self._started = False
         self._in_step = False
@@ -146,11 +147,11 @@ class Projection:
         fed = self._fed.get(record)
         if fed is None:
             return None
-        message, part = fed
+        message, part, start = fed
         message.touch()
         if isinstance(part, ToolState) and part.buffer is None:
             return None
-        chunks: list[p.Chunk] = [_delta(record, delta)] if delta else []
+        chunks: list[p.Chunk] = [_delta(start, delta)] if delta else []
         return chunks + self._close_stream(record, part) if closing else chunks
 
     def message_of(self, record: Record) -> MessageState | None:
@@ -178,11 +179,11 @@ class Projection:
         part = self._add_stream_part(record, start, buffer)
         text = str(buffer)
         if text:
-            chunks.append(_delta(record, text))
+            chunks.append(_delta(start, text))
         return chunks + self._close_stream(record, part)
 
     def _add_stream_part(
-        self, record: Record, start: p.TextStart | p.ReasoningStart | p.ToolInputStart, buffer: TextBuffer
+        self, record: Record, start: StreamStart, buffer: TextBuffer
     ) -> TextState | ToolState:
         message = self._ensure(record)
         part: TextState | ToolState
@@ -191,7 +192,7 @@ class Projection:
         else:
             part = TextState(isinstance(start, p.ReasoningStart), buffer)
             message.parts.append(part)
-        self._fed[record] = message, part
+        self._fed[record] = message, part, start
         return part
 
     def _close_stream(self, record: Record, part: TextState | ToolState) -> list[p.Chunk]:
@@ -210,6 +211,8 @@ class Projection:
     def _repair(self, record: Record) -> list[p.Chunk]:
         """What a peer left out before content: `start`, `start-step` (section 5.3)."""
         missing: list[p.Chunk] = []
+        if not d.needs_life_cycle(record.headers):
+            return missing
         if not self._started:
             missing.append(p.Start(record.headers.field("messageId")))
         if not self._in_step:
@@ -392,11 +395,11 @@ def _source(chunk: p.File | p.SourceUrl | p.SourceDocument) -> ui.Part:
             )
 
 
-def _delta(record: Record, text: str) -> p.Chunk:
-    match record.headers.kind:
-        case "reasoning":
-            return p.ReasoningDelta(record.headers.field("id") or "", text)
-        case "tool-input":
-            return p.ToolInputDelta(record.headers.field("toolCallId") or "", text)
-        case _:
-            return p.TextDelta(record.headers.field("id") or "", text)
+def _delta(start: StreamStart, text: str) -> p.Chunk:
+    match start:
+        case p.TextStart():
+            return p.TextDelta(start.id, text)
+        case p.ReasoningStart():
+            return p.ReasoningDelta(start.id, text)
+        case p.ToolInputStart():
+            return p.ToolInputDelta(start.tool_call_id, text)

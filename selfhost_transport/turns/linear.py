@@ -12,9 +12,10 @@ from selfhost_transport.turns.tree import SessionTree
 
 @dataclass(slots=True)
 class Group:
-    """Alternatives, oldest first. `original` is set for a regenerate in the middle of a run: the run whose tail,
+    """Alternatives, oldest first.
 
-    from message `cut` on, is the first alternative; the nodes are the others.
+    For a regenerate in the middle of a run, `original` is that run: its tail from message `cut` on is the first
+    alternative, and `nodes` are the others.
     """
 
     nodes: list[Node]
