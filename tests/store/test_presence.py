@@ -34,9 +34,9 @@ def presence(connection: RedisConnection, keys: Keyspace) -> PresenceStore:
 
 
 def operation(
-    action: PresenceAction, client_id: str = "ann", data: str | None = None, *, id: str | None = None
+    action: PresenceAction, client_id: str = "ann", data: str | None = None, presence_id: str = ""
 ) -> PresenceMessage:
-    return PresenceMessage(action, id or f"conn:{next(serials)}:0", client_id, data=data)
+    return PresenceMessage(action, presence_id or f"conn:{next(serials)}:0", client_id, data=data)
 
 
 async def enter(presence: PresenceStore, session: str, *clients: str, holder: Holder = FIRST) -> None:
@@ -56,9 +56,13 @@ def told(found: list[PresenceMessage]) -> list[tuple[PresenceAction | None, str 
 
 
 async def test_enter_update_and_leave(presence: PresenceStore, sessions: SessionStore) -> None:
-    entered = await presence.change("room", FIRST, [operation(ENTER, data="thinking", id="conn:1:0")])
+    entered = await presence.change(
+        "room", FIRST, [operation(ENTER, data="thinking", presence_id="conn:1:0")]
+    )
     assert (entered.changes, await presence.count("room")) == (1, 1)
-    updated = await presence.change("room", FIRST, [operation(UPDATE, data="writing", id="conn:2:0")])
+    updated = await presence.change(
+        "room", FIRST, [operation(UPDATE, data="writing", presence_id="conn:2:0")]
+    )
     assert entered.position is not None and updated.position is not None
     assert await presence.members("room") == [
         PresenceMessage(
