@@ -44,7 +44,7 @@ class Hold:
 class TextStream:
     """One open message of a turn: its first token leaves at once, later ones at most once per window (STR-7)."""
 
-    __slots__ = ("_gathered", "_loop", "_next", "_size", "_text", "_writer", "closing")
+    __slots__ = ("_gathered", "_half", "_loop", "_next", "_size", "_text", "_writer", "closing")
 
     def __init__(self, writer: TurnWriter, ref: Ref, closing: dict[str, Any]) -> None:
         self.closing = closing
@@ -52,6 +52,8 @@ class TextStream:
         self._text = OpenText(ref)
         self._gathered: list[str] = []
         self._size = 0
+        # The first half of a character whose second half has not come yet.
+        self._half = ""
         # The loop time from which the next token may leave.
         self._next = 0.0
         self._loop = asyncio.get_running_loop()
@@ -84,29 +86,35 @@ class TextStream:
             self._size = len(piece)
             rollup.schedule(self, self._next)
 
-    def flush(self, *, last: bool = False) -> None:
-        """Send what was gathered; nothing if the writer has stopped: a cancel drops it (CAN-20).
-
-        `last`: no more of this text will follow, so half of a character is not waited for.
-        """
+    def flush(self) -> None:
+        """Send what was gathered; nothing if the writer has stopped: a cancel drops it (CAN-20)."""
         if not self._gathered:
             return
         piece = "".join(self._gathered)
         self._gathered = []
         if not self._writer.stopped:
             self._next = self._loop.time() + self._writer.rollup.window_s
-            self._send(piece, last=last)
+            self._send(piece)
 
-    def _send(self, piece: str, *, last: bool = False) -> None:
+    def finish(self) -> None:
+        """Send everything: no more will follow before the next step."""
+        self.flush()
+        if self._half and not self._writer.stopped:
+            self._half = ""
+            self._writer.send(self._text, "\ufffd")
+
+    def _send(self, piece: str) -> None:
+        piece = self._half + piece
+        self._half = ""
         try:
             self._writer.send(self._text, piece)
         except UnicodeEncodeError:
-            self._send_surrogates(piece, last=last)
+            self._send_surrogates(piece)
 
-    def _send_surrogates(self, piece: str, *, last: bool) -> None:
+    def _send_surrogates(self, piece: str) -> None:
         """JSON may carry a character as two escapes, and a provider may cut between them (STR-16)."""
-        if not last and "\ud800" <= piece[-1] <= "\udbff":
-            self._gathered, piece = [piece[-1]], piece[:-1]
+        if "\ud800" <= piece[-1] <= "\udbff":
+            self._half, piece = piece[-1], piece[:-1]
         whole = piece.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         if whole:
             self._writer.send(self._text, whole)
@@ -233,7 +241,7 @@ class TurnWriter:
     async def _settle(self) -> None:
         """Send what is gathered and wait until every append is answered: a step must not hide a hole."""
         for stream in self._streams.values():
-            stream.flush(last=True)
+            stream.finish()
         while self._in_flight and not self.stopped:
             await self._next_answer()
         self.check()

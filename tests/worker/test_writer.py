@@ -1,0 +1,232 @@
+"""The writer on a real Redis: what leaves when, in which order, and what a cancel drops."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from agent_worker.rollup import Rollup
+from agent_worker.writer import MAX_GATHERED, MAX_IN_FLIGHT, Hold, TextStream, TurnWriter
+from selfhost_transport.errors import LeaseLost
+from selfhost_transport.store.entries import Appended
+from selfhost_transport.store.turn_request import unpack_context
+from selfhost_transport.store.turn_store import Lease
+from selfhost_transport.turns import parts as p
+from selfhost_transport.turns.encoder import Create, Encoder
+from tests.worker.session import Room
+
+LEASE_S = 30.0
+
+
+class Attempt:
+    """A lease, its writer, and one open text."""
+
+    def __init__(self, room: Room, lease: Lease, window_ms: int) -> None:
+        self.lease = lease
+        self.refusals: list[LeaseLost] = []
+        self.hold = Hold(time.monotonic() + LEASE_S)
+        self.writer = TurnWriter(room.turns, lease, self.hold, Rollup(window_ms), self.refusals.append)
+        self.encoder = Encoder(unpack_context(lease.context), "answer", lease.step_start_serial)
+
+    async def open_text(self) -> TextStream:
+        ops = self.encoder.encode(p.TextStart("t"))
+        await self.writer.write(ops)
+        assert isinstance(ops[0], Create) and ops[0].stream_key is not None
+        return self.writer.stream(ops[0].stream_key)
+
+    async def close_text(self) -> None:
+        await self.writer.write(self.encoder.encode(p.TextEnd("t")))
+
+
+async def attempt(room: Room, window_ms: int = 40) -> Attempt:
+    await room.send("hello")
+    base = room.turns.keys.base_of(room.name)
+    bucket = room.turns.keys.bases().index(base)
+    lease = await room.turns.take(bucket, "assistant", "w1", int(LEASE_S * 1000))
+    assert lease is not None
+    return Attempt(room, lease, window_ms)
+
+
+async def pieces(room: Room) -> list[str]:
+    """The data of every append in the log that has some."""
+    return [str(entry.data) for entry in await room.log() if isinstance(entry, Appended) and entry.data]
+
+
+async def test_str_8_without_a_window_every_token_is_an_append(room: Room) -> None:
+    it = await attempt(room, window_ms=0)
+    text = await it.open_text()
+    for n in range(10):
+        text.add(f"{n} ")
+    await it.close_text()
+    assert await pieces(room) == [f"{n} " for n in range(10)]
+
+
+async def test_str_7_the_first_token_leaves_at_once_and_later_ones_together(room: Room) -> None:
+    it = await attempt(room, window_ms=500)
+    text = await it.open_text()
+    text.add("first ")
+    text.add("second ")
+    text.add("third ")
+    await it.writer.room()
+    await room.turns.redis.command("PING")
+    assert await pieces(room) == ["first "]
+    await it.close_text()
+    assert await pieces(room) == ["first ", "second third "]
+
+
+async def test_str_7_at_most_one_append_per_window(room: Room) -> None:
+    it = await attempt(room, window_ms=40)
+    text = await it.open_text()
+    began = time.monotonic()
+    for n in range(100):
+        text.add(f"{n} ")
+        await asyncio.sleep(0.004)  # a model of 250 tokens per second
+    took = time.monotonic() - began
+    await it.close_text()
+    found = await pieces(room)
+    assert "".join(found) == "".join(f"{n} " for n in range(100))
+    assert took / 0.1 <= len(found) <= took / 0.04 + 2
+
+
+async def test_a_slow_model_is_not_held_back(room: Room) -> None:
+    it = await attempt(room, window_ms=20)
+    text = await it.open_text()
+    for n in range(4):
+        text.add(f"{n} ")
+        await asyncio.sleep(0.03)  # slower than the window
+    assert await pieces(room) == ["0 ", "1 ", "2 ", "3 "]
+
+
+async def test_gathered_text_is_bounded_however_long_the_window(room: Room) -> None:
+    it = await attempt(room, window_ms=500)
+    text = await it.open_text()
+    text.add("first")
+    text.add("x" * MAX_GATHERED)
+    text.add("y")
+    await it.writer.settle()
+    assert [len(piece) for piece in await pieces(room)] == [5, MAX_GATHERED + 1]
+
+
+async def test_can_20_gathered_text_is_dropped_by_a_cancel(room: Room) -> None:
+    it = await attempt(room, window_ms=500)
+    text = await it.open_text()
+    text.add("kept ")
+    await it.writer.room()
+    text.add("gathered ")
+    cancelled = await room.cancel(it.lease.turn_id)
+    it.writer.stop(LeaseLost("cancelled"))
+    text.flush()
+    await room.turns.redis.command("PING")
+    assert await pieces(room) == ["kept "]
+    assert await room.content_after(it.lease.turn_id, cancelled.position) == []
+
+
+async def test_p2_the_store_refuses_what_was_not_told_of_the_cancel(room: Room) -> None:
+    it = await attempt(room, window_ms=0)
+    text = await it.open_text()
+    text.add("kept ")
+    await it.writer.settle()
+    await room.cancel(it.lease.turn_id)
+    text.add("refused ")
+    with pytest.raises(LeaseLost):
+        await it.writer.settle()
+    assert len(it.refusals) == 1 and it.writer.stopped
+    with pytest.raises(LeaseLost):
+        text.add("and so is the next")
+    with pytest.raises(LeaseLost):
+        await it.close_text()
+    assert await pieces(room) == ["kept "]
+
+
+async def test_str_13_order_holds_between_tokens_and_other_messages(room: Room) -> None:
+    it = await attempt(room, window_ms=40)
+    text = await it.open_text()
+    for n in range(500):
+        text.add(f"{n} ")
+        if n % 50 == 0:
+            await it.writer.write(it.encoder.encode(p.Data("data-mark", n)))
+    await it.close_text()
+    (answer,) = await room.outputs(it.lease.turn_id)
+    assert answer.text == "".join(f"{n} " for n in range(500)) and answer.status == "complete"
+
+
+async def test_p10_a_source_waits_while_redis_is_behind(room: Room) -> None:
+    it = await attempt(room, window_ms=0)
+    text = await it.open_text()
+    for n in range(MAX_IN_FLIGHT):
+        assert not it.writer.crowded
+        text.add(f"{n} ")
+    assert it.writer.crowded
+    await it.writer.room()
+    assert not it.writer.crowded
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a👩‍👩‍👧b", "e\u0301 cafe\u0301", "漢字かな", "zero\0byte", "🏳️‍🌈", "مرحبا"],
+)
+async def test_str_16_text_is_safe_wherever_it_is_cut(room: Room, text: str) -> None:
+    it = await attempt(room, window_ms=0)
+    stream = await it.open_text()
+    for character in text:
+        stream.add(character)
+    await it.close_text()
+    (answer,) = await room.outputs(it.lease.turn_id)
+    assert answer.text == text
+
+
+@pytest.mark.parametrize("window_ms", [0, 40])
+async def test_str_16_halves_of_a_character_are_joined(room: Room, window_ms: int) -> None:
+    it = await attempt(room, window_ms=window_ms)
+    stream = await it.open_text()
+    for half in ("so \ud83d", "\ude00 and", " lost \ud83d"):
+        stream.add(half)
+        await it.writer.room()
+    await it.close_text()
+    (answer,) = await room.outputs(it.lease.turn_id)
+    assert answer.text == "so 😀 and lost \ufffd"
+
+
+async def test_str_16_half_a_character_holds_nothing_else_back(room: Room) -> None:
+    it = await attempt(room, window_ms=0)
+    stream = await it.open_text()
+    for piece in ("so \ud83d", "\ude00", "!", "?"):
+        stream.add(piece)
+    await it.writer.settle()
+    assert await pieces(room) == ["so ", "😀", "!", "?"]
+
+
+async def test_closing_all_keeps_the_text_and_marks_it_cancelled(room: Room) -> None:
+    it = await attempt(room)
+    text = await it.open_text()
+    text.add("half an ")
+    text.add("answer")
+    await it.writer.close_all()
+    (answer,) = await room.outputs(it.lease.turn_id)
+    assert (answer.text, answer.status) == ("half an answer", "cancelled")
+
+
+class Text:
+    """Something gathered, for the clock."""
+
+    def __init__(self) -> None:
+        self.flushed: list[float] = []
+
+    def flush(self) -> None:
+        self.flushed.append(asyncio.get_running_loop().time())
+
+
+async def test_the_clock_flushes_at_the_first_tick_that_is_due() -> None:
+    loop = asyncio.get_running_loop()
+    rollup, texts = Rollup(40), [Text() for _ in range(50)]
+    due = [loop.time() + n / 1000 for n in range(50)]
+    for text, when in zip(texts, due, strict=True):
+        rollup.schedule(text, when)
+    assert rollup.waiting == 50
+    await asyncio.sleep(0.1)
+    assert rollup.waiting == 0
+    for text, when in zip(texts, due, strict=True):
+        (at,) = text.flushed
+        assert -0.001 <= at - when < 0.03
