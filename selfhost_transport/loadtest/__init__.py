@@ -1,0 +1,1 @@
+"""The load generator: many turns against a deployment, measured and verified while they run."""

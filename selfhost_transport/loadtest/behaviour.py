@@ -1,0 +1,161 @@
+"""What a session does while it is under load, one function per scenario. All times are seconds since the epoch."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from selfhost_transport.loadtest.plan import Load, Scenario
+from selfhost_transport.loadtest.session import CANCELLABLE, Session
+from selfhost_transport.loadtest.verify import Turn
+
+_STORM_ROUND_S = 4.0
+_STORM_CANCEL_AFTER_S = (1.5, 2.5)
+# Every so many sessions, the model of a cancel storm falls silent after a few tokens.
+_SILENT_EVERY = 4
+_SILENT_AT = 10
+_LONGEST_INTERRUPT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """`start`: the first sends; `begin` to `end`: what is measured; no turn is scheduled after `end`."""
+
+    start: float
+    begin: float
+    end: float
+
+    @classmethod
+    def of(cls, load: Load, start: float) -> Window:
+        """The window of a run that starts at a time."""
+        begin = start + load.warmup_s
+        return cls(start, begin, begin + load.duration_s)
+
+
+Behaviour = Callable[[Session, Load, Window, random.Random, float], Awaitable[None]]
+
+
+async def until(moment: float) -> None:
+    """Sleep until a time of the wall clock; returns at once when it has passed."""
+    await asyncio.sleep(max(0.0, moment - time.time()))
+
+
+async def steady(session: Session, load: Load, window: Window, rng: random.Random, phase: float) -> None:
+    """Turn after turn on an absolute schedule. The first is shortened by `phase` (0..1), so that turns of
+    different sessions start and end at different times from the beginning."""
+    scheduled = window.start + phase * min(1.0, load.warmup_s or 1.0)
+    tokens = max(1, math.ceil(load.tokens * (1 - phase)))
+    async with asyncio.TaskGroup() as turns:
+        while scheduled < window.end:
+            await until(scheduled)
+            cancelled = rng.random() * 100 < load.cancel_percent
+            turns.create_task(_turn(session, scheduled, tokens, rng.random() if cancelled else None))
+            scheduled += tokens / load.rate + load.pause_s
+            tokens = load.tokens
+
+
+async def _turn(session: Session, scheduled: float, tokens: int, cancel_at: float | None) -> None:
+    outcomes = CANCELLABLE if cancel_at is not None else frozenset({"complete"})
+    turn = await session.send(scheduled, tokens=tokens, outcomes=outcomes)
+    if turn is None:
+        return
+    if cancel_at is not None:
+        await until(scheduled + cancel_at * tokens / turn.rate)
+        await session.cancel(turn)
+    await session.wait(turn)
+
+
+async def interrupt(session: Session, load: Load, window: Window, rng: random.Random, phase: float) -> None:
+    """People who change their mind: a send, 0 to 2 s later an interruption in one of several ways, a send."""
+    await until(window.start + phase * min(1.0, load.warmup_s or 1.0))
+    running: list[Turn] = []
+    async with asyncio.TaskGroup() as group:
+        while time.time() < window.end:
+            turn = await session.send(time.time(), outcomes=CANCELLABLE)
+            if turn is None:
+                return
+            running = [older for older in (*running, turn) if not older.outcome]
+            group.create_task(session.wait(turn))
+            await asyncio.sleep(rng.uniform(0, _LONGEST_INTERRUPT_S))
+            following = await _interruption(session, running, rng)
+            if following is not None:
+                running.append(following)
+                group.create_task(session.wait(following))
+
+
+async def _interruption(session: Session, running: list[Turn], rng: random.Random) -> Turn | None:
+    """One of: stop; stop, pressed twice; interrupt in one step; a lost socket and stop; sending alongside."""
+    turn = running[-1]
+    match rng.randrange(5):
+        case 0:
+            await session.cancel(turn)
+        case 1:
+            await asyncio.gather(session.cancel(turn), session.cancel(turn))
+        case 2:
+            return await session.interrupt(list(running), time.time())
+        case 3:
+            session.sender.drop()
+            await session.cancel(turn)
+        case _:
+            return await session.send(time.time(), outcomes=CANCELLABLE)
+    return None
+
+
+async def cancel_storm(
+    session: Session, load: Load, window: Window, rng: random.Random, phase: float
+) -> None:
+    """Rounds: everybody starts a turn within half a second, everybody stops it within one second."""
+    script = f"hang_at={_SILENT_AT}" if int(phase * load.turns + 0.5) % _SILENT_EVERY == 0 else ""
+    tokens = math.ceil(load.rate * _STORM_ROUND_S * 2)
+    began = window.start
+    async with asyncio.TaskGroup() as group:
+        while began + _STORM_ROUND_S <= window.end:
+            scheduled = began + phase / 2
+            await until(scheduled)
+            turn = await session.send(scheduled, script=script, tokens=tokens, outcomes=CANCELLABLE)
+            if turn is not None:
+                await until(began + rng.uniform(*_STORM_CANCEL_AFTER_S))
+                await session.cancel(turn)
+                group.create_task(session.wait(turn))
+            began += _STORM_ROUND_S
+
+
+async def idle(session: Session, load: Load, window: Window, rng: random.Random, phase: float) -> None:
+    """Nothing, attached."""
+    await until(window.end)
+
+
+async def noisy(session: Session, load: Load, window: Window, rng: random.Random, phase: float) -> None:
+    """One turn as fast as it goes; the second viewer stops reading for half of the window, then catches up."""
+    await until(window.start)
+    seconds = load.warmup_s + load.duration_s
+    rate = load.rate * 40
+    turn = await session.send(window.start, tokens=int(rate * seconds), rate=rate)
+    if turn is None:
+        return
+    reader = session.viewers[-1].client
+    await until(window.begin)
+    reader.stop_reading()
+    await until((window.begin + window.end) / 2)
+    reader.go_on()
+    await session.wait(turn)
+
+
+BEHAVIOURS: dict[Scenario, Behaviour] = {
+    Scenario.STEADY: steady,
+    Scenario.RAMP: steady,
+    Scenario.HERD: steady,
+    Scenario.NOISY: steady,
+    Scenario.INTERRUPT: interrupt,
+    Scenario.CANCEL: cancel_storm,
+    Scenario.IDLE: idle,
+}
+
+
+def noisy_load(load: Load) -> Load:
+    """The load of the one noisy session: a second viewer, which will not read."""
+    return replace(load, viewers=2)

@@ -1,0 +1,169 @@
+"""What a run is: the deployment it goes against, the load, and what counts as good enough."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from enum import StrEnum
+from urllib.parse import urlencode, urlsplit
+
+from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.wire.codec import Format
+
+PROTOCOL_VERSION = "6"
+_SCHEMES = {"ws": "ws", "http": "ws", "wss": "wss", "https": "wss"}
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+CONNECTIONS_PER_PROCESS = 1500
+"""Connections one generator process is given before there is another, if the machine has the cores."""
+
+
+class Scenario(StrEnum):
+    """The shapes of load."""
+
+    STEADY = "steady"
+    """Concurrent turns at a constant rate, each session starting its next turn on schedule, ready or not."""
+    RAMP = "ramp"
+    """Steady load, doubled and bisected to the most turns inside the latency budget."""
+    INTERRUPT = "interrupt"
+    """Send, interrupt after 0 to 2 s in mixed ways, with double clicks and lost sockets."""
+    NOISY = "noisy"
+    """Steady load beside one session that streams as fast as it can to a reader that stops reading."""
+    HERD = "herd"
+    """A gateway is killed under its clients; needs `--local` with at least two gateways."""
+    CANCEL = "cancel"
+    """All turns cancelled within a second, again and again, every fourth with a model gone silent."""
+    IDLE = "idle"
+    """Attached connections on which nothing happens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A deployment: websocket addresses without query, and a key (`appId.keyId:secret`) or a token."""
+
+    urls: tuple[str, ...]
+    key: str = ""
+    token: str = ""
+
+    @classmethod
+    def parse(cls, urls: list[str], key: str, token: str) -> Target:
+        """Read `ws://host:port`, or the same with http(s) or wss. Raises InvalidArgument."""
+        if not urls or bool(key) == bool(token):
+            raise InvalidArgument("give at least one address, and either a key or a token")
+        return cls(tuple(_websocket(url) for url in urls), key, token)
+
+    @property
+    def same_machine(self) -> bool:
+        """Whether the gateways' clock is this machine's."""
+        return all(urlsplit(url).hostname in _LOOPBACK for url in self.urls)
+
+    def socket_url(self, number: int, fmt: Format, client_id: str, resume: str = "") -> str:
+        """The address for the `number`-th connection; connections go round the gateways."""
+        query = {"format": fmt.value, "v": PROTOCOL_VERSION, "heartbeats": "false", "clientId": client_id}
+        query |= {"key": self.key} if self.key else {"access_token": self.token}
+        if resume:
+            query["resume"] = resume
+        return f"{self.urls[number % len(self.urls)]}/?{urlencode(query)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The load of one run. Rates in tokens per second and turn, times in seconds."""
+
+    scenario: Scenario = Scenario.STEADY
+    turns: int = 100
+    rate: float = 50.0
+    tokens: int = 200
+    viewers: int = 1
+    # Share of turns that are cancelled at a random moment, per cent.
+    cancel_percent: float = 0.0
+    duration_s: float = 20.0
+    warmup_s: float = 2.0
+    # Between the end of a turn on schedule and the next send of its session.
+    pause_s: float = 0.2
+    # A turn without a terminal this long after it should have ended is a violation.
+    patience_s: float = 20.0
+    # First part of the sessions' names: the namespace whose agent answers.
+    namespace: str = "loadtest"
+    formats: tuple[Format, ...] = (Format.JSON, Format.MSGPACK)
+    processes: int = 0
+
+    @property
+    def connections(self) -> int:
+        """Sockets that are opened."""
+        return self.turns * self.viewers
+
+    @property
+    def turn_s(self) -> float:
+        """How long a turn takes on schedule."""
+        return self.tokens / self.rate if self.rate else 0.0
+
+    @property
+    def generator_processes(self) -> int:
+        """As asked for; by default by the number of connections, at most half of the cores."""
+        if self.processes:
+            return self.processes
+        wanted = -(-self.connections // CONNECTIONS_PER_PROCESS)
+        return max(1, min(wanted, (os.cpu_count() or 2) // 2))
+
+    def check(self) -> None:
+        """Raises InvalidArgument for a load that cannot be run."""
+        if min(self.turns, self.tokens, self.viewers) < 1 or self.rate < 0 or self.duration_s <= 0:
+            raise InvalidArgument(
+                "turns, tokens, viewers and the duration are positive, the rate is not negative"
+            )
+        if self.rate == 0 and self.scenario is not Scenario.IDLE:
+            raise InvalidArgument("a schedule needs a rate above 0")
+        if not 0 <= self.cancel_percent <= 100:
+            raise InvalidArgument("--cancel is a percentage")
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one generator process does: `count` sessions from number `first` on."""
+
+    target: Target
+    load: Load
+    run: str
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Thresholds in ms; None: not asked for. `budget_ms` is what a ramp searches for."""
+
+    max_p99_ms: float | None = None
+    max_first_token_p99_ms: float | None = None
+    max_cancel_p99_ms: float | None = None
+    min_tokens_per_s: float | None = None
+    max_us_per_token: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole run. `knee_ms` is the p99 from publish to receive that a ramp stays inside."""
+
+    target: Target
+    load: Load
+    budget: Budget = field(default_factory=Budget)
+    knee_ms: float = 50.0
+    max_turns: int = 4096
+
+
+def shares(plan: Plan, run: str) -> list[Share]:
+    """The load cut into near-equal shares, one per generator process."""
+    processes = min(plan.load.generator_processes, plan.load.turns)
+    base, more = divmod(plan.load.turns, processes)
+    found, first = [], 0
+    for index in range(processes):
+        count = base + (index < more)
+        found.append(Share(plan.target, plan.load, run, first, count))
+        first += count
+    return found
+
+
+def _websocket(url: str) -> str:
+    parts = urlsplit(url if "://" in url else f"ws://{url}")
+    if parts.scheme not in _SCHEMES or not parts.hostname or parts.query:
+        raise InvalidArgument(f"an address looks like ws://host:8080 or wss://host, not {url[:200]!r}")
+    return f"{_SCHEMES[parts.scheme]}://{parts.netloc}{parts.path.rstrip('/')}"

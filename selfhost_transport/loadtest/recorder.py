@@ -1,0 +1,198 @@
+"""What one generator process has seen, and how several of them add up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from selfhost_transport.loadtest.histogram import Histogram
+
+MAX_VIOLATIONS = 200
+"""Violations kept with their details; all of them are counted."""
+
+
+class Metric(StrEnum):
+    """What is timed. "From the schedule" means from when it should have happened, however late the generator was."""
+
+    FIRST_TOKEN = "first_token"
+    """From the schedule of a send to its first token at a viewer."""
+    DELIVERY = "delivery"
+    """From an append's position (Redis' clock) to its arrival at a viewer."""
+    TOKEN = "token"
+    """From the moment the model's schedule has a token due to its arrival: worker, gathering and delivery."""
+    GAP = "gap"
+    """Between two arrivals of one turn."""
+    SEND_ACK = "send_ack"
+    """From the schedule of a send to its acknowledgement."""
+    QUEUE_WAIT = "queue_wait"
+    """From the position of a send to the position of its turn's start."""
+    CANCEL_ACK = "cancel_ack"
+    """From the cancel call to its acknowledgement."""
+    CANCEL_CONTENT = "cancel_content"
+    """From the cancel call to the last content that arrived; 0 if none came after it."""
+    CANCEL_TERMINAL = "cancel_terminal"
+    """From the cancel call to the terminal."""
+    CONNECT = "connect"
+    """From dialling to CONNECTED."""
+    ATTACH = "attach"
+    """From ATTACH to ATTACHED."""
+    RECONNECT = "reconnect"
+    """From the loss of a socket to being attached again."""
+    LAG = "lag"
+    """How late the generator's own timer ran: what it adds to every figure."""
+
+
+class ViolationKind(StrEnum):
+    """What may never happen, whatever the speed."""
+
+    LOST = "lost"
+    DUPLICATE = "duplicate"
+    WRONG_TEXT = "wrong_text"
+    REORDERED = "reordered"
+    AFTER_CANCEL = "after_cancel"
+    AFTER_TERMINAL = "after_terminal"
+    SECOND_TERMINAL = "second_terminal"
+    MISSING_TERMINAL = "missing_terminal"
+    WRONG_TERMINAL = "wrong_terminal"
+    REFUSED = "refused"
+    GENERATOR = "generator"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One broken promise."""
+
+    kind: ViolationKind
+    session: str
+    turn: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Second:
+    """What arrived in one second of the wall clock; `token` is an encoded histogram."""
+
+    tokens: int
+    frames: int
+    token: str
+
+
+@dataclass(slots=True)
+class Recording:
+    """The outcome of one process. Histograms are encoded by metric; `seconds` by seconds since the epoch."""
+
+    histograms: dict[str, str] = field(default_factory=dict)
+    seconds: dict[int, Second] = field(default_factory=dict)
+    outcomes: dict[str, int] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
+    violation_counts: dict[str, int] = field(default_factory=dict)
+    violations: list[Violation] = field(default_factory=list)
+
+
+class Recorder:
+    """Records for one process. Durations in seconds; only those between `begin` and `end` count, the rest always."""
+
+    def __init__(self) -> None:
+        self.active = False
+        self.outcomes: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter()
+        self.tokens = 0
+        self.violation_counts: Counter[str] = Counter()
+        self._violations: list[Violation] = []
+        self._histograms = {metric: Histogram() for metric in Metric}
+        self._seconds: dict[int, Second] = {}
+        # The second that is being filled.
+        self._second = 0
+        self._second_tokens = 0
+        self._second_frames = 0
+        self._second_latency = Histogram()
+
+    def begin(self) -> None:
+        """Start of the measured window."""
+        self.active = True
+
+    def end(self) -> None:
+        """End of it."""
+        self.active = False
+
+    def record(self, metric: Metric, seconds: float) -> None:
+        """Count one duration."""
+        if self.active:
+            self._histograms[metric].record(seconds)
+
+    def arrived(self, now: float, tokens: int, delivery: float, latency: float, spacing: float) -> None:
+        """A piece arrived: its delivery time, and the time since its last token was due.
+
+        Each token before the last was due `spacing` seconds earlier than the next.
+        """
+        self.tokens += tokens
+        if not self.active:
+            return
+        if int(now) != self._second:
+            self._close_second(int(now))
+        self._second_tokens += tokens
+        self._second_frames += 1
+        self._histograms[Metric.DELIVERY].record(delivery)
+        for earlier in range(tokens):
+            self._second_latency.record(latency + earlier * spacing)
+
+    def violation(self, kind: ViolationKind, session: str, turn: str, detail: str) -> None:
+        """A promise was broken: the run has failed."""
+        self.violation_counts[kind] += 1
+        if len(self._violations) < MAX_VIOLATIONS:
+            self._violations.append(Violation(kind, session, turn, detail))
+
+    def recording(self) -> Recording:
+        """Everything until now."""
+        self._close_second(0)
+        return Recording(
+            {metric: found.encode() for metric, found in self._histograms.items() if found.count},
+            dict(self._seconds),
+            dict(self.outcomes),
+            dict(self.counters),
+            dict(self.violation_counts),
+            list(self._violations),
+        )
+
+    def _close_second(self, following: int) -> None:
+        if self._second_frames:
+            self._histograms[Metric.TOKEN].merge(self._second_latency)
+            self._seconds[self._second] = Second(
+                self._second_tokens, self._second_frames, self._second_latency.encode()
+            )
+            self._second_latency.clear()
+            self._second_tokens = self._second_frames = 0
+        self._second = following
+
+
+def add_up(recordings: list[Recording]) -> Recording:
+    """The recordings of several processes as one."""
+    total = Recording()
+    for one in recordings:
+        for metric, encoded in one.histograms.items():
+            total.histograms[metric] = _merged(total.histograms.get(metric), encoded)
+        for second, found in one.seconds.items():
+            before = total.seconds.get(second, Second(0, 0, ""))
+            total.seconds[second] = Second(
+                before.tokens + found.tokens,
+                before.frames + found.frames,
+                _merged(before.token or None, found.token),
+            )
+        for mine, theirs in (
+            (total.outcomes, one.outcomes),
+            (total.counters, one.counters),
+            (total.violation_counts, one.violation_counts),
+        ):
+            for name, count in theirs.items():
+                mine[name] = mine.get(name, 0) + count
+        total.violations += one.violations[: MAX_VIOLATIONS - len(total.violations)]
+    return total
+
+
+def _merged(first: str | None, second: str) -> str:
+    if first is None:
+        return second
+    histogram = Histogram.decode(first)
+    histogram.merge(Histogram.decode(second))
+    return histogram.encode()

@@ -1,0 +1,172 @@
+"""The result of a run, as it is written to JSON and read back for a comparison."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.loadtest.histogram import Histogram, Summary
+from selfhost_transport.loadtest.plan import Load
+from selfhost_transport.loadtest.recorder import Metric, Violation
+
+FORMAT = 1
+"""Version of the JSON; a file of another is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Where a run took place."""
+
+    machine: str
+    cores: int
+    memory_bytes: int
+    python: str
+    version: str
+    redis: str = ""
+    gateways: int = 0
+    workers: int = 0
+    rollup_window_ms: int = -1
+
+    @classmethod
+    def here(cls) -> Environment:
+        """This machine."""
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return cls(
+            f"{platform.system()} {platform.machine()}",
+            os.cpu_count() or 0,
+            memory,
+            platform.python_version(),
+            version("selfhost-transport"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One metric: figures in ms, and the whole histogram, encoded."""
+
+    summary: Summary
+    histogram: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One second of a run. `at`: seconds since the window began. Latencies from the schedule, in ms.
+
+    `cpu` in cores and `memory` in bytes, by role.
+    """
+
+    at: int
+    tokens: int
+    p50: float
+    p99: float
+    max: float
+    cpu: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RoleUsage:
+    """What a role cost: cores in use, microseconds of CPU per delivered token, resident bytes at start and end."""
+
+    cores: float
+    us_per_token: float
+    rss_before: int
+    rss_after: int
+    processes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One load that a ramp tried."""
+
+    turns: int
+    tokens_per_s: float
+    p50: float
+    p99: float
+    passed: bool
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One threshold: what was asked, what was seen."""
+
+    name: str
+    limit: float
+    value: float
+    passed: bool
+
+
+@dataclass(slots=True)
+class RunResult:
+    """Everything about one run. `passed` is the exit status."""
+
+    run: str
+    started: str
+    load: Load
+    environment: Environment
+    measured_s: float = 0.0
+    tokens: int = 0
+    tokens_per_s: float = 0.0
+    expected_tokens_per_s: float = 0.0
+    frames: int = 0
+    measures: dict[str, Measure] = field(default_factory=dict)
+    moments: list[Moment] = field(default_factory=list)
+    usage: dict[str, RoleUsage] = field(default_factory=dict)
+    outcomes: dict[str, int] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
+    violation_counts: dict[str, int] = field(default_factory=dict)
+    violations: list[Violation] = field(default_factory=list)
+    redis_bytes_per_turn: float = 0.0
+    bytes_per_connection: float = 0.0
+    clock_note: str = ""
+    # Why the figures say more about the generator than about the deployment; empty when they do not.
+    generator_limit: str = ""
+    steps: list[Step] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    format: int = FORMAT
+
+    @property
+    def passed(self) -> bool:
+        """No violation, and every threshold kept."""
+        return not self.violation_counts and all(check.passed for check in self.checks)
+
+    def summary(self, metric: Metric) -> Summary:
+        """The figures of a metric; zeros when nothing was recorded."""
+        measure = self.measures.get(metric)
+        return Summary() if measure is None else measure.summary
+
+    def histogram(self, metric: Metric) -> Histogram:
+        """The histogram of a metric; empty when nothing was recorded."""
+        measure = self.measures.get(metric)
+        return Histogram() if measure is None else Histogram.decode(measure.histogram)
+
+    def save(self, path: Path) -> None:
+        """Write JSON."""
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1))
+
+    @classmethod
+    def load_file(cls, path: Path) -> RunResult:
+        """Read what `save` wrote. Raises InvalidArgument."""
+        try:
+            result = msgspec.json.decode(path.read_bytes(), type=cls)
+        except OSError as error:
+            raise InvalidArgument(f"cannot read {path}: {error.strerror}") from error
+        except msgspec.MsgspecError as error:
+            raise InvalidArgument(f"{path} is not the result of a load test: {error}") from error
+        if result.format != FORMAT:
+            raise InvalidArgument(f"{path} was written by another version (format {result.format})")
+        return result
+
+
+def new_result(run: str, load: Load, environment: Environment) -> RunResult:
+    """An empty result that starts now."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return RunResult(run, now, load, environment)

@@ -1,0 +1,131 @@
+"""A websocket as a plain asyncio protocol: handshake by the websockets package, then bytes as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Self
+
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidHandshake
+from websockets.uri import parse_uri
+
+from selfhost_transport.errors import ConnectionFailed
+from selfhost_transport.loadtest.framing import FrameReader, Opcode, client_frame
+
+OPEN_TIMEOUT_S = 15.0
+
+OnMessage = Callable[[bytes], None]
+OnLost = Callable[[str], None]
+
+
+class Socket(asyncio.Protocol):
+    """One connection. `on_message` gets each payload; `on_lost` is called once, however the socket ends."""
+
+    def __init__(self, url: str, on_message: OnMessage, on_lost: OnLost) -> None:
+        self._uri = parse_uri(url)
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._frames = FrameReader()
+        self._transport: asyncio.Transport | None = None
+        self._handshake: ClientProtocol | None = ClientProtocol(self._uri)
+        self._answer = b""
+        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._reason = ""
+
+    @classmethod
+    async def open(cls, url: str, on_message: OnMessage, on_lost: OnLost) -> Self:
+        """Connect and upgrade. Raises ConnectionFailed; `on_lost` is not called then."""
+        socket = cls(url, on_message, on_lost)
+        uri = socket._uri
+        context = ssl.create_default_context() if uri.secure else None
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                loop = asyncio.get_running_loop()
+                await loop.create_connection(lambda: socket, uri.host, uri.port, ssl=context)
+                await socket._opened
+        except (OSError, TimeoutError, InvalidHandshake, ConnectionFailed) as error:
+            socket.abort()
+            raise ConnectionFailed(
+                f"cannot connect to {uri.host}:{uri.port}: {error or type(error).__name__}"
+            ) from error
+        return socket
+
+    def send(self, opcode: Opcode, payload: bytes) -> None:
+        """Write one message; nothing happens when the socket is gone."""
+        if self._transport is not None:
+            self._transport.write(client_frame(opcode, payload))
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def stop_reading(self) -> None:
+        """Read nothing more until `go_on`, as a reader that hangs."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        """Read again."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        assert isinstance(transport, asyncio.Transport) and self._handshake is not None
+        self._transport = transport
+        self._handshake.send_request(self._handshake.connect())
+        transport.write(b"".join(self._handshake.data_to_send()))
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
+        if self._handshake is not None:
+            data = self._upgrade(data)
+            if not data:
+                return
+        try:
+            for opcode, payload in self._frames.feed(data):
+                if opcode <= Opcode.BINARY:
+                    self._on_message(payload)
+                else:
+                    self._control(opcode, payload)
+        except ConnectionFailed as error:
+            self._reason = str(error)
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop."""
+        self._transport = None
+        reason = self._reason or str(exc or "the socket was closed")
+        if not self._opened.done():
+            self._opened.set_exception(ConnectionFailed(reason))
+        elif self._handshake is None:
+            self._on_lost(reason)
+
+    def _upgrade(self, data: bytes) -> bytes:
+        """Feed the answer to the handshake; returns what came after it."""
+        self._answer += data
+        end = self._answer.find(b"\r\n\r\n") + 4
+        handshake = self._handshake
+        if end < 4 or handshake is None:
+            return b""
+        handshake.receive_data(self._answer[:end])
+        if handshake.handshake_exc is not None:
+            if not self._opened.done():
+                self._opened.set_exception(ConnectionFailed(str(handshake.handshake_exc)))
+            return b""
+        self._handshake = None
+        if not self._opened.done():
+            self._opened.set_result(None)
+        return self._answer[end:]
+
+    def _control(self, opcode: Opcode, payload: bytes) -> None:
+        if opcode is Opcode.PING:
+            self.send(Opcode.PONG, payload)
+        elif opcode is Opcode.CLOSE:
+            self._reason = f"closed by the gateway: {payload[2:].decode(errors='replace') or 'no reason'}"
+            self.send(Opcode.CLOSE, payload[:2])
+            if self._transport is not None:
+                self._transport.close()

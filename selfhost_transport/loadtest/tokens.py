@@ -1,0 +1,41 @@
+"""The numbered tokens of the scripted model: `0 `, `1 `, `2 ` … (design section 10)."""
+
+from __future__ import annotations
+
+_GROWTH = 4096
+
+
+class NumberedText:
+    """The text of a turn of any length, and where a piece stands in it. Grows as needed, shared by all checks."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._count = 0
+
+    def matches(self, piece: str, offset: int) -> bool:
+        """Whether `piece` is exactly what follows at this offset, in characters."""
+        end = offset + len(piece)
+        if end > len(self._text):
+            self._grow(end)
+        return self._text.startswith(piece, offset)
+
+    def length(self, tokens: int) -> int:
+        """Characters of the first `tokens` tokens."""
+        length, first, digits = 0, 0, 1
+        while first < tokens:
+            last = min(tokens, 10**digits)
+            length += (last - first) * (digits + 1)
+            first, digits = last, digits + 1
+        return length
+
+    def _grow(self, length: int) -> None:
+        while len(self._text) < length:
+            more = range(self._count, self._count + max(_GROWTH, self._count // 2))
+            self._text += "".join(f"{number} " for number in more)
+            self._count = more.stop
+
+
+def first_number(piece: str) -> int | None:
+    """The number of a piece's first token; None if it does not begin with one."""
+    head = piece.split(" ", 1)[0]
+    return int(head) if head.isdecimal() else None

@@ -1,0 +1,76 @@
+"""CPU and memory of the processes under test, by role, from the operating system."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import psutil
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """A role at one moment: CPU seconds since its processes started, resident bytes, number of processes."""
+
+    cpu_s: float
+    rss: int
+    processes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """All roles at one moment; `at` in seconds since the epoch."""
+
+    at: float
+    roles: dict[str, Usage]
+
+
+@dataclass(slots=True)
+class Sampler:
+    """Samples the processes of each role and their children. A process that is gone counts no further."""
+
+    pids: dict[str, list[int]]
+    samples: list[Sample] = field(default_factory=list)
+
+    def sample(self) -> Sample:
+        """Take a sample now and keep it."""
+        found = Sample(time.time(), {role: _usage(pids) for role, pids in self.pids.items()})
+        self.samples.append(found)
+        return found
+
+    def near(self, moment: float) -> Sample | None:
+        """The sample closest to a time; None when there are none."""
+        return min(self.samples, key=lambda sample: abs(sample.at - moment), default=None)
+
+
+def _usage(pids: Iterable[int]) -> Usage:
+    cpu_s, rss, count = 0.0, 0, 0
+    for process in _families(pids):
+        with suppress(psutil.Error):
+            with process.oneshot():
+                times = process.cpu_times()
+                memory = process.memory_info()
+            cpu_s += times.user + times.system
+            rss += memory.rss
+            count += 1
+    return Usage(cpu_s, rss, count)
+
+
+def _families(pids: Iterable[int]) -> list[psutil.Process]:
+    found: list[psutil.Process] = []
+    for pid in pids:
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            found += [process, *process.children(recursive=True)]
+    return found
+
+
+def cpu_between(first: Sample, last: Sample) -> Mapping[str, float]:
+    """CPU seconds used by each role between two samples."""
+    return {
+        role: max(0.0, usage.cpu_s - first.roles[role].cpu_s)
+        for role, usage in last.roles.items()
+        if role in first.roles
+    }
