@@ -1,0 +1,162 @@
+"""One channel of one connection, as the fan-out sees it: what it has been sent, and what waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Protocol
+
+from gateway.delivery import Delivery, Variant
+from selfhost_transport.errors import ErrorInfo
+from selfhost_transport.store.entries import Ref
+from selfhost_transport.wire.serial import Position
+
+MAX_HELD = 4096
+"""Deliveries that wait for one attachment; beyond that it is caught up from the log instead."""
+
+
+class Outlet(Protocol):
+    """The way out of a connection: raw websocket frames, and whether its buffer is over the limit."""
+
+    @property
+    def congested(self) -> bool: ...  # noqa: D102
+
+    def write(self, frame: bytes) -> None: ...  # noqa: D102
+
+
+class State(Enum):
+    """How an attachment gets its entries."""
+
+    # Each entry is written as it arrives.
+    LIVE = auto()
+    # Entries gather in `held`: the attach is not answered yet, or a message's state is being read.
+    HOLDING = auto()
+    # The socket does not keep up: nothing is kept, the log will be read from `delivered` on (P10).
+    STALE = auto()
+    DETACHED = auto()
+
+
+class Verdict(Enum):
+    """What an attachment needs of a delivery."""
+
+    SEND = auto()
+    SKIP = auto()
+    # The message's current state instead of a delta.
+    AGGREGATE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Continuity was lost during an attachment: delivery goes on after `position` (P7)."""
+
+    position: Position
+    error: ErrorInfo
+
+
+class Attachment:
+    """State of one attachment. `on_gap` tells the connection of lost continuity.
+
+    `mute`: a connection id whose messages are not delivered (echo off). `whole_messages`: appendMode=full.
+    """
+
+    __slots__ = (
+        "_live",
+        "delivered",
+        "epoch",
+        "held",
+        "mute",
+        "on_gap",
+        "outlet",
+        "released",
+        "seen",
+        "start",
+        "state",
+        "variant",
+        "whole_messages",
+        "write",
+    )
+
+    def __init__(
+        self,
+        outlet: Outlet,
+        variant: Variant,
+        on_gap: Callable[[Gap], None],
+        *,
+        mute: str | None = None,
+        whole_messages: bool = False,
+    ) -> None:
+        self.outlet = outlet
+        # Looked up once: called for each delivery.
+        self.write = outlet.write
+        self.variant = variant
+        self.on_gap = on_gap
+        self.mute = mute
+        self.whole_messages = whole_messages
+        self.state = State.HOLDING
+        # Whether ATTACHED has been sent, so that anything may be written.
+        self.released = False
+        # Counts the times it began to hold, so that an older reading of the log is recognised.
+        self.epoch = 0
+        # Messages created after this were delivered whole, so that deltas make sense.
+        self.start = Position.ZERO
+        # The newest entry that was written; kept up to date while not live only.
+        self.delivered = Position.ZERO
+        # Older messages whose state was delivered since, and up to which version.
+        self.seen: dict[Ref, Position] = {}
+        self.held: deque[Delivery] = deque()
+        self._live: asyncio.Event | None = None
+
+    def judge(self, delivery: Delivery) -> Verdict:
+        """What to do with a delivery (section 7.4)."""
+        if self.mute is not None and delivery.connection_id == self.mute:
+            return Verdict.SKIP
+        ref = delivery.ref
+        if ref is None:
+            return Verdict.SEND
+        version = self.seen.get(ref)
+        if version is not None and delivery.position <= version:
+            return Verdict.SKIP
+        if not delivery.is_append:
+            if ref.position <= self.start:
+                self.seen[ref] = delivery.position
+            return Verdict.SEND
+        if delivery.aggregate_only or self.whole_messages:
+            return Verdict.AGGREGATE
+        return Verdict.SEND if ref.position > self.start or version is not None else Verdict.AGGREGATE
+
+    def hold(self, delivered: Position) -> None:
+        """From now on gather what arrives."""
+        self.state = State.HOLDING
+        self.epoch += 1
+        self.delivered = delivered
+
+    def go_stale(self, delivered: Position) -> None:
+        """Forget what waits; it will be read from the log."""
+        self.state = State.STALE
+        self.delivered = delivered
+        self.held.clear()
+
+    def go_live(self) -> None:
+        """Nothing waits any more."""
+        self.state = State.LIVE
+        if self._live is not None:
+            self._live.set()
+            self._live = None
+
+    def detach(self) -> None:
+        """Nothing is to be delivered any more."""
+        self.state = State.DETACHED
+        self.held.clear()
+        if self._live is not None:
+            self._live.set()
+
+    async def caught_up(self) -> None:
+        """Returns once everything that waited was written."""
+        if self.state in (State.LIVE, State.DETACHED):
+            return
+        if self._live is None:
+            self._live = asyncio.Event()
+        await self._live.wait()

@@ -1,0 +1,438 @@
+"""One connection of the realtime protocol, without I/O: frames and outcomes in, effects out.
+
+Rules are those of protocol sections 4 to 6. The order of answers is this module's business: every frame that waits
+for an ACK has its place in a queue, refusals included, and answers leave in that order (section 6.2).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from gateway.auth import Credential, outside_token_range
+from gateway.effects import (
+    Adjust,
+    Attach,
+    Attached,
+    Authenticate,
+    CloseSocket,
+    Commit,
+    Deliver,
+    Detach,
+    Effect,
+    SendFrame,
+)
+from gateway.operations import Done
+from gateway.publishing import Sender, Sending, prepare
+from gateway.turn_signals import TurnRules
+from selfhost_transport.errors import (
+    BadRequest,
+    CapabilityError,
+    ErrorInfo,
+    InvalidArgument,
+    InvalidChannelName,
+    TransportError,
+    Unauthorized,
+)
+from selfhost_transport.wire.actions import Action, Flag
+from selfhost_transport.wire.channel import ChannelParams, ChannelRef, parse_channel, parse_params
+from selfhost_transport.wire.codes import Code, error_info
+from selfhost_transport.wire.frame import AckResult, ConnectionDetails, Frame, FrameError
+from selfhost_transport.wire.ids import default_id_base, fingerprint
+
+SERVED_MODES: Final = Flag.PUBLISH | Flag.SUBSCRIBE
+TURNS_PARAM: Final = "turns"
+MAX_CHANNELS: Final = 1000
+
+
+class Phase(Enum):
+    """Where a connection stands."""
+
+    NEW = "new"
+    CONNECTED = "connected"
+    CLOSING = "closing"
+
+
+class ChannelPhase(Enum):
+    """Where a channel of a connection stands; detached ones are not kept."""
+
+    ATTACHING = "attaching"
+    ATTACHED = "attached"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What CONNECTED tells, and the limits that are held. Sizes in bytes, times in ms."""
+
+    max_message_size: int
+    max_frame_size: int
+    connection_state_ttl: int
+    max_idle_interval: int
+    server_id: str
+    site_code: str = "loc"
+
+
+@dataclass(slots=True)
+class _Channel:
+    ref: ChannelRef
+    modes: Flag
+    params: ChannelParams
+    phase: ChannelPhase = ChannelPhase.ATTACHING
+    # ATTACH and DETACH that came while attaching, to be looked at once that is done.
+    waiting: deque[Frame] = field(default_factory=deque)
+
+
+@dataclass(slots=True)
+class _Answer:
+    ticket: int
+    msg_serial: int
+    outcome: AckResult | ErrorInfo | None = None
+
+
+class Connection:
+    """The state of one socket. `rules_for` tells the turn rules of a channel, None where it is plain pub/sub."""
+
+    def __init__(
+        self,
+        connection_id: str,
+        credential: Credential,
+        terms: Terms,
+        rules_for: Callable[[str], TurnRules | None],
+    ) -> None:
+        self.connection_id = connection_id
+        self.credential = credential
+        self.phase = Phase.NEW
+        self._terms = terms
+        self._rules_for = rules_for
+        self._channels: dict[str, _Channel] = {}
+        # Frames whose answer has not left yet, oldest first.
+        self._answers: deque[_Answer] = deque()
+        self._tickets = itertools.count(1)
+        self._handlers: dict[int, Callable[[Frame], list[Effect]]] = {
+            Action.HEARTBEAT: self._on_heartbeat,
+            Action.CLOSE: self._on_close,
+            Action.DISCONNECT: self._on_disconnect,
+            Action.ATTACH: self._on_attach,
+            Action.DETACH: self._on_detach,
+            Action.MESSAGE: self._on_message,
+            Action.PRESENCE: self._on_unsupported,
+            Action.ANNOTATION: self._on_unsupported,
+            Action.OBJECT: self._on_unsupported,
+            Action.AUTH: self._on_auth,
+        }
+
+    @property
+    def unanswered(self) -> int:
+        """Frames whose answer has not left yet."""
+        return len(self._answers)
+
+    # The connection as a whole
+
+    def open(self, key: str, error: ErrorInfo | None = None) -> list[Effect]:
+        """Accept the socket: CONNECTED. `error`: why a resume failed. Raises RuntimeError when already open."""
+        if self.phase is not Phase.NEW:
+            raise RuntimeError(f"a connection that is {self.phase.value} cannot be opened")
+        self.phase = Phase.CONNECTED
+        return [SendFrame(self._connected(key, error))]
+
+    def receive(self, frame: Frame) -> list[Effect]:
+        """One frame from the client. Frames after the end, and unknown ones, are ignored."""
+        if self.phase is Phase.NEW:
+            raise RuntimeError("a frame arrived before the connection was opened")
+        handler = self._handlers.get(frame.action)
+        if self.phase is Phase.CLOSING or handler is None:
+            return []
+        return handler(frame)
+
+    def receive_malformed(self, error: BadRequest) -> list[Effect]:
+        """A message of the socket that is no frame; the connection goes on where the protocol has an answer."""
+        if self.phase is not Phase.CONNECTED:
+            return []
+        if isinstance(error, FrameError) and error.needs_nack:
+            return self._refuse(error.msg_serial or 0, error.info)
+        if isinstance(error, FrameError) and error.channel is not None:
+            return self._fail_channel(error.channel, error.info)
+        return self.fail(error.info)
+
+    def fail(self, error: ErrorInfo) -> list[Effect]:
+        """End the connection for good: ERROR without channel."""
+        self.phase = Phase.CLOSING
+        return [SendFrame(Frame(Action.ERROR, error=error)), CloseSocket(final=True)]
+
+    def disconnect(self, error: ErrorInfo) -> list[Effect]:
+        """Ask the client to come back and resume (section 4.4)."""
+        if self.phase is Phase.CLOSING:
+            return []
+        self.phase = Phase.CLOSING
+        return [SendFrame(Frame(Action.DISCONNECTED, error=error)), CloseSocket()]
+
+    def request_token(self) -> list[Effect]:
+        """Ask the client for a new token before the present one expires (section 4.7)."""
+        return [SendFrame(Frame(Action.AUTH))] if self.phase is Phase.CONNECTED else []
+
+    def reauthenticated(self, credential: Credential, key: str) -> list[Effect]:
+        """A token that came in-band was good: take over its rights. Another identity ends the connection."""
+        if self.phase is not Phase.CONNECTED:
+            return []
+        if (credential.app_id, credential.identity) != (self.credential.app_id, self.credential.identity):
+            reason = "the new token is for another application or clientId; open a new connection for it"
+            return self.fail(error_info(Code.INCOMPATIBLE_CREDENTIALS, reason))
+        self.credential = credential
+        effects: list[Effect] = []
+        for channel in list(self._channels.values()):
+            effects += self._narrow(channel)
+        return [*effects, SendFrame(self._connected(key))]
+
+    def authentication_failed(self, error: TransportError) -> list[Effect]:
+        """A token that came in-band was refused."""
+        return self.fail(outside_token_range(error).info) if self.phase is Phase.CONNECTED else []
+
+    # Results of effects
+
+    def committed(self, ticket: int, done: Done) -> list[Effect]:
+        """The operation of a Commit is in the store."""
+        return self._settle(ticket, done.result)
+
+    def refused(self, ticket: int, error: ErrorInfo) -> list[Effect]:
+        """The operation of a Commit was not carried out."""
+        return self._settle(ticket, error)
+
+    def attach_ready(self, full: str, attached: Attached) -> list[Effect]:
+        """The hub holds the channel's frames and knows where delivery starts."""
+        channel = self._attaching(full)
+        channel.phase = ChannelPhase.ATTACHED
+        effects: list[Effect] = [SendFrame(self._attached(channel, attached)), Deliver(full)]
+        return effects + self._continue_with(channel)
+
+    def attach_failed(self, full: str, error: ErrorInfo) -> list[Effect]:
+        """The attach could not be finished; DETACHED makes the client try again (section 5.2)."""
+        channel = self._attaching(full)
+        del self._channels[full]
+        effects: list[Effect] = [Detach(full), SendFrame(Frame(Action.DETACHED, channel=full, error=error))]
+        return effects + self._continue_with(channel)
+
+    def adjusted(self, full: str, attached: Attached) -> list[Effect]:
+        """The position of an attachment that was attached again, or that lost continuity (section 5.4)."""
+        channel = self._channels.get(full)
+        if channel is None or self.phase is not Phase.CONNECTED:
+            return []
+        return [SendFrame(self._attached(channel, attached))]
+
+    # Frames of the connection
+
+    def _on_heartbeat(self, frame: Frame) -> list[Effect]:
+        return [SendFrame(Frame(Action.HEARTBEAT, id=frame.id))] if frame.id is not None else []
+
+    def _on_close(self, frame: Frame) -> list[Effect]:
+        self.phase = Phase.CLOSING
+        return [SendFrame(Frame(Action.CLOSED)), CloseSocket(final=True)]
+
+    def _on_disconnect(self, frame: Frame) -> list[Effect]:
+        self.phase = Phase.CLOSING
+        return [CloseSocket()]
+
+    def _on_auth(self, frame: Frame) -> list[Effect]:
+        if not frame.access_token:
+            return self.fail(Unauthorized("an AUTH frame needs an access token").info)
+        return [Authenticate(frame.access_token)]
+
+    # Channels
+
+    def _on_attach(self, frame: Frame) -> list[Effect]:
+        full = frame.channel
+        if full is None:
+            return self.fail(error_info(Code.BAD_REQUEST, "ATTACH needs a channel"))
+        known = self._channels.get(full)
+        if known is not None and known.phase is ChannelPhase.ATTACHING:
+            known.waiting.append(frame)
+            return []
+        try:
+            ref, params, modes = self._resolve(full, frame)
+        except TransportError as error:
+            return self._fail_channel(full, error.info)
+        if known is not None:
+            known.modes, known.params = modes, params
+            return [Adjust(full, modes, params, answer=True, resumed=frame.channel_serial is not None)]
+        if len(self._channels) >= MAX_CHANNELS:
+            reason = (
+                f"a connection may attach {MAX_CHANNELS} channels; detach some, or open another connection"
+            )
+            return self._fail_channel(full, error_info(Code.TOO_MANY_CHANNELS, reason))
+        if (frame.flags or 0) & Flag.ATTACH_RESUME or frame.channel_serial:
+            # A re-attach is not rewound, whatever its params say (section 5.3).
+            wanted = ChannelParams(None, params.modes, params.echo, params.append_full, params.occupancy)
+        else:
+            wanted = params
+        self._channels[full] = _Channel(ref, modes, params)
+        return [Attach(ref, modes, wanted, frame.channel_serial or None)]
+
+    def _on_detach(self, frame: Frame) -> list[Effect]:
+        full = frame.channel
+        if full is None:
+            return self.fail(error_info(Code.BAD_REQUEST, "DETACH needs a channel"))
+        channel = self._channels.get(full)
+        if channel is not None and channel.phase is ChannelPhase.ATTACHING:
+            channel.waiting.append(frame)
+            return []
+        detached = SendFrame(Frame(Action.DETACHED, channel=full))
+        if channel is None:
+            return [detached]
+        del self._channels[full]
+        return [Detach(full), detached]
+
+    def _resolve(self, full: str, frame: Frame) -> tuple[ChannelRef, ChannelParams, Flag]:
+        ref = parse_channel(full)
+        given = {**ref.params, **(frame.params or {})}
+        params = parse_params(given)
+        rules = self._rules_for(ref.name)
+        if TURNS_PARAM in given and rules is not None:
+            recognised = {**params.recognised, TURNS_PARAM: rules.agent}
+            params = ChannelParams(
+                params.rewind, params.modes, params.echo, params.append_full, params.occupancy, recognised
+            )
+        allowed = self.credential.capability.modes(ref.name)
+        if not allowed:
+            raise CapabilityError(f"the credentials do not permit attaching channel {ref.name[:128]!r}")
+        return ref, params, params.requested_modes(frame.flags) & allowed & SERVED_MODES
+
+    def _narrow(self, channel: _Channel) -> list[Effect]:
+        """Apply a new capability to an attachment (section 4.7)."""
+        full = channel.ref.full
+        allowed = self.credential.capability.modes(channel.ref.name)
+        if not allowed & channel.modes:
+            info = CapabilityError(f"the new token does not permit channel {channel.ref.name[:128]!r}").info
+            return self._fail_channel(full, info)
+        if channel.modes & ~allowed:
+            channel.modes &= allowed
+            if channel.phase is ChannelPhase.ATTACHED:
+                return [Adjust(full, channel.modes, channel.params, answer=False)]
+        return []
+
+    def _fail_channel(self, full: str, info: ErrorInfo) -> list[Effect]:
+        effects: list[Effect] = []
+        channel = self._channels.get(full)
+        # An attach on its way is ended by its result, which finds nothing to attach.
+        if channel is not None:
+            del self._channels[full]
+            effects.append(Detach(full))
+        return [*effects, SendFrame(Frame(Action.ERROR, channel=full, error=info))]
+
+    def _attaching(self, full: str) -> _Channel:
+        channel = self._channels.get(full)
+        if channel is None or channel.phase is not ChannelPhase.ATTACHING:
+            raise RuntimeError("an attach ended that was not on its way")
+        return channel
+
+    def is_attaching(self, full: str) -> bool:
+        """Whether the result of an attach is still wanted."""
+        channel = self._channels.get(full)
+        return channel is not None and channel.phase is ChannelPhase.ATTACHING
+
+    def _continue_with(self, channel: _Channel) -> list[Effect]:
+        effects: list[Effect] = []
+        while channel.waiting and not self.is_attaching(channel.ref.full):
+            effects += self.receive(channel.waiting.popleft())
+        if channel.waiting:
+            self._channels[channel.ref.full].waiting.extend(channel.waiting)
+        return effects
+
+    # Publishing
+
+    def _on_message(self, frame: Frame) -> list[Effect]:
+        serial = frame.msg_serial or 0
+        try:
+            sending = self._sending(frame, serial)
+            operation = prepare(sending, frame.messages or [])
+        except TransportError as error:
+            return self._refuse(serial, error.info)
+        answer = self._expect(serial)
+        return [Commit(answer.ticket, operation)]
+
+    def _sending(self, frame: Frame, serial: int) -> Sending:
+        if frame.channel is None:
+            raise InvalidChannelName("a publish needs a channel")
+        ref = parse_channel(frame.channel)
+        params = frame.params or {}
+        if params.get("_forceNack") == "true":
+            raise InvalidArgument("refused on request, by the _forceNack param", code=Code.FORCED_NACK)
+        channel = self._channels.get(frame.channel)
+        base = default_id_base(self.connection_id, serial)
+        return Sending(
+            session=ref.name,
+            sender=Sender(self.credential, self.connection_id),
+            rules=self._rules_for(ref.name),
+            max_size=self._terms.max_message_size,
+            id_base=base,
+            repeat_id=f"{base}:{fingerprint(frame)}",
+            may_publish=None if channel is None else bool(channel.modes & Flag.PUBLISH),
+        )
+
+    def _on_unsupported(self, frame: Frame) -> list[Effect]:
+        kind = Action(frame.action).name
+        info = error_info(Code.NOT_PERMITTED, f"{kind} frames are not supported by this service")
+        return self._refuse(frame.msg_serial or 0, info)
+
+    def _expect(self, msg_serial: int) -> _Answer:
+        answer = _Answer(next(self._tickets), msg_serial)
+        self._answers.append(answer)
+        return answer
+
+    def _refuse(self, msg_serial: int, info: ErrorInfo) -> list[Effect]:
+        answer = self._expect(msg_serial)
+        return self._settle(answer.ticket, info)
+
+    def _settle(self, ticket: int, outcome: AckResult | ErrorInfo) -> list[Effect]:
+        """Note an outcome; send whatever answers it lets leave."""
+        for answer in self._answers:
+            if answer.ticket == ticket:
+                answer.outcome = outcome
+                break
+        effects: list[Effect] = []
+        while self._answers and self._answers[0].outcome is not None:
+            effects.append(SendFrame(_answer_frame(self._answers.popleft())))
+        return effects
+
+    # Frames sent
+
+    def _connected(self, key: str, error: ErrorInfo | None = None) -> Frame:
+        terms = self._terms
+        return Frame(
+            Action.CONNECTED,
+            connection_id=self.connection_id,
+            connection_key=key,
+            error=error,
+            connection_details=ConnectionDetails(
+                client_id=self.credential.identity.announced,
+                connection_key=key,
+                max_message_size=terms.max_message_size,
+                max_frame_size=terms.max_frame_size,
+                connection_state_ttl=terms.connection_state_ttl,
+                max_idle_interval=terms.max_idle_interval,
+                server_id=terms.server_id,
+                site_code=terms.site_code,
+            ),
+        )
+
+    def _attached(self, channel: _Channel, attached: Attached) -> Frame:
+        flags = Flag(channel.modes)
+        flags |= Flag.RESUMED if attached.resumed else Flag.NONE
+        flags |= Flag.HAS_BACKLOG if attached.backlog else Flag.NONE
+        flags |= Flag.HAS_PRESENCE if attached.presence else Flag.NONE
+        return Frame(
+            Action.ATTACHED,
+            channel=channel.ref.full,
+            channel_serial=attached.channel_serial,
+            flags=flags,
+            params=channel.params.accepted(channel.modes),
+            error=attached.error,
+        )
+
+
+def _answer_frame(answer: _Answer) -> Frame:
+    if isinstance(answer.outcome, AckResult):
+        return Frame(Action.ACK, msg_serial=answer.msg_serial, count=1, res=[answer.outcome])
+    return Frame(Action.NACK, msg_serial=answer.msg_serial, count=1, error=answer.outcome)

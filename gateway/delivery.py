@@ -1,0 +1,199 @@
+"""Entries as websocket frames: each is encoded once per format and channel name, header included.
+
+There is one delivery path: live entries, backlog and held frames are all `Delivery` objects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from selfhost_transport.store.entries import Appended, Created, Entry, Ref, Replaced
+from selfhost_transport.wire.actions import Action, MessageAction
+from selfhost_transport.wire.frame import Frame, encode_frame
+from selfhost_transport.wire.message import Format, Message, Version
+from selfhost_transport.wire.serial import Position, format_item, format_position
+from selfhost_transport.wire.template import AppendTemplate
+from selfhost_transport.wire.websocket import ws_frame_header
+
+
+class Variant(NamedTuple):
+    """What frames depend on beside the entry: the format, and the channel as the client names it."""
+
+    fmt: Format
+    channel: str
+
+
+class OpenMessage:
+    """What an append's frame repeats of its message. Replaced, never changed, when the extras change."""
+
+    __slots__ = ("header", "ref", "templates")
+
+    def __init__(self, ref: Ref, header: Message) -> None:
+        self.ref = ref
+        # The message without data: name, id, serial, timestamp, author, extras, encoding.
+        self.header = header
+        self.templates: dict[Variant, AppendTemplate] = {}
+
+    def template(self, variant: Variant) -> AppendTemplate:
+        """The append frame of this message, encoded but for what changes."""
+        template = self.templates.get(variant)
+        if template is None:
+            template = self.templates[variant] = AppendTemplate(variant.channel, self.header, variant.fmt)
+        return template
+
+    def with_changes(self, extras: dict[str, object] | None, name: str | None = None) -> OpenMessage:
+        """The message after an append or update that replaced extras or name."""
+        header = replace(self.header, extras=extras if extras is not None else self.header.extras)
+        return OpenMessage(self.ref, replace(header, name=name) if name is not None else header)
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """A message's whole current state, for who has not seen it; `version`: everything up to there is in it."""
+
+    ref: Ref
+    message: Message
+    version: Position
+
+
+class Delivery:
+    """One entry on its way to attachments.
+
+    `ref` is set for changes of a message: an append or a replacement. `aggregate_only`: an append that stands for
+    later ones too, so that only the message's current state will do.
+    """
+
+    __slots__ = (
+        "_encoded",
+        "_entry",
+        "_open",
+        "_series",
+        "aggregate_only",
+        "connection_id",
+        "position",
+        "ref",
+    )
+
+    def __init__(self, entry: Entry, series: str, message: OpenMessage | None = None) -> None:
+        self.position = entry.position
+        self.ref: Ref | None = None
+        self.connection_id: str | None = None
+        self.aggregate_only = False
+        self._entry = entry
+        self._series = series
+        self._open = message
+        self._encoded: dict[Variant, bytes] = {}
+        if isinstance(entry, Appended):
+            self.ref = entry.ref
+            self.aggregate_only = message is None
+            self.connection_id = message.header.connection_id if message else None
+        elif isinstance(entry, Replaced):
+            self.ref = entry.ref
+            self.connection_id = entry.message.connection_id
+        elif isinstance(entry, Created) and entry.messages:
+            self.connection_id = entry.messages[0].connection_id
+
+    @property
+    def is_append(self) -> bool:
+        """Whether the frame is a delta, which makes no sense to who has not seen the message."""
+        return isinstance(self._entry, Appended)
+
+    def conflated(self) -> Delivery:
+        """The same append, to be delivered as its message's current state."""
+        copy = Delivery(self._entry, self._series, self._open)
+        copy.aggregate_only = True
+        return copy
+
+    def frame(self, variant: Variant) -> bytes:
+        """The complete websocket frame."""
+        encoded = self._encoded.get(variant)
+        if encoded is None:
+            encoded = self._encoded[variant] = self._encode(variant)
+        return encoded
+
+    def _encode(self, variant: Variant) -> bytes:
+        entry = self._entry
+        if isinstance(entry, Appended) and self._open is not None:
+            return self._encode_append(entry, self._open, variant)
+        return encode_messages(variant, self.position, self._series, self._messages(entry))
+
+    def _encode_append(self, entry: Appended, message: OpenMessage, variant: Variant) -> bytes:
+        serial = format_position(entry.position, self._series)
+        version, operation = f"{serial}:000", entry.operation
+        if operation.description is not None or operation.metadata is not None:
+            delta = replace(
+                message.header,
+                data=entry.data,
+                action=MessageAction.APPEND,
+                version=operation.version(entry.position, self._series),
+            )
+            return encode_messages(variant, self.position, self._series, [delta])
+        payload = message.template(variant).frame(
+            serial, entry.data, version, entry.position.ms, version_client_id=operation.client_id
+        )
+        return ws_frame_header(variant.fmt is Format.JSON, len(payload)) + payload
+
+    def _messages(self, entry: Entry) -> list[Message]:
+        if isinstance(entry, Created):
+            return complete_messages(entry, self._series)
+        if isinstance(entry, Replaced):
+            version = entry.operation.version(entry.position, self._series)
+            return [_complete(entry.message, entry.ref, self._series, entry.action, version)]
+        return []
+
+
+def complete_messages(entry: Created, series: str) -> list[Message]:
+    """The messages of a publish as they are delivered."""
+    return [
+        _complete(
+            message,
+            ref := Ref(entry.position, index),
+            series,
+            MessageAction.CREATE,
+            Version(ref.serial(series), entry.position.ms),
+        )
+        for index, message in enumerate(entry.messages)
+    ]
+
+
+def open_message(message: Message, ref: Ref, series: str) -> OpenMessage:
+    """What appends to a stored message will repeat of it."""
+    whole = _complete(message, ref, series, MessageAction.APPEND, None)
+    return OpenMessage(ref, replace(whole, data=None))
+
+
+def encode_messages(variant: Variant, position: Position, series: str, messages: list[Message]) -> bytes:
+    """One MESSAGE frame as a complete websocket frame; `position` is where a resume would continue."""
+    frame = Frame(
+        Action.MESSAGE,
+        channel=variant.channel,
+        channel_serial=format_position(position, series),
+        messages=messages,
+    )
+    return encode_websocket(frame, variant.fmt)
+
+
+def encode_websocket(frame: Frame, fmt: Format) -> bytes:
+    """A protocol frame as a complete websocket frame."""
+    payload = encode_frame(frame, fmt)
+    return ws_frame_header(fmt is Format.JSON, len(payload)) + payload
+
+
+def version_serial(position: Position, series: str) -> str:
+    """The serial of the version that the entry at `position` made."""
+    return format_item(position, series, 0)
+
+
+def _complete(
+    message: Message, ref: Ref, series: str, action: MessageAction, version: Version | None
+) -> Message:
+    serial = ref.serial(series)
+    return replace(
+        message,
+        id=message.id or serial,
+        serial=serial,
+        timestamp=ref.position.ms,
+        action=action,
+        version=version,
+    )

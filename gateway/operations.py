@@ -1,0 +1,80 @@
+"""What a client asks the store to do, once it has been validated, and what became of it.
+
+Websocket, REST and the plain HTTP API all make these; only `executor.py` carries them out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from selfhost_transport.store.entries import Operation as Edit
+from selfhost_transport.store.entries import Ref
+from selfhost_transport.store.turn_store import CancelFilter, TurnRequest
+from selfhost_transport.wire.actions import MessageAction
+from selfhost_transport.wire.frame import AckResult
+from selfhost_transport.wire.message import Message
+from selfhost_transport.wire.serial import Position
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Store messages as one publish. `publish_id` makes a repeat recognisable, '' for none.
+
+    `continues`: turns that must not have ended (steers, tool results).
+    """
+
+    session: str
+    messages: tuple[Message, ...]
+    publish_id: str = ""
+    groups: tuple[str, ...] = ()
+    ephemeral: bool = False
+    continues: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mutate:
+    """Append to, update or delete one message. `author`: the only client id whose message it may be."""
+
+    session: str
+    ref: Ref
+    series: str
+    action: MessageAction
+    change: Message
+    edit: Edit
+    publish_id: str = ""
+    author: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Store messages together with the turn they start (P4)."""
+
+    request: TurnRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End the turns that a filter matches (P2). `input_turn`: the turn of an input filter's value."""
+
+    session: str
+    filter: CancelFilter
+    message: Message
+    input_turn: str = ""
+
+
+Operation: TypeAlias = Publish | Mutate | Submit | Cancel
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A write that is in Redis (P11).
+
+    `settled_at`: the answer may leave a socket only after every entry up to this position has (P2).
+    """
+
+    result: AckResult
+    position: Position
+    series: str
+    settled_at: Position | None = None
+    interrupted: tuple[str, ...] = field(default=())

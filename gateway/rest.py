@@ -1,0 +1,115 @@
+"""The protocol's REST interface: which request means what (protocol section 9.2)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.auth import Credential, is_loopback, now_ms
+from gateway.rest_batch import publish_batch
+from gateway.rest_channels import Channels
+from gateway.rest_format import Reply, path_segments, read_body, respond, respond_error
+from gateway.rest_tokens import Tokens
+from gateway.services import Services
+from selfhost_transport.errors import NotFound, ServiceError, TransportError
+from selfhost_transport.wire.capability import Operation
+from selfhost_transport.wire.channel import parse_channel
+
+logger = logging.getLogger(__name__)
+
+
+class Rest:
+    """Answers every request that is not one of the gateway's own pages."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._channels = Channels(services)
+        self._tokens = Tokens(services)
+        # A batch may hold several publishes; it is still one request.
+        self._body_limit = services.settings.gateway.max_frame_size
+
+    async def handle(self, request: Request) -> Response:
+        """One request, answered whatever happens."""
+        server_id = self._services.server_id
+        try:
+            reply = await self._route(request, path_segments(request))
+        except TransportError as error:
+            return respond_error(request, error.info, server_id)
+        except Exception:
+            logger.exception("rest.failed path=%s", request.url.path)
+            return respond_error(request, ServiceError("internal error; try again").info, server_id)
+        return respond(request, reply, server_id)
+
+    async def _route(self, request: Request, segments: list[str]) -> Reply:
+        match [request.method, *segments]:
+            case ["GET", "time"]:
+                return Reply([now_ms()])
+            case ["POST", "keys", key_name, "requestToken"]:
+                body = await read_body(request, self._body_limit)
+                return await self._tokens.request(request, key_name, body)
+            case [_, "channels", channel, *rest]:
+                return await self._channel(request, channel, rest)
+            case ["POST", "messages"]:
+                body = await read_body(request, self._body_limit)
+                return await publish_batch(self._channels, self._credential(request), body)
+            case ["GET", "presence"]:
+                return self._batch_presence(request)
+            case ["GET", "stats"]:
+                self._credential(request)
+                return Reply([])
+        raise NotFound("there is nothing at this path, or not for this method")
+
+    async def _channel(self, request: Request, full: str, rest: list[str]) -> Reply:
+        credential = self._credential(request)
+        session = parse_channel(full).name
+        channels = self._channels
+        match [request.method, *rest]:
+            case ["POST", "messages"]:
+                body = await read_body(request, self._body_limit)
+                return await channels.publish(credential, session, body, request.query_params)
+            case ["GET", "messages" | "history" as resource]:
+                return await channels.history(request, credential, session, resource)
+            case ["GET", "messages", serial]:
+                return await channels.message(request, credential, session, serial)
+            case ["PATCH", "messages", serial]:
+                body = await read_body(request, self._body_limit)
+                return await channels.change(credential, session, serial, body)
+            case ["GET", "messages", serial, "versions"]:
+                return await channels.versions(request, credential, session, serial)
+            case ["GET"]:
+                return await channels.status(credential, session)
+            case ["GET", "presence"]:
+                credential.capability.require(Operation.SUBSCRIBE, session)
+                return Reply([])
+            case ["GET", "presence", "history"]:
+                credential.capability.require(Operation.HISTORY, session)
+                return Reply([])
+        raise NotFound("there is nothing at this path, or not for this method")
+
+    def _batch_presence(self, request: Request) -> Reply:
+        credential = self._credential(request)
+        results: list[dict[str, Any]] = []
+        for channel in request.query_params.get("channels", "").split(","):
+            try:
+                credential.capability.require(Operation.SUBSCRIBE, parse_channel(channel).name)
+                results.append({"channel": channel, "presence": []})
+            except TransportError as error:
+                results.append({"channel": channel, "error": error.info.to_wire()})
+        failures = sum("error" in result for result in results)
+        counts = {"successCount": len(results) - failures, "failureCount": failures}
+        return Reply({**counts, "results": results})
+
+    def _credential(self, request: Request) -> Credential:
+        return credential_of(request, self._services)
+
+
+def credential_of(request: Request, services: Services) -> Credential:
+    """The verified caller of a request. Raises Unauthorized, TokenError, NotFound."""
+    return services.authenticator.from_headers(
+        request.headers,
+        request.query_params,
+        loopback=is_loopback(request.client.host if request.client else None),
+    )

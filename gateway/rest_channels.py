@@ -1,0 +1,201 @@
+"""REST on one channel: publish, history, single messages, versions, status (protocol sections 7.5 and 9.2)."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+
+from gateway.auth import Credential
+from gateway.operations import Done
+from gateway.publishing import Sender, Sending, prepare, with_action
+from gateway.rest_format import Reply, answer_format, page_links
+from gateway.services import Services
+from selfhost_transport.errors import BadRequest, InvalidArgument, NotFound, TransportError
+from selfhost_transport.store.entries import Ref
+from selfhost_transport.store.history import Query
+from selfhost_transport.wire.actions import MessageAction
+from selfhost_transport.wire.capability import Operation
+from selfhost_transport.wire.codes import Code
+from selfhost_transport.wire.connection_key import read_connection_key
+from selfhost_transport.wire.message import Format, Message, decode_message, encode_message
+from selfhost_transport.wire.serial import Position, parse_position
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1000
+_NO_MESSAGE = "there is no such message in this session, or its retention has passed"
+
+
+class Channels:
+    """What can be done with a channel by plain requests."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def publish(
+        self, credential: Credential, session: str, body: Any, params: Mapping[str, str]
+    ) -> Reply:
+        """Store a message or a list of them. Answers 201 with their serials."""
+        if params.get("_forceNack") == "true":
+            raise InvalidArgument("refused on request, by the _forceNack param", code=Code.FORCED_NACK)
+        result = await self.store(credential, session, body, ephemeral=params.get("ephemeral") == "true")
+        return Reply(result, status=201)
+
+    async def store(
+        self, credential: Credential, session: str, body: Any, *, ephemeral: bool = False
+    ) -> dict[str, Any]:
+        """Store what a publish body holds. Returns `{channel, messageId, serials}` and the turn or cancel."""
+        items = body if isinstance(body, list) else [body]
+        if not all(isinstance(item, dict) for item in items):
+            raise BadRequest("a publish is a message or a list of messages", code=Code.INVALID_BODY)
+        messages = [decode_message(item, Format.JSON) for item in items]
+        if any(message.action not in (None, MessageAction.CREATE) for message in messages):
+            raise InvalidArgument("messages are changed with PATCH on their own path")
+        base = secrets.token_urlsafe(9)
+        sending = self._sending(credential, session, base, self._connection_of(messages), ephemeral)
+        done = await self._services.executor.run(prepare(sending, messages))
+        first = messages[0].id if messages else None
+        return _published(session, first or f"{base}:0", done)
+
+    async def change(self, credential: Credential, session: str, serial: str, body: Any) -> Reply:
+        """Update, delete or append to a message."""
+        if not isinstance(body, dict):
+            raise BadRequest("the body is one message", code=Code.INVALID_BODY)
+        change = decode_message(body, Format.JSON)
+        action = MessageAction.UPDATE if change.action is None else change.action
+        if action is MessageAction.CREATE:
+            raise InvalidArgument("a message is created with POST on its channel")
+        base = secrets.token_urlsafe(9)
+        sending = self._sending(credential, session, base, None, ephemeral=False)
+        operation = prepare(sending, [with_action(change, action, serial)])
+        done = await self._services.executor.run(operation)
+        return Reply({"versionSerial": done.result.serials[0]})
+
+    async def history(self, request: Request, credential: Credential, session: str, resource: str) -> Reply:
+        """A page of messages in their latest versions, cut between turns where possible."""
+        credential.capability.require(Operation.HISTORY, session)
+        query = _query(request.query_params)
+        page = await self._services.sessions.history.page(session, query)
+        fmt = answer_format(request)
+        cursor = None
+        if page.next_cursor is not None and page.messages:
+            cursor = page.messages[-1].serial
+        links = page_links(request, resource, cursor, {"limit": str(query.limit)})
+        return Reply([encode_message(message, fmt) for message in page.messages], links=links)
+
+    async def message(self, request: Request, credential: Credential, session: str, serial: str) -> Reply:
+        """The latest version of one message."""
+        credential.capability.require(Operation.HISTORY, session)
+        message = await self._services.sessions.history.message(session, _ref(serial))
+        return Reply(encode_message(message, answer_format(request)))
+
+    async def versions(self, request: Request, credential: Credential, session: str, serial: str) -> Reply:
+        """The create, updates and deletes of a message, oldest first."""
+        credential.capability.require(Operation.HISTORY, session)
+        forwards = request.query_params.get("direction", "forwards") != "backwards"
+        chain = await self._services.sessions.history.versions(session, _ref(serial), forwards=forwards)
+        limit = _limit(request.query_params)
+        at = _number(request.query_params, "cursor") or 0
+        page = chain[at : at + limit]
+        more = str(at + limit) if at + limit < len(chain) else None
+        links = page_links(request, "versions", more, {"limit": str(limit)})
+        fmt = answer_format(request)
+        return Reply([encode_message(message, fmt) for message in page], links=links)
+
+    async def status(self, credential: Credential, session: str) -> Reply:
+        """Whether a channel is in use, and by how many attachments of this gateway."""
+        credential.capability.require(Operation.CHANNEL_METADATA, session)
+        feed = self._services.hub.feed(session)
+        watchers = feed.watchers if feed is not None else 0
+        head = await self._services.sessions.open(session)
+        metrics = dict.fromkeys(
+            ("publishers", "presenceConnections", "presenceMembers", "presenceSubscribers",
+             "objectPublishers", "objectSubscribers"), 0
+        )  # fmt: skip
+        occupancy = {"metrics": {**metrics, "connections": watchers, "subscribers": watchers}}
+        active = watchers > 0 or head.position > Position.ZERO
+        return Reply(
+            {"channelId": session, "name": session, "status": {"isActive": active, "occupancy": occupancy}}
+        )
+
+    def _sending(
+        self,
+        credential: Credential,
+        session: str,
+        base: str,
+        connection_id: str | None,
+        ephemeral: bool,
+    ) -> Sending:
+        return Sending(
+            session=session,
+            sender=Sender(credential, connection_id),
+            rules=self._services.rules_for(session),
+            max_size=self._services.settings.gateway.max_message_size,
+            id_base=base,
+            ephemeral=ephemeral,
+        )
+
+    def _connection_of(self, messages: list[Message]) -> str | None:
+        """The connection that a message's `connectionKey` publishes for (section 6.6)."""
+        key = next((message.connection_key for message in messages if message.connection_key), None)
+        if key is None:
+            return None
+        try:
+            return read_connection_key(self._services.secret, key).connection_id
+        except TransportError as error:
+            raise BadRequest(error.info.message, code=Code.INVALID_CONNECTION_KEY_IN_PUBLISH) from error
+
+
+def _published(session: str, message_id: str, done: Done) -> dict[str, Any]:
+    result = done.result
+    body: dict[str, Any] = {"channel": session, "messageId": message_id, "serials": result.serials}
+    if result.turn is not None:
+        body["turn"] = result.turn.to_wire()
+    if result.cancel is not None:
+        body["cancel"] = result.cancel.to_wire()
+    return body
+
+
+def _query(params: Mapping[str, str]) -> Query:
+    direction = params.get("direction", "backwards")
+    if direction not in ("forwards", "backwards"):
+        raise InvalidArgument("direction is forwards or backwards")
+    until = params.get("from_serial") or params.get("fromSerial")
+    cursor = params.get("cursor")
+    return Query(
+        limit=_limit(params),
+        forwards=direction == "forwards",
+        cursor=_ref(cursor) if cursor else None,
+        until=parse_position(until)[0] if until else None,
+        start_ms=_number(params, "start"),
+        end_ms=_number(params, "end"),
+    )
+
+
+def _limit(params: Mapping[str, str]) -> int:
+    limit = _number(params, "limit")
+    if limit is None:
+        return DEFAULT_LIMIT
+    if limit < 1:
+        raise InvalidArgument("limit must be at least 1")
+    return min(limit, MAX_LIMIT)
+
+
+def _number(params: Mapping[str, str], name: str) -> int | None:
+    text = params.get(name)
+    if text is None or text == "":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidArgument(f"{name} must be an integer") from None
+
+
+def _ref(serial: str) -> Ref:
+    try:
+        position, _, index = parse_position(serial)
+    except InvalidArgument as error:
+        raise NotFound(_NO_MESSAGE) from error
+    return Ref(position, index or 0)

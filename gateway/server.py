@@ -1,0 +1,211 @@
+"""The gateway as an application: complete (`create_app`), mountable (`Gateway`), or as a process (`run_gateway`)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+
+from gateway.api import api_router
+from gateway.auth import is_loopback
+from gateway.cors import Cors
+from gateway.realtime import Realtime
+from gateway.rest import Rest
+from gateway.services import Services, connect_services
+from gateway.transport import RawWebSocket
+from selfhost_transport.errors import StoreUnavailable, TransportError
+from selfhost_transport.redis_io.server_version import check_server
+from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, Settings
+
+logger = logging.getLogger(__name__)
+
+DRAIN_S: Final = 2.0
+_STATIC: Final = Path(__file__).parent / "static"
+
+
+class Gateway:
+    """The gateway's routes and life. Mount it, and enter `lifespan` from the host application's own.
+
+    `services` is there between entering and leaving.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.services: Services | None = None
+        self.realtime: Realtime | None = None
+        self._rest: Rest | None = None
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Connect to Redis, serve, send all clients away, disconnect. Raises StoreUnavailable, StoreUnsuitable."""
+        services = await connect_services(self.settings)
+        check_server(await services.redis.info())
+        self.services = services
+        self.realtime = Realtime(services)
+        self._rest = Rest(services)
+        ticker = asyncio.create_task(self._tick(self.realtime), name="heartbeats")
+        try:
+            yield
+        finally:
+            ticker.cancel()
+            with suppress(asyncio.CancelledError):
+                await ticker
+            await self.realtime.drain(0.0)
+            await self.realtime.close()
+            await services.close()
+            self.services = None
+
+    def add_routes(self, app: FastAPI) -> None:
+        """Put the gateway's routes on an application. The protocol's REST takes every path that is left over."""
+        app.include_router(api_router(self.running))
+        app.add_api_websocket_route("/", self._websocket)
+        app.add_api_route("/", self._page, methods=["GET"], include_in_schema=False)
+        app.add_api_route("/config.json", self._page_config, methods=["GET"], include_in_schema=False)
+        app.add_api_route("/healthz", self._healthy, methods=["GET"], tags=["operations"])
+        app.add_api_route("/readyz", self._ready, methods=["GET"], tags=["operations"])
+        app.add_api_route("/metrics", self._metrics, methods=["GET"], tags=["operations"])
+        if _STATIC.is_dir():
+            app.mount("/static", StaticFiles(directory=_STATIC), name="static")
+        app.add_route("/{path:path}", self._protocol_rest, methods=list(_METHODS), include_in_schema=False)
+
+    def running(self) -> Services:
+        """The services. Raises StoreUnavailable outside the lifespan."""
+        if self.services is None:
+            raise StoreUnavailable("the gateway is not running")
+        return self.services
+
+    async def _websocket(self, websocket: WebSocket) -> None:
+        if self.realtime is None:
+            raise StoreUnavailable("the gateway is not running")
+        await self.realtime.serve(websocket)
+
+    async def _protocol_rest(self, request: Request) -> Response:
+        if self._rest is None:
+            raise StoreUnavailable("the gateway is not running")
+        return await self._rest.handle(request)
+
+    async def _page(self) -> Response:
+        return FileResponse(_STATIC / "index.html")
+
+    async def _page_config(self, request: Request) -> Response:
+        """The chat page's settings; the development key is told to this machine only (AUT-12)."""
+        accepted = {rule.name for rule in self.settings.accepted_keys}
+        local = is_loopback(request.client.host if request.client else None)
+        if not (self.settings.gateway.dev and DEV_KEY_NAME in accepted and local):
+            return JSONResponse({"error": "not available"}, status_code=404)
+        return JSONResponse({"key": f"{DEV_KEY_NAME}:{DEV_KEY_SECRET}", "wakeUrl": "/api/chat"})
+
+    async def _healthy(self) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def _ready(self) -> Response:
+        try:
+            services = self.running()
+            async with asyncio.timeout(1.0):
+                await services.redis.command("PING")
+        except (TransportError, TimeoutError) as error:
+            return JSONResponse({"status": "unavailable", "reason": str(error)}, status_code=503)
+        if not services.hub.connected:
+            reason = "notifications from Redis do not arrive"
+            return JSONResponse({"status": "unavailable", "reason": reason}, status_code=503)
+        return JSONResponse({"status": "ok"})
+
+    async def _metrics(self) -> Response:
+        services = self.running()
+        services.metrics.sessions.set(services.hub.sessions)
+        return Response(services.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def _tick(self, realtime: Realtime) -> None:
+        interval = self.settings.gateway.max_idle_ms
+        while interval:
+            await asyncio.sleep(interval * 2 / 3000)  # the heartbeat's clock
+            realtime.heartbeats()
+
+
+_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """A complete application: websocket, REST, plain HTTP API, page, operations."""
+    gateway = Gateway(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with gateway.lifespan():
+            yield
+
+    app = FastAPI(title="selfhost-transport gateway", lifespan=lifespan)
+    app.state.gateway = gateway
+    gateway.add_routes(app)
+    app.add_middleware(Cors)
+    return app
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that says when it serves, and sends clients away before it closes their sockets."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, host: str) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._host = host
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve, then print the address."""
+        await super().startup(sockets)
+        if self.started and sockets:
+            port = sockets[0].getsockname()[1]
+            host = f"[{self._host}]" if ":" in self._host else self._host
+            print(f"ready http://{host}:{port}", flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain, then stop."""
+        if self._gateway.realtime is not None:
+            await self._gateway.realtime.drain(DRAIN_S)
+        await super().shutdown(sockets)
+
+
+def run_gateway(settings: Settings) -> None:
+    """Serve until SIGTERM or Ctrl-C. Prints `ready http://HOST:PORT` once everything answers."""
+    app = create_app(settings)
+    ping_s = settings.gateway.max_idle_ms * 2 / 3000 or None
+    config = uvicorn.Config(
+        app,
+        host=settings.gateway.host,
+        port=settings.gateway.port,
+        ws=RawWebSocket,
+        ws_max_size=settings.gateway.max_frame_size,
+        ws_ping_interval=ping_s,
+        ws_ping_timeout=ping_s and ping_s * 2,
+        ws_per_message_deflate=False,
+        # Request lines carry keys and tokens in their query.
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=5,
+    )
+    listening = _listen(settings.gateway.host, settings.gateway.port, shared=settings.gateway.processes > 1)
+    server = _Server(config, app.state.gateway, settings.gateway.host)
+    asyncio.run(server.serve(sockets=[listening]))
+    if not server.started:
+        raise SystemExit(1)
+
+
+def _listen(host: str, port: int, *, shared: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listening.bind((host, port))
+    listening.listen(2048)
+    os.set_inheritable(listening.fileno(), True)
+    return listening

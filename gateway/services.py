@@ -1,0 +1,92 @@
+"""What every part of the gateway shares, made once per process."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+
+from gateway.auth import Authenticator
+from gateway.connection import Terms
+from gateway.executor import Executor
+from gateway.metrics import Metrics
+from gateway.session_hub import SessionHub
+from gateway.turn_signals import TurnRules
+from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.settings import Settings
+from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.options import SECOND_MS, StoreOptions
+from selfhost_transport.store.session_store import SessionStore
+from selfhost_transport.store.turn_store import TurnStore
+
+_SECRET_BYTES = 32
+# Renewed by every gateway that starts: a deployment that is gone leaves nothing behind (P9).
+_SECRET_TTL_MS = 365 * 86_400 * SECOND_MS
+
+
+@dataclass(slots=True)
+class Services:
+    """The gateway's parts. `secret` signs connection keys, on every gateway of the deployment alike."""
+
+    settings: Settings
+    redis: RedisConnection
+    sessions: SessionStore
+    turns: TurnStore
+    hub: SessionHub
+    executor: Executor
+    authenticator: Authenticator
+    metrics: Metrics
+    secret: bytes
+    server_id: str = field(default_factory=lambda: f"gw-{secrets.token_hex(4)}")
+
+    def rules_for(self, session: str) -> TurnRules | None:
+        """The turn rules of a session; None where it is plain pub/sub."""
+        return TurnRules.of(self.settings.namespace_for(session), self.settings.worker.max_attempts)
+
+    def terms(self, max_idle_ms: int | None = None) -> Terms:
+        """What CONNECTED tells."""
+        gateway = self.settings.gateway
+        return Terms(
+            max_message_size=gateway.max_message_size,
+            max_frame_size=gateway.max_frame_size,
+            connection_state_ttl=gateway.connection_state_ttl_ms,
+            max_idle_interval=gateway.max_idle_ms if max_idle_ms is None else max_idle_ms,
+            server_id=self.server_id,
+        )
+
+    async def close(self) -> None:
+        """Stop watching and disconnect from Redis."""
+        await self.hub.close()
+        await self.redis.close()
+
+
+async def connect_services(settings: Settings) -> Services:
+    """Connect to Redis and build everything. Raises StoreUnavailable, StoreUnsuitable."""
+    redis = RedisConnection(settings.redis.url)
+    keys = Keyspace(settings.redis.prefix, settings.redis.buckets)
+    options = StoreOptions(window_ms=settings.gateway.resume_window_s * SECOND_MS)
+    sessions, turns = SessionStore(redis, keys, options), TurnStore(redis, keys, options)
+    metrics = Metrics()
+    try:
+        secret = await _shared_secret(redis, settings.redis.prefix)
+    except BaseException:
+        await redis.close()
+        raise
+    return Services(
+        settings=settings,
+        redis=redis,
+        sessions=sessions,
+        turns=turns,
+        hub=SessionHub(sessions, settings.redis.url, metrics),
+        executor=Executor(sessions, turns),
+        authenticator=Authenticator(settings),
+        metrics=metrics,
+        secret=secret,
+    )
+
+
+async def _shared_secret(redis: RedisConnection, prefix: str) -> bytes:
+    """The deployment's secret: whoever asks first makes it."""
+    key = f"{prefix}:secret"
+    await redis.command("SET", key, secrets.token_bytes(_SECRET_BYTES), "NX", "PX", _SECRET_TTL_MS)
+    secret: bytes = await redis.command("GETEX", key, "PX", _SECRET_TTL_MS)
+    return secret

@@ -1,0 +1,337 @@
+"""One websocket: runs a connection's core, carries its effects out, keeps its timers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gateway.attachment import Attachment, Gap
+from gateway.auth import Credential, now_ms
+from gateway.background import Background
+from gateway.commits import Commits
+from gateway.connection import Connection, Phase
+from gateway.delivery import Variant, encode_websocket
+from gateway.effects import (
+    Adjust,
+    Attach,
+    Attached,
+    Authenticate,
+    CloseSocket,
+    Commit,
+    Deliver,
+    Detach,
+    Effect,
+    SendFrame,
+)
+from gateway.operations import Done
+from gateway.services import Services
+from gateway.session_feed import SessionFeed
+from gateway.session_hub import Start
+from gateway.transport import SocketOutlet
+from selfhost_transport.errors import BadRequest, ErrorInfo, TransportError
+from selfhost_transport.wire.actions import Action, Flag
+from selfhost_transport.wire.codes import Code, error_info
+from selfhost_transport.wire.connection_key import issue_connection_key
+from selfhost_transport.wire.frame import Frame, decode_frame
+from selfhost_transport.wire.message import Format
+from selfhost_transport.wire.serial import format_position
+
+logger = logging.getLogger(__name__)
+
+SETTLE_TIMEOUT_S = 1.0
+SLOW_READER_TIMEOUT_S = 30.0
+CLOSE_TIMEOUT_S = 10.0
+RENEW_BEFORE_S = 30.0
+TOO_LATE_TO_RENEW_S = 5.5
+
+
+class _Watched:
+    """An attachment with the feed it belongs to, once it has one, and what ATTACHED is followed by."""
+
+    __slots__ = ("attachment", "feed", "modes", "start")
+
+    def __init__(self, attachment: Attachment, modes: Flag) -> None:
+        self.attachment = attachment
+        self.modes = modes
+        self.feed: SessionFeed | None = None
+        self.start: Start | None = None
+
+
+class Socket:
+    """A connected client. The caller feeds `receive` and calls `lost` when the socket is gone."""
+
+    def __init__(
+        self,
+        services: Services,
+        core: Connection,
+        fmt: Format,
+        *,
+        echo: bool,
+        heartbeats: bool,
+        loopback: bool,
+    ) -> None:
+        self.core = core
+        self.key_issued_ms = now_ms()
+        self.heartbeats = heartbeats
+        self._services = services
+        self._fmt = fmt
+        self._mute = None if echo else core.connection_id
+        self._loopback = loopback
+        self._outlet: SocketOutlet | None = None
+        self._close: Callable[[], None] | None = None
+        self._give_up: asyncio.TimerHandle | None = None
+        self._readable = asyncio.Event()
+        self._readable.set()
+        self._background = Background("socket")
+        self._watched: dict[str, _Watched] = {}
+        self._timers: list[asyncio.TimerHandle] = []
+        self._commits = Commits(
+            services.executor, self._background, self._settle, self._committed, self._refused
+        )
+
+    def open(self, outlet: SocketOutlet, close: Callable[[], None], error: ErrorInfo | None) -> None:
+        """Send CONNECTED and start the clocks. `close` is to close the socket after what was written."""
+        self._outlet = outlet
+        self._close = close
+        self.carry_out(self.core.open(self._new_key(), error))
+        self._watch_expiry(self.core.credential)
+
+    async def receive(self, raw: str | bytes) -> None:
+        """One message of the socket. Waits while too many operations are on their way."""
+        fmt = Format.JSON if isinstance(raw, str) else Format.MSGPACK
+        try:
+            frame = decode_frame(raw, fmt)
+        except BadRequest as error:
+            self.carry_out(self.core.receive_malformed(error))
+            return
+        self.carry_out(self.core.receive(frame))
+        await self._commits.room()
+        # Who does not read its answers is not listened to (P10).
+        await self._readable.wait()
+
+    def carry_out(self, effects: Sequence[Effect]) -> None:
+        """Do what the core wants, in order."""
+        for effect in effects:
+            match effect:
+                case SendFrame(frame):
+                    self._send(frame)
+                case Commit():
+                    self._commits.add(effect)
+                case Attach():
+                    self._attach(effect)
+                case Deliver(channel):
+                    self._deliver(channel)
+                case Adjust():
+                    self._adjust(effect)
+                case Detach(channel):
+                    self._detach(channel)
+                case Authenticate(token):
+                    self._authenticate(token)
+                case CloseSocket():
+                    self._end()
+
+    def heartbeat(self) -> None:
+        """Show the client that the connection lives (section 4.3)."""
+        if self.core.phase is Phase.CONNECTED and self._readable.is_set():
+            self._send(Frame(Action.HEARTBEAT))
+
+    def congested(self) -> None:
+        """More waits to be sent than the limit allows: the client has a bounded time to read it (P10)."""
+        self._readable.clear()
+        loop = asyncio.get_running_loop()
+        self._give_up = loop.call_later(SLOW_READER_TIMEOUT_S, self._abandon)
+
+    def drained(self) -> None:
+        """The socket has room again."""
+        self._readable.set()
+        if self._give_up is not None:
+            self._give_up.cancel()
+        for watched in self._watched.values():
+            if watched.feed is not None:
+                watched.feed.drained(watched.attachment)
+
+    def disconnect(self, error: ErrorInfo) -> None:
+        """Send the client away; it may resume."""
+        self.carry_out(self.core.disconnect(error))
+
+    async def lost(self) -> None:
+        """The socket is gone: stop delivering, let what was begun in the store finish."""
+        self._detach_all()
+        self._readable.set()
+        for timer in [*self._timers, *([self._give_up] if self._give_up else [])]:
+            timer.cancel()
+        await self._background.finish()
+
+    def _abandon(self) -> None:
+        self._services.metrics.slow_readers.inc()
+        if self._outlet is not None:
+            self._outlet.abort()
+
+    def _end(self) -> None:
+        self._detach_all()
+        loop = asyncio.get_running_loop()
+        self._timers.append(loop.call_later(CLOSE_TIMEOUT_S, self._abandon))
+        if self._close is not None:
+            self._close()
+
+    def _send(self, frame: Frame) -> None:
+        if self._outlet is not None:
+            self._outlet.write(encode_websocket(frame, self._fmt))
+
+    # Channels
+
+    def _attach(self, effect: Attach) -> None:
+        full = effect.channel.full
+        if self._outlet is None:
+            raise RuntimeError("a channel cannot be attached before the socket is open")
+        attachment = Attachment(
+            self._outlet,
+            Variant(self._fmt, full),
+            lambda gap: self._on_gap(full, gap),
+            mute=self._mute if effect.params.echo else self.core.connection_id,
+            whole_messages=effect.params.append_full,
+        )
+        watched = _Watched(attachment, effect.modes)
+        self._watched[full] = watched
+        self._background.start(self._join(effect, watched))
+
+    async def _join(self, effect: Attach, watched: _Watched) -> None:
+        full, name = effect.channel.full, effect.channel.name
+        try:
+            feed = await self._services.hub.join(name, watched.attachment)
+            watched.feed = feed
+            if self._watched.get(full) is not watched:
+                self._services.hub.leave(feed, watched.attachment)
+                return
+            start = await self._services.hub.start_of(
+                feed, watched.attachment, effect.resume_from, effect.params.rewind
+            )
+        except TransportError as error:
+            if self._watched.get(full) is watched:
+                self.carry_out(self.core.attach_failed(full, error.info))
+            return
+        if self._watched.get(full) is watched:
+            watched.start = start
+            self.carry_out(self.core.attach_ready(full, start.attached))
+
+    def _deliver(self, channel: str) -> None:
+        watched = self._watched[channel]
+        if watched.feed is None or watched.start is None:
+            raise RuntimeError("an attachment without a start cannot be delivered to")
+        start, watched.start = watched.start, None
+        if not watched.modes & Flag.SUBSCRIBE:
+            watched.feed.remove(watched.attachment)
+            return
+        for frame in start.preface:
+            watched.attachment.write(frame)
+        watched.feed.release(watched.attachment, start.backlog)
+
+    def _adjust(self, effect: Adjust) -> None:
+        watched = self._watched[effect.channel]
+        if watched.feed is None:
+            return
+        gained = effect.modes & Flag.SUBSCRIBE and not watched.modes & Flag.SUBSCRIBE
+        lost = watched.modes & Flag.SUBSCRIBE and not effect.modes & Flag.SUBSCRIBE
+        watched.modes = effect.modes
+        attachment = watched.attachment
+        attachment.mute = self._mute if effect.params.echo else self.core.connection_id
+        attachment.whole_messages = effect.params.append_full
+        if lost:
+            watched.feed.remove(attachment)
+        if gained:
+            watched.feed.add(attachment)
+        if effect.answer:
+            position = watched.feed.position_of(attachment)
+            serial = format_position(position, watched.feed.series)
+            self.carry_out(self.core.adjusted(effect.channel, Attached(serial, resumed=effect.resumed)))
+        if gained:
+            watched.feed.release(attachment)
+
+    def _on_gap(self, channel: str, gap: Gap) -> None:
+        watched = self._watched.get(channel)
+        if watched is not None and watched.feed is not None:
+            serial = format_position(gap.position, watched.feed.series)
+            self.carry_out(self.core.adjusted(channel, Attached(serial, error=gap.error)))
+
+    def _detach(self, channel: str) -> None:
+        watched = self._watched.pop(channel, None)
+        if watched is not None and watched.feed is not None:
+            self._services.hub.leave(watched.feed, watched.attachment)
+
+    def _detach_all(self) -> None:
+        for channel in list(self._watched):
+            self._detach(channel)
+
+    # Operations
+
+    def _committed(self, ticket: int, done: Done) -> None:
+        self.carry_out(self.core.committed(ticket, done))
+
+    def _refused(self, ticket: int, error: ErrorInfo) -> None:
+        self.carry_out(self.core.refused(ticket, error))
+
+    async def _settle(self, done: Done) -> None:
+        """Wait, bounded, until everything before a cancel has been written to this socket (P2)."""
+        if done.settled_at is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_TIMEOUT_S):
+                for watched in list(self._watched.values()):
+                    if watched.feed is not None and watched.feed.series == done.series:
+                        await watched.feed.passed(done.settled_at)
+                        await watched.attachment.caught_up()
+
+    # Credentials
+
+    def _authenticate(self, token: str) -> None:
+        identity = self.core.credential.identity
+        try:
+            credential = self._services.authenticator.by_token(
+                token, identity.client_id, loopback=self._loopback
+            )
+        except TransportError as error:
+            self.carry_out(self.core.authentication_failed(error))
+            return
+        self.carry_out(self.core.reauthenticated(credential, self._new_key()))
+        self._watch_expiry(credential)
+
+    def _watch_expiry(self, credential: Credential) -> None:
+        """Ask for a new token in time; end the connection when its token expires (section 4.7)."""
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        if credential.expires_ms is None:
+            return
+        loop = asyncio.get_running_loop()
+        left = (credential.expires_ms - now_ms()) / 1000
+        self._timers.append(loop.call_later(max(0.0, left), self._expire))
+        if left > TOO_LATE_TO_RENEW_S:
+            renew = max(0.0, left - RENEW_BEFORE_S)
+            self._timers.append(loop.call_later(renew, lambda: self.carry_out(self.core.request_token())))
+
+    def _expire(self) -> None:
+        self.disconnect(error_info(Code.TOKEN_EXPIRED))
+
+    def _new_key(self) -> str:
+        credential = self.core.credential
+        return issue_connection_key(
+            self._services.secret,
+            self.core.connection_id,
+            app_id=credential.app_id,
+            client_id=credential.identity.client_id,
+            now_ms=now_ms(),
+        )
+
+
+def wanted_format(query: Mapping[str, str]) -> Format:
+    """The format of the frames to send; JSON unless the client asks for msgpack."""
+    return Format.MSGPACK if query.get("format") == "msgpack" else Format.JSON
+
+
+def flag(query: Mapping[str, Any], name: str, default: bool) -> bool:
+    """A boolean query parameter."""
+    value = query.get(name)
+    return default if value not in ("true", "false") else value == "true"
