@@ -59,7 +59,7 @@ class Child:
 
     async def ended(self) -> int:
         """Its exit status, once it has ended."""
-        await self._reading
+        await asyncio.shield(self._reading)
         return await self._process.wait()
 
     async def stop(self) -> None:
