@@ -49,6 +49,11 @@ class Child:
         )
         return cls(name, process)
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     async def ready(self) -> str:
         """What it printed after `ready`. Raises ServiceError if it ends or stays silent."""
         try:

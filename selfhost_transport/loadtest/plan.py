@@ -79,7 +79,7 @@ class Load:
     duration_s: float = 20.0
     warmup_s: float = 2.0
     # Between the end of a turn on schedule and the next send of its session.
-    pause_s: float = 0.2
+    pause_s: float = 0.0
     # A turn without a terminal this long after it should have ended is a violation.
     patience_s: float = 20.0
     # First part of the sessions' names: the namespace whose agent answers.
@@ -130,7 +130,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Thresholds in ms; None: not asked for. `budget_ms` is what a ramp searches for."""
+    """Thresholds of a run; None: not asked for."""
 
     max_p99_ms: float | None = None
     max_first_token_p99_ms: float | None = None
@@ -141,12 +141,12 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole run. `knee_ms` is the p99 from publish to receive that a ramp stays inside."""
+    """A whole run. `knee_ms` is the p99 of tokens, from the schedule, that a ramp stays inside."""
 
     target: Target
     load: Load
     budget: Budget = field(default_factory=Budget)
-    knee_ms: float = 50.0
+    knee_ms: float = 100.0
     max_turns: int = 4096
 
 
