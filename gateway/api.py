@@ -1,11 +1,143 @@
-"""placeholder"""
+"""The plain HTTP API: everything a turn can do, with curl and where websockets are blocked (design section 6)."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.responses import JSONResponse, StreamingResponse
 
+from gateway.api_errors import error_response, validation_error
+from gateway.api_models import (
+    CancelIn,
+    CancelOut,
+    MessagesOut,
+    SendIn,
+    SendOut,
+    TurnOut,
+    TurnsOut,
+    WakeIn,
+    WakeOut,
+)
+from gateway.auth import Credential
+from gateway.conversation import read_conversation
+from gateway.events import stream_events
+from gateway.rest import credential_of
 from gateway.services import Services
+from gateway.turn_calls import TurnCalls
+from selfhost_transport.errors import NotFound, TransportError
+from selfhost_transport.store.turn_store import TurnRecord
+from selfhost_transport.wire.capability import Operation
+from selfhost_transport.wire.channel import check_name
+from selfhost_transport.wire.serial import format_position
+
+MAX_MESSAGES = 1000
+
+
+class _TypedErrors(APIRoute):
+    """Answers every refusal with `{"error": {code, statusCode, message}}`."""
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        """The handler with errors turned into answers."""
+        handler = super().get_route_handler()
+
+        async def answered(request: Request) -> Response:
+            try:
+                response: Response = await handler(request)
+            except RequestValidationError as error:
+                return error_response(validation_error(error))
+            except TransportError as error:
+                return error_response(error.info)
+            return response
+
+        return answered
 
 
 def api_router(running: Callable[[], Services]) -> APIRouter:
-    return APIRouter()
+    """The routes; `running` gives the services of the gateway that serves them."""
+    router = APIRouter(route_class=_TypedErrors)
+
+    def caller(request: Request) -> Credential:
+        return credential_of(request, running())
+
+    def session_name(session: str) -> str:
+        check_name(session)
+        return session
+
+    who = Annotated[Credential, Depends(caller)]
+    where = Annotated[str, Depends(session_name)]
+
+    @router.post("/v1/sessions/{session}/turns", status_code=202, tags=["turns"])
+    async def send(session: where, body: SendIn, credential: who) -> SendOut:
+        """Send a message; the turn that answers it is accepted in the same step."""
+        return await TurnCalls(running(), credential, session).send(body)
+
+    @router.post("/v1/sessions/{session}/cancel", tags=["turns"])
+    async def cancel(session: where, body: CancelIn, credential: who) -> CancelOut:
+        """End turns. Nothing of them has a later position than the one answered."""
+        return await TurnCalls(running(), credential, session).cancel(body)
+
+    @router.get("/v1/sessions/{session}/turns", tags=["turns"])
+    async def turns(session: where, credential: who) -> TurnsOut:
+        """The turns that have no terminal yet."""
+        credential.capability.require(Operation.SUBSCRIBE, session)
+        services = running()
+        head = await services.sessions.open(session)
+        records = await services.turns.active(session)
+        return TurnsOut(turns=[_turn(record, head.series) for record in records])
+
+    @router.get("/v1/sessions/{session}/turns/{turn_id}", tags=["turns"])
+    async def turn(session: where, turn_id: str, credential: who) -> TurnOut:
+        """One turn, also for a day after its terminal."""
+        credential.capability.require(Operation.SUBSCRIBE, session)
+        services = running()
+        record = await services.turns.record(session, turn_id)
+        if record is None:
+            raise NotFound("there is no such turn in this session, or it ended long ago")
+        return _turn(record, (await services.sessions.open(session)).series)
+
+    @router.get("/v1/sessions/{session}/messages", tags=["sessions"])
+    async def messages(
+        session: where, credential: who, limit: Annotated[int, Query(ge=1, le=MAX_MESSAGES)] = 200
+    ) -> MessagesOut:
+        """The conversation, read from the newest `limit` stored messages."""
+        credential.capability.require(Operation.HISTORY, session)
+        conversation = await read_conversation(running().sessions, session, limit)
+        return MessagesOut(
+            messages=conversation.messages, turns=conversation.turns, truncated=conversation.truncated
+        )
+
+    @router.get("/v1/sessions/{session}/events", tags=["sessions"], response_class=StreamingResponse)
+    async def events(
+        session: where,
+        credential: who,
+        last_event_id: Annotated[str | None, Header()] = None,
+        after: str | None = None,
+    ) -> Response:
+        """The session's entries as server-sent events; `Last-Event-ID` (or `after`) continues without a gap."""
+        credential.capability.require(Operation.SUBSCRIBE, session)
+        return await stream_events(running(), session, last_event_id or after)
+
+    @router.post("/api/chat", status_code=202, tags=["turns"])
+    async def wake(body: WakeIn) -> Response:
+        """Accepts the wake-up of AI Transport clients. The turn was accepted with its message already."""
+        found = await running().turns.turn_of_event(body.session_name, body.input_event_id)
+        return JSONResponse(WakeOut(run_id=found).model_dump(by_alias=True, exclude_none=True), 202)
+
+    return router
+
+
+def _turn(record: TurnRecord, series: str) -> TurnOut:
+    return TurnOut(
+        turn_id=record.turn_id,
+        status=record.status,
+        agent=record.agent,
+        owner=record.owner or None,
+        input_id=record.input_id,
+        attempts=record.attempts,
+        worker=record.worker,
+        position=format_position(record.terminal, series) if record.terminal else None,
+    )

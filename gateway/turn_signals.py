@@ -25,6 +25,7 @@ TURN_POLICY: Final = "turn-policy"
 CANCEL_OWN: Final = "cancel-own"
 CANCEL_ALL: Final = "cancel-all"
 CANCEL_CLIENT_ID: Final = "cancel-client-id"
+CANCEL_RUN_ID: Final = "cancel-run-id"
 _YES: Final = "true"
 
 
@@ -140,7 +141,7 @@ def _submit(session: str, messages: Sequence[Message], rules: TurnRules, capabil
 
 def _named(headers: h.Headers) -> CancelFilter | None:
     # On an input `run-id` would make it a continuation, so the turn to interrupt has a header of its own.
-    turn = headers.get("cancel-run-id")
+    turn = headers.get(CANCEL_RUN_ID)
     return CancelFilter(Scope.TURN, turn) if turn else None
 
 

@@ -1,0 +1,148 @@
+"""Bodies of the plain HTTP API, as documented by OpenAPI. Names are camelCase on the wire."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+from selfhost_transport.store.turn_store import Policy
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+
+class TextPartIn(_Wire):
+    """A piece of text."""
+
+    type: Literal["text"] = "text"
+    text: str
+
+
+class FilePartIn(_Wire):
+    """A file, by its URL."""
+
+    type: Literal["file"]
+    url: str
+    media_type: str
+
+
+class FilterIn(_Wire):
+    """Which turns: exactly one of these."""
+
+    turn_id: str | None = None
+    """One turn."""
+    input_id: str | None = None
+    """The turn of the message with this id, also before it has started."""
+    own: bool = False
+    """The caller's own turns."""
+    client_id: str | None = None
+    """The turns of one client."""
+    all: bool = False
+    """Every turn of the session."""
+
+    @model_validator(mode="after")
+    def _names_one(self) -> FilterIn:
+        named = [self.turn_id, self.input_id, self.own or None, self.client_id, self.all or None]
+        if sum(item is not None for item in named) != 1:
+            raise ValueError("name exactly one of turnId, inputId, own, clientId, all")
+        return self
+
+
+class SendIn(_Wire):
+    """A message that a turn is to answer."""
+
+    text: str | None = None
+    """The message; or give `parts`."""
+    parts: list[TextPartIn | FilePartIn] | None = None
+    id: str | None = Field(default=None, min_length=1, max_length=128)
+    """Id of the message. A send repeated with the same id is the same turn; absent: a fresh one."""
+    parent: str | None = None
+    """Id of the message before it. Not given: the last one of the conversation. null: it is the first."""
+    fork_of: str | None = None
+    """Id of the message that this one replaces."""
+    policy: Policy | None = None
+    """What to do while another turn is active; absent: as the namespace says."""
+    interrupts: FilterIn | None = None
+    """With policy `interrupt`: what is cancelled in the same step; absent: the caller's own turns."""
+    client_id: str | None = None
+    """Whom to send as, where the credentials leave that open."""
+
+    @model_validator(mode="after")
+    def _has_content(self) -> SendIn:
+        if (self.text is None) == (self.parts is None):
+            raise ValueError("give either text or parts")
+        return self
+
+
+class SendOut(_Wire):
+    """The turn that was accepted."""
+
+    turn_id: str
+    message_id: str
+    status: str
+    position: str
+    serials: list[str | None]
+    repeated: bool
+    interrupted: list[str]
+
+
+class CancelIn(FilterIn):
+    """Which turns to end."""
+
+    acting_client_id: str | None = None
+    """Whom to cancel as, where the credentials leave that open."""
+
+
+class CancelOut(_Wire):
+    """What a cancel did: nothing of the matched turns has a later position."""
+
+    position: str
+    matched: list[str]
+    already_ended: list[str]
+
+
+class TurnOut(_Wire):
+    """What is known of a turn."""
+
+    turn_id: str
+    status: str
+    agent: str
+    owner: str | None
+    input_id: str
+    attempts: int
+    worker: str | None
+    position: str | None
+    """Of the terminal, once there is one."""
+
+
+class TurnsOut(_Wire):
+    """The turns of a session that have no terminal yet."""
+
+    turns: list[TurnOut]
+
+
+class MessagesOut(_Wire):
+    """A session's conversation on its newest branch, oldest first; `turns` are those on it."""
+
+    messages: list[dict[str, Any]]
+    turns: list[dict[str, Any]]
+    truncated: bool
+    """Whether older messages were left out."""
+
+
+class WakeIn(BaseModel):
+    """What the AI Transport SDK posts after publishing an input; other fields of the application are ignored."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+    input_event_id: str
+    session_name: str
+
+
+class WakeOut(_Wire):
+    """The turn that the input started, if it is known already."""
+
+    run_id: str | None = None

@@ -1,0 +1,43 @@
+"""A session's conversation, folded from its stored messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from selfhost_transport.store.history import Query
+from selfhost_transport.store.session_store import SessionStore
+from selfhost_transport.turns.tree import SessionTree
+from selfhost_transport.turns.view import View
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages and turns of the newest branch as JSON values; `truncated`: older messages exist."""
+
+    messages: list[dict[str, Any]]
+    turns: list[dict[str, Any]]
+    truncated: bool
+
+    def before(self, codec_message_id: str) -> str | None:
+        """The message that one with this id follows: its predecessor if it is there, else the last one."""
+        ids = [str(message["codecMessageId"]) for message in self.messages]
+        if codec_message_id in ids:
+            ids = ids[: ids.index(codec_message_id)]
+        return ids[-1] if ids else None
+
+
+async def read_conversation(sessions: SessionStore, session: str, limit: int) -> Conversation:
+    """The conversation in the newest `limit` stored messages, or some more: turns are not cut."""
+    page = await sessions.history.page(session, Query(limit=limit))
+    tree = SessionTree(session)
+    for message in reversed(page.messages):
+        tree.apply(message)
+    view = View(tree)
+    return Conversation(
+        messages=[message.to_json() for message in view.messages()],
+        turns=[
+            {**run.to_json(), "status": run.status.value, "agent": run.agent_client_id} for run in view.runs()
+        ],
+        truncated=page.next_cursor is not None,
+    )

@@ -1,0 +1,120 @@
+"""A session as server-sent events, for places where websockets are blocked (REC-13)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+
+from starlette.responses import StreamingResponse
+
+from gateway.attachment import Attachment, Gap
+from gateway.delivery import Variant
+from gateway.services import Services
+from gateway.session_feed import SessionFeed
+from gateway.session_hub import Start
+from selfhost_transport.wire.actions import Action
+from selfhost_transport.wire.codec import Format
+from selfhost_transport.wire.frame import Frame, encode_frame
+from selfhost_transport.wire.serial import format_position
+
+MAX_WAITING_BYTES = 1_048_576
+KEEPALIVE_S = 15.0
+
+
+class _Stream:
+    """The way out of an attachment whose reader pulls: websocket frames are unwrapped into events."""
+
+    def __init__(self) -> None:
+        self.congested = False
+        self._waiting: deque[bytes] = deque()
+        self._size = 0
+        self._arrived = asyncio.Event()
+
+    def write(self, frame: bytes) -> None:
+        """Take one complete websocket frame."""
+        payload = frame[{126: 4, 127: 10}.get(frame[1], 2) :]
+        self._waiting.append(payload)
+        self._size += len(payload)
+        self.congested = self._size > MAX_WAITING_BYTES
+        self._arrived.set()
+
+    async def take(self) -> list[bytes]:
+        """What has arrived, at least one. Raises TimeoutError after KEEPALIVE_S."""
+        if not self._waiting:
+            self._arrived.clear()
+            async with asyncio.timeout(KEEPALIVE_S):
+                await self._arrived.wait()
+        taken = list(self._waiting)
+        self._waiting.clear()
+        self._size = 0
+        self.congested = False
+        return taken
+
+
+async def stream_events(services: Services, session: str, last_event_id: str | None) -> StreamingResponse:
+    """Events `message` (a MESSAGE frame; its id is the position) and `attached` (ATTACHED: where it began, or a gap).
+
+    Raises StoreUnavailable.
+    """
+    out = _Stream()
+    feeds: list[SessionFeed] = []
+
+    def on_gap(gap: Gap) -> None:
+        serial = format_position(gap.position, feeds[0].series)
+        out.write(_attached(session, serial, Frame(Action.ATTACHED, error=gap.error)))
+
+    attachment = Attachment(out, Variant(Format.JSON, session), on_gap)
+    feed = await services.hub.join(session, attachment)
+    feeds.append(feed)
+    try:
+        start = await services.hub.start_of(feed, attachment, last_event_id, None)
+    except BaseException:
+        services.hub.leave(feed, attachment)
+        raise
+    return StreamingResponse(
+        _events(services, session, feed, attachment, out, start),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _events(
+    services: Services, session: str, feed: SessionFeed, attachment: Attachment, out: _Stream, start: Start
+) -> AsyncIterator[bytes]:
+    try:
+        frame = Frame(Action.ATTACHED, flags=4 if start.attached.resumed else 0, error=start.attached.error)
+        out.write(_attached(session, start.attached.channel_serial, frame))
+        feed.release(attachment, start.backlog)
+        while True:
+            try:
+                taken = await out.take()
+            except TimeoutError:
+                yield b": keep-alive\n\n"
+                continue
+            yield b"".join(_event(payload) for payload in taken)
+            feed.drained(attachment)
+    finally:
+        services.hub.leave(feed, attachment)
+
+
+def _attached(session: str, serial: str, frame: Frame) -> bytes:
+    frame.channel, frame.channel_serial = session, serial
+    payload = encode_frame(frame, Format.JSON)
+    # Unwrapped again by `write`: the shortest header will do.
+    return b"\x81\x00" + payload
+
+
+def _event(payload: bytes) -> bytes:
+    name, position = _read(payload)
+    return b"event: " + name + b"\nid: " + position + b"\ndata: " + payload + b"\n\n"
+
+
+_SERIAL = b'"channelSerial":"'
+
+
+def _read(payload: bytes) -> tuple[bytes, bytes]:
+    """Kind and position of a frame that this gateway encoded; data is JSON text, which has no bare quotes."""
+    at = payload.rindex(_SERIAL) + len(_SERIAL)
+    name = b"attached" if payload.startswith(b'{"action":11') else b"message"
+    return name, payload[at : payload.index(b'"', at)]
