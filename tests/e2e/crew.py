@@ -1,0 +1,103 @@
+"""Agents for tests, run by `selfhost-transport worker tests.e2e.crew:worker`.
+
+`agent-1` to `agent-5` understand the scripted model's language, and some words of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import httpx
+
+from agent_worker import Worker
+from agent_worker.errors import AgentError
+from agent_worker.output import Piece
+from agent_worker.scripted import scripted
+from agent_worker.turn import Turn
+
+AGENTS = tuple(f"agent-{number}" for number in range(1, 6))
+# Every code point of several scripts, split between tokens at every place where a string can be split.
+UNSAFE = "a\u0301 e\u0308 👩‍👩‍👧‍👦 🇩🇪 漢字かな 한국어 \0 end\u200d\u200b ünï ✊🏿"
+
+worker = Worker()
+
+
+async def raise_midway(turn: Turn) -> None:
+    """A handler that throws something private between stream and end."""
+    await turn.pipe(["some ", "text "])
+    raise RuntimeError("the password is hunter2")
+
+
+async def return_early(turn: Turn) -> None:
+    """A handler that does nothing."""
+
+
+async def coded_error(turn: Turn) -> None:
+    """An agent that says in its own words what went wrong."""
+    await turn.pipe(["some "])
+    raise AgentError("the model is overloaded, try tomorrow", code=50042)
+
+
+async def two_pipes(turn: Turn) -> None:
+    """A planner's line, then the answer."""
+    await turn.pipe(["first I ", "plan"])
+    await turn.pipe(["then I ", "answer"])
+
+
+async def unsafe_text(turn: Turn) -> None:
+    """One character per token."""
+    await turn.pipe(list(UNSAFE))
+
+
+async def sources(turn: Turn) -> None:
+    """`pipe` takes any iterable; says what each returned."""
+
+    def plain() -> Iterator[str]:
+        yield "generator "
+
+    async def slow() -> AsyncIterator[str]:
+        await asyncio.sleep(0)
+        yield "async "
+
+    async def broken() -> AsyncIterator[str]:
+        yield "partial "
+        raise ValueError("the provider hung up")
+
+    results = [await turn.pipe(source) for source in (["list "], plain(), slow(), broken())]
+    said = " ".join(f"{result.reason}:{type(result.error).__name__}" for result in results)
+    await turn.pipe([said])
+
+
+async def provider(turn: Turn) -> None:
+    """Streams from an HTTP server whose address is the second word."""
+    url = (await turn.text()).split()[1]
+
+    async def stream() -> AsyncIterator[Piece]:
+        async with httpx.AsyncClient(timeout=None) as client, client.stream("GET", url) as response:
+            async for piece in response.aiter_text():
+                yield piece
+
+    await turn.pipe(stream())
+
+
+_WORDS: dict[str, Callable[[Turn], Awaitable[None]]] = {
+    "raise": raise_midway,
+    "return": return_early,
+    "coded": coded_error,
+    "two-pipes": two_pipes,
+    "unsafe": unsafe_text,
+    "sources": sources,
+    "provider": provider,
+}
+
+
+async def crew(turn: Turn) -> None:
+    """Whatever the first word asks for, else the scripted model."""
+    words = (await turn.text()).split(maxsplit=1)
+    handler = _WORDS.get(words[0] if words else "", scripted)
+    await handler(turn)
+
+
+for _name in AGENTS:
+    worker.agent(_name)(crew)
