@@ -15,7 +15,9 @@ TIMEOUT_S = 100.0
 async def run_suite(stack: Stack, name: str, env: Mapping[str, str]) -> None:
     """Run one suite and fail with its report unless every case in it passes."""
     assert (FOLDER / "node_modules").is_dir(), f"the npm packages are missing: run `npm ci` in {FOLDER}"
-    proc = await stack.run("node", "--test", "--test-reporter=spec", str(FOLDER / name), env=env)
+    proc = await stack.run(
+        "node", "--test", "--test-force-exit", "--test-reporter=spec", str(FOLDER / name), env=env
+    )
     try:
         status = await proc.wait(TIMEOUT_S)
     except TimeoutError:

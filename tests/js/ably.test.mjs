@@ -61,7 +61,8 @@ test('a publisher hears itself, unless it asked not to', async (t) => {
     await channel.subscribe((message) => own.push(message.name));
     await channel.publish('mine');
     await ear.channel.publish('other');
-    await new Promise((resolve) => channel.subscribe('last', resolve).then(() => ear.channel.publish('last')));
+    const last = new Promise((resolve) => channel.subscribe('last', resolve));
+    await Promise.all([last, ear.channel.publish('last')]);
     return own;
   };
   assert.deepEqual(await hears({}), ['mine', 'other', 'last']);
@@ -168,10 +169,8 @@ test('a dropped socket is resumed and nothing is missed', async (t) => {
   await writer.publish('n', '1');
   await back;
   await writer.publish('n', '2');
-  await new Promise((resolve) => {
-    channel.subscribe('last', resolve);
-    writer.publish('last', 'last');
-  });
+  const last = new Promise((resolve) => channel.subscribe('last', resolve));
+  await Promise.all([last, writer.publish('last', 'last')]);
   assert.deepEqual(heard, ['0', '1', '2', 'last']);
   assert.equal(client.connection.id, id);
 });
