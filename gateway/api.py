@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -28,11 +29,16 @@ from gateway.events import stream_events
 from gateway.rest import credential_of
 from gateway.services import Services
 from gateway.turn_calls import TurnCalls
-from selfhost_transport.errors import NotFound, TransportError
+from selfhost_transport.errors import NotFound, ServiceError, TransportError
 from selfhost_transport.store.turn_store import TurnRecord
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import check_name
 from selfhost_transport.wire.serial import format_position
+
+if TYPE_CHECKING:
+    from gateway.server import Gateway
+
+logger = logging.getLogger(__name__)
 
 MAX_MESSAGES = 1000
 
@@ -51,83 +57,105 @@ class _TypedErrors(APIRoute):
                 return error_response(validation_error(error))
             except TransportError as error:
                 return error_response(error.info)
+            except Exception:
+                logger.exception("api.failed path=%s", request.url.path)
+                return error_response(ServiceError("internal error; try again").info)
             return response
 
         return answered
 
 
-def api_router(running: Callable[[], Services]) -> APIRouter:
-    """The routes; `running` gives the services of the gateway that serves them."""
-    router = APIRouter(route_class=_TypedErrors)
+router = APIRouter(route_class=_TypedErrors)
 
-    def caller(request: Request) -> Credential:
-        return credential_of(request, running())
 
-    def session_name(session: str) -> str:
-        check_name(session)
-        return session
+def running(request: Request) -> Services:
+    """The services of the gateway that serves this application."""
+    gateway: Gateway = request.app.state.gateway
+    return gateway.running()
 
-    who = Annotated[Credential, Depends(caller)]
-    where = Annotated[str, Depends(session_name)]
 
-    @router.post("/v1/sessions/{session}/turns", status_code=202, tags=["turns"])
-    async def send(session: where, body: SendIn, credential: who) -> SendOut:
-        """Send a message; the turn that answers it is accepted in the same step."""
-        return await TurnCalls(running(), credential, session).send(body)
+Running = Annotated[Services, Depends(running)]
 
-    @router.post("/v1/sessions/{session}/cancel", tags=["turns"])
-    async def cancel(session: where, body: CancelIn, credential: who) -> CancelOut:
-        """End turns. Nothing of them has a later position than the one answered."""
-        return await TurnCalls(running(), credential, session).cancel(body)
 
-    @router.get("/v1/sessions/{session}/turns", tags=["turns"])
-    async def turns(session: where, credential: who) -> TurnsOut:
-        """The turns that have no terminal yet."""
-        credential.capability.require(Operation.SUBSCRIBE, session)
-        services = running()
-        head = await services.sessions.open(session)
-        records = await services.turns.active(session)
-        return TurnsOut(turns=[_turn(record, head.series) for record in records])
+def caller(request: Request, services: Running) -> Credential:
+    """The verified caller."""
+    return credential_of(request, services)
 
-    @router.get("/v1/sessions/{session}/turns/{turn_id}", tags=["turns"])
-    async def turn(session: where, turn_id: str, credential: who) -> TurnOut:
-        """One turn, also for a day after its terminal."""
-        credential.capability.require(Operation.SUBSCRIBE, session)
-        services = running()
-        record = await services.turns.record(session, turn_id)
-        if record is None:
-            raise NotFound("there is no such turn in this session, or it ended long ago")
-        return _turn(record, (await services.sessions.open(session)).series)
 
-    @router.get("/v1/sessions/{session}/messages", tags=["sessions"])
-    async def messages(
-        session: where, credential: who, limit: Annotated[int, Query(ge=1, le=MAX_MESSAGES)] = 200
-    ) -> MessagesOut:
-        """The conversation, read from the newest `limit` stored messages."""
-        credential.capability.require(Operation.HISTORY, session)
-        conversation = await read_conversation(running().sessions, session, limit)
-        return MessagesOut(
-            messages=conversation.messages, turns=conversation.turns, truncated=conversation.truncated
-        )
+def session_name(session: str) -> str:
+    """The session of the path. Raises InvalidChannelName."""
+    check_name(session)
+    return session
 
-    @router.get("/v1/sessions/{session}/events", tags=["sessions"], response_class=StreamingResponse)
-    async def events(
-        session: where,
-        credential: who,
-        last_event_id: Annotated[str | None, Header()] = None,
-        after: str | None = None,
-    ) -> Response:
-        """The session's entries as server-sent events; `Last-Event-ID` (or `after`) continues without a gap."""
-        credential.capability.require(Operation.SUBSCRIBE, session)
-        return await stream_events(running(), session, last_event_id or after)
 
-    @router.post("/api/chat", status_code=202, tags=["turns"])
-    async def wake(body: WakeIn) -> Response:
-        """Accepts the wake-up of AI Transport clients. The turn was accepted with its message already."""
-        found = await running().turns.turn_of_event(body.session_name, body.input_event_id)
-        return JSONResponse(WakeOut(run_id=found).model_dump(by_alias=True, exclude_none=True), 202)
+Caller = Annotated[Credential, Depends(caller)]
+Session = Annotated[str, Depends(session_name)]
 
-    return router
+
+@router.post("/v1/sessions/{session}/turns", status_code=202, tags=["turns"])
+async def send(session: Session, body: SendIn, credential: Caller, services: Running) -> SendOut:
+    """Send a message; the turn that answers it is accepted in the same step."""
+    return await TurnCalls(services, credential, session).send(body)
+
+
+@router.post("/v1/sessions/{session}/cancel", tags=["turns"])
+async def cancel(session: Session, body: CancelIn, credential: Caller, services: Running) -> CancelOut:
+    """End turns. Nothing of them has a later position than the one answered."""
+    return await TurnCalls(services, credential, session).cancel(body)
+
+
+@router.get("/v1/sessions/{session}/turns", tags=["turns"])
+async def turns(session: Session, credential: Caller, services: Running) -> TurnsOut:
+    """The turns that have no terminal yet."""
+    credential.capability.require(Operation.SUBSCRIBE, session)
+    head = await services.sessions.open(session)
+    records = await services.turns.active(session)
+    return TurnsOut(turns=[_turn(record, head.series) for record in records])
+
+
+@router.get("/v1/sessions/{session}/turns/{turn_id}", tags=["turns"])
+async def turn(session: Session, turn_id: str, credential: Caller, services: Running) -> TurnOut:
+    """One turn, also for a day after its terminal."""
+    credential.capability.require(Operation.SUBSCRIBE, session)
+    record = await services.turns.record(session, turn_id)
+    if record is None:
+        raise NotFound("there is no such turn in this session, or it ended long ago")
+    return _turn(record, (await services.sessions.open(session)).series)
+
+
+@router.get("/v1/sessions/{session}/messages", tags=["sessions"])
+async def messages(
+    session: Session,
+    credential: Caller,
+    services: Running,
+    limit: Annotated[int, Query(ge=1, le=MAX_MESSAGES)] = 200,
+) -> MessagesOut:
+    """The conversation, read from the newest `limit` stored messages."""
+    credential.capability.require(Operation.HISTORY, session)
+    conversation = await read_conversation(services.sessions, session, limit)
+    return MessagesOut(
+        messages=conversation.messages, turns=conversation.turns, truncated=conversation.truncated
+    )
+
+
+@router.get("/v1/sessions/{session}/events", tags=["sessions"], response_class=StreamingResponse)
+async def events(
+    session: Session,
+    credential: Caller,
+    services: Running,
+    last_event_id: Annotated[str | None, Header()] = None,
+    after: str | None = None,
+) -> Response:
+    """The session's entries as server-sent events; `Last-Event-ID` (or `after`) continues without a gap."""
+    credential.capability.require(Operation.SUBSCRIBE, session)
+    return await stream_events(services, session, last_event_id or after)
+
+
+@router.post("/api/chat", status_code=202, tags=["turns"])
+async def wake(body: WakeIn, services: Running) -> Response:
+    """Accepts the wake-up of AI Transport clients. The turn was accepted with its message already."""
+    found = await services.turns.turn_of_event(body.session_name, body.input_event_id)
+    return JSONResponse(WakeOut(run_id=found).model_dump(by_alias=True, exclude_none=True), 202)
 
 
 def _turn(record: TurnRecord, series: str) -> TurnOut:

@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
-from gateway.api import api_router
+from gateway.api import router as api
 from gateway.auth import is_loopback
 from gateway.cors import Cors
 from gateway.realtime import Realtime
@@ -67,7 +67,8 @@ class Gateway:
 
     def add_routes(self, app: FastAPI) -> None:
         """Put the gateway's routes on an application. The protocol's REST takes every path that is left over."""
-        app.include_router(api_router(self.running))
+        app.state.gateway = self
+        app.include_router(api)
         app.add_api_websocket_route("/", self._websocket)
         app.add_api_route("/", self._page, methods=["GET"], include_in_schema=False)
         app.add_api_route("/config.json", self._page_config, methods=["GET"], include_in_schema=False)
@@ -145,7 +146,6 @@ def create_app(settings: Settings) -> FastAPI:
             yield
 
     app = FastAPI(title="selfhost-transport gateway", lifespan=lifespan)
-    app.state.gateway = gateway
     gateway.add_routes(app)
     app.add_middleware(Cors)
     return app
