@@ -6,8 +6,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -15,9 +15,12 @@ import uvicorn
 from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.routing import BaseRoute, Match, request_response
+from starlette.types import Receive, Scope, Send
 
 from gateway.api import router as api
 from gateway.auth import is_loopback
+from gateway.background import Background
 from gateway.cors import Cors
 from gateway.realtime import Realtime
 from gateway.rest import Rest
@@ -53,15 +56,17 @@ class Gateway:
         self.services = services
         self.realtime = Realtime(services)
         self._rest = Rest(services)
-        ticker = asyncio.create_task(self._tick(self.realtime), name="heartbeats")
+        realtime = self.realtime
+        background = Background("gateway")
+        background.start(self._tick(realtime))
+        background.start(services.keeper.run(lambda: realtime.sockets))
         try:
             yield
         finally:
-            ticker.cancel()
-            with suppress(asyncio.CancelledError):
-                await ticker
-            await self.realtime.drain(0.0)
-            await self.realtime.close()
+            await background.close()
+            await realtime.drain(0.0)
+            await realtime.close()
+            await services.keeper.retire()
             await services.close()
             self.services = None
 
@@ -77,7 +82,7 @@ class Gateway:
         app.add_api_route("/metrics", self._metrics, methods=["GET"], tags=["operations"])
         if _STATIC.is_dir():
             app.mount("/static", StaticFiles(directory=_STATIC), name="static")
-        app.add_route("/{path:path}", self._protocol_rest, methods=list(_METHODS), include_in_schema=False)
+        app.router.routes.append(_EveryPath(self._protocol_rest))
 
     def running(self) -> Services:
         """The services. Raises StoreUnavailable outside the lifespan."""
@@ -133,7 +138,19 @@ class Gateway:
             realtime.heartbeats()
 
 
-_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD")
+class _EveryPath(BaseRoute):
+    """Matches every HTTP request, line breaks in its path and all: channel names may hold anything."""
+
+    def __init__(self, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
+        self._app = request_response(endpoint)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Every HTTP request."""
+        return (Match.FULL if scope["type"] == "http" else Match.NONE), {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one."""
+        await self._app(scope, receive, send)
 
 
 def create_app(settings: Settings) -> FastAPI:
