@@ -14,6 +14,8 @@ from selfhost_transport.errors import ErrorInfo
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.wire.serial import Position
 
+EVERYBODY = "*"
+"""As `mute`: no messages at all. It cannot be the id of a connection."""
 MAX_HELD = 4096
 """Deliveries that wait for one attachment; beyond that it is caught up from the log instead."""
 
@@ -59,17 +61,20 @@ class Gap:
 class Attachment:
     """State of one attachment. `on_gap` tells the connection of lost continuity.
 
-    `mute`: a connection id whose messages are not delivered (echo off). `whole_messages`: appendMode=full.
+    `mute`: a connection id whose messages are not delivered (echo off), or EVERYBODY. `whole_messages`:
+    appendMode=full. `presence`: it is told of all members; without, of those of `connection_id` only (section 8.2).
     """
 
     __slots__ = (
         "_live",
+        "connection_id",
         "delivered",
         "epoch",
         "held",
         "mute",
         "on_gap",
         "outlet",
+        "presence",
         "released",
         "seen",
         "start",
@@ -87,6 +92,8 @@ class Attachment:
         *,
         mute: str | None = None,
         whole_messages: bool = False,
+        presence: bool = False,
+        connection_id: str | None = None,
     ) -> None:
         self.outlet = outlet
         # Looked up once: called for each delivery.
@@ -95,6 +102,8 @@ class Attachment:
         self.on_gap = on_gap
         self.mute = mute
         self.whole_messages = whole_messages
+        self.presence = presence
+        self.connection_id = connection_id
         self.state = State.HOLDING
         # Whether ATTACHED has been sent, so that anything may be written.
         self.released = False
@@ -111,7 +120,10 @@ class Attachment:
 
     def judge(self, delivery: Delivery) -> Verdict:
         """What to do with a delivery (section 7.4)."""
-        if self.mute is not None and delivery.connection_id == self.mute:
+        if delivery.is_presence:
+            own = self.connection_id is not None and delivery.connection_id == self.connection_id
+            return Verdict.SEND if self.presence or own else Verdict.SKIP
+        if self.mute is not None and self.mute in (delivery.connection_id, EVERYBODY):
             return Verdict.SKIP
         ref = delivery.ref
         if ref is None:

@@ -25,8 +25,10 @@ from gateway.effects import (
     Detach,
     Effect,
     SendFrame,
+    Sync,
 )
-from gateway.operations import Done
+from gateway.operations import Done, LeavePresence
+from gateway.presence import Announcing, prepare_presence
 from gateway.publishing import Sender, Sending, prepare
 from gateway.turn_signals import TurnRules
 from selfhost_transport.errors import (
@@ -38,13 +40,14 @@ from selfhost_transport.errors import (
     TransportError,
     Unauthorized,
 )
-from selfhost_transport.wire.actions import Action, Flag
+from selfhost_transport.store.presence import Holder
+from selfhost_transport.wire.actions import Action, Flag, PresenceAction
 from selfhost_transport.wire.channel import ChannelParams, ChannelRef, parse_channel, parse_params
 from selfhost_transport.wire.codes import Code, error_info
 from selfhost_transport.wire.frame import AckResult, ConnectionDetails, Frame, FrameError
 from selfhost_transport.wire.ids import default_id_base, fingerprint
 
-SERVED_MODES: Final = Flag.PUBLISH | Flag.SUBSCRIBE
+SERVED_MODES: Final = Flag.PUBLISH | Flag.SUBSCRIBE | Flag.PRESENCE | Flag.PRESENCE_SUBSCRIBE
 TURNS_PARAM: Final = "turns"
 MAX_CHANNELS: Final = 1000
 
@@ -94,7 +97,10 @@ class _Answer:
 
 
 class Connection:
-    """The state of one socket. `rules_for` tells the turn rules of a channel, None where it is plain pub/sub."""
+    """The state of one socket. `rules_for` tells the turn rules of a channel, None where it is plain pub/sub.
+
+    `holder` answers for the presence members of the connection.
+    """
 
     def __init__(
         self,
@@ -102,12 +108,18 @@ class Connection:
         credential: Credential,
         terms: Terms,
         rules_for: Callable[[str], TurnRules | None],
+        holder: Holder | None = None,
     ) -> None:
         self.connection_id = connection_id
         self.credential = credential
         self.phase = Phase.NEW
         self._terms = terms
         self._rules_for = rules_for
+        self.holder = holder or Holder(connection_id, owner="", node="")
+        # Whether an earlier socket of this connection may have entered members.
+        self.inherits_members = False
+        # Members entered by this socket: (session, client id).
+        self._members: set[tuple[str, str]] = set()
         self._channels: dict[str, _Channel] = {}
         # Frames whose answer has not left yet, oldest first.
         self._answers: deque[_Answer] = deque()
@@ -119,7 +131,8 @@ class Connection:
             Action.ATTACH: self._on_attach,
             Action.DETACH: self._on_detach,
             Action.MESSAGE: self._on_message,
-            Action.PRESENCE: self._on_unsupported,
+            Action.PRESENCE: self._on_presence,
+            Action.SYNC: self._on_sync,
             Action.ANNOTATION: self._on_unsupported,
             Action.OBJECT: self._on_unsupported,
             Action.AUTH: self._on_auth,
@@ -129,6 +142,11 @@ class Connection:
     def unanswered(self) -> int:
         """Frames whose answer has not left yet."""
         return len(self._answers)
+
+    @property
+    def has_members(self) -> bool:
+        """Whether the connection has presence members, as far as this socket knows."""
+        return self.inherits_members or bool(self._members)
 
     # The connection as a whole
 
@@ -220,7 +238,8 @@ class Connection:
         channel = self._channels.get(full)
         if channel is None or self.phase is not Phase.CONNECTED:
             return []
-        return [SendFrame(self._attached(channel, attached))]
+        sync: list[Effect] = [Sync(full)] if attached.presence else []
+        return [SendFrame(self._attached(channel, attached)), *sync]
 
     # Frames of the connection
 
@@ -229,7 +248,7 @@ class Connection:
 
     def _on_close(self, frame: Frame) -> list[Effect]:
         self.phase = Phase.CLOSING
-        return [SendFrame(Frame(Action.CLOSED)), CloseSocket(final=True)]
+        return [*self._leave(None), SendFrame(Frame(Action.CLOSED)), CloseSocket(final=True)]
 
     def _on_disconnect(self, frame: Frame) -> list[Effect]:
         self.phase = Phase.CLOSING
@@ -282,7 +301,7 @@ class Connection:
         if channel is None:
             return [detached]
         del self._channels[full]
-        return [Detach(full), detached]
+        return [Detach(full), *self._leave(channel.ref.name), detached]
 
     def _resolve(self, full: str, frame: Frame) -> tuple[ChannelRef, ChannelParams, Flag]:
         ref = parse_channel(full)
@@ -318,7 +337,7 @@ class Connection:
         # An attach on its way is ended by its result, which finds nothing to attach.
         if channel is not None:
             del self._channels[full]
-            effects.append(Detach(full))
+            effects += [Detach(full), *self._leave(channel.ref.name)]
         return [*effects, SendFrame(Frame(Action.ERROR, channel=full, error=info))]
 
     def _attaching(self, full: str) -> _Channel:
@@ -370,6 +389,55 @@ class Connection:
             repeat_id=f"{base}:{fingerprint(frame)}",
             may_publish=None if channel is None else bool(channel.modes & Flag.PUBLISH),
         )
+
+    # Presence
+
+    def _on_presence(self, frame: Frame) -> list[Effect]:
+        serial = frame.msg_serial or 0
+        try:
+            operation = prepare_presence(self._announcing(frame, serial), frame.presence or [])
+        except TransportError as error:
+            return self._refuse(serial, error.info)
+        for change in operation.changes:
+            member = (operation.session, change.client_id or "")
+            if change.action is PresenceAction.LEAVE:
+                self._members.discard(member)
+            else:
+                self._members.add(member)
+        return [Commit(self._expect(serial).ticket, operation)]
+
+    def _announcing(self, frame: Frame, serial: int) -> Announcing:
+        if frame.channel is None:
+            raise InvalidChannelName("presence needs a channel")
+        ref = parse_channel(frame.channel)
+        channel = self._channels.get(frame.channel)
+        base = default_id_base(self.connection_id, serial)
+        return Announcing(
+            session=ref.name,
+            credential=self.credential,
+            holder=self.holder,
+            modes=None if channel is None else channel.modes,
+            max_size=self._terms.max_message_size,
+            id_base=base,
+            repeat_id=f"{base}:{fingerprint(frame)}",
+        )
+
+    def _on_sync(self, frame: Frame) -> list[Effect]:
+        channel = self._channels.get(frame.channel or "")
+        if channel is None or channel.phase is not ChannelPhase.ATTACHED:
+            return []
+        return [Sync(channel.ref.full)] if channel.modes & Flag.PRESENCE_SUBSCRIBE else []
+
+    def _leave(self, session: str | None) -> list[Effect]:
+        """Take the connection's members out of a session no channel of it is attached to any more, or of all."""
+        if session is not None and any(channel.ref.name == session for channel in self._channels.values()):
+            return []
+        gone = {member for member in self._members if session in (None, member[0])}
+        if not gone and not self.inherits_members:
+            return []
+        self._members -= gone
+        # Nobody waits for the outcome: there is no frame to answer.
+        return [Commit(0, LeavePresence(session, self.holder))]
 
     def _on_unsupported(self, frame: Frame) -> list[Effect]:
         kind = Action(frame.action).name
@@ -434,5 +502,7 @@ class Connection:
 
 def _answer_frame(answer: _Answer) -> Frame:
     if isinstance(answer.outcome, AckResult):
-        return Frame(Action.ACK, msg_serial=answer.msg_serial, count=1, res=[answer.outcome])
+        # A presence frame has no serials to tell.
+        res = [answer.outcome] if answer.outcome.serials else None
+        return Frame(Action.ACK, msg_serial=answer.msg_serial, count=1, res=res)
     return Frame(Action.NACK, msg_serial=answer.msg_serial, count=1, error=answer.outcome)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from selfhost_transport.store.entries import Appended, Created, Entry, Ref, Replaced
+from gateway.presence import presence_frame
+from selfhost_transport.store.entries import Appended, Created, Entry, PresenceChanged, Ref, Replaced
 from selfhost_transport.wire.actions import Action, MessageAction
 from selfhost_transport.wire.frame import Frame, encode_frame
 from selfhost_transport.wire.message import Format, Message, Version
@@ -93,11 +94,19 @@ class Delivery:
             self.connection_id = entry.message.connection_id
         elif isinstance(entry, Created) and entry.messages:
             self.connection_id = entry.messages[0].connection_id
+        elif isinstance(entry, PresenceChanged):
+            # All changes of one entry are of one connection.
+            self.connection_id = entry.presence[0].connection_id
 
     @property
     def is_append(self) -> bool:
         """Whether the frame is a delta, which makes no sense to who has not seen the message."""
         return isinstance(self._entry, Appended)
+
+    @property
+    def is_presence(self) -> bool:
+        """Whether it tells of members, and goes to those who asked for them."""
+        return isinstance(self._entry, PresenceChanged)
 
     def conflated(self) -> Delivery:
         """The same append, to be delivered as its message's current state."""
@@ -116,6 +125,9 @@ class Delivery:
         entry = self._entry
         if isinstance(entry, Appended) and self._open is not None:
             return self._encode_append(entry, self._open, variant)
+        if isinstance(entry, PresenceChanged):
+            frame = presence_frame(variant.channel, self._series, entry.position, entry.presence)
+            return encode_websocket(frame, variant.fmt)
         return encode_messages(variant, self.position, self._series, self._messages(entry))
 
     def _encode_append(self, entry: Appended, message: OpenMessage, variant: Variant) -> bytes:

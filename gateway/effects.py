@@ -59,6 +59,13 @@ class Adjust:
 
 
 @dataclass(frozen=True, slots=True)
+class Sync:
+    """Send the members of an attached channel as a new sequence of SYNC frames (section 8.4)."""
+
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
 class Detach:
     """Stop delivering a channel at once."""
 
@@ -79,7 +86,9 @@ class CloseSocket:
     final: bool = False
 
 
-Effect: TypeAlias = SendFrame | Commit | Attach | Deliver | Adjust | Detach | Authenticate | CloseSocket
+Effect: TypeAlias = (
+    SendFrame | Commit | Attach | Deliver | Adjust | Sync | Detach | Authenticate | CloseSocket
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from gateway.operations import Cancel, Done, Mutate, Operation, Publish, Submit
+from gateway.operations import (
+    Cancel,
+    ChangePresence,
+    Done,
+    LeavePresence,
+    Mutate,
+    Operation,
+    Publish,
+    Submit,
+)
 from selfhost_transport.errors import CapabilityError, TurnEnded
 from selfhost_transport.store.entries import Ref
+from selfhost_transport.store.presence import PresenceStore
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_store import TurnStore
 from selfhost_transport.turns.machine import TERMINAL
@@ -21,9 +31,10 @@ _ENDED = frozenset(status.value for status in TERMINAL)
 class Executor:
     """Runs operations. Two that are started in order reach Redis in order unless one `needs_turn`."""
 
-    def __init__(self, sessions: SessionStore, turns: TurnStore) -> None:
+    def __init__(self, sessions: SessionStore, turns: TurnStore, presence: PresenceStore) -> None:
         self._sessions = sessions
         self._turns = turns
+        self._presence = presence
         # Authors of messages that were changed lately: an append need not read the message again.
         self._authors: OrderedDict[tuple[str, Ref], str | None] = OrderedDict()
 
@@ -49,6 +60,10 @@ class Executor:
                 return await self._submit(operation)
             case Cancel():
                 return await self._cancel(operation)
+            case ChangePresence():
+                return await self._change_presence(operation)
+            case LeavePresence():
+                return await self._leave_presence(operation)
 
     async def _publish(self, operation: Publish) -> Done:
         for turn in operation.continues:
@@ -129,6 +144,19 @@ class Executor:
             series,
             settled_at=position if position > Position.ZERO else None,
         )
+
+    async def _change_presence(self, operation: ChangePresence) -> Done:
+        changed = await self._presence.change(
+            operation.session, operation.holder, operation.changes, publish_id=operation.publish_id
+        )
+        return Done(AckResult([]), changed.position or Position.ZERO, changed.series)
+
+    async def _leave_presence(self, operation: LeavePresence) -> Done:
+        if operation.session is None:
+            await self._presence.leave_all(operation.holder)
+        else:
+            await self._presence.leave(operation.session, operation.holder.connection_id)
+        return Done(AckResult([]), Position.ZERO, "")
 
     def _note_author(self, session: str, ref: Ref, client_id: str | None) -> None:
         self._authors[session, ref] = client_id

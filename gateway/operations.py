@@ -10,10 +10,12 @@ from typing import TypeAlias
 
 from selfhost_transport.store.entries import Operation as Edit
 from selfhost_transport.store.entries import Ref
+from selfhost_transport.store.presence import Holder
 from selfhost_transport.store.turn_store import CancelFilter, TurnRequest
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.frame import AckResult
 from selfhost_transport.wire.message import Message
+from selfhost_transport.wire.presence import PresenceMessage
 from selfhost_transport.wire.serial import Position
 
 
@@ -63,7 +65,25 @@ class Cancel:
     input_turn: str = ""
 
 
-Operation: TypeAlias = Publish | Mutate | Submit | Cancel
+@dataclass(frozen=True, slots=True)
+class ChangePresence:
+    """Enter, update or leave members of one connection, all in one step. Ids and client ids are set."""
+
+    session: str
+    holder: Holder
+    changes: tuple[PresenceMessage, ...]
+    publish_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeavePresence:
+    """Take all members of a connection out of a session (DETACH), or of every one (CLOSE, `session` None)."""
+
+    session: str | None
+    holder: Holder
+
+
+Operation: TypeAlias = Publish | Mutate | Submit | Cancel | ChangePresence | LeavePresence
 
 
 @dataclass(frozen=True, slots=True)

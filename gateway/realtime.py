@@ -15,6 +15,7 @@ from gateway.auth import Credential, is_loopback
 from gateway.background import Background
 from gateway.connection import Connection
 from gateway.delivery import encode_websocket
+from gateway.presence import remain_ms
 from gateway.services import Services
 from gateway.socket import Socket, flag, wanted_format
 from gateway.transport import RAW, QueuedOutlet, RawOutlet, SocketOutlet
@@ -37,6 +38,7 @@ class _Resumption:
 
     connection_id: str
     error: ErrorInfo | None = None
+    resumed: bool = False
 
 
 class Realtime:
@@ -73,7 +75,9 @@ class Realtime:
             credential,
             self._services.terms(_heartbeat_interval(query)),
             self._services.rules_for,
+            self._services.holder(resumption.connection_id, remain_ms(query)),
         )
+        core.inherits_members = resumption.resumed
         socket = Socket(
             self._services,
             core,
@@ -83,6 +87,11 @@ class Realtime:
             loopback=is_loopback(host),
         )
         await self._run(websocket, socket, resumption.error)
+
+    @property
+    def sockets(self) -> list[Socket]:
+        """Open sockets, the newest of each connection."""
+        return list(self._sockets.values())
 
     def heartbeats(self) -> None:
         """Send a heartbeat to every client that cannot see websocket pings."""
@@ -130,7 +139,7 @@ class Realtime:
         if present is not None and found.issued_ms < present.key_issued_ms:
             # Two clients that share a key would push each other out for ever.
             return _Resumption(new_connection_id(), error_info(Code.INVALID_CONNECTION_KEY))
-        return _Resumption(found.connection_id)
+        return _Resumption(found.connection_id, resumed=True)
 
     async def _run(self, websocket: WebSocket, socket: Socket, error: ErrorInfo | None) -> None:
         connection_id = socket.core.connection_id

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gateway.auth import Authenticator
 from gateway.connection import Terms
 from gateway.executor import Executor
 from gateway.metrics import Metrics
+from gateway.presence_keeper import PresenceKeeper
 from gateway.session_hub import SessionHub
 from gateway.turn_signals import TurnRules
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import SECOND_MS, StoreOptions
+from selfhost_transport.store.presence import Holder, PresenceStore
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_store import TurnStore
 
@@ -31,12 +33,14 @@ class Services:
     redis: RedisConnection
     sessions: SessionStore
     turns: TurnStore
+    presence: PresenceStore
+    keeper: PresenceKeeper
     hub: SessionHub
     executor: Executor
     authenticator: Authenticator
     metrics: Metrics
     secret: bytes
-    server_id: str = field(default_factory=lambda: f"gw-{secrets.token_hex(4)}")
+    server_id: str
 
     def rules_for(self, session: str) -> TurnRules | None:
         """The turn rules of a session; None where it is plain pub/sub."""
@@ -53,6 +57,10 @@ class Services:
             server_id=self.server_id,
         )
 
+    def holder(self, connection_id: str, remain_ms: int) -> Holder:
+        """A new socket of a connection, as the holder of its presence members."""
+        return Holder(connection_id, secrets.token_hex(8), self.server_id, remain_ms)
+
     async def close(self) -> None:
         """Stop watching and disconnect from Redis."""
         await self.hub.close()
@@ -65,6 +73,8 @@ async def connect_services(settings: Settings) -> Services:
     keys = Keyspace(settings.redis.prefix, settings.redis.buckets)
     options = StoreOptions(window_ms=settings.gateway.resume_window_s * SECOND_MS)
     sessions, turns = SessionStore(redis, keys, options), TurnStore(redis, keys, options)
+    presence = PresenceStore(redis, keys, options)
+    server_id = f"gw-{secrets.token_hex(4)}"
     metrics = Metrics()
     try:
         secret = await _shared_secret(redis, settings.redis.prefix)
@@ -76,11 +86,14 @@ async def connect_services(settings: Settings) -> Services:
         redis=redis,
         sessions=sessions,
         turns=turns,
+        presence=presence,
+        keeper=PresenceKeeper(presence, server_id, options.presence_lease_ms / SECOND_MS),
         hub=SessionHub(sessions, settings.redis.url, metrics),
-        executor=Executor(sessions, turns),
+        executor=Executor(sessions, turns, presence),
         authenticator=Authenticator(settings),
         metrics=metrics,
         secret=secret,
+        server_id=server_id,
     )
 
 

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Protocol
 
-from gateway.attachment import MAX_HELD, Attachment, Gap, State, Verdict
+from gateway.attachment import EVERYBODY, MAX_HELD, Attachment, Gap, State, Verdict
 from gateway.background import Background
 from gateway.delivery import Aggregate, Delivery, OpenMessage, Variant, encode_messages, open_message
 from selfhost_transport.errors import ContinuityLost, ErrorInfo, TransportError
@@ -216,9 +216,13 @@ class SessionFeed:
             if attachment.state is State.HOLDING:
                 self._hold(attachment, delivery)
         ref = delivery.ref
-        if delivery.position <= self._ahead_until or (
-            ref is not None
-            and (ref.position <= self._latest_start or delivery.aggregate_only or not delivery.is_append)
+        if (
+            delivery.is_presence
+            or delivery.position <= self._ahead_until
+            or (
+                ref is not None
+                and (ref.position <= self._latest_start or delivery.aggregate_only or not delivery.is_append)
+            )
         ):
             self._fan_out_singly(delivery)
             return
@@ -228,7 +232,7 @@ class SessionFeed:
                 continue
             frame = delivery.frame(variant)
             for attachment in members:
-                if attachment.mute is not None and attachment.mute == delivery.connection_id:
+                if attachment.mute is not None and attachment.mute in (delivery.connection_id, EVERYBODY):
                     continue
                 attachment.write(frame)
                 if attachment.outlet.congested:

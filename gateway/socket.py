@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from gateway.attachment import Attachment, Gap
+from gateway.attachment import EVERYBODY, Attachment, Gap
 from gateway.auth import Credential, now_ms
 from gateway.background import Background
 from gateway.commits import Commits
@@ -25,14 +26,17 @@ from gateway.effects import (
     Detach,
     Effect,
     SendFrame,
+    Sync,
 )
 from gateway.operations import Done
+from gateway.presence import sync_frames
 from gateway.services import Services
 from gateway.session_feed import SessionFeed
 from gateway.session_hub import Start
 from gateway.transport import SocketOutlet
 from selfhost_transport.errors import BadRequest, ErrorInfo, TransportError
 from selfhost_transport.wire.actions import Action, Flag
+from selfhost_transport.wire.channel import ChannelParams
 from selfhost_transport.wire.codes import Code, error_info
 from selfhost_transport.wire.connection_key import issue_connection_key
 from selfhost_transport.wire.frame import Frame, decode_frame
@@ -48,12 +52,17 @@ RENEW_BEFORE_S = 30.0
 TOO_LATE_TO_RENEW_S = 5.5
 
 
+_LISTENING = Flag.SUBSCRIBE | Flag.PRESENCE_SUBSCRIBE | Flag.PRESENCE
+"""Modes with which anything is delivered: messages, all members, or one's own members."""
+
+
 class _Watched:
     """An attachment with the feed it belongs to, once it has one, and what ATTACHED is followed by."""
 
-    __slots__ = ("attachment", "feed", "modes", "start")
+    __slots__ = ("attachment", "feed", "modes", "session", "start")
 
-    def __init__(self, attachment: Attachment, modes: Flag) -> None:
+    def __init__(self, session: str, attachment: Attachment, modes: Flag) -> None:
+        self.session = session
         self.attachment = attachment
         self.modes = modes
         self.feed: SessionFeed | None = None
@@ -97,6 +106,8 @@ class Socket:
         self._outlet = outlet
         self._close = close
         self.carry_out(self.core.open(self._new_key(), error))
+        if self.core.inherits_members:
+            self._background.start(self._inherit())
         self._watch_expiry(self.core.credential)
 
     async def receive(self, raw: str | bytes) -> None:
@@ -126,6 +137,8 @@ class Socket:
                     self._deliver(channel)
                 case Adjust():
                     self._adjust(effect)
+                case Sync(channel):
+                    self._sync(channel)
                 case Detach(channel):
                     self._detach(channel)
                 case Authenticate(token):
@@ -164,6 +177,16 @@ class Socket:
         for timer in [*self._timers, *([self._give_up] if self._give_up else [])]:
             timer.cancel()
         await self._background.finish()
+        if self.core.has_members:
+            await self._services.keeper.lost(self.core.holder)
+
+    async def reclaim_presence(self) -> None:
+        """Hold the connection's members again after this process was taken for dead."""
+        if not self.core.has_members:
+            return
+        if not await self._services.presence.claim(self.core.holder):
+            # They left. The client enters them again when it comes back.
+            self.disconnect(error_info(Code.DISCONNECTED, "presence was lost; reconnect and resume"))
 
     def _abandon(self) -> None:
         self._services.metrics.slow_readers.inc()
@@ -191,10 +214,12 @@ class Socket:
             self._outlet,
             Variant(self._fmt, full),
             lambda gap: self._on_gap(full, gap),
-            mute=self._mute if effect.params.echo else self.core.connection_id,
+            mute=self._muted(effect.modes, effect.params),
             whole_messages=effect.params.append_full,
+            presence=bool(effect.modes & Flag.PRESENCE_SUBSCRIBE),
+            connection_id=self.core.connection_id,
         )
-        watched = _Watched(attachment, effect.modes)
+        watched = _Watched(effect.channel.name, attachment, effect.modes)
         self._watched[full] = watched
         self._background.start(self._join(effect, watched))
 
@@ -209,6 +234,7 @@ class Socket:
             start = await self._services.hub.start_of(
                 feed, watched.attachment, effect.resume_from, effect.params.rewind
             )
+            await self._add_members(watched, start)
         except TransportError as error:
             if self._watched.get(full) is watched:
                 self.carry_out(self.core.attach_failed(full, error.info))
@@ -222,7 +248,7 @@ class Socket:
         if watched.feed is None or watched.start is None:
             raise RuntimeError("an attachment without a start cannot be delivered to")
         start, watched.start = watched.start, None
-        if not watched.modes & Flag.SUBSCRIBE:
+        if not watched.modes & _LISTENING:
             watched.feed.remove(watched.attachment)
             return
         for frame in start.preface:
@@ -233,28 +259,34 @@ class Socket:
         watched = self._watched[effect.channel]
         if watched.feed is None:
             return
-        gained = effect.modes & Flag.SUBSCRIBE and not watched.modes & Flag.SUBSCRIBE
-        lost = watched.modes & Flag.SUBSCRIBE and not effect.modes & Flag.SUBSCRIBE
+        gained, lost = effect.modes & ~watched.modes, watched.modes & ~effect.modes
         watched.modes = effect.modes
         attachment = watched.attachment
-        attachment.mute = self._mute if effect.params.echo else self.core.connection_id
+        attachment.mute = self._muted(effect.modes, effect.params)
         attachment.whole_messages = effect.params.append_full
-        if lost:
+        attachment.presence = bool(effect.modes & Flag.PRESENCE_SUBSCRIBE)
+        if lost and not effect.modes & _LISTENING:
             watched.feed.remove(attachment)
-        if gained:
+        anew = bool(gained & _LISTENING)
+        if anew:
+            # What it could not hear before it has not seen.
+            watched.feed.remove(attachment)
+            attachment.seen.clear()
             watched.feed.add(attachment)
         if effect.answer:
             position = watched.feed.position_of(attachment)
             serial = format_position(position, watched.feed.series)
-            self.carry_out(self.core.adjusted(effect.channel, Attached(serial, resumed=effect.resumed)))
-        if gained:
+            attached = Attached(serial, resumed=effect.resumed, presence=attachment.presence)
+            self.carry_out(self.core.adjusted(effect.channel, attached))
+        if anew:
             watched.feed.release(attachment)
 
     def _on_gap(self, channel: str, gap: Gap) -> None:
         watched = self._watched.get(channel)
         if watched is not None and watched.feed is not None:
             serial = format_position(gap.position, watched.feed.series)
-            self.carry_out(self.core.adjusted(channel, Attached(serial, error=gap.error)))
+            attached = Attached(serial, error=gap.error, presence=watched.attachment.presence)
+            self.carry_out(self.core.adjusted(channel, attached))
 
     def _detach(self, channel: str) -> None:
         watched = self._watched.pop(channel, None)
@@ -264,6 +296,50 @@ class Socket:
     def _detach_all(self) -> None:
         for channel in list(self._watched):
             self._detach(channel)
+
+    # Presence
+
+    def _muted(self, modes: Flag, params: ChannelParams) -> str | None:
+        """Whose messages are not delivered to an attachment."""
+        if not modes & Flag.SUBSCRIBE:
+            return EVERYBODY
+        return self._mute if params.echo else self.core.connection_id
+
+    async def _add_members(self, watched: _Watched, start: Start) -> None:
+        """Have ATTACHED followed by the members, read now: at or after the attachment's position (section 8.4)."""
+        if not watched.attachment.presence:
+            return
+        members = await self._services.presence.members(watched.session)
+        if members:
+            start.attached = replace(start.attached, presence=True)
+            variant = watched.attachment.variant
+            frames = sync_frames(variant.channel, members)
+            start.preface += [encode_websocket(frame, variant.fmt) for frame in frames]
+
+    def _sync(self, channel: str) -> None:
+        watched = self._watched.get(channel)
+        if watched is not None:
+            self._background.start(self._send_members(channel, watched))
+
+    async def _send_members(self, channel: str, watched: _Watched) -> None:
+        try:
+            members = await self._services.presence.members(watched.session)
+        except TransportError as error:
+            # The client waits for a SYNC that was announced: only a new attach ends that.
+            logger.warning("presence.sync_failed session=%s error=%s", watched.session, error)
+            self.disconnect(error_info(Code.DISCONNECTED, "presence could not be read; reconnect and resume"))
+            return
+        if self._watched.get(channel) is watched:
+            for frame in sync_frames(channel, members):
+                self._send(frame)
+
+    async def _inherit(self) -> None:
+        """Hold the members that an earlier socket of this connection entered."""
+        try:
+            self.core.inherits_members = await self._services.presence.claim(self.core.holder)
+        except TransportError as error:
+            # The client enters its members again once it has attached.
+            logger.warning("presence.claim_failed connection=%s error=%s", self.core.connection_id, error)
 
     # Operations
 

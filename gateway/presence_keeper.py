@@ -1,0 +1,82 @@
+"""Keeps this process' lease on the presence members it holds, and takes out members whose time has come."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from selfhost_transport.errors import TransportError
+from selfhost_transport.store.presence import Holder, PresenceStore
+
+logger = logging.getLogger(__name__)
+
+SWEEP_S: Final = 0.5
+"""How often members are looked for whose time has come; how much later than asked for they may leave."""
+
+
+class PresenceSocket(Protocol):
+    """A connected socket that may hold members."""
+
+    async def reclaim_presence(self) -> None:
+        """Hold the connection's members again; where they left, make the client come back and enter again."""
+
+
+class PresenceKeeper:
+    """Renews and sweeps until it is cancelled. `lease_s`: after this without renewal a process counts as dead."""
+
+    def __init__(self, store: PresenceStore, node: str, lease_s: float) -> None:
+        self._store = store
+        self._node = node
+        self._lease_s = lease_s
+        self._had_lease = False
+        # Loop time.
+        self._renew_at = 0.0
+        # Sockets whose loss is not in the store yet.
+        self._lost: set[Holder] = set()
+
+    async def run(self, sockets: Callable[[], Iterable[PresenceSocket]]) -> None:
+        """Until cancelled. Redis being away is survived: the lease is renewed, or taken again, afterwards."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                if loop.time() >= self._renew_at:
+                    await self._renew(sockets)
+                    self._renew_at = loop.time() + self._lease_s / 3
+                await self._note_lost()
+                left = await self._store.sweep()
+                if left:
+                    logger.info("presence.swept members=%d", left)
+            except TransportError as error:
+                logger.warning("presence.keeping_failed node=%s error=%s", self._node, error)
+            await asyncio.sleep(SWEEP_S)  # the clock of the sweep
+
+    async def lost(self, holder: Holder) -> None:
+        """A socket ended: its members leave in time, unless its connection is resumed. Never given up."""
+        self._lost.add(holder)
+        try:
+            await self._note_lost()
+        except TransportError as error:
+            logger.warning("presence.loss_not_noted connection=%s error=%s", holder.connection_id, error)
+
+    async def retire(self) -> None:
+        """This process ends: its members may be resumed elsewhere, or leave in time."""
+        try:
+            await self._note_lost()
+            await self._store.retire(self._node)
+        except TransportError as error:
+            # The lease runs out all the same.
+            logger.warning("presence.retire_failed node=%s error=%s", self._node, error)
+
+    async def _note_lost(self) -> None:
+        for holder in list(self._lost):
+            await self._store.lost(holder)
+            self._lost.discard(holder)
+
+    async def _renew(self, sockets: Callable[[], Iterable[PresenceSocket]]) -> None:
+        kept = await self._store.renew(self._node)
+        if self._had_lease and not kept:
+            logger.warning("presence.lease_lost node=%s", self._node)
+            await asyncio.gather(*(socket.reclaim_presence() for socket in sockets()))
+        self._had_lease = True
