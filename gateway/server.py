@@ -22,7 +22,6 @@ from gateway.api import router as api
 from gateway.auth import is_loopback
 from gateway.background import Background
 from gateway.cors import Cors
-from gateway.paths import register_anything
 from gateway.realtime import Realtime
 from gateway.rest import Rest
 from gateway.services import Services, connect_services
@@ -32,8 +31,6 @@ from selfhost_transport.redis_io.server_version import check_server
 from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, Settings
 
 logger = logging.getLogger(__name__)
-
-register_anything()
 
 DRAIN_S: Final = 2.0
 _STATIC: Final = Path(__file__).parent / "static"
