@@ -1,0 +1,131 @@
+"""OpenAI's Responses API.
+
+prompt = await turn.conversation.messages()
+await turn.pipe(stream(client.responses.create(model=…, input=messages(prompt), stream=True)))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from openai.types.responses import (
+    Response,
+    ResponseInputContentParam,
+    ResponseInputItemParam,
+    ResponseOutputItem,
+    ResponseStreamEvent,
+)
+
+from agent_worker.adapters import prompt as conv
+from agent_worker.adapters.failures import Failure, agent_error, classify
+from agent_worker.adapters.openai_failures import failure_of
+from agent_worker.adapters.stream import TOOL_CALLS, ProviderStream, Source, Translation
+from selfhost_transport.turns import parts as p
+from selfhost_transport.turns.prompt import PromptMessage
+from selfhost_transport.turns.values import to_text
+
+_INCOMPLETE: Final = {"max_output_tokens": "length", "content_filter": "content-filter"}
+
+
+def stream(
+    source: Source[ResponseStreamEvent], *, finish: bool = True
+) -> ProviderStream[ResponseStreamEvent]:
+    """The chunks of `client.responses.create(…, stream=True)`, awaited or not.
+
+    `finish=False` leaves the message open for more, whatever the reason the model stopped for.
+    """
+    return ProviderStream(source, ResponsesTranslation(), finish=finish)
+
+
+class ResponsesTranslation(Translation[ResponseStreamEvent]):
+    """One response. Events are told apart by `type`: the SDK gives ones it does not know any class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Argument deltas name the output item, results name the call.
+        self._ids: dict[str, str] = {}
+
+    def feed(self, event: ResponseStreamEvent) -> Iterable[p.Chunk]:
+        """The chunks of one event. Raises AgentError for `response.failed` and `error`."""
+        if event.type == "response.output_text.delta":
+            return self.parts.text((event.item_id, event.content_index), event.delta)
+        if event.type == "response.refusal.delta":
+            return self.parts.text((event.item_id, event.content_index), event.delta)
+        if event.type == "response.reasoning_summary_text.delta":
+            return self.parts.reasoning((event.item_id, "summary", event.summary_index), event.delta)
+        if event.type == "response.reasoning_text.delta":
+            return self.parts.reasoning((event.item_id, "text", event.content_index), event.delta)
+        if event.type == "response.function_call_arguments.delta":
+            return self.parts.arguments(self._ids.get(event.item_id, ""), event.delta)
+        return self._item_or_end(event)
+
+    def failure(self, error: Exception) -> Failure | None:
+        """What an exception of the SDK means."""
+        return failure_of(error)
+
+    def _item_or_end(self, event: ResponseStreamEvent) -> Iterable[p.Chunk]:
+        if event.type == "response.output_item.added":
+            return self._added(event.item)
+        if event.type == "response.output_item.done":
+            return self._done(event.item)
+        if event.type == "response.completed":
+            self.finish_reason = TOOL_CALLS if self.parts.calls else "stop"
+        elif event.type == "response.incomplete":
+            self.finish_reason = _why_incomplete(event.response)
+        elif event.type == "response.failed":
+            error = event.response.error
+            raise agent_error(classify(None, error.code if error else None))
+        elif event.type == "error":
+            raise agent_error(classify(None, event.code))
+        return ()
+
+    def _added(self, item: ResponseOutputItem) -> Iterable[p.Chunk]:
+        if item.type != "function_call":
+            return ()
+        self._ids[item.id or item.call_id] = item.call_id
+        return self.parts.call(item.call_id, item.name)
+
+    def _done(self, item: ResponseOutputItem) -> Iterable[p.Chunk]:
+        if item.type == "function_call":
+            return self.parts.call_ready(item.call_id, item.arguments)
+        return self.parts.end()
+
+
+def _why_incomplete(response: Response) -> str:
+    details = response.incomplete_details
+    return _INCOMPLETE.get(details.reason or "" if details else "", "other")
+
+
+def messages(
+    prompt: Iterable[PromptMessage], *, interrupted: str = conv.INTERRUPTED
+) -> list[ResponseInputItemParam]:
+    """The conversation as `input`; the system message goes into `instructions`. Every call has its output."""
+    found: list[ResponseInputItemParam] = []
+    for said in conv.conversation(prompt, interrupted=interrupted):
+        if isinstance(said, conv.User):
+            found.append({"type": "message", "role": "user", "content": [_part(i) for i in said.content]})
+        else:
+            found += _assistant(said)
+    return found
+
+
+def _part(item: str | conv.Attachment) -> ResponseInputContentParam:
+    if isinstance(item, str):
+        return {"type": "input_text", "text": item}
+    if item.is_image:
+        return {"type": "input_image", "image_url": item.url, "detail": "auto"}
+    if item.url.startswith("https:"):
+        return {"type": "input_file", "file_url": item.url}
+    return {"type": "input_text", "text": item.mention}
+
+
+def _assistant(said: conv.Assistant) -> list[ResponseInputItemParam]:
+    items: list[ResponseInputItemParam] = []
+    if said.text:
+        items.append({"role": "assistant", "content": said.text})
+    for call in said.calls:
+        arguments = to_text(call.input)
+        items.append({"type": "function_call", "call_id": call.id, "name": call.name, "arguments": arguments})
+    items += [{"type": "function_call_output", "call_id": c.id, "output": c.result} for c in said.calls]
+    return items

@@ -1,0 +1,220 @@
+"""Agents and models of `pydantic-ai`.
+
+    prompt = await turn.conversation.messages()
+    await turn.pipe(stream(agent.run_stream_events(message_history=messages(prompt))))
+
+Give the agent its `instructions`, not a `system_prompt`: with a history the latter is not sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, Literal, TypeAlias
+
+import httpx2
+from pydantic_ai import exceptions as exc
+from pydantic_ai import messages as m
+from pydantic_ai.models import StreamedResponse
+from pydantic_ai.run import AgentRunResultEvent
+from pydantic_core import to_jsonable_python
+
+from agent_worker.adapters import prompt as conv
+from agent_worker.adapters.failures import Failure, classify, of_transport
+from agent_worker.adapters.stream import TOOL_CALLS, ProviderStream, Source, Translation
+from selfhost_transport.turns import parts as p
+from selfhost_transport.turns.prompt import PromptMessage
+
+Event: TypeAlias = m.AgentStreamEvent | m.ModelResponseStreamEvent | AgentRunResultEvent[Any]
+
+_FINISH_REASONS: Final = {
+    "stop": "stop",
+    "length": "length",
+    "content_filter": "content-filter",
+    "tool_call": TOOL_CALLS,
+    "error": "error",
+}
+# The most specific first: an HTTP error of a known category is an instance of both.
+_FAILURES: Final[tuple[tuple[type[Exception], Failure], ...]] = (
+    (exc.ModelQuotaExceededError, Failure.EXHAUSTED),
+    (exc.ModelRateLimitError, Failure.RATE_LIMITED),
+    (exc.ModelUnavailableError, Failure.OVERLOADED),
+    (exc.ModelServerError, Failure.FAILED),
+    (exc.ModelContextWindowExceededError, Failure.TOO_LONG),
+    (exc.ModelAuthenticationError, Failure.NO_ACCESS),
+    (exc.ModelRequestRejectedError, Failure.REJECTED),
+    (exc.ModelTimeoutError, Failure.TIMED_OUT),
+    (exc.ModelRequestTimeout, Failure.TIMED_OUT),
+    (exc.ModelConnectionError, Failure.UNREACHABLE),
+    (exc.ContentFilterError, Failure.BLOCKED),
+    (exc.UnexpectedModelBehavior, Failure.UNUSABLE),
+    (exc.UsageLimitExceeded, Failure.EXHAUSTED),
+    (httpx2.TimeoutException, Failure.TIMED_OUT),
+    (httpx2.TransportError, Failure.UNREACHABLE),
+)
+
+
+def stream(source: Source[Event], *, finish: bool = True) -> ProviderStream[Event]:
+    """The chunks of `agent.run_stream_events(…)`, with its tools' results, or of `model_request_stream(…)`.
+
+    `finish=False` leaves the message open for more.
+    """
+    return ProviderStream(source, EventsTranslation(), finish=finish)
+
+
+class EventsTranslation(Translation[Event]):
+    """One run of an agent, which may call its model several times, or one call of a model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # The calls of the current response by the index of their part.
+        self._calls: dict[int, str] = {}
+        # Results have come since the model spoke: what it says next is another step.
+        self._answered = False
+        self._response: StreamedResponse | None = None
+
+    def opened(self, response: object) -> None:
+        """A direct call of a model says why it stopped in the response, not in an event."""
+        if isinstance(response, StreamedResponse):
+            self._response = response
+
+    def feed(self, event: Event) -> Iterable[p.Chunk]:
+        """The chunks of one event."""
+        match event:
+            case m.PartDeltaEvent():
+                return self._delta(event)
+            case m.PartStartEvent():
+                return [*self._next_step(), *self._start(event.index, event.part)]
+            case m.PartEndEvent():
+                return self._end(event.part)
+            case m.ToolResultEvent():
+                self._answered = True
+                return self._result(event.part)
+            case AgentRunResultEvent():
+                self.finish_reason = self._reason(event.result.response.finish_reason)
+        return ()
+
+    def failure(self, error: Exception) -> Failure | None:
+        """What an exception of the library means; a tool's own exceptions are not the provider's."""
+        for kind, failure in _FAILURES:
+            if isinstance(error, kind):
+                return failure
+        if isinstance(error, exc.ModelHTTPError):
+            return classify(error.status_code, error.provider_error_code, error.provider_error_type)
+        return Failure.FAILED if isinstance(error, exc.ModelAPIError) else of_transport(error)
+
+    def end(self, finish: bool) -> list[p.Chunk]:
+        """What closes the answer."""
+        ended = self.parts.end_all()
+        if self._response is not None:
+            self.finish_reason = self._reason(self._response.finish_reason)
+        return [*ended, *super().end(finish)]
+
+    def _reason(self, reason: m.FinishReason | None) -> str:
+        """Not every model says why it stopped; one whose calls nobody has answered waits for the answers."""
+        return TOOL_CALLS if self.parts.calls else _FINISH_REASONS.get(reason or "stop", "other")
+
+    def _next_step(self) -> list[p.Chunk]:
+        if not self._answered:
+            return []
+        self._answered = False
+        self._calls.clear()
+        return [*self.parts.end(), p.FinishStep()]
+
+    def _start(self, index: int, part: m.ModelResponsePart) -> list[p.Chunk]:
+        match part:
+            case m.TextPart():
+                return self.parts.text(index, part.content)
+            case m.ThinkingPart():
+                return self.parts.reasoning(index, part.content)
+            case m.BaseToolCallPart():
+                self._calls[index] = part.tool_call_id
+                executed = True if isinstance(part, m.NativeToolCallPart) else None
+                begun = self.parts.call(part.tool_call_id, part.tool_name, executed=executed)
+                # Arguments that are no text yet come whole at the end.
+                return begun + self.parts.arguments(
+                    part.tool_call_id, part.args if isinstance(part.args, str) else ""
+                )
+            case m.BaseToolReturnPart():
+                return self._result(part)
+            case m.FilePart():
+                return [*self.parts.end(), p.File(part.content.data_uri, part.content.media_type)]
+            case _:
+                return []
+
+    def _delta(self, event: m.PartDeltaEvent) -> list[p.Chunk]:
+        match event.delta:
+            case m.TextPartDelta(content_delta=text):
+                return self.parts.text(event.index, text)
+            case m.ThinkingPartDelta(content_delta=str(text)):
+                return self.parts.reasoning(event.index, text)
+            case m.ToolCallPartDelta(args_delta=str(text)):
+                return self.parts.arguments(self._calls.get(event.index, ""), text)
+            case _:
+                return []
+
+    def _end(self, part: m.ModelResponsePart) -> list[p.Chunk]:
+        if isinstance(part, m.BaseToolCallPart):
+            return self.parts.call_ready(part.tool_call_id, part.args_as_json_str())
+        return self.parts.end() if isinstance(part, m.TextPart | m.ThinkingPart) else []
+
+    def _result(self, part: m.BaseToolReturnPart[Any]) -> list[p.Chunk]:
+        executed = True if isinstance(part, m.NativeToolReturnPart) else None
+        self.parts.answered(part.tool_call_id)
+        if part.outcome == "denied":
+            return [*self.parts.end(), p.ToolOutputDenied(part.tool_call_id)]
+        output = to_jsonable_python(part.content, fallback=str)
+        if part.outcome == "success":
+            return [
+                *self.parts.end(),
+                p.ToolOutputAvailable(part.tool_call_id, output, provider_executed=executed),
+            ]
+        text = conv.as_text(output)
+        return [*self.parts.end(), p.ToolOutputError(part.tool_call_id, text, provider_executed=executed)]
+
+
+def messages(prompt: Iterable[PromptMessage], *, interrupted: str = conv.INTERRUPTED) -> list[m.ModelMessage]:
+    """The conversation as `message_history`, the message to be answered last; give no `user_prompt` beside it."""
+    found: list[m.ModelMessage] = []
+    # The next request: results of tools, then what the user said.
+    pending: list[m.ModelRequestPart] = []
+    for said in conv.conversation(prompt, interrupted=interrupted):
+        if isinstance(said, conv.User):
+            pending.append(m.UserPromptPart(_content(said)))
+            continue
+        if pending:
+            found.append(m.ModelRequest(pending))
+        found.append(m.ModelResponse(_assistant(said)))
+        pending = [_tool_return(call) for call in said.calls]
+    if pending:
+        found.append(m.ModelRequest(pending))
+    return found
+
+
+def _content(said: conv.User) -> str | list[m.UserContent]:
+    if all(isinstance(item, str) for item in said.content):
+        return "\n\n".join(str(item) for item in said.content)
+    return [_part(item) for item in said.content]
+
+
+def _part(item: str | conv.Attachment) -> m.UserContent:
+    if isinstance(item, str):
+        return item
+    if item.base64 is not None and (item.is_image or item.is_pdf):
+        return m.BinaryContent.from_data_uri(item.url)
+    if item.url.startswith("https:") and item.is_image:
+        return m.ImageUrl(item.url, media_type=item.media_type)
+    if item.url.startswith("https:") and item.is_pdf:
+        return m.DocumentUrl(item.url, media_type=item.media_type)
+    return item.mention
+
+
+def _assistant(said: conv.Assistant) -> list[m.ModelResponsePart]:
+    calls: list[m.ModelResponsePart] = [
+        m.ToolCallPart(call.name, dict(call.input), call.id) for call in said.calls
+    ]
+    return [m.TextPart(said.text), *calls] if said.text else calls
+
+
+def _tool_return(call: conv.Call) -> m.ToolReturnPart:
+    outcome: Literal["failed", "success"] = "failed" if call.failed else "success"
+    return m.ToolReturnPart(call.name, call.result, call.id, outcome=outcome)
