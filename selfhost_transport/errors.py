@@ -97,6 +97,9 @@ class TransportError(Exception):
     def from_info(cls, info: ErrorInfo) -> TransportError:
         """The exception for an ErrorInfo received from a peer, by code, then by status."""
         chosen = _BY_CODE.get(info.code) or _by_status(info)
+        if chosen is InvalidArgument and info.status_code == TurnEnded.status_code:
+            # They share a number on the wire; the status tells them apart.
+            chosen = TurnEnded
         error = chosen(info.message)
         error.info = info
         return error
