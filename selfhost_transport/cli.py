@@ -16,6 +16,7 @@ import typer
 
 from selfhost_transport.commands.children import end_with_parent
 from selfhost_transport.errors import TransportError
+from selfhost_transport.loadtest.command import register as register_loadtest
 from selfhost_transport.settings import load_settings
 
 app = typer.Typer(
@@ -164,6 +165,9 @@ def token(
     from selfhost_transport.commands.token import issue
 
     typer.echo(issue(load_settings(config), key=key, client_id=client_id, capability=capability, ttl=ttl))
+
+
+register_loadtest(app)
 
 
 def main() -> None:

@@ -35,7 +35,15 @@ def fill(result: RunResult, recording: Recording, window: Window, sampler: Sampl
     result.violations = recording.violations
     result.usage = _usage(result, window, sampler)
     result.moments = _moments(recording, window, sampler)
+    result.clock_note = _clock_note(recording.clock_uncertainty_s)
     result.generator_limit = _generator_limit(result)
+
+
+def _clock_note(uncertainty_s: float) -> str:
+    note = "Positions carry whole milliseconds: times from a position are over by up to 1 ms."
+    if uncertainty_s:
+        note += f" The deployment's clock was estimated to within {uncertainty_s * 1e3:.1f} ms."
+    return note
 
 
 def _expected(load: Load) -> float:

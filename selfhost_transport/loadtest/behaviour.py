@@ -99,7 +99,7 @@ async def _interruption(session: Session, running: list[Turn], rng: random.Rando
             return await session.interrupt(list(running), time.time())
         case 3:
             session.sender.drop()
-            await session.cancel(turn)
+            await session.cancel(turn, timed=False)
         case _:
             return await session.send(time.time(), outcomes=CANCELLABLE)
     return None

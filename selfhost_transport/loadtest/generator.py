@@ -13,6 +13,7 @@ from typing import Any
 
 from selfhost_transport.errors import TransportError
 from selfhost_transport.loadtest.behaviour import BEHAVIOURS, Window, noisy, noisy_load, until
+from selfhost_transport.loadtest.clock import ClockOffset
 from selfhost_transport.loadtest.plan import Scenario, Share
 from selfhost_transport.loadtest.recorder import Metric, Recorder, Recording, ViolationKind, add_up
 from selfhost_transport.loadtest.session import Session
@@ -87,8 +88,9 @@ class Generator:
         # The noisy session's own figures would hide those of its neighbours: only its violations count.
         self._apart = Recorder()
         self._connected = 0
+        self._clock = ClockOffset(shared=share.target.same_machine)
         self._sessions = [
-            Session(share.target, share.load, share.run, number, self._recorder)
+            Session(share.target, share.load, share.run, number, self._recorder, self._clock)
             for number in range(share.first, share.first + share.count)
         ]
 
@@ -101,7 +103,9 @@ class Generator:
             self._link.send(Ready())
             go = await self._started()
             await self._run_window(Window.of(self._share.load, go.start), noise)
-            self._link.send(Done(add_up([self._recorder.recording(), self._apart.recording()])))
+            recording = add_up([self._recorder.recording(), self._apart.recording()])
+            recording.clock_uncertainty_s = self._clock.uncertainty_s
+            self._link.send(Done(recording))
         finally:
             progress.cancel()
             await asyncio.gather(progress, return_exceptions=True)
@@ -126,7 +130,9 @@ class Generator:
         share = self._share
         if share.load.scenario is not Scenario.NOISY or share.first:
             return []
-        session = Session(share.target, noisy_load(share.load), share.run, share.load.turns, self._apart)
+        session = Session(
+            share.target, noisy_load(share.load), share.run, share.load.turns, self._apart, self._clock
+        )
         await session.open()
         return [session]
 

@@ -14,7 +14,7 @@ from selfhost_transport.errors import ConnectionFailed
 from selfhost_transport.wire.codec import Format
 
 
-class IncomingVersion(msgspec.Struct):
+class IncomingVersion(msgspec.Struct, frozen=True):
     """`version` of a message: its serial."""
 
     serial: str = ""
@@ -85,7 +85,7 @@ class Incoming(msgspec.Struct, rename="camel"):
     messages: list[IncomingMessage] = []
 
 
-class _Tiers(msgspec.Struct):
+class _Tiers(msgspec.Struct, frozen=True):
     transport: dict[str, str] = {}
     codec: dict[str, str] = {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 from selfhost_transport.errors import InvalidArgument
@@ -148,6 +149,31 @@ class Plan:
     budget: Budget = field(default_factory=Budget)
     knee_ms: float = 100.0
     max_turns: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOptions:
+    """What to start. `turns`: how many the workers must be able to run at once; `window_ms`: gathering of tokens."""
+
+    gateways: int = 1
+    workers: int = 1
+    turns: int = 100
+    window_ms: int = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the command line asks for: exactly one of `target` and `local`, and where the result goes."""
+
+    load: Load
+    budget: Budget
+    knee_ms: float
+    max_turns: int
+    target: Target | None = None
+    local: LocalOptions | None = None
+    json: Path | None = None
+    html: Path | None = None
+    quiet: bool = False
 
 
 def shares(plan: Plan, run: str) -> list[Share]:

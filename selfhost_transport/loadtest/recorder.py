@@ -88,6 +88,8 @@ class Recording:
     counters: dict[str, int] = field(default_factory=dict)
     violation_counts: dict[str, int] = field(default_factory=dict)
     violations: list[Violation] = field(default_factory=list)
+    # The estimate of the deployment's clock is off by at most this.
+    clock_uncertainty_s: float = 0.0
 
 
 class Recorder:
@@ -187,6 +189,7 @@ def add_up(recordings: list[Recording]) -> Recording:
             for name, count in theirs.items():
                 mine[name] = mine.get(name, 0) + count
         total.violations += one.violations[: MAX_VIOLATIONS - len(total.violations)]
+        total.clock_uncertainty_s = max(total.clock_uncertainty_s, one.clock_uncertainty_s)
     return total
 
 

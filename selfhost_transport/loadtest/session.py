@@ -86,10 +86,12 @@ class Viewer:
 class Session:
     """A named session with `load.viewers` connections. `number` tells the sessions of a run apart."""
 
-    def __init__(self, target: Target, load: Load, run: str, number: int, recorder: Recorder) -> None:
+    def __init__(
+        self, target: Target, load: Load, run: str, number: int, recorder: Recorder, clock: ClockOffset
+    ) -> None:
         self.name = f"{load.namespace}:{run}-{number}"
         self.client_id = f"user-{number}"
-        self.clock = ClockOffset(shared=target.same_machine)
+        self.clock = clock
         self._recorder = recorder
         self._load = load
         first = number * load.viewers
@@ -151,17 +153,18 @@ class Session:
             self.clock.observe(sent, now, position_ms(turn.sent_position))
         return turn
 
-    async def cancel(self, turn: Turn) -> None:
-        """Cancel one turn and check that it is final (P2)."""
+    async def cancel(self, turn: Turn, *, timed: bool = True) -> None:
+        """Cancel one turn and check that it is final (P2). `timed`: not when the socket was just cut."""
         called = time.time()
         turn.outcomes = turn.outcomes | CANCELLABLE
         turn.cancelling += 1
-        if turn.cancel_called is None:
+        if turn.cancel_called is None and timed:
             turn.cancel_called = called
         message = inputs.cancel(event_id=inputs.new_id(), run_id=turn.run_id)
         result = await self._answer([message], turn)
         if result is not None:
-            self._recorder.record(Metric.CANCEL_ACK, time.time() - called)
+            if timed:
+                self._recorder.record(Metric.CANCEL_ACK, time.time() - called)
             if result.cancel is not None and turn.run_id in result.cancel.matched:
                 self._final(turn, result.cancel.position)
         turn.cancelling -= 1

@@ -9,7 +9,6 @@ import secrets
 import signal
 import tempfile
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,21 +16,11 @@ from typing import Self
 import redis
 
 from selfhost_transport.commands.children import Child
-from selfhost_transport.loadtest.plan import Target
+from selfhost_transport.loadtest.plan import LocalOptions, Target
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 
 _AGENT = "assistant"
 _KEY_NAME = "loadtest.local"
-
-
-@dataclass(frozen=True, slots=True)
-class LocalOptions:
-    """What to start. `turns`: how many the workers must be able to run at once; `window_ms`: gathering of tokens."""
-
-    gateways: int = 1
-    workers: int = 1
-    turns: int = 100
-    window_ms: int = 40
 
 
 class LocalStack:
@@ -109,8 +98,8 @@ class LocalStack:
         return child
 
     def _configuration(self) -> str:
-        # Turns overlap a little at their ends, and a share of them goes to one worker by chance.
-        concurrency = math.ceil(self.options.turns * 1.5 / self.options.workers) + 50
+        # Turns overlap, those of an interrupt storm several times over; and a share goes to one worker by chance.
+        concurrency = math.ceil(self.options.turns * 4 / self.options.workers) + 50
         return (
             f'[[keys]]\nname = "{_KEY_NAME}"\nsecret = "{self._secret}"\n\n'
             f'[[namespaces]]\nid = "*"\nagent = "{_AGENT}"\n\n'

@@ -165,7 +165,8 @@ class SessionCheck:
 
     def _content(self, text: TextView, message: IncomingMessage) -> None:
         piece, version = message.data, message.version.serial or message.serial
-        if message.action != _APPEND:
+        appended = message.action == _APPEND
+        if not appended:
             piece = self._beyond(text, piece or "")
         elif version <= text.version:
             self._broken(text, ViolationKind.DUPLICATE, f"version {version} came again")
@@ -176,18 +177,26 @@ class SessionCheck:
         view = text.view
         if not TEXT.matches(piece, text.offset):
             self._mismatch(text, piece)
-        view.content = version
         turn = view.turn
-        if turn.cancel_position and version[_POSITION] > turn.cancel_position[_POSITION]:
-            self._after_cancel(view, version)
-        elif view.terminal:
-            self._broken(text, ViolationKind.AFTER_TERMINAL, f"content {version} after the terminal")
+        if appended:
+            # The version of an aggregate may be that of the closing entry: it does not date the text in it.
+            self._date(view, version)
         count = piece.count(" ")
         text.offset += len(piece)
         text.tokens += count
         if text is view.text:
             view.tokens = text.tokens
         self.observer.tokens_arrived(turn, count, text.tokens, version)
+
+    def _date(self, view: TurnView, version: str) -> None:
+        """Content has come at a position: was it still allowed?"""
+        view.content, turn = version, view.turn
+        if turn.cancel_position and version[_POSITION] > turn.cancel_position[_POSITION]:
+            self._after_cancel(view, version)
+        elif view.terminal:
+            self.observer.broken(
+                ViolationKind.AFTER_TERMINAL, turn.run_id, f"content {version} after the terminal"
+            )
 
     def _beyond(self, text: TextView, whole: str) -> str:
         """What an aggregate adds to what was seen (section 7.4)."""

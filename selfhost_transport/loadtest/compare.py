@@ -1,0 +1,73 @@
+"""Two results side by side: what got better, what got worse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from selfhost_transport.loadtest.recorder import Metric
+from selfhost_transport.loadtest.result import RunResult
+from selfhost_transport.loadtest.terminal import LABELS
+
+_NOTEWORTHY = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A figure in both results. `better` is the sign of an improvement: -1 when lower is better, else 1."""
+
+    name: str
+    before: float
+    after: float
+    better: int = -1
+
+    @property
+    def change(self) -> float | None:
+        """Relative change; None where there is nothing to relate to."""
+        return (self.after - self.before) / self.before if self.before else None
+
+
+def differences(before: RunResult, after: RunResult) -> Iterator[Difference]:
+    """Every figure that both results have."""
+    yield Difference("tokens/s", before.tokens_per_s, after.tokens_per_s, better=1)
+    for metric in Metric:
+        old, new = before.summary(metric), after.summary(metric)
+        if old.count and new.count:
+            yield Difference(f"{LABELS[metric]} p50 ms", old.p50, new.p50)
+            yield Difference(f"{LABELS[metric]} p99 ms", old.p99, new.p99)
+    for role, usage in before.usage.items():
+        other = after.usage.get(role)
+        if other is not None:
+            yield Difference(f"{role} us/token", usage.us_per_token, other.us_per_token)
+            yield Difference(f"{role} MB", usage.rss_after / 1e6, other.rss_after / 1e6)
+    yield Difference("Redis bytes per turn", before.redis_bytes_per_turn, after.redis_bytes_per_turn)
+    yield Difference(
+        "violations", sum(before.violation_counts.values()), sum(after.violation_counts.values())
+    )
+
+
+def show_comparison(before: RunResult, after: RunResult, console: Console) -> None:
+    """Print both, with the change in per cent; green is better, red worse, beyond a twentieth."""
+    if before.load != after.load:
+        console.print("[yellow]the two runs had different loads: compare with care[/]")
+    table = Table(box=None, header_style="dim")
+    table.add_column("")
+    for name in (before.started, after.started, "change"):
+        table.add_column(name, justify="right")
+    for found in differences(before, after):
+        if found.before or found.after:
+            table.add_row(found.name, f"{found.before:,.1f}", f"{found.after:,.1f}", _colored(found))
+    console.print(table)
+
+
+def _colored(found: Difference) -> str:
+    change = found.change
+    if change is None:
+        return "new"
+    text = f"{change:+.0%}"
+    if abs(change) < _NOTEWORTHY:
+        return text
+    return f"[green]{text}[/]" if change * found.better > 0 else f"[red]{text}[/]"

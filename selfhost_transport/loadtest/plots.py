@@ -1,0 +1,168 @@
+"""The plots of a report, each an SVG that needs nothing from a network."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from selfhost_transport.loadtest.recorder import Metric
+from selfhost_transport.loadtest.result import RunResult
+from selfhost_transport.loadtest.terminal import LABELS
+
+_SIZE = (8.0, 3.2)
+_BARS = 40
+_PERCENTILES = (50.0, 90.0, 99.0, 99.9, 99.99, 99.999)
+_COLORS = {"gateway": "#2563eb", "worker": "#059669", "redis": "#dc2626", "generator": "#9ca3af"}
+
+Draw = Callable[[RunResult, Axes], bool]
+
+
+def draw(result: RunResult, picture: Draw) -> str:
+    """The SVG element of a plot; '' when the result has nothing to show in it."""
+    # Text stays text, so that it can be read aloud and searched; ids are stable, so that reports can be compared.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": picture.__name__, "font.size": 9}):
+        figure = Figure(figsize=_SIZE, layout="constrained")
+        axes = figure.add_subplot()
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(visible=True, alpha=0.25)
+        if not picture(result, axes):
+            return ""
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return _own_ids(out.getvalue()[out.getvalue().index("<svg") :], picture.__name__)
+
+
+def _own_ids(svg: str, name: str) -> str:
+    """Several drawings share one page, so each gets ids of its own."""
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'href="#', f'href="#{name}-', svg)
+    return svg.replace("url(#", f"url(#{name}-")
+
+
+def latency_over_time(result: RunResult, axes: Axes) -> bool:
+    """Token latency from the schedule, second by second."""
+    moments = result.moments
+    if not moments:
+        return False
+    seconds = [moment.at for moment in moments]
+    axes.plot(seconds, [moment.max for moment in moments], color="#d1d5db", label="max")
+    axes.plot(seconds, [moment.p99 for moment in moments], color="#dc2626", label="p99")
+    axes.plot(seconds, [moment.p50 for moment in moments], color="#2563eb", label="p50")
+    axes.set(xlabel="seconds", ylabel="ms, token due to received", yscale="log")
+    axes.legend(frameon=False, ncols=3)
+    return True
+
+
+def percentiles(result: RunResult, axes: Axes) -> bool:
+    """Percentile curves of the main metrics, with as many nines as were measured."""
+    shown = False
+    for metric in (Metric.TOKEN, Metric.DELIVERY, Metric.FIRST_TOKEN, Metric.CANCEL_ACK):
+        curve = result.histogram(metric).curve()
+        if len(curve) > 1:
+            axes.plot(
+                [_nines(percent) for percent, _ in curve], [ms for _, ms in curve], label=LABELS[metric]
+            )
+            shown = True
+    ticks = [percent for percent in _PERCENTILES if _nines(percent) <= axes.get_xlim()[1]]
+    axes.set_xticks([_nines(percent) for percent in ticks], [f"{percent:g}%" for percent in ticks])
+    axes.set(ylabel="ms", yscale="log")
+    if shown:
+        axes.legend(frameon=False)
+    return shown
+
+
+def throughput(result: RunResult, axes: Axes) -> bool:
+    """Tokens received, second by second, and what was due."""
+    # The first and the last second are cut by the window.
+    whole = result.moments[1:-1]
+    if not whole:
+        return False
+    axes.plot([moment.at for moment in whole], [moment.tokens for moment in whole], color="#2563eb")
+    if result.expected_tokens_per_s:
+        axes.axhline(result.expected_tokens_per_s, color="#9ca3af", linestyle="--", label="due")
+        axes.legend(frameon=False)
+    axes.set(xlabel="seconds", ylabel="tokens/s", ylim=(0, None))
+    return True
+
+
+def knee(result: RunResult, axes: Axes) -> bool:
+    """p50 and p99 by load; filled where the load was inside the budget."""
+    if not result.steps:
+        return False
+    steps = sorted(result.steps, key=lambda step: step.turns)
+    turns = [step.turns for step in steps]
+    for name, values, color in (
+        ("p99", [step.p99 for step in steps], "#dc2626"),
+        ("p50", [step.p50 for step in steps], "#2563eb"),
+    ):
+        axes.plot(turns, values, color=color, label=name)
+        fills = [color if step.passed else "white" for step in steps]
+        axes.scatter(turns, values, c=fills, edgecolors=color, zorder=3)
+    axes.set(xlabel="turns at once (filled: inside the budget)", ylabel="ms", xscale="log", yscale="log")
+    axes.set_xticks(turns, [str(number) for number in turns])
+    axes.minorticks_off()
+    axes.legend(frameon=False)
+    return True
+
+
+def cancels(result: RunResult, axes: Axes) -> bool:
+    """How long a stop button takes: to the acknowledgement, and to the terminal."""
+    found = {metric: result.histogram(metric) for metric in (Metric.CANCEL_ACK, Metric.CANCEL_TERMINAL)}
+    longest = max(histogram.percentile(99.5) for histogram in found.values())
+    if not longest:
+        return False
+    width = longest / _BARS
+    for (metric, histogram), color in zip(found.items(), ("#2563eb", "#dc2626"), strict=True):
+        bars = [(start, count) for start, count in histogram.bars(width) if start <= longest]
+        axes.bar(
+            [start for start, _ in bars],
+            [count for _, count in bars],
+            width,
+            align="edge",
+            alpha=0.6,
+            color=color,
+            label=LABELS[metric],
+        )
+    axes.set(xlabel="ms (to the 99.5th percentile)", ylabel="cancels")
+    axes.legend(frameon=False)
+    return True
+
+
+def cpu(result: RunResult, axes: Axes) -> bool:
+    """Cores in use by role."""
+    if not _by_role(result, axes, lambda moment: moment.cpu):
+        return False
+    axes.set(xlabel="seconds", ylabel="cores", ylim=(0, None))
+    return True
+
+
+def memory(result: RunResult, axes: Axes) -> bool:
+    """Resident memory by role."""
+    if not _by_role(result, axes, lambda moment: {role: rss / 1e6 for role, rss in moment.memory.items()}):
+        return False
+    axes.set(xlabel="seconds", ylabel="MB resident", ylim=(0, None))
+    return True
+
+
+def _by_role(result: RunResult, axes: Axes, values: Callable[[Any], dict[str, float]]) -> bool:
+    shown = False
+    for role, color in _COLORS.items():
+        points = [(moment.at, values(moment)[role]) for moment in result.moments if role in values(moment)]
+        if points:
+            axes.plot([at for at, _ in points], [value for _, value in points], color=color, label=role)
+            shown = True
+    if shown:
+        axes.legend(frameon=False, ncols=4)
+    return shown
+
+
+def _nines(percent: float) -> float:
+    """0 at 0 %, 1 at 90 %, 2 at 99 %: equal steps for equal orders of rarity."""
+    return -math.log10(max(1e-9, 1 - percent / 100))

@@ -1,0 +1,190 @@
+"""What a person sees: bars while it runs, and a summary after it."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Final, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from selfhost_transport.loadtest import generator
+from selfhost_transport.loadtest.behaviour import Window
+from selfhost_transport.loadtest.histogram import Summary
+from selfhost_transport.loadtest.plan import Load
+from selfhost_transport.loadtest.recorder import Metric
+from selfhost_transport.loadtest.result import RunResult, Step
+from selfhost_transport.loadtest.run import Watcher
+
+LABELS: Final[dict[Metric, str]] = {
+    Metric.FIRST_TOKEN: "send to first token",
+    Metric.TOKEN: "token due to received",
+    Metric.DELIVERY: "published to received",
+    Metric.GAP: "between pieces",
+    Metric.SEND_ACK: "send to acknowledged",
+    Metric.QUEUE_WAIT: "waiting for a worker",
+    Metric.CANCEL_ACK: "cancel to acknowledged",
+    Metric.CANCEL_CONTENT: "cancel to last content",
+    Metric.CANCEL_TERMINAL: "cancel to terminal",
+    Metric.CONNECT: "connect",
+    Metric.ATTACH: "attach",
+    Metric.RECONNECT: "lost to attached again",
+    Metric.LAG: "generator's own lateness",
+}
+
+
+class _Details(ProgressColumn):
+    """Rates and counts beside the bar."""
+
+    def render(self, task: Task) -> Text:
+        return Text(str(task.fields.get("details", "")))
+
+
+class Live(Watcher):
+    """Two bars: connections made, and time gone. A context; silent when `quiet`."""
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self._console = console
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TimeElapsedColumn(),
+            _Details(),
+            console=console,
+            disable=quiet,
+            transient=True,
+        )
+        self._connecting = self._bars.add_task("connecting", total=None, visible=False)
+        self._loading = self._bars.add_task("load", total=None, visible=False)
+        self._window: Window | None = None
+        self._last = (0.0, 0)
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def began(self, load: Load) -> None:
+        """A run begins to connect."""
+        self._window, self._last = None, (time.time(), 0)
+        self._bars.reset(self._connecting, total=load.connections, visible=True)
+        self._bars.reset(self._loading, total=load.warmup_s + load.duration_s, visible=False)
+        self._bars.update(self._loading, description=f"{load.scenario.value} x {load.turns}")
+
+    def running(self, window: Window) -> None:
+        """The load starts."""
+        self._window = window
+        self._bars.update(self._connecting, visible=False)
+        self._bars.update(self._loading, visible=True)
+
+    def progress(self, progress: generator.Progress) -> None:
+        """Move the bars."""
+        now = time.time()
+        before, tokens = self._last
+        rate = (progress.tokens - tokens) / max(now - before, 0.001)
+        self._last = (now, progress.tokens)
+        self._bars.update(self._connecting, completed=progress.connected)
+        if self._window is None:
+            return
+        details = f"{progress.ended}/{progress.sent} turns, {rate:,.0f} tokens/s"
+        if progress.violations:
+            details += f", {progress.violations} violations"
+        self._bars.update(self._loading, completed=now - self._window.start, details=details)
+
+    def stepped(self, step: Step) -> None:
+        """One load of a ramp is done."""
+        verdict = "[green]inside[/]" if step.passed else f"[yellow]over[/] ({step.why})"
+        self._console.print(
+            f"{step.turns:>6} turns  {step.tokens_per_s:>10,.0f} tokens/s  p50 {step.p50:.1f}  "
+            f"p99 {step.p99:.1f} ms  {verdict}"
+        )
+
+
+def show(result: RunResult, console: Console) -> None:
+    """The summary of a run."""
+    load = result.load
+    console.print(
+        f"\n[bold]{load.scenario.value}[/]: {load.turns} turns, {load.viewers} viewer(s) each, "
+        f"{load.rate:g} tokens/s per turn, {result.measured_s:.0f} s measured"
+    )
+    expected = f" of {result.expected_tokens_per_s:,.0f} due" if result.expected_tokens_per_s else ""
+    console.print(f"{result.tokens_per_s:,.0f} tokens/s received{expected}, in {result.frames:,} frames")
+    console.print(_latencies(result))
+    if result.usage:
+        console.print(_usage(result))
+    _counts(result, console)
+    _verdict(result, console)
+
+
+def _latencies(result: RunResult) -> Table:
+    table = Table(title="milliseconds", title_justify="left", box=None, header_style="dim")
+    table.add_column("")
+    for name in ("p50", "p90", "p99", "p99.9", "max", "count"):
+        table.add_column(name, justify="right")
+    for metric, label in LABELS.items():
+        found: Summary = result.summary(metric)
+        if found.count:
+            values = (found.p50, found.p90, found.p99, found.p999, found.max)
+            table.add_row(label, *(f"{value:,.1f}" for value in values), f"{found.count:,}")
+    return table
+
+
+def _usage(result: RunResult) -> Table:
+    table = Table(title="CPU and memory", title_justify="left", box=None, header_style="dim")
+    for name in ("", "processes", "cores", "us/token", "MB before", "MB after"):
+        table.add_column(name, justify="right" if name else "left")
+    for role, usage in result.usage.items():
+        cost = f"{usage.us_per_token:.1f}" if usage.us_per_token else "-"
+        table.add_row(
+            role,
+            str(usage.processes),
+            f"{usage.cores:.2f}",
+            cost,
+            f"{usage.rss_before / 1e6:.0f}",
+            f"{usage.rss_after / 1e6:.0f}",
+        )
+    return table
+
+
+def _counts(result: RunResult, console: Console) -> None:
+    outcomes = ", ".join(f"{count:,} {name}" for name, count in sorted(result.outcomes.items()))
+    console.print(f"turns: {result.counters.get('turns_sent', 0):,} sent; {outcomes or 'none ended'}")
+    if result.redis_bytes_per_turn:
+        console.print(f"Redis: {result.redis_bytes_per_turn:,.0f} bytes per turn, its live log included")
+    if result.bytes_per_connection and not result.tokens:
+        console.print(f"gateway: {result.bytes_per_connection / 1024:.1f} KB per attached connection")
+    others = {name: count for name, count in result.counters.items() if name != "turns_sent"}
+    if others:
+        console.print(", ".join(f"{name.replace('_', ' ')}: {count:,}" for name, count in others.items()))
+
+
+def _verdict(result: RunResult, console: Console) -> None:
+    if result.clock_note:
+        console.print(f"[dim]{result.clock_note}[/]")
+    if result.generator_limit:
+        console.print(f"[yellow]the generator was the limit:[/] {result.generator_limit}")
+    for violation in result.violations[:10]:
+        console.print(
+            f"[red]{violation.kind}[/] {violation.session} {violation.turn}: {violation.detail}", markup=True
+        )
+    for check in result.checks:
+        mark = "[green]ok[/]" if check.passed else "[red]missed[/]"
+        console.print(f"{mark} {check.name}: {check.value:,.1f} (limit {check.limit:,.1f})")
+    total = sum(result.violation_counts.values())
+    if total:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(result.violation_counts.items()))
+        console.print(f"[bold red]failed[/]: {kinds}")
+    elif result.passed:
+        console.print("[bold green]passed[/]: no token lost, repeated, reordered or late after a cancel")
+    else:
+        console.print("[bold red]failed[/]: a threshold was missed")
