@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from pathlib import Path
 
 import pytest
 
 from selfhost_transport import ClientTransport, Turn, TurnStatus
 from selfhost_transport.client import Entry, RunInfo
-from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.turns import headers as h
+from tests.e2e.conftest import Build
 from tests.e2e.proxy import Network
 from tests.e2e.stage import (
     CREW,
@@ -230,10 +229,8 @@ async def test_int_19_any_device_may_cancel(stage: Stage) -> None:
             assert (await turn.ended).status is TurnStatus.CANCELLED
 
 
-async def test_int_20_and_21_cancel_and_send_without_any_worker(
-    redis_server: EmbeddedRedis, tmp_path: Path
-) -> None:
-    stage = await Stage.make(redis_server.url, "int20", tmp_path)
+async def test_int_20_and_21_cancel_and_send_without_any_worker(build: Build) -> None:
+    stage = await build()
     session = stage.session()
     async with stage.connect(session) as client:
         before = await client.view.send(script(10, 0))
@@ -260,7 +257,6 @@ async def test_int_20_and_21_cancel_and_send_without_any_worker(
         assert log.ends(turn_id(after)) == ["complete"] and log.ends(turn_id(turn)) == ["cancelled"]
         starts = [m for _, m in log.of_turn(turn_id(after)) if m.name == h.AI_RUN_START]
         assert len(starts) == 1
-    await stage.close()
 
 
 async def test_int_22_cancel_twice_is_one_cancel(stage: Stage) -> None:
@@ -307,11 +303,9 @@ async def test_int_23_cancel_racing_completion_has_one_winner(stage: Stage) -> N
             assert log.ends(turn_id(turn)) == [expected]
 
 
-async def test_int_24_interrupt_is_atomic_whenever_the_gateway_dies(
-    redis_server: EmbeddedRedis, tmp_path: Path
-) -> None:
+async def test_int_24_interrupt_is_atomic_whenever_the_gateway_dies(build: Build) -> None:
     chance = random.Random(3)
-    stage = await Stage.make(redis_server.url, "int24", tmp_path, gateways=2)
+    stage = await build()
     for _ in range(scaled(20, 4)):
         session = stage.session()
         async with stage.connect(session) as client:
@@ -332,7 +326,6 @@ async def test_int_24_interrupt_is_atomic_whenever_the_gateway_dies(
         await victim.wait()
         stage.gateways.remove(victim)
         await stage.add_gateway()
-    await stage.close()
 
 
 async def test_int_24_interrupt_on_a_quiet_stage(stage: Stage) -> None:
