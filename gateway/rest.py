@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,10 +12,10 @@ from gateway.auth import Credential, is_loopback, now_ms
 from gateway.rest_batch import publish_batch
 from gateway.rest_channels import Channels
 from gateway.rest_format import Reply, path_segments, read_body, respond, respond_error
+from gateway.rest_presence import PresenceReads
 from gateway.rest_tokens import Tokens
 from gateway.services import Services
 from selfhost_transport.errors import NotFound, ServiceError, TransportError
-from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import parse_channel
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ class Rest:
         self._services = services
         self._channels = Channels(services)
         self._tokens = Tokens(services)
+        self._presence = PresenceReads(services.presence)
         # A batch may hold several publishes; it is still one request.
         self._body_limit = services.settings.gateway.max_frame_size
 
@@ -56,7 +57,7 @@ class Rest:
                 body = await read_body(request, self._body_limit)
                 return await publish_batch(self._channels, self._credential(request), body)
             case ["GET", "presence"]:
-                return self._batch_presence(request)
+                return await self._presence.batch(request, self._credential(request))
             case ["GET", "stats"]:
                 self._credential(request)
                 return Reply([])
@@ -82,34 +83,25 @@ class Rest:
             case ["GET"]:
                 return await channels.status(credential, session)
             case ["GET", "presence"]:
-                credential.capability.require(Operation.SUBSCRIBE, session)
-                return Reply([])
+                return await self._presence.members(request, credential, session)
             case ["GET", "presence", "history"]:
-                credential.capability.require(Operation.HISTORY, session)
-                return Reply([])
+                return await self._presence.history(request, credential, session)
         raise NotFound("there is nothing at this path, or not for this method")
 
-    def _batch_presence(self, request: Request) -> Reply:
-        credential = self._credential(request)
-        results: list[dict[str, Any]] = []
-        for channel in request.query_params.get("channels", "").split(","):
-            try:
-                credential.capability.require(Operation.SUBSCRIBE, parse_channel(channel).name)
-                results.append({"channel": channel, "presence": []})
-            except TransportError as error:
-                results.append({"channel": channel, "error": error.info.to_wire()})
-        failures = sum("error" in result for result in results)
-        counts = {"successCount": len(results) - failures, "failureCount": failures}
-        return Reply({**counts, "results": results})
-
     def _credential(self, request: Request) -> Credential:
-        return credential_of(request, self._services)
+        # On these paths `clientId` is a filter; who asks is told by the credentials alone (section 10.6).
+        query = {name: value for name, value in request.query_params.items() if name != "clientId"}
+        return _verified(request, query, self._services)
 
 
 def credential_of(request: Request, services: Services) -> Credential:
-    """The verified caller of a request. Raises Unauthorized, TokenError, NotFound."""
+    """The verified caller of a request, whose query may name its clientId. Raises Unauthorized, TokenError, NotFound."""
+    return _verified(request, request.query_params, services)
+
+
+def _verified(request: Request, query: Mapping[str, str], services: Services) -> Credential:
     return services.authenticator.from_headers(
         request.headers,
-        request.query_params,
+        query,
         loopback=is_loopback(request.client.host if request.client else None),
     )

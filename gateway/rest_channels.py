@@ -76,7 +76,7 @@ class Channels:
     async def history(self, request: Request, credential: Credential, session: str, resource: str) -> Reply:
         """A page of messages in their latest versions, cut between turns where possible."""
         credential.capability.require(Operation.HISTORY, session)
-        query = _query(request.query_params)
+        query = list_query(request.query_params)
         page = await self._services.sessions.history.page(session, query)
         fmt = answer_format(request)
         cursor = None
@@ -96,7 +96,7 @@ class Channels:
         credential.capability.require(Operation.HISTORY, session)
         forwards = request.query_params.get("direction", "forwards") != "backwards"
         chain = await self._services.sessions.history.versions(session, _ref(serial), forwards=forwards)
-        limit = _limit(request.query_params)
+        limit = list_limit(request.query_params)
         at = _number(request.query_params, "cursor") or 0
         page = chain[at : at + limit]
         more = str(at + limit) if at + limit < len(chain) else None
@@ -111,10 +111,11 @@ class Channels:
         watchers = feed.watchers if feed is not None else 0
         head = await self._services.sessions.open(session)
         metrics = dict.fromkeys(
-            ("publishers", "presenceConnections", "presenceMembers", "presenceSubscribers",
-             "objectPublishers", "objectSubscribers"), 0
+            ("publishers", "presenceConnections", "presenceSubscribers", "objectPublishers", "objectSubscribers"), 0
         )  # fmt: skip
-        occupancy = {"metrics": {**metrics, "connections": watchers, "subscribers": watchers}}
+        members = await self._services.presence.count(session)
+        known = {"connections": watchers, "subscribers": watchers, "presenceMembers": members}
+        occupancy = {"metrics": {**metrics, **known}}
         active = watchers > 0 or head.position > Position.ZERO
         return Reply(
             {"channelId": session, "name": session, "status": {"isActive": active, "occupancy": occupancy}}
@@ -158,14 +159,15 @@ def _published(session: str, message_id: str, done: Done) -> dict[str, Any]:
     return body
 
 
-def _query(params: Mapping[str, str]) -> Query:
+def list_query(params: Mapping[str, str]) -> Query:
+    """What a list request asks for (section 9.1). Raises InvalidArgument, NotFound for a foreign cursor."""
     direction = params.get("direction", "backwards")
     if direction not in ("forwards", "backwards"):
         raise InvalidArgument("direction is forwards or backwards")
     until = params.get("from_serial") or params.get("fromSerial")
     cursor = params.get("cursor")
     return Query(
-        limit=_limit(params),
+        limit=list_limit(params),
         forwards=direction == "forwards",
         cursor=_ref(cursor) if cursor else None,
         until=parse_position(until)[0] if until else None,
@@ -174,7 +176,8 @@ def _query(params: Mapping[str, str]) -> Query:
     )
 
 
-def _limit(params: Mapping[str, str]) -> int:
+def list_limit(params: Mapping[str, str]) -> int:
+    """The page size asked for, at most `MAX_LIMIT`. Raises InvalidArgument."""
     limit = _number(params, "limit")
     if limit is None:
         return DEFAULT_LIMIT
