@@ -156,6 +156,28 @@ test('the conversation is there after a reload, and goes on', async (t) => {
   await ends(page, 0, 'cancelled');
 });
 
+test('a turn stopped before its first word says so', async (t) => {
+  const page = await open(t, unique(), 'alice');
+  await say(page, 'script: tokens=5 hang_at=0');
+  await ends(page, 0, 'active');
+  await answers(page).nth(0).getByLabel('working').waitFor();
+  await page.getByTestId('stop').click();
+  await answers(page).nth(0).getByText('Stopped before the first word').waitFor();
+});
+
+test('INT-14 a lost network stops nothing, and nothing is lost', async (t) => {
+  const page = await open(t, unique(), 'alice');
+  await say(page, 'script: tokens=200 rate=100');
+  await reads(page, 0, longerThan, 20);
+  await page.context().setOffline(true);
+  await page.getByTestId('connection').getByText('reconnecting').waitFor();
+  await shoot(page, 'offline');
+  await page.context().setOffline(false);
+  await page.locator('[data-testid=connection][data-state=connected]').waitFor();
+  await reads(page, 0, equals, tokens(200));
+  await ends(page, 0, 'complete');
+});
+
 test('a failed turn says why', async (t) => {
   const page = await open(t, unique(), 'alice');
   await say(page, 'script: tokens=10 rate=0 fail_at=3 always=1');

@@ -15,6 +15,7 @@ import {
   startTurn,
   status,
   terminals,
+  textOf,
   tokens,
   transcript,
   transportHeaders,
@@ -190,7 +191,7 @@ test('SES-11 late joiners in mid-stream see all text so far, and the rest', asyn
     await late.view.loadOlder(50);
     await seen(late, 'the text so far', () => said(late, run.runId).length >= before.length);
     assert.ok(tokens(200).startsWith(said(late, run.runId)));
-    await ended(late, run.runId, 'complete');
+    await Promise.all([late, alice].map((member) => ended(member, run.runId, 'complete')));
     assert.equal(said(late, run.runId), tokens(200));
     assert.deepEqual(transcript(late), transcript(alice));
     if (status(alice, run.runId) !== 'active') break;
@@ -229,6 +230,42 @@ test('TRN-11 the turn goes on when its sender leaves', async (t) => {
   await ended(bob, runId, 'complete');
   assert.equal(said(bob, runId), tokens(60));
   assert.equal(run.inputCodecMessageId, bob.view.getMessages()[0].codecMessageId);
+});
+
+test('INT-14 a dropped socket cancels nothing, and no word is lost', async (t) => {
+  const alice = await join(t, 'alice', unique());
+  const run = await startTurn(alice, 'script: tokens=200 rate=100');
+  const { connection } = alice.client;
+  for (const length of [20, 200]) {
+    await seen(alice, `${length} characters`, () => said(alice, run.runId).length > length);
+    const back = new Promise((resolve) => {
+      connection.once('disconnected', () => connection.once('connected', resolve));
+    });
+    connection.connectionManager.activeProtocol.getTransport().disconnect();
+    await back;
+  }
+  await ended(alice, run.runId, 'complete');
+  assert.equal(said(alice, run.runId), tokens(200));
+  assert.deepEqual(alice.errors, []);
+});
+
+test('HIS-1 a long conversation is paged without a gap', async (t) => {
+  const name = unique();
+  const alice = await join(t, 'alice', name);
+  const runs = [];
+  for (let n = 1; n <= 40; n += 1) {
+    const run = await startTurn(alice, `script: tokens=${n} rate=0`);
+    await ended(alice, run.runId, 'complete');
+    runs.push(run);
+  }
+  const bob = await join(t, 'bob', name, { gateway: 1 });
+  const pages = [];
+  while (bob.view.hasOlder()) pages.unshift(await bob.view.loadOlder(7));
+  const read = pages.flat().map(({ message }) => [message.role, textOf(message)]);
+  assert.deepEqual(read, transcript(alice));
+  assert.deepEqual(transcript(bob), transcript(alice));
+  assert.deepEqual(new Set(bob.view.runs().map((run) => run.status)), new Set(['complete']));
+  assert.equal(bob.view.runs().length, 40);
 });
 
 test('SES-3 clients of two gateways see one order', async (t) => {
