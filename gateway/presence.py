@@ -10,7 +10,7 @@ from typing import Final
 from gateway.auth import Credential
 from gateway.operations import ChangePresence
 from selfhost_transport.errors import BadRequest, CapabilityError, InvalidArgument, MessageTooLarge
-from selfhost_transport.store.presence import DEFAULT_REMAIN_MS, MIN_REMAIN_MS, Holder
+from selfhost_transport.store.presence import MIN_REMAIN_MS, Holder
 from selfhost_transport.wire.actions import Action, Flag, PresenceAction
 from selfhost_transport.wire.capability import Operation as Right
 from selfhost_transport.wire.codec import Format, pack
@@ -93,7 +93,7 @@ def presence_frame(channel: str, series: str, position: Position, events: Sequen
     )
 
 
-def remain_ms(query: Mapping[str, str], default: int = DEFAULT_REMAIN_MS) -> int:
+def remain_ms(query: Mapping[str, str], default: int) -> int:
     """How long the members of a lost connection stay, ms: `remainPresentFor` of the query, within bounds."""
     text = query.get("remainPresentFor", "")
     if not text.isascii() or not text.isdigit() or len(text) > 12:

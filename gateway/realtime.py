@@ -75,7 +75,10 @@ class Realtime:
             credential,
             self._services.terms(_heartbeat_interval(query)),
             self._services.rules_for,
-            self._services.holder(resumption.connection_id, remain_ms(query)),
+            self._services.holder(
+                resumption.connection_id,
+                remain_ms(query, self._services.settings.gateway.remain_present_for_ms),
+            ),
         )
         core.inherits_members = resumption.resumed
         socket = Socket(

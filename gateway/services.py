@@ -71,7 +71,10 @@ async def connect_services(settings: Settings) -> Services:
     """Connect to Redis and build everything. Raises StoreUnavailable, StoreUnsuitable."""
     redis = RedisConnection(settings.redis.url)
     keys = Keyspace(settings.redis.prefix, settings.redis.buckets)
-    options = StoreOptions(window_ms=settings.gateway.resume_window_s * SECOND_MS)
+    options = StoreOptions(
+        window_ms=settings.gateway.resume_window_s * SECOND_MS,
+        presence_lease_ms=settings.gateway.presence_lease_ms,
+    )
     sessions, turns = SessionStore(redis, keys, options), TurnStore(redis, keys, options)
     presence = PresenceStore(redis, keys, options)
     server_id = f"gw-{secrets.token_hex(4)}"

@@ -152,6 +152,10 @@ class GatewaySettings(_Section):
     """Largest websocket frame that is accepted, bytes."""
     resume_window_s: PositiveInt = 120
     """How far back the live log reaches for a reader that resumes, s."""
+    remain_present_for_ms: int = Field(default=15_000, ge=1_000)
+    """How long presence members outlive a lost connection that did not say how long, ms."""
+    presence_lease_ms: int = Field(default=5_000, ge=100)
+    """How long a gateway that falls silent keeps its presence members, before that time begins, ms."""
     outgoing_buffer_bytes: PositiveInt = 1_048_576
     """Unsent bytes of a connection before its reader counts as slow."""
     dev: bool = False

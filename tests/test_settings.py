@@ -116,7 +116,9 @@ def test_every_option_can_be_set_from_the_environment(monkeypatch: pytest.Monkey
     for option in options().values():
         assert option.variable == ENV_PREFIX + option.name.upper()
         if isinstance(option.default, int) and option.name != "rollup_window_ms":
-            monkeypatch.setenv(option.variable, "1" if option.name != "lease_ms" else "101")
+            monkeypatch.setenv(
+                option.variable, "1" if not option.name.endswith(("lease_ms", "for_ms")) else "1001"
+            )
     settings = load_settings()
     assert settings.worker.lease_ms == 101
     assert settings.gateway.dev is True
