@@ -8,6 +8,7 @@ import anthropic
 import openai
 import pytest
 
+from tests.adapters.calls import Clients
 from tests.adapters.provider import Provider
 
 
@@ -32,3 +33,9 @@ async def anthropic_client(provider: Provider) -> AsyncIterator[anthropic.AsyncA
     """Anthropic's client; it does not repeat requests."""
     async with anthropic.AsyncAnthropic(base_url=provider.url, api_key="sk-test", max_retries=0) as client:
         yield client
+
+
+@pytest.fixture
+def clients(openai_client: openai.AsyncOpenAI, anthropic_client: anthropic.AsyncAnthropic) -> Clients:
+    """Both."""
+    return Clients(openai_client, anthropic_client)

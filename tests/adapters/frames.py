@@ -59,7 +59,7 @@ def response_text(text: str) -> Frame:
 def claude_start() -> Frame:
     """The first event of a message."""
     usage = {"input_tokens": 3, "output_tokens": 1}
-    message = {
+    message: dict[str, Any] = {
         "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": usage,
         "stop_reason": None, "stop_sequence": None,
     }  # fmt: skip

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-import anthropic
-import openai
 import pytest
 
 from agent_worker.adapters import ProviderStream
@@ -20,11 +18,6 @@ LIMIT_S = 0.25
 
 every_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 speaking_or_silent = pytest.mark.parametrize("then", [Then.REPEAT, Then.HANG], ids=lambda then: then.value)
-
-
-@pytest.fixture
-def clients(openai_client: openai.AsyncOpenAI, anthropic_client: anthropic.AsyncAnthropic) -> Clients:
-    return Clients(openai_client, anthropic_client)
 
 
 async def closed_in_time(exchange: Exchange, since: float) -> None:
