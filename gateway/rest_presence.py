@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -92,10 +92,15 @@ def _read_cursor(params: Mapping[str, str]) -> tuple[str, str] | None:
     if not cursor:
         return None
     try:
-        connection, _, client = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().partition(" ")
+        connection, _, client = _decoded(cursor).partition(" ")
     except ValueError:
         raise InvalidArgument("the cursor is not one of this service") from None
     return connection, client
+
+
+def _decoded(cursor: str) -> str:
+    padded = cursor + "=" * (-len(cursor) % 4)
+    return b64decode(padded, altchars=b"-_", validate=True).decode()
 
 
 def _event_ref(cursor: str) -> Ref:

@@ -120,7 +120,7 @@ def test_every_option_can_be_set_from_the_environment(monkeypatch: pytest.Monkey
                 option.variable, "1" if not option.name.endswith(("lease_ms", "for_ms")) else "1001"
             )
     settings = load_settings()
-    assert settings.worker.lease_ms == 101
+    assert settings.worker.lease_ms == 1001
     assert settings.gateway.dev is True
     assert settings.redis.buckets == settings.worker.concurrency == settings.gateway.processes == 1
 
