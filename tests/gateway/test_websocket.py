@@ -340,4 +340,5 @@ async def test_two_gateways_show_one_order(url: str, second_url: str, unique: Na
         for raw in (one, two):
             frames = [await raw.action(MESSAGE) for _ in range(80)]
             orders.append([frame["channelSerial"] for frame in frames])
+            assert {(await raw.answer())["action"] for _ in range(40)} == {ACK}
         assert orders[0] == orders[1] == sorted(orders[0])

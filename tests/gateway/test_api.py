@@ -1,0 +1,175 @@
+"""The plain HTTP API, against a real process and no worker: accepting, cancelling, reading."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from tests.gateway.raw import KEY, Map
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+Names = Callable[[str], str]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def http(url: str) -> AsyncIterator[httpx.AsyncClient]:
+    name, _, secret = KEY.partition(":")
+    async with httpx.AsyncClient(base_url=url, auth=(name, secret)) as opened:
+        yield opened
+
+
+async def send(http: httpx.AsyncClient, session: str, **body: object) -> httpx.Response:
+    return await http.post(f"/v1/sessions/{session}/turns", json={"clientId": "alice", **body})
+
+
+async def test_a_send_is_accepted_and_listed(http: httpx.AsyncClient, unique: Names) -> None:
+    session = unique("bound")
+    accepted = await send(http, session, text="hello")
+    assert accepted.status_code == 202
+    turn: Map = accepted.json()
+    assert turn["status"] == "pending"
+    listed = (await http.get(f"/v1/sessions/{session}/turns")).json()["turns"]
+    assert [(item["turnId"], item["owner"], item["agent"]) for item in listed] == [
+        (turn["turnId"], "alice", "assistant")
+    ]
+    one = (await http.get(f"/v1/sessions/{session}/turns/{turn['turnId']}")).json()
+    assert one["inputId"] == turn["messageId"]
+
+
+async def test_a_repeat_is_the_same_turn_and_another_text_a_conflict(
+    http: httpx.AsyncClient, unique: Names
+) -> None:
+    session = unique("bound")
+    first, again = [(await send(http, session, text="hello", id="m1")).json() for _ in range(2)]
+    assert again == {**first, "repeated": True}
+    conflict = await send(http, session, text="other", id="m1")
+    assert (conflict.status_code, conflict.json()["error"]["code"]) == (409, 40031)
+
+
+async def test_messages_follow_each_other(http: httpx.AsyncClient, unique: Names) -> None:
+    session = unique("bound")
+    for text in ("one", "two"):
+        await send(http, session, text=text, id=text)
+    page = (await http.get(f"/v1/sessions/{session}/messages")).json()
+    assert [message["codecMessageId"] for message in page["messages"]] == ["one", "two"]
+    assert not page["truncated"]
+
+
+@pytest.mark.parametrize(
+    ("names", "matches"),
+    [
+        ({"inputId": "m1"}, True),
+        ({"clientId": "alice"}, True),
+        ({"clientId": "bob"}, False),
+        ({"own": True, "actingClientId": "alice"}, True),
+        ({"own": True, "actingClientId": "bob"}, False),
+        ({"all": True}, True),
+        ({"turnId": "nope"}, False),
+    ],
+)
+async def test_cancel_by_every_filter(
+    http: httpx.AsyncClient, unique: Names, names: dict[str, object], matches: bool
+) -> None:
+    session = unique("bound")
+    turn = (await send(http, session, text="hello", id="m1")).json()["turnId"]
+    response = await http.post(f"/v1/sessions/{session}/cancel", json=names)
+    assert response.status_code == 200
+    assert response.json()["matched"] == ([turn] if matches else [])
+    record = (await http.get(f"/v1/sessions/{session}/turns/{turn}")).json()
+    assert record["status"] == ("cancelled" if matches else "pending")
+
+
+async def test_interrupting_cancels_and_sends_in_one_step(http: httpx.AsyncClient, unique: Names) -> None:
+    session = unique("bound")
+    first = (await send(http, session, text="one")).json()["turnId"]
+    second = (await send(http, session, text="two", policy="interrupt")).json()
+    assert second["interrupted"] == [first]
+    active = (await http.get(f"/v1/sessions/{session}/turns")).json()["turns"]
+    assert [turn["turnId"] for turn in active] == [second["turnId"]]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code"),
+    [
+        ("turns", {}, 40001),
+        ("turns", {"text": "x", "parts": []}, 40001),
+        ("turns", {"text": "x", "unknown": 1}, 40001),
+        ("cancel", {}, 40001),
+        ("cancel", {"own": True, "all": True}, 40001),
+        ("cancel", {"own": True}, 40012),
+    ],
+)
+async def test_bad_requests_are_typed(
+    http: httpx.AsyncClient, unique: Names, path: str, body: Map, code: int
+) -> None:
+    response = await http.post(f"/v1/sessions/{unique('bound')}/{path}", json=body)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, code)
+
+
+async def test_a_namespace_without_an_agent_takes_no_turns(http: httpx.AsyncClient, unique: Names) -> None:
+    response = await send(http, unique("plain"), text="x")
+    assert (response.status_code, response.json()["error"]["code"]) == (400, 40003)
+
+
+async def test_unknown_turns_and_missing_credentials(http: httpx.AsyncClient, unique: Names) -> None:
+    session = unique("bound")
+    assert (await http.get(f"/v1/sessions/{session}/turns/nope")).status_code == 404
+    async with httpx.AsyncClient(base_url=http.base_url) as stranger:
+        assert (await stranger.get(f"/v1/sessions/{session}/turns")).status_code == 401
+
+
+async def test_the_wake_up_is_idempotent_and_tells_nothing_but_the_turn(
+    http: httpx.AsyncClient, unique: Names
+) -> None:
+    session = unique("bound")
+    transport = {"role": "user", "codec-message-id": "m1", "event-id": "e1"}
+    message = {"name": "ai-input", "data": "hi", "extras": {"ai": {"transport": transport}}}
+    stored = (await http.post(f"/channels/{session}/messages", json=message)).json()
+    body = {"inputEventId": "e1", "sessionName": session, "more": "is ignored"}
+    async with httpx.AsyncClient(base_url=http.base_url) as stranger:
+        answers = [await stranger.post("/api/chat", json=body) for _ in range(2)]
+        unknown = await stranger.post("/api/chat", json={**body, "inputEventId": "e2"})
+    assert [answer.json() for answer in answers] == [{"runId": stored["turn"]["id"]}] * 2
+    assert (unknown.status_code, unknown.json()) == (202, {})
+
+
+async def test_events_continue_after_the_last_id(http: httpx.AsyncClient, unique: Names) -> None:
+    session = unique("plain")
+
+    async def events(count: int, last: str | None) -> list[tuple[str, str, str]]:
+        headers = {"Last-Event-ID": last} if last else {}
+        found: list[tuple[str, str, str]] = []
+        fields: dict[str, str] = {}
+        async with http.stream("GET", f"/v1/sessions/{session}/events", headers=headers) as response:
+            async for line in response.aiter_lines():
+                if line:
+                    name, _, value = line.partition(": ")
+                    fields[name] = value
+                elif "event" in fields:
+                    found.append((fields["event"], fields["id"], fields["data"]))
+                    fields = {}
+                    if len(found) == count:
+                        return found
+        return found
+
+    await http.post(f"/channels/{session}/messages", json={"data": "zero"})
+    async with asyncio.timeout(10):
+        beginning = await events(1, None)
+        for text in ("one", "two"):
+            await http.post(f"/channels/{session}/messages", json={"data": text})
+        attached, one, two = await events(3, beginning[0][1])
+        rest = await events(2, one[1])
+    assert (attached[0], one[0]) == ("attached", "message")
+    assert '"data":"one"' in one[2]
+    assert '"data":"two"' in two[2]
+    assert rest[1] == two
+
+
+async def test_openapi_documents_it(http: httpx.AsyncClient) -> None:
+    paths = (await http.get("/openapi.json")).json()["paths"]
+    assert "/v1/sessions/{session}/turns" in paths
+    assert "202" in paths["/v1/sessions/{session}/turns"]["post"]["responses"]
