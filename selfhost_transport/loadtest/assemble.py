@@ -47,8 +47,13 @@ def _clock_note(uncertainty_s: float) -> str:
 
 
 def _expected(load: Load) -> float:
-    """Tokens per second at all viewers, were every turn on schedule and none cancelled."""
-    if load.scenario not in (Scenario.STEADY, Scenario.RAMP, Scenario.HERD, Scenario.NOISY):
+    """Tokens per second at all viewers when every turn is on schedule; 0 where cancels make it uncertain."""
+    if load.cancel_percent or load.scenario not in (
+        Scenario.STEADY,
+        Scenario.RAMP,
+        Scenario.HERD,
+        Scenario.NOISY,
+    ):
         return 0.0
     return load.turns * load.viewers * load.tokens / (load.turn_s + load.pause_s)
 

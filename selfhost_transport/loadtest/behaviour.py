@@ -19,6 +19,8 @@ _STORM_CANCEL_AFTER_S = (1.5, 2.5)
 _SILENT_EVERY = 4
 _SILENT_AT = 10
 _LONGEST_INTERRUPT_S = 2.0
+# The turns of the noisy session, as multiples of the rate of the others.
+_NOISE = (40, *[10] * 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,19 +132,24 @@ async def idle(session: Session, load: Load, window: Window, rng: random.Random,
 
 
 async def noisy(session: Session, load: Load, window: Window, rng: random.Random, phase: float) -> None:
-    """One turn as fast as it goes; the second viewer stops reading for half of the window, then catches up."""
+    """A crowd of fast turns in one session; its second viewer stops reading for half of the window."""
     await until(window.start)
     seconds = load.warmup_s + load.duration_s
-    rate = load.rate * 40
-    turn = await session.send(window.start, tokens=int(rate * seconds), rate=rate)
-    if turn is None:
-        return
     reader = session.viewers[-1].client
-    await until(window.begin)
-    reader.stop_reading()
-    await until((window.begin + window.end) / 2)
-    reader.go_on()
-    await session.wait(turn)
+    async with asyncio.TaskGroup() as group:
+        for factor in _NOISE:
+            rate = load.rate * factor
+            group.create_task(_noisy_turn(session, window.start, int(rate * seconds), rate))
+        await until(window.begin)
+        reader.stop_reading()
+        await until((window.begin + window.end) / 2)
+        reader.go_on()
+
+
+async def _noisy_turn(session: Session, scheduled: float, tokens: int, rate: float) -> None:
+    turn = await session.send(scheduled, tokens=tokens, rate=rate)
+    if turn is not None:
+        await session.wait(turn)
 
 
 BEHAVIOURS: dict[Scenario, Behaviour] = {

@@ -61,9 +61,9 @@ class Viewer:
 
     def turn_started(self, turn: Turn, serial: str) -> None:
         """Called by the check."""
-        if self._primary and turn.sent_position:
-            waited = position_ms(serial) - position_ms(turn.sent_position)
-            self._recorder.record(Metric.QUEUE_WAIT, waited / 1e3)
+        if self._primary and not turn.start_position:
+            turn.start_position = serial
+            record_wait(turn, self._recorder)
 
     def turn_ended(self, turn: Turn, reason: str) -> None:
         """Called by the check."""
@@ -151,6 +151,7 @@ class Session:
             turn.interrupted = tuple(result.turn.interrupted)
         if turn.sent_position:
             self.clock.observe(sent, now, position_ms(turn.sent_position))
+            record_wait(turn, self._recorder)
         return turn
 
     async def cancel(self, turn: Turn, *, timed: bool = True) -> None:
@@ -233,6 +234,13 @@ class Session:
 
     def _due_s(self, turn: Turn) -> float:
         return turn.tokens / turn.rate if turn.rate else 0.0
+
+
+def record_wait(turn: Turn, recorder: Recorder) -> None:
+    """Once both ends are known, in whichever order they came: how long a send waited for a worker."""
+    if turn.sent_position and turn.start_position:
+        waited = position_ms(turn.start_position) - position_ms(turn.sent_position)
+        recorder.record(Metric.QUEUE_WAIT, waited / 1e3)
 
 
 def _set_header(message: Message, name: str, value: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Self
@@ -15,6 +16,8 @@ from selfhost_transport.errors import ConnectionFailed
 from selfhost_transport.loadtest.framing import FrameReader, Opcode, client_frame
 
 OPEN_TIMEOUT_S = 15.0
+_HANGING_BUFFER = 4096
+_READING_BUFFER = 1 << 20
 
 OnMessage = Callable[[bytes], None]
 OnLost = Callable[[str], None]
@@ -37,20 +40,20 @@ class Socket(asyncio.Protocol):
     @classmethod
     async def open(cls, url: str, on_message: OnMessage, on_lost: OnLost) -> Self:
         """Connect and upgrade. Raises ConnectionFailed; `on_lost` is not called then."""
-        socket = cls(url, on_message, on_lost)
-        uri = socket._uri
+        opened = cls(url, on_message, on_lost)
+        uri = opened._uri
         context = ssl.create_default_context() if uri.secure else None
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 loop = asyncio.get_running_loop()
-                await loop.create_connection(lambda: socket, uri.host, uri.port, ssl=context)
-                await socket._opened
+                await loop.create_connection(lambda: opened, uri.host, uri.port, ssl=context)
+                await opened._opened
         except (OSError, TimeoutError, InvalidHandshake, ConnectionFailed) as error:
-            socket.abort()
+            opened.abort()
             raise ConnectionFailed(
                 f"cannot connect to {uri.host}:{uri.port}: {error or type(error).__name__}"
             ) from error
-        return socket
+        return opened
 
     def send(self, opcode: Opcode, payload: bytes) -> None:
         """Write one message; nothing happens when the socket is gone."""
@@ -63,14 +66,22 @@ class Socket(asyncio.Protocol):
             self._transport.abort()
 
     def stop_reading(self) -> None:
-        """Read nothing more until `go_on`, as a reader that hangs."""
+        """Read nothing more until `go_on`, as a reader that hangs; the kernel is to buffer little for it."""
         if self._transport is not None:
+            self._set_kernel_buffer(_HANGING_BUFFER)
             self._transport.pause_reading()
 
     def go_on(self) -> None:
         """Read again."""
         if self._transport is not None and not self._transport.is_closing():
+            # With the small one, every segment would wait for a timer of the sender.
+            self._set_kernel_buffer(_READING_BUFFER)
             self._transport.resume_reading()
+
+    def _set_kernel_buffer(self, size: int) -> None:
+        assert self._transport is not None
+        raw = self._transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""

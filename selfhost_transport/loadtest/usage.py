@@ -29,14 +29,16 @@ class Sample:
 
 @dataclass(slots=True)
 class Sampler:
-    """Samples the processes of each role and their children. A process that is gone counts no further."""
+    """Samples the processes of each role and their children. What a process that is gone has used stays counted."""
 
     pids: dict[str, list[int]]
     samples: list[Sample] = field(default_factory=list)
+    # CPU seconds by role and process, as last seen.
+    _cpu_s: dict[str, dict[int, float]] = field(default_factory=dict)
 
     def sample(self) -> Sample:
         """Take a sample now and keep it."""
-        found = Sample(time.time(), {role: _usage(pids) for role, pids in self.pids.items()})
+        found = Sample(time.time(), {role: self._usage(role, pids) for role, pids in self.pids.items()})
         self.samples.append(found)
         return found
 
@@ -44,18 +46,18 @@ class Sampler:
         """The sample closest to a time; None when there are none."""
         return min(self.samples, key=lambda sample: abs(sample.at - moment), default=None)
 
-
-def _usage(pids: Iterable[int]) -> Usage:
-    cpu_s, rss, count = 0.0, 0, 0
-    for process in _families(pids):
-        with suppress(psutil.Error):
-            with process.oneshot():
-                times = process.cpu_times()
-                memory = process.memory_info()
-            cpu_s += times.user + times.system
-            rss += memory.rss
-            count += 1
-    return Usage(cpu_s, rss, count)
+    def _usage(self, role: str, pids: Iterable[int]) -> Usage:
+        used = self._cpu_s.setdefault(role, {})
+        rss, count = 0, 0
+        for process in _families(pids):
+            with suppress(psutil.Error):
+                with process.oneshot():
+                    times = process.cpu_times()
+                    memory = process.memory_info()
+                used[process.pid] = times.user + times.system
+                rss += memory.rss
+                count += 1
+        return Usage(sum(used.values()), rss, count)
 
 
 def _families(pids: Iterable[int]) -> list[psutil.Process]:

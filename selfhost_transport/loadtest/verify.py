@@ -46,6 +46,8 @@ class Turn:
     # When token 0 was due, by the earliest evidence; None before the first piece.
     due: float | None = None
     sent_position: str = ""
+    # Where its work began.
+    start_position: str = ""
     cancel_called: float | None = None
     # Cancels without an answer: until they have one, what was seen of the turn is still needed.
     cancelling: int = 0
