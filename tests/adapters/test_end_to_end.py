@@ -1,0 +1,85 @@
+"""From the user's cancel to the model's connection: gateway, worker and provider as they are deployed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from selfhost_transport import Turn, TurnStatus
+from tests.adapters import frames as f
+from tests.adapters.agent import PROVIDER
+from tests.adapters.provider import Answer, Provider, Then
+from tests.e2e.stage import Stage
+from tests.processes import wait_until
+
+LIMIT_S = 0.25
+PATIENCE_S = 20.0
+
+
+@pytest.fixture
+async def stage(
+    redis_url: str, redis_prefix: str, tmp_path: Path, provider: Provider
+) -> AsyncIterator[Stage]:
+    """A gateway, and a worker of the agent that asks the provider."""
+    env = {PROVIDER: f"{provider.url}/v1"}
+    running = await Stage.make(redis_url, redis_prefix, tmp_path, gateways=1, workers=0, env=env)
+    try:
+        await running.add_worker("tests.adapters.agent:worker")
+        yield running
+    finally:
+        await running.close()
+
+
+async def spoken(turn: Turn, text: str) -> None:
+    await wait_until(lambda: text in turn.text, PATIENCE_S, f"{text!r} of {turn}")
+
+
+@pytest.mark.parametrize("then", [Then.REPEAT, Then.HANG], ids=lambda then: then.value)
+async def test_can_6_a_cancel_closes_the_models_connection(
+    then: Then, stage: Stage, provider: Provider
+) -> None:
+    provider.answers = [Answer([f.chat(content="word ")], then)]
+    async with stage.connect(stage.session()) as client:
+        turn = await client.view.send("hi")
+        await spoken(turn, "word ")
+        exchange = await provider.exchange()
+        assert not exchange.closed.is_set()
+        began = asyncio.get_running_loop().time()
+        await client.cancel(turn.turn_id)
+        async with asyncio.timeout(5):
+            await exchange.closed.wait()
+            await turn.ended
+    assert exchange.closed_at - began < LIMIT_S
+    assert turn.status is TurnStatus.CANCELLED
+
+
+async def test_int_25_the_model_is_told_what_it_was_interrupted_in(stage: Stage, provider: Provider) -> None:
+    provider.answers = [
+        Answer([f.chat(content="the first ")], Then.HANG),
+        Answer([f.chat(content="better"), f.chat("stop"), f.DONE]),
+    ]
+    async with stage.connect(stage.session()) as client:
+        first = await client.view.send("one")
+        await spoken(first, "the first ")
+        await client.cancel(first.turn_id)
+        second = await client.view.send("two")
+        await second.ended
+    assert (second.status, second.text) == (TurnStatus.COMPLETED, "better")
+    given = (await provider.exchange(1)).body["messages"]
+    assert [message["role"] for message in given] == ["user", "assistant", "user"]
+    assert given[1]["content"] == "the first "
+    assert "interrupted" in given[2]["content"] and given[2]["content"].endswith("two")
+
+
+async def test_trn_19_what_the_provider_says_stays_in_the_worker(stage: Stage, provider: Provider) -> None:
+    body = {"error": {"message": "key sk-live-1234", "type": "rate_limit_error", "code": None}}
+    provider.answers = [Answer(status=429, body=body)]
+    async with stage.connect(stage.session()) as client:
+        turn = await client.view.send("hi")
+        await turn.ended
+        assert turn.status is TurnStatus.FAILED
+        assert turn.error is not None
+        assert turn.error.message.startswith("the model provider receives too many requests")
