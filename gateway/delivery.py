@@ -108,6 +108,15 @@ class Delivery:
         """Whether it tells of members, and goes to those who asked for them."""
         return isinstance(self._entry, PresenceChanged)
 
+    def adopt(self, message: OpenMessage) -> OpenMessage:
+        """Make an append to a message unknown until now a delta. Returns the message after it."""
+        if self._open is None and isinstance(self._entry, Appended):
+            extras = self._entry.extras
+            self._open = message if extras is None else message.with_changes(extras)
+            self.aggregate_only = False
+            self.connection_id = message.header.connection_id
+        return self._open or message
+
     def conflated(self) -> Delivery:
         """The same append, to be delivered as its message's current state."""
         copy = Delivery(self._entry, self._series, self._open)

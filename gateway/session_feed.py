@@ -309,6 +309,8 @@ class SessionFeed:
         self._tasks.start(self._read_aggregate(ref))
 
     async def _read_aggregate(self, ref: Ref) -> None:
+        # Whoever comes later awaits a later entry, which this reading need not contain.
+        waiting = self._reading.pop(ref)
         aggregate: Aggregate | None = None
         try:
             found = await self._store.history.messages(self.session, [ref])
@@ -316,13 +318,13 @@ class SessionFeed:
                 aggregate = Aggregate(ref, found[0], parse_position(found[0].version.serial)[0])
         except TransportError as error:
             logger.warning("session.aggregate_failed session=%s error=%s", self.session, error)
-            for attachment in self._reading.pop(ref):
+            for attachment in waiting:
                 if attachment.state is State.HOLDING:
                     attachment.go_stale(attachment.delivered)
                     self._catch_up_soon(attachment, delay=0.2)
             return
         encoded: dict[tuple[Variant, Position], bytes] = {}
-        for attachment in self._reading.pop(ref):
+        for attachment in waiting:
             if attachment.state is State.HOLDING and attachment.held:
                 self._deliver_aggregate(attachment, ref, aggregate, encoded)
 
@@ -349,9 +351,17 @@ class SessionFeed:
                 )
             attachment.write(encoded[key])
             self._counters.delivered(1)
-            if ref not in self._open:
-                self._remember(open_message(aggregate.message, ref, self.series))
+            self._learn(aggregate, attachment)
         self._flush(attachment)
+
+    def _learn(self, aggregate: Aggregate, attachment: Attachment) -> None:
+        """A message whose create was not seen here is known now: appends to it can be deltas."""
+        message = open_message(aggregate.message, aggregate.ref, self.series)
+        if aggregate.ref not in self._open:
+            self._remember(message)
+        for delivery in attachment.held:
+            if delivery.ref == aggregate.ref:
+                message = delivery.adopt(message)
 
     # Attachments
 

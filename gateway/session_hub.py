@@ -12,7 +12,13 @@ from gateway.background import Background
 from gateway.delivery import Delivery, encode_messages
 from gateway.effects import Attached
 from gateway.session_feed import Counters, SessionFeed
-from selfhost_transport.errors import ContinuityLost, ErrorInfo, InvalidArgument, StoreUnavailable
+from selfhost_transport.errors import (
+    ContinuityLost,
+    ErrorInfo,
+    InvalidArgument,
+    StoreUnavailable,
+    TransportError,
+)
 from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.store.history import Query
 from selfhost_transport.store.session_store import SessionStore
@@ -172,9 +178,10 @@ class SessionHub:
         try:
             await self._subscriber.subscribe(self._store.keys.channel(feed.session), feed.notify)
             await feed.start()
-        except Exception:
+        except TransportError as error:
+            logger.warning("session.open_failed session=%s error=%s", feed.session, error)
+            # Its absence tells those who wait.
             self._feeds.pop(feed.session, None)
-            raise
         finally:
             self._starting.pop(feed.session, None)
         # Whoever asked for it may be gone.

@@ -1,0 +1,251 @@
+"""A feed on real Redis: order, gaps, late joiners, slow readers (P1, P7, P10)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from gateway.attachment import Attachment, Gap, State
+from gateway.background import Background
+from gateway.delivery import Variant
+from gateway.metrics import Metrics
+from gateway.session_feed import CONFLATE_ABOVE, SessionFeed
+from gateway.session_hub import SessionHub
+from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.redis_io.subscriber import Subscriber
+from selfhost_transport.store.entries import Ref
+from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.store.session_store import SessionStore
+from selfhost_transport.wire.codec import Format
+from selfhost_transport.wire.message import Message
+from selfhost_transport.wire.serial import Position, parse_position
+from tests.processes import wait_until
+
+SESSION = "s"
+Map = dict[str, Any]
+
+
+class Reader:
+    """An attachment's way out that keeps what it is given; it may be told to be full."""
+
+    def __init__(self) -> None:
+        self.congested = False
+        self.frames: list[Map] = []
+        self.gaps: list[Gap] = []
+        self.attachment = Attachment(self, Variant(Format.JSON, SESSION), self.gaps.append)
+
+    def write(self, frame: bytes) -> None:
+        header = {126: 4, 127: 10}.get(frame[1], 2)
+        self.frames.append(json.loads(frame[header:]))
+
+    @property
+    def messages(self) -> list[Map]:
+        return [message for frame in self.frames for message in frame["messages"]]
+
+    @property
+    def text(self) -> str:
+        """What a client makes of it: the newest whole text, and what was added since."""
+        text, version = "", ""
+        for message in self.messages:
+            if message["version"]["serial"] <= version:
+                continue
+            version = message["version"]["serial"]
+            text = text + message["data"] if message["action"] == 5 else message["data"]
+        return text
+
+
+class Scene:
+    """A hub, its store, and one session."""
+
+    def __init__(self, store: SessionStore, hub: SessionHub) -> None:
+        self.store = store
+        self.hub = hub
+
+    async def create(self, data: str) -> Ref:
+        published = await self.store.publish(SESSION, [Message(name="n", data=data)])
+        return Ref(published.position)
+
+    async def append(self, ref: Ref, *pieces: str) -> None:
+        for piece in pieces:
+            await self.store.append(SESSION, ref, piece)
+
+    async def join(self, resume_from: str | None = None) -> Reader:
+        reader = Reader()
+        feed = await self.hub.join(SESSION, reader.attachment)
+        start = await self.hub.start_of(feed, reader.attachment, resume_from, None)
+        feed.release(reader.attachment, start.backlog)
+        return reader
+
+    @property
+    def feed(self) -> SessionFeed:
+        feed = self.hub.feed(SESSION)
+        assert feed is not None
+        return feed
+
+
+@pytest.fixture
+async def scene(redis_url: str, redis_prefix: str) -> AsyncIterator[Scene]:
+    redis = RedisConnection(redis_url)
+    store = SessionStore(redis, Keyspace(redis_prefix), StoreOptions())
+    hub = SessionHub(store, redis_url, Metrics())
+    yield Scene(store, hub)
+    await hub.close()
+    await redis.close()
+
+
+async def test_everybody_gets_the_same_frames(scene: Scene) -> None:
+    readers = [await scene.join() for _ in range(3)]
+    ref = await scene.create("a")
+    await scene.append(ref, "b", "c")
+    await wait_until(lambda: all(len(reader.frames) == 3 for reader in readers))
+    assert readers[0].frames == readers[1].frames == readers[2].frames
+    assert [message["action"] for message in readers[0].messages] == [0, 5, 5]
+
+
+async def test_joining_at_any_moment_gives_the_whole_text(scene: Scene) -> None:
+    ref = await scene.create("")
+    readers: list[Reader] = []
+    pieces = [f"{number} " for number in range(60)]
+    for number, piece in enumerate(pieces):
+        if number % 10 == 3:
+            readers.append(await scene.join())
+        await scene.append(ref, piece)
+    expected = "".join(pieces)
+    await wait_until(lambda: all(reader.text == expected for reader in readers))
+    for reader in readers:
+        assert reader.messages[0]["action"] == 1
+        assert {message["action"] for message in reader.messages[1:]} <= {5}
+        versions = [message["version"]["serial"] for message in reader.messages]
+        assert versions == sorted(set(versions))
+
+
+class Lossy:
+    """A feed whose notifications can be lost on the way."""
+
+    def __init__(self, scene: Scene, url: str) -> None:
+        self.lost: list[bytes] = []
+        self.losing = False
+        self.tasks = Background("test")
+        self.feed = SessionFeed(SESSION, scene.store, self.tasks, Metrics())
+        self.reader = Reader()
+        self._channel = scene.store.keys.channel(SESSION)
+        self._subscriber = Subscriber(url)
+
+    async def __aenter__(self) -> Lossy:
+        await self._subscriber.subscribe(self._channel, self._notified)
+        await self.feed.start()
+        self.feed.add(self.reader.attachment)
+        self.feed.release(self.reader.attachment)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.tasks.close()
+        await self._subscriber.close()
+
+    def _notified(self, payload: bytes) -> None:
+        if self.losing:
+            self.lost.append(payload)
+        else:
+            self.feed.notify(payload)
+
+
+async def test_a_gap_in_the_notifications_is_filled_from_the_log(scene: Scene, redis_url: str) -> None:
+    async with Lossy(scene, redis_url) as lossy:
+        reader = lossy.reader
+        await scene.create("first")
+        await wait_until(lambda: len(reader.frames) == 1)
+        lossy.losing = True
+        for text in ("second", "third"):
+            await scene.create(text)
+        await wait_until(lambda: len(lossy.lost) == 2)
+        lossy.losing = False
+        await scene.create("fourth")
+        await wait_until(lambda: len(reader.frames) == 4)
+        assert [message["data"] for message in reader.messages] == ["first", "second", "third", "fourth"]
+        assert lossy.feed.position == parse_position(reader.frames[-1]["channelSerial"])[0]
+        assert reader.gaps == []
+
+
+async def test_a_log_that_was_trimmed_away_is_told_as_a_gap(scene: Scene, redis_url: str) -> None:
+    async with Lossy(scene, redis_url) as lossy:
+        reader = lossy.reader
+        await scene.create("first")
+        await wait_until(lambda: len(reader.frames) == 1)
+        lossy.losing = True
+        for _ in range(3):
+            await scene.create("lost")
+        await wait_until(lambda: len(lossy.lost) == 3)
+        lossy.losing = False
+        await scene.store.redis.command("DEL", f"{scene.store.keys.base_of(SESSION)}l:{SESSION}")
+        lossy.feed.compare()
+        await wait_until(lambda: reader.gaps)
+        assert reader.gaps[0].error.code == 90003
+        await scene.create("next")
+        await wait_until(lambda: len(reader.frames) == 2)
+        assert reader.messages[-1]["data"] == "next"
+
+
+async def test_resuming_gets_what_was_missed_and_nothing_twice(scene: Scene) -> None:
+    reader = await scene.join()
+    ref = await scene.create("a")
+    await wait_until(lambda: reader.frames)
+    position = reader.frames[0]["channelSerial"]
+    await scene.append(ref, "b")
+    await scene.create("other")
+    again = await scene.join(position)
+    await wait_until(lambda: len(again.frames) == 2)
+    assert [(message["action"], message["data"]) for message in again.messages] == [(1, "ab"), (0, "other")]
+    await scene.append(ref, "c")
+    await wait_until(lambda: len(again.frames) == 3)
+    assert again.messages[2]["data"] == "c"
+
+
+async def test_a_slow_reader_is_caught_up_with_current_states(scene: Scene) -> None:
+    slow, quick = await scene.join(), await scene.join()
+    ref = await scene.create("")
+    await wait_until(lambda: slow.frames)
+    slow.congested = True
+    pieces = [f"{number} " for number in range(3 * CONFLATE_ABOVE)]
+    await scene.append(ref, *pieces)
+    await wait_until(lambda: quick.text == "".join(pieces))
+    assert slow.attachment.state is State.STALE
+    written = len(slow.frames)
+    slow.congested = False
+    scene.feed.drained(slow.attachment)
+    await wait_until(lambda: slow.text == "".join(pieces))
+    assert len(slow.frames) <= written + 2
+    assert slow.gaps == []
+    await scene.append(ref, "end")
+    await wait_until(lambda: slow.messages[-1]["data"] == "end")
+
+
+async def test_waiting_for_a_position_that_has_passed_and_for_one_to_come(scene: Scene) -> None:
+    await scene.join()
+    first = (await scene.create("a")).position
+    await scene.feed.passed(first)
+    tasks = Background("test")
+    waiting = tasks.start(scene.feed.passed(Position(first.ms + 1, 0)))
+    await wait_until(lambda: scene.feed.position >= first)
+    assert not waiting.done()
+    await wait_until(lambda: _later(scene, waiting))
+
+
+async def _later(scene: Scene, waiting: asyncio.Task[None]) -> bool:
+    await scene.create("b")
+    return waiting.done()
+
+
+async def test_a_session_nobody_watches_is_forgotten(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.session_hub.LINGER_S", 0.01)
+    reader = await scene.join()
+    scene.hub.leave(scene.feed, reader.attachment)
+    await wait_until(lambda: scene.hub.sessions == 0)
+    assert reader.attachment.state is State.DETACHED
+    again = await scene.join()
+    await scene.create("x")
+    await wait_until(lambda: again.frames)
