@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
 import anthropic
-import httpx2
 from anthropic.lib.streaming import ParsedMessageStreamEvent
 from anthropic.types import (
     ContentBlockParam,
@@ -22,8 +21,9 @@ from anthropic.types import (
 from pydantic_core import to_jsonable_python
 
 from agent_worker.adapters import prompt as conv
-from agent_worker.adapters.failures import Failure, classify, of_transport
+from agent_worker.adapters.failures import Failure, classify, codes_in, message_in
 from agent_worker.adapters.stream import TOOL_CALLS, ProviderStream, Source, Translation
+from agent_worker.adapters.transport_failures import of_transport
 from selfhost_transport.turns import parts as p
 from selfhost_transport.turns.prompt import PromptMessage
 
@@ -76,16 +76,15 @@ class MessagesTranslation(Translation[Event]):
 
     def failure(self, error: Exception) -> Failure | None:
         """What an exception of the SDK means."""
-        if isinstance(error, anthropic.APITimeoutError | httpx2.TimeoutException):
+        if isinstance(error, anthropic.APITimeoutError):
             return Failure.TIMED_OUT
-        # While it reads a stream, the SDK lets errors of its HTTP client through.
-        if isinstance(error, anthropic.APIConnectionError | httpx2.TransportError):
+        if isinstance(error, anthropic.APIConnectionError):
             return Failure.UNREACHABLE
         if isinstance(error, anthropic.APIStatusError):
-            if (error.api_message or "").startswith(_TOO_LONG):
+            if message_in(error.body).startswith(_TOO_LONG):
                 return Failure.TOO_LONG
             # An error in the middle of a stream comes with the status of the stream, 200.
-            return classify(error.status_code, error.error_code, error.type)
+            return classify(error.status_code, *codes_in(error.body))
         return Failure.UNUSABLE if isinstance(error, anthropic.APIError) else of_transport(error)
 
     def end(self, finish: bool) -> list[p.Chunk]:

@@ -5,8 +5,8 @@ A provider's own message may quote keys, account names or other people's text, s
 
 from __future__ import annotations
 
-import json
 import logging
+from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
@@ -85,13 +85,22 @@ def classify(status: int | None, *codes: str | None) -> Failure:
     return Failure.REJECTED if status is not None and 400 <= status < 500 else Failure.FAILED
 
 
-def of_transport(error: Exception) -> Failure | None:
-    """The failure for what went wrong below a provider's SDK; None: it was not the provider."""
-    if isinstance(error, json.JSONDecodeError):
-        return Failure.UNUSABLE
-    if isinstance(error, TimeoutError):
-        return Failure.TIMED_OUT
-    return Failure.UNREACHABLE if isinstance(error, OSError) else None
+def codes_in(body: object) -> list[str]:
+    """The code and the type in a provider's error body, which may be wrapped in `error`."""
+    found = _error_in(body)
+    return [value for name in ("code", "type") if isinstance(value := found.get(name), str)]
+
+
+def message_in(body: object) -> str:
+    """What an error body says; to be looked at, never to be shown."""
+    message = _error_in(body).get("message")
+    return message if isinstance(message, str) else ""
+
+
+def _error_in(body: object) -> Mapping[str, object]:
+    inner = body.get("error") if isinstance(body, Mapping) else None
+    found = inner if isinstance(inner, Mapping) else body
+    return found if isinstance(found, Mapping) else {}
 
 
 def agent_error(failure: Failure, cause: Exception | None = None) -> AgentError:

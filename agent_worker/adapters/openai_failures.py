@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import openai
 
-from agent_worker.adapters.failures import Failure, classify, of_transport
+from agent_worker.adapters.failures import Failure, classify
+from agent_worker.adapters.transport_failures import of_transport
 
 
 def failure_of(error: Exception) -> Failure | None:

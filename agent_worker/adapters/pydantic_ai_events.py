@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final, Literal, TypeAlias
 
-import httpx2
 from pydantic_ai import exceptions as exc
 from pydantic_ai import messages as m
 from pydantic_ai.models import StreamedResponse
@@ -19,8 +18,9 @@ from pydantic_ai.run import AgentRunResultEvent
 from pydantic_core import to_jsonable_python
 
 from agent_worker.adapters import prompt as conv
-from agent_worker.adapters.failures import Failure, classify, of_transport
+from agent_worker.adapters.failures import Failure, classify, codes_in
 from agent_worker.adapters.stream import TOOL_CALLS, ProviderStream, Source, Translation
+from agent_worker.adapters.transport_failures import of_transport
 from selfhost_transport.turns import parts as p
 from selfhost_transport.turns.prompt import PromptMessage
 
@@ -33,24 +33,25 @@ _FINISH_REASONS: Final = {
     "tool_call": TOOL_CALLS,
     "error": "error",
 }
-# The most specific first: an HTTP error of a known category is an instance of both.
-_FAILURES: Final[tuple[tuple[type[Exception], Failure], ...]] = (
-    (exc.ModelQuotaExceededError, Failure.EXHAUSTED),
-    (exc.ModelRateLimitError, Failure.RATE_LIMITED),
-    (exc.ModelUnavailableError, Failure.OVERLOADED),
-    (exc.ModelServerError, Failure.FAILED),
-    (exc.ModelContextWindowExceededError, Failure.TOO_LONG),
-    (exc.ModelAuthenticationError, Failure.NO_ACCESS),
-    (exc.ModelRequestRejectedError, Failure.REJECTED),
-    (exc.ModelTimeoutError, Failure.TIMED_OUT),
-    (exc.ModelRequestTimeout, Failure.TIMED_OUT),
-    (exc.ModelConnectionError, Failure.UNREACHABLE),
-    (exc.ContentFilterError, Failure.BLOCKED),
-    (exc.UnexpectedModelBehavior, Failure.UNUSABLE),
-    (exc.UsageLimitExceeded, Failure.EXHAUSTED),
-    (httpx2.TimeoutException, Failure.TIMED_OUT),
-    (httpx2.TransportError, Failure.UNREACHABLE),
-)
+# By the names of the classes, the most specific one counting: the categories came one release after another.
+_FAILURES: Final = {
+    "ModelQuotaExceededError": Failure.EXHAUSTED,
+    "ModelRateLimitError": Failure.RATE_LIMITED,
+    "ModelUnavailableError": Failure.OVERLOADED,
+    "ModelServerError": Failure.FAILED,
+    "ModelContextWindowExceededError": Failure.TOO_LONG,
+    "ModelAuthenticationError": Failure.NO_ACCESS,
+    "ModelRequestRejectedError": Failure.REJECTED,
+    "ModelTimeoutError": Failure.TIMED_OUT,
+    "ModelRequestTimeout": Failure.TIMED_OUT,
+    "ModelConnectionError": Failure.UNREACHABLE,
+    "ContentFilterError": Failure.BLOCKED,
+    "UnexpectedModelBehavior": Failure.UNUSABLE,
+    "UsageLimitExceeded": Failure.EXHAUSTED,
+    # What the SDKs of the providers raise, which older releases wrap in an error without a category.
+    "APITimeoutError": Failure.TIMED_OUT,
+    "APIConnectionError": Failure.UNREACHABLE,
+}
 
 
 def stream(source: Source[Event], *, finish: bool = True) -> ProviderStream[Event]:
@@ -95,12 +96,11 @@ class EventsTranslation(Translation[Event]):
 
     def failure(self, error: Exception) -> Failure | None:
         """What an exception of the library means; a tool's own exceptions are not the provider's."""
-        for kind, failure in _FAILURES:
-            if isinstance(error, kind):
-                return failure
         if isinstance(error, exc.ModelHTTPError):
-            return classify(error.status_code, error.provider_error_code, error.provider_error_type)
-        return Failure.FAILED if isinstance(error, exc.ModelAPIError) else of_transport(error)
+            return _by_name(error) or classify(error.status_code, *codes_in(error.body))
+        if isinstance(error, exc.ModelAPIError):
+            return _by_name(error) or _by_name(error.__cause__) or Failure.FAILED
+        return _by_name(error) or of_transport(error)
 
     def end(self, finish: bool) -> list[p.Chunk]:
         """What closes the answer."""
@@ -170,6 +170,11 @@ class EventsTranslation(Translation[Event]):
             ]
         text = conv.as_text(output)
         return [*self.parts.end(), p.ToolOutputError(part.tool_call_id, text, provider_executed=executed)]
+
+
+def _by_name(error: BaseException | None) -> Failure | None:
+    names = (kind.__name__ for kind in type(error).__mro__)
+    return next((_FAILURES[name] for name in names if name in _FAILURES), None)
 
 
 def messages(prompt: Iterable[PromptMessage], *, interrupted: str = conv.INTERRUPTED) -> list[m.ModelMessage]:

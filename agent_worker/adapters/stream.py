@@ -13,7 +13,7 @@ from typing import Any, Generic, Self, TypeAlias, TypeVar
 from agent_worker import sources
 from agent_worker.adapters.failures import Failure, agent_error
 from agent_worker.adapters.parts import Parts
-from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.errors import InvalidArgument, TransportError
 from selfhost_transport.turns import parts as p
 
 EventT = TypeVar("EventT")
@@ -152,6 +152,8 @@ async def _chunks(
                     yield chunk
         for chunk in translation.end(finish):
             yield chunk
+    except TransportError:
+        raise  # said already, or by a tool of the application
     except Exception as error:
         failure = translation.failure(error)
         if failure is None:

@@ -227,18 +227,22 @@ async def test_a_run_of_a_pydantic_ai_agent_with_a_tool(
     assert stream.tool_calls == ()
 
 
+@pytest.mark.parametrize(
+    "error", [LookupError("secret"), AgentError("no such city"), OSError("no such file")]
+)
 async def test_a_tool_that_raises_is_not_the_providers_fault(
-    provider: Provider, openai_client: openai.AsyncOpenAI
+    error: Exception, provider: Provider, openai_client: openai.AsyncOpenAI
 ) -> None:
     agent = Agent(chat_model(openai_client))
 
     @agent.tool_plain
     def broken() -> str:
-        raise LookupError("secret")
+        raise error
 
     provider.answers = [Answer([f.chat_call(0, "{}", "c0", "broken"), f.chat("tool_calls"), f.DONE])]
-    with pytest.raises(LookupError):
+    with pytest.raises(type(error)) as caught:
         [chunk async for chunk in pydantic_ai_events.stream(agent.run_stream_events("go"))]
+    assert caught.value is error
 
 
 async def test_a_model_of_pydantic_ai_without_an_agent(
