@@ -1,18 +1,28 @@
 """Agents: take turns from the queue, stream their answers into sessions, end every turn exactly once."""
 
+from agent_worker.agents import OnSteer
+from agent_worker.cancel_hook import CancelRequest, Undecided
 from agent_worker.errors import AgentError
 from agent_worker.output import Piece, Reasoning
+from agent_worker.suspension import Answer, Default
+from agent_worker.tools import ToolCall
 from agent_worker.turn import AbortCause, PipeReason, PipeResult, Turn
 from agent_worker.worker import Worker, WorkerStatistics
 
 __all__ = [
     "AbortCause",
     "AgentError",
+    "Answer",
+    "CancelRequest",
+    "Default",
+    "OnSteer",
     "Piece",
     "PipeReason",
     "PipeResult",
     "Reasoning",
+    "ToolCall",
     "Turn",
+    "Undecided",
     "Worker",
     "WorkerStatistics",
 ]

@@ -5,14 +5,23 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, TypeAlias
 
+from agent_worker.cancel_hook import CancelHook
 from agent_worker.output import Piece
 from agent_worker.turn import Turn
 from selfhost_transport.settings_values import CrashRule
 
 Handler: TypeAlias = Callable[[Turn], AsyncIterator[Piece]] | Callable[[Turn], Awaitable[Any]]
 """An async generator that yields its answer, or a coroutine that pipes it."""
+
+
+class OnSteer(StrEnum):
+    """What a message sent into a running turn does to the call of the model that is under way."""
+
+    NEXT_PASS = "next_pass"  # it ends by itself; another one answers the message
+    ABORT_CALL = "abort_call"  # it is cut off, and what it wrote is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +35,11 @@ class Agent:
     # Whether an attempt that raised is repeated while attempts are left.
     retry_errors: bool | None = None
     deadline_s: float | None = None
+    # Longest time without output; None: no limit.
+    silence_s: float | None = None
+    on_steer: OnSteer = OnSteer.NEXT_PASS
+    # Decides about cancels; None: every cancel takes effect at once.
+    on_cancel: CancelHook | None = None
 
     async def answer(self, turn: Turn) -> None:
         """Run the function to its end. Raises what it raises; a generator's error raises here too."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from agent_worker.suspension import Answer, answers_in
 from selfhost_transport.store.history import HistoryReader, Query
 from selfhost_transport.store.turn_store import Lease
 from selfhost_transport.turns import headers as h
@@ -31,6 +32,11 @@ class Conversation:
         self._context = context
         self._input: list[Message] | None = None
 
+    @property
+    def trigger(self) -> str:
+        """The codec message id of what the present invocation answers."""
+        return self._context.input_codec_message_id or ""
+
     async def input(self) -> Sequence[Message]:
         """The messages of the send that started the turn; costs the same however long the session is."""
         if self._input is None:
@@ -48,16 +54,47 @@ class Conversation:
         asked = [message for message in await self.messages() if message.role == h.ROLE_USER]
         return "\n".join(text_parts(asked[-1].message)) if asked else ""
 
-    async def messages(self, partial_answers: PartialAnswers = PartialAnswers.KEEP) -> list[PromptMessage]:
+    async def texts_of(self, steers: Sequence[str]) -> str:
+        """The texts of messages sent into the turn, in their order."""
+        tree = await self.tree()
+        found = (tree.message(steer) for steer in steers)
+        return "\n".join(text for message in found if message for text in text_parts(message.message))
+
+    async def messages(
+        self, partial_answers: PartialAnswers = PartialAnswers.KEEP, *, with_reasoning: bool = False
+    ) -> list[PromptMessage]:
         """The conversation along the selected branch, oldest first, the message to be answered last (BRA-11).
 
-        Answers that were interrupted are kept and marked, unless `partial_answers` says otherwise (INT-25).
+        Answers that were interrupted are kept and marked, unless `partial_answers` says otherwise (INT-25). What the
+        model thought aloud is left out, unless asked for (COT-6).
         """
+        prompt = build_prompt(await self.tree(), self.trigger, partial_answers=partial_answers)
+        return prompt if with_reasoning else [_without_reasoning(said) for said in prompt]
+
+    async def tree(self) -> SessionTree:
+        """The whole session as it is now."""
         tree = SessionTree(self._lease.session)
         for message in reversed(await self._whole_history()):
             tree.apply(message)
-        trigger = self._context.input_codec_message_id or ""
-        return build_prompt(tree, trigger, partial_answers=partial_answers)
+        return tree
+
+    async def answers(self) -> list[Answer]:
+        """What people answered to this turn's calls, oldest first."""
+        node = (await self.tree()).run_node(self._lease.turn_id)
+        return answers_in(node) if node is not None else []
+
+    async def partial_text(self) -> str:
+        """The text that the attempt before this one had written when its worker was lost (REC-8)."""
+        texts: dict[str, list[str]] = {}
+        for message in reversed(await self._whole_history()):
+            headers = h.read_headers(message)
+            if headers is None or message.name != h.AI_OUTPUT or headers.run_id != self._lease.turn_id:
+                continue
+            attempt = headers.get(h.STEP_START_SERIAL)
+            if attempt and headers.get(h.STEP_ID) == self._context.step_id and headers.kind == "text":
+                texts.setdefault(attempt, []).append(str(message.data or ""))
+        texts.pop(self._lease.step_start_serial, None)
+        return "".join(texts[max(texts)]) if texts else ""
 
     async def _whole_history(self) -> list[Message]:
         """Newest first."""
@@ -75,6 +112,11 @@ class Conversation:
 def text_parts(message: ui.UIMessage) -> list[str]:
     """The texts of a message, without its reasoning and tools."""
     return [part.text for part in message.parts if isinstance(part, ui.TextPart)]
+
+
+def _without_reasoning(said: PromptMessage) -> PromptMessage:
+    kept = tuple(part for part in said.message.parts if not isinstance(part, ui.ReasoningPart))
+    return replace(said, message=replace(said.message, parts=kept))
 
 
 def _position(message: Message) -> Position:

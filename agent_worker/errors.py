@@ -17,6 +17,7 @@ GENERIC = ErrorInfo(
 """What clients are told of an exception that was not meant for them (TRN-19)."""
 
 _DEADLINE = "the turn took longer than its deadline of {seconds:g} s and was stopped"
+_SILENCE = "the agent wrote nothing for {seconds:g} s, and the turn was stopped"
 
 
 class AgentError(TransportError):
@@ -50,6 +51,11 @@ def told_to_clients(error: BaseException) -> ErrorInfo:
 def deadline_error(seconds: float) -> ErrorInfo:
     """The terminal of a turn that was active for too long (TRN-23)."""
     return ErrorInfo(code=STREAM_ERROR, status_code=504, message=_DEADLINE.format(seconds=seconds))
+
+
+def silence_error(seconds: float) -> ErrorInfo:
+    """The terminal of a turn without output for too long."""
+    return ErrorInfo(code=STREAM_ERROR, status_code=504, message=_SILENCE.format(seconds=seconds))
 
 
 def wants_another_attempt(error: BaseException, default: bool) -> bool:

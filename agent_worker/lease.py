@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from agent_worker.runner import TurnRun
 from agent_worker.turn import AbortCause
 from selfhost_transport.errors import TransportError
+from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_store import TurnStore
 
 logger = logging.getLogger(__name__)
@@ -79,8 +80,9 @@ class LeaseKeeper:
 class Reaper:
     """Looks for expired leases about every second; every worker does, and one finds each."""
 
-    def __init__(self, store: TurnStore, buckets: int) -> None:
+    def __init__(self, store: TurnStore, pauses: TurnPauses, buckets: int) -> None:
         self._store = store
+        self._pauses = pauses
         self._buckets = buckets
 
     async def watch(self) -> None:
@@ -100,13 +102,16 @@ class Reaper:
         return found
 
     async def _reap(self, bucket: int) -> bool:
+        """One expired lease, and one turn whose time has come (a cancel nobody decided, a long suspension)."""
         try:
-            reaped = await self._store.reap(bucket)
+            reaped, due = await asyncio.gather(self._store.reap(bucket), self._pauses.expire(bucket))
         except TransportError as error:
             logger.warning("lease.reap_failed bucket=%d error=%s", bucket, error)
             return False
-        if reaped is None:
-            return False
-        turn, session, what = reaped
-        logger.warning("lease.expired session=%s turn=%s then=%s", session, turn, what)
-        return True
+        if reaped is not None:
+            turn, session, what = reaped
+            logger.warning("lease.expired session=%s turn=%s then=%s", session, turn, what)
+        if due is not None:
+            turn, session, what = due
+            logger.info("turn.due session=%s turn=%s then=%s", session, turn, what)
+        return reaped is not None or due is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -34,6 +34,25 @@ _STARTS: dict[str, type[p.TextStart | p.ReasoningStart]] = {
 _ENDS: dict[str, type[p.TextEnd | p.ReasoningEnd]] = {"text": p.TextEnd, "reasoning": p.ReasoningEnd}
 
 
+class Earlier:
+    """Text that a lost attempt had written and that this one continues; it begins the first text part (REC-8)."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def take(self) -> str:
+        """The text, once; then ''."""
+        text, self._text = self._text, ""
+        return text
+
+    def chunks(self, part_id: str) -> list[p.Chunk]:
+        """The same as a chunk of the part that was just opened."""
+        text = self.take()
+        return [p.TextDelta(part_id, text)] if text else []
+
+
 class Output:
     """One pass of a turn (ai-transport section 1): one assistant message, opened by its first piece.
 
@@ -41,13 +60,29 @@ class Output:
     send itself (`start`, `start-step`, `finish-step`, `finish`) are added.
     """
 
-    def __init__(self, ctx: TurnContext, writer: TurnWriter, step_start_serial: str) -> None:
+    def __init__(
+        self,
+        ctx: TurnContext,
+        writer: TurnWriter,
+        step_start_serial: str,
+        *,
+        steers: Sequence[str] = (),
+        earlier: Earlier | None = None,
+        announced: dict[str, Output] | None = None,
+    ) -> None:
         self.message_id = str(uuid.uuid4())
-        self._encoder = encoder.Encoder(ctx, self.message_id, step_start_serial)
+        self._encoder = encoder.Encoder(ctx, self.message_id, step_start_serial, steers)
         self._writer = writer
+        self._earlier = earlier or Earlier("")
         # The part that plain pieces go to: its kind, its id, its stream.
         self._part: tuple[str, str, TextStream] | None = None
+        # The stream of that part if it is one of text, for the path of every token.
+        self._text: TextStream | None = None
         self._parts = 0
+        # Calls of tools that have no result yet.
+        self._open_calls: set[str] = set()
+        # Where every call of the turn was announced; shared by its messages.
+        self._announced = {} if announced is None else announced
         self._started = False
         self._in_step = False
         self._finished = False
@@ -56,33 +91,47 @@ class Output:
         """Write everything the source yields, until it ends. Raises what the source or the writer raises."""
         writer = self._writer
         count = 0
-        text: TextStream | None = None
         async for piece in source:
             if type(piece) is str:
                 # The path of every token: one comparison, one append to a list.
-                if text is None:
-                    text = await self._open("text")
-                text.add(piece)
+                (self._text or await self._open("text")).add(piece)
             else:
-                text = None
                 await self._take_other(piece)
             count += 1
             if writer.crowded or not count % _YIELD_EVERY:
                 await writer.room()
 
+    async def write(self, chunks: Sequence[p.Chunk]) -> None:
+        """Write chunks, with the brackets they need, in one step. Raises what stopped the writer."""
+        ready: list[p.Chunk] = []
+        for chunk in chunks:
+            if self._finished and not isinstance(chunk, p.ToolApprovalRequest):
+                raise InvalidArgument(f"a {chunk.type} chunk came after `finish`")
+            self._note_call(chunk)
+            ready += [*self._closing_part(), *self._before(chunk), chunk]
+            if isinstance(chunk, p.TextStart):
+                ready += self._earlier.chunks(chunk.id)
+        await self._write(self._encoded(ready))
+
+    async def write_result(self, result: p.ToolOutputAvailable | p.ToolOutputError) -> None:
+        """Write the result of a call; with the last one that was open, the model call is over."""
+        is_last = self._in_step and not self._open_calls - {result.tool_call_id}
+        await self.write([result, p.FinishStep()] if is_last else [result])
+
     async def finish(self) -> None:
-        """Close what is open and end the message, if it was ever begun."""
+        """Close what is open and end the message, if it was ever begun: with `tool-calls` if any is unanswered."""
         if not self._started or self._finished:
             return
         chunks = self._closing_part()
         if self._in_step:
             chunks.append(p.FinishStep())
-        chunks.append(p.Finish(finish_reason="stop"))
+        chunks.append(p.Finish(finish_reason="tool-calls" if self._open_calls else "stop"))
+        self._finished = True
         await self._write([*self._encoded(chunks), *self._encoder.cancel()])
 
     async def abandon(self) -> None:
         """Close the open parts as cancelled: the source failed, or its scope was left (section 8.7)."""
-        self._part = None
+        self._closing_part()
         await self._writer.write(self._encoder.cancel())
 
     async def _take_other(self, piece: Reasoning | p.Chunk | Mapping[str, Any] | str) -> None:
@@ -91,10 +140,7 @@ class Output:
         elif isinstance(piece, str):
             (await self._open("text")).add(piece)
         else:
-            chunk = p.chunk_from_json(piece) if isinstance(piece, Mapping) else piece
-            if self._finished:
-                raise InvalidArgument(f"a {chunk.type} chunk came after `finish`")
-            await self._write(self._encoded([*self._closing_part(), *self._before(chunk), chunk]))
+            await self.write([p.chunk_from_json(piece) if isinstance(piece, Mapping) else piece])
 
     async def _open(self, kind: str) -> TextStream:
         """The stream for plain pieces of a kind; opening one closes that of the other kind."""
@@ -111,14 +157,26 @@ class Output:
         assert isinstance(opened, encoder.Create) and opened.stream_key is not None
         stream = self._writer.stream(opened.stream_key)
         self._part = kind, part_id, stream
+        if kind == "text":
+            self._text = stream
+            if earlier := self._earlier.take():
+                stream.add(earlier)
         return stream
 
     def _closing_part(self) -> list[p.Chunk]:
         if self._part is None:
             return []
         kind, part_id, _ = self._part
-        self._part = None
+        self._part = self._text = None
         return [_ENDS[kind](part_id)]
+
+    def _note_call(self, chunk: p.Chunk) -> None:
+        match chunk:
+            case p.ToolInputAvailable() if not chunk.provider_executed:
+                self._open_calls.add(chunk.tool_call_id)
+                self._announced[chunk.tool_call_id] = self
+            case p.ToolOutputAvailable() | p.ToolOutputError() | p.ToolOutputDenied():
+                self._open_calls.discard(chunk.tool_call_id)
 
     def _before(self, chunk: p.Chunk) -> list[p.Chunk]:
         """The brackets that are missing in front of a chunk."""
@@ -134,10 +192,12 @@ class Output:
             case p.Finish() if self._in_step:
                 missing.append(p.FinishStep())
                 self._in_step = False
-            case p.TextStart() | p.ReasoningStart() | p.ToolInputStart() if not self._in_step:
+            case p.TextStart() | p.ReasoningStart() | p.ToolInputStart() | p.ToolInputAvailable() if (
+                not self._in_step
+            ):
                 missing.append(p.StartStep())
                 self._in_step = True
-        self._finished = isinstance(chunk, p.Finish)
+        self._finished = self._finished or isinstance(chunk, p.Finish)
         return missing
 
     def _encoded(self, chunks: list[p.Chunk]) -> list[encoder.Op]:

@@ -9,17 +9,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from agent_worker.agents import Agent
+from agent_worker.agents import Agent, OnSteer
+from agent_worker.cancel_hook import request_for
 from agent_worker.conversation import Conversation
-from agent_worker.errors import AgentError, deadline_error, told_to_clients, wants_another_attempt
+from agent_worker.deadline import Limits, Watch
+from agent_worker.errors import AgentError, told_to_clients, wants_another_attempt
+from agent_worker.last_word import LAST_WORD_MS, write_last_word
 from agent_worker.rollup import Rollup
+from agent_worker.steering import Steering
+from agent_worker.suspension import Suspended
 from agent_worker.turn import AbortCause, Turn
 from agent_worker.writer import Hold, TurnWriter
 from selfhost_transport.errors import ErrorInfo, LeaseLost, StoreFull, TransportError
+from selfhost_transport.settings_values import CrashRule
+from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.history import HistoryReader
+from selfhost_transport.store.turn_inputs import TurnInputs
+from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_request import unpack_context
 from selfhost_transport.store.turn_store import Create, Lease, TurnStore
 from selfhost_transport.turns import encoder, lifecycle
@@ -38,10 +48,13 @@ _LONGEST_PAUSE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What every turn of a worker shares."""
+    """What every turn of a worker shares. `crash_rule`: that of a session's namespace."""
 
     turns: TurnStore
+    pauses: TurnPauses
+    inputs: TurnInputs
     history: HistoryReader
+    crash_rule: Callable[[str], CrashRule]
     rollup: Rollup
     retry_errors: bool
 
@@ -61,10 +74,17 @@ class TurnRun:
         self._context = context
         self._services = services
         self._writer = TurnWriter(services.turns, lease, hold, services.rollup, self._refused)
-        self.turn = Turn(lease, context, Conversation(services.history, lease, context), self._writer)
+        conversation = Conversation(services.history, lease, context)
+        self._steering = Steering(services.pauses, lease, conversation)
+        self.turn = Turn(lease, context, conversation, self._writer, self._steering, services.inputs)
         self._aborted: asyncio.Future[AbortCause] = asyncio.get_running_loop().create_future()
         # Once the terminal is being written the store decides who wins, not an abort (INT-23).
         self._ending = False
+        # The agent's task was cancelled because somebody steered, not to stop the turn (STE-7).
+        self._interrupted = False
+        # What is done beside the agent: asking its hook about a cancel, looking for steers.
+        self._asking: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._began = time.monotonic()
 
     @property
@@ -84,21 +104,33 @@ class TurnRun:
         if self.handler is not None:
             self.handler.cancel()
 
-    async def run(self, deadline_s: float) -> None:
-        """Answer and end the turn; `deadline_s` 0: it may take as long as it likes (TRN-23)."""
-        self.handler = asyncio.create_task(self.agent.answer(self.turn), name=f"agent {self.lease.turn_id}")
+    def ask(self) -> None:
+        """A cancel waits for the verdict of the agent's hook."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._decide(), name=f"cancel hook {self.lease.turn_id}")
+
+    def told_of_input(self) -> None:
+        """Somebody sent something into the turn; an agent that wants to know at once is interrupted (STE-7)."""
+        is_idle = self._looking is None or self._looking.done()
+        if self.agent.on_steer is OnSteer.ABORT_CALL and is_idle:
+            self._looking = asyncio.create_task(self._interrupt(), name=f"steer {self.lease.turn_id}")
+
+    async def run(self, limits: Limits) -> None:
+        """Answer the turn, in as many passes as steers ask for, and end or suspend it."""
         self._log("turn.started", logging.DEBUG)
-        # Not `wait_for`: a handler that ignores its cancellation must not be waited for.
-        either: set[asyncio.Future[Any]] = {self.handler, self._aborted}
-        await asyncio.wait(either, timeout=deadline_s or None, return_when=asyncio.FIRST_COMPLETED)
+        watch = Watch(limits, lambda: self._writer.written)
         try:
-            await self._end(deadline_s)
+            await self._continue_after_crash()
+            while await self._pass(watch):
+                self.turn.pass_number += 1
         except LeaseLost as lost:
             self.outcome = _how_lost(lost)
         except TransportError as error:
             # The lease runs out by itself, and another attempt follows.
             self.outcome = "abandoned"
             logger.warning("turn.end_failed %s error=%s", self._names(), error)
+        finally:
+            await self._settle_chores()
         self._log("turn.finished", logging.INFO)
 
     async def hand_back(self) -> None:
@@ -106,30 +138,121 @@ class TurnRun:
         self.abort(AbortCause.WORKER_SHUTDOWN)
         await self._services.turns.hand_back(self.bucket, self.lease)
 
-    async def _end(self, deadline_s: float) -> None:
+    async def _pass(self, watch: Watch) -> bool:
+        """Call the agent once; whether it has to be called again for a steer."""
         if self._aborted.done():
-            return
-        assert self.handler is not None
-        if not self.handler.done():
+            return False
+        self.turn.last_result = None
+        self._interrupted = False
+        self.handler = asyncio.create_task(self.agent.answer(self.turn), name=f"agent {self.lease.turn_id}")
+        exceeded = await watch.first_of((self.handler, self._aborted))
+        if self._aborted.done():
+            return False
+        if exceeded is not None:
             self.abort(AbortCause.DEADLINE)
-            await self._write_terminal(FAILED, deadline_error(deadline_s))
-            return
-        error = _error_of(self.handler)
-        if error is None:
-            error = await self._complete()
-        if error is not None:
-            await self._fail(error)
+            await self._write_terminal(FAILED, exceeded)
+            return False
+        # A cancel that is being decided comes first: what was cancelled cannot become a success any more (P2).
+        if self._asking is not None:
+            either: set[asyncio.Future[Any]] = {self._asking, self._aborted}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if self._aborted.done():
+                return False
+        return await self._after(self.handler)
 
-    async def _complete(self) -> TransportError | None:
-        """Write the terminal; the error, if the output could not be written whole."""
+    async def _after(self, handler: asyncio.Task[None]) -> bool:
+        """What follows the agent's return; whether that is another pass."""
+        if self._interrupted and handler.cancelled():
+            return await self._steering.next_pass() or await self._complete()
+        error = _error_of(handler)
+        if isinstance(error, Suspended):
+            await self._suspend(error)
+        elif error is not None:
+            await self._fail(error)
+        else:
+            return await self._complete()
+        return False
+
+    async def _complete(self) -> bool:
+        """Write the terminal, unless a steer has to be answered first: then True (STE-8)."""
         try:
+            await self.turn.keep_partial()
             await self._writer.settle()
         except LeaseLost:
             raise
         except TransportError as error:
-            return error
-        await self._write_terminal(COMPLETED, None)
-        return None
+            await self._fail(error)
+            return False
+        while not await self._write_terminal(COMPLETED, None):
+            if await self._steering.next_pass():
+                return True
+        return False
+
+    async def _suspend(self, suspended: Suspended) -> None:
+        """Give the turn up until people have answered; it needs no worker for that (TOL-2)."""
+        await self._writer.settle()
+        self._ending = True
+        wait = suspended.wait
+        answers, continuation = wait.expiry(self._context)
+        waits = await self._services.pauses.suspend(
+            self.lease,
+            wait.awaited,
+            [Create(self._step_end(StepReason.COMPLETE)), Create(lifecycle.run_suspend(self._context))],
+            limit_ms=int((wait.timeout_s or 0) * 1000),
+            expiry_answers=answers,
+            continuation=continuation,
+            retry_s=self.hold.remaining_s,
+        )
+        self.outcome = "suspended" if waits else "resumed"
+
+    async def _continue_after_crash(self) -> None:
+        """Give the agent what a lost attempt had written, where it wants to go on from there (REC-8)."""
+        rule = self.agent.on_crash or self._services.crash_rule(self.lease.session)
+        is_later = not isinstance(self.lease.fence, int) or self.lease.fence > 1
+        if rule is CrashRule.CONTINUE and is_later:
+            self.turn.continue_after(await self.turn.conversation.partial_text())
+
+    async def _interrupt(self) -> None:
+        """End the present call of the model if a steer waits; what it wrote is kept, and another pass follows."""
+        try:
+            waits = await self._services.pauses.steered(self.lease)
+        except TransportError as error:
+            logger.warning("turn.steer_missed %s error=%s", self._names(), error)
+            return
+        if waits and not self._aborted.done() and self.handler is not None and not self.handler.done():
+            self._interrupted = True
+            self.handler.cancel()
+
+    async def _decide(self) -> None:
+        """Have the agent's hook decide about a cancel, and carry the verdict out (CAN-7)."""
+        hook = self.agent.on_cancel
+        asked = await self._services.pauses.asked(self.lease) if hook is not None else None
+        if hook is None or asked is None:
+            return
+        entry = await self._services.history.state(self.lease.session, Ref(asked.position))
+        verdict = await hook.verdict(request_for(self.turn, asked, entry.message))
+        message = lifecycle.cancel_verdict(
+            self._context, asked.requester, allowed=verdict.allowed, error=verdict.error
+        )
+        await self._services.pauses.decide(
+            self.lease, allow=verdict.allowed, message=message, grace_ms=LAST_WORD_MS
+        )
+        self._log("cancel.allowed" if verdict.allowed else "cancel.denied", logging.INFO)
+        if verdict.allowed:
+            self.abort(AbortCause.CANCELLED)
+            await write_last_word(self._services.turns, self.lease, self._context, self.turn.final_note)
+
+    async def _settle_chores(self) -> None:
+        """Let what is done beside the agent come to its end; the hook's grace bounds it."""
+        for chore in (self._asking, self._looking):
+            if chore is None:
+                continue
+            try:
+                await chore
+            except LeaseLost:
+                continue  # the turn ended, or its grace was over, before the verdict
+            except TransportError as error:
+                logger.warning("turn.chore_failed %s error=%s", self._names(), error)
 
     async def _fail(self, error: BaseException) -> None:
         if isinstance(error, LeaseLost):
@@ -155,8 +278,11 @@ class TurnRun:
         if not self._aborted.done():
             await self._services.turns.hand_back(self.bucket, self.lease, counted=True)
 
-    async def _write_terminal(self, status: str, error: ErrorInfo | None) -> None:
-        """End the turn in one step; while Redis is full, try again for as long as the lease lasts (OPS-9)."""
+    async def _write_terminal(self, status: str, error: ErrorInfo | None) -> bool:
+        """End the turn in one step; while Redis is full, try again for as long as the lease lasts (OPS-9).
+
+        A success is not written while a steer waits: then False.
+        """
         self._ending = True
         step, run = (
             (StepReason.COMPLETE, RunReason.COMPLETE)
@@ -166,9 +292,16 @@ class TurnRun:
         last = [Create(self._step_end(step)), Create(lifecycle.run_end(self._context, run, error))]
         while True:
             try:
-                await self._services.turns.end(self.lease, status, last, retry_s=self.hold.remaining_s)
+                ended = await self._services.turns.end(
+                    self.lease,
+                    status,
+                    last,
+                    unless_steered=error is None,
+                    retry_s=self.hold.remaining_s,
+                )
+                self._ending = ended is not None
                 self.outcome = status
-                return
+                return self._ending
             except StoreFull:
                 if not self.hold.remaining_s:
                     raise

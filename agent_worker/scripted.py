@@ -11,12 +11,14 @@ import os
 import re
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Self
 
 from agent_worker.errors import AgentError
 from agent_worker.output import Reasoning
 from agent_worker.script import Script, parse_script
+from agent_worker.tools import Tool, ToolCall
 from agent_worker.turn import Turn
 from agent_worker.worker import Worker
 from selfhost_transport.turns.prompt import PromptMessage
@@ -28,23 +30,30 @@ REPLY_RATE = 40.0
 STUBBORN_S = 5.0
 """How long a script with `ignore_abort` goes on after it was told to stop."""
 
+TOOL = "lookup"
+TOOL_S = 0.05
+"""How long the scripted server tool takes."""
+
 _QUOTED = 200
 
 
 class ScriptedStream:
     """What a provider's client returns: an asynchronous iterator of tokens that can be closed.
 
+    `partial`: what a lost attempt had said; the stream goes on after it.
+
     `attempt` decides whether the script's failures happen. Raises AgentError at `fail_at`; at `crash_at` the
     process is killed, as by the kernel.
     """
 
-    def __init__(self, script: Script, attempt: int, context: str = "") -> None:
+    def __init__(self, script: Script, attempt: int, context: str = "", partial: str = "") -> None:
         self._script = script
         self._failing = attempt == 1 or script.always
         self._tokens = _tokens(script, context)
-        self._reasoning = script.reasoning
+        said = _skip(self._tokens, partial)
+        self._reasoning = 0 if said else script.reasoning
         # How many tokens of reasoning and answer were handed out.
-        self._count = 0
+        self._count = self._first = said
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self.closed = False
@@ -64,7 +73,7 @@ class ScriptedStream:
         if token is None:
             raise StopAsyncIteration
         if self._script.rate:
-            await self._until(self._began + count / self._script.rate)
+            await self._until(self._began + (count - self._first) / self._script.rate)
         self._count = count + 1
         return token
 
@@ -95,14 +104,50 @@ async def scripted(turn: Turn) -> None:
     """The agent: follow the script in the user's text, or quote the text in a short answer."""
     text = await turn.text()
     script = parse_script(text) or Script(say=_reply(text), rate=REPLY_RATE)
-    context = _as_json(await turn.messages()) if script.echo_context else ""
     try:
-        await turn.pipe(ScriptedStream(script, turn.attempt, context))
+        async with turn.message():
+            if script.tool or script.approve:
+                script = await _use_tool(turn, script)
+            context = _as_json(await turn.messages()) if script.echo_context else ""
+            await turn.pipe(ScriptedStream(script, turn.attempt, context, turn.partial))
     except asyncio.CancelledError:
         if not script.ignore_abort:
             raise
         await asyncio.sleep(STUBBORN_S)
         await turn.pipe(["this must not be seen"])
+
+
+async def _use_tool(turn: Turn, script: Script) -> Script:
+    """Call the script's tool, or go on once people have answered; what is left of the script."""
+    answers = await turn.answers()
+    if not answers:
+        thoughts = ScriptedStream(
+            replace(script, say=None, tokens=0, fail_at=None, crash_at=None, hang_at=None), 1
+        )
+        await turn.pipe(thoughts)
+        call = ToolCall(TOOL, {"query": "the scripted question"}, needs_approval=script.approve)
+        if script.approve or script.tool == "client":
+            await turn.suspend([call])
+        await turn.tool(call, _lookup(script))
+    elif (answer := answers[-1]).approved and script.tool == "client":
+        await turn.suspend([replace(answer.call, needs_approval=False)])
+    elif answer.approved:
+        await turn.tool(answer.call, _lookup(script))
+    return replace(script, reasoning=0)
+
+
+def _lookup(script: Script) -> Tool:
+    async def lookup(query: str) -> Json:
+        """What the scripted tool does: it takes a moment, and knows an answer."""
+        try:
+            await asyncio.sleep(STUBBORN_S if script.ignore_abort else TOOL_S)
+        except asyncio.CancelledError:
+            if not script.ignore_abort:
+                raise
+            await asyncio.sleep(STUBBORN_S)
+        return {"answer": f"what is known of {query}"}
+
+    return lookup
 
 
 def scripted_worker() -> Worker:
@@ -116,6 +161,14 @@ def _tokens(script: Script, context: str) -> Iterator[str]:
     said = re.findall(r"\S+\s*", script.say or "")
     echoed = [context[at : at + 64] for at in range(0, len(context), 64)]
     return chain(said, echoed, (f"{number} " for number in range(script.tokens)))
+
+
+def _skip(tokens: Iterator[str], partial: str) -> int:
+    """Leave out the tokens that were said before; their number."""
+    count, left = 0, len(partial)
+    while left > 0 and (token := next(tokens, None)) is not None:
+        count, left = count + 1, left - len(token)
+    return count
 
 
 def _as_json(messages: Sequence[PromptMessage]) -> str:

@@ -10,10 +10,12 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import TypedDict, TypeVar
 
-from agent_worker.agents import Agent, Handler
+from agent_worker.agents import Agent, Handler, OnSteer
+from agent_worker.cancel_hook import CancelHook, HookFunction, Undecided
+from agent_worker.deadline import Limits
 from agent_worker.intake import Intake
 from agent_worker.lease import LeaseKeeper, Reaper
 from agent_worker.rollup import Rollup
@@ -30,13 +32,19 @@ from selfhost_transport.store import scripts
 from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.store.turn_inputs import TurnInputs
+from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_store import Lease, TurnStore
 
 logger = logging.getLogger(__name__)
 
 HandlerT = TypeVar("HandlerT", bound=Handler)
 
-_SCRIPTS = ("take", "write", "append", "end", "renew", "reap", "read_record")
+_SCRIPTS = (
+    "take", "write", "append", "end", "renew", "reap", "read_record", "drain", "suspend", "decide", "expire",
+)  # fmt: skip
+_HOOK_MARGIN_MS = 500
+"""By how much the store waits longer for a hook's verdict than the worker does, which can tell more of it."""
 _LOOK_AGAIN_S = 5.0
 """How often every queue is looked at without having been told to."""
 
@@ -77,11 +85,14 @@ class Worker:
         max_attempts: int | None = None,
         retry_errors: bool | None = None,
         deadline_s: float | None = None,
+        silence_s: float | None = None,
+        on_steer: OnSteer | str = OnSteer.NEXT_PASS,
     ) -> Callable[[HandlerT], HandlerT]:
         """Declare the function that works on the turns of agent `name`.
 
         `on_crash`: what follows when its worker is lost. `max_attempts`: tries per turn. `retry_errors`: whether
-        an attempt that raised is tried again too. `deadline_s`: longest time a turn may be active. What is not
+        an attempt that raised is tried again too. `deadline_s`: longest time a turn may be active; `silence_s`:
+        longest time without output. `on_steer`: whether a message into the turn cuts the model's call off. What is not
         given is decided by the namespace and the settings. Raises InvalidArgument for a name declared twice.
         """
         if name in self.agents:
@@ -89,8 +100,35 @@ class Worker:
         crash_rule = None if on_crash is None else CrashRule(on_crash)
 
         def declare(handler: HandlerT) -> HandlerT:
-            self.agents[name] = Agent(name, handler, crash_rule, max_attempts, retry_errors, deadline_s)
+            self.agents[name] = Agent(
+                name,
+                handler,
+                crash_rule,
+                max_attempts,
+                retry_errors,
+                deadline_s,
+                silence_s,
+                OnSteer(on_steer),
+            )
             return handler
+
+        return declare
+
+    def on_cancel(
+        self, agent: str, *, undecided: Undecided | str = Undecided.ALLOW, grace_s: float = 1.0
+    ) -> Callable[[HookFunction], HookFunction]:
+        """Declare the hook that is asked before a turn of `agent` is cancelled; the agent is declared first.
+
+        `undecided`: what a hook counts as that raises, or takes longer than `grace_s` seconds. Raises InvalidArgument
+        for an agent that is not declared.
+        """
+        if agent not in self.agents:
+            raise InvalidArgument(f"there is no agent {agent!r} yet; declare it before its hook")
+
+        def declare(function: HookFunction) -> HookFunction:
+            hook = CancelHook(function, Undecided(undecided), grace_s)
+            self.agents[agent] = replace(self.agents[agent], on_cancel=hook)
+            return function
 
         return declare
 
@@ -122,9 +160,13 @@ class Worker:
 
     async def _work(self, settings: Settings, redis: RedisConnection) -> None:
         keys = Keyspace(settings.redis.prefix, settings.redis.buckets)
-        store = TurnStore(redis, keys, StoreOptions(window_ms=settings.gateway.resume_window_s * 1000))
+        options = StoreOptions(window_ms=settings.gateway.resume_window_s * 1000)
+        store, pauses = TurnStore(redis, keys, options), TurnPauses(redis, keys, options)
         self._services = Services(
             turns=store,
+            pauses=pauses,
+            inputs=TurnInputs(redis, keys, options),
+            crash_rule=lambda session: settings.namespace_for(session).on_crash,
             history=HistoryReader(redis, keys),
             rollup=Rollup(settings.worker.rollup_window_ms),
             retry_errors=settings.worker.retry_errors,
@@ -136,7 +178,7 @@ class Worker:
             for bucket in range(keys.buckets):
                 await subscriber.subscribe(f"{keys.base(bucket)}ctl", self._control(bucket))
             keeper = LeaseKeeper(store, settings.worker.lease_ms, lambda: list(self._running.values()))
-            await self._serve(settings, intake, keeper, Reaper(store, keys.buckets))
+            await self._serve(settings, intake, keeper, Reaper(store, pauses, keys.buckets))
         finally:
             await subscriber.close()
 
@@ -169,7 +211,7 @@ class Worker:
         asked = time.monotonic()
         lease = await self._services.turns.take(
             bucket, name, self.worker_id, lease_ms,
-            max_attempts=agent.max_attempts, on_crash=agent.on_crash or "",
+            max_attempts=agent.max_attempts, on_crash=agent.on_crash or "", **_hook_options(agent.on_cancel),
         )  # fmt: skip
         if lease is None:
             return False
@@ -183,7 +225,8 @@ class Worker:
         if deadline_s is None:
             deadline_s = self.settings.namespace_for(lease.session).deadline.total_seconds()
         self._running[run.key] = run
-        task = asyncio.create_task(run.run(deadline_s), name=f"turn {lease.turn_id}")
+        limits = Limits(deadline_s, agent.silence_s or 0.0)
+        task = asyncio.create_task(run.run(limits), name=f"turn {lease.turn_id}")
         self._runs.add(task)
         task.add_done_callback(lambda task: self._finished(run, task))
 
@@ -219,11 +262,21 @@ class Worker:
                 case ["wake", name] if name in self.agents:
                     self._intake.wake(bucket, name)
                 case ["stop", worker_id, turn_id, fence] if worker_id == self.worker_id:
-                    run = self._running.get((bucket, turn_id))
-                    if run is not None and str(run.lease.fence) == fence:
+                    if run := self._run_of(bucket, turn_id, fence):
                         run.abort(AbortCause.CANCELLED)
+                case ["ask", worker_id, turn_id, fence] if worker_id == self.worker_id:
+                    if run := self._run_of(bucket, turn_id, fence):
+                        run.ask()
+                case ["input", worker_id, turn_id, fence] if worker_id == self.worker_id:
+                    if run := self._run_of(bucket, turn_id, fence):
+                        run.told_of_input()
 
         return received
+
+    def _run_of(self, bucket: int, turn_id: str, fence: str) -> TurnRun | None:
+        """The attempt that a notification is for; None if it is over."""
+        run = self._running.get((bucket, turn_id))
+        return run if run is not None and str(run.lease.fence) == fence else None
 
     async def _look_again(self, intake: Intake) -> None:
         while True:
@@ -243,3 +296,15 @@ class Worker:
         for task in {*self._runs, *self._unwinding}:
             task.cancel()
         logger.info("worker.stopped worker=%s outcomes=%s", self.worker_id, dict(self._outcomes))
+
+
+class _HookOptions(TypedDict, total=False):
+    hook_grace_ms: int
+    hook_default: str
+
+
+def _hook_options(hook: CancelHook | None) -> _HookOptions:
+    """What `take` is told of an agent's hook."""
+    if hook is None:
+        return {}
+    return {"hook_grace_ms": int(hook.grace_s * 1000) + _HOOK_MARGIN_MS, "hook_default": hook.undecided.value}

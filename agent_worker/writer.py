@@ -136,6 +136,8 @@ class TurnWriter:
         self._on_lost = on_lost
         self._streams: dict[str, TextStream] = {}
         self._sequence = 0
+        # Counts appends and steps: whether the turn is silent.
+        self.written = 0
         # Steps are numbered, and each waits for the appends before it.
         self._step = asyncio.Lock()
         self._in_flight = 0
@@ -173,6 +175,7 @@ class TurnWriter:
         """Start one append; its answer is looked at when it comes."""
         reply = self._store.append(self._lease, text, piece, retry_s=self._hold.remaining_s)
         self._in_flight += 1
+        self.written += 1
         reply.add_done_callback(self._answered)
 
     async def room(self) -> None:
@@ -213,6 +216,7 @@ class TurnWriter:
         async with self._step:
             await self._settle()
             self._sequence += 1
+            self.written += 1
             try:
                 positions = await self._store.write(
                     self._lease, self._sequence, self._operations(step), retry_s=self._hold.remaining_s

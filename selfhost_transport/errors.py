@@ -10,6 +10,7 @@
      +-- Unauthorized            401xx  who you are, or what you may do
      |    +-- TokenError         4014x  a new token would help
      |    +-- CapabilityError    40160
+     +-- CancelDenied            40300  the agent's hook refused the cancel
      +-- NotFound                40400
      +-- Busy                    40900  policy `reject`: the session has an active turn
      +-- RateLimited             429xx
@@ -163,6 +164,13 @@ class CapabilityError(Unauthorized):
     code = 40160
 
 
+class CancelDenied(TransportError):
+    """The agent that works on the turn refused to have it cancelled by this requester (CAN-8)."""
+
+    code = 40300
+    status_code = 403
+
+
 class NotFound(TransportError):
     """No such message, turn, key or path."""
 
@@ -244,8 +252,8 @@ class SessionClosed(TransportError):
 _BY_CODE: dict[int, type[TransportError]] = {
     error.code: error
     for error in (
-        InvalidArgument, MessageTooLarge, InvalidChannelName, Conflict, CapabilityError, NotFound, Busy,
-        RateLimited, StoreUnavailable, StoreFull, ConnectionFailed, ContinuityLost, LeaseLost, SessionClosed,
+        InvalidArgument, MessageTooLarge, InvalidChannelName, Conflict, CapabilityError, CancelDenied, NotFound,
+        Busy, RateLimited, StoreUnavailable, StoreFull, ConnectionFailed, ContinuityLost, LeaseLost, SessionClosed,
     )
 }  # fmt: skip
 

@@ -90,6 +90,13 @@ class TurnInputs:
             raise NotFound(f"there is no turn {turn_id} in this session")
         return bool(status == b"queued")
 
+    async def context(self, session: str, turn_id: str) -> bytes | None:
+        """The packed context of an open turn's present invocation; None for a turn that is over or unknown."""
+        packed: bytes | None = await self._redis.command(
+            "HGET", f"{self._keys.base_of(session)}t:{turn_id}:{session}", "tr"
+        )
+        return packed
+
     async def waiting(self, session: str) -> list[str]:
         """The ids of turns that wait by policy, in the order in which they will start."""
         turns = await self._redis.command("LRANGE", f"{self._keys.base_of(session)}w:{session}", 0, -1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts
@@ -14,6 +15,18 @@ from selfhost_transport.store.turn_inputs import Continuation
 from selfhost_transport.store.turn_store import Lease, Operation, lease_lost, packed_operations
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAsked:
+    """A cancel that waits for an agent's verdict. `requester`: verified, '' for an anonymous one.
+
+    `matched`: the turns whose agents are asked about the same cancel, with their owners.
+    """
+
+    requester: str
+    position: Position
+    matched: dict[str, str]
 
 
 class TurnPauses:
@@ -83,6 +96,11 @@ class TurnPauses:
             raise lease_lost(lease, b"cancelled, ended or taken over")
         return [Ref.parse(ref.decode()) for ref in reply]
 
+    async def steered(self, lease: Lease) -> bool:
+        """Whether a steer waits that the worker has not taken."""
+        steers = f"{self._keys.base_of(lease.session)}y:{lease.turn_id}:{lease.session}"
+        return bool(await self._redis.command("EXISTS", steers))
+
     async def decide(self, lease: Lease, *, allow: bool, message: Message, grace_ms: int) -> Position:
         """Settle a cancel this worker was asked about; `message` tells the session. Returns its position.
 
@@ -107,6 +125,20 @@ class TurnPauses:
         if reply[0] == b"lost":
             raise lease_lost(lease, reply[1])
         return Position.parse_id(reply[0].decode())
+
+    async def asked(self, lease: Lease) -> CancelAsked | None:
+        """The cancel that a turn's hook has to decide about; None when it was settled by then."""
+        base, session = self._keys.base_of(lease.session), lease.session
+        fields = await self._redis.command("HMGET", f"{base}t:{lease.turn_id}:{session}", "st", "cr", "ce")
+        if fields[0] != b"cancelling":
+            return None
+        owners = await self._redis.command("HGETALL", f"{base}a:{session}")
+        matched: dict[str, str] = {}
+        for turn, owner in zip(owners[::2], owners[1::2], strict=True):
+            same = await self._redis.command("HGET", f"{base}t:{turn.decode()}:{session}", "ce")
+            if same == fields[2]:
+                matched[turn.decode()] = owner.decode()
+        return CancelAsked(fields[1].decode(), Position.parse_id(fields[2].decode()), matched)
 
     async def expire(self, bucket: int) -> tuple[str, str, str] | None:
         """Do what is due for one turn of a bucket: (turn id, session, what), or None."""

@@ -9,6 +9,7 @@ from typing import Final
 
 from selfhost_transport.errors import ErrorInfo, InvalidArgument
 from selfhost_transport.store.entries import pack_value, unpack
+from selfhost_transport.store.turn_inputs import Continuation
 from selfhost_transport.store.turn_store import CancelFilter, Deposit, Policy, Scope, TurnRequest
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import lifecycle
@@ -85,10 +86,26 @@ def trigger_of(messages: Sequence[Message]) -> Message | None:
     return None
 
 
+def continuation_for(answer: Message, previous: TurnContext) -> Continuation:
+    """The invocation that follows `previous` when `answer`, an `ai-input` with the turn's run-id, resumes it.
+
+    The one who answered becomes the invocation's `input_client_id`; the turn's owner stays (TRN-16).
+    """
+    context = context_for_input(
+        answer,
+        session=previous.session,
+        agent_client_id=previous.agent_client_id,
+        invocation=previous.invocation + 1,
+        previous=previous,
+    )
+    return Continuation(deposit_for(context), pack_context(context))
+
+
 def deposit_for(context: TurnContext) -> Deposit:
     """The life-cycle messages that scripts write for the turn, complete but for the step-start's serial."""
+    opening = lifecycle.run_resume if context.invocation else lifecycle.run_start
     return Deposit(
-        run_start=lifecycle.run_start(context),
+        run_start=opening(context),
         step_start=lifecycle.step_start(context),
         step_cancelled=lifecycle.step_end(context, STEP_START_PLACEHOLDER, StepReason.CANCELLED),
         step_failed=lifecycle.step_end(context, STEP_START_PLACEHOLDER, StepReason.FAILED),

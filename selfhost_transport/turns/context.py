@@ -37,6 +37,8 @@ class TurnContext:
     fork_of: str | None = None
     msg_regenerate: str | None = None
     step_client_id: str = ""
+    # 0 for the fresh one, then one more with each resume.
+    invocation: int = 0
 
     def with_step(self, number: int) -> TurnContext:
         """The same invocation in its n-th step (from 0)."""
@@ -97,6 +99,7 @@ def context_for_input(
         fork_of=headers.get(h.FORK_OF),
         msg_regenerate=headers.get(h.MSG_REGENERATE),
         step_client_id=trigger.client_id or "",
+        invocation=invocation,
     )
 
 
@@ -129,6 +132,7 @@ def _continued(
         input_client_id=trigger.client_id,
         input_codec_message_id=codec_message_id,
         step_client_id=trigger.client_id or "",
+        invocation=invocation,
     )
     if previous is None:
         return fresh

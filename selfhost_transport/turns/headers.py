@@ -22,10 +22,23 @@ AI_RUN_END: Final = "ai-run-end"
 AI_STEP_START: Final = "ai-step-start"
 AI_STEP_END: Final = "ai-step-end"
 AI_CANCEL: Final = "ai-cancel"
+# The project's own: an agent's verdict on a cancel it was asked about. Others ignore names they do not know.
+AI_CANCEL_DENIED: Final = "ai-cancel-denied"
+AI_CANCEL_ALLOWED: Final = "ai-cancel-allowed"
 
 # What only an agent may publish (protocol section 11, row "authenticated clientId").
 AGENT_MESSAGES: Final = frozenset(
-    {AI_OUTPUT, AI_RUN_START, AI_RUN_RESUME, AI_RUN_SUSPEND, AI_RUN_END, AI_STEP_START, AI_STEP_END}
+    {
+        AI_OUTPUT,
+        AI_RUN_START,
+        AI_RUN_RESUME,
+        AI_RUN_SUSPEND,
+        AI_RUN_END,
+        AI_STEP_START,
+        AI_STEP_END,
+        AI_CANCEL_DENIED,
+        AI_CANCEL_ALLOWED,
+    }
 )
 RUN_LIFECYCLE: Final = frozenset({AI_RUN_START, AI_RUN_RESUME, AI_RUN_SUSPEND, AI_RUN_END})
 

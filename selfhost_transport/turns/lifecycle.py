@@ -22,6 +22,7 @@ __all__ = [
     "RunReason",
     "StepReason",
     "TurnContext",
+    "cancel_verdict",
     "context_for_input",
     "invocation_id_for",
     "run_end",
@@ -86,6 +87,20 @@ def run_end(ctx: TurnContext, reason: RunReason, error: ErrorInfo | None = None)
         *_invocation(ctx),
         (h.ERROR_CODE, str(told.code) if told else None),
         (h.ERROR_MESSAGE, told.message if told else None),
+    )
+
+
+def cancel_verdict(
+    ctx: TurnContext, requester: str, *, allowed: bool, error: ErrorInfo | None = None
+) -> Message:
+    """Tells the session what became of a cancel that the agent was asked about, and whose it was (CAN-8)."""
+    return _message(
+        ctx,
+        h.AI_CANCEL_ALLOWED if allowed else h.AI_CANCEL_DENIED,
+        *_run(ctx),
+        (h.CANCEL_CLIENT_ID, requester),
+        (h.ERROR_CODE, str(error.code) if error else None),
+        (h.ERROR_MESSAGE, error.message if error else None),
     )
 
 

@@ -1,0 +1,48 @@
+"""Messages that people send into a turn that is running, and which pass of it answers them (STE-1 to STE-8)."""
+
+from __future__ import annotations
+
+from agent_worker.conversation import Conversation
+from selfhost_transport.store.turn_pauses import TurnPauses
+from selfhost_transport.store.turn_store import Lease
+
+
+class Steering:
+    """The steers of one attempt.
+
+    A steer counts as consumed once it was taken from the store: by reading the conversation for the model, or
+    between two passes. The store ends a turn only when none is left, so that none is lost at the finish (STE-8).
+    """
+
+    def __init__(self, pauses: TurnPauses, lease: Lease, conversation: Conversation) -> None:
+        self._pauses = pauses
+        self._lease = lease
+        self._conversation = conversation
+        # Those that earlier passes answered, whether or not any output came of it.
+        self._answered: set[str] = set()
+        # Codec message ids of those that the present pass answers: its output is stamped with them.
+        self.ids: tuple[str, ...] = ()
+
+    async def consume(self) -> bool:
+        """Take what waits; whether the present pass has to answer a steer that it did not before.
+
+        Takes before it reads: one that comes in between is answered too, and asked for once more at the end. Reads
+        the history, which knows also those that a lost worker had taken. Raises LeaseLost.
+        """
+        await self._pauses.drain(self._lease)
+        tree = await self._conversation.tree()
+        node = tree.run_node(self._lease.turn_id)
+        if node is None:
+            return False
+        settled = self._answered | (node.answered_steers() - set(self.ids))
+        trigger = self._conversation.trigger
+        waiting = tuple(steer for steer in node.steers(trigger) if steer not in settled)
+        is_news = not set(waiting) <= set(self.ids)
+        self.ids = waiting
+        return is_news
+
+    async def next_pass(self) -> bool:
+        """End the present pass; whether another one has to answer what came since."""
+        self._answered.update(self.ids)
+        self.ids = ()
+        return await self.consume()
