@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from selfhost_transport import Turn, TurnStatus
+from selfhost_transport.turns import ui
 from tests.adapters import frames as f
+from tests.adapters import strict
 from tests.adapters.agent import PROVIDER
 from tests.adapters.provider import Answer, Provider, Then
 from tests.e2e.stage import Stage
@@ -83,3 +85,33 @@ async def test_trn_19_what_the_provider_says_stays_in_the_worker(stage: Stage, p
         assert turn.status is TurnStatus.FAILED
         assert turn.error is not None
         assert turn.error.message.startswith("the model provider receives too many requests")
+
+
+async def test_tools_between_two_model_calls_are_one_message(stage: Stage, provider: Provider) -> None:
+    provider.check = strict.chat
+    provider.answers = [
+        Answer(
+            [
+                f.chat(reasoning_content="hm"),
+                f.chat_call(0, "", "c0", "add"),
+                f.chat_call(0, '{"a":2}'),
+                f.chat("tool_calls"),
+                f.DONE,
+            ]
+        ),
+        Answer([f.chat(content="It is 4."), f.chat("length"), f.DONE]),
+    ]
+    async with stage.connect(stage.session()) as client:
+        turn = await client.view.send("2 + 2?")
+        await turn.ended
+    assert turn.status is TurnStatus.COMPLETED
+    question, answer = turn.messages
+    assert question.message.text == "2 + 2?"
+    assert answer.message.parts == (
+        ui.StepStartPart(),
+        ui.ReasoningPart("hm"),
+        ui.ToolPart("c0", "add", ui.OUTPUT_AVAILABLE, input={"a": 2}, output="4"),
+        ui.StepStartPart(),
+        ui.TextPart("It is 4."),
+    )
+    assert (await provider.exchange(1)).body["messages"][-1]["content"] == "4"
