@@ -1,0 +1,146 @@
+"""The command against real processes: what it prints, writes, and its exit status."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from selfhost_transport.loadtest.recorder import Metric
+from selfhost_transport.loadtest.result import RunResult
+from tests.processes import Proc, Stack
+
+SMALL = (
+    "--quiet",
+    "--turns",
+    "6",
+    "--tokens",
+    "25",
+    "--duration",
+    "1.5",
+    "--warmup",
+    "0.5",
+    "--patience",
+    "15",
+)
+CONFIG = """
+[[keys]]
+name = "app.key"
+secret = "secret"
+
+[[namespaces]]
+id = "load"
+agent = "assistant"
+"""
+KEY = ("--key", "app.key:secret", "--namespace", "load")
+
+
+async def run(stack: Stack, *options: str) -> Proc:
+    proc = await stack.run(sys.executable, "-m", "selfhost_transport.cli", "loadtest", *options)
+    await proc.wait(90)
+    return proc
+
+
+async def test_ops_15_one_command_starts_measures_verifies_and_reports(stack: Stack, tmp_path: Path) -> None:
+    json, html = tmp_path / "a.json", tmp_path / "a.html"
+    proc = await run(stack, "--local", *SMALL, "--viewers", "2", "--json", str(json), "--html", str(html))
+    assert proc.returncode == 0, proc.log
+    assert "passed: no token lost" in proc.log
+    result = RunResult.load_file(json)
+    assert result.tokens > 0
+    assert result.outcomes["complete"] == result.counters["turns_sent"]
+    for metric in (Metric.FIRST_TOKEN, Metric.TOKEN, Metric.DELIVERY, Metric.GAP, Metric.QUEUE_WAIT):
+        assert result.summary(metric).count > 0, metric
+    assert {"gateway", "worker", "redis", "generator"} <= set(result.usage)
+    assert result.redis_bytes_per_turn > 0
+    assert html.read_text().startswith("<!doctype html>")
+
+
+async def test_a_missed_threshold_fails_the_run(stack: Stack) -> None:
+    proc = await run(stack, "--local", *SMALL, "--max-p99-ms", "0.001")
+    assert proc.returncode == 1
+    assert "missed token p99 ms" in proc.log
+
+
+async def test_a_running_deployment_and_several_processes(stack: Stack, tmp_path: Path) -> None:
+    gateways = [await stack.gateway(config=CONFIG) for _ in range(2)]
+    await stack.worker(config=CONFIG)
+    urls = [option for gateway in gateways for option in ("--url", gateway.url)]
+    json = tmp_path / "b.json"
+    proc = await run(
+        stack, "cancel", *urls, *KEY, *SMALL, "--duration", "4", "--processes", "2", "--json", str(json)
+    )
+    assert proc.returncode == 0, proc.log
+    result = RunResult.load_file(json)
+    assert result.outcomes == {"cancelled": result.counters["turns_sent"]}
+    assert result.summary(Metric.CANCEL_TERMINAL).count > 0
+    assert set(result.usage) == {"generator"}
+
+
+async def test_people_who_interrupt(stack: Stack, tmp_path: Path) -> None:
+    gateway = await stack.gateway(config=CONFIG)
+    await stack.worker(config=CONFIG)
+    json = tmp_path / "c.json"
+    proc = await run(
+        stack,
+        "interrupt",
+        "--url",
+        gateway.url,
+        *KEY,
+        *SMALL,
+        "--tokens",
+        "100",
+        "--duration",
+        "5",
+        "--json",
+        str(json),
+    )
+    assert proc.returncode == 0, proc.log
+    result = RunResult.load_file(json)
+    assert result.outcomes["cancelled"] > 0
+    assert result.counters["lost_sockets"] > 0
+
+
+async def test_rec_14_a_gateway_is_killed_under_its_clients(stack: Stack, tmp_path: Path) -> None:
+    json = tmp_path / "d.json"
+    proc = await run(
+        stack,
+        "herd",
+        "--local",
+        "--gateways",
+        "2",
+        *SMALL,
+        "--turns",
+        "20",
+        "--duration",
+        "3",
+        "--json",
+        str(json),
+    )
+    assert proc.returncode == 0, proc.log
+    result = RunResult.load_file(json)
+    assert result.counters["lost_sockets"] == 10
+    assert result.summary(Metric.RECONNECT).count == 10
+    assert set(result.outcomes) == {"complete"}
+
+
+async def test_no_agent_answers(stack: Stack) -> None:
+    """A deployment without a worker: the turns never end, and that is what the run says."""
+    gateway = await stack.gateway(config=CONFIG)
+    proc = await run(stack, "--url", gateway.url, *KEY, *SMALL, "--patience", "1")
+    assert proc.returncode == 1
+    assert "missing_terminal" in proc.log
+
+
+async def test_wrong_options_are_explained(stack: Stack) -> None:
+    for options, reason in (
+        (("herd", "--local"), "needs --local and --gateways 2"),
+        (("--local", "--turns", "0"), "are positive"),
+        (("nonsense", "--local"), "is not one of steady, ramp"),
+        ((), "at least one address"),
+        (("--url", "ws://127.0.0.1:9", "--quiet"), "cannot connect to 127.0.0.1:9"),
+        (("--local", "--json", "/nowhere/a.json"), "there is no folder /nowhere"),
+    ):
+        proc = await run(stack, *options)
+        assert proc.returncode == 1
+        assert reason in proc.log
+        assert "Traceback" not in proc.log
