@@ -20,7 +20,8 @@ from selfhost_transport.wire.presence import PresenceMessage
 from selfhost_transport.wire.serial import Position, format_position
 from selfhost_transport.wire.sizes import data_size, text_size
 
-MAX_OPERATIONS: Final = 1000
+MAX_OPERATIONS: Final = 200
+"""Operations in one frame: so many take the store about 2 ms (P9)."""
 SYNC_PAGE: Final = 100
 """Members in one SYNC frame."""
 MAX_REMAIN_MS: Final = 600_000
