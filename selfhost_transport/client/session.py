@@ -98,14 +98,16 @@ class Session:
             self._turns[turn_id] = found
         return found
 
-    def turn_for_input(self, codec_message_id: str) -> Turn:
-        """The handle of the turn that our own send asks for."""
+    def turn_for_input(self, codec_message_id: str, *, sent_here: bool = False) -> Turn:
+        """The handle of the turn that an input asks for."""
         found = self._turns_by_input.get(codec_message_id)
         if found is None:
             turn_id = self.tree.turn_of(codec_message_id)
             if turn_id is None and self.agent is not None:
                 turn_id = turn_id_for(self.name, codec_message_id)
-            found = Turn(self, turn_id, codec_message_id, sent_here=True)
+            found = self._turns.get(turn_id) if turn_id is not None else None
+            if found is None:
+                found = Turn(self, turn_id, codec_message_id, sent_here=sent_here)
             self._turns_by_input[codec_message_id] = found
             if turn_id is not None:
                 self._turns[turn_id] = found
@@ -141,7 +143,7 @@ class Session:
         answer = self._publish(messages)
         if self.tree.owner_of(ids.codec_message_id) is None:
             self._tell(self.tree.insert_optimistic(messages))
-        turn = self.turn_for_input(ids.codec_message_id)
+        turn = self.turn_for_input(ids.codec_message_id, sent_here=True)
         task = asyncio.create_task(self._accept(turn, messages, ids.event_id, answer))
         self._sends.add(task)
         task.add_done_callback(self._sends.discard)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections import deque
 from typing import Protocol
 
@@ -84,8 +85,22 @@ class WebSocket:
             while not (self._closing and not self._queue):
                 await self._queued.wait()
                 self._queued.clear()
+                # Frames of one moment leave in one piece: a send and its cancel arrive together (CAN-4).
+                together = len(self._queue) > 1
+                if together:
+                    self._cork(True)
                 while self._queue:
                     await self._connection.send(self._queue.popleft())
+                if together:
+                    self._cork(False)
+
+    def _cork(self, on: bool) -> None:
+        """Hold back what is written, or let it go; only where the system knows how."""
+        option = getattr(socket, "TCP_CORK", None)
+        plain = self._connection.transport.get_extra_info("socket")
+        if option is not None and plain is not None:
+            with contextlib.suppress(OSError):
+                plain.setsockopt(socket.IPPROTO_TCP, option, int(on))
 
 
 async def dial_websocket(url: str) -> Socket:

@@ -272,6 +272,10 @@ class ClientTransport:
         """The handle of any turn of the session, one's own or not."""
         return self._session.turn(turn_id)
 
+    def turn_for(self, codec_message_id: str) -> Turn:
+        """The handle of the turn that a message asks for, also before it was sent."""
+        return self._session.turn_for_input(codec_message_id)
+
     def turn_of(self, codec_message_id: str) -> str | None:
         """The id of the turn a message belongs to; of an input, the turn it asked for (CON-9)."""
         return self._session.tree.turn_of(codec_message_id)

@@ -83,7 +83,12 @@ class View:
 
     def select(self, codec_message_id: str, index: int) -> None:
         """Show another alternative at a message; other views are not affected."""
-        self._tell(self._current().select(codec_message_id, index))
+        window = self._current()
+        hidden = window.hidden_count
+        events = window.select(codec_message_id, index)
+        # What is hidden above the fork stays hidden; the branch that was asked for is shown.
+        window.reveal(window.hidden_count - hidden)
+        self._tell(events)
 
     # Sending
 

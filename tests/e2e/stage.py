@@ -153,6 +153,17 @@ class Log:
         ends = [message for _, message in self.of_turn(turn_id) if message.name == h.AI_RUN_END]
         return [str(header(message, h.RUN_REASON)) for message in ends]
 
+    def tokens(self, turn_id: str) -> list[Position]:
+        """Where pieces of text of a turn stand."""
+        outputs = [(p, m) for p, m in self.of_turn(turn_id) if m.name == h.AI_OUTPUT and _is_stream(m)]
+        opened = {str(position) for position, _ in outputs}
+        found = [position for position, message in outputs if message.data]
+        return found + [
+            entry.position
+            for entry in self.entries
+            if isinstance(entry, Appended) and entry.data and str(entry.ref.position) in opened
+        ]
+
     def content(self, turn_id: str) -> list[Position]:
         """Where text of a turn stands: output messages, and pieces appended to them that are not empty."""
         outputs = {
@@ -264,6 +275,10 @@ class Stage:
             return (await self.log(session)).ends(turn_id)
 
         return await wait_until(look, timeout, f"a terminal of {turn_id}")
+
+
+def _is_stream(message: Message) -> bool:
+    return header(message, h.STREAM) == "true"
 
 
 def position_of(serial: str) -> Position:

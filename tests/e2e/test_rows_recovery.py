@@ -1,0 +1,200 @@
+"""Rows REC and DUR: connections, gateways and workers that are lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from contextlib import AsyncExitStack
+
+import pytest
+
+from selfhost_transport import ClientTransport, TurnStatus
+from selfhost_transport.client import Discontinuity
+from selfhost_transport.settings import ENV_PREFIX
+from selfhost_transport.turns.parts import Start
+from tests.e2e.conftest import Build
+from tests.e2e.proxy import Network
+from tests.e2e.stage import (
+    KEY,
+    Stage,
+    assert_exact,
+    each,
+    scaled,
+    script,
+    streamed,
+    token_seen,
+    tokens_of,
+    turn_id,
+    within,
+)
+from tests.processes import wait_until
+from tests.worker.session import numbered
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SHORT_LEASE = {f"{ENV_PREFIX}LEASE_MS": "1000"}
+TAKEN_OVER_S = 12.0
+
+
+async def test_rec_1_and_4_short_drops(stage: Stage) -> None:
+    session, chance = stage.session(), random.Random(8)
+    drops, longest = scaled(200, 24), scaled(20, 1)
+    gaps: list[Discontinuity] = []
+
+    async def watch(number: int, turn: str) -> None:
+        async with Network(stage.gateways[number % 2].port) as network:
+            client = await ClientTransport.connect(
+                network.url, key=KEY, client_id=f"user-{number}", channel=session
+            )
+            client.on("discontinuity", gaps.append)
+            # No code here knows that there is a network.
+            reading = asyncio.create_task(streamed(client.turn(turn)))
+            for _ in range(drops // 8):
+                await asyncio.sleep(chance.uniform(0.05, 0.5))
+                network.cut()
+                await asyncio.sleep(chance.uniform(0.1, longest))
+                network.mend()
+            assert await reading == numbered(tokens)
+            assert client.turn(turn).text == numbered(tokens)
+            await client.close()
+
+    tokens = int((drops / 8) * (longest / 2 + 0.6) * 50) + 50
+    async with stage.connect(session) as client:
+        turn = turn_id(await client.view.send(script(tokens, 50)))
+        await each([watch(number, turn) for number in range(8)])
+    assert gaps == []
+
+
+async def test_rec_3_joining_mid_stream(stage: Stage) -> None:
+    session = stage.session()
+    async with stage.connect(session) as client:
+        turn = await client.view.send(script(200, 100))
+        await token_seen(turn, 100)
+        async with stage.connect(session, "user-2", gateway=1) as late:
+            watched = late.turn(turn_id(turn))
+            assert tokens_of(watched.text) >= 100
+            assert isinstance(await anext(watched.stream), Start)
+            assert await streamed(watched) == numbered(200)
+
+
+async def test_rec_7_a_dead_worker_is_replaced(build: Build) -> None:
+    stage = await build(workers=1, env=SHORT_LEASE)
+    session = stage.session()
+    async with stage.connect(session) as client:
+        turn = await client.view.send(script(150, 100))
+        reading = asyncio.create_task(streamed(turn))
+        await token_seen(turn, 100)
+        stage.workers.pop().kill()
+        await stage.add_worker()
+        async with within(TAKEN_OVER_S):
+            text = await reading
+        assert turn.status is TurnStatus.COMPLETED
+        assert_exact(turn, 150)
+        assert text == numbered(150)
+        assert (await stage.log(session)).ends(turn_id(turn)) == ["complete"]
+
+
+async def test_rec_9_a_lost_gateway(build: Build) -> None:
+    stage = await build()
+    session = stage.session()
+    async with AsyncExitStack() as exits:
+        clients = [
+            await exits.enter_async_context(stage.connect(session, f"user-{n}", gateway=0)) for n in range(5)
+        ]
+        turn = turn_id(await clients[0].view.send(script(300, 100)))
+        await each([token_seen(client.turn(turn), 20) for client in clients])
+        began = time.monotonic()
+        stage.gateways[0].kill()
+        await wait_until(lambda: not any(client.connected for client in clients))
+        await wait_until(lambda: all(client.connected for client in clients), 3)
+        counts = [tokens_of(client.turn(turn).text) for client in clients]
+        await each([token_seen(client.turn(turn), n + 5) for client, n in zip(clients, counts, strict=True)])
+        assert time.monotonic() - began < 3
+        for client in clients:
+            await client.turn(turn).ended
+            assert_exact(client.turn(turn), 300)
+
+
+async def test_rec_10_sends_made_offline_arrive_once(stage: Stage) -> None:
+    session = stage.session()
+    async with Network(stage.gateways[0].port) as network:
+        client = await ClientTransport.connect(network.url, key=KEY, client_id="user-1", channel=session)
+        network.cut()
+        await wait_until(lambda: not client.connected)
+        turns = [client.view.start(script(n, 0)) for n in (3, 4)]
+        assert len(client.view.messages) == 2
+        await asyncio.sleep(scaled(300, 1))
+        network.mend()
+        for turn, tokens in zip(turns, (3, 4), strict=True):
+            await turn.ended
+            assert_exact(turn, tokens)
+        assert len(client.turns()) == 2
+        await client.close()
+
+
+async def test_rec_12_half_open_sockets_are_noticed(build: Build) -> None:
+    stage = await build(gateways=1, env={f"{ENV_PREFIX}MAX_IDLE_MS": "500"})
+    session = stage.session()
+    async with Network(stage.gateways[0].port) as network:
+        client = await ClientTransport.connect(network.url, key=KEY, client_id="user-1", channel=session)
+        assert client.connected
+        network.is_silent = True
+        began = time.monotonic()
+        await wait_until(lambda: not client.connected, 5)
+        assert time.monotonic() - began < 1.5
+        network.cut()
+        network.is_silent = False
+        network.mend()
+        await wait_until(lambda: client.connected)
+        turn = await client.view.send(script(5, 0))
+        await turn.ended
+        assert_exact(turn, 5)
+        await client.close()
+
+
+async def test_dur_8_kills_at_random_moments(build: Build) -> None:
+    stage = await build(workers=2, env=SHORT_LEASE)
+    session, chance, kills = stage.session(), random.Random(9), scaled(100, 8)
+    async with stage.connect(session) as client:
+        turns = []
+        for _ in range(kills):
+            turns += [client.view.start(script(60, 60)) for _ in range(max(1, 100 // kills))]
+            await asyncio.sleep(chance.uniform(0, 0.6))
+            stage.workers.pop(0).kill()
+            await stage.add_worker()
+        async with within(40):
+            await each([turn.ended for turn in turns])
+        log = await stage.log(session)
+        for turn in turns:
+            (reason,) = log.ends(turn_id(turn))
+            if reason == "complete":
+                assert_exact(turn, 60)
+            else:
+                # As many workers died under it as it had attempts.
+                assert reason == "error" and turn.info is not None
+                assert turn.info.steps[0].attempt_count == 3
+
+
+async def test_dur_9_a_zombie_cannot_write(build: Build) -> None:
+    stage = await build(env=SHORT_LEASE)
+    session = stage.session()
+    async with stage.connect(session) as client:
+        turn = await client.view.send(script(200, 100))
+        await token_seen(turn, 50)
+        zombie = stage.workers[0]
+        zombie.pause()
+        await stage.add_worker()
+        await wait_until(
+            lambda: turn.info is not None and turn.info.steps[0].attempt_count == 2, TAKEN_OVER_S
+        )
+        zombie.proceed()
+        await turn.ended
+        assert_exact(turn, 200)
+        log, room = await stage.log(session), stage.room(session)
+        assert log.ends(turn_id(turn)) == ["complete"]
+        texts = [output for output in await room.outputs(turn_id(turn)) if output.kind == "text"]
+        assert len(texts) == 2
+        # What the first attempt left is what it had written when it was frozen.
+        abandoned = tokens_of(texts[0].text)
+        assert 50 <= abandoned < 200
