@@ -34,7 +34,7 @@ class State(Enum):
 
     # Each entry is written as it arrives.
     LIVE = auto()
-    # Entries gather in `held`: the attach is not answered yet, or a message's state is being read.
+    # Entries gather in `held`: the attach is not answered yet, a message's state is being read, or it is paused.
     HOLDING = auto()
     # The socket does not keep up: nothing is kept, the log will be read from `delivered` on (P10).
     STALE = auto()
@@ -66,7 +66,8 @@ class Attachment:
     """
 
     __slots__ = (
-        "_live",
+        "_moved",
+        "cleared",
         "connection_id",
         "delivered",
         "epoch",
@@ -74,6 +75,8 @@ class Attachment:
         "mute",
         "on_gap",
         "outlet",
+        "parked",
+        "pauses",
         "presence",
         "released",
         "seen",
@@ -116,7 +119,12 @@ class Attachment:
         # Older messages whose state was delivered since, and up to which version.
         self.seen: dict[Ref, Position] = {}
         self.held: deque[Delivery] = deque()
-        self._live: asyncio.Event | None = None
+        # Answers that have to leave before entries after `cleared`.
+        self.pauses = 0
+        self.cleared = Position.ZERO
+        # It holds for no other reason than a pause.
+        self.parked = False
+        self._moved: asyncio.Event | None = None
 
     def judge(self, delivery: Delivery) -> Verdict:
         """What to do with a delivery (section 7.4)."""
@@ -142,33 +150,52 @@ class Attachment:
     def hold(self, delivered: Position) -> None:
         """From now on gather what arrives."""
         self.state = State.HOLDING
+        self.parked = False
         self.epoch += 1
         self.delivered = delivered
+
+    def may_pass(self, position: Position) -> bool:
+        """Whether no pause keeps an entry back."""
+        return not self.pauses or position <= self.cleared
+
+    def park(self) -> None:
+        """Only a pause keeps back what is held, and what may come."""
+        self.parked = True
+        self._tell()
 
     def go_stale(self, delivered: Position) -> None:
         """Forget what waits; it will be read from the log."""
         self.state = State.STALE
+        self.parked = False
         self.delivered = delivered
         self.held.clear()
 
     def go_live(self) -> None:
         """Nothing waits any more."""
         self.state = State.LIVE
-        if self._live is not None:
-            self._live.set()
-            self._live = None
+        self.parked = False
+        self._tell()
 
     def detach(self) -> None:
         """Nothing is to be delivered any more."""
         self.state = State.DETACHED
+        self.parked = False
         self.held.clear()
-        if self._live is not None:
-            self._live.set()
+        self._tell()
 
-    async def caught_up(self) -> None:
-        """Returns once everything that waited was written."""
+    async def caught_up(self, position: Position) -> None:
+        """Returns once everything up to a position, of what was fanned out, was written."""
+        while not self._has_written(position):
+            if self._moved is None:
+                self._moved = asyncio.Event()
+            await self._moved.wait()
+
+    def _has_written(self, position: Position) -> bool:
         if self.state in (State.LIVE, State.DETACHED):
-            return
-        if self._live is None:
-            self._live = asyncio.Event()
-        await self._live.wait()
+            return True
+        return self.parked and (not self.held or self.held[0].position > position)
+
+    def _tell(self) -> None:
+        if self._moved is not None:
+            self._moved.set()
+            self._moved = None

@@ -219,6 +219,10 @@ class Connection:
         """The operation of a Commit was not carried out."""
         return self._settle(ticket, error)
 
+    def owes(self, ticket: int) -> bool:
+        """Whether the answer to an operation has not left yet."""
+        return any(answer.ticket == ticket for answer in self._answers)
+
     def attach_ready(self, full: str, attached: Attached) -> list[Effect]:
         """The hub holds the channel's frames and knows where delivery starts."""
         channel = self._attaching(full)

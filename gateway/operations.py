@@ -86,6 +86,17 @@ class LeavePresence:
 Operation: TypeAlias = Publish | Mutate | Submit | Cancel | ChangePresence | LeavePresence
 
 
+def woken_session(operation: Operation) -> str | None:
+    """The session whose agent an operation sets to work; None for all others."""
+    match operation:
+        case Submit(request):
+            return request.session
+        case Publish(session, continues=continues) if continues:
+            return session
+        case _:
+            return None
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """A write that is in Redis (P11).

@@ -279,8 +279,11 @@ class SessionFeed:
 
     def _flush(self, attachment: Attachment) -> None:
         """Write what waits for an attachment, until a message's state has to be read or nothing is left."""
+        attachment.parked = False
         while attachment.held:
             delivery = attachment.held[0]
+            if not attachment.may_pass(delivery.position):
+                break
             verdict = attachment.judge(delivery) if delivery.position > attachment.delivered else Verdict.SKIP
             if verdict is Verdict.AGGREGATE and delivery.ref is not None:
                 self._want_aggregate(delivery.ref, attachment)
@@ -293,6 +296,9 @@ class SessionFeed:
             if attachment.outlet.congested:
                 attachment.go_stale(attachment.delivered)
                 return
+        if attachment.pauses:
+            attachment.park()
+            return
         self._waiting.pop(attachment, None)
         self._live.setdefault(attachment.variant, {})[attachment] = None
         self._latest_start = max(self._latest_start, attachment.start)
@@ -393,6 +399,26 @@ class SessionFeed:
             self._catch_up_soon(attachment)
         elif attachment.state is State.HOLDING:
             attachment.held.extendleft(reversed(list(backlog)))
+            self._flush(attachment)
+
+    def pause(self, attachment: Attachment) -> None:
+        """Keep back what comes, until `proceed`: an answer has to leave first. Pauses add up."""
+        attachment.pauses += 1
+        if attachment.state is State.LIVE:
+            self._suspend(attachment)
+            attachment.hold(self.position)
+            attachment.park()
+
+    def clear(self, attachment: Attachment, until: Position) -> None:
+        """Entries up to a position need not wait for the answer."""
+        attachment.cleared = max(attachment.cleared, until)
+        if attachment.parked:
+            self._flush(attachment)
+
+    def proceed(self, attachment: Attachment) -> None:
+        """The answer has left: end one pause."""
+        attachment.pauses -= 1
+        if attachment.parked:
             self._flush(attachment)
 
     def remove(self, attachment: Attachment) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,7 +29,7 @@ from gateway.effects import (
     SendFrame,
     Sync,
 )
-from gateway.operations import Done
+from gateway.operations import Done, woken_session
 from gateway.presence import sync_frames
 from gateway.services import Services
 from gateway.session_feed import SessionFeed
@@ -96,6 +97,8 @@ class Socket:
         self._readable.set()
         self._background = Background("socket")
         self._watched: dict[str, _Watched] = {}
+        # Attachments that wait for the answer to a ticket, oldest first.
+        self._paused: deque[tuple[int, SessionFeed, Attachment]] = deque()
         self._timers: list[asyncio.TimerHandle] = []
         self._commits = Commits(
             services.executor, self._background, self._settle, self._committed, self._refused
@@ -130,6 +133,7 @@ class Socket:
                 case SendFrame(frame):
                     self._send(frame)
                 case Commit():
+                    self._answer_first(effect)
                     self._commits.add(effect)
                 case Attach():
                     self._attach(effect)
@@ -345,9 +349,31 @@ class Socket:
 
     def _committed(self, ticket: int, done: Done) -> None:
         self.carry_out(self.core.committed(ticket, done))
+        self._proceed()
 
     def _refused(self, ticket: int, error: ErrorInfo) -> None:
         self.carry_out(self.core.refused(ticket, error))
+        self._proceed()
+
+    def _answer_first(self, commit: Commit) -> None:
+        """Keep a session's entries back until its turn's input is acknowledged.
+
+        A fast agent may have answered before the ACK is on its way, and the SDK's ChatTransport hears the answer
+        only from then on.
+        """
+        session = woken_session(commit.operation)
+        if session is None:
+            return
+        for watched in self._watched.values():
+            if watched.session == session and watched.feed is not None:
+                watched.feed.pause(watched.attachment)
+                self._paused.append((commit.ticket, watched.feed, watched.attachment))
+
+    def _proceed(self) -> None:
+        """Let entries follow the answers that have left."""
+        while self._paused and not self.core.owes(self._paused[0][0]):
+            _, feed, attachment = self._paused.popleft()
+            feed.proceed(attachment)
 
     async def _settle(self, done: Done) -> None:
         """Wait, bounded, until everything before a cancel has been written to this socket (P2)."""
@@ -358,7 +384,8 @@ class Socket:
                 for watched in list(self._watched.values()):
                     if watched.feed is not None and watched.feed.series == done.series:
                         await watched.feed.passed(done.settled_at)
-                        await watched.attachment.caught_up()
+                        watched.feed.clear(watched.attachment, done.settled_at)
+                        await watched.attachment.caught_up(done.settled_at)
 
     # Credentials
 

@@ -133,6 +133,20 @@ test('several messages, each answered', async (t) => {
   assert.deepEqual(transcript(member).filter(([role]) => role === 'assistant').map(([, text]) => text), [5, 6, 7].map(tokens));
 });
 
+test('nothing of a fast agent is missed, however busy the gateway', async (t) => {
+  const chats = await Promise.all(Array.from({ length: 4 }, (_, index) => chatOf(t, 'alice', unique(), index)));
+  await Promise.all(
+    chats.map(async ({ member, chat }) => {
+      for (let n = 1; n <= 15; n += 1) {
+        await chat.sendMessage({ text: `script: tokens=${n} rate=0` });
+        assert.equal(chat.error, undefined);
+        assert.equal(chat.answer, tokens(n));
+        assert.equal(chat.lastMessage.id, member.view.getMessages().at(-1).message.id);
+      }
+    }),
+  );
+});
+
 test('DEV-10 another tab shows the turn as it streams', async (t) => {
   const name = unique();
   const { member, chat } = await chatOf(t, 'alice', name);
