@@ -31,6 +31,8 @@ class PresenceKeeper:
         self._node = node
         self._lease_s = lease_s
         self._had_lease = False
+        # The lease was lost, and the sockets do not all know yet.
+        self._reclaiming = False
         # Loop time.
         self._renew_at = 0.0
         # Sockets whose loss is not in the store yet.
@@ -78,5 +80,8 @@ class PresenceKeeper:
         kept = await self._store.renew(self._node)
         if self._had_lease and not kept:
             logger.warning("presence.lease_lost node=%s", self._node)
-            await asyncio.gather(*(socket.reclaim_presence() for socket in sockets()))
+            self._reclaiming = True
         self._had_lease = True
+        if self._reclaiming:
+            await asyncio.gather(*(socket.reclaim_presence() for socket in sockets()))
+            self._reclaiming = False
