@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -66,12 +66,15 @@ class Output:
         writer: TurnWriter,
         step_start_serial: str,
         *,
-        steers: Sequence[str] = (),
+        steers: Callable[[], Sequence[str]] = tuple,
         earlier: Earlier | None = None,
         announced: dict[str, Output] | None = None,
     ) -> None:
         self.message_id = str(uuid.uuid4())
-        self._encoder = encoder.Encoder(ctx, self.message_id, step_start_serial, steers)
+        self._encoder = encoder.Encoder(ctx, self.message_id, step_start_serial)
+        # The steers that are answered at the moment, and those that the encoder stamps.
+        self._steers = steers
+        self._stamped: Sequence[str] = ()
         self._writer = writer
         self._earlier = earlier or Earlier("")
         # The part that plain pieces go to: its kind, its id, its stream.
@@ -86,6 +89,8 @@ class Output:
         self._started = False
         self._in_step = False
         self._finished = False
+        # Its last source failed, and nothing came after: it does not end as if the model had stopped.
+        self._abandoned = False
 
     async def take(self, source: AsyncIterator[Piece]) -> None:
         """Write everything the source yields, until it ends. Raises what the source or the writer raises."""
@@ -120,7 +125,7 @@ class Output:
 
     async def finish(self) -> None:
         """Close what is open and end the message, if it was ever begun: with `tool-calls` if any is unanswered."""
-        if not self._started or self._finished:
+        if not self._started or self._finished or self._abandoned:
             return
         chunks = self._closing_part()
         if self._in_step:
@@ -132,6 +137,7 @@ class Output:
     async def abandon(self) -> None:
         """Close the open parts as cancelled: the source failed, or its scope was left (section 8.7)."""
         self._closing_part()
+        self._abandoned = True
         await self._writer.write(self._encoder.cancel())
 
     async def _take_other(self, piece: Reasoning | p.Chunk | Mapping[str, Any] | str) -> None:
@@ -184,6 +190,7 @@ class Output:
         if not self._started and not isinstance(chunk, p.Start):
             missing.append(p.Start(message_id=self.message_id))
         self._started = True
+        self._abandoned = False
         match chunk:
             case p.StartStep():
                 self._in_step = True
@@ -201,6 +208,10 @@ class Output:
         return missing
 
     def _encoded(self, chunks: list[p.Chunk]) -> list[encoder.Op]:
+        steers = self._steers()
+        if steers != self._stamped:
+            self._encoder.answer_steers(steers)
+            self._stamped = steers
         return [op for chunk in chunks for op in self._encoder.encode(chunk)]
 
     async def _write(self, ops: list[encoder.Op]) -> None:

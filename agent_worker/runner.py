@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_request import unpack_context
 from selfhost_transport.store.turn_store import Create, Lease, TurnStore
 from selfhost_transport.turns import encoder, lifecycle
+from selfhost_transport.turns import parts as p
 from selfhost_transport.turns.lifecycle import RunReason, StepReason
 from selfhost_transport.wire.message import Message
 
@@ -290,6 +292,8 @@ class TurnRun:
             else (StepReason.FAILED, RunReason.ERROR)
         )
         last = [Create(self._step_end(step)), Create(lifecycle.run_end(self._context, run, error))]
+        if error is not None:
+            last.insert(0, Create(self._error_chunk(error)))
         while True:
             try:
                 ended = await self._services.turns.end(
@@ -306,6 +310,15 @@ class TurnRun:
                 if not self.hold.remaining_s:
                     raise
                 await asyncio.sleep(_FULL_PAUSE_S)  # nothing announces that memory was freed
+
+    def _error_chunk(self, error: ErrorInfo) -> Message:
+        """The end of the answer's stream: without it `useChat` takes a failure for a success (10.1 e)."""
+        result = self.turn.last_result
+        message_id = str(uuid.uuid4()) if result is None else result.message_id
+        writing = encoder.Encoder(self._context, message_id, self.lease.step_start_serial)
+        (op,) = writing.encode(p.Error(error.message))
+        assert isinstance(op, encoder.Create)
+        return op.message
 
     def _step_end(self, reason: StepReason) -> Message:
         return lifecycle.step_end(self._context, self.lease.step_start_serial, reason)

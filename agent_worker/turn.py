@@ -254,7 +254,7 @@ class Turn:
             self.context,
             self._writer,
             serial,
-            steers=self._steering.ids,
+            steers=lambda: self._steering.ids,
             earlier=self._earlier,
             announced=self._announced_in,
         )

@@ -71,6 +71,7 @@ class Worker:
         # Set once it takes turns.
         self.ready = asyncio.Event()
         self._stop = asyncio.Event()
+        self._stopped = False
         self._running: dict[tuple[int, str], TurnRun] = {}
         self._runs: set[asyncio.Task[None]] = set()
         # Agents that were aborted and have not returned yet; they can write nothing.
@@ -137,6 +138,11 @@ class Worker:
         """Turns being worked on."""
         return len(self._running)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether `run` has been left, with all turns finished or handed back."""
+        return self._stopped
+
     def statistics(self) -> WorkerStatistics:
         """A snapshot, for metrics and logs."""
         return WorkerStatistics(self.running, len(self._unwinding), dict(self._outcomes))
@@ -157,6 +163,7 @@ class Worker:
             await self._work(settings, redis)
         finally:
             await redis.close()
+            self._stopped = True
 
     async def _work(self, settings: Settings, redis: RedisConnection) -> None:
         keys = Keyspace(settings.redis.prefix, settings.redis.buckets)

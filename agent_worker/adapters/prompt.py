@@ -163,7 +163,7 @@ def _result(part: ui.ToolPart) -> tuple[str, bool]:
             return ("" if isinstance(output, Absent) else as_text(output)), False
         case ui.OUTPUT_DENIED:
             reason = part.approval.reason if part.approval else None
-            return f"{_DENIED} {reason}" if reason else _DENIED, True
+            return part.error_text or (f"{_DENIED} {reason}" if reason else _DENIED), True
         case _:
             return part.error_text or CLOSED_CALL, True
 

@@ -56,7 +56,7 @@ class Turn:
     @property
     def status(self) -> TurnStatus:
         """Where the turn stands; pending while nothing is known of it but the send."""
-        return TurnStatus.PENDING if self._info is None else self._info.status
+        return TurnStatus.PENDING if self._info is None else self._info.shown_status
 
     @property
     def owner(self) -> str | None:

@@ -72,14 +72,19 @@ class Encoder:
         self.codec_message_id = codec_message_id
         self._agent = ctx.agent_client_id
         self._before = _headers_before_stream(ctx, codec_message_id)
+        self._step_start_serial = step_start_serial
+        self.answer_steers(steer_ids)
+        self._streams: dict[tuple[str, str], _Stream] = {}
+        self._opened = 0
+
+    def answer_steers(self, steer_ids: Sequence[str]) -> None:
+        """Stamp these steers on every message that begins from here on."""
         self._after = h.header_map(
-            (h.STEP_START_SERIAL, step_start_serial),
+            (h.STEP_START_SERIAL, self._step_start_serial),
             (h.STEER_IDS, to_text(list(steer_ids)) if steer_ids else None),
         )
         # Discrete messages share one header map: the codec tier is what differs.
         self._discrete = {**self._before, h.STREAM: "false", **self._after}
-        self._streams: dict[tuple[str, str], _Stream] = {}
-        self._opened = 0
 
     @property
     def open_streams(self) -> tuple[str, ...]:

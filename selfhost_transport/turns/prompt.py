@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
+from selfhost_transport.turns import decoder as d
 from selfhost_transport.turns import ui
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.values import Absent
 
+DENIED_CALL: Final = "This tool call was denied by the user."
 CLOSED_CALL: Final = "The turn ended before this tool call had a result."
 
 
@@ -65,7 +68,7 @@ class _Chain:
             following = ancestors[n + 1] if n + 1 < len(ancestors) else self._current
             found += self._of_node(node, following, policy)
         if self._current is not None and self._current not in ancestors:
-            found += self._of_current(self._current)
+            found += self._of_current(self._current, policy)
         return found
 
     def _ancestors(self) -> list[Node]:
@@ -92,7 +95,7 @@ class _Chain:
 
     def _of_node(self, node: Node, following: Node | None, policy: PartialAnswers) -> list[PromptMessage]:
         if node is self._current:
-            return self._of_current(node)
+            return self._of_current(node, policy)
         # Where another answer takes over, in the middle of this run.
         ends = {following.regenerates if following else None, self._replaced}
         found: list[PromptMessage] = []
@@ -102,18 +105,40 @@ class _Chain:
             message = state.snapshot().message
             is_answer = node.run is not None and message.role != "user"
             interrupted = is_answer and _is_partial(node)
-            closed = message if policy is PartialAnswers.DROP else close_tool_calls(message)
+            closed = message if policy is PartialAnswers.DROP else close_tool_calls(_explained(message, node))
             found.append(PromptMessage(message.role, closed, interrupted))
         return found
 
-    def _of_current(self, node: Node) -> list[PromptMessage]:
+    def _of_current(self, node: Node, policy: PartialAnswers) -> list[PromptMessage]:
         """The turn itself: nothing is closed, for its open tool calls are what it may be about to run."""
         waiting = [s for s in node.steers(self._trigger) if s not in node.answered_steers()]
         order = [key for key in node.messages if key not in waiting] + [
             k for k in waiting if k in node.messages
         ]
         messages = [node.messages[key].snapshot().message for key in order]
+        if policy is not PartialAnswers.DROP:
+            messages = [_explained(message, node) for message in messages]
         return [PromptMessage(message.role, message) for message in messages]
+
+
+def _explained(message: ui.UIMessage, node: Node) -> ui.UIMessage:
+    """A denial is never an empty result: the model reads that it was one, and the reason if there is one (HIL-12)."""
+    if not any(isinstance(part, ui.ToolPart) and part.state == ui.OUTPUT_DENIED for part in message.parts):
+        return message
+    reasons = {
+        record.input.tool_call_id: record.input.reason
+        for record in node.records()
+        if isinstance(record.input, d.ApprovalAnswered) and not record.input.approved
+    }
+    return replace(message, parts=tuple(_denied(part, reasons) for part in message.parts))
+
+
+def _denied(part: ui.Part, reasons: Mapping[str, str | None]) -> ui.Part:
+    if not isinstance(part, ui.ToolPart) or part.state != ui.OUTPUT_DENIED:
+        return part
+    reason = reasons.get(part.tool_call_id)
+    told = f"{DENIED_CALL} Reason: {reason}" if reason else DENIED_CALL
+    return replace(part, error_text=told)
 
 
 def close_tool_calls(message: ui.UIMessage) -> ui.UIMessage:

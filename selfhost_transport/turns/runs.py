@@ -67,8 +67,15 @@ class RunInfo:
     error: ErrorInfo | None = None
     agent_client_id: str | None = None
     input_codec_message_id: str | None = None
-    # A cancel has been seen; it need not have had its effect yet.
+    # A cancel has been seen that the agent did not refuse; it need not have had its effect yet.
     cancel_requested: bool = False
+
+    @property
+    def shown_status(self) -> TurnStatus:
+        """The status for people: `cancelling` from the cancel until the end or the agent's refusal (INT-9)."""
+        if self.cancel_requested and not self.status.is_terminal:
+            return TurnStatus.CANCELLING
+        return self.status
 
     def to_json(self) -> dict[str, Any]:
         """`RunInfo` of the JS SDK."""
@@ -110,7 +117,9 @@ class RunState:
         self.parent: str | None = None
         self.fork_of: str | None = None
         self.regenerates: str | None = None
-        self.cancel_requested = False
+        # Positions of cancels that name the run, and of the agent's refusals.
+        self._cancels = {""}
+        self._denials = {""}
         self._owner = ""
         self._invocation_id = ""
         self._error: ErrorInfo | None = None
@@ -145,6 +154,17 @@ class RunState:
     def owner(self) -> str:
         """Client id of whoever started the turn; "" when anonymous or not known yet."""
         return self._owner
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether a cancel has been seen that the agent did not refuse; the order of arrival does not matter."""
+        return max(self._cancels) > max(self._denials)
+
+    def note_cancel(self, serial: str, *, denied: bool = False) -> bool:
+        """Take a cancel of this run, or its refusal; whether `cancel_requested` changed."""
+        before = self.cancel_requested
+        (self._denials if denied else self._cancels).add(serial)
+        return self.cancel_requested != before
 
     def add(self, serial: str, name: str, headers: Headers) -> bool:
         """Take a life-cycle or step message; False when it was known."""

@@ -12,6 +12,7 @@ from typing import Final
 
 from selfhost_transport.turns import decoder as d
 from selfhost_transport.turns import headers as h
+from selfhost_transport.turns.cancels import Cancel
 from selfhost_transport.turns.context import turn_id_for
 from selfhost_transport.turns.events import (
     CancelSeen,
@@ -74,6 +75,8 @@ class SessionTree:
         self._pending: dict[str, Trigger] = {}
         self._open: dict[str, RunState] = {}
         self._sends = 0
+        # Cancels seen, for runs that become known later.
+        self._cancels: list[Cancel] = []
 
     # Taking deliveries
 
@@ -241,7 +244,9 @@ class SessionTree:
         if name in h.RUN_LIFECYCLE or name in _STEP_MESSAGES:
             return self._apply_lifecycle(serial, name or "", message, headers)
         if name == h.AI_CANCEL:
-            return self._apply_cancel(message, headers)
+            return self._apply_cancel(serial, message, headers)
+        if name == h.AI_CANCEL_DENIED:
+            return self._apply_denial(serial, headers)
         return []
 
     def _apply_output(self, serial: str, message: Message, headers: Headers) -> list[TreeEvent]:
@@ -297,16 +302,33 @@ class SessionTree:
         if run.canonical_attempts() != before[1] and node.has_output_of(headers.get(h.STEP_ID)):
             node.refold()
             events += self._refolded(node)
+        for cancel in self._cancels:
+            self._note_cancel(node, cancel)
         return events + self._status_changed(run, before[0])
 
-    def _apply_cancel(self, message: Message, headers: Headers) -> list[TreeEvent]:
-        run_id, trigger = headers.run_id, headers.input_codec_message_id
-        events: list[TreeEvent] = [CancelSeen(run_id, trigger, message.client_id)]
-        node = self._runs.get(run_id) if run_id else self._triggered.get(trigger or "")
-        if node is not None and node.run is not None and not node.run.status.is_terminal:
-            node.run.cancel_requested = True
-            events.append(TurnChanged(node.run.info()))
+    def _apply_cancel(self, serial: str, message: Message, headers: Headers) -> list[TreeEvent]:
+        cancel = Cancel.read(serial, headers, message.client_id)
+        self._cancels.append(cancel)
+        events: list[TreeEvent] = [
+            CancelSeen(headers.run_id, headers.input_codec_message_id, message.client_id)
+        ]
+        for run in self._open.values():
+            events += self._note_cancel(self._runs[run.run_id], cancel)
         return events
+
+    def _apply_denial(self, serial: str, headers: Headers) -> list[TreeEvent]:
+        if headers.run_id is None:
+            return []
+        node, events = self._run(headers.run_id, headers)
+        run = node.run
+        assert run is not None
+        return [*events, TurnChanged(run.info())] if run.note_cancel(serial, denied=True) else events
+
+    def _note_cancel(self, node: Node, cancel: Cancel) -> list[TreeEvent]:
+        run = node.run
+        if run is None or run.status.is_terminal or not cancel.names(run, node.serial):
+            return []
+        return [TurnChanged(run.info())] if run.note_cancel(cancel.serial) else []
 
     # Nodes
 

@@ -15,6 +15,7 @@ from selfhost_transport.store.turn_store import (
     Accepted,
     CancelFilter,
     Cancelled,
+    Policy,
     Scope,
     TurnRecord,
     TurnStore,
@@ -27,12 +28,13 @@ from tests.processes import wait_until
 ENDED = ("completed", "cancelled", "failed")
 
 
-def user_message(text: str, client_id: str = "alice") -> Message:
+def user_message(text: str, client_id: str = "alice", parent: str | None = None) -> Message:
     """What a client publishes to send a text."""
     transport = h.header_map(
         (h.ROLE, h.ROLE_USER),
         (h.CODEC_MESSAGE_ID, str(uuid.uuid4())),
         (h.RUN_CLIENT_ID, client_id),
+        (h.PARENT, parent),
         (h.EVENT_ID, str(uuid.uuid4())),
         (h.STREAM, "false"),
         (h.DISCRETE, "true"),
@@ -60,24 +62,40 @@ class Room:
         self.sessions = SessionStore(connection, keys)
 
     async def send(
-        self, text: str, *, agent: str = "assistant", client_id: str = "alice", max_attempts: int = 3
+        self,
+        text: str,
+        *,
+        agent: str = "assistant",
+        client_id: str = "alice",
+        max_attempts: int = 3,
+        policy: Policy = Policy.CONCURRENT,
+        parent: str | None = None,
     ) -> str:
         """Send a text; the id of its turn."""
-        accepted = await self.submit(text, agent=agent, client_id=client_id, max_attempts=max_attempts)
+        accepted = await self.submit(
+            text, agent=agent, client_id=client_id, max_attempts=max_attempts, policy=policy, parent=parent
+        )
         return accepted.turn_id
 
     async def submit(
-        self, text: str, *, agent: str = "assistant", client_id: str = "alice", max_attempts: int = 3
+        self,
+        text: str,
+        *,
+        agent: str = "assistant",
+        client_id: str = "alice",
+        max_attempts: int = 3,
+        policy: Policy = Policy.CONCURRENT,
+        parent: str | None = None,
     ) -> Accepted:
         """Send a text; what the store answers."""
-        message = user_message(text, client_id)
+        message = user_message(text, client_id, parent)
         return await self.turns.submit(
-            build_turn_request(self.name, [message], agent=agent, max_attempts=max_attempts)
+            build_turn_request(self.name, [message], agent=agent, max_attempts=max_attempts, policy=policy)
         )
 
-    async def cancel(self, turn_id: str) -> Cancelled:
+    async def cancel(self, turn_id: str, client_id: str = "alice") -> Cancelled:
         """Cancel one turn."""
-        message = Message(name=h.AI_CANCEL, client_id="alice", extras=h.make_extras({h.RUN_ID: turn_id}))
+        message = Message(name=h.AI_CANCEL, client_id=client_id, extras=h.make_extras({h.RUN_ID: turn_id}))
         return await self.turns.cancel(self.name, CancelFilter(Scope.TURN, turn_id), message)
 
     async def record(self, turn_id: str) -> TurnRecord:
