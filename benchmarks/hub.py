@@ -1,0 +1,77 @@
+"""Hub: a gateway's whole work for one notification, except for the system calls of its sockets."""
+
+from __future__ import annotations
+
+import asyncio
+
+from benchmarks.figures import Figure
+from benchmarks.rig import TOKEN, per_call_us, rig
+from gateway.attachment import Attachment
+from gateway.background import Background
+from gateway.delivery import Variant
+from gateway.session_feed import SessionFeed
+from selfhost_transport.wire.codec import Format
+from selfhost_transport.wire.serial import Position
+
+
+class _Nowhere:
+    """An outlet that counts."""
+
+    congested = False
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self.gaps = 0
+
+    def write(self, frame: bytes) -> None:
+        self.frames += 1
+
+    def delivered(self, count: int) -> None:
+        """As the feed's counters."""
+
+    def gap(self) -> None:
+        """As the feed's counters."""
+        self.gaps += 1
+
+
+def run(seconds: float) -> list[Figure]:
+    """Figures of this stage."""
+    return [asyncio.run(_run(watchers)) for watchers in (1, 10, 100)]
+
+
+async def _run(watchers: int) -> Figure:
+    async with rig() as bench:
+        session, outlet = "bench:1", _Nowhere()
+        tasks = Background("bench")
+        feed = SessionFeed(session, bench.sessions, tasks, outlet)
+        await feed.start()
+        for number in range(watchers):
+            fmt = (Format.JSON, Format.MSGPACK)[number % 2]
+            attachment = Attachment(outlet, Variant(fmt, session), lambda gap: None)
+            feed.add(attachment)
+            feed.release(attachment)
+        turn = await bench.open_text(session)
+        # Nothing is subscribed: what the turn's opening wrote is read from the log, as after a reconnect.
+        feed.compare()
+        await tasks.finish()
+        head = (await bench.sessions.open(session)).position
+        entry = turn.text.entry_head + b"\x91\xa6" + TOKEN.encode()
+        last = head
+
+        def notify() -> None:
+            nonlocal last
+            position = _next(last)
+            feed.notify(f"{position.stream_id} {last.stream_id} ".encode() + entry)
+            last = position
+
+        outlet.frames = outlet.gaps = 0
+        cost = per_call_us(notify)
+        assert outlet.frames and not outlet.gaps
+        await tasks.close()
+        return Figure("hub", f"notification to {watchers} written frames", cost, "us")
+
+
+def _next(position: Position) -> Position:
+    if position.counter < 900:
+        return Position(position.ms, position.counter + 1)
+    return Position(position.ms + 1, 0)
