@@ -1,0 +1,1 @@
+"""The unmodified SDKs, and recordings of them, against real gateways."""

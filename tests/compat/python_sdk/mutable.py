@@ -1,0 +1,133 @@
+"""Append, update, delete, versions: over the websocket and over REST."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ably.types.message import Message, MessageAction
+from ably.types.operations import MessageOperation
+
+from tests.compat.python_sdk.harness import Stage, case, heard, refused, unique, until
+
+
+@case("mutable: append reaches readers piece by piece")
+async def _(stage: Stage) -> None:
+    name = unique()
+    messages = await heard(stage.realtime(gateway=1).channels.get(name))
+    channel = stage.realtime("ann").channels.get(name)
+    (serial,) = (await channel.publish(Message("stream", "Once", extras={"headers": {"n": "1"}}))).serials
+    words = [" upon", " a", " time"]
+    results = [await channel.append_message(Message(data=word, serial=serial)) for word in words]
+    await until("all", lambda: len(messages) == 4)
+    appended = messages[1:]
+    assert {message.action for message in appended} == {MessageAction.MESSAGE_APPEND}
+    assert [message.data for message in appended] == words
+    assert {message.name for message in appended} == {"stream"}
+    assert {message.serial for message in appended} == {serial}
+    assert [message.version.serial for message in appended] == [result.version_serial for result in results]
+
+
+@case("mutable: pipelined appends keep their order")
+async def _(stage: Stage) -> None:
+    name = unique()
+    channel = stage.realtime("ann").channels.get(name)
+    (serial,) = (await channel.publish("stream", "")).serials
+    words = [f"{number} " for number in range(30)]
+    await asyncio.gather(*(channel.append_message(Message(data=word, serial=serial)) for word in words))
+    rest = stage.rest(gateway=1).channels.get(name)
+    assert (await rest.get_message(serial)).data == "".join(words)
+
+
+@case("mutable: who attaches in mid-stream gets the whole text first")
+async def _(stage: Stage) -> None:
+    name = unique()
+    channel = stage.realtime().channels.get(name)
+    (serial,) = (await channel.publish("stream", "a")).serials
+    await channel.append_message(Message(data="b", serial=serial))
+    messages = await heard(stage.realtime(gateway=1).channels.get(name))
+    await channel.append_message(Message(data="c", serial=serial))
+    await channel.append_message(Message(data="d", serial=serial))
+    await until("two", lambda: len(messages) == 2)
+    whole, piece = messages
+    assert (whole.action, whole.name, whole.data) == (MessageAction.MESSAGE_UPDATE, "stream", "abc")
+    assert (piece.action, piece.data) == (MessageAction.MESSAGE_APPEND, "d")
+
+
+@case("mutable: update and delete with operation metadata")
+async def _(stage: Stage) -> None:
+    name = unique()
+    messages = await heard(stage.realtime(gateway=1).channels.get(name))
+    channel = stage.realtime("ann").channels.get(name)
+    (serial,) = (await channel.publish("n", "old")).serials
+    why = MessageOperation(description="second thoughts", metadata={"k": "v"})
+    updated = await channel.update_message(Message(data="new", serial=serial), operation=why)
+    deleted = await channel.delete_message(Message(serial=serial))
+    await until("three", lambda: len(messages) == 3)
+    _, update, delete = messages
+    assert (update.action, update.name, update.data) == (MessageAction.MESSAGE_UPDATE, "n", "new")
+    assert (update.version.description, update.version.metadata) == ("second thoughts", {"k": "v"})
+    assert update.version.client_id == "ann"
+    assert delete.action == MessageAction.MESSAGE_DELETE
+    assert [update.version.serial, delete.version.serial] == [updated.version_serial, deleted.version_serial]
+
+
+@case("mutable: get_message and versions")
+async def _(stage: Stage) -> None:
+    name = unique()
+    # Over plain http the SDK refuses to send a key; the token it gets has a clientId only if told so.
+    channel = stage.realtime(
+        "ann", use_token_auth=True, default_token_params={"client_id": "ann"}
+    ).channels.get(name)
+    (serial,) = (await channel.publish("n", "one")).serials
+    await channel.update_message(Message(data="two", serial=serial))
+    await channel.append_message(Message(data="+", serial=serial))
+    await channel.delete_message(Message(serial=serial))
+    latest = await channel.get_message(serial)
+    assert (latest.serial, latest.data, latest.action) == (serial, "two+", MessageAction.MESSAGE_DELETE)
+    versions = (await channel.get_message_versions(serial)).items
+    assert [version.action for version in versions] == [
+        MessageAction.MESSAGE_CREATE,
+        MessageAction.MESSAGE_UPDATE,
+        MessageAction.MESSAGE_DELETE,
+    ]
+    assert [version.data for version in versions[:2]] == ["one", "two"]
+
+
+@case("mutable: the same operations over REST")
+async def _(stage: Stage) -> None:
+    name = unique()
+    messages = await heard(stage.realtime(gateway=1).channels.get(name))
+    channel = stage.rest("ann").channels.get(name)
+    (serial,) = (await channel.publish("n", "one")).serials
+    appended = await channel.append_message(Message(data="!", serial=serial))
+    updated = await channel.update_message(Message(data="two", serial=serial))
+    deleted = await channel.delete_message(Message(serial=serial))
+    await until("all", lambda: len(messages) == 4)
+    assert [message.version.serial for message in messages] == [
+        serial,
+        appended.version_serial,
+        updated.version_serial,
+        deleted.version_serial,
+    ]
+    assert (await channel.get_message(serial)).action == MessageAction.MESSAGE_DELETE
+
+
+@case("mutable: an unknown message is refused (40400)")
+async def _(stage: Stage) -> None:
+    channel = stage.realtime().channels.get(unique())
+    (serial,) = (await channel.publish("n", "one")).serials
+    unknown = serial.replace("0", "1", 3)
+    async with refused(40400):
+        await channel.append_message(Message(data="x", serial=unknown))
+    async with refused(40400):
+        await stage.rest().channels.get(channel.name).get_message(unknown)
+
+
+@case("annotations", reason="messages are not annotated; frames and requests are refused")
+async def _(stage: Stage) -> None:
+    channel = stage.realtime("ann").channels.get(unique())
+    (serial,) = (await channel.publish("n", "one")).serials
+    from ably.types.annotation import Annotation
+
+    async with refused(40160):
+        await channel.annotations.publish(serial, Annotation(type="reaction:flag.v1", name="up"))

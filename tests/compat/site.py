@@ -1,0 +1,88 @@
+"""The deployment that SDKs are played against: two gateways and a worker of the scripted model on one Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.processes import Proc, Stack
+
+ROOT = Path(__file__).parents[2]
+KEY_NAME = "app.key"
+KEY_SECRET = "a-secret-of-the-tests-long-enough-for-hs256"
+CONFIG = f"""
+[[keys]]
+name = "{KEY_NAME}"
+secret = "{KEY_SECRET}"
+capability = {{ "*" = ["*"] }}
+
+[[namespaces]]
+id = "*"
+agent = "assistant"
+
+[[namespaces]]
+id = "plain"
+"""
+FORMATS = ("json", "msgpack")
+_SDK_PYTHON = Path(__file__).parent / ".venv" / "bin" / "python"
+SDK_PYTHON = Path(os.environ.get("ABLY_PYTHON", _SDK_PYTHON))
+SUITE_TIMEOUT_S = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one case. `reason`: why the feature is not supported, and `ok` that it is refused properly."""
+
+    feature: str
+    ok: bool
+    error: str = ""
+    reason: str = ""
+
+
+class Site:
+    """Running gateways."""
+
+    def __init__(self, stack: Stack, gateways: list[Proc]) -> None:
+        self.stack = stack
+        self.gateways = gateways
+
+    def environment(self, wire_format: str) -> dict[str, str]:
+        """Where the suites of all SDKs connect, and how."""
+        return {
+            "KEY": f"{KEY_NAME}:{KEY_SECRET}",
+            "PORTS": ",".join(str(gateway.port) for gateway in self.gateways),
+            "FORMAT": wire_format,
+        }
+
+
+@asynccontextmanager
+async def open_site(redis_url: str, folder: Path) -> AsyncIterator[Site]:
+    """Start everything under a prefix of its own; end it afterwards."""
+    stack = Stack(redis_url, f"t{uuid.uuid4().hex[:12]}", folder)
+    try:
+        gateways = [await stack.gateway(config=CONFIG) for _ in range(2)]
+        await stack.worker(config=CONFIG)
+        yield Site(stack, gateways)
+    finally:
+        await stack.close()
+
+
+async def play_python(site: Site, wire_format: str) -> list[Outcome]:
+    """Play the cases of the PyPI SDK. Raises AssertionError if the suite itself cannot run."""
+    assert SDK_PYTHON.exists(), f"the PyPI SDK is missing: run scripts/setup --test ({SDK_PYTHON})"
+    env = {**site.environment(wire_format), "PYTHONPATH": str(ROOT)}
+    proc = await site.stack.run(str(SDK_PYTHON), "-m", "tests.compat.python_sdk", env=env)
+    status = await proc.wait(SUITE_TIMEOUT_S)
+    assert status == 0, f"the suite of the PyPI SDK broke:\n{proc.log}"
+    return outcomes_of(proc)
+
+
+def outcomes_of(proc: Proc) -> list[Outcome]:
+    """The outcomes that a suite printed, one JSON object per line after the word `case`."""
+    lines = [line.removeprefix("case ") for line in proc.lines if line.startswith("case ")]
+    return [Outcome(**json.loads(line)) for line in lines]
