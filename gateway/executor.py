@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from gateway.continuations import Continuations
 from gateway.operations import (
     Cancel,
     ChangePresence,
+    Continue,
     Done,
     LeavePresence,
     Mutate,
@@ -14,35 +16,44 @@ from gateway.operations import (
     Publish,
     Submit,
 )
-from selfhost_transport.errors import CapabilityError, TurnEnded
+from gateway.verdicts import Court, Verdicts
+from selfhost_transport.errors import CancelDenied, CapabilityError, TransportError
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.presence import PresenceStore
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_store import TurnStore
-from selfhost_transport.turns.machine import TERMINAL
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.frame import AckResult, CancelReceipt, TurnReceipt
 from selfhost_transport.wire.serial import Position, format_item, format_position
 
 _AUTHORS_KEPT = 4096
-_ENDED = frozenset(status.value for status in TERMINAL)
+QUEUED = "queued"
 
 
 class Executor:
     """Runs operations. Two that are started in order reach Redis in order unless one `needs_turn`."""
 
-    def __init__(self, sessions: SessionStore, turns: TurnStore, presence: PresenceStore) -> None:
+    def __init__(
+        self,
+        sessions: SessionStore,
+        turns: TurnStore,
+        presence: PresenceStore,
+        continuations: Continuations,
+        court: Court,
+    ) -> None:
         self._sessions = sessions
         self._turns = turns
         self._presence = presence
+        self._continuations = continuations
+        self._court = court
         # Authors of messages that were changed lately: an append need not read the message again.
         self._authors: OrderedDict[tuple[str, Ref], str | None] = OrderedDict()
 
     def needs_turn(self, operation: Operation) -> bool:
         """Whether it reads before it writes, and so has to wait for earlier ones and hold up later ones."""
         match operation:
-            case Publish():
-                return bool(operation.continues)
+            case Continue():
+                return True
             case Mutate():
                 known = operation.author is None or (operation.session, operation.ref) in self._authors
                 return operation.action is not MessageAction.APPEND or not known
@@ -58,6 +69,8 @@ class Executor:
                 return await self._mutate(operation)
             case Submit():
                 return await self._submit(operation)
+            case Continue():
+                return await self._continue(operation)
             case Cancel():
                 return await self._cancel(operation)
             case ChangePresence():
@@ -66,13 +79,6 @@ class Executor:
                 return await self._leave_presence(operation)
 
     async def _publish(self, operation: Publish) -> Done:
-        for turn in operation.continues:
-            record = await self._turns.record(operation.session, turn)
-            if record is not None and record.status in _ENDED:
-                raise TurnEnded(
-                    f"the turn has ended ({record.status}); send a new message to start another turn",
-                    detail={"turn": turn, "status": record.status},
-                )
         published = await self._sessions.publish(
             operation.session,
             operation.messages,
@@ -124,6 +130,8 @@ class Executor:
         accepted = await self._turns.submit(request)
         receipt = TurnReceipt(accepted.turn_id, accepted.status, accepted.repeated, accepted.interrupted)
         serials: list[str | None] = [*accepted.serials(len(request.messages))]
+        if accepted.status == QUEUED and not accepted.repeated:
+            await self._continuations.tell_queued(request)
         return Done(
             AckResult(serials, turn=receipt),
             accepted.position,
@@ -132,16 +140,48 @@ class Executor:
             interrupted=accepted.interrupted,
         )
 
+    async def _continue(self, operation: Continue) -> Done:
+        """Give the inputs one by one. One that is refused beside others that are not has no serial."""
+        serials: list[str | None] = []
+        refused: TransportError | None = None
+        done: Done | None = None
+        for one in operation.inputs:
+            try:
+                accepted = await self._continuations.give(operation.session, one)
+            except TransportError as error:
+                refused = error
+                serials += [None] * len(one.messages)
+                continue
+            serials += accepted.serials(len(one.messages))
+            receipt = TurnReceipt(one.turn_id, accepted.status, accepted.repeated)
+            done = Done(AckResult(serials, turn=receipt), accepted.position, accepted.series)
+        if done is None:
+            assert refused is not None
+            raise refused
+        return done
+
     async def _cancel(self, operation: Cancel) -> Done:
         cancelled = await self._turns.cancel(
             operation.session, operation.filter, operation.message, input_turn=operation.input_turn
         )
-        position, series = cancelled.position, cancelled.series
-        receipt = CancelReceipt(format_position(position, series), cancelled.matched, cancelled.already_ended)
+        position, matched, verdicts = cancelled.position, cancelled.matched, Verdicts()
+        if cancelled.asked:
+            verdicts = await self._court.verdicts(operation.session, position, cancelled.asked)
+            matched = tuple(turn for turn in matched if turn not in verdicts.denied)
+            position = max(position, verdicts.sealed_at)
+            if not matched:
+                why = next(iter(verdicts.denied.values()))
+                raise CancelDenied(why, detail={"reason": "cancel_denied", "turns": list(verdicts.denied)})
+        receipt = CancelReceipt(
+            format_position(position, cancelled.series),
+            matched,
+            cancelled.already_ended,
+            denied=tuple(verdicts.denied),
+        )
         return Done(
-            AckResult([format_item(position, series, 0)], cancel=receipt),
+            AckResult([format_item(cancelled.position, cancelled.series, 0)], cancel=receipt),
             position,
-            series,
+            cancelled.series,
             settled_at=position if position > Position.ZERO else None,
         )
 

@@ -21,17 +21,13 @@ from selfhost_transport.wire.serial import Position
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Store messages as one publish. `publish_id` makes a repeat recognisable, '' for none.
-
-    `continues`: turns that must not have ended (steers, tool results).
-    """
+    """Store messages as one publish. `publish_id` makes a repeat recognisable, '' for none."""
 
     session: str
     messages: tuple[Message, ...]
     publish_id: str = ""
     groups: tuple[str, ...] = ()
     ephemeral: bool = False
-    continues: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +49,24 @@ class Submit:
     """Store messages together with the turn they start (P4)."""
 
     request: TurnRequest
+
+
+@dataclass(frozen=True, slots=True)
+class TurnInput:
+    """One input into a turn. `call`: the call that it answers; None: it steers. `input_id` recognises a repeat."""
+
+    turn_id: str
+    call: str | None
+    messages: tuple[Message, ...]
+    input_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """Give inputs to turns that exist, in order; never empty."""
+
+    session: str
+    inputs: tuple[TurnInput, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +97,7 @@ class LeavePresence:
     holder: Holder
 
 
-Operation: TypeAlias = Publish | Mutate | Submit | Cancel | ChangePresence | LeavePresence
+Operation: TypeAlias = Publish | Mutate | Submit | Continue | Cancel | ChangePresence | LeavePresence
 
 
 def woken_session(operation: Operation) -> str | None:
@@ -91,7 +105,7 @@ def woken_session(operation: Operation) -> str | None:
     match operation:
         case Submit(request):
             return request.session
-        case Publish(session, continues=continues) if continues:
+        case Continue(session):
             return session
         case _:
             return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from gateway.auth import Credential
 from gateway.operations import Mutate, Operation, Publish
-from gateway.turn_signals import TurnRules, continued_turns, read_signal
+from gateway.turn_signals import TurnRules, read_signal
 from selfhost_transport.errors import BadRequest, InvalidArgument, NotFound, Unauthorized
 from selfhost_transport.store.entries import Operation as Edit
 from selfhost_transport.store.entries import Ref
@@ -108,7 +108,6 @@ def _create(sending: Sending, messages: Sequence[Message]) -> Operation:
         publish_id=sending.repeat_id if base is None else _short(base),
         groups=tuple({run: None for message in stamped if (run := run_id_of(message))}),
         ephemeral=ephemeral,
-        continues=continued_turns(stamped) if sending.rules is not None else (),
     )
 
 

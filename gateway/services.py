@@ -7,17 +7,20 @@ from dataclasses import dataclass
 
 from gateway.auth import Authenticator
 from gateway.connection import Terms
+from gateway.continuations import Continuations
 from gateway.executor import Executor
 from gateway.metrics import Metrics
 from gateway.presence_keeper import PresenceKeeper
 from gateway.session_hub import SessionHub
 from gateway.turn_signals import TurnRules
+from gateway.verdicts import Court
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import SECOND_MS, StoreOptions
 from selfhost_transport.store.presence import Holder, PresenceStore
 from selfhost_transport.store.session_store import SessionStore
+from selfhost_transport.store.turn_inputs import TurnInputs
 from selfhost_transport.store.turn_store import TurnStore
 
 _SECRET_BYTES = 32
@@ -33,6 +36,7 @@ class Services:
     redis: RedisConnection
     sessions: SessionStore
     turns: TurnStore
+    inputs: TurnInputs
     presence: PresenceStore
     keeper: PresenceKeeper
     hub: SessionHub
@@ -76,9 +80,10 @@ async def connect_services(settings: Settings) -> Services:
         presence_lease_ms=settings.gateway.presence_lease_ms,
     )
     sessions, turns = SessionStore(redis, keys, options), TurnStore(redis, keys, options)
-    presence = PresenceStore(redis, keys, options)
+    presence, inputs = PresenceStore(redis, keys, options), TurnInputs(redis, keys, options)
     server_id = f"gw-{secrets.token_hex(4)}"
     metrics = Metrics()
+    hub = SessionHub(sessions, settings.redis.url, metrics)
     try:
         secret = await _shared_secret(redis, settings.redis.prefix)
     except BaseException:
@@ -91,8 +96,11 @@ async def connect_services(settings: Settings) -> Services:
         turns=turns,
         presence=presence,
         keeper=PresenceKeeper(presence, server_id, options.presence_lease_ms / SECOND_MS),
-        hub=SessionHub(sessions, settings.redis.url, metrics),
-        executor=Executor(sessions, turns, presence),
+        inputs=inputs,
+        hub=hub,
+        executor=Executor(
+            sessions, turns, presence, Continuations(sessions, turns, inputs), Court(hub, sessions)
+        ),
         authenticator=Authenticator(settings),
         metrics=metrics,
         secret=secret,

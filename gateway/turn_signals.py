@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.operations import Cancel, Submit
+from gateway.continuations import read_continuation
+from gateway.operations import Cancel, Continue, Submit
 from selfhost_transport.errors import BadRequest, CapabilityError, InvalidArgument
 from selfhost_transport.settings import NamespaceRule
 from selfhost_transport.store.turn_request import build_turn_request, trigger_of
@@ -55,7 +56,7 @@ class TurnRules:
 
 def read_signal(
     session: str, messages: Sequence[Message], rules: TurnRules, capability: Capability
-) -> Submit | Cancel | None:
+) -> Submit | Continue | Cancel | None:
     """The command that a publish of stamped messages is; None for an ordinary publish.
 
     Raises CapabilityError for agents' messages and missing turn rights, InvalidArgument for an input that no turn
@@ -71,7 +72,10 @@ def read_signal(
         return read_cancel(session, messages[0])
     if trigger_of(messages) is None:
         _check_inputs(messages)
-        return None
+        continuation = read_continuation(session, messages)
+        if continuation is not None:
+            capability.require(Operation.TURN_START, session)
+        return continuation
     capability.require(Operation.TURN_START, session)
     return _submit(session, messages, rules, capability)
 
@@ -95,16 +99,6 @@ def read_cancel(session: str, message: Message) -> Cancel:
     return Cancel(session, scope, message)
 
 
-def continued_turns(messages: Sequence[Message]) -> tuple[str, ...]:
-    """The turns that inputs with a run-id belong to: steers, tool results, approvals."""
-    found = {
-        headers.run_id: None
-        for message in messages
-        if message.name == h.AI_INPUT and (headers := h.read_headers(message)) and headers.run_id
-    }
-    return tuple(found)
-
-
 def own_turns(client_id: str | None) -> CancelFilter:
     """The filter for a client's own turns. Raises BadRequest 40012 for a caller without an identity."""
     if client_id is None:
@@ -125,6 +119,9 @@ def _submit(session: str, messages: Sequence[Message], rules: TurnRules, capabil
         if policy is Policy.INTERRUPT:
             capability.require(Operation.TURN_CANCEL, session)
             interrupts = _named(headers) or _scope(headers, trigger.client_id) or own_turns(trigger.client_id)
+    if superseded := _superseded(headers):
+        # A client tool's result that forks: the turn that waited for it is answered by another (section 8.11).
+        policy, interrupts = Policy.INTERRUPT, CancelFilter(Scope.TURN, superseded)
     return Submit(
         build_turn_request(
             session,
@@ -137,6 +134,12 @@ def _submit(session: str, messages: Sequence[Message], rules: TurnRules, capabil
             on_crash=rules.on_crash,
         )
     )
+
+
+def _superseded(headers: h.Headers | None) -> str | None:
+    if headers is None or headers.role == h.ROLE_USER:
+        return None
+    return headers.get(h.SUPERSEDES)
 
 
 def _named(headers: h.Headers) -> CancelFilter | None:

@@ -25,6 +25,8 @@ AI_CANCEL: Final = "ai-cancel"
 # The project's own: an agent's verdict on a cancel it was asked about. Others ignore names they do not know.
 AI_CANCEL_DENIED: Final = "ai-cancel-denied"
 AI_CANCEL_ALLOWED: Final = "ai-cancel-allowed"
+# The service's word that an accepted turn waits by policy; it leaves the queue with its run-start.
+AI_RUN_QUEUED: Final = "ai-run-queued"
 
 # What only an agent may publish (protocol section 11, row "authenticated clientId").
 AGENT_MESSAGES: Final = frozenset(
@@ -38,6 +40,7 @@ AGENT_MESSAGES: Final = frozenset(
         AI_STEP_END,
         AI_CANCEL_DENIED,
         AI_CANCEL_ALLOWED,
+        AI_RUN_QUEUED,
     }
 )
 RUN_LIFECYCLE: Final = frozenset({AI_RUN_START, AI_RUN_RESUME, AI_RUN_SUSPEND, AI_RUN_END})
@@ -73,6 +76,7 @@ TURN_POLICY: Final = "turn-policy"
 CANCEL_OWN: Final = "cancel-own"
 CANCEL_ALL: Final = "cancel-all"
 CANCEL_CLIENT_ID: Final = "cancel-client-id"
+QUEUE_POSITION: Final = "queue-position"
 
 KIND: Final = "kind"
 

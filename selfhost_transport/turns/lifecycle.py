@@ -26,6 +26,7 @@ __all__ = [
     "context_for_input",
     "invocation_id_for",
     "run_end",
+    "run_queued",
     "run_resume",
     "run_start",
     "run_suspend",
@@ -64,6 +65,11 @@ def run_start(ctx: TurnContext) -> Message:
         (h.MSG_REGENERATE, ctx.msg_regenerate),
         *_invocation(ctx),
     )
+
+
+def run_queued(ctx: TurnContext, position: int) -> Message:
+    """`ai-run-queued`: the turn waits by policy, as the `position`-th (from 1) at the time it was accepted (DBL-2)."""
+    return _message(ctx, h.AI_RUN_QUEUED, *_run(ctx), *_invocation(ctx), (h.QUEUE_POSITION, str(position)))
 
 
 def run_resume(ctx: TurnContext) -> Message:

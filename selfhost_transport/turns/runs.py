@@ -69,6 +69,8 @@ class RunInfo:
     input_codec_message_id: str | None = None
     # A cancel has been seen that the agent did not refuse; it need not have had its effect yet.
     cancel_requested: bool = False
+    # Of a pending turn that waits by policy: how many start before it, and itself.
+    queue_position: int | None = None
 
     @property
     def shown_status(self) -> TurnStatus:

@@ -75,6 +75,8 @@ class SessionTree:
         self._pending: dict[str, Trigger] = {}
         self._open: dict[str, RunState] = {}
         self._sends = 0
+        # Turns that were said to wait by policy, by the serial of that.
+        self._queued: dict[str, str] = {}
         # Cancels seen, for runs that become known later.
         self._cancels: list[Cancel] = []
 
@@ -172,13 +174,13 @@ class SessionTree:
         node = self._runs.get(turn_id)
         if node is not None and node.run is not None:
             return node.run.info()
-        found = (_pending_info(t) for t in self._pending.values() if t.turn_id == turn_id)
+        found = (self._pending_info(t) for t in self._pending.values() if t.turn_id == turn_id)
         return next(found, None)
 
     def turns(self) -> list[RunInfo]:
         """All turns known, in order, pending ones last."""
         runs = [node.run.info() for node in sorted(self._runs.values(), key=lambda n: n.order) if node.run]
-        return runs + [_pending_info(t) for t in self._pending.values() if t.turn_id is not None]
+        return runs + [self._pending_info(t) for t in self._pending.values() if t.turn_id is not None]
 
     def active_turns(self) -> Mapping[str, set[str]]:
         """Turns that have not ended, by the client id of the owner and of the agent (INT-7, INT-8)."""
@@ -245,6 +247,8 @@ class SessionTree:
             return self._apply_lifecycle(serial, name or "", message, headers)
         if name == h.AI_CANCEL:
             return self._apply_cancel(serial, message, headers)
+        if name == h.AI_RUN_QUEUED and headers.run_id is not None:
+            return self._apply_queued(headers.run_id, serial)
         if name == h.AI_CANCEL_DENIED:
             return self._apply_denial(serial, headers)
         return []
@@ -350,12 +354,13 @@ class SessionTree:
         earlier = self._triggered.get(trigger)
         if earlier is None or node.order < earlier.order:
             self._triggered[trigger] = node
-        self._pending.pop(trigger, None)
+        started = self._pending.pop(trigger, None)
+        moved = self._queue_moved() if started is not None and started.turn_id in self._queued else []
         fork = self._owners.get(trigger)
         if fork is None or fork.kind is not NodeKind.FORK:
-            return []
+            return moved
         self._merge(fork, node)
-        return [self._restructured()]
+        return [*moved, self._restructured()]
 
     def _merge(self, fork: Node, node: Node) -> None:
         node.absorb(fork)
@@ -462,7 +467,7 @@ class SessionTree:
         if not is_new or key in self._triggered or (turn_id is not None and turn_id in self._runs):
             return []
         self._pending[key] = trigger
-        return [TurnChanged(_pending_info(trigger))] if turn_id is not None else []
+        return [TurnChanged(self._pending_info(trigger))] if turn_id is not None else []
 
     def _withdraw(self, trigger: Trigger) -> list[TreeEvent]:
         """A send that was never accepted is no turn."""
@@ -472,11 +477,32 @@ class SessionTree:
         self._triggers.pop(trigger.codec_message_id, None)
         return [self._restructured()]
 
+    def _pending_info(self, trigger: Trigger) -> RunInfo:
+        waiting = [waiting.turn_id for waiting in self._waiting()]
+        is_queued = trigger.turn_id in waiting
+        return RunInfo(
+            run_id=trigger.turn_id or "",
+            status=TurnStatus.PENDING,
+            client_id=trigger.client_id or "",
+            input_codec_message_id=trigger.codec_message_id,
+            queue_position=waiting.index(trigger.turn_id) + 1 if is_queued else None,
+        )
 
-def _pending_info(trigger: Trigger) -> RunInfo:
-    return RunInfo(
-        run_id=trigger.turn_id or "",
-        status=TurnStatus.PENDING,
-        client_id=trigger.client_id or "",
-        input_codec_message_id=trigger.codec_message_id,
-    )
+    # Turns that wait by policy (DBL-2, DBL-8)
+
+    def _apply_queued(self, run_id: str, serial: str) -> list[TreeEvent]:
+        self._queued.setdefault(run_id, serial)
+        return self._queue_moved()
+
+    def _waiting(self) -> list[Trigger]:
+        """Pending turns that were said to wait, in the order in which they will start."""
+        if not self._queued:
+            return []
+        order = self._queued
+        return sorted(
+            (trigger for trigger in self._pending.values() if trigger.turn_id in order),
+            key=lambda trigger: order[trigger.turn_id or ""],
+        )
+
+    def _queue_moved(self) -> list[TreeEvent]:
+        return [TurnChanged(self._pending_info(trigger)) for trigger in self._waiting()]

@@ -37,19 +37,24 @@ class TurnReceipt:
 
 @dataclass(frozen=True, slots=True)
 class CancelReceipt:
-    """What a cancel did. No content of a matched turn has a position after `position`, a channelSerial (P2)."""
+    """What a cancel did. No content of a matched turn has a position after `position`, a channelSerial (P2).
+
+    `denied`: turns that go on because their agent refused.
+    """
 
     position: str
     matched: tuple[str, ...] = ()
     already_ended: tuple[str, ...] = ()
+    denied: tuple[str, ...] = ()
 
     def to_wire(self) -> dict[str, Any]:
         """The map that travels as `res[i].cancel`."""
-        return {
+        wire = {
             "position": self.position,
             "matched": list(self.matched),
             "alreadyEnded": list(self.already_ended),
         }
+        return {**wire, "denied": list(self.denied)} if self.denied else wire
 
 
 def decode_turn(wire: Mapping[str, Any]) -> TurnReceipt:
@@ -68,6 +73,7 @@ def decode_cancel(wire: Mapping[str, Any]) -> CancelReceipt:
         position=fields.text(wire, "position") or "",
         matched=_texts(wire, "matched"),
         already_ended=_texts(wire, "alreadyEnded"),
+        denied=_texts(wire, "denied"),
     )
 
 

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from gateway.connection import Connection
+from gateway.continuations import Continuations
 from gateway.executor import Executor
 from gateway.operations import Done, Operation, woken_session
 from gateway.services import Services, connect_services
 from gateway.session_feed import SessionFeed
 from gateway.socket import Socket
+from gateway.verdicts import Court
 from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, load_settings
 from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.message import Message
@@ -56,7 +58,9 @@ class EagerAgent(Executor):
     """Whatever an operation sets in motion has been fanned out before its answer is known."""
 
     def __init__(self, services: Services, feed: Callable[[], SessionFeed]) -> None:
-        super().__init__(services.sessions, services.turns, services.presence)
+        sessions, turns = services.sessions, services.turns
+        continuations = Continuations(sessions, turns, services.inputs)
+        super().__init__(sessions, turns, services.presence, continuations, Court(services.hub, sessions))
         self.services = services
         self.feed = feed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.operations import Cancel, Publish, Submit
+from gateway.operations import Cancel, Continue, Publish, Submit
 from selfhost_transport.store.turn_request import trigger_of, unpack_context
 from selfhost_transport.store.turn_store import CancelFilter, Policy, Scope
 from selfhost_transport.turns import headers as h
@@ -171,6 +171,35 @@ def test_an_answer_to_a_turn_continues_it() -> None:
     message = tool_result("a1", "t1", "call-1", {"ok": True}, event_id="e", client_id="alice")
     assert trigger_of([message]) is None
     operation = commit(publish(opened(), 0, message, channel=CHANNEL)).operation
-    assert isinstance(operation, Publish)
-    assert operation.continues == ("t1",)
-    assert operation.groups == ("t1",)
+    assert isinstance(operation, Continue)
+    (given,) = operation.inputs
+    assert (given.turn_id, given.call) == ("t1", "result:call-1")
+
+
+def test_answers_are_inputs_of_their_own_and_the_parts_of_a_steer_are_one() -> None:
+    steer = user_message([TextPart("a"), TextPart("b")], InputIds(), client_id="alice", run_id="t1")
+    answers = [tool_result("a1", "t1", f"c{n}", n, event_id=f"e{n}", client_id="alice") for n in (1, 2)]
+    found = []
+    for messages in (steer, answers):
+        operation = commit(publish(opened(), 0, *messages, channel=CHANNEL)).operation
+        assert isinstance(operation, Continue)
+        found.append([(one.call, len(one.messages)) for one in operation.inputs])
+    assert found == [[(None, 2)], [("result:c1", 1), ("result:c2", 1)]]
+
+
+def test_inputs_into_a_turn_come_without_other_messages() -> None:
+    answer = tool_result("a1", "t1", "c1", 1, event_id="e", client_id="alice")
+    frames = sent(publish(opened(), 0, answer, Message(name="other"), channel=CHANNEL))
+    assert frames[0].error is not None and frames[0].error.code == 40003
+
+
+def test_a_client_tools_fork_ends_the_turn_that_waited() -> None:
+    transport = {h.ROLE: "assistant", h.CODEC_MESSAGE_ID: "copy", h.SUPERSEDES: "t1", h.EVENT_ID: "e"}
+    fork = Message(
+        name=h.AI_INPUT, extras=h.make_extras(transport, {h.KIND: "tool-result", "toolCallId": "c"})
+    )
+    operation = commit(publish(opened(), 0, fork, channel=CHANNEL)).operation
+    assert isinstance(operation, Submit)
+    assert (operation.request.policy, operation.request.interrupts) == (
+        Policy.INTERRUPT, CancelFilter(Scope.TURN, "t1"),
+    )  # fmt: skip
