@@ -35,15 +35,23 @@ class LeaseKeeper:
         self._runs = runs
 
     async def keep(self) -> None:
-        """Renew for ever."""
+        """Renew for ever. Looks at the clock while a renewal is under way: Redis may not answer for long."""
         interval = self._lease_ms / 3000
         while True:
-            await asyncio.sleep(interval)
-            if not await self.renew():
-                # Redis was away: the sooner it is tried again, the more of the lease is left.
-                await asyncio.sleep(min(0.2, interval / 4))
-                await self.renew()
+            renewed = await self._renew_watching(interval / 4)
+            # After a failure: the sooner it is tried again, the more of the lease is left.
+            await asyncio.sleep(interval if renewed else interval / 4)
             self._drop_expired()
+
+    async def _renew_watching(self, tick_s: float) -> bool:
+        renewing = asyncio.create_task(self.renew(), name="lease-renewal")
+        try:
+            while not renewing.done():
+                await asyncio.wait({renewing}, timeout=tick_s)
+                self._drop_expired()
+            return renewing.result()
+        finally:
+            renewing.cancel()
 
     async def renew(self) -> bool:
         """Renew every lease once; False if some could not be."""
