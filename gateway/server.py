@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -22,11 +22,13 @@ from gateway.api import router as api
 from gateway.auth import is_loopback
 from gateway.background import Background
 from gateway.cors import Cors
+from gateway.processes import supervise
 from gateway.realtime import Realtime
 from gateway.rest import Rest
 from gateway.services import Services, connect_services
 from gateway.transport import RawWebSocket
 from selfhost_transport.errors import StoreUnavailable, TransportError
+from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.server_version import check_server
 from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, Settings
 
@@ -171,34 +173,63 @@ def create_app(settings: Settings) -> FastAPI:
 class _Server(uvicorn.Server):
     """uvicorn that says when it serves, and sends clients away before it closes their sockets."""
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway, host: str) -> None:
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._gateway = gateway
-        self._host = host
+        self._on_ready = on_ready
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on SIGTERM and Ctrl-C, and then end with status 0, as the service was asked to."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve, then print the address."""
+        """Serve, then say so."""
         await super().startup(sockets)
-        if self.started and sockets:
-            port = sockets[0].getsockname()[1]
-            host = f"[{self._host}]" if ":" in self._host else self._host
-            print(f"ready http://{host}:{port}", flush=True)
+        if self.started:
+            self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drain, then stop."""
+        """Accept nobody any more, drain, then stop."""
+        for server in self.servers:
+            server.close()
         if self._gateway.realtime is not None:
             await self._gateway.realtime.drain(DRAIN_S)
         await super().shutdown(sockets)
 
 
 def run_gateway(settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C. Prints `ready http://HOST:PORT` once everything answers."""
+    """Serve until SIGTERM or Ctrl-C. Prints `ready http://HOST:PORT` once everything answers.
+
+    Raises StoreUnavailable or StoreUnsuitable when Redis cannot be used, OSError when the port cannot.
+    """
+    asyncio.run(_check_redis(settings))
+    listening = listen(settings.gateway.host, settings.gateway.port)
+    port = listening.getsockname()[1]
+    host = f"[{settings.gateway.host}]" if ":" in settings.gateway.host else settings.gateway.host
+
+    def ready() -> None:
+        print(f"ready http://{host}:{port}", flush=True)
+
+    if settings.gateway.processes > 1:
+        supervise(settings, listening, ready)
+    else:
+        serve(settings, listening, ready)
+
+
+def serve(settings: Settings, listening: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Serve on a listening socket in this process, until SIGTERM or Ctrl-C."""
     app = create_app(settings)
     ping_s = settings.gateway.max_idle_ms * 2 / 3000 or None
     config = uvicorn.Config(
         app,
-        host=settings.gateway.host,
-        port=settings.gateway.port,
         ws=RawWebSocket,
         ws_max_size=settings.gateway.max_frame_size,
         ws_ping_interval=ping_s,
@@ -209,21 +240,26 @@ def run_gateway(settings: Settings) -> None:
         log_level="warning",
         timeout_graceful_shutdown=5,
     )
-    listening = _listen(settings.gateway.host, settings.gateway.port, shared=settings.gateway.processes > 1)
-    server = _Server(config, app.state.gateway, settings.gateway.host)
+    server = _Server(config, app.state.gateway, on_ready)
     asyncio.run(server.serve(sockets=[listening]))
     if not server.started:
         raise SystemExit(1)
 
 
-def _listen(host: str, port: int, *, shared: bool) -> socket.socket:
+async def _check_redis(settings: Settings) -> None:
+    redis = RedisConnection(settings.redis.url)
+    try:
+        check_server(await redis.info())
+    finally:
+        await redis.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes any free one. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio turns Nagle's algorithm off only for sockets that name the protocol.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     listening.bind((host, port))
     listening.listen(2048)
-    os.set_inheritable(listening.fileno(), True)
     return listening

@@ -1,0 +1,81 @@
+"""Several gateway processes on one listening socket: started, watched, replaced, stopped together."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Final
+
+from selfhost_transport.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S: Final = 15.0
+# A process that cannot even start is not started over and over without a pause.
+_RESTART_PAUSE_S: Final = 1.0
+
+_spawn: Final = multiprocessing.get_context("spawn")
+
+
+def supervise(settings: Settings, listening: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Run `settings.gateway.processes` processes until SIGTERM or Ctrl-C; one that dies is replaced.
+
+    Raises SystemExit when a process ends before all were ready for the first time.
+    """
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    processes = [_Child(settings, listening) for _ in range(settings.gateway.processes)]
+    try:
+        for child in processes:
+            if not child.wait_ready():
+                raise SystemExit(1)
+        on_ready()
+        while not stopping.is_set():
+            _replace_dead(processes, settings, listening, stopping)
+    finally:
+        for child in processes:
+            child.process.terminate()
+        for child in processes:
+            child.process.join(STOP_TIMEOUT_S)
+            child.process.kill()
+
+
+class _Child:
+    def __init__(self, settings: Settings, listening: socket.socket) -> None:
+        self._ready, theirs = _spawn.Pipe(duplex=False)
+        self.process: BaseProcess = _spawn.Process(
+            target=_run, args=(settings, listening, theirs), name="gateway", daemon=True
+        )
+        self.process.start()
+        theirs.close()
+
+    def wait_ready(self) -> bool:
+        """Whether it serves; False once it has ended instead."""
+        try:
+            return bool(self._ready.recv())
+        except EOFError:
+            return False
+
+
+def _replace_dead(
+    processes: list[_Child], settings: Settings, listening: socket.socket, stopping: threading.Event
+) -> None:
+    wait([child.process.sentinel for child in processes], timeout=0.5)
+    for index, child in enumerate(processes):
+        if not child.process.is_alive() and not stopping.is_set():
+            logger.error("gateway.process_ended pid=%s status=%s", child.process.pid, child.process.exitcode)
+            stopping.wait(_RESTART_PAUSE_S)
+            processes[index] = _Child(settings, listening)
+
+
+def _run(settings: Settings, listening: socket.socket, ready: Connection) -> None:
+    from gateway.server import serve
+
+    serve(settings, listening, lambda: ready.send(True))
