@@ -141,6 +141,7 @@ def cancel(
     client: Annotated[str | None, typer.Option(help="Client id: all turns it owns.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All open turns of the session.")] = False,
     by: Annotated[str, typer.Option(help="Who is recorded as the author of the cancel.")] = "operator",
+    force: Annotated[bool, typer.Option("--force", help="Do not ask the agents' hooks.")] = False,
     as_json: AsJson = False,
     redis: Redis = None,
     config: Config = None,
@@ -150,7 +151,16 @@ def cancel(
     from selfhost_transport.commands.cancel import run_cancel
 
     settings = load_settings(config, redis=redis, redis_prefix=redis_prefix)
-    run_cancel(settings, session, turn=turn, client=client, everything=everything, by=by, as_json=as_json)
+    run_cancel(
+        settings,
+        session,
+        turn=turn,
+        client=client,
+        everything=everything,
+        by=by,
+        force=force,
+        as_json=as_json,
+    )
 
 
 @app.command()

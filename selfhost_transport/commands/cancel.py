@@ -24,9 +24,13 @@ def run_cancel(
     client: str | None,
     everything: bool,
     by: str,
-    as_json: bool,
+    force: bool = False,
+    as_json: bool = False,
 ) -> None:
-    """Cancel and print what matched. Raises InvalidArgument unless exactly one filter is given."""
+    """Cancel and print what matched; `force`: without asking the agents' hooks.
+
+    Raises InvalidArgument unless exactly one filter is given.
+    """
     chosen = [
         CancelFilter(scope, value)
         for scope, value in (
@@ -38,24 +42,32 @@ def run_cancel(
     ]
     if len(chosen) != 1:
         raise InvalidArgument("name what to cancel by exactly one of --turn ID, --client ID, --all")
-    print(_told(asyncio.run(_cancel(settings, session, chosen[0], by)), as_json=as_json))
+    print(_told(asyncio.run(_cancel(settings, session, chosen[0], by, force=force)), as_json=as_json))
 
 
-async def _cancel(settings: Settings, session: str, chosen: CancelFilter, by: str) -> Cancelled:
+async def _cancel(
+    settings: Settings, session: str, chosen: CancelFilter, by: str, *, force: bool
+) -> Cancelled:
     message = Message(
         name=h.AI_CANCEL, client_id=by, extras=h.make_extras({_HEADERS[chosen.scope]: chosen.value})
     )
     async with turn_store(settings) as turns:
-        return await turns.cancel(session, chosen, message, early=False)
+        return await turns.cancel(session, chosen, message, early=False, force=force)
 
 
 def _told(cancelled: Cancelled, *, as_json: bool) -> str:
     position = format_position(cancelled.position, cancelled.series)
     if as_json:
-        return json.dumps(
-            {"position": position, "matched": cancelled.matched, "alreadyEnded": cancelled.already_ended}
-        )
-    lines = [f"cancelled {len(cancelled.matched)} turn(s) at {position}"]
-    lines += [f"  cancelled      {turn}" for turn in cancelled.matched]
-    lines += [f"  already ended  {turn}" for turn in cancelled.already_ended]
+        told = {
+            "position": position,
+            "matched": cancelled.matched,
+            "asked": cancelled.asked,
+            "alreadyEnded": cancelled.already_ended,
+        }
+        return json.dumps(told)
+    ended = [turn for turn in cancelled.matched if turn not in cancelled.asked]
+    lines = [f"cancelled {len(ended)} turn(s) at {position}"]
+    lines += [f"  cancelled          {turn}" for turn in ended]
+    lines += [f"  its agent decides  {turn}" for turn in cancelled.asked]
+    lines += [f"  already ended      {turn}" for turn in cancelled.already_ended]
     return "\n".join(lines)
