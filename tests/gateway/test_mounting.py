@@ -1,0 +1,72 @@
+"""The gateway inside another application, under a server that gives no access to its sockets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from gateway import Gateway
+from gateway.transport import QueuedOutlet
+from selfhost_transport.errors import StoreUnavailable
+from selfhost_transport.settings import KeyRule, RedisSettings, Settings
+
+
+def settings(redis_url: str, redis_prefix: str) -> Settings:
+    return Settings(
+        redis=RedisSettings(url=redis_url, prefix=redis_prefix),
+        keys=(KeyRule.model_validate({"name": "app.key", "secret": "secret"}),),
+    )
+
+
+def test_a_host_application_keeps_its_own_routes(redis_url: str, redis_prefix: str) -> None:
+    gateway = Gateway(settings(redis_url, redis_prefix))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with gateway.lifespan():
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/mine")
+    async def mine() -> str:
+        return "mine"
+
+    gateway.add_routes(app)
+    with TestClient(app) as http:
+        assert http.get("/mine").json() == "mine"
+        assert http.get("/readyz").status_code == 200
+        with http.websocket_connect("/?key=app.key:secret&clientId=a") as websocket:
+            assert websocket.receive_json()["action"] == 4
+            websocket.send_json({"action": 10, "channel": "c"})
+            assert websocket.receive_json()["action"] == 11
+            message = {"action": 15, "channel": "c", "msgSerial": 0, "messages": [{"data": "x"}]}
+            websocket.send_json(message)
+            assert {websocket.receive_json()["action"] for _ in range(2)} == {1, 15}
+            websocket.send_json({"action": 7})
+            assert websocket.receive_json() == {"action": 8}
+    with pytest.raises(StoreUnavailable):
+        gateway.running()
+
+
+async def test_a_queued_outlet_says_when_it_is_full_and_when_it_has_room() -> None:
+    said: list[str] = []
+    sent: list[object] = []
+
+    async def send(message: object) -> None:
+        sent.append(message)
+
+    outlet = QueuedOutlet(send, 4, lambda: said.append("full"), lambda: said.append("room"))
+    outlet.write(b"\x81\x03abc")
+    assert (outlet.congested, said) == (True, ["full"])
+    await outlet.flush()
+    assert (outlet.congested, said) == (False, ["full", "room"])
+    assert sent == [{"type": "websocket.send", "text": "abc"}]
+    outlet.abort()
+    outlet.write(b"\x82\x01x")
+    await outlet.flush()
+    assert len(sent) == 1
