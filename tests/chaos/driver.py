@@ -1,0 +1,87 @@
+"""Runs people and faults side by side for a while, mends everything, and counts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from selfhost_transport.redis_io.embedded import EmbeddedRedis
+from selfhost_transport.settings import ENV_PREFIX
+from selfhost_transport.turns.machine import TurnStatus
+from tests.chaos.faults import LEASE_S, Faults
+from tests.chaos.people import Conversation
+from tests.chaos.verdict import judge, make_witness, watch
+from tests.e2e.proxy import Network
+from tests.e2e.stage import Stage
+
+PREFIX = "chaos"
+# A turn may meet many dying workers here; it is not what is tried out.
+ENVIRONMENT = {f"{ENV_PREFIX}LEASE_MS": str(int(LEASE_S * 1000)), f"{ENV_PREFIX}MAX_ATTEMPTS": "50"}
+
+
+async def run(folder: Path, seconds: float, *, sessions: int, seed: int) -> Counter[str]:
+    """Counts of what happened and of what must not. Redis keeps its data over restarts."""
+    chance = random.Random(seed)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with EmbeddedRedis(folder / "redis", port) as redis:
+        stage = await Stage.make(redis.url, PREFIX, folder, gateways=2, workers=2, env=ENVIRONMENT)
+        try:
+            async with AsyncExitStack() as networks:
+                cables = [
+                    await networks.enter_async_context(Network(gateway.port)) for gateway in stage.gateways
+                ]
+                faults = Faults(stage, redis, cables, chance)
+                return await _run(stage, faults, seconds, sessions, seed)
+        finally:
+            await stage.close()
+
+
+async def _run(stage: Stage, faults: Faults, seconds: float, sessions: int, seed: int) -> Counter[str]:
+    conversations = [Conversation(stage.session()) for _ in range(sessions)]
+    witnesses = [make_witness(stage.store, PREFIX, one.session) for one in conversations]
+    stop, done = asyncio.Event(), asyncio.Event()
+    watching = asyncio.create_task(watch(witnesses, done))
+    async with asyncio.TaskGroup() as group:
+        for number, conversation in enumerate(conversations):
+            group.create_task(conversation.go_on(faults.networks, stop, random.Random(seed * 1000 + number)))
+        await faults.go_on(seconds)
+        stop.set()
+    done.set()
+    await watching
+    found: Counter[str] = Counter({f"fault {name}": count for name, count in faults.done.items()})
+    for conversation, witness in zip(conversations, witnesses, strict=True):
+        await witness.look()
+        found += judge(witness, conversation.sent)
+        found += await _late_joiner(stage, conversation)
+        found.update({f"refused {name}": count for name, count in conversation.refused.items()})
+    return found
+
+
+async def _late_joiner(stage: Stage, conversation: Conversation) -> Counter[str]:
+    """Somebody who was not there reads the conversation: complete answers are whole, cut ones are a beginning."""
+    found: Counter[str] = Counter()
+    async with stage.connect(conversation.session, "late") as late:
+        while late.view.has_older:
+            await late.view.load_older(100)
+        for turn_id, answer in conversation.sent.items():
+            turn = late.turn(turn_id)
+            text = turn.text.strip()
+            whole = text == answer if turn.status is TurnStatus.COMPLETED else answer.startswith(text)
+            found["texts that are wrong"] += not whole
+            found["texts of somebody else"] += not _only_of(text, answer.split())
+            found["watchers that saw something else"] += conversation.watched[turn_id].strip() != text
+    return found
+
+
+def _only_of(text: str, words: Sequence[str]) -> bool:
+    marker = words[0].rsplit(".", 1)[0] + "."
+    return all(
+        word.startswith(marker) or words[len(text.split()) - 1].startswith(word) for word in text.split()
+    )
