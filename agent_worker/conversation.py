@@ -47,9 +47,13 @@ class Conversation:
         return self._input
 
     async def text(self) -> str:
-        """The text parts of that send; of a regenerate, which has none, those of the message it answers again."""
-        parts = [text_of(message) for message in await self.input() if _is_text(message)]
-        if parts or not self._context.msg_regenerate:
+        """The text parts of that send; where it asks nothing itself, those of the message it answers again.
+
+        So does a regenerate, and a tool result that `useChat` sends as a fork (ai-transport section 8.11).
+        """
+        sent = await self.input()
+        parts = [text_of(message) for message in sent if _is_text(message)]
+        if parts or any(_is_question(message) for message in sent):
             return "\n".join(parts)
         asked = [message for message in await self.messages() if message.role == h.ROLE_USER]
         return "\n".join(text_parts(asked[-1].message)) if asked else ""
@@ -121,6 +125,11 @@ def _without_reasoning(said: PromptMessage) -> PromptMessage:
 
 def _position(message: Message) -> Position:
     return parse_position(message.serial or "")[0]
+
+
+def _is_question(message: Message) -> bool:
+    headers = h.read_headers(message)
+    return headers is not None and headers.kind == "user-message"
 
 
 def _is_text(message: Message) -> bool:
