@@ -26,10 +26,18 @@ class Intake:
     A queue is dirty from a wake-up, a start, a reconnect or a successful take until a take finds it empty.
     """
 
-    def __init__(self, pairs: Iterable[Pair], take: Take, room: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        pairs: Iterable[Pair],
+        take: Take,
+        room: Callable[[], int],
+        found_empty: Callable[[], None] = lambda: None,
+    ) -> None:
         self._pairs = tuple(pairs)
         self._take = take
         self._room = room
+        # Called whenever every queue was found empty.
+        self._found_empty = found_empty
         # An ordered set: the queue that waited longest comes first.
         self._dirty: dict[Pair, None] = dict.fromkeys(self._pairs)
         self._changed = asyncio.Event()
@@ -63,6 +71,8 @@ class Intake:
             self._changed.clear()
             while not self._stopping and (pairs := self._next_pairs()):
                 await self._take_from(pairs)
+            if not self._dirty:
+                self._found_empty()
 
     def _next_pairs(self) -> list[Pair]:
         return list(self._dirty)[: min(self._room(), TAKES_AT_ONCE)]

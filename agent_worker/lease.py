@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from agent_worker.runner import TurnRun
 from agent_worker.turn import AbortCause
 from selfhost_transport.errors import TransportError
+from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_store import TurnStore
+from selfhost_transport.turns import lifecycle
 
 logger = logging.getLogger(__name__)
 
@@ -88,9 +90,10 @@ class LeaseKeeper:
 class Reaper:
     """Looks for expired leases about every second; every worker does, and one finds each."""
 
-    def __init__(self, store: TurnStore, pauses: TurnPauses, buckets: int) -> None:
+    def __init__(self, store: TurnStore, pauses: TurnPauses, sessions: SessionStore, buckets: int) -> None:
         self._store = store
         self._pauses = pauses
+        self._sessions = sessions
         self._buckets = buckets
 
     async def watch(self) -> None:
@@ -120,6 +123,15 @@ class Reaper:
             turn, session, what = reaped
             logger.warning("lease.expired session=%s turn=%s then=%s", session, turn, what)
         if due is not None:
-            turn, session, what = due
-            logger.info("turn.due session=%s turn=%s then=%s", session, turn, what)
+            await self._due(*due)
         return reaped is not None or due is not None
+
+    async def _due(self, turn: str, session: str, what: str) -> None:
+        """A deadline has passed. A cancel that nobody decided in time, and so was refused, is told to the session."""
+        logger.info("turn.due session=%s turn=%s then=%s", session, turn, what)
+        if what != "denied":
+            return
+        try:
+            await self._sessions.publish(session, [lifecycle.cancel_lapsed(turn)])
+        except TransportError as error:
+            logger.warning("turn.denial_untold session=%s turn=%s error=%s", session, turn, error)

@@ -16,6 +16,7 @@ from typing import TypedDict, TypeVar
 from agent_worker.agents import Agent, Handler, OnSteer
 from agent_worker.cancel_hook import CancelHook, HookFunction, Undecided
 from agent_worker.deadline import Limits
+from agent_worker.heartbeat import Heartbeat
 from agent_worker.intake import Intake
 from agent_worker.lease import LeaseKeeper, Reaper
 from agent_worker.rollup import Rollup
@@ -29,9 +30,11 @@ from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.settings import Settings, load_settings
 from selfhost_transport.settings_values import CrashRule
 from selfhost_transport.store import scripts
+from selfhost_transport.store.fleet import Fleet
 from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_inputs import TurnInputs
 from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_store import Lease, TurnStore
@@ -42,6 +45,7 @@ HandlerT = TypeVar("HandlerT", bound=Handler)
 
 _SCRIPTS = (
     "take", "write", "append", "end", "renew", "reap", "read_record", "drain", "suspend", "decide", "expire",
+    "fleet", "publish",
 )  # fmt: skip
 _HOOK_MARGIN_MS = 500
 """By how much the store waits longer for a hook's verdict than the worker does, which can tell more of it."""
@@ -64,9 +68,13 @@ class Worker:
     `settings` may be given as a Redis address; without, they are read from the environment (docs/configuration.md).
     """
 
-    def __init__(self, settings: Settings | str | None = None, *, worker_id: str | None = None) -> None:
+    def __init__(
+        self, settings: Settings | str | None = None, *, worker_id: str | None = None, once: bool = False
+    ) -> None:
         self.settings = load_settings(redis=settings) if isinstance(settings, str) else settings
         self.worker_id = worker_id or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        # Stop by itself once nothing is left to be worked on; for jobs that are started from time to time.
+        self.once = once
         self.agents: dict[str, Agent] = {}
         # Set once it takes turns.
         self.ready = asyncio.Event()
@@ -179,18 +187,23 @@ class Worker:
             retry_errors=settings.worker.retry_errors,
         )
         pairs = [(bucket, name) for bucket in range(keys.buckets) for name in self.agents]
-        intake = self._intake = Intake(pairs, self._take, self._room)
+        intake = self._intake = Intake(pairs, self._take, self._room, self._found_empty)
         subscriber = Subscriber(settings.redis.url, on_reconnect=intake.wake_all)
         try:
             for bucket in range(keys.buckets):
                 await subscriber.subscribe(f"{keys.base(bucket)}ctl", self._control(bucket))
             keeper = LeaseKeeper(store, settings.worker.lease_ms, lambda: list(self._running.values()))
-            await self._serve(settings, intake, keeper, Reaper(store, pauses, keys.buckets))
+            reaper = Reaper(store, pauses, SessionStore(redis, keys, options), keys.buckets)
+            heartbeat = Heartbeat(Fleet(redis, keys), self.worker_id, self.agents, settings.worker.lease_ms)
+            await self._serve(settings, intake, keeper, reaper, heartbeat)
         finally:
             await subscriber.close()
 
-    async def _serve(self, settings: Settings, intake: Intake, keeper: LeaseKeeper, reaper: Reaper) -> None:
+    async def _serve(
+        self, settings: Settings, intake: Intake, keeper: LeaseKeeper, reaper: Reaper, heartbeat: Heartbeat
+    ) -> None:
         loops = [
+            asyncio.create_task(heartbeat.beat(), name="heartbeat"),
             asyncio.create_task(keeper.keep(), name="lease-keeper"),
             asyncio.create_task(reaper.watch(), name="reaper"),
             asyncio.create_task(self._look_again(intake), name="look-again"),
@@ -203,8 +216,10 @@ class Worker:
             await asyncio.wait({stopped, taking, *loops}, return_when=asyncio.FIRST_COMPLETED)
             intake.stop()
             await taking
+            loops[0].cancel()
+            await heartbeat.tell(0)
             for loop in loops:
-                if loop.done():
+                if loop.done() and not loop.cancelled():
                     loop.result()
             await self._drain(settings.worker.grace_ms / 1000)
         finally:
@@ -250,7 +265,15 @@ class Worker:
         if run.handler is not None and not run.handler.done():
             self._unwinding.add(run.handler)
             run.handler.add_done_callback(self._unwound)
+        if self.once:
+            # It may have been put back into its queue, or have let another one start.
+            self._intake.wake_all()
         self._intake.room_made()
+
+    def _found_empty(self) -> None:
+        """No queue holds anything at the moment."""
+        if self.once and not self._running:
+            self.stop()
 
     def _unwound(self, handler: asyncio.Task[None]) -> None:
         self._unwinding.discard(handler)

@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 MAX_MESSAGES = 1000
 
 
-class _TypedErrors(APIRoute):
+class TypedErrors(APIRoute):
     """Answers every refusal with `{"error": {code, statusCode, message}}`."""
 
     def get_route_handler(self) -> Callable[[Request], Any]:
@@ -65,7 +65,7 @@ class _TypedErrors(APIRoute):
         return answered
 
 
-router = APIRouter(route_class=_TypedErrors)
+router = APIRouter(route_class=TypedErrors)
 
 
 def running(request: Request) -> Services:
@@ -110,7 +110,13 @@ async def turns(session: Session, credential: Caller, services: Running) -> Turn
     credential.capability.require(Operation.SUBSCRIBE, session)
     head = await services.sessions.open(session)
     records = await services.turns.active(session)
-    return TurnsOut(turns=[_turn(record, head.series) for record in records])
+    waiting = await services.inputs.waiting(session)
+    rules = services.rules_for(session)
+    return TurnsOut(
+        turns=[_turn(record, head.series, waiting) for record in records],
+        agents=await services.fleet.size(rules.agent) if rules is not None else 0,
+        queued=len(waiting) + sum(record.status == "pending" for record in records),
+    )
 
 
 @router.get("/v1/sessions/{session}/turns/{turn_id}", tags=["turns"])
@@ -120,7 +126,8 @@ async def turn(session: Session, turn_id: str, credential: Caller, services: Run
     record = await services.turns.record(session, turn_id)
     if record is None:
         raise NotFound("there is no such turn in this session, or it ended long ago")
-    return _turn(record, (await services.sessions.open(session)).series)
+    waiting = await services.inputs.waiting(session)
+    return _turn(record, (await services.sessions.open(session)).series, waiting)
 
 
 @router.get("/v1/sessions/{session}/messages", tags=["sessions"])
@@ -158,7 +165,7 @@ async def wake(body: WakeIn, services: Running) -> Response:
     return JSONResponse(WakeOut(run_id=found).model_dump(by_alias=True, exclude_none=True), 202)
 
 
-def _turn(record: TurnRecord, series: str) -> TurnOut:
+def _turn(record: TurnRecord, series: str, waiting: list[str]) -> TurnOut:
     return TurnOut(
         turn_id=record.turn_id,
         status=record.status,
@@ -168,4 +175,5 @@ def _turn(record: TurnRecord, series: str) -> TurnOut:
         attempts=record.attempts,
         worker=record.worker,
         position=format_position(record.terminal, series) if record.terminal else None,
+        queue_position=waiting.index(record.turn_id) + 1 if record.turn_id in waiting else None,
     )

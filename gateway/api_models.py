@@ -116,12 +116,95 @@ class TurnOut(_Wire):
     worker: str | None
     position: str | None
     """Of the terminal, once there is one."""
+    queue_position: int | None = None
+    """Of a turn that waits by policy: 1 starts next."""
 
 
 class TurnsOut(_Wire):
     """The turns of a session that have no terminal yet."""
 
     turns: list[TurnOut]
+    agents: int
+    """Workers that serve the session's agent; with 0, what is queued waits for one."""
+    queued: int
+    """Turns that nobody works on yet."""
+
+
+class SteerIn(_Wire):
+    """A message into a turn."""
+
+    text: str | None = None
+    """The message; or give `parts`."""
+    parts: list[TextPartIn | FilePartIn] | None = None
+    id: str | None = Field(default=None, min_length=1, max_length=128)
+    """Id of the message; repeated with the same id it is the same input."""
+    client_id: str | None = None
+    """Whom to send as, where the credentials leave that open."""
+
+    @model_validator(mode="after")
+    def _has_content(self) -> SteerIn:
+        if (self.text is None) == (self.parts is None):
+            raise ValueError("give either text or parts")
+        return self
+
+
+class AnswerIn(_Wire):
+    """The answer to one call: `output` or `error` of a client tool, or `approved`."""
+
+    call_id: str = Field(min_length=1)
+    """The tool call."""
+    output: Any = None
+    """The tool's result; absent means null, unless `error` or `approved` is given."""
+    error: str | None = None
+    """The tool failed."""
+    approved: bool | None = None
+    """Whether the call may run."""
+    reason: str | None = None
+    """Why it was approved or not."""
+    message_id: str | None = None
+    """The assistant message that made the call; absent: looked up."""
+    id: str | None = Field(default=None, min_length=1, max_length=128)
+    """Id of the answer; repeated with the same id it is the same answer."""
+    client_id: str | None = None
+    """Whom to answer as, where the credentials leave that open."""
+
+    @model_validator(mode="after")
+    def _is_one_answer(self) -> AnswerIn:
+        given = [self.error, self.approved, "output" if "output" in self.model_fields_set else None]
+        if sum(item is not None for item in given) > 1:
+            raise ValueError("give one of output, error, approved")
+        return self
+
+
+class InputOut(_Wire):
+    """An input that a turn has taken. `status` is the turn's: `pending` when the input resumed it."""
+
+    turn_id: str
+    status: str
+    position: str
+    repeated: bool
+
+
+class WaitingOut(_Wire):
+    """A turn that waits by policy."""
+
+    turn_id: str
+    position: int
+    owner: str | None
+
+
+class QueueOut(_Wire):
+    """The session's queue."""
+
+    agents: int
+    queued: int
+    turns: list[WaitingOut]
+
+
+class PromoteOut(_Wire):
+    """Whether the turn was waiting, and so was started."""
+
+    promoted: bool
 
 
 class MessagesOut(_Wire):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from selfhost_transport.store.history import Query
 from selfhost_transport.store.session_store import SessionStore
+from selfhost_transport.turns.headers import AI_OUTPUT, read_headers
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.view import View
+
+_CALL_PAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,24 @@ async def read_conversation(sessions: SessionStore, session: str, limit: int) ->
     return Conversation(
         messages=[message.to_json() for message in view.messages()],
         turns=[
-            {**run.to_json(), "status": run.status.value, "agent": run.agent_client_id} for run in view.runs()
+            {**run.to_json(), "status": run.shown_status.value, "agent": run.agent_client_id}
+            for run in view.runs()
         ],
         truncated=page.next_cursor is not None,
     )
+
+
+async def find_call(sessions: SessionStore, session: str, turn_id: str, call_id: str) -> str | None:
+    """The message in which a turn made a tool call; None if it made none."""
+    query = Query(limit=_CALL_PAGE)
+    while True:
+        page = await sessions.history.page(session, query)
+        for message in page.messages:
+            headers = read_headers(message)
+            if message.name != AI_OUTPUT or headers is None or headers.kind != "tool-input":
+                continue
+            if headers.run_id == turn_id and headers.field("toolCallId") == call_id:
+                return headers.codec_message_id
+        if page.next_cursor is None:
+            return None
+        query = replace(query, cursor=page.next_cursor)

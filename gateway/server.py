@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Match, request_response
 from starlette.types import Receive, Scope, Send
 
 from gateway.api import router as api
+from gateway.api_inputs import router as api_inputs
 from gateway.auth import is_loopback
 from gateway.background import Background
 from gateway.cors import Cors
@@ -76,6 +77,7 @@ class Gateway:
         """Put the gateway's routes on an application. The protocol's REST takes every path that is left over."""
         app.state.gateway = self
         app.include_router(api)
+        app.include_router(api_inputs)
         app.add_api_websocket_route("/", self._websocket)
         app.add_api_route("/", self._page, methods=["GET"], include_in_schema=False)
         app.add_api_route("/config.json", self._page_config, methods=["GET"], include_in_schema=False)

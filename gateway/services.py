@@ -16,6 +16,7 @@ from gateway.turn_signals import TurnRules
 from gateway.verdicts import Court
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.settings import Settings
+from selfhost_transport.store.fleet import Fleet
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import SECOND_MS, StoreOptions
 from selfhost_transport.store.presence import Holder, PresenceStore
@@ -37,6 +38,7 @@ class Services:
     sessions: SessionStore
     turns: TurnStore
     inputs: TurnInputs
+    fleet: Fleet
     presence: PresenceStore
     keeper: PresenceKeeper
     hub: SessionHub
@@ -97,6 +99,7 @@ async def connect_services(settings: Settings) -> Services:
         presence=presence,
         keeper=PresenceKeeper(presence, server_id, options.presence_lease_ms / SECOND_MS),
         inputs=inputs,
+        fleet=Fleet(redis, keys),
         hub=hub,
         executor=Executor(
             sessions, turns, presence, Continuations(sessions, turns, inputs), Court(hub, sessions)

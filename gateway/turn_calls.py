@@ -61,6 +61,10 @@ class TurnCalls:
             interrupted=list(turn.interrupted),
         )
 
+    async def give(self, messages: list[Message]) -> Done:
+        """Give an input to a turn that exists."""
+        return await self._run(messages)
+
     async def cancel(self, body: CancelIn) -> CancelOut:
         """End the turns that a filter names."""
         transport = {h.EVENT_ID: str(uuid.uuid4()), **_cancel_headers(body)}

@@ -34,6 +34,8 @@ Scripts build the same names from the bucket's base; the letters below are the c
 | `nodes`             | ZSET   | processes that hold members, by lease expiry             | the bucket                   |
 | `gone`              | ZSET   | lost connections by the time their members leave         | the bucket                   |
 
+Outside the buckets: `agents:<agent>`, a ZSET of the workers that serve an agent, which lives while they tell.
+
 Channels: `n:<session>` carries each entry of the session, `ctl` wakes workers and pushes cancels.
 """
 
@@ -96,6 +98,10 @@ class Keyspace:
     def bases(self) -> list[str]:
         """The bases of all buckets."""
         return [self.base(bucket) for bucket in range(self.buckets)]
+
+    def fleet(self, agent: str) -> str:
+        """The key of the workers that serve an agent."""
+        return f"{self.prefix}:agents:{agent}"
 
     def channel(self, session: str) -> str:
         """The pub/sub channel on which the session's entries are announced."""
