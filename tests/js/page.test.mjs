@@ -187,6 +187,27 @@ test('a failed turn says why', async (t) => {
   await shoot(page, 'failed');
 });
 
+for (const [button, word] of [['Allow', 'done'], ['Deny', 'denied']]) {
+  test(`a tool that needs consent: ${button}`, async (t) => {
+    const page = await open(t, unique(), 'alice');
+    await say(page, 'script: approve=1 tokens=5 rate=0');
+    await page.getByText('asks for your consent').waitFor();
+    await shoot(page, `consent-${button}`);
+    await page.getByRole('button', { name: button }).click();
+    await page.locator('.tool-head').getByText(word, { exact: true }).waitFor();
+    await page.getByTestId('text').getByText(tokens(5).trim()).waitFor();
+    await shoot(page, `consent-${button}-given`);
+  });
+}
+
+test('thoughts are shown apart from the answer', async (t) => {
+  const page = await open(t, unique(), 'alice');
+  await say(page, 'script: reasoning=5 tokens=5 rate=0');
+  await reads(page, 0, equals, tokens(5));
+  await page.getByText('Thoughts').click();
+  await page.getByText('r0 r1 r2 r3 r4').waitFor();
+});
+
 test('again and edit make branches', async (t) => {
   const page = await open(t, unique(), 'alice');
   await say(page, 'script: tokens=5 rate=0');

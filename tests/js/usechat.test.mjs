@@ -2,7 +2,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createChatTransport } from '@ably/ai-transport/vercel';
-import { AbstractChat } from 'ai';
+import {
+  AbstractChat,
+  isToolUIPart,
+  lastAssistantMessageIsCompleteWithApprovalResponses,
+  lastAssistantMessageIsCompleteWithToolCalls,
+} from 'ai';
 import { PORTS, ended, join, said, seen, textOf, tokens, transcript, unique, until } from './support.mjs';
 
 /** `AbstractChat` wants a state to write to; this one tells whoever listens. */
@@ -42,9 +47,9 @@ class PlainState {
 }
 
 class PlainChat extends AbstractChat {
-  constructor(transport) {
+  constructor(transport, init) {
     const state = new PlainState();
-    super({ id: 'chat', transport, state });
+    super({ id: 'chat', transport, state, ...init });
     this.plain = state;
   }
 
@@ -57,17 +62,22 @@ class PlainChat extends AbstractChat {
     return until(`useChat: ${what}`, subscribe, condition, { describe });
   }
 
+  /** The newest tool call of the newest message. */
+  get call() {
+    return this.lastMessage?.parts.findLast(isToolUIPart);
+  }
+
   get answer() {
     return this.lastMessage?.role === 'assistant' ? textOf(this.lastMessage) : '';
   }
 }
 
-async function chatOf(t, clientId, name, gateway = 0) {
+async function chatOf(t, clientId, name, gateway = 0, init = {}) {
   const member = await join(t, clientId, name, { gateway });
   const api = `http://127.0.0.1:${PORTS[gateway % PORTS.length]}/api/chat`;
   const transport = createChatTransport(member.session, { api });
   t.after(() => transport.close());
-  return { member, chat: new PlainChat(transport) };
+  return { member, chat: new PlainChat(transport, init) };
 }
 
 /** Wait until everything published so far is acknowledged: `stop()` leaves its cancel to itself. */
@@ -163,6 +173,58 @@ test('DEV-10 another tab shows the turn as it streams', async (t) => {
   const [run] = member.view.runs();
   await ended(other, run.runId, 'complete');
   assert.deepEqual(transcript(other), transcript(member));
+});
+
+/** What the session's view shows of the newest tool call, and all text after the question. */
+function outcome(member) {
+  const messages = member.view.getMessages().map(({ message }) => message);
+  const call = messages.flatMap((message) => message.parts.filter(isToolUIPart)).at(-1);
+  const text = messages.filter((message) => message.role === 'assistant').map(textOf).join('');
+  return { state: call?.state, output: call?.output, text };
+}
+
+function allComplete(member) {
+  return seen(member, 'all turns complete', () => member.view.runs().every((run) => run.status === 'complete'));
+}
+
+test('a tool of the agent', async (t) => {
+  const { member, chat } = await chatOf(t, 'alice', unique());
+  await chat.sendMessage({ text: 'script: tool=server tokens=5 rate=0' });
+  assert.equal(chat.error, undefined);
+  assert.equal(chat.call.state, 'output-available');
+  assert.equal(chat.answer, tokens(5));
+  await allComplete(member);
+  assert.deepEqual(outcome(member), { state: 'output-available', output: chat.call.output, text: tokens(5) });
+});
+
+for (const approved of [true, false]) {
+  test(`a tool that needs consent: ${approved ? 'allowed' : 'denied'}`, async (t) => {
+    const sendAutomaticallyWhen = lastAssistantMessageIsCompleteWithApprovalResponses;
+    const { member, chat } = await chatOf(t, 'alice', unique(), 0, { sendAutomaticallyWhen });
+    await chat.sendMessage({ text: 'script: approve=1 tokens=5 rate=0' });
+    assert.equal(chat.call.state, 'approval-requested');
+    const [run] = member.view.runs();
+    await seen(member, 'the turn waits', () => member.view.run(run.runId).status === 'suspended');
+    await chat.addToolApprovalResponse({ id: chat.call.approval.id, approved });
+    await ended(member, run.runId, 'complete');
+    const { state, text } = outcome(member);
+    assert.deepEqual([state, text], [approved ? 'output-available' : 'output-denied', tokens(5)]);
+    assert.equal(member.view.runs().length, 1);
+    await answered(member);
+  });
+}
+
+test('a tool of the client', async (t) => {
+  const sendAutomaticallyWhen = lastAssistantMessageIsCompleteWithToolCalls;
+  const { member, chat } = await chatOf(t, 'alice', unique(), 0, { sendAutomaticallyWhen });
+  await chat.sendMessage({ text: 'script: tool=client tokens=5 rate=0' });
+  assert.equal(chat.call.state, 'input-available');
+  const { toolCallId, type } = chat.call;
+  await chat.addToolOutput({ tool: type.slice('tool-'.length), toolCallId, output: { answer: 42 } });
+  await seen(member, 'the rest of the answer', () => outcome(member).text === tokens(5));
+  await allComplete(member);
+  assert.deepEqual(outcome(member), { state: 'output-available', output: { answer: 42 }, text: tokens(5) });
+  await answered(member);
 });
 
 test('a failing model is an error in useChat', async (t) => {
