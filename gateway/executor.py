@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 
 from gateway.continuations import Continuations
+from gateway.metrics import Metrics
 from gateway.operations import (
     Cancel,
     ChangePresence,
@@ -40,12 +42,14 @@ class Executor:
         presence: PresenceStore,
         continuations: Continuations,
         court: Court,
+        metrics: Metrics,
     ) -> None:
         self._sessions = sessions
         self._turns = turns
         self._presence = presence
         self._continuations = continuations
         self._court = court
+        self._metrics = metrics
         # Authors of messages that were changed lately: an append need not read the message again.
         self._authors: OrderedDict[tuple[str, Ref], str | None] = OrderedDict()
 
@@ -132,6 +136,7 @@ class Executor:
         serials: list[str | None] = [*accepted.serials(len(request.messages))]
         if accepted.status == QUEUED and not accepted.repeated:
             await self._continuations.tell_queued(request)
+        self._metrics.sent(accepted.status, repeated=accepted.repeated)
         return Done(
             AckResult(serials, turn=receipt),
             accepted.position,
@@ -161,6 +166,7 @@ class Executor:
         return done
 
     async def _cancel(self, operation: Cancel) -> Done:
+        began = time.monotonic()
         cancelled = await self._turns.cancel(
             operation.session, operation.filter, operation.message, input_turn=operation.input_turn
         )
@@ -178,6 +184,7 @@ class Executor:
             cancelled.already_ended,
             denied=tuple(verdicts.denied),
         )
+        self._metrics.ended_by_cancel(len(matched), time.monotonic() - began)
         return Done(
             AckResult([format_item(cancelled.position, cancelled.series, 0)], cancel=receipt),
             position,

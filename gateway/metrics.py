@@ -49,6 +49,15 @@ class Metrics:
         """A session is compared with its log."""
         self.fills.inc()
 
+    def sent(self, status: str, *, repeated: bool) -> None:
+        """A send was accepted."""
+        self.turns.labels("repeated" if repeated else status).inc()
+
+    def ended_by_cancel(self, turns: int, seconds: float) -> None:
+        """A cancel was carried out."""
+        self.cancelled.inc(turns)
+        self.cancel_seconds.observe(seconds)
+
     def render(self) -> bytes:
         """The text form that Prometheus scrapes."""
         return generate_latest(self.registry)

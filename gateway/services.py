@@ -102,7 +102,7 @@ async def connect_services(settings: Settings) -> Services:
         fleet=Fleet(redis, keys),
         hub=hub,
         executor=Executor(
-            sessions, turns, presence, Continuations(sessions, turns, inputs), Court(hub, sessions)
+            sessions, turns, presence, Continuations(sessions, turns, inputs), Court(hub, sessions), metrics
         ),
         authenticator=Authenticator(settings),
         metrics=metrics,

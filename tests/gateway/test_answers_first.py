@@ -60,7 +60,8 @@ class EagerAgent(Executor):
     def __init__(self, services: Services, feed: Callable[[], SessionFeed]) -> None:
         sessions, turns = services.sessions, services.turns
         continuations = Continuations(sessions, turns, services.inputs)
-        super().__init__(sessions, turns, services.presence, continuations, Court(services.hub, sessions))
+        court = Court(services.hub, sessions)
+        super().__init__(sessions, turns, services.presence, continuations, court, services.metrics)
         self.services = services
         self.feed = feed
 

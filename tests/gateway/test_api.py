@@ -169,6 +169,24 @@ async def test_events_continue_after_the_last_id(http: httpx.AsyncClient, unique
     assert rest[1] == two
 
 
+async def test_sends_and_cancels_are_counted(http: httpx.AsyncClient, unique: Names) -> None:
+    session = unique("bound")
+
+    async def count(name: str) -> float:
+        lines = (await http.get("/metrics")).text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+    names = (
+        "sht_gateway_sends_total",
+        "sht_gateway_turns_cancelled_total",
+        "sht_gateway_cancel_seconds_count",
+    )
+    before = [await count(name) for name in names]
+    await send(http, session, text="hello")
+    await http.post(f"/v1/sessions/{session}/cancel", json={"all": True})
+    assert [await count(name) for name in names] == [value + 1 for value in before]
+
+
 async def test_openapi_documents_it(http: httpx.AsyncClient) -> None:
     paths = (await http.get("/openapi.json")).json()["paths"]
     assert "/v1/sessions/{session}/turns" in paths
