@@ -25,7 +25,7 @@ from selfhost_transport.client.endpoint import AGENT, PROTOCOL_VERSION, Endpoint
 from selfhost_transport.client.options import ClientOptions
 from selfhost_transport.client.outbox import Outgoing, Settled
 from selfhost_transport.client.socket import Dial, Socket, dial_websocket
-from selfhost_transport.client.state import StateChange
+from selfhost_transport.client.state import ConnectionState, StateChange
 from selfhost_transport.errors import BadRequest, ErrorInfo, TokenError, TransportError
 from selfhost_transport.wire.actions import Action
 from selfhost_transport.wire.codec import Format
@@ -34,6 +34,8 @@ from selfhost_transport.wire.message import Message
 
 # A token that is refused again and again is not fetched in a tight loop (AUT-11).
 _TOKEN_RETRY_S = 6.0
+# Unanswered publishes from which on a cancel takes another way (CAN-19).
+_CROWDED = 64
 
 
 class Listener(Protocol):
@@ -100,6 +102,11 @@ class Connection:
     def endpoint(self) -> Endpoint:
         """The gateway in use, or tried at present."""
         return self._endpoints[max(self._attempts - 1, 0) % len(self._endpoints)]
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so much waits for an answer on a live connection that a cancel must not stand in that line."""
+        return self.core.state is ConnectionState.CONNECTED and len(self.core.outbox) > _CROWDED
 
     def start(self) -> None:
         """Begin to connect; returns at once."""
@@ -228,7 +235,7 @@ class Connection:
                 case Answered(settled):
                     self._settle(settled)
                 case Changed(change):
-                    if change.current == "connected":
+                    if change.current is ConnectionState.CONNECTED:
                         self._token_refusals = 0
                     self._listener.on_change(change)
                 case Attached():

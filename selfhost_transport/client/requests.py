@@ -64,6 +64,15 @@ class TurnFilter:
             return {h.RUN_ID: self.turn_id}
         return self._scope_headers()
 
+    def cancel_body(self, client_id: str | None) -> dict[str, str | bool]:
+        """The same for the plain HTTP API, on behalf of `client_id`."""
+        acting: dict[str, str | bool] = {"actingClientId": client_id} if client_id is not None else {}
+        if self.turn_id is not None:
+            return {"turnId": self.turn_id, **acting}
+        if self.client_id is not None:
+            return {"clientId": self.client_id, **acting}
+        return {"all" if self.all else "own": True, **acting}
+
     def interrupt_headers(self) -> dict[str, str]:
         """The headers of an `ai-input` that cancels these turns in the same step (INT-24)."""
         scope = {_CANCEL_RUN_ID: self.turn_id} if self.turn_id is not None else self._scope_headers()

@@ -1,4 +1,4 @@
-"""Reading the history over REST, beside the websocket (protocol section 9)."""
+"""REST beside the websocket: reading the history (protocol section 9), and cancelling past a crowded socket."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import httpx
 
 from selfhost_transport.client.credentials import Credentials
 from selfhost_transport.client.endpoint import AGENT, PROTOCOL_VERSION, Endpoint
+from selfhost_transport.client.events import CancelResult
 from selfhost_transport.errors import BadRequest, ErrorInfo, ServiceError, TransportError
 from selfhost_transport.wire.codec import Format, unpack
 from selfhost_transport.wire.details import decode_error
@@ -53,25 +54,37 @@ class RestClient:
 
     async def page(self, endpoint: Endpoint, query: str) -> HistoryPage:
         """One page by the query that another page named."""
-        response = await self._get(f"{endpoint.channel_url(self._channel)}/messages?{query}")
+        response = await self._answer("GET", f"{endpoint.channel_url(self._channel)}/messages?{query}")
         items = _body(response, self._format)
         if not isinstance(items, list):
             raise ServiceError("the service answered a history request with something else than a list")
         messages = [decode_message(item, self._format) for item in items if isinstance(item, Mapping)]
         return HistoryPage(messages, _next_query(response))
 
-    async def _get(self, url: str) -> httpx.Response:
-        response = await self._request(url)
+    async def cancel(self, endpoint: Endpoint, body: Mapping[str, str | bool]) -> CancelResult:
+        """Cancel by the plain HTTP API; `body` names the turns. Raises as `history` does."""
+        url = f"{endpoint.rest_url}/v1/sessions/{quote(self._channel, safe='')}/cancel"
+        answer = _body(await self._answer("POST", url, body), Format.JSON)
+        try:
+            position, matched, ended = answer["position"], answer["matched"], answer["alreadyEnded"]
+            return CancelResult(str(position), tuple(map(str, matched)), tuple(map(str, ended)))
+        except (KeyError, TypeError) as error:
+            raise ServiceError("the service answered a cancel with something else than its result") from error
+
+    async def _answer(
+        self, method: str, url: str, body: Mapping[str, str | bool] | None = None
+    ) -> httpx.Response:
+        response = await self._request(method, url, body)
         if response.status_code == 401 and self._credentials.renewable:
             error = _error_of(response)
             if 40140 <= error.info.code <= 40149:
                 await self._credentials.renew()
-                response = await self._request(url)
+                response = await self._request(method, url, body)
         if response.status_code >= 400:
             raise _error_of(response)
         return response
 
-    async def _request(self, url: str) -> httpx.Response:
+    async def _request(self, method: str, url: str, body: Mapping[str, str | bool] | None) -> httpx.Response:
         headers = {
             "Authorization": await self._credentials.header(),
             "Accept": _TYPES[self._format],
@@ -79,9 +92,10 @@ class RestClient:
             "Ably-Agent": AGENT,
         }
         try:
-            return await self._http.get(url, headers=headers)
+            return await self._http.request(method, url, headers=headers, json=body)
         except httpx.HTTPError as error:
-            raise ServiceError(f"the history cannot be read: {error or type(error).__name__}") from error
+            reason = str(error) or type(error).__name__
+            raise ServiceError(f"the service cannot be reached over HTTP: {reason}") from error
 
 
 def _body(response: httpx.Response, fmt: Format) -> Any:

@@ -19,6 +19,7 @@ from selfhost_transport.client.events import CancelResult, Discontinuity, Entry
 from selfhost_transport.client.loading import HistoryLoader
 from selfhost_transport.client.moment import Moment
 from selfhost_transport.client.requests import TurnFilter
+from selfhost_transport.client.rest import RestClient
 from selfhost_transport.client.state import StateChange
 from selfhost_transport.client.turn import Turn
 from selfhost_transport.errors import (
@@ -70,6 +71,7 @@ class Session:
         self._history_limit = history_limit
         self._connection: Connection | None = None
         self._loader: HistoryLoader | None = None
+        self._rest: RestClient | None = None
         self._loading: asyncio.Task[None] | None = None
         self._held: list[Message] = []
         self._turns: WeakValueDictionary[str, Turn] = WeakValueDictionary()
@@ -77,9 +79,9 @@ class Session:
         self._waiting: set[asyncio.Future[None]] = set()
         self._sends: set[asyncio.Task[None]] = set()
 
-    def use(self, connection: Connection, loader: HistoryLoader) -> None:
+    def use(self, connection: Connection, loader: HistoryLoader, rest: RestClient) -> None:
         """Say what to publish on and where to read the past."""
-        self._connection, self._loader = connection, loader
+        self._connection, self._loader, self._rest = connection, loader, rest
 
     @property
     def client_id(self) -> str | None:
@@ -163,13 +165,22 @@ class Session:
         return await self.cancel(TurnFilter(turn_id=turn.turn_id))
 
     async def cancel(self, chosen: TurnFilter) -> CancelResult:
-        """Cancel what a filter names. Raises InvalidArgument for own turns of an anonymous client."""
+        """Cancel what a filter names; never behind a queue of sends (CAN-19).
+
+        Raises InvalidArgument for own turns of an anonymous client.
+        """
         self.require_ready()
         if chosen.is_own and self.client_id is None:
             raise InvalidArgument("an anonymous client has no turns of its own; name a turn, or cancel all")
-        if self.agent is not None:
-            return await self._publish_cancel(chosen.cancel_headers())
-        return await self._cancel_each(chosen)
+        if self.agent is None:
+            return await self._cancel_each(chosen)
+        assert self._connection is not None and self._rest is not None
+        if self._connection.is_crowded:
+            try:
+                return await self._rest.cancel(self._connection.endpoint, chosen.cancel_body(self.client_id))
+            except ServiceError as error:
+                _log.warning("cancel.not_past_the_queue session=%s error=%s", self.name, error)
+        return await self._publish_cancel(chosen.cancel_headers())
 
     async def _cancel_each(self, chosen: TurnFilter) -> CancelResult:
         """Without a bound agent the wire knows no wider cancels: one per turn (protocol section 1.1)."""

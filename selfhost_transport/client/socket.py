@@ -15,6 +15,8 @@ from selfhost_transport.errors import ConnectionFailed, InvalidArgument
 
 # Frames are bounded by the service; this only stops a peer that is no gateway at all.
 _MAX_FRAME_BYTES = 64 * 2**20
+# Frames written in one go.
+_BATCH = 64
 
 
 class Socket(Protocol):
@@ -89,10 +91,14 @@ class WebSocket:
                 together = len(self._queue) > 1
                 if together:
                     self._cork(True)
-                while self._queue:
+                for _ in range(min(len(self._queue), _BATCH)):
                     await self._connection.send(self._queue.popleft())
                 if together:
                     self._cork(False)
+                if self._queue:
+                    self._queued.set()
+                    # Writing does not wait while the system's buffer has room; others want to run, too.
+                    await asyncio.sleep(0)
 
     def _cork(self, on: bool) -> None:
         """Hold back what is written, or let it go; only where the system knows how."""

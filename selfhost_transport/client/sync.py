@@ -14,7 +14,7 @@ from selfhost_transport.client.requests import Content, SendPolicy
 from selfhost_transport.client.stream import StreamPart
 from selfhost_transport.client.transport import ClientTransport, CloseScope, EventName
 from selfhost_transport.client.turn import Turn
-from selfhost_transport.errors import ErrorInfo
+from selfhost_transport.errors import ErrorInfo, SessionClosed
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.runs import RunInfo
 from selfhost_transport.turns.ui import ConversationMessage
@@ -31,7 +31,10 @@ class _Loop:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
-        """Wait for a coroutine. Raises what it raises, and TimeoutError after `timeout` seconds."""
+        """Wait for a coroutine. Raises what it raises, TimeoutError after `timeout` seconds, SessionClosed."""
+        if self._loop.is_closed():
+            work.close()
+            raise SessionClosed("the transport is closed")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result(timeout)

@@ -70,7 +70,7 @@ class ClientTransport:
             dial=dial,
         )
         loader = HistoryLoader(self._rest, lambda: self._connection.endpoint, self._options.page_size)
-        self._session.use(self._connection, loader)
+        self._session.use(self._connection, loader, self._rest)
         self._view: View | None = None
         self._closed = False
 

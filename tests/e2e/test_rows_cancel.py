@@ -13,10 +13,12 @@ from selfhost_transport.errors import CapabilityError, TransportError
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.settings import ENV_PREFIX
 from selfhost_transport.turns import headers as h
+from selfhost_transport.wire.message import Message
 from tests.e2e.conftest import Build
 from tests.e2e.provider import Provider
 from tests.e2e.stage import (
     CREW,
+    FULL,
     Stage,
     assert_exact,
     each,
@@ -270,6 +272,28 @@ async def test_can_18_a_cancel_survives_a_restart_of_everything(
         await asyncio.sleep(1.5)
         assert (await stage.log(session)).ends(turn_id(turn)) == ["cancelled"]
         assert (await room.record(turn_id(turn))).status == "cancelled"
+
+
+async def test_can_19_a_cancel_is_not_queued_behind_sends(stage: Stage) -> None:
+    session = stage.session()
+    async with stage.connect(session) as client, stage.connect(session, "user-2", gateway=1) as other:
+        turn = await client.view.send(script(2000, 50))
+        await token_seen(other.turn(turn_id(turn)))
+        sends = [
+            asyncio.ensure_future(client.publish([Message(name="note", data=f"{number}")]))
+            for number in range(scaled(10_000, 3000))
+        ]
+        await asyncio.sleep(0)
+        # The row's quarter of a second is for a machine of one's own.
+        async with within(0.25 if FULL else 1.0):
+            result = await client.cancel(turn.turn_id)
+            assert (await other.turn(turn_id(turn)).ended).status is TurnStatus.CANCELLED
+        assert result.matched == (turn.turn_id,)
+        assert not sends[-1].done()
+        await each(sends)
+        assert all(
+            p < position_of(result.position) for p in (await stage.log(session)).content(turn_id(turn))
+        )
 
 
 async def test_can_20_gathered_text_is_dropped_not_flushed(build: Build) -> None:

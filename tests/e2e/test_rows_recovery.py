@@ -198,3 +198,36 @@ async def test_dur_9_a_zombie_cannot_write(build: Build) -> None:
         # What the first attempt left is what it had written when it was frozen.
         abandoned = tokens_of(texts[0].text)
         assert 50 <= abandoned < 200
+
+
+async def test_ses_12_and_rec_11_a_gap_is_announced_and_mended(build: Build) -> None:
+    stage = await build(env={f"{ENV_PREFIX}RESUME_WINDOW_S": "1"})
+    session = stage.session()
+    async with Network(stage.gateways[0].port) as network:
+        client = await ClientTransport.connect(network.url, key=KEY, client_id="user-1", channel=session)
+        gaps: list[Discontinuity] = []
+        client.on("discontinuity", gaps.append)
+        before = await client.view.send(script(5, 0))
+        await before.ended
+        network.cut()
+        await wait_until(lambda: not client.connected)
+        async with stage.connect(session, "user-2", gateway=1) as other:
+            running = await other.view.send(script(250, 50))
+            missed = await other.view.send(script(7, 0))
+            await missed.ended
+            # Longer than the live log reaches back; the end of a turn trims it.
+            await asyncio.sleep(2)
+            await (await other.view.send(script(1, 0))).ended
+            network.mend()
+            await wait_until(lambda: gaps, 10)
+            assert gaps[0].reason is not None and gaps[0].reason.code == 90003
+            assert_exact(client.turn(turn_id(missed)), 7)
+            assert len(client.view.messages) == 8
+            text = await streamed(client.turn(turn_id(running)))
+            assert text == numbered(250)
+            assert_exact(client.turn(turn_id(running)), 250)
+        after = await client.view.send(script(3, 0))
+        await after.ended
+        assert_exact(after, 3)
+        assert len(gaps) == 1
+        await client.close()
