@@ -43,10 +43,10 @@ class Conversation:
             self.watched = {turn: watcher.turn(turn).text for turn in self.sent}
 
     async def _say(self, talker: ClientTransport, number: int, chance: random.Random) -> None:
-        words = [f"{self.session}.{number}.{word}" for word in range(chance.randrange(5, 80))]
-        text = f"script: rate={chance.choice((30, 100, 300))} say={' '.join(words)}"
+        words = [f"{self.session}.{number}.{word}" for word in range(chance.randrange(5, 150))]
+        text = f"script: rate={chance.choice((15, 50, 300))} say={' '.join(words)}"
         try:
-            match chance.randrange(6):
+            match chance.randrange(12):
                 case 0:
                     turn = await talker.interrupt(text)
                 case 1:
