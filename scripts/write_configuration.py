@@ -12,9 +12,12 @@ from pydantic.fields import FieldInfo
 from selfhost_transport.settings import (
     ENV_PREFIX,
     GatewaySettings,
+    IssuerRule,
     KeyRule,
+    LimitSettings,
     NamespaceRule,
     Option,
+    ProxyRule,
     RedisSettings,
     Settings,
     WorkerSettings,
@@ -67,6 +70,16 @@ from loopback only, as long as the file has none.
 """
 
 
+_ISSUERS = """
+One table per identity provider whose tokens clients may use as they are ([authentication.md](authentication.md)).
+"""
+
+_PROXIES = """
+One table per group of proxies in front of the gateway that authenticate clients themselves
+([authentication.md](authentication.md)).
+"""
+
+
 def render() -> str:
     """The whole page."""
     return "\n".join([_INTRODUCTION, *_lines()]) + "\n"
@@ -76,8 +89,11 @@ def _lines() -> Iterator[str]:
     yield from _options("General", Settings, ())
     yield from _options("[redis]", RedisSettings, ("redis",))
     yield from _options("[gateway]", GatewaySettings, ("gateway",))
+    yield from _options("[limits]", LimitSettings, ("limits",))
     yield from _options("[worker]", WorkerSettings, ("worker",))
     yield from _tables("[[keys]]", KeyRule, _KEYS, "keys")
+    yield from _tables("[[issuers]]", IssuerRule, _ISSUERS, "issuers")
+    yield from _tables("[[trusted_proxies]]", ProxyRule, _PROXIES, "trusted_proxies")
     yield from _tables("[[namespaces]]", NamespaceRule, _NAMESPACES, "namespaces")
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -41,6 +41,7 @@ from selfhost_transport.settings_values import (
     Policy,
     parse_duration,
     redact_url,
+    require_network,
     require_rollup_window,
     unique,
 )
@@ -103,7 +104,47 @@ class KeyRule(_Section):
     capability: dict[str, tuple[str, ...]] = {"*": ("*",)}
     """Channel pattern to the operations allowed on it."""
     revocable_tokens: bool = False
-    """Whether tokens made from this key can be revoked."""
+    """Whether tokens made from this key can be revoked; they then live at most an hour."""
+
+
+class IssuerRule(_Section):
+    """An identity provider whose JWTs are accepted. Exactly one of the three sources of keys is given."""
+
+    issuer: str = Field(min_length=1)
+    """The claim `iss` of its tokens."""
+    jwks_url: str | None = Field(default=None, pattern=r"^https?://")
+    """Where its public keys are fetched from (JWKS)."""
+    jwks_file: Path | None = None
+    """A file with the same content, for places without outbound network."""
+    public_key: str | None = Field(default=None, min_length=1)
+    """One public key, as PEM text."""
+    audience: str | None = Field(default=None, min_length=1)
+    """What the claim `aud` has to contain; absent: not looked at."""
+    algorithms: tuple[Literal["RS256", "ES256"], ...] = Field(default=("RS256", "ES256"), min_length=1)
+    """Signatures that are accepted: `RS256`, `ES256`."""
+    client_id_claim: str = Field(default="sub", min_length=1)
+    """The claim that becomes the client id."""
+    capability_claim: str | None = Field(default=None, min_length=1)
+    """The claim that narrows the rights: a map, or its JSON text; absent: everybody has those of `capability`."""
+    capability: dict[str, tuple[str, ...]] = {"*": ("subscribe", "publish", "history", "presence")}
+    """The most that its tokens can permit: channel pattern to operations."""
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if sum(source is not None for source in (self.jwks_url, self.jwks_file, self.public_key)) != 1:
+            raise ValueError("give exactly one of jwks_url, jwks_file, public_key")
+        return self
+
+
+class ProxyRule(_Section):
+    """Proxies that have verified who connects, and tell it in a header."""
+
+    addresses: tuple[Annotated[str, AfterValidator(require_network)], ...] = Field(min_length=1)
+    """Addresses or networks (`10.0.0.0/8`) of the proxies; the header of anybody else is ignored."""
+    header: str = Field(pattern=r"^[A-Za-z0-9-]+$")
+    """The header that holds the client id, for example `X-Forwarded-User`; the proxy has to drop a client's own."""
+    capability: dict[str, tuple[str, ...]] = {"*": ("subscribe", "publish", "history", "presence")}
+    """The rights of these clients: channel pattern to operations."""
 
 
 class NamespaceRule(_Section):
@@ -158,8 +199,27 @@ class GatewaySettings(_Section):
     """How long a gateway that falls silent keeps its presence members, before that time begins, ms."""
     outgoing_buffer_bytes: PositiveInt = 1_048_576
     """Unsent bytes of a connection before its reader counts as slow."""
+    drain_ms: Count = 5_000
+    """Time over which a stopping gateway sends its connections away, ms; 0 = all at once."""
+    reuse_port: bool = False
+    """Let other processes listen on the same port; set for those of `processes`."""
     dev: bool = False
     """Accept the development key, from loopback only, when no key is configured."""
+
+
+class LimitSettings(_Section):
+    """Limits of one's own, counted by each gateway process; cancels are exempt. 0 = no limit."""
+
+    connection_publishes_per_s: Count = 0
+    """Publishes of one connection per second; beyond: 42911."""
+    client_publishes_per_s: Count = 0
+    """Publishes of one client id, on all its connections, per second; beyond: 42910."""
+    session_publishes_per_s: Count = 0
+    """Publishes into one session by all clients, per second; beyond: 42913."""
+    application_publishes_per_s: Count = 0
+    """Publishes of one application (tenant: the part of a key before the dot, or an issuer) per second; beyond: 42910."""
+    connections_per_client: Count = 0
+    """Open connections of one client id; a further one is refused with 42920."""
 
 
 class WorkerSettings(_Section):
@@ -175,6 +235,10 @@ class WorkerSettings(_Section):
     """Time that a cancel hook, and a turn of a stopping worker, are given, ms."""
     rollup_window_ms: RollupWindow = 40
     """How long tokens are gathered into one append, ms: 0, 20, 40, 100 or 500."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """TCP port of the metrics; 0 = any free one, printed; absent: none."""
+    metrics_host: str = Field(default="127.0.0.1", min_length=1)
+    """Address that the metrics are served on."""
     retry_errors: bool = False
     """Try a turn again whose agent failed, up to `max_attempts`; a lost worker is always followed by another."""
 
@@ -196,9 +260,14 @@ class Settings(BaseSettings):
     """Where `dev` keeps the data of its Redis."""
     redis: RedisSettings = RedisSettings()
     gateway: GatewaySettings = GatewaySettings()
+    limits: LimitSettings = LimitSettings()
     worker: WorkerSettings = WorkerSettings()
     keys: tuple[KeyRule, ...] = ()
     """API keys; in the environment, a JSON list."""
+    issuers: tuple[IssuerRule, ...] = ()
+    """Identity providers; in the environment, a JSON list."""
+    trusted_proxies: tuple[ProxyRule, ...] = ()
+    """Proxies that identify clients; in the environment, a JSON list."""
     namespaces: tuple[NamespaceRule, ...] = ()
     """Rules per namespace; in the environment, a JSON list."""
 
@@ -223,6 +292,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         unique("keys", [key.name for key in self.keys])
+        unique("issuers", [rule.issuer for rule in self.issuers])
         unique("namespaces", [rule.id for rule in self.namespaces])
         return self
 

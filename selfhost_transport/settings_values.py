@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Sequence
 from datetime import timedelta
@@ -45,6 +46,11 @@ def require_rollup_window(value: int) -> int:
     if value not in ROLLUP_WINDOWS_MS:
         raise ValueError(f"must be one of {', '.join(map(str, ROLLUP_WINDOWS_MS))}")
     return value
+
+
+def require_network(value: str) -> str:
+    """An address or a network. Raises ValueError."""
+    return str(ipaddress.ip_network(value))
 
 
 def unique(what: str, names: Sequence[str]) -> None:
