@@ -44,7 +44,7 @@ def events(kind: str) -> Iterator[tuple[str, Format, dict[str, Any]]]:
 def frames(direction: str) -> list[Recorded]:
     """Every frame that went in one direction."""
     return [
-        Recorded(name, direction, fmt, _binary(event["msg"]), _raw(event, fmt))
+        Recorded(name, direction, fmt, as_sent(event["msg"]), _raw(event, fmt))
         for name, fmt, event in events(direction)
         if "msg" in event
     ]
@@ -53,17 +53,18 @@ def frames(direction: str) -> list[Recorded]:
 def _raw(event: dict[str, Any], fmt: Format) -> str | bytes:
     if "raw_text" in event:
         return str(event["raw_text"])
-    packed = pack(_binary(event["msg"]), fmt)
+    packed = pack(as_sent(event["msg"]), fmt)
     recorded = bytes.fromhex(event.get("raw_hex", ""))
     # Long recordings were cut.
     return recorded if len(recorded) >= len(packed) else packed
 
 
-def _binary(value: Any) -> Any:
+def as_sent(value: Any) -> Any:
+    """A recorded value with its binary parts as bytes."""
     if isinstance(value, dict):
         if set(value) == {"$bin_base64"}:
             return b64decode(value["$bin_base64"])
-        return {key: _binary(item) for key, item in value.items()}
+        return {key: as_sent(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_binary(item) for item in value]
+        return [as_sent(item) for item in value]
     return value
