@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from hdrh.histogram import HdrHistogram
 _LOWEST_US = 1
 _HIGHEST_US = 300_000_000
 _DIGITS = 3
+_AT_ONCE = 2000
 # Where the percentile plot is sampled: 0, 50, 90, 99 … with four points to each halving of the distance to 100.
 _CURVE = tuple(100 * (1 - 0.5 ** (step / 4)) for step in range(4 * 17))
 
@@ -30,15 +32,19 @@ class Summary:
 class Histogram:
     """Counts of durations. Values outside the range count as its ends."""
 
-    __slots__ = ("_counts",)
+    __slots__ = ("_hdr", "_pending")
 
     def __init__(self) -> None:
-        self._counts: Any = HdrHistogram(_LOWEST_US, _HIGHEST_US, _DIGITS)
+        self._hdr: Any = HdrHistogram(_LOWEST_US, _HIGHEST_US, _DIGITS)
+        # Values are put in many at a time, equal ones once: this is called for every token.
+        self._pending: list[int] = []
 
     def record(self, seconds: float) -> None:
         """Count one duration; a negative one, from two clocks that differ, counts as the lowest."""
-        us = int(seconds * 1e6)
-        self._counts.record_value(_LOWEST_US if us < _LOWEST_US else min(us, _HIGHEST_US))
+        pending = self._pending
+        pending.append(int(seconds * 1e6))
+        if len(pending) >= _AT_ONCE:
+            self._settle()
 
     def merge(self, other: Histogram) -> None:
         """Add another's counts."""
@@ -46,7 +52,20 @@ class Histogram:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._counts.reset()
+        self._pending.clear()
+        self._hdr.reset()
+
+    @property
+    def _counts(self) -> Any:
+        """The histogram with everything that was recorded."""
+        if self._pending:
+            self._settle()
+        return self._hdr
+
+    def _settle(self) -> None:
+        for us, count in Counter(self._pending).items():
+            self._hdr.record_value(min(max(us, _LOWEST_US), _HIGHEST_US), count)
+        self._pending.clear()
 
     @property
     def count(self) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Self
+from typing import Self, cast
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake
@@ -85,10 +85,11 @@ class Socket(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
-        assert isinstance(transport, asyncio.Transport) and self._handshake is not None
-        self._transport = transport
+        assert self._handshake is not None
+        # Not asserted: other event loops have transports of their own kind.
+        self._transport = cast(asyncio.Transport, transport)
         self._handshake.send_request(self._handshake.connect())
-        transport.write(b"".join(self._handshake.data_to_send()))
+        self._transport.write(b"".join(self._handshake.data_to_send()))
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
