@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -31,6 +32,8 @@ from selfhost_transport.wire.actions import Action
 from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.frame import AckResult, Frame, decode_frame, encode_frame
 from selfhost_transport.wire.message import Message
+
+_log = logging.getLogger(__name__)
 
 # A token that is refused again and again is not fetched in a tight loop (AUT-11).
 _TOKEN_RETRY_S = 6.0
@@ -152,6 +155,14 @@ class Connection:
     # One attempt after the other
 
     async def _run(self) -> None:
+        try:
+            await self._keep_connected()
+        except Exception as error:
+            # A mistake of ours; whoever waits must hear of it rather than wait for ever.
+            _log.exception("connection.broken endpoint=%s", self.endpoint.netloc)
+            self._perform(self.core.fail(ErrorInfo(50000, 500, f"the client failed: {error!r}")))
+
+    async def _keep_connected(self) -> None:
         while not self.core.state.is_final:
             error = await self._attempt()
             self._stop_timer()

@@ -331,6 +331,10 @@ class Session:
             # Live only, then: the session is usable without its past (DEV-7).
             self.history_refused = error
             self.on_error.emit(error)
+        except Exception as error:
+            _log.exception("history.failed session=%s", self.name)
+            self.history_refused = TransportError(f"the history could not be read: {error}", code=104011)
+            self.on_error.emit(self.history_refused)
         self._loading = None
         self._apply(past)
         held, self._held = self._held, []
@@ -353,7 +357,11 @@ class Session:
         apply = self.tree.apply
         events: list[TreeEvent] = []
         for message in messages:
-            events += apply(message)
+            try:
+                events += apply(message)
+            except Exception as error:
+                # One entry that cannot be understood must not take the session with it (SES-13).
+                self.report_failure(error)
         if events:
             self._tell(events)
 
@@ -392,9 +400,9 @@ class Session:
                 waiting.set_result(None)
 
     def report_failure(self, error: Exception) -> None:
-        """A subscriber raised; the others were told all the same (104001)."""
-        _log.error("subscriber.failed session=%s", self.name, exc_info=error)
-        failure = TransportError(f"a subscriber raised {type(error).__name__}: {error}", code=104001)
+        """Handling an entry raised, here or in a subscriber; everything else goes on (104001)."""
+        _log.error("entry.handling_failed session=%s", self.name, exc_info=error)
+        failure = TransportError(f"handling an entry raised {type(error).__name__}: {error}", code=104001)
         failure.__cause__ = error
         self.on_error.emit(failure)
 

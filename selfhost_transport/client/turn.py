@@ -8,6 +8,7 @@ from weakref import WeakSet
 from selfhost_transport.client import requests
 from selfhost_transport.client.events import CancelResult
 from selfhost_transport.client.moment import Moment
+from selfhost_transport.client.steer import Steer
 from selfhost_transport.client.stream import StreamReset, TurnStream, chunks_of
 from selfhost_transport.errors import ErrorInfo, InvalidArgument
 from selfhost_transport.turns import headers as h
@@ -45,6 +46,7 @@ class Turn:
         self._info: RunInfo | None = None
         # Readers that nobody holds any more need not be fed.
         self._streams: WeakSet[TurnStream] = WeakSet()
+        self._steers: list[Steer] = []
         if turn_id is not None and (info := session.tree.turn(turn_id)) is not None:
             self.update(info)
 
@@ -86,6 +88,14 @@ class Turn:
         return self._info
 
     @property
+    def invocation(self) -> dict[str, str]:
+        """The body of the request that wakes an agent which is not a worker of this service (section 9)."""
+        trigger = self._session.tree.trigger(self.input_codec_message_id or "")
+        if trigger is None or trigger.event_id is None:
+            raise InvalidArgument("the message that asked for this turn is not known here")
+        return {"inputEventId": trigger.event_id, "sessionName": self._session.name}
+
+    @property
     def messages(self) -> list[ConversationMessage]:
         """The input and all outputs, in order."""
         found: list[ConversationMessage] = []
@@ -124,12 +134,19 @@ class Turn:
         """End the turn; also right after the send, before it is accepted. One that has ended is left alone."""
         return await self._session.cancel_turn(self)
 
-    async def steer(self, content: requests.Content, *, id: str | None = None) -> None:  # noqa: A002
-        """Add a message to the running turn (section 8.8). Raises TurnEnded when it has ended."""
-        messages = requests.steer(
-            content, requests.ids_for(id), self._require_id(), client_id=self._session.client_id
-        )
-        await self._session.publish_input(messages)
+    async def steer(self, content: requests.Content, *, id: str | None = None) -> Steer:  # noqa: A002
+        """Add a message to the running turn (section 8.8). Raises TurnEnded when it has ended.
+
+        Returns once the service has it; a steer repeated with the same `id` is the same one.
+        """
+        ids = requests.ids_for(id)
+        messages = requests.steer(content, ids, self._require_id(), client_id=self._session.client_id)
+        result = await self._session.publish_input(messages)
+        steer = Steer(ids.codec_message_id, next(iter(result.serials), None))
+        self._steers.append(steer)
+        if self._info is not None:
+            steer.look(self._info, self._node())
+        return steer
 
     async def answer_tool(self, codec_message_id: str, tool_call_id: str, output: Json) -> None:
         """Give the result of a tool that clients run; the turn resumes (TOL-2). Raises TurnEnded."""
@@ -158,6 +175,8 @@ class Turn:
         self.input_codec_message_id = self.input_codec_message_id or info.input_codec_message_id
         if info.status is not TurnStatus.PENDING:
             self.started.happen(self)
+        for steer in self._steers:
+            steer.look(info, self._node())
         if info.status.is_terminal:
             self.ended.happen(self)
             for stream in list(self._streams):
@@ -180,6 +199,8 @@ class Turn:
         """Nothing more will be heard of the turn here."""
         for moment in (self.accepted, self.started, self.ended):
             moment.fail(error)
+        for steer in self._steers:
+            steer.outcome.fail(error)
         for stream in list(self._streams):
             stream.end(error)
         self._streams.clear()

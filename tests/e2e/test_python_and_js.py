@@ -1,0 +1,116 @@
+"""The Python SDK beside the unmodified JS SDK: a JS agent that answers it, a JS client that sees what it sees."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from selfhost_transport import TurnStatus
+from tests.e2e.node import FOLDER
+from tests.e2e.stage import KEY, Stage, assert_exact, script, streamed, token_seen, turn_id
+from tests.worker.session import numbered
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+class Peer:
+    """A node process with an agent and a reader of one session; see `tests/js/peer.mjs`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    def ask(self, **command: object) -> None:
+        """Send a command."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command).encode() + b"\n")
+
+    async def heard(self, key: str) -> Mapping[str, Any]:
+        """The next answer that has this key."""
+        assert self._process.stdout is not None
+        async with asyncio.timeout(15):
+            while line := await self._process.stdout.readline():
+                if line.startswith(b"{"):
+                    answer: dict[str, Any] = json.loads(line)
+                    assert "error" not in answer, answer
+                    if key in answer:
+                        return answer
+        raise AssertionError(f"the peer ended before it said {key!r}")
+
+
+@asynccontextmanager
+async def peer(stage: Stage, session: str) -> AsyncIterator[Peer]:
+    """A running peer, attached to the session through the second gateway."""
+    assert (FOLDER / "node_modules").is_dir(), f"the npm packages are missing: run `npm ci` in {FOLDER}"
+    env = {**os.environ, "PORT": str(stage.gateways[1].port), "KEY": KEY, "SESSION": session}
+    process = await asyncio.create_subprocess_exec(
+        "node",
+        str(FOLDER / "peer.mjs"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env=env,
+    )
+    assert process.stdout is not None and process.stdin is not None
+    try:
+        async with asyncio.timeout(15):
+            assert await process.stdout.readline() == b"ready peer\n"
+        yield Peer(process)
+    finally:
+        process.kill()
+        await process.communicate()
+
+
+async def test_a_js_agent_answers_a_python_client(stage: Stage) -> None:
+    session = stage.session("plain")
+    async with stage.connect(session) as client, peer(stage, session) as js:
+        turn = await client.view.send("hello")
+        assert turn.turn_id is None
+        js.ask(do="answer", invocation=turn.invocation, tokens=30, pause=5)
+        await turn.started
+        assert (turn.turn_id, turn.agent, turn.owner) == (
+            (await js.heard("started"))["started"],
+            "js-agent",
+            "user-1",
+        )
+        assert await streamed(turn) == numbered(30)
+        assert turn.status is TurnStatus.COMPLETED
+        # Both at once, and one of them stopped.
+        kept, stopped = await client.view.send("one"), await client.view.send("two")
+        for each in (kept, stopped):
+            js.ask(do="answer", invocation=each.invocation, tokens=300, pause=5)
+        await token_seen(stopped, 10)
+        result = await client.cancel(stopped.turn_id)
+        assert result.matched == (stopped.turn_id,) and result.position
+        assert (await stopped.ended).status is TurnStatus.CANCELLED
+        await kept.ended
+        assert_exact(kept, 300)
+        js.ask(do="read")
+        view = await js.heard("messages")
+        mine = [{"role": shown.message.role, "text": shown.message.text} for shown in client.view.messages]
+        assert view["messages"] == mine and len(mine) == 6
+        states = {run["runId"]: run["status"] for run in view["runs"]}
+        assert states == {turn.turn_id: "complete", kept.turn_id: "complete", stopped.turn_id: "cancelled"}
+
+
+async def test_a_js_client_sees_what_a_python_client_does(stage: Stage) -> None:
+    session = stage.session()
+    async with stage.connect(session) as client, peer(stage, session) as js:
+        first = await client.view.send(script(20, 100))
+        await first.ended
+        stopped = await client.view.send(script(500, 100))
+        await token_seen(stopped, 5)
+        await client.cancel()
+        again = await client.view.regenerate(client.view.messages[1].codec_message_id)
+        await again.ended
+        js.ask(do="read")
+        view = await js.heard("messages")
+        mine = [{"role": shown.message.role, "text": shown.message.text} for shown in client.view.messages]
+        assert view["messages"] == mine and mine[1]["text"] == numbered(20)
+        states = {run["runId"]: run["status"] for run in view["runs"]}
+        assert states[turn_id(again)] == "complete"
+        assert {run["clientId"] for run in view["runs"]} == {"user-1"}

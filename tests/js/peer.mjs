@@ -1,0 +1,63 @@
+// An agent and a reader of the JS SDK for tests in another language. One JSON command per line on stdin:
+//   {"do":"answer","invocation":{…},"tokens":n,"pause":ms}   open a run and stream the numbered words
+//   {"do":"read"}                                            print what a JS client's view shows
+// Answers are JSON lines on stdout.
+import { createInterface } from 'node:readline';
+import { Invocation } from '@ably/ai-transport';
+import { createAgentSession, createClientSession } from '@ably/ai-transport/vercel';
+import * as Ably from 'ably';
+
+const { PORT, KEY, SESSION } = process.env;
+
+function client(clientId) {
+  return new Ably.Realtime({
+    key: KEY, clientId, endpoint: '127.0.0.1', port: Number(PORT), tls: false, disableConnectivityCheck: true,
+  });
+}
+
+async function* numbered(n, pause, signal) {
+  yield { type: 'start', messageId: crypto.randomUUID() };
+  yield { type: 'start-step' };
+  yield { type: 'text-start', id: 'text' };
+  for (let index = 0; index < n && !signal?.aborted; index += 1) {
+    if (pause) await new Promise((resolve) => setTimeout(resolve, pause));
+    yield { type: 'text-delta', id: 'text', delta: `${index} ` };
+  }
+  yield { type: 'text-end', id: 'text' };
+  yield { type: 'finish-step' };
+  yield { type: 'finish', finishReason: 'stop' };
+}
+
+const say = (value) => console.log(JSON.stringify(value));
+const agent = createAgentSession({ client: client('js-agent'), channelName: SESSION });
+await agent.connect();
+const reader = createClientSession({ client: client('js-reader'), channelName: SESSION });
+await reader.connect();
+console.log('ready peer');
+
+async function answer({ invocation, tokens, pause }) {
+  const run = agent.createRun(Invocation.fromJSON(invocation));
+  await run.start();
+  say({ started: run.runId });
+  const { reason } = await run.pipe(numbered(tokens, pause, run.abortSignal));
+  await run.end({ reason });
+  say({ ended: run.runId, reason });
+}
+
+async function read() {
+  await reader.view.loadOlder(100);
+  say({
+    messages: reader.view.getMessages().map(({ message }) => ({
+      role: message.role,
+      text: message.parts.filter((part) => part.type === 'text').map((part) => part.text).join(''),
+    })),
+    runs: reader.view.runs().map(({ runId, status, clientId }) => ({ runId, status, clientId })),
+  });
+}
+
+const commands = { answer, read };
+for await (const line of createInterface({ input: process.stdin })) {
+  const command = JSON.parse(line);
+  commands[command.do](command).catch((error) => say({ error: String(error) }));
+}
+process.exit(0);
