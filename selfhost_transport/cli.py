@@ -15,7 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from selfhost_transport.commands.children import end_with_parent
-from selfhost_transport.errors import TransportError
+from selfhost_transport.commands.dead import app as dead_app
+from selfhost_transport.errors import InvalidArgument, TransportError
 from selfhost_transport.loadtest.command import register as register_loadtest
 from selfhost_transport.settings import load_settings
 
@@ -91,6 +92,7 @@ def worker(
     concurrency: Annotated[int | None, typer.Option(help="Turns to run at once.")] = None,
     config: Config = None,
     redis_prefix: Prefix = None,
+    once: Annotated[bool, typer.Option("--once", help="Stop when nothing is left to be worked on.")] = False,
     verbose: Verbose = False,
     parent: Parent = None,
 ) -> None:
@@ -99,7 +101,7 @@ def worker(
     settings = load_settings(config, redis=redis, concurrency=concurrency, redis_prefix=redis_prefix)
     if parent is not None:
         end_with_parent(parent)
-    _call("agent_worker.main", "run_worker", settings, target)
+    _call("agent_worker.main", "run_worker", settings, target, once)
 
 
 @app.command()
@@ -136,10 +138,13 @@ def inspect(
 
 @app.command()
 def cancel(
-    session: Session,
+    session: Annotated[str | None, typer.Argument(help="Name of the session (channel).")] = None,
     turn: Annotated[str | None, typer.Option(help="Id of the turn.")] = None,
     client: Annotated[str | None, typer.Option(help="Client id: all turns it owns.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All open turns of the session.")] = False,
+    prefix: Annotated[
+        str | None, typer.Option(help="With --all, in place of a session: all whose names begin so.")
+    ] = None,
     by: Annotated[str, typer.Option(help="Who is recorded as the author of the cancel.")] = "operator",
     force: Annotated[bool, typer.Option("--force", help="Do not ask the agents' hooks.")] = False,
     as_json: AsJson = False,
@@ -147,10 +152,19 @@ def cancel(
     config: Config = None,
     redis_prefix: Prefix = None,
 ) -> None:
-    """Cancel turns at once, with no gateway and no worker needed. Name one of --turn, --client, --all."""
+    """Cancel turns at once, with no gateway and no worker needed. Name one of --turn, --client, --all.
+
+    With --all --prefix PREFIX and no session: in every session whose name begins with PREFIX.
+    """
     from selfhost_transport.commands.cancel import run_cancel
+    from selfhost_transport.commands.cancel_all import run_cancel_all
 
     settings = load_settings(config, redis=redis, redis_prefix=redis_prefix)
+    if session is None or prefix is not None:
+        if prefix is None or session is not None or not everything or turn or client:
+            raise InvalidArgument("name one session, or no session and --all --prefix PREFIX")
+        run_cancel_all(settings, prefix, by=by, force=force, as_json=as_json)
+        return
     run_cancel(
         settings,
         session,
@@ -177,6 +191,7 @@ def token(
     typer.echo(issue(load_settings(config), key=key, client_id=client_id, capability=capability, ttl=ttl))
 
 
+app.add_typer(dead_app, name="dead")
 register_loadtest(app)
 
 
