@@ -18,8 +18,9 @@ SCRIPTED = "agent_worker.scripted:scripted_worker"
 def run_worker(settings: Settings, target: str | None = None, once: bool = False) -> None:
     """Run the worker `MODULE:OBJECT`, or the scripted model, until SIGTERM or Ctrl-C.
 
-    Prints `ready worker <id>` once it takes turns; with `once` it stops when nothing is left to be done. The object is a Worker, or a function that returns one; the
-    given settings replace its own. Raises InvalidArgument for a target that is not there, and what `Worker.run` does.
+    Prints `ready worker <id>` once it takes turns; with `once` it stops when nothing is left to be done. The object is
+    a Worker, or a function that returns one; the given settings replace its own. Raises InvalidArgument for a target
+    that is not there, and what `Worker.run` does.
     """
     worker = find_worker(target or SCRIPTED)
     worker.settings = settings
