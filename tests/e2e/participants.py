@@ -1,0 +1,42 @@
+"""Agents that deal with people, run by `selfhost-transport worker tests.e2e.participants:worker`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from agent_worker import CancelRequest, ToolCall, Turn, Worker
+from agent_worker.scripted import scripted
+
+worker = Worker()
+worker.agent("assistant")(scripted)
+worker.agent("immediate", on_steer="abort_call")(scripted)
+worker.agent("limited", deadline_s=1.0)(scripted)
+worker.agent("guarded")(scripted)
+worker.agent("open")(scripted)
+
+
+@worker.agent("three-calls")
+async def three_calls(turn: Turn) -> None:
+    """Waits for three client tools at once."""
+    answers = await turn.answers()
+    if not answers:
+        await turn.suspend([ToolCall("pick", {"number": n}, f"call-{n}") for n in range(3)])
+    told = ", ".join(f"{answer.call.call_id} by {answer.client_id}" for answer in answers)
+    await turn.pipe([told])
+
+
+@worker.on_cancel("guarded", undecided="deny", grace_s=1.0)
+async def only_the_owner(request: CancelRequest) -> bool:
+    """Raises or hangs for callers of these names; else allows owners."""
+    if request.requester == "raise":
+        raise RuntimeError("broken")
+    if request.requester == "hang":
+        await asyncio.sleep(60)
+    request.last_word("[cancelled]")
+    return request.requester == request.turn.owner
+
+
+@worker.on_cancel("open", undecided="allow", grace_s=0.5)
+async def hangs(request: CancelRequest) -> None:
+    """Never decides."""
+    await asyncio.sleep(60)
