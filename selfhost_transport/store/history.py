@@ -161,9 +161,10 @@ class HistoryReader:
     async def _extended(
         self, session: str, query: Query, chosen: list[tuple[Ref, Message]]
     ) -> tuple[list[tuple[Ref, Message]], bool]:
-        """Grow a page until no run in it continues beyond the cut (ai-transport section 7.7)."""
+        """Grow a page until no run or multi-part input in it continues beyond the cut (ai-transport section 7.7)."""
         if query.forwards:
             return chosen, True
+        chosen = await self._whole_publish(session, query, chosen)
         cut = await self._run_start(session, (message for _, message in chosen))
         for _ in range(8):
             last = chosen[-1][0].position
@@ -178,6 +179,16 @@ class HistoryReader:
             cut = await self._run_start(session, (message for _, message in grown))
         beyond = await self._refs(session, replace(query, cursor=chosen[-1][0]), 1)
         return chosen, bool(beyond)
+
+    async def _whole_publish(
+        self, session: str, query: Query, chosen: list[tuple[Ref, Message]]
+    ) -> list[tuple[Ref, Message]]:
+        """Add what is left of the publish that the cut fell into, where it is part of a conversation."""
+        last, message = chosen[-1]
+        if last.index == 0 or not _is_of_conversation(message):
+            return chosen
+        rest = await self._refs(session, replace(query, cursor=last), last.index)
+        return [*chosen, *(pair for pair in rest if pair[0].position == last.position)]
 
     async def _run_start(self, session: str, messages: Iterable[Message]) -> Position | None:
         runs = {run for message in messages if (run := run_id_of(message)) is not None}
@@ -223,10 +234,18 @@ class HistoryReader:
 
 def run_id_of(message: Message) -> str | None:
     """The run a message belongs to, from its AI Transport headers."""
+    return _transport_header(message, "run-id")
+
+
+def _is_of_conversation(message: Message) -> bool:
+    return run_id_of(message) is not None or _transport_header(message, "codec-message-id") is not None
+
+
+def _transport_header(message: Message, name: str) -> str | None:
     ai = message.extras.get("ai") if isinstance(message.extras, dict) else None
     transport = ai.get("transport") if isinstance(ai, dict) else None
-    run = transport.get("run-id") if isinstance(transport, dict) else None
-    return run if isinstance(run, str) else None
+    value = transport.get(name) if isinstance(transport, dict) else None
+    return value if isinstance(value, str) else None
 
 
 def bounds(query: Query) -> tuple[str, str]:

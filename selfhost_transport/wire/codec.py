@@ -24,6 +24,9 @@ MAX_CONTAINER = 16384
 
 _MIN_INT, _MAX_INT = -(2**63), 2**64 - 1
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# What ably-js makes of `undefined` in msgpack: extension type 0 with one zero byte, in its short and its long form.
+_UNDEFINED_FORMS = (b"\xd4\x00\x00", b"\xc7\x01\x00\x00")
+_UNDEFINED = object()
 
 
 class Format(StrEnum):
@@ -138,9 +141,10 @@ def _unpack_msgpack(raw: str | bytes) -> Any:
         raise BadRequest("expected a binary msgpack message, got text", code=40001)
     try:
         try:
-            return _unpackb(raw, "strict")
+            value = _unpackb(raw, "strict")
         except UnicodeDecodeError:
-            return _replace_surrogates(_unpackb(raw, "surrogatepass"))
+            value = _replace_surrogates(_unpackb(raw, "surrogatepass"))
+        return _without_undefined(value) if any(form in raw for form in _UNDEFINED_FORMS) else value
     except (
         ValueError,
         TypeError,
@@ -159,9 +163,23 @@ def _unpackb(raw: bytes, unicode_errors: str) -> Any:
         raw,
         raw=False,
         unicode_errors=unicode_errors,
+        ext_hook=_extension,
         max_array_len=MAX_CONTAINER,
         max_map_len=MAX_CONTAINER,
     )
+
+
+def _extension(code: int, data: bytes) -> object:
+    return _UNDEFINED if (code, data) == (0, b"\0") else msgpack.ExtType(code, data)
+
+
+def _without_undefined(value: Any) -> Any:
+    """What JavaScript's JSON makes of `undefined`: no key in a map, null in a list."""
+    if isinstance(value, dict):
+        return {key: _without_undefined(item) for key, item in value.items() if item is not _UNDEFINED}
+    if isinstance(value, list):
+        return [_without_undefined(item) for item in value]
+    return None if value is _UNDEFINED else value
 
 
 def _replace_surrogates(value: Any) -> Any:

@@ -137,3 +137,10 @@ def test_nesting_is_bounded() -> None:
         check_plain(nested(MAX_DEPTH + 1), "extras")
     with pytest.raises(BadRequest, match="levels"):
         check_plain(nested(900), "extras")
+
+
+def test_undefined_of_javascript_in_msgpack_is_absent_as_in_json() -> None:
+    # As ably-js encodes {a: undefined, b: {c: undefined, d: null}, e: [undefined], f: 1}.
+    raw = bytes.fromhex("84a161d40000a16282a163d40000a164c0a16591d40000a16601")
+    assert unpack(raw, Format.MSGPACK) == {"b": {"d": None}, "e": [None], "f": 1}
+    assert unpack(b"\xc7\x01\x00\x00", Format.MSGPACK) is None
