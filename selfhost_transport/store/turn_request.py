@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import uuid
 from collections.abc import Sequence
 from typing import Final
 
@@ -13,7 +14,9 @@ from selfhost_transport.store.turn_inputs import Continuation
 from selfhost_transport.store.turn_store import CancelFilter, Deposit, Policy, Scope, TurnRequest
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import lifecycle
+from selfhost_transport.turns import parts as p
 from selfhost_transport.turns.context import STEP_START_PLACEHOLDER, TurnContext, context_for_input
+from selfhost_transport.turns.encoder import Create, Encoder
 from selfhost_transport.turns.lifecycle import RunReason, StepReason
 from selfhost_transport.wire.message import Message
 
@@ -112,7 +115,18 @@ def deposit_for(context: TurnContext) -> Deposit:
         run_cancelled=lifecycle.run_end(context, RunReason.CANCELLED),
         run_lost=lifecycle.run_end(context, RunReason.ERROR, _LOST),
         run_merged=lifecycle.run_end(context, RunReason.COMPLETE),
+        output_lost=_output_lost(context),
     )
+
+
+def _output_lost(context: TurnContext) -> Message | None:
+    """An `error` chunk: `useChat` takes a stream that ends without one for a success (protocol section 10.1 e)."""
+    message_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{context.invocation_id} lost"))
+    encoder = Encoder(context, message_id, STEP_START_PLACEHOLDER)
+    for operation in encoder.encode(p.Error(_LOST.message)):
+        if isinstance(operation, Create):
+            return operation.message
+    return None
 
 
 def pack_context(context: TurnContext) -> bytes:

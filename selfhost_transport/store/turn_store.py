@@ -59,6 +59,8 @@ class Deposit:
     run_lost: Message
     # For a turn that another one answers too (policy `merge`).
     run_merged: Message
+    # Tells readers of the stream, before the step fails, that the turn is lost.
+    output_lost: Message | None = None
 
     def fields(self) -> dict[str, bytes]:
         """The packed entries, by field of the turn's hash."""
@@ -66,7 +68,7 @@ class Deposit:
             "rs": pack_created([self.run_start]),
             "ss": pack_created([self.step_start]),
             "sc": pack_created([self.step_cancelled]),
-            "sf": pack_created([self.step_failed]),
+            "sf": pack_created([*([self.output_lost] if self.output_lost else []), self.step_failed]),
             "rc": pack_created([self.run_cancelled]),
             "re": pack_created([self.run_lost]),
             "rm": pack_created([self.run_merged]),

@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from selfhost_transport import TurnStatus
+from selfhost_transport.turns.ui import ToolPart
 from tests.e2e.conftest import Build
 from tests.processes import Proc, Stack, wait_until
 
@@ -111,7 +112,7 @@ agent = "booker"
             (item.codec_message_id, part.tool_call_id)
             for item in transport.view.messages
             for part in item.message.parts
-            if getattr(part, "tool_name", "") == "book"
+            if isinstance(part, ToolPart) and part.tool_name == "book"
         )
         await turn.approve(*call, True)
         await turn.ended

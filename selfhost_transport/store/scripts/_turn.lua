@@ -11,8 +11,11 @@ local function fence_key(turn) return of_session('f', turn) end
 -- Puts the serial of the attempt's step-start into a deposited entry; both have the same length.
 local function with_step_start(entry, serial)
   local from, to = string.find(entry, STEP_START_PLACEHOLDER, 1, true)
-  if not from then return entry end
-  return string.sub(entry, 1, from - 1) .. serial .. string.sub(entry, to + 1)
+  while from do
+    entry = string.sub(entry, 1, from - 1) .. serial .. string.sub(entry, to + 1)
+    from, to = string.find(entry, STEP_START_PLACEHOLDER, to, true)
+  end
+  return entry
 end
 
 local function item_serial(id, series)
