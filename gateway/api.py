@@ -77,9 +77,9 @@ def running(request: Request) -> Services:
 Running = Annotated[Services, Depends(running)]
 
 
-def caller(request: Request, services: Running) -> Credential:
+async def caller(request: Request, services: Running) -> Credential:
     """The verified caller."""
-    return credential_of(request, services)
+    return await credential_of(request, services)
 
 
 def session_name(session: str) -> str:

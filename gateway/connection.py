@@ -27,6 +27,7 @@ from gateway.effects import (
     SendFrame,
     Sync,
 )
+from gateway.limits import Limits
 from gateway.operations import Done, LeavePresence
 from gateway.presence import Announcing, prepare_presence
 from gateway.publishing import Sender, Sending, prepare
@@ -109,12 +110,14 @@ class Connection:
         terms: Terms,
         rules_for: Callable[[str], TurnRules | None],
         holder: Holder | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.connection_id = connection_id
         self.credential = credential
         self.phase = Phase.NEW
         self._terms = terms
         self._rules_for = rules_for
+        self._limits = limits
         self.holder = holder or Holder(connection_id, owner="", node="")
         # Whether an earlier socket of this connection may have entered members.
         self.inherits_members = False
@@ -389,6 +392,7 @@ class Connection:
             sender=Sender(self.credential, self.connection_id),
             rules=self._rules_for(ref.name),
             max_size=self._terms.max_message_size,
+            limits=self._limits,
             id_base=base,
             repeat_id=f"{base}:{fingerprint(frame)}",
             may_publish=None if channel is None else bool(channel.modes & Flag.PUBLISH),
@@ -479,6 +483,7 @@ class Connection:
             error=error,
             connection_details=ConnectionDetails(
                 client_id=self.credential.identity.announced,
+                capability=self.credential.capability.canonical(),
                 connection_key=key,
                 max_message_size=terms.max_message_size,
                 max_frame_size=terms.max_frame_size,

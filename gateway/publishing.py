@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gateway.auth import Credential
-from gateway.operations import Mutate, Operation, Publish
+from gateway.limits import Limits
+from gateway.operations import Cancel, Mutate, Operation, Publish
 from gateway.turn_signals import TurnRules, read_signal
 from selfhost_transport.errors import BadRequest, InvalidArgument, NotFound, Unauthorized
 from selfhost_transport.store.entries import Operation as Edit
@@ -66,6 +67,7 @@ class Sending:
     rules: TurnRules | None
     max_size: int
     id_base: str
+    limits: Limits | None = None
     repeat_id: str = ""
     ephemeral: bool = False
     # Modes granted to the attachment the frame was sent on; None where there is none.
@@ -81,6 +83,15 @@ def prepare(sending: Sending, messages: Sequence[Message]) -> Operation:
             f"too many messages in one publish: the limit is {MAX_MESSAGES}", code=Code.TOO_MANY_MESSAGES
         )
     check_publish_size(messages, sending.max_size)
+    operation = _read(sending, messages)
+    # Nobody is kept from stopping an agent (OPS-5).
+    if sending.limits is not None and not isinstance(operation, Cancel):
+        sender = sending.sender
+        sending.limits.admit(sender.credential, sender.connection_id, sending.session)
+    return operation
+
+
+def _read(sending: Sending, messages: Sequence[Message]) -> Operation:
     actions = {message.action or MessageAction.CREATE for message in messages}
     if actions == {MessageAction.CREATE}:
         return _create(sending, messages)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from gateway.auth import Credential, is_loopback
+from gateway.auth import Credential, now_ms
 from gateway.background import Background
+from gateway.callers import RequestInfo
 from gateway.connection import Connection
 from gateway.delivery import encode_websocket
 from gateway.presence import remain_ms
 from gateway.services import Services
 from gateway.socket import Socket, flag, wanted_format
 from gateway.transport import RAW, QueuedOutlet, RawOutlet, SocketOutlet
-from selfhost_transport.errors import BadRequest, ErrorInfo, TransportError
+from selfhost_transport.errors import BadRequest, ErrorInfo, RateLimited, ServiceError, TransportError
 from selfhost_transport.wire.actions import Action
 from selfhost_transport.wire.codes import Code, error_info
 from selfhost_transport.wire.connection_key import new_connection_id, verify_connection_key
@@ -30,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 MIN_VERSION = 2
 _HEARTBEAT_LOW_MS, _HEARTBEAT_HIGH_MS = 5_000, 1_800_000
+_LONGEST_PAUSE_S, _SHORTEST_PAUSE_S = 0.1, 0.002
+_LOOK_LATE_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class Realtime:
         self._sockets: dict[str, Socket] = {}
         self._background = Background("realtime")
         self._draining = False
+        # When a revocation with time to renew begins to apply.
+        self._next_look: asyncio.TimerHandle | None = None
 
     @property
     def connections(self) -> int:
@@ -60,16 +66,21 @@ class Realtime:
         await websocket.accept()
         query = dict(websocket.query_params)
         fmt = wanted_format(query)
-        host = websocket.client.host if websocket.client else None
+        info = RequestInfo.of(websocket)
         try:
-            credential = self._admit(query, loopback=is_loopback(host))
+            credential = await self._admit(info)
+            resumption = self._resume(query, credential)
+            self._check_connections(credential, resumption.connection_id)
+        except ServiceError as error:
+            # Not the client's fault: it is to try again (section 4.4 on why never with a status of 5xx).
+            await _refuse(websocket, fmt, error_info(Code.DISCONNECTED, str(error)), Action.DISCONNECTED)
+            return
         except TransportError as error:
             await _refuse(websocket, fmt, error.info)
             return
         if self._draining:
             await _refuse(websocket, fmt, error_info(Code.DISCONNECTED), Action.DISCONNECTED)
             return
-        resumption = self._resume(query, credential)
         core = Connection(
             resumption.connection_id,
             credential,
@@ -79,6 +90,7 @@ class Realtime:
                 resumption.connection_id,
                 remain_ms(query, self._services.settings.gateway.remain_present_for_ms),
             ),
+            self._services.limits,
         )
         core.inherits_members = resumption.resumed
         socket = Socket(
@@ -87,7 +99,7 @@ class Realtime:
             fmt,
             echo=flag(query, "echo", True),
             heartbeats=flag(query, "heartbeats", True),
-            loopback=is_loopback(host),
+            info=info,
         )
         await self._run(websocket, socket, resumption.error)
 
@@ -106,24 +118,60 @@ class Realtime:
         """Send all clients away, spread over the grace time, so that they do not come back at once (section 13)."""
         self._draining = True
         waiting = list(self._sockets.values())
-        pause = grace_s / max(1, len(waiting))
-        for socket in waiting:
+        began = time.monotonic()
+        # A few connections need no spreading.
+        pause = min(grace_s / max(1, len(waiting)), _LONGEST_PAUSE_S)
+        for index, socket in enumerate(waiting):
+            ahead = began + index * pause - time.monotonic()
+            if ahead > _SHORTEST_PAUSE_S:
+                await asyncio.sleep(ahead)  # the pace itself
             socket.disconnect(error_info(Code.DISCONNECTED, "the server is restarting; reconnect and resume"))
-            if pause > 0.001:
-                await asyncio.sleep(pause)  # the pace itself
 
     async def close(self) -> None:
         """End what still runs."""
+        self._look_again(None)
         await self._background.close()
 
-    def _admit(self, query: Mapping[str, str], *, loopback: bool) -> Credential:
-        version = query.get("v")
+    async def _admit(self, info: RequestInfo) -> Credential:
+        version = info.query.get("v")
         if version is not None and (not version.split(".")[0].isdigit() or float(version) < MIN_VERSION):
             raise BadRequest(
                 f"protocol version {version[:8]!r} is not supported; use {MIN_VERSION} or newer",
                 code=Code.UNSUPPORTED_VERSION,
             )
-        return self._services.authenticator.from_query(query, loopback=loopback)
+        return await self._services.authenticator.of_connection(info)
+
+    def _check_connections(self, credential: Credential, connection_id: str) -> None:
+        """Raises RateLimited 42920 for one connection too many of a client; a resumed one is no further one."""
+        limit = self._services.settings.limits.connections_per_client
+        client_id = credential.identity.client_id
+        if not limit or client_id is None or connection_id in self._sockets:
+            return
+        who = (credential.app_id, credential.identity)
+        cores = (socket.core for socket in self._sockets.values())
+        if sum((core.credential.app_id, core.credential.identity) == who for core in cores) >= limit:
+            raise RateLimited(
+                f"client {client_id[:64]!r} has {limit} connections already; close one",
+                code=Code.CONNECTION_RATE_FATAL,
+            )
+
+    def revoked(self) -> None:
+        """End the connections whose token was revoked, and see to those whose time comes later (section 10.7)."""
+        times: set[int] = set()
+        for socket in list(self._sockets.values()):
+            applies_at = self._services.revocations.applies_at(socket.core.credential)
+            if applies_at is not None:
+                socket.revoke(applies_at)
+                times.add(applies_at)
+        self._look_again(min((time for time in times if time > now_ms()), default=None))
+
+    def _look_again(self, at_ms: int | None) -> None:
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
+        if at_ms is not None:
+            delay = (at_ms - now_ms()) / 1000 + _LOOK_LATE_S
+            self._next_look = asyncio.get_running_loop().call_later(delay, self.revoked)
 
     def _resume(self, query: Mapping[str, str], credential: Credential) -> _Resumption:
         key = query.get("resume") or query.get("recover")

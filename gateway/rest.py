@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.auth import Credential, is_loopback, now_ms
+from gateway.auth import Credential, now_ms
+from gateway.callers import RequestInfo
 from gateway.rest_batch import publish_batch
 from gateway.rest_channels import Channels
 from gateway.rest_format import Reply, path_segments, read_body, respond, respond_error
 from gateway.rest_presence import PresenceReads
+from gateway.rest_revocation import revoke_tokens
 from gateway.rest_tokens import Tokens
 from gateway.services import Services
 from selfhost_transport.errors import NotFound, ServiceError, TransportError
@@ -51,20 +53,26 @@ class Rest:
             case ["POST", "keys", key_name, "requestToken"]:
                 body = await read_body(request, self._body_limit)
                 return await self._tokens.request(request, key_name, body)
+            case ["POST", "keys", key_name, "revokeTokens"]:
+                body = await read_body(request, self._body_limit)
+                services = self._services
+                return await revoke_tokens(
+                    services.authenticator, services.revocations, RequestInfo.of(request), key_name, body
+                )
             case [_, "channels", channel, *rest]:
                 return await self._channel(request, channel, rest)
             case ["POST", "messages"]:
                 body = await read_body(request, self._body_limit)
-                return await publish_batch(self._channels, self._credential(request), body)
+                return await publish_batch(self._channels, await self._credential(request), body)
             case ["GET", "presence"]:
-                return await self._presence.batch(request, self._credential(request))
+                return await self._presence.batch(request, await self._credential(request))
             case ["GET", "stats"]:
-                self._credential(request)
+                await self._credential(request)
                 return Reply([])
         raise NotFound("there is nothing at this path, or not for this method")
 
     async def _channel(self, request: Request, full: str, rest: list[str]) -> Reply:
-        credential = self._credential(request)
+        credential = await self._credential(request)
         session = parse_channel(full).name
         channels = self._channels
         match [request.method, *rest]:
@@ -88,20 +96,13 @@ class Rest:
                 return await self._presence.history(request, credential, session)
         raise NotFound("there is nothing at this path, or not for this method")
 
-    def _credential(self, request: Request) -> Credential:
+    async def _credential(self, request: Request) -> Credential:
         # On these paths `clientId` is a filter; who asks is told by the credentials alone (section 10.6).
-        query = {name: value for name, value in request.query_params.items() if name != "clientId"}
-        return _verified(request, query, self._services)
+        info = RequestInfo.of(request)
+        query = {name: value for name, value in info.query.items() if name != "clientId"}
+        return await self._services.authenticator.of_request(replace(info, query=query))
 
 
-def credential_of(request: Request, services: Services) -> Credential:
+async def credential_of(request: Request, services: Services) -> Credential:
     """The verified caller of a request, whose query may name its clientId. Raises Unauthorized, TokenError, NotFound."""
-    return _verified(request, request.query_params, services)
-
-
-def _verified(request: Request, query: Mapping[str, str], services: Services) -> Credential:
-    return services.authenticator.from_headers(
-        request.headers,
-        query,
-        loopback=is_loopback(request.client.host if request.client else None),
-    )
+    return await services.authenticator.of_request(RequestInfo.of(request))

@@ -135,6 +135,7 @@ class Channels:
             rules=self._services.rules_for(session),
             max_size=self._services.settings.gateway.max_message_size,
             id_base=base,
+            limits=self._services.limits,
             ephemeral=ephemeral,
         )
 

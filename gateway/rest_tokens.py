@@ -8,14 +8,20 @@ from typing import Any
 
 from starlette.requests import Request
 
-from gateway.auth import is_loopback, now_ms
+from gateway.auth import REVOCABLE_TTL_MS, is_loopback, now_ms
 from gateway.rest_format import Reply
 from gateway.services import Services
 from selfhost_transport.errors import BadRequest, Unauthorized
 from selfhost_transport.settings import DEV_KEY_NAME
 from selfhost_transport.wire.codes import Code
 from selfhost_transport.wire.jwt import TokenClaims, issue_token
-from selfhost_transport.wire.tokens import TIMESTAMP_WINDOW_MS, TokenDetails, TokenRequest, parse_basic
+from selfhost_transport.wire.tokens import (
+    MAX_TTL_MS,
+    TIMESTAMP_WINDOW_MS,
+    TokenDetails,
+    TokenRequest,
+    parse_basic,
+)
 
 
 class Tokens:
@@ -43,7 +49,7 @@ class Tokens:
         now = now_ms()
         wanted.check_fresh(now)
         wanted.check_client_id()
-        ttl = wanted.ttl_ms()
+        ttl = wanted.ttl_ms(REVOCABLE_TTL_MS if rule.revocable_tokens else MAX_TTL_MS)
         granted = wanted.grant(self._services.authenticator.capability_of(key_name))
         await self._claim_nonce(key_name, wanted.nonce)
         claims = TokenClaims(

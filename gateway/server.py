@@ -22,6 +22,7 @@ from gateway.api import router as api
 from gateway.api_inputs import router as api_inputs
 from gateway.auth import is_loopback
 from gateway.background import Background
+from gateway.callers import Identify, behind_local_proxies
 from gateway.cors import Cors
 from gateway.processes import supervise
 from gateway.realtime import Realtime
@@ -35,18 +36,19 @@ from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, Settings
 
 logger = logging.getLogger(__name__)
 
-DRAIN_S: Final = 2.0
 _STATIC: Final = Path(__file__).parent / "static"
 
 
 class Gateway:
     """The gateway's routes and life. Mount it, and enter `lifespan` from the host application's own.
 
-    `services` is there between entering and leaving.
+    `services` is there between entering and leaving. `identify` tells who callers are before keys and tokens are
+    looked at.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, identify: Identify | None = None) -> None:
         self.settings = settings
+        self._identify = identify
         self.services: Services | None = None
         self.realtime: Realtime | None = None
         self._rest: Rest | None = None
@@ -54,12 +56,13 @@ class Gateway:
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         """Connect to Redis, serve, send all clients away, disconnect. Raises StoreUnavailable, StoreUnsuitable."""
-        services = await connect_services(self.settings)
+        services = await connect_services(self.settings, self._identify)
         check_server(await services.redis.info())
         self.services = services
         self.realtime = Realtime(services)
         self._rest = Rest(services)
         realtime = self.realtime
+        services.revocations.on_change = realtime.revoked
         background = Background("gateway")
         background.start(self._tick(realtime))
         background.start(services.keeper.run(lambda: realtime.sockets))
@@ -157,9 +160,12 @@ class _EveryPath(BaseRoute):
         await self._app(scope, receive, send)
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """A complete application: websocket, REST, plain HTTP API, page, operations."""
-    gateway = Gateway(settings)
+def create_app(settings: Settings, identify: Identify | None = None) -> FastAPI:
+    """A complete application: websocket, REST, plain HTTP API, page, operations.
+
+    Mounted into another application, its lifespan does not run: use `Gateway` there (docs/embedding.md).
+    """
+    gateway = Gateway(settings, identify)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -203,7 +209,7 @@ class _Server(uvicorn.Server):
         for server in self.servers:
             server.close()
         if self._gateway.realtime is not None:
-            await self._gateway.realtime.drain(DRAIN_S)
+            await self._gateway.realtime.drain(self._gateway.settings.gateway.drain_ms / 1000)
         await super().shutdown(sockets)
 
 
@@ -231,7 +237,8 @@ def serve(settings: Settings, listening: socket.socket, on_ready: Callable[[], N
     app = create_app(settings)
     ping_s = settings.gateway.max_idle_ms * 2 / 3000 or None
     config = uvicorn.Config(
-        app,
+        behind_local_proxies(app),
+        proxy_headers=False,
         ws=RawWebSocket,
         ws_max_size=settings.gateway.max_frame_size,
         ws_ping_interval=ping_s,

@@ -6,11 +6,14 @@ import secrets
 from dataclasses import dataclass
 
 from gateway.auth import Authenticator
+from gateway.callers import Identify
 from gateway.connection import Terms
 from gateway.continuations import Continuations
 from gateway.executor import Executor
+from gateway.limits import Limits
 from gateway.metrics import Metrics
 from gateway.presence_keeper import PresenceKeeper
+from gateway.revocations import Revocations
 from gateway.session_hub import SessionHub
 from gateway.turn_signals import TurnRules
 from gateway.verdicts import Court
@@ -20,6 +23,7 @@ from selfhost_transport.store.fleet import Fleet
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import SECOND_MS, StoreOptions
 from selfhost_transport.store.presence import Holder, PresenceStore
+from selfhost_transport.store.revocations import RevocationStore
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_inputs import TurnInputs
 from selfhost_transport.store.turn_store import TurnStore
@@ -44,6 +48,8 @@ class Services:
     hub: SessionHub
     executor: Executor
     authenticator: Authenticator
+    revocations: Revocations
+    limits: Limits
     metrics: Metrics
     secret: bytes
     server_id: str
@@ -69,11 +75,12 @@ class Services:
 
     async def close(self) -> None:
         """Stop watching and disconnect from Redis."""
+        await self.revocations.close()
         await self.hub.close()
         await self.redis.close()
 
 
-async def connect_services(settings: Settings) -> Services:
+async def connect_services(settings: Settings, identify: Identify | None = None) -> Services:
     """Connect to Redis and build everything. Raises StoreUnavailable, StoreUnsuitable."""
     redis = RedisConnection(settings.redis.url)
     keys = Keyspace(settings.redis.prefix, settings.redis.buckets)
@@ -86,9 +93,12 @@ async def connect_services(settings: Settings) -> Services:
     server_id = f"gw-{secrets.token_hex(4)}"
     metrics = Metrics()
     hub = SessionHub(sessions, settings.redis.url, metrics)
+    revocations = Revocations(RevocationStore(redis, settings.redis.prefix), settings.redis.url)
     try:
         secret = await _shared_secret(redis, settings.redis.prefix)
+        await revocations.start()
     except BaseException:
+        await revocations.close()
         await redis.close()
         raise
     return Services(
@@ -104,7 +114,9 @@ async def connect_services(settings: Settings) -> Services:
         executor=Executor(
             sessions, turns, presence, Continuations(sessions, turns, inputs), Court(hub, sessions), metrics
         ),
-        authenticator=Authenticator(settings),
+        authenticator=Authenticator(settings, identify, revocations),
+        revocations=revocations,
+        limits=Limits(settings.limits),
         metrics=metrics,
         secret=secret,
         server_id=server_id,

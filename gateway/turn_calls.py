@@ -85,6 +85,7 @@ class TurnCalls:
             rules=self._rules,
             max_size=self._services.settings.gateway.max_message_size,
             id_base=str(uuid.uuid4()),
+            limits=self._services.limits,
         )
         return await self._services.executor.run(prepare(sending, messages))
 

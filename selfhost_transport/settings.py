@@ -201,8 +201,6 @@ class GatewaySettings(_Section):
     """Unsent bytes of a connection before its reader counts as slow."""
     drain_ms: Count = 5_000
     """Time over which a stopping gateway sends its connections away, ms; 0 = all at once."""
-    reuse_port: bool = False
-    """Let other processes listen on the same port; set for those of `processes`."""
     dev: bool = False
     """Accept the development key, from loopback only, when no key is configured."""
 

@@ -31,10 +31,12 @@ class ConnectionDetails:
     server_id: str | None = None
     site_code: str | None = None
     objects_gc_grace_period: int | None = None
+    # This service's own: the effective rights, as in TokenDetails; the SDKs do not look at it (AUT-4).
+    capability: str | None = None
 
 
 _TEXTS = (
-    ("clientId", "client_id"), ("connectionKey", "connection_key"), ("serverId", "server_id"),
+    ("clientId", "client_id"), ("capability", "capability"), ("connectionKey", "connection_key"), ("serverId", "server_id"),
     ("siteCode", "site_code"),
 )  # fmt: skip
 _NUMBERS = (

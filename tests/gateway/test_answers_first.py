@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.callers import RequestInfo
 from gateway.connection import Connection
 from gateway.continuations import Continuations
 from gateway.executor import Executor
@@ -20,6 +21,7 @@ from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, load_setti
 from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
+from selfhost_transport.wire.tokens import ApiKey
 from tests.processes import wait_until
 
 SESSION = "chat:1"
@@ -86,11 +88,11 @@ class Scene:
         self.agent = EagerAgent(services, self._feed)
         services.executor = self.agent
         self.outlet = Outlet()
-        credential = services.authenticator.from_query(
-            {"key": f"{DEV_KEY_NAME}:{DEV_KEY_SECRET}", "clientId": "alice"}, loopback=True
-        )
+        key = ApiKey(DEV_KEY_NAME, DEV_KEY_SECRET)
+        credential = services.authenticator.by_key(key, "alice", loopback=True)
+        info = RequestInfo("/", {}, {}, "127.0.0.1", "127.0.0.1")
         core = Connection("connection", credential, services.terms(), services.rules_for)
-        self.socket = Socket(services, core, Format.JSON, echo=True, heartbeats=False, loopback=True)
+        self.socket = Socket(services, core, Format.JSON, echo=True, heartbeats=False, info=info)
         self._serial = 0
 
     async def open(self) -> None:

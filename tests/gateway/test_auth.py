@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+from urllib.parse import urlencode
 
 import pytest
+from starlette.requests import HTTPConnection
 
-from gateway.auth import Authenticator, is_loopback, now_ms
+from gateway.auth import Authenticator, Credential, is_loopback, now_ms
+from gateway.callers import RequestInfo
 from selfhost_transport.errors import TransportError
 from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, GatewaySettings, KeyRule, Settings
 from selfhost_transport.wire.capability import Capability
@@ -27,9 +30,32 @@ def token(key: str = "app.part", secret: str = "s2", life_ms: int = 60_000, **cl
     return issue_token(TokenClaims(**fields), secret)  # type: ignore[arg-type]
 
 
-def code_of(query: dict[str, str], *, auth: Authenticator = AUTH, loopback: bool = True) -> int:
+def info(
+    query: dict[str, str], headers: dict[str, str] | None = None, client: str = "127.0.0.1"
+) -> RequestInfo:
+    scope = {
+        "type": "http",
+        "path": "/",
+        "query_string": urlencode(query).encode(),
+        "headers": [(name.encode(), value.encode()) for name, value in (headers or {}).items()],
+        "client": (client, 1),
+        "server": ("gateway", 80),
+        "scheme": "http",
+    }
+    return RequestInfo.of(HTTPConnection(scope))
+
+
+async def by_query(query: dict[str, str], *, auth: Authenticator = AUTH, loopback: bool = True) -> Credential:
+    return await auth.of_connection(info(query, client="127.0.0.1" if loopback else "192.0.2.1"))
+
+
+async def by_headers(headers: dict[str, str]) -> Credential:
+    return await AUTH.of_request(info({}, headers))
+
+
+async def code_of(query: dict[str, str], *, auth: Authenticator = AUTH, loopback: bool = True) -> int:
     with pytest.raises(TransportError) as refused:
-        auth.from_query(query, loopback=loopback)
+        await by_query(query, auth=auth, loopback=loopback)
     return refused.value.info.code
 
 
@@ -44,8 +70,8 @@ def code_of(query: dict[str, str], *, auth: Authenticator = AUTH, loopback: bool
         ({"access_token": token(client_id="*"), "clientId": "x"}, "x"),
     ],
 )
-def test_identity(query: dict[str, str], announced: str | None) -> None:
-    assert AUTH.from_query(query, loopback=True).identity.announced == announced
+async def test_identity(query: dict[str, str], announced: str | None) -> None:
+    assert (await by_query(query)).identity.announced == announced
 
 
 @pytest.mark.parametrize(
@@ -63,40 +89,40 @@ def test_identity(query: dict[str, str], announced: str | None) -> None:
         ({"access_token": token(), "clientId": "y"}, 40102),
     ],
 )
-def test_refusals(query: dict[str, str], code: int) -> None:
-    assert code_of(query) == code
+async def test_refusals(query: dict[str, str], code: int) -> None:
+    assert await code_of(query) == code
 
 
-def test_a_token_never_has_more_rights_than_its_key() -> None:
+async def test_a_token_never_has_more_rights_than_its_key() -> None:
     wide = token(capability=Capability.parse('{"a:1":["publish","subscribe"],"b":["publish"]}'))
-    granted = AUTH.from_query({"access_token": wide}, loopback=True).capability
+    granted = (await by_query({"access_token": wide})).capability
     assert granted.allows("publish", "a:1")
     assert not granted.allows("subscribe", "a:1")
     assert not granted.allows("publish", "b")
     assert not granted.allows("publish", "a:2")
 
 
-def test_headers() -> None:
+async def test_headers() -> None:
     basic = base64.b64encode(b"app.full:s1").decode()
     client = base64.b64encode(b"server 1").decode()
     headers = {"authorization": f"Basic {basic}", "x-ably-clientid": client}
-    assert AUTH.from_headers(headers, {}, loopback=True).identity.client_id == "server 1"
+    assert (await by_headers(headers)).identity.client_id == "server 1"
     for value in (token(), base64.b64encode(token().encode()).decode()):
-        found = AUTH.from_headers({"authorization": f"Bearer {value}"}, {}, loopback=True)
+        found = await by_headers({"authorization": f"Bearer {value}"})
         assert found.key_name == "app.part"
     with pytest.raises(TransportError):
-        AUTH.from_headers({"authorization": "Digest x"}, {}, loopback=True)
+        await by_headers({"authorization": "Digest x"})
 
 
-def test_the_development_key_is_for_this_machine_and_for_dev_only() -> None:
+async def test_the_development_key_is_for_this_machine_and_for_dev_only() -> None:
     key = {"key": f"{DEV_KEY_NAME}:{DEV_KEY_SECRET}"}
     dev = Authenticator(Settings(gateway=GatewaySettings(dev=True)))
-    assert dev.from_query(key, loopback=True).capability == Capability.FULL
-    assert code_of(key, auth=dev, loopback=False) == 40101
+    assert (await by_query(key, auth=dev)).capability == Capability.FULL
+    assert await code_of(key, auth=dev, loopback=False) == 40101
     local_token = {"access_token": token(DEV_KEY_NAME, DEV_KEY_SECRET)}
-    assert dev.from_query(local_token, loopback=True).key_name == DEV_KEY_NAME
-    assert code_of(local_token, auth=dev, loopback=False) == 40101
-    assert code_of(key, auth=Authenticator(Settings())) == 40101
+    assert (await by_query(local_token, auth=dev)).key_name == DEV_KEY_NAME
+    assert await code_of(local_token, auth=dev, loopback=False) == 40101
+    assert await code_of(key, auth=Authenticator(Settings())) == 40101
 
 
 @pytest.mark.parametrize(
