@@ -38,6 +38,8 @@ class Agent:
     # Longest time without output; None: no limit.
     silence_s: float | None = None
     on_steer: OnSteer = OnSteer.NEXT_PASS
+    # Whether sessions are told of what it does, through their presence.
+    presence: bool = False
     # Decides about cancels; None: every cancel takes effect at once.
     on_cancel: CancelHook | None = None
 

@@ -20,6 +20,7 @@ from agent_worker.conversation import Conversation
 from agent_worker.deadline import Limits, Watch
 from agent_worker.errors import AgentError, told_to_clients, wants_another_attempt
 from agent_worker.last_word import LAST_WORD_MS, write_last_word
+from agent_worker.presence import Activity, AgentPresence
 from agent_worker.rollup import Rollup
 from agent_worker.steering import Steering
 from agent_worker.suspension import Suspended
@@ -57,6 +58,7 @@ class Services:
     inputs: TurnInputs
     history: HistoryReader
     crash_rule: Callable[[str], CrashRule]
+    presence: AgentPresence
     rollup: Rollup
     retry_errors: bool
 
@@ -78,7 +80,9 @@ class TurnRun:
         self._writer = TurnWriter(services.turns, lease, hold, services.rollup, self._refused)
         conversation = Conversation(services.history, lease, context)
         self._steering = Steering(services.pauses, lease, conversation)
-        self.turn = Turn(lease, context, conversation, self._writer, self._steering, services.inputs)
+        self.turn = Turn(
+            lease, context, conversation, self._writer, self._steering, services.inputs, self._show
+        )
         self._aborted: asyncio.Future[AbortCause] = asyncio.get_running_loop().create_future()
         # Once the terminal is being written the store decides who wins, not an abort (INT-23).
         self._ending = False
@@ -120,6 +124,9 @@ class TurnRun:
     async def run(self, limits: Limits) -> None:
         """Answer the turn, in as many passes as steers ask for, and end or suspend it."""
         self._log("turn.started", logging.DEBUG)
+        if self.agent.presence:
+            await self._show(Activity.THINKING)
+            self._writer.before_output = lambda: self._show(Activity.STREAMING)
         watch = Watch(limits, lambda: self._writer.written)
         try:
             await self._continue_after_crash()
@@ -133,6 +140,8 @@ class TurnRun:
             logger.warning("turn.end_failed %s error=%s", self._names(), error)
         finally:
             await self._settle_chores()
+            lease = self.lease
+            await self._services.presence.done(lease.session, self._context.agent_client_id, lease.turn_id)
         self._log("turn.finished", logging.INFO)
 
     async def hand_back(self) -> None:
@@ -243,6 +252,10 @@ class TurnRun:
         if verdict.allowed:
             self.abort(AbortCause.CANCELLED)
             await write_last_word(self._services.turns, self.lease, self._context, self.turn.final_note)
+
+    async def _show(self, activity: str) -> None:
+        session, turn = self.lease.session, self.lease.turn_id
+        await self._services.presence.show(session, self._context.agent_client_id, turn, activity)
 
     async def _settle_chores(self) -> None:
         """Let what is done beside the agent come to its end; the hook's grace bounds it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -79,6 +79,7 @@ class Turn:
         writer: TurnWriter,
         steering: Steering,
         inputs: TurnInputs,
+        report: Callable[[str], Awaitable[None]],
     ) -> None:
         self.context = context
         self.conversation = conversation
@@ -96,6 +97,7 @@ class Turn:
         self._writer = writer
         self._steering = steering
         self._inputs = inputs
+        self._report = report
         self._earlier = Earlier("")
         # The message that each call of this invocation was announced in.
         self._announced_in: dict[str, Output] = {}
@@ -155,6 +157,10 @@ class Turn:
     async def answers(self) -> list[Answer]:
         """What people answered to calls of this turn, oldest first, with who it was (HIL-4)."""
         return await self.conversation.answers()
+
+    async def report(self, status: str) -> None:
+        """Show people a status of the agent's own in the session's presence, until the next one (PRE-9)."""
+        await self._report(status)
 
     async def pending_followups(self) -> list[str]:
         """Ids of the turns that wait in the session for this one to end (DBL-12)."""

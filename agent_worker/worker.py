@@ -19,6 +19,7 @@ from agent_worker.deadline import Limits
 from agent_worker.heartbeat import Heartbeat
 from agent_worker.intake import Intake
 from agent_worker.lease import LeaseKeeper, Reaper
+from agent_worker.presence import AgentPresence
 from agent_worker.rollup import Rollup
 from agent_worker.runner import Services, TurnRun
 from agent_worker.turn import AbortCause
@@ -34,6 +35,7 @@ from selfhost_transport.store.fleet import Fleet
 from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.store.presence import PresenceStore
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_inputs import TurnInputs
 from selfhost_transport.store.turn_pauses import TurnPauses
@@ -96,13 +98,15 @@ class Worker:
         deadline_s: float | None = None,
         silence_s: float | None = None,
         on_steer: OnSteer | str = OnSteer.NEXT_PASS,
+        presence: bool = False,
     ) -> Callable[[HandlerT], HandlerT]:
         """Declare the function that works on the turns of agent `name`.
 
         `on_crash`: what follows when its worker is lost. `max_attempts`: tries per turn. `retry_errors`: whether
         an attempt that raised is tried again too. `deadline_s`: longest time a turn may be active; `silence_s`:
-        longest time without output. `on_steer`: whether a message into the turn cuts the model's call off. What is not
-        given is decided by the namespace and the settings. Raises InvalidArgument for a name declared twice.
+        longest time without output. `on_steer`: whether a message into the turn cuts the model's call off.
+        `presence`: whether sessions see that it is thinking, streaming or idle. What is not given is decided by the
+        namespace and the settings. Raises InvalidArgument for a name declared twice.
         """
         if name in self.agents:
             raise InvalidArgument(f"the agent {name!r} is declared twice")
@@ -118,6 +122,7 @@ class Worker:
                 deadline_s,
                 silence_s,
                 OnSteer(on_steer),
+                presence,
             )
             return handler
 
@@ -176,11 +181,15 @@ class Worker:
     async def _work(self, settings: Settings, redis: RedisConnection) -> None:
         keys = Keyspace(settings.redis.prefix, settings.redis.buckets)
         options = StoreOptions(window_ms=settings.gateway.resume_window_s * 1000)
+        presence = AgentPresence(
+            PresenceStore(redis, keys, options), self.worker_id, options.presence_lease_ms
+        )
         store, pauses = TurnStore(redis, keys, options), TurnPauses(redis, keys, options)
         self._services = Services(
             turns=store,
             pauses=pauses,
             inputs=TurnInputs(redis, keys, options),
+            presence=presence,
             crash_rule=lambda session: settings.namespace_for(session).on_crash,
             history=HistoryReader(redis, keys),
             rollup=Rollup(settings.worker.rollup_window_ms),
@@ -204,6 +213,7 @@ class Worker:
     ) -> None:
         loops = [
             asyncio.create_task(heartbeat.beat(), name="heartbeat"),
+            asyncio.create_task(self._services.presence.keep(), name="presence"),
             asyncio.create_task(keeper.keep(), name="lease-keeper"),
             asyncio.create_task(reaper.watch(), name="reaper"),
             asyncio.create_task(self._look_again(intake), name="look-again"),
@@ -222,6 +232,7 @@ class Worker:
                 if loop.done() and not loop.cancelled():
                     loop.result()
             await self._drain(settings.worker.grace_ms / 1000)
+            await self._services.presence.close()
         finally:
             for task in (stopped, taking, *loops):
                 task.cancel()

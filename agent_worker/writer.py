@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,6 +136,8 @@ class TurnWriter:
         self._on_lost = on_lost
         self._streams: dict[str, TextStream] = {}
         self._sequence = 0
+        # Done once, before the first output is written.
+        self.before_output: Callable[[], Awaitable[None]] | None = None
         # Counts appends and steps: whether the turn is silent.
         self.written = 0
         # Steps are numbered, and each waits for the appends before it.
@@ -190,6 +192,9 @@ class TurnWriter:
 
         Creates and closes are one atomic step; what was gathered before them goes first.
         """
+        if self.before_output is not None:
+            before, self.before_output = self.before_output, None
+            await before()
         step: list[encoder.Create | encoder.Close] = []
         for op in ops:
             if isinstance(op, encoder.Append):
