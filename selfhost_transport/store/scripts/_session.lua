@@ -75,6 +75,13 @@ local function create(entry)
   return id
 end
 
+-- Gives back the room that a growing text keeps in reserve, once it has stopped growing.
+local function settle_text(ref)
+  local key = of_session('x', ref)
+  local text = redis.call('GET', key)
+  if text then redis.call('SET', key, text) end
+end
+
 -- Remembers where a run begins, so that history pages can be cut between runs.
 local function note_group(group, id)
   if group ~= '' then redis.call('HSETNX', K_GROUPS, group, id) end

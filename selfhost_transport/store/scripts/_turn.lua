@@ -23,6 +23,13 @@ local function item_serial(id, series)
   return string.format('%014.0f-%03d@%s:000', ms, counter, series)
 end
 
+-- A text that grew piece by piece has room for up to as much again; written anew it occupies what it is long.
+local function fit_text(ref)
+  local key = of_session('x', ref)
+  local text = redis.call('GET', key)
+  if text then redis.call('SET', key, text, 'KEEPTTL') end
+end
+
 -- Closes the messages a turn left open, as cancelled, with the appends deposited when they were opened.
 local function close_open_messages(turn)
   local fields = redis.call('HGETALL', turn_key(turn))
@@ -34,6 +41,8 @@ local function close_open_messages(turn)
       local id = emit('A' .. ref .. '\n' .. string.sub(rest, tonumber(extras_length) + 1))
       redis.call('HSET', of_session('m', ref), 'x', extras, 'v', id, 'a', 'A')
       redis.call('HDEL', turn_key(turn), fields[at])
+      settle_text(ref)
+      fit_text(ref)
     end
   end
 end

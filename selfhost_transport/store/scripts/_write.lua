@@ -21,6 +21,8 @@ local function write_operations(turn, at, count)
       id = emit('A' .. second .. '\n' .. third)
       redis.call('HSET', of_session('m', second), 'v', id, 'a', 'A', 'x', fourth)
       redis.call('HDEL', turn_key(turn), 'o:' .. second)
+      settle_text(second)
+      fit_text(second)
       at = at + 5
     end
     positions[#positions + 1] = id
