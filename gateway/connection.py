@@ -290,7 +290,7 @@ class Connection:
             return self._fail_channel(full, error_info(Code.TOO_MANY_CHANNELS, reason))
         if (frame.flags or 0) & Flag.ATTACH_RESUME or frame.channel_serial:
             # A re-attach is not rewound, whatever its params say (section 5.3).
-            wanted = ChannelParams(None, params.modes, params.echo, params.append_full, params.occupancy)
+            wanted = ChannelParams(None, params.modes, params.echo, params.append_full)
         else:
             wanted = params
         self._channels[full] = _Channel(ref, modes, params)
@@ -317,9 +317,7 @@ class Connection:
         rules = self._rules_for(ref.name)
         if TURNS_PARAM in given and rules is not None:
             recognised = {**params.recognised, TURNS_PARAM: rules.agent}
-            params = ChannelParams(
-                params.rewind, params.modes, params.echo, params.append_full, params.occupancy, recognised
-            )
+            params = ChannelParams(params.rewind, params.modes, params.echo, params.append_full, recognised)
         allowed = self.credential.capability.modes(ref.name)
         if not allowed:
             raise CapabilityError(f"the credentials do not permit attaching channel {ref.name[:128]!r}")

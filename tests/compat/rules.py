@@ -14,7 +14,7 @@ Map = dict[str, Any]
 _LINK = re.compile(r'<\./(\w+)\?([^>]*)>; rel="(\w+)"')
 _ERROR_FIELDS = {"code", "statusCode", "message"}
 # What the recorded test server had and this service has not: path ending, and how it is refused.
-UNSUPPORTED = {"revokeTokens": 404, "annotations": 404}
+UNSUPPORTED = {"annotations": 404}
 
 
 def check_frame(frame: Map) -> None:

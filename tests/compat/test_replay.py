@@ -25,6 +25,7 @@ CONFIG = f"""
 name = "{KEY_NAME}"
 secret = "{SECRET}"
 capability = {{ "replay-json:*" = ["*"], "replay-msgpack:*" = ["*"] }}
+revocable_tokens = true
 """
 RUNS = [
     pytest.param(name, run, Format(fmt), id=f"{name}-{fmt}")

@@ -90,13 +90,12 @@ def test_params_and_what_attached_repeats() -> None:
     )  # fmt: skip
     assert params.rewind == RewindCount(MAX_REWIND_COUNT)
     assert params.modes == Flag.PUBLISH | Flag.SUBSCRIBE
-    assert (params.echo, params.append_full, params.occupancy) == (False, True, "metrics.publishers")
+    assert (params.echo, params.append_full) == (False, True)
     assert params.accepted(Flag.SUBSCRIBE | Flag.RESUMED) == {
         "rewind": "500",
         "modes": "subscribe",
         "echo": "false",
         "appendMode": "full",
-        "occupancy": "metrics.publishers",
     }
 
 
@@ -105,7 +104,7 @@ def test_unknown_values_are_not_repeated() -> None:
         {"echo": "maybe", "appendMode": "delta", "occupancy": "all", "modes": "x", "agent": "a"}
     )
     assert params.accepted(DEFAULT_MODES) is None
-    assert (params.echo, params.append_full, params.occupancy, params.modes) == (True, False, None, None)
+    assert (params.echo, params.append_full, params.modes) == (True, False, None)
 
 
 def test_requested_modes_come_from_params_then_flags_then_the_default() -> None:

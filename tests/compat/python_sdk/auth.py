@@ -150,10 +150,3 @@ async def _(stage: Stage) -> None:
     rest = stage.rest(token=token(**{"x-ably-capability": json.dumps({"other": ["publish"]})}))
     async with refused(40160):
         await rest.channels.get(unique()).publish("n", "x")
-
-
-@case("auth: token revocation (raw request)", reason="tokens cannot be revoked yet; keep them short")
-async def _(stage: Stage) -> None:
-    body = {"targets": ["clientId:ann"]}
-    answer = await stage.rest().request("POST", f"/keys/{KEY_NAME}/revokeTokens", version="3", body=body)
-    assert (answer.status_code, answer.error_code) == (404, "40400")

@@ -1,0 +1,330 @@
+// ably-js features that applications use and the other suites do not: one test per feature. What the service does not
+// support is named `not supported: feature — reason`, and the test checks how it is refused.
+import assert from 'node:assert/strict';
+import { createHmac } from 'node:crypto';
+import { createServer } from 'node:http';
+import { test } from 'node:test';
+import * as Ably from 'ably';
+import { closed, connect, eavesdrop, FORMAT, KEY, options, PORTS, rest, unique, until } from './support.mjs';
+
+const [KEY_NAME, KEY_SECRET] = KEY.split(':');
+
+function jwt(claims = {}, lastingS = 3600) {
+  const encode = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+  const now = Date.now() / 1000;
+  const body = `${encode({ alg: 'HS256', typ: 'JWT', kid: KEY_NAME })}.${encode({ iat: now, exp: now + lastingS, ...claims })}`;
+  return `${body}.${createHmac('sha256', KEY_SECRET).update(body).digest('base64url')}`;
+}
+
+function withToken(t, extra, gateway = 0) {
+  const client = new Ably.Realtime({ ...options({}, gateway), key: undefined, ...extra });
+  t.after(() => closed(client));
+  return client;
+}
+
+function stateOf(client, state) {
+  return until(`connection ${state}`, (check) => (client.connection.on(check), () => client.connection.off(check)), () =>
+    client.connection.state === state,
+  );
+}
+
+function refused(work, code) {
+  return assert.rejects(work, (error) => {
+    assert.equal(error.code, code, String(error));
+    assert.ok(error.statusCode);
+    return true;
+  });
+}
+
+/** Lose the socket without a word. */
+function cut(client) {
+  const lost = new Promise((resolve) => client.connection.once('disconnected', resolve));
+  client.connection.connectionManager.activeProtocol.transport.wsConnection.terminate();
+  return lost;
+}
+
+test('channel: rewind by count, by the qualifier in the name, and by time', async (t) => {
+  const name = unique('plain');
+  const writer = connect(t, 'alice').channels.get(name);
+  for (let index = 0; index < 4; index += 1) await writer.publish('n', String(index));
+  const read = async (channel) => {
+    const data = [];
+    await channel.subscribe((message) => data.push(message.data));
+    await writer.publish('n', 'end');
+    await until('the end', (check) => (channel.subscribe(check), () => channel.unsubscribe(check)), () => data.includes('end'));
+    return data;
+  };
+  const reader = connect(t, 'bob', {}, 1);
+  assert.deepEqual(await read(reader.channels.get(name, { params: { rewind: '2' } })), ['2', '3', 'end']);
+  assert.deepEqual(await read(reader.channels.get(`[?rewind=1]${name}`)), ['end', 'end']);
+  assert.equal((await read(connect(t, 'carol').channels.get(name, { params: { rewind: '1m' } }))).length, 7);
+});
+
+test('channel: modes and params can be changed while attached', async (t) => {
+  const channel = connect(t, 'alice').channels.get(unique('plain'), { modes: ['SUBSCRIBE'] });
+  await channel.attach();
+  assert.deepEqual(channel.modes, ['subscribe']);
+  await refused(channel.publish('n', 'x'), 40165);
+  await channel.setOptions({ modes: ['SUBSCRIBE', 'PUBLISH'] });
+  assert.deepEqual([...channel.modes].sort(), ['publish', 'subscribe']);
+  await channel.publish('n', 'x');
+});
+
+test('channel: encrypted messages, also appended to history', async (t) => {
+  const name = unique('plain');
+  const cipher = { key: await Ably.Realtime.Crypto.generateRandomKey() };
+  const writer = connect(t, 'alice').channels.get(name, { cipher });
+  const reader = connect(t, 'bob', {}, 1).channels.get(name, { cipher });
+  const got = [];
+  await reader.subscribe((message) => got.push(message.data));
+  for (const data of ['text', { a: 1 }, Buffer.from([1, 2])]) await writer.publish('n', data);
+  await until('all', (check) => (reader.subscribe(check), () => reader.unsubscribe(check)), () => got.length === 3);
+  assert.deepEqual([got[0], got[1], Buffer.from(got[2])], ['text', { a: 1 }, Buffer.from([1, 2])]);
+  assert.equal((await reader.history()).items[2].data, 'text');
+  const blind = await connect(t, 'eve').channels.get(name).history();
+  assert.ok(blind.items[2].encoding.includes('cipher+aes-256-cbc'));
+});
+
+test('publish: extras with undefined inside', async (t) => {
+  const name = unique('plain');
+  const ear = await eavesdrop(t, name, { gateway: 1 });
+  await connect(t, 'alice').channels.get(name).publish({ name: 'n', extras: { headers: { a: '1', b: undefined } } });
+  await ear.hears('it', (heard) => heard.length === 1);
+  assert.deepEqual(ear.heard[0].extras, { headers: { a: '1' } });
+});
+
+test('publish: a hundred at once keep their order', async (t) => {
+  const name = unique('plain');
+  const ear = await eavesdrop(t, name, { gateway: 1 });
+  const channel = connect(t, 'alice').channels.get(name);
+  const results = await Promise.all(Array.from({ length: 100 }, (_, index) => channel.publish('n', String(index))));
+  await ear.hears('all', (heard) => heard.length === 100);
+  assert.deepEqual(ear.heard.map(({ data }) => data), Array.from({ length: 100 }, (_, index) => String(index)));
+  assert.deepEqual(ear.heard.map(({ serial }) => serial), results.flatMap(({ serials }) => serials));
+});
+
+test('publish: ephemeral messages are delivered and not kept', async (t) => {
+  const name = unique('plain');
+  const ear = await eavesdrop(t, name);
+  const channel = connect(t, 'alice').channels.get(name);
+  await channel.publish({ name: 'passing', extras: { ephemeral: true } });
+  await channel.publish('staying', 'x');
+  await ear.hears('both', (heard) => heard.length === 2);
+  assert.deepEqual((await channel.history()).items.map((message) => message.name), ['staying']);
+});
+
+test('mutable: operation metadata, the chain of versions, revival after a delete', async (t) => {
+  const channel = connect(t, 'alice').channels.get(unique('plain'));
+  const { serials } = await channel.publish('n', 'one');
+  const serial = serials[0];
+  await channel.updateMessage({ serial, data: 'two' }, { description: 'why', metadata: { k: 'v' } });
+  await channel.deleteMessage({ serial });
+  await channel.updateMessage({ serial, data: 'three' });
+  const { items } = await channel.getMessageVersions(serial);
+  assert.deepEqual(
+    items.map(({ action, data }) => [action, data]),
+    [['message.create', 'one'], ['message.update', 'two'], ['message.delete', 'two'], ['message.update', 'three']],
+  );
+  assert.deepEqual([items[1].version.description, items[1].version.metadata.k, items[1].version.clientId], ['why', 'v', 'alice']);
+  assert.equal((await channel.getMessage(serial)).data, 'three');
+});
+
+test('mutable: over REST', async (t) => {
+  const name = unique('plain');
+  const ear = await eavesdrop(t, name, { gateway: 1 });
+  const channel = rest().channels.get(name);
+  const { serials } = await channel.publish('n', 'one');
+  const serial = serials[0];
+  await channel.appendMessage({ serial, data: '+' });
+  await channel.updateMessage({ serial, data: 'two' });
+  await channel.deleteMessage({ serial });
+  await ear.hears('all', (heard) => heard.length === 4);
+  assert.deepEqual(
+    ear.heard.map(({ action, data }) => [action, data]),
+    [['message.create', 'one'], ['message.append', '+'], ['message.update', 'two'], ['message.delete', 'two']],
+  );
+});
+
+test('REST: batch publish and batch presence, with a failing channel in it', async (t) => {
+  const [one, two] = [unique('plain'), unique('plain')];
+  const client = rest();
+  const many = await client.batchPublish([{ channels: [one, two, ':bad'], messages: [{ name: 'n', data: 'x' }] }]);
+  assert.deepEqual([many[0].successCount, many[0].failureCount], [2, 1]);
+  assert.equal(many[0].results.find(({ channel }) => channel === ':bad').error.code, 40010);
+  await connect(t, 'alice').channels.get(one).presence.enter('here');
+  const members = await client.batchPresence([one, two]);
+  assert.deepEqual(members.results.map(({ presence }) => presence.length), [1, 0]);
+});
+
+test('REST: channel status', async (t) => {
+  const name = unique('plain');
+  await connect(t, 'alice').channels.get(name).attach();
+  const { channelId, status } = await rest().channels.get(name).status();
+  assert.deepEqual([channelId, status.isActive, status.occupancy.metrics.subscribers], [name, true, 1]);
+});
+
+test('REST: raw requests, and errors with their codes', async () => {
+  const client = rest();
+  const time = await client.request('get', '/time', 3);
+  assert.deepEqual([time.success, time.statusCode, time.items.length], [true, 200, 1]);
+  const missing = await client.request('get', '/no/such', 3);
+  assert.deepEqual([missing.success, missing.statusCode, missing.errorCode], [false, 404, 40400]);
+});
+
+test('auth: JWT with identity and rights, renewed when it expires, without losing a message', async (t) => {
+  const name = unique('plain');
+  let calls = 0;
+  const authCallback = (_, done) => {
+    calls += 1;
+    done(null, jwt({ 'x-ably-clientId': 'alice', 'x-ably-capability': '{"plain:*":["subscribe","publish"]}' }, calls === 1 ? 2 : 60));
+  };
+  const client = withToken(t, { authCallback });
+  const got = [];
+  await client.channels.get(name).subscribe((message) => got.push(message.data));
+  assert.equal(client.auth.clientId, 'alice');
+  const writer = connect(t, 'bob', {}, 1).channels.get(name);
+  const listen = (check) => (client.channels.get(name).subscribe(check), () => client.channels.get(name).unsubscribe(check));
+  for (let index = 0; calls < 2 || index < 5; index += 1) {
+    await writer.publish('n', String(index));
+    await until('it', listen, () => got.includes(String(index)));
+  }
+  assert.deepEqual(got, [...got.keys()].map(String));
+  await refused(client.channels.get(name).history(), 40160);
+});
+
+test('auth: authUrl', async (t) => {
+  const server = createServer((request, answer) => {
+    const { searchParams } = new URL(request.url, 'http://localhost');
+    answer.setHeader('content-type', 'application/jwt');
+    answer.end(jwt({ 'x-ably-clientId': searchParams.get('who') }));
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  t.after(() => server.close());
+  const client = withToken(t, { authUrl: `http://127.0.0.1:${server.address().port}/`, authParams: { who: 'dora' } });
+  await stateOf(client, 'connected');
+  assert.equal(client.auth.clientId, 'dora');
+});
+
+test('auth: authorize() changes the rights of an open connection', async (t) => {
+  const rights = ['{"plain:*":["*"]}', '{"plain:*":["subscribe"]}'];
+  const authCallback = (_, done) => done(null, jwt({ 'x-ably-capability': rights[0] }));
+  const client = withToken(t, { authCallback });
+  const channel = client.channels.get(unique('plain'));
+  await channel.attach();
+  await channel.publish('n', 'x');
+  const { id } = client.connection;
+  rights.shift();
+  await client.auth.authorize();
+  assert.deepEqual([client.connection.id, client.connection.state], [id, 'connected']);
+  await assert.rejects(channel.publish('n', 'x'), (error) => [40160, 40165].includes(error.code));
+});
+
+test('recovery: a new client goes on with a recovery key', async (t) => {
+  const name = unique('plain');
+  const first = connect(t, 'alice');
+  const before = first.channels.get(name);
+  await before.attach();
+  await before.publish('n', '0');
+  const key = first.connection.createRecoveryKey();
+  const { id } = first.connection;
+  await cut(first);
+  first.connection.connectionManager.disconnectAllTransports();
+  await connect(t, 'bob', {}, 1).channels.get(name).publish('n', '1');
+  const second = connect(t, 'alice', { recover: key }, 1);
+  const got = [];
+  await second.channels.get(name).subscribe((message) => got.push(message.data));
+  assert.equal(second.connection.id, id);
+  const { channels } = second;
+  await until('the missed one', (check) => (channels.get(name).subscribe(check), () => channels.get(name).unsubscribe(check)), () =>
+    got.includes('1'),
+  );
+});
+
+test('recovery: publishes on their way arrive once', async (t) => {
+  const name = unique('plain');
+  const ear = await eavesdrop(t, name, { gateway: 1 });
+  const client = connect(t, 'alice');
+  const channel = client.channels.get(name);
+  await channel.publish('n', '0');
+  const sending = Array.from({ length: 20 }, (_, index) => channel.publish('n', String(index + 1)));
+  await cut(client);
+  await Promise.all(sending);
+  await channel.publish('n', '21');
+  await ear.hears('the last', (heard) => heard.at(-1).data === '21');
+  const numbers = ear.heard.map(({ data }) => Number(data)).sort((a, b) => a - b);
+  assert.deepEqual(numbers, [...numbers.keys()]);
+  assert.equal(numbers.length, 22);
+});
+
+test('recovery: an untrue connection key is told, and the client starts afresh', async (t) => {
+  const client = connect(t, 'alice', { recover: JSON.stringify({ connectionKey: 'xx!yy', msgSerial: 3, channelSerials: {} }) });
+  await stateOf(client, 'connected');
+  assert.equal(client.connection.errorReason.code, 80018);
+  await client.channels.get(unique('plain')).publish('n', 'x');
+});
+
+test('REC-11 a channel that cannot be continued says so, and gets a fresh start', async (t) => {
+  const name = unique('plain');
+  const channelSerials = { [name]: '01700000000000-000@aaaaaaaaaa' };
+  const first = connect(t, 'alice');
+  await stateOf(first, 'connected');
+  const recover = JSON.stringify({ connectionKey: first.connection.key, msgSerial: 0, channelSerials });
+  await cut(first);
+  first.connection.connectionManager.disconnectAllTransports();
+  const channel = connect(t, 'alice', { recover }).channels.get(name);
+  const change = await channel.attach();
+  assert.equal(change.resumed, false);
+  assert.equal(change.reason.code, 90005);
+  await channel.publish('n', 'x');
+});
+
+test('not supported: annotations — messages are not annotated', async (t) => {
+  const channel = connect(t, 'alice').channels.get(unique('plain'));
+  const { serials } = await channel.publish('n', 'x');
+  await refused(channel.annotations.publish(serials[0], { type: 'reaction:flag.v1', name: 'up' }), 40160);
+  await refused(rest().channels.get(channel.name).annotations.get(serials[0], {}), 40400);
+});
+
+test('not supported: push notifications — there is no push service behind the gateway', async () => {
+  await refused(rest().push.admin.publish({ clientId: 'x' }, { notification: { title: 't' } }), 40400);
+});
+
+test('not supported: statistics — the list is empty; /metrics has the counters', async () => {
+  assert.deepEqual((await rest().stats()).items, []);
+});
+
+test('not supported: message deltas — the param is ignored: full messages', async (t) => {
+  const channel = connect(t, 'alice').channels.get(unique('plain'), { params: { delta: 'vcdiff' } });
+  const got = [];
+  await channel.subscribe((message) => got.push(message));
+  assert.deepEqual(channel.params, {});
+  await channel.publish('n', 'a long text that could be a delta');
+  await channel.publish('n', 'a long text that could be a delta!');
+  await until('both', (check) => (channel.subscribe(check), () => channel.unsubscribe(check)), () => got.length === 2);
+  assert.deepEqual(got.map(({ data }) => data), ['a long text that could be a delta', 'a long text that could be a delta!']);
+});
+
+test('not supported: LiveObjects — the modes are not granted, so calls fail at once', async (t) => {
+  const channel = connect(t, 'alice').channels.get(unique('plain'), { modes: ['SUBSCRIBE', 'OBJECT_SUBSCRIBE', 'OBJECT_PUBLISH'] });
+  await channel.attach();
+  assert.deepEqual(channel.modes, ['subscribe']);
+});
+
+test('not supported: filtered subscriptions by derived channel — the attach is refused', async (t) => {
+  const client = connect(t, 'alice');
+  const channel = client.channels.getDerived(unique('plain'), { filter: 'name == `"x"`' });
+  await refused(channel.attach(), 40010);
+  assert.equal(client.connection.state, 'connected');
+});
+
+test('not supported: occupancy events — the param is ignored; channel status has the numbers', async (t) => {
+  const channel = connect(t, 'alice').channels.get(unique('plain'), { params: { occupancy: 'metrics' } });
+  await channel.attach();
+  assert.deepEqual(channel.params, {});
+});
+
+test('not supported: HTTP long polling (comet) — websockets only', async () => {
+  const answer = await fetch(`http://127.0.0.1:${PORTS[0]}/comet/connect?key=${encodeURIComponent(KEY)}&format=${FORMAT}`);
+  assert.equal(answer.status, 404);
+  assert.equal((await answer.json()).error.code, 40400);
+});
