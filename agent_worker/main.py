@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+from agent_worker.metrics import metrics_served
 from agent_worker.worker import Worker
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.settings import Settings
@@ -25,7 +26,7 @@ def run_worker(settings: Settings, target: str | None = None, once: bool = False
     worker = find_worker(target or SCRIPTED)
     worker.settings = settings
     worker.once = once or worker.once
-    asyncio.run(_run(worker))
+    asyncio.run(_run_measured(worker, settings))
 
 
 def find_worker(target: str) -> Worker:
@@ -48,6 +49,11 @@ def find_worker(target: str) -> Worker:
     if not isinstance(worker, Worker):
         raise InvalidArgument(f"{target!r} is not a Worker, nor a function that returns one")
     return worker
+
+
+async def _run_measured(worker: Worker, settings: Settings) -> None:
+    async with metrics_served(worker, settings):
+        await _run(worker)
 
 
 async def _run(worker: Worker) -> None:

@@ -29,6 +29,9 @@ class _Nowhere:
     def delivered(self, count: int) -> None:
         """As the feed's counters."""
 
+    def fanned_out(self, written_ms: int) -> None:
+        pass
+
     def gap(self) -> None:
         """As the feed's counters."""
         self.gaps += 1

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from selfhost_transport.metrics import render
+from selfhost_transport.store.statistics import Statistics
+
+_MEASURED_EVERY = 16
 
 
 class Metrics:
@@ -11,9 +18,17 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.connections = Gauge(
-            "sht_gateway_connections", "Open websocket connections", registry=self.registry
+            "sht_gateway_connections",
+            "Open websocket connections",
+            registry=self.registry,
+            multiprocess_mode="livesum",
         )
-        self.sessions = Gauge("sht_gateway_sessions", "Sessions subscribed", registry=self.registry)
+        self.sessions = Gauge(
+            "sht_gateway_sessions",
+            "Sessions subscribed",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
         self.deliveries = Counter(
             "sht_gateway_deliveries", "Entries written to attachments", registry=self.registry
         )
@@ -35,6 +50,13 @@ class Metrics:
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
             registry=self.registry,
         )
+        self.fanout_lag = Histogram(
+            "sht_gateway_fanout_lag_seconds",
+            "From an entry's position (the clock of Redis) to its fan-out; every sixteenth is measured",
+            buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0),
+            registry=self.registry,
+        )
+        self._fanned_out = 0
         self.slow_readers = Counter(
             "sht_gateway_slow_readers",
             "Connections dropped because they did not read",
@@ -44,6 +66,12 @@ class Metrics:
     def delivered(self, count: int) -> None:
         """Entries were written to that many attachments."""
         self.deliveries.inc(count)
+
+    def fanned_out(self, written_ms: int) -> None:
+        """An entry that was written at this time, ms since the epoch, is delivered."""
+        if self._fanned_out % _MEASURED_EVERY == 0:
+            self.fanout_lag.observe(max(0.0, time.time() - written_ms / 1000))
+        self._fanned_out += 1
 
     def gap(self) -> None:
         """A session is compared with its log."""
@@ -58,6 +86,6 @@ class Metrics:
         self.cancelled.inc(turns)
         self.cancel_seconds.observe(seconds)
 
-    def render(self) -> bytes:
-        """The text form that Prometheus scrapes."""
-        return generate_latest(self.registry)
+    def render(self, statistics: Statistics | None) -> bytes:
+        """The text form that Prometheus scrapes; of all processes that share the port."""
+        return render(self.registry, statistics)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Final
 
+from prometheus_client.multiprocess import mark_process_dead
+
+from selfhost_transport.commands.children import end_with_parent
+from selfhost_transport.metrics import SHARED_FOLDER
 from selfhost_transport.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -31,6 +37,15 @@ def supervise(settings: Settings, listening: socket.socket, on_ready: Callable[[
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
+    with tempfile.TemporaryDirectory(prefix="selfhost-transport-") as folder:
+        # Any of the processes tells the numbers of all.
+        os.environ[SHARED_FOLDER] = folder
+        _supervise(settings, listening, on_ready, stopping)
+
+
+def _supervise(
+    settings: Settings, listening: socket.socket, on_ready: Callable[[], None], stopping: threading.Event
+) -> None:
     processes = [_Child(settings, listening) for _ in range(settings.gateway.processes)]
     try:
         for child in processes:
@@ -43,7 +58,7 @@ def supervise(settings: Settings, listening: socket.socket, on_ready: Callable[[
         for child in processes:
             child.process.terminate()
         for child in processes:
-            child.process.join(STOP_TIMEOUT_S)
+            child.process.join(STOP_TIMEOUT_S + settings.gateway.drain_ms / 1000)
             child.process.kill()
 
 
@@ -51,7 +66,7 @@ class _Child:
     def __init__(self, settings: Settings, listening: socket.socket) -> None:
         self._ready, theirs = _spawn.Pipe(duplex=False)
         self.process: BaseProcess = _spawn.Process(
-            target=_run, args=(settings, listening, theirs), name="gateway", daemon=True
+            target=_run, args=(settings, listening, theirs, os.getpid()), name="gateway", daemon=True
         )
         self.process.start()
         theirs.close()
@@ -71,11 +86,14 @@ def _replace_dead(
     for index, child in enumerate(processes):
         if not child.process.is_alive() and not stopping.is_set():
             logger.error("gateway.process_ended pid=%s status=%s", child.process.pid, child.process.exitcode)
+            mark_process_dead(child.process.pid)  # type: ignore[no-untyped-call]
             stopping.wait(_RESTART_PAUSE_S)
             processes[index] = _Child(settings, listening)
 
 
-def _run(settings: Settings, listening: socket.socket, ready: Connection) -> None:
+def _run(settings: Settings, listening: socket.socket, ready: Connection, parent: int) -> None:
     from gateway.server import serve
 
+    # Else processes whose parent was killed would keep the port.
+    end_with_parent(parent)
     serve(settings, listening, lambda: ready.send(True))

@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.api import router as api
 from gateway.api_inputs import router as api_inputs
+from gateway.api_me import router as api_me
 from gateway.auth import is_loopback
 from gateway.background import Background
 from gateway.callers import Identify, behind_local_proxies
@@ -30,12 +31,16 @@ from gateway.rest import Rest
 from gateway.services import Services, connect_services
 from gateway.transport import RawWebSocket
 from selfhost_transport.errors import StoreUnavailable, TransportError
+from selfhost_transport.metrics import CONTENT_TYPE
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.server_version import check_server
 from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, Settings
+from selfhost_transport.store.statistics import Statistics, read_statistics
 
 logger = logging.getLogger(__name__)
 
+_STATISTICS_TIMEOUT_S: Final = 2.0
+_OBSERVED_EVERY_S: Final = 1.0
 _STATIC: Final = Path(__file__).parent / "static"
 
 
@@ -65,6 +70,7 @@ class Gateway:
         services.revocations.on_change = realtime.revoked
         background = Background("gateway")
         background.start(self._tick(realtime))
+        background.start(self._observe(services))
         background.start(services.keeper.run(lambda: realtime.sockets))
         try:
             yield
@@ -81,6 +87,7 @@ class Gateway:
         app.state.gateway = self
         app.include_router(api)
         app.include_router(api_inputs)
+        app.include_router(api_me)
         app.add_api_websocket_route("/", self._websocket)
         app.add_api_route("/", self._page, methods=["GET"], include_in_schema=False)
         app.add_api_route("/config.json", self._page_config, methods=["GET"], include_in_schema=False)
@@ -135,8 +142,20 @@ class Gateway:
 
     async def _metrics(self) -> Response:
         services = self.running()
-        services.metrics.sessions.set(services.hub.sessions)
-        return Response(services.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        agents = {rule.agent for rule in self.settings.namespaces if rule.agent is not None}
+        statistics: Statistics | None = None
+        try:
+            async with asyncio.timeout(_STATISTICS_TIMEOUT_S):
+                statistics = await read_statistics(services.redis, services.sessions.keys, agents)
+        except (TransportError, TimeoutError) as error:
+            # What this process knows is told all the same.
+            logger.warning("metrics.read_failed error=%r", error)
+        return Response(services.metrics.render(statistics), media_type=CONTENT_TYPE)
+
+    async def _observe(self, services: Services) -> None:
+        while True:
+            services.metrics.sessions.set(services.hub.sessions)
+            await asyncio.sleep(_OBSERVED_EVERY_S)
 
     async def _tick(self, realtime: Realtime) -> None:
         interval = self.settings.gateway.max_idle_ms

@@ -42,6 +42,8 @@ class Counters(Protocol):
 
     def delivered(self, count: int) -> None: ...  # noqa: D102
 
+    def fanned_out(self, written_ms: int) -> None: ...  # noqa: D102
+
     def gap(self) -> None: ...  # noqa: D102
 
 
@@ -109,6 +111,7 @@ class SessionFeed:
             position = Position.parse_id(name.decode())
             return position <= self.position
         self._advance(unpack_or_skip(Position.parse_id(name.decode()), entry), name)
+        self._counters.fanned_out(self.position.ms)
         return True
 
     async def _fill(self) -> None:

@@ -90,6 +90,9 @@ def worker(
     ] = None,
     redis: Redis = None,
     concurrency: Annotated[int | None, typer.Option(help="Turns to run at once.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="TCP port for Prometheus metrics; 0 = any free one.")
+    ] = None,
     config: Config = None,
     redis_prefix: Prefix = None,
     once: Annotated[bool, typer.Option("--once", help="Stop when nothing is left to be worked on.")] = False,
@@ -98,7 +101,13 @@ def worker(
 ) -> None:
     """Run agents. Prints `ready worker ID` once it takes turns; on SIGTERM hands back what is not done."""
     _log(verbose=verbose)
-    settings = load_settings(config, redis=redis, concurrency=concurrency, redis_prefix=redis_prefix)
+    settings = load_settings(
+        config,
+        redis=redis,
+        concurrency=concurrency,
+        metrics_port=metrics_port,
+        redis_prefix=redis_prefix,
+    )
     if parent is not None:
         end_with_parent(parent)
     _call("agent_worker.main", "run_worker", settings, target, once)

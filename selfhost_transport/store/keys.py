@@ -25,6 +25,7 @@ Scripts build the same names from the bucket's base; the letters below are the c
 | `q:<agent>`         | STREAM | the bucket's work queue, group `workers`                 | the bucket                   |
 | `leases`            | ZSET   | `<turn> <session>` by lease expiry                       | the bucket                   |
 | `deadlines`         | ZSET   | `<turn> <session>` by when something is due              | the bucket                   |
+| `stats`             | HASH   | turns ended by outcome, leases lost                      | the bucket                   |
 | `dead`              | STREAM | dead letters                                             | the bucket, capped           |
 | `r:<session>`       | HASH   | roster: `<connection> <client>` -> member                | the last member leaves       |
 | `k:<session>`       | STREAM | presence history, capped                                 | as the session               |
@@ -61,6 +62,7 @@ OWNED = (
     "q:",
     "leases",
     "deadlines",
+    "stats",
     "dead",
     "r:",
     "k:",

@@ -5,6 +5,10 @@ local LEASES, DEAD, CONTROL = base .. 'leases', base .. 'dead', base .. 'ctl'
 local DEADLINES = base .. 'deadlines'
 local STEP_START_PLACEHOLDER = '00000000000000-000@stepstart0:000'
 
+-- Ending a turn must be possible in a full Redis. Redis refuses writes for lack of memory only as the first write of a
+-- script, so that none stops half-way; a removal is never refused.
+local function end_also_when_full() redis.call('DEL', base .. 'none') end
+
 local function turn_key(turn) return of_session('t', turn) end
 local function fence_key(turn) return of_session('f', turn) end
 
@@ -87,6 +91,7 @@ local function finish(turn, status, terminal, keep_ms)
   local key = turn_key(turn)
   local was = redis.call('HGET', key, 'st')
   redis.call('HSET', key, 'st', status, 'tp', terminal)
+  redis.call('HINCRBY', base .. 'stats', status, 1)
   redis.call('HDEL', key, 'rs', 'ss', 'sc', 'sf', 'rc', 're', 'rm', 'tr', 'sq', 'sr', 'aw')
   redis.call('DEL', fence_key(turn), of_session('y', turn))
   redis.call('ZREM', LEASES, turn .. ' ' .. session)

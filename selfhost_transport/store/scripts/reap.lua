@@ -18,10 +18,12 @@ local keep_ms = tonumber(ARGV[5])
 KEYS[1], ARGV[2] = bucket .. 's:' .. name, name
 --@include _session.lua
 --@include _turn.lua
+end_also_when_full()
 local key = turn_key(turn)
 local fields = redis.call('HMGET', key, 'st', 'at', 'ma', 'oc', 'ag', 'wk', 'hb')
 if fields[1] ~= 'active' and fields[1] ~= 'cancelling' then return nil end
 if fence ~= '' and redis.call('GET', fence_key(turn)) ~= fence then return nil end
+if fence == '' then redis.call('HINCRBY', base .. 'stats', 'lease_losses', 1) end
 if fields[1] == 'cancelling' then
   redis.call('HSET', key, 'cp', redis.call('HGET', key, 'ce'))
   tidy_log(close_turn(turn, 'cancelled', 'sc', 'rc', keep_ms), tonumber(ARGV[6]))
