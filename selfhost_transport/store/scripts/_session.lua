@@ -48,7 +48,9 @@ local function ensure_session(candidate)
   if not series then
     series = candidate
     redis.call('HSET', K_META, 'series', series, 'floor', '0-0')
-  else
+  elseif redis.call('PTTL', K_META) >= 0 then
+    -- First a write that a full Redis refuses, so that nothing of the script happens then.
+    redis.call('HSET', K_META, 'series', series)
     redis.call('PERSIST', K_META)
   end
   return series

@@ -7,6 +7,7 @@
 -- first cancel of an ended turn, else the head.
 --@include _session.lua
 --@include _turn.lua
+end_also_when_full()
 local filter, value, keep_ms = ARGV[3], ARGV[4], tonumber(ARGV[6])
 local series = redis.call('HGET', K_META, 'series') or ARGV[10]
 local turns, ended = matching(filter, value), {}

@@ -6,6 +6,7 @@
 --@include _session.lua
 --@include _turn.lua
 --@include _write.lua
+end_also_when_full()
 local turn = ARGV[3]
 if redis.call('GET', fence_key(turn)) ~= ARGV[4] then
   local known = redis.call('HMGET', turn_key(turn), 'st', 'tp', 'ef')

@@ -11,6 +11,7 @@ local turn, name = string.match(expired[1], '^(%S+) (.*)$')
 KEYS[1], ARGV[2] = bucket .. 's:' .. name, name
 --@include _session.lua
 --@include _turn.lua
+end_also_when_full()
 local key = turn_key(turn)
 local fields = redis.call('HMGET', key, 'st', 'hd', 'cp', 'ce', 'aw')
 if fields[1] == 'cancelling' then
