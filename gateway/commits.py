@@ -6,12 +6,14 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from gateway.background import Background
 from gateway.effects import Commit
 from gateway.executor import Executor
 from gateway.operations import Done
 from selfhost_transport.errors import ErrorInfo, ServiceError, TransportError
+from selfhost_transport.wire.frame import AckResult
 
 logger = logging.getLogger(__name__)
 
@@ -85,11 +87,20 @@ class Commits:
         try:
             done = await self._executor.run(commit.operation)
         except TransportError as error:
-            self._refused(commit.ticket, error.info)
+            self._refuse(commit, error.info)
         except Exception:
             logger.exception("gateway.commit_failed")
-            self._refused(commit.ticket, ServiceError("internal error; try again").info)
+            self._refuse(commit, ServiceError("internal error; try again").info)
         else:
             if done.settled_at is not None:
                 await self._settle(done)
-            self._committed(commit.ticket, done)
+            if not commit.others:
+                self._committed(commit.ticket, done)
+                return
+            tickets = (commit.ticket, *commit.others)
+            for ticket, serial in zip(tickets, done.result.serials, strict=True):
+                self._committed(ticket, replace(done, result=AckResult([serial])))
+
+    def _refuse(self, commit: Commit, error: ErrorInfo) -> None:
+        for ticket in (commit.ticket, *commit.others):
+            self._refused(ticket, error)

@@ -141,7 +141,8 @@ class Delivery:
 
     def _encode_append(self, entry: Appended, message: OpenMessage, variant: Variant) -> bytes:
         serial = format_position(entry.position, self._series)
-        version, operation = f"{serial}:000", entry.operation
+        operation = entry.operation
+        version = f"{serial}:{operation.index:03d}"
         if operation.description is not None or operation.metadata is not None:
             delta = replace(
                 message.header,

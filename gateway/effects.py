@@ -21,10 +21,14 @@ class SendFrame:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Run an operation. Feed the outcome back with this ticket; outcomes may arrive in any order."""
+    """Run an operation. Feed the outcome back with this ticket; outcomes may arrive in any order.
+
+    `others`: tickets of further frames that the operation answers, each with one serial of its own.
+    """
 
     ticket: int
     operation: Operation
+    others: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

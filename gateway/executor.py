@@ -8,14 +8,15 @@ from collections import OrderedDict
 from gateway.continuations import Continuations
 from gateway.metrics import Metrics
 from gateway.operations import (
+    Append,
     Cancel,
     ChangePresence,
     Continue,
     Done,
     LeavePresence,
-    Mutate,
     Operation,
     Publish,
+    Replace,
     Submit,
 )
 from gateway.verdicts import Court, Verdicts
@@ -24,7 +25,6 @@ from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.presence import PresenceStore
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_store import TurnStore
-from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.frame import AckResult, CancelReceipt, TurnReceipt
 from selfhost_transport.wire.serial import Position, format_item, format_position
 
@@ -58,9 +58,12 @@ class Executor:
         match operation:
             case Continue():
                 return True
-            case Mutate():
-                known = operation.author is None or (operation.session, operation.ref) in self._authors
-                return operation.action is not MessageAction.APPEND or not known
+            case Replace():
+                return True
+            case Append():
+                return (
+                    operation.author is not None and (operation.session, operation.ref) not in self._authors
+                )
             case _:
                 return False
 
@@ -69,8 +72,10 @@ class Executor:
         match operation:
             case Publish():
                 return await self._publish(operation)
-            case Mutate():
-                return await self._mutate(operation)
+            case Append():
+                return await self._append(operation)
+            case Replace():
+                return await self._replace(operation)
             case Submit():
                 return await self._submit(operation)
             case Continue():
@@ -95,33 +100,27 @@ class Executor:
             self._note_author(operation.session, Ref(published.position, index), message.client_id)
         return Done(AckResult(serials), published.position, published.series)
 
-    async def _mutate(self, operation: Mutate) -> Done:
-        if operation.author is not None:
-            await self._check_author(operation)
-        change = operation.change
-        if operation.action is MessageAction.APPEND:
-            position = await self._sessions.append(
-                operation.session,
-                operation.ref,
-                change.data,
-                encoding=change.encoding,
-                extras=change.extras,
-                name=change.name,
-                operation=operation.edit,
-                publish_id=operation.publish_id,
-            )
-        else:
-            position = await self._sessions.replace(
-                operation.session,
-                operation.ref,
-                operation.action,
-                change,
-                operation.edit,
-                publish_id=operation.publish_id,
-            )
+    async def _append(self, operation: Append) -> Done:
+        await self._check_author(operation)
+        versions = await self._sessions.append_pieces(operation.session, operation.ref, operation.pieces)
+        serials: list[str | None] = [version.serial(operation.series) for version in versions]
+        return Done(AckResult(serials), versions[-1].position, operation.series)
+
+    async def _replace(self, operation: Replace) -> Done:
+        await self._check_author(operation)
+        position = await self._sessions.replace(
+            operation.session,
+            operation.ref,
+            operation.action,
+            operation.change,
+            operation.edit,
+            publish_id=operation.publish_id,
+        )
         return Done(AckResult([format_item(position, operation.series, 0)]), position, operation.series)
 
-    async def _check_author(self, operation: Mutate) -> None:
+    async def _check_author(self, operation: Append | Replace) -> None:
+        if operation.author is None:
+            return
         key = (operation.session, operation.ref)
         if key not in self._authors:
             state = await self._sessions.history.state(operation.session, operation.ref)

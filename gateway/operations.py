@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from selfhost_transport.store.entries import Operation as Edit
 from selfhost_transport.store.entries import Ref
+from selfhost_transport.store.pieces import Piece
 from selfhost_transport.store.presence import Holder
 from selfhost_transport.store.turn_store import CancelFilter, TurnRequest
 from selfhost_transport.wire.actions import MessageAction
@@ -31,8 +32,19 @@ class Publish:
 
 
 @dataclass(frozen=True, slots=True)
-class Mutate:
-    """Append to, update or delete one message. `author`: the only client id whose message it may be."""
+class Append:
+    """Append pieces to one message, as one change. `author`: the only client id whose message it may be."""
+
+    session: str
+    ref: Ref
+    series: str
+    pieces: tuple[Piece, ...]
+    author: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Update or delete one message. `author`: the only client id whose message it may be."""
 
     session: str
     ref: Ref
@@ -97,7 +109,9 @@ class LeavePresence:
     holder: Holder
 
 
-Operation: TypeAlias = Publish | Mutate | Submit | Continue | Cancel | ChangePresence | LeavePresence
+Operation: TypeAlias = (
+    Publish | Append | Replace | Submit | Continue | Cancel | ChangePresence | LeavePresence
+)
 
 
 def woken_session(operation: Operation) -> str | None:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 from gateway.auth import Credential
 from gateway.limits import Limits
-from gateway.operations import Cancel, Mutate, Operation, Publish
+from gateway.operations import Append, Cancel, Operation, Publish, Replace
 from gateway.turn_signals import TurnRules, read_signal
 from selfhost_transport.errors import BadRequest, InvalidArgument, NotFound, Unauthorized
 from selfhost_transport.store.entries import Operation as Edit
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.history import run_id_of
+from selfhost_transport.store.pieces import Piece
 from selfhost_transport.turns.headers import is_ephemeral
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.capability import Operation as Right
@@ -122,7 +123,7 @@ def _create(sending: Sending, messages: Sequence[Message]) -> Operation:
     )
 
 
-def _mutate(sending: Sending, message: Message) -> Mutate:
+def _mutate(sending: Sending, message: Message) -> Append | Replace:
     if not message.serial:
         raise InvalidArgument("an update, delete or append names the serial of its message")
     try:
@@ -142,9 +143,12 @@ def _mutate(sending: Sending, message: Message) -> Mutate:
         description=version.description if version else None,
         metadata=version.metadata if version else None,
     )
-    change = Message(name=message.name, data=message.data, encoding=message.encoding, extras=message.extras)
     ref = Ref(position, index or 0)
-    return Mutate(sending.session, ref, series, action, change, edit, sending.repeat_id, author)
+    if action is MessageAction.APPEND:
+        piece = Piece(message.data, message.encoding, message.extras, message.name, edit, sending.repeat_id)
+        return Append(sending.session, ref, series, (piece,), author)
+    change = Message(name=message.name, data=message.data, encoding=message.encoding, extras=message.extras)
+    return Replace(sending.session, ref, series, action, change, edit, sending.repeat_id, author)
 
 
 def _required_author(sending: Sending, action: MessageAction) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from gateway import rollup
 from gateway.auth import Credential, now_ms
 from gateway.background import Background
 from gateway.callers import RequestInfo
@@ -100,6 +101,7 @@ class Realtime:
             echo=flag(query, "echo", True),
             heartbeats=flag(query, "heartbeats", True),
             info=info,
+            rollup_ms=rollup.window_ms(query.get(rollup.PARAM)),
         )
         await self._run(websocket, socket, resumption.error)
 

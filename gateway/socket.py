@@ -32,6 +32,7 @@ from gateway.effects import (
 )
 from gateway.operations import Done, woken_session
 from gateway.presence import sync_frames
+from gateway.rollup import DEFAULT_WINDOW_MS, Rollup
 from gateway.services import Services
 from gateway.session_feed import SessionFeed
 from gateway.session_hub import Start
@@ -84,6 +85,7 @@ class Socket:
         echo: bool,
         heartbeats: bool,
         info: RequestInfo,
+        rollup_ms: int = DEFAULT_WINDOW_MS,
     ) -> None:
         self.core = core
         self.key_issued_ms = now_ms()
@@ -107,6 +109,7 @@ class Socket:
         self._commits = Commits(
             services.executor, self._background, self._settle, self._committed, self._refused
         )
+        self._rollup = Rollup(rollup_ms, self._commits.add)
 
     def open(self, outlet: SocketOutlet, close: Callable[[], None], error: ErrorInfo | None) -> None:
         """Send CONNECTED and start the clocks. `close` is to close the socket after what was written."""
@@ -142,7 +145,7 @@ class Socket:
                     self._send(frame)
                 case Commit():
                     self._answer_first(effect)
-                    self._commits.add(effect)
+                    self._rollup.add(effect)
                 case Attach():
                     self._attach(effect)
                 case Deliver(channel):
@@ -185,6 +188,7 @@ class Socket:
     async def lost(self) -> None:
         """The socket is gone: stop delivering, let what was begun in the store finish."""
         self._detach_all()
+        self._rollup.close()
         self._readable.set()
         for timer in [*self._timers, *([self._give_up] if self._give_up else [])]:
             timer.cancel()
@@ -357,10 +361,12 @@ class Socket:
 
     def _committed(self, ticket: int, done: Done) -> None:
         self.carry_out(self.core.committed(ticket, done))
+        self._rollup.answered(ticket)
         self._proceed()
 
     def _refused(self, ticket: int, error: ErrorInfo) -> None:
         self.carry_out(self.core.refused(ticket, error))
+        self._rollup.answered(ticket)
         self._proceed()
 
     def _answer_first(self, commit: Commit) -> None:

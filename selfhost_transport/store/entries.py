@@ -56,15 +56,21 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """Who changed a message and why; the `version` metadata of section 7.3."""
+    """Who changed a message and why; the `version` metadata of section 7.3.
+
+    `index`: of the version at its position; appends that were written as one have a version each.
+    """
 
     client_id: str | None = None
     description: str | None = None
     metadata: dict[str, str] | None = None
+    index: int = 0
 
     def pack(self) -> list[Any] | None:
         """A list, or None when there is nothing to tell."""
         fields = [self.client_id, self.description, self.metadata]
+        if self.index:
+            return [*fields, self.index]
         return fields if any(field is not None for field in fields) else None
 
     @classmethod
@@ -72,10 +78,10 @@ class Operation:
         """The reverse of `pack`."""
         return cls(*packed) if packed else NO_OPERATION
 
-    def version(self, position: Position, series: str, index: int = 0) -> Version:
+    def version(self, position: Position, series: str) -> Version:
         """The version this operation created at `position`."""
         return Version(
-            serial=format_item(position, series, index),
+            serial=format_item(position, series, self.index),
             timestamp=position.ms,
             client_id=self.client_id,
             description=self.description,

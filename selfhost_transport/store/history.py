@@ -21,7 +21,7 @@ from selfhost_transport.store.entries import (
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message, Version
-from selfhost_transport.wire.serial import Position, format_item
+from selfhost_transport.wire.serial import Position
 
 MAX_PAGE_EXTENSION = 1000
 """Messages a page may grow by, so as not to be cut inside a run."""
@@ -316,13 +316,7 @@ def _current(
     packed = record.get("o") or b""
     operation = Operation.unpack(unpack(packed)) if packed else Operation(client_id=created.client_id)
     action = MessageAction.DELETE if record.get("a") == b"D" else MessageAction.UPDATE
-    version = Version(
-        format_item(position, series, 0),
-        position.ms,
-        operation.client_id,
-        operation.description,
-        operation.metadata,
-    )
+    version = operation.version(position, series)
     return _complete(_apply(created, record, data), ref, series, action, version)
 
 

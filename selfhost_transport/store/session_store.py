@@ -17,6 +17,7 @@ from selfhost_transport.errors import (
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts
 from selfhost_transport.store.entries import (
+    NO_OPERATION,
     Entry,
     Operation,
     Ref,
@@ -30,6 +31,7 @@ from selfhost_transport.store.entries import (
 from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.store.pieces import Piece, joined
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position, new_series
@@ -123,26 +125,48 @@ class SessionStore:
 
         Raises NotFound, MessageTooLarge (the aggregate counts), BadRequest 40013 for another type of data.
         """
-        operation = operation or Operation()
-        raw = data.encode() if isinstance(data, str) else (data or b"")
-        reply = await self._call(
+        piece = Piece(data, encoding, extras, name, operation or NO_OPERATION, publish_id)
+        (version,) = await self.append_pieces(session, ref, [piece])
+        return version.position
+
+    async def append_pieces(self, session: str, ref: Ref, pieces: Sequence[Piece]) -> list[Ref]:
+        """Write appends of one message as one. Returns the version of each: a position, and an index in it.
+
+        Pieces that were written before (P5) are left out. Raises what `append` does; then none was written.
+        """
+        versions: dict[int, Ref] = {}
+        waiting = dict(enumerate(pieces))
+        while waiting:
+            reply = await self._append(session, ref, list(waiting.values()))
+            if reply[0] == b"repeated":
+                found = {at: result for at, result in zip(waiting, reply[1:], strict=True) if result}
+                versions |= {at: Ref.parse(result.decode()) for at, result in found.items()}
+            else:
+                position = _mutated(reply)
+                versions |= {at: Ref(position, index) for index, at in enumerate(waiting)}
+            waiting = {at: piece for at, piece in waiting.items() if at not in versions}
+        return [versions[at] for at in range(len(pieces))]
+
+    async def _append(self, session: str, ref: Ref, pieces: Sequence[Piece]) -> Any:
+        whole = joined(pieces)
+        data = whole.data
+        return await self._call(
             "mutate",
             session,
             str(ref),
             "A",
-            pack_append_body("" if data is None else data, extras, operation),
-            publish_id,
+            pack_append_body("" if data is None else data, whole.extras, whole.operation),
             self.options.idempotency_ms,
             self.options.window_ms,
-            raw,
+            data.encode() if isinstance(data, str) else (data or b""),
             type_letter(data),
-            encoding or "",
-            pack_value(extras) if extras is not None else b"",
-            _pack_operation(operation),
-            name or "",
+            whole.encoding or "",
+            pack_value(whole.extras) if whole.extras is not None else b"",
+            _pack_operation(whole.operation),
+            whole.name or "",
             self.options.max_message_bytes,
+            *[piece.publish_id for piece in pieces],
         )
-        return _mutated(reply)
 
     async def replace(
         self,
@@ -168,7 +192,6 @@ class SessionStore:
                 str(ref),
                 "D" if action is MessageAction.DELETE else "U",
                 pack_replaced_body(merged, operation),
-                publish_id,
                 self.options.idempotency_ms,
                 self.options.window_ms,
                 data.encode() if isinstance(data, str) else (data or b""),
@@ -177,6 +200,8 @@ class SessionStore:
                 pack_value(_state_fields(merged)),
                 _pack_operation(operation),
                 current.version_id,
+                "",
+                publish_id,
             )
             if reply[0] != b"stale":
                 return _mutated(reply)
@@ -240,6 +265,6 @@ def _mutated(reply: list[Any]) -> Position:
         case b"too large":
             raise MessageTooLarge(f"the message would grow to {reply[1]} bytes; start a new message")
         case b"repeated":
-            return Position.parse_id(reply[1].decode())
+            return Ref.parse(reply[1].decode()).position
         case position:
             return Position.parse_id(position.decode())

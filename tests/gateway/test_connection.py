@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.connection import MAX_CHANNELS, Phase
 from gateway.effects import Adjust, Attach, Attached, Authenticate, CloseSocket, Commit, Deliver, Detach
-from gateway.operations import Mutate, Publish
+from gateway.operations import Append, Publish
 from selfhost_transport.errors import BadRequest, StoreUnavailable, TokenError
 from selfhost_transport.wire.actions import Action, Flag, MessageAction
 from selfhost_transport.wire.channel import RewindCount
@@ -172,11 +172,11 @@ class TestPublishing:
     def test_own_messages_only_without_the_right_to_anybodys(self) -> None:
         change = Message(action=MessageAction.APPEND, data="x", serial=f"{SERIAL}:000")
         anyone = commit(publish(opened(), 0, change)).operation
-        assert isinstance(anyone, Mutate)
+        assert isinstance(anyone, Append)
         assert anyone.author is None
         own = opened(credential(rights='{"*":["publish","message-update-own"]}'))
         operation = commit(publish(own, 0, change)).operation
-        assert isinstance(operation, Mutate)
+        assert isinstance(operation, Append)
         assert operation.author == "alice"
         nobody = opened(credential(None, '{"*":["message-update-own"]}'))
         error = sent(publish(nobody, 0, change))[0].error
