@@ -155,7 +155,7 @@ async def events(
 ) -> Response:
     """The session's entries as server-sent events; `Last-Event-ID` (or `after`) continues without a gap."""
     credential.capability.require(Operation.SUBSCRIBE, session)
-    return await stream_events(services, session, last_event_id or after)
+    return await stream_events(services, session, last_event_id or after, credential)
 
 
 @router.post("/api/chat", status_code=202, tags=["turns"])

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
 
+import orjson
 from starlette.responses import StreamingResponse
 
 from gateway.attachment import Attachment, Gap
+from gateway.auth import Credential, now_ms
 from gateway.delivery import Variant
 from gateway.services import Services
 from gateway.session_feed import SessionFeed
 from gateway.session_hub import Start
+from selfhost_transport.errors import ErrorInfo, TransportError
 from selfhost_transport.wire.actions import Action
 from selfhost_transport.wire.codec import Format
+from selfhost_transport.wire.codes import Code, error_info
 from selfhost_transport.wire.frame import Frame, encode_frame
 from selfhost_transport.wire.serial import format_position
 
@@ -39,12 +44,13 @@ class _Stream:
         self.congested = self._size > MAX_WAITING_BYTES
         self._arrived.set()
 
-    async def take(self) -> list[bytes]:
-        """What has arrived, at least one. Raises TimeoutError after KEEPALIVE_S."""
+    async def take(self, patience_s: float) -> list[bytes]:
+        """What has arrived; nothing if that is so for this long."""
         if not self._waiting:
             self._arrived.clear()
-            async with asyncio.timeout(KEEPALIVE_S):
-                await self._arrived.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    await self._arrived.wait()
         taken = list(self._waiting)
         self._waiting.clear()
         self._size = 0
@@ -52,9 +58,12 @@ class _Stream:
         return taken
 
 
-async def stream_events(services: Services, session: str, last_event_id: str | None) -> StreamingResponse:
+async def stream_events(
+    services: Services, session: str, last_event_id: str | None, credential: Credential
+) -> StreamingResponse:
     """Events `message` (a MESSAGE frame; its id is the position) and `attached` (ATTACHED: where it began, or a gap).
 
+    The last one is `error`, when the credentials expire or are revoked: come back with new ones and `Last-Event-ID`.
     Raises StoreUnavailable.
     """
     out = _Stream()
@@ -73,29 +82,54 @@ async def stream_events(services: Services, session: str, last_event_id: str | N
         services.hub.leave(feed, attachment)
         raise
     return StreamingResponse(
-        _events(services, session, feed, attachment, out, start),
+        _events(services, session, feed, attachment, out, start, credential),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
 async def _events(
-    services: Services, session: str, feed: SessionFeed, attachment: Attachment, out: _Stream, start: Start
+    services: Services,
+    session: str,
+    feed: SessionFeed,
+    attachment: Attachment,
+    out: _Stream,
+    start: Start,
+    credential: Credential,
 ) -> AsyncIterator[bytes]:
     try:
         frame = Frame(Action.ATTACHED, flags=4 if start.attached.resumed else 0, error=start.attached.error)
         out.write(_attached(session, start.attached.channel_serial, frame))
         feed.release(attachment, start.backlog)
         while True:
-            try:
-                taken = await out.take()
-            except TimeoutError:
+            taken = await out.take(_patience_s(credential))
+            if (refused := _refusal(services, credential)) is not None:
+                yield b"event: error\ndata: " + orjson.dumps({"error": refused.to_wire()}) + b"\n\n"
+                return
+            if not taken:
                 yield b": keep-alive\n\n"
                 continue
             yield b"".join(_event(payload) for payload in taken)
             feed.drained(attachment)
     finally:
         services.hub.leave(feed, attachment)
+
+
+def _patience_s(credential: Credential) -> float:
+    if credential.expires_ms is None:
+        return KEEPALIVE_S
+    return min(KEEPALIVE_S, max(0.0, (credential.expires_ms - now_ms()) / 1000))
+
+
+def _refusal(services: Services, credential: Credential) -> ErrorInfo | None:
+    """Why a caller may not read on; None while it may."""
+    if credential.expires_ms is not None and credential.expires_ms <= now_ms():
+        return error_info(Code.TOKEN_EXPIRED)
+    try:
+        services.revocations.check(credential)
+    except TransportError as error:
+        return error.info
+    return None
 
 
 def _attached(session: str, serial: str, frame: Frame) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from selfhost_transport.commands.channel_rights import channel_rights
 from selfhost_transport.errors import TransportError
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.server_version import check_server
@@ -41,7 +42,7 @@ def run_doctor(settings: Settings, channel: str | None) -> bool:
     """Print the report; whether nothing failed."""
     findings = asyncio.run(_examine(settings))
     if channel is not None:
-        findings.append(_rule_of(settings, channel))
+        findings += explain_channel(settings, channel)
     for finding in findings:
         print(f"{finding.verdict:4}  {finding.subject:12}  {finding.detail}")
     return all(finding.verdict is not Verdict.FAIL for finding in findings)
@@ -50,6 +51,16 @@ def run_doctor(settings: Settings, channel: str | None) -> bool:
 def examine_server(info: Mapping[str, str]) -> list[Finding]:
     """What INFO tells: version, eviction, persistence, role."""
     return [_version(info), _eviction(info), _persistence(info), _role(info)]
+
+
+def explain_channel(settings: Settings, channel: str) -> list[Finding]:
+    """Which rule holds for a channel, and what each kind of credential permits on it (RUL-3)."""
+    rights = channel_rights(settings, channel)
+    found = [Finding(Verdict.OK, "capability", f"{channel}: {line}") for line in rights]
+    if not found:
+        nobody = f"{channel}: nobody can connect: configure [[keys]], [[issuers]] or [[trusted_proxies]]"
+        found = [Finding(Verdict.WARN, "capability", nobody)]
+    return [_rule_of(settings, channel), *found]
 
 
 async def _examine(settings: Settings) -> list[Finding]:
