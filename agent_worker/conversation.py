@@ -72,7 +72,13 @@ class Conversation:
         Answers that were interrupted are kept and marked, unless `partial_answers` says otherwise (INT-25). What the
         model thought aloud is left out, unless asked for (COT-6).
         """
-        prompt = build_prompt(await self.tree(), self.trigger, partial_answers=partial_answers)
+        return self.prompt(await self.tree(), partial_answers, with_reasoning=with_reasoning)
+
+    def prompt(
+        self, tree: SessionTree, partial_answers: PartialAnswers, *, with_reasoning: bool
+    ) -> list[PromptMessage]:
+        """The same from a session that was read already."""
+        prompt = build_prompt(tree, self.trigger, partial_answers=partial_answers)
         return prompt if with_reasoning else [_without_reasoning(said) for said in prompt]
 
     async def tree(self) -> SessionTree:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from agent_worker.conversation import Conversation
 from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_store import Lease
+from selfhost_transport.turns.tree import SessionTree
 
 
 class Steering:
@@ -23,26 +24,24 @@ class Steering:
         # Codec message ids of those that the present pass answers: its output is stamped with them.
         self.ids: tuple[str, ...] = ()
 
-    async def consume(self) -> bool:
-        """Take what waits; whether the present pass has to answer a steer that it did not before.
+    async def consume(self) -> SessionTree:
+        """Take what waits, for the present pass to answer, and read the session. Raises LeaseLost.
 
-        Takes before it reads: one that comes in between is answered too, and asked for once more at the end. Reads
-        the history, which knows also those that a lost worker had taken. Raises LeaseLost.
+        Takes before it reads: one that comes in between is answered too, and asked for once more at the end. The
+        history knows also those that a lost worker had taken.
         """
         await self._pauses.drain(self._lease)
         tree = await self._conversation.tree()
         node = tree.run_node(self._lease.turn_id)
-        if node is None:
-            return False
-        settled = self._answered | (node.answered_steers() - set(self.ids))
-        trigger = self._conversation.trigger
-        waiting = tuple(steer for steer in node.steers(trigger) if steer not in settled)
-        is_news = not set(waiting) <= set(self.ids)
-        self.ids = waiting
-        return is_news
+        if node is not None:
+            settled = self._answered | (node.answered_steers() - set(self.ids))
+            trigger = self._conversation.trigger
+            self.ids = tuple(steer for steer in node.steers(trigger) if steer not in settled)
+        return tree
 
     async def next_pass(self) -> bool:
         """End the present pass; whether another one has to answer what came since."""
         self._answered.update(self.ids)
         self.ids = ()
-        return await self.consume()
+        await self.consume()
+        return bool(self.ids)

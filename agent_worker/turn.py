@@ -151,8 +151,8 @@ class Turn:
 
         Steers that are in it count as answered by what is written from here on.
         """
-        await self._steering.consume()
-        return await self.conversation.messages(partial_answers, with_reasoning=with_reasoning)
+        tree = await self._steering.consume()
+        return self.conversation.prompt(tree, partial_answers, with_reasoning=with_reasoning)
 
     async def answers(self) -> list[Answer]:
         """What people answered to calls of this turn, oldest first, with who it was (HIL-4)."""

@@ -254,8 +254,7 @@ async def test_dbl_2_and_8_queue_positions_on_every_device(stage: Stage) -> None
             infos = [client.turn(turn_id(turn)).info for turn in waiting]
             return [info.queue_position if info else None for info in infos]
 
-        for client in (alice, bob):
-            await wait_until(lambda client=client: positions(client) == [1, 2], PATIENCE_S)  # type: ignore[arg-type]
+        await wait_until(lambda: positions(alice) == positions(bob) == [1, 2], PATIENCE_S)
         async with stage.connect(session, "carol") as carol:
             await wait_until(lambda: positions(carol) == [1, 2], PATIENCE_S)
         await waiting[0].cancel()
@@ -309,3 +308,35 @@ async def test_rec_8_continue_repeats_no_token(build: Build) -> None:
         assert turn.status is TurnStatus.COMPLETED and turn.text == numbered(40)
         record = await stage.room(session).record(turn_id(turn))
         assert record.attempts == 2
+
+
+async def test_trn_17_the_handle_across_a_suspension(stage: Stage) -> None:
+    session = stage.session()
+    async with stage.connect(session, "alice") as alice:
+        turn = await alice.view.send(script(3, 0, tool="client", reasoning=2))
+        async with within(PATIENCE_S):
+            assert await turn.started is turn
+        call = await suspended(turn)
+        assert turn.turn_id is not None and turn.error is None
+        await turn.answer_tool(*call, "here")
+        await turn.ended
+        assert (turn.status, turn.text) == (TurnStatus.COMPLETED, numbered(3))
+        roles = [m.message.role for m in turn.messages]
+        assert roles == ["user", "assistant", "assistant"]
+        with_tool, answer = turn.messages[1].message, turn.messages[2].message
+        assert [type(part) for part in with_tool.parts] == [ui.StepStartPart, ui.ReasoningPart, ui.ToolPart]
+        assert answer.text == numbered(3)
+
+
+async def test_hil_9_a_new_message_while_an_approval_is_pending(stage: Stage) -> None:
+    session = stage.session()
+    async with stage.connect(session, "alice") as alice:
+        first = await alice.view.send(script(3, 0, tool="server", approve=1))
+        call = await suspended(first)
+        second = await alice.view.send("script: echo_context=1")
+        await second.ended
+        assert '"state":"output-error"' in second.text
+        assert '"state":"approval-requested"' not in second.text
+        assert first.status is TurnStatus.SUSPENDED
+        await first.approve(*call)
+        assert (await first.ended).status is TurnStatus.COMPLETED
