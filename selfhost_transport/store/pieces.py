@@ -26,9 +26,8 @@ class Piece:
     publish_id: str = ""
 
     def joins(self, other: Piece) -> bool:
-        """Whether both can be one append: their data are of one kind, or one has none."""
-        letters = {type_letter(self.data), type_letter(other.data)} - {"-"}
-        return len(letters) < 2 and (len(letters) == 0 or self.encoding == other.encoding)
+        """Whether both can be one append: their data are of one kind."""
+        return type_letter(self.data) == type_letter(other.data) and self.encoding == other.encoding
 
 
 def joined(pieces: Sequence[Piece]) -> Piece:
@@ -46,7 +45,6 @@ def joined(pieces: Sequence[Piece]) -> Piece:
         whole = replace(
             piece,
             data=_concatenated(whole.data, piece.data),
-            encoding=piece.encoding if piece.data is not None else whole.encoding,
             extras=piece.extras if piece.extras is not None else whole.extras,
             name=piece.name if piece.name is not None else whole.name,
         )
@@ -54,9 +52,6 @@ def joined(pieces: Sequence[Piece]) -> Piece:
 
 
 def _concatenated(first: str | bytes | None, second: str | bytes | None) -> str | bytes | None:
-    if first is None or second is None:
-        return second if first is None else first
     if isinstance(first, str) and isinstance(second, str):
         return first + second
-    assert isinstance(first, bytes) and isinstance(second, bytes)
-    return first + second
+    return first + second if isinstance(first, bytes) and isinstance(second, bytes) else None
