@@ -94,7 +94,7 @@ class ConnectionCore:
         outgoing = self.outbox.add(messages)
         if self.state is not ConnectionState.CONNECTED:
             return outgoing, []
-        return outgoing, [Send(self.outbox.frame(outgoing))]
+        return outgoing, [Send(frame) for frame in self.outbox.release()]
 
     def close(self) -> list[Effect]:
         """End the connection for good; a live one says goodbye (protocol section 4.2)."""
@@ -169,7 +169,8 @@ class ConnectionCore:
             case Action.MESSAGE:
                 return self._on_message(frame)
             case Action.ACK | Action.NACK:
-                return [Answered(settled) for settled in self.outbox.settle(frame)]
+                answered: list[Effect] = [Answered(settled) for settled in self.outbox.settle(frame)]
+                return answered + [Send(following) for following in self.outbox.release()]
             case Action.CONNECTED:
                 return self._on_connected(frame, now)
             case Action.ATTACHED if frame.channel == self.channel:
@@ -207,7 +208,7 @@ class ConnectionCore:
         self._backoff.reset()
         effects = self._enter(ConnectionState.CONNECTED, frame.error)
         # Before the attach, so that what was written is in the backlog (protocol section 4.5).
-        effects += [Send(waiting) for waiting in self.outbox.frames(resumed=resumed)]
+        effects += [Send(waiting) for waiting in self.outbox.repeat(resumed=resumed)]
         return effects + ([] if self.channel_state is ChannelState.FAILED else self._attach(now))
 
     def _on_attached(self, frame: Frame) -> list[Effect]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from selfhost_transport.errors import ErrorInfo, RateLimited
@@ -32,35 +31,73 @@ class Settled:
 _UNANSWERED = ErrorInfo(50000, 500, "the service acknowledged a later frame and not this one")
 
 
+# Frames that may be unanswered on the wire. More would only wait in the service, in front of a cancel (CAN-19).
+WINDOW = 256
+
+
 class Outbox:
-    """Publishes in the order they were made; the unanswered ones are a prefix of consecutive msgSerials."""
+    """Publishes in the order they were made: those on the wire, numbered without gaps, then those that wait."""
 
     def __init__(self, channel: str, limit: int) -> None:
         self._channel = channel
         self._limit = limit
-        self._waiting: deque[Outgoing] = deque()
+        self._sent: deque[Outgoing] = deque()
+        self._unsent: deque[Outgoing] = deque()
         # Of the connection, not of the socket: a resumed connection counts on.
         self._next_serial = 0
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._sent) + len(self._unsent)
 
     def add(self, messages: list[Message]) -> Outgoing:
         """Keep a publish until it is answered. Raises RateLimited when too many wait."""
-        if len(self._waiting) >= self._limit:
+        if len(self) >= self._limit:
             raise RateLimited(
                 f"{self._limit} sends are waiting for the service, which is the limit of this client",
                 detail={"reason": "outbox_full"},
             )
         outgoing = Outgoing(messages)
-        self._waiting.append(outgoing)
+        self._unsent.append(outgoing)
         return outgoing
 
-    def frame(self, outgoing: Outgoing) -> Frame:
-        """The frame of a publish, numbered on first use."""
-        if outgoing.msg_serial is None:
+    def release(self) -> list[Frame]:
+        """The frames that may leave now, numbered."""
+        frames: list[Frame] = []
+        while self._unsent and len(self._sent) < WINDOW:
+            outgoing = self._unsent.popleft()
             outgoing.msg_serial = self._next_serial
             self._next_serial += 1
+            self._sent.append(outgoing)
+            frames.append(self._frame(outgoing))
+        return frames
+
+    def repeat(self, *, resumed: bool) -> list[Frame]:
+        """What a new socket begins with: unanswered frames, under their numbers if the connection was resumed."""
+        if resumed:
+            return [*map(self._frame, self._sent), *self.release()]
+        self._next_serial = 0
+        self._unsent.extendleft(reversed(self._sent))
+        self._sent.clear()
+        return self.release()
+
+    def settle(self, frame: Frame) -> list[Settled]:
+        """What an ACK or NACK answers; answers to frames that are not on the wire are ignored (section 6.3)."""
+        first = frame.msg_serial or 0
+        last = first + (frame.count or 1) - 1
+        settled: list[Settled] = []
+        while self._sent and (self._sent[0].msg_serial or 0) <= last:
+            outgoing = self._sent.popleft()
+            settled.append(_answer(outgoing, frame, (outgoing.msg_serial or 0) - first))
+        return settled
+
+    def clear(self, error: ErrorInfo) -> list[Settled]:
+        """Give up on everything."""
+        settled = [Settled(outgoing, error=error) for outgoing in (*self._sent, *self._unsent)]
+        self._sent.clear()
+        self._unsent.clear()
+        return settled
+
+    def _frame(self, outgoing: Outgoing) -> Frame:
         return Frame(
             Action.MESSAGE,
             channel=self._channel,
@@ -68,36 +105,11 @@ class Outbox:
             messages=outgoing.messages,
         )
 
-    def frames(self, *, resumed: bool) -> Iterator[Frame]:
-        """Everything unanswered, for a new socket: same numbers if the connection was resumed, else from 0."""
-        if not resumed:
-            self._next_serial = 0
-            for outgoing in self._waiting:
-                outgoing.msg_serial = None
-        return (self.frame(outgoing) for outgoing in list(self._waiting))
 
-    def settle(self, frame: Frame) -> list[Settled]:
-        """What an ACK or NACK answers; answers to frames that are not waiting are ignored (section 6.3)."""
-        first = frame.msg_serial or 0
-        last = first + (frame.count or 1) - 1
-        settled: list[Settled] = []
-        while self._waiting:
-            serial = self._waiting[0].msg_serial
-            if serial is None or serial > last:
-                break
-            settled.append(self._answer(self._waiting.popleft(), frame, serial - first))
-        return settled
-
-    def clear(self, error: ErrorInfo) -> list[Settled]:
-        """Give up on everything that waits."""
-        settled = [Settled(outgoing, error=error) for outgoing in self._waiting]
-        self._waiting.clear()
-        return settled
-
-    def _answer(self, outgoing: Outgoing, frame: Frame, index: int) -> Settled:
-        if index < 0:
-            return Settled(outgoing, error=_UNANSWERED)
-        if frame.error is not None:
-            return Settled(outgoing, error=frame.error)
-        results = frame.res or []
-        return Settled(outgoing, result=results[index] if index < len(results) else AckResult([]))
+def _answer(outgoing: Outgoing, frame: Frame, index: int) -> Settled:
+    if index < 0:
+        return Settled(outgoing, error=_UNANSWERED)
+    if frame.error is not None:
+        return Settled(outgoing, error=frame.error)
+    results = frame.res or []
+    return Settled(outgoing, result=results[index] if index < len(results) else AckResult([]))

@@ -19,6 +19,7 @@ from selfhost_transport.client.effects import (
     Received,
     Send,
 )
+from selfhost_transport.client.outbox import WINDOW
 from selfhost_transport.client.state import ChannelState, ConnectionState
 from selfhost_transport.errors import (
     ErrorInfo,
@@ -290,6 +291,21 @@ def test_the_outbox_is_bounded() -> None:
     core.publish(text("b"))
     with pytest.raises(RateLimited):
         core.publish(text("c"))
+
+
+def test_a_window_of_frames_is_on_the_wire_and_answers_let_the_next_out() -> None:
+    core = make()
+    attach(core)
+    frames = [frame for number in range(WINDOW + 3) for frame in sent(core.publish(text(str(number)))[1])]
+    assert [frame.msg_serial for frame in frames] == list(range(WINDOW))
+    ack = Frame(Action.ACK, msg_serial=0, count=2, res=[AckResult(["s"]), AckResult(["s"])])
+    assert [frame.msg_serial for frame in sent(core.received(ack, 0))] == [WINDOW, WINDOW + 1]
+    core.lost(LOST, 1)
+    core.dialing(2)
+    repeated = sent(core.received(connected("other"), 2))[:-1]
+    assert [frame.msg_serial for frame in repeated] == list(range(WINDOW))
+    assert [frame.messages[0].data for frame in repeated[:1] if frame.messages] == ["2"]
+    assert len(core.outbox) == WINDOW + 1
 
 
 def test_unknown_frames_are_ignored() -> None:

@@ -14,8 +14,15 @@ import pytest_asyncio
 import redis
 
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
-from tests.e2e.stage import Stage
+from tests.e2e.stage import FULL, Stage
 from tests.leaks import keys_under, unowned_keys
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The full counts of the acceptance table take longer than a test usually may."""
+    for item in items:
+        if FULL and "/e2e/test_rows_" in item.path.as_posix():
+            item.add_marker(pytest.mark.timeout(3600))
 
 
 class Build(Protocol):
