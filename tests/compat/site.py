@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.processes import Proc, Stack
 
 ROOT = Path(__file__).parents[2]
+JS = ROOT / "tests" / "js"
 KEY_NAME = "app.key"
 KEY_SECRET = "a-secret-of-the-tests-long-enough-for-hs256"
 CONFIG = f"""
@@ -80,6 +81,24 @@ async def play_python(site: Site, wire_format: str) -> list[Outcome]:
     status = await proc.wait(SUITE_TIMEOUT_S)
     assert status == 0, f"the suite of the PyPI SDK broke:\n{proc.log}"
     return outcomes_of(proc)
+
+
+async def play_npm(site: Site, wire_format: str, suite: str) -> list[Outcome]:
+    """Play one suite of the npm SDKs. Raises AssertionError if it cannot run."""
+    assert (JS / "node_modules").is_dir(), "the npm packages are missing: run scripts/setup --test"
+    reporter = f"--test-reporter={JS / 'compat-reporter.mjs'}"
+    proc = await site.stack.run(
+        "node",
+        "--test",
+        "--test-force-exit",
+        reporter,
+        str(JS / f"{suite}.test.mjs"),
+        env=site.environment(wire_format),
+    )
+    status = await proc.wait(SUITE_TIMEOUT_S)
+    outcomes = outcomes_of(proc)
+    assert outcomes and (status == 0) == all(outcome.ok for outcome in outcomes), proc.log
+    return outcomes
 
 
 def outcomes_of(proc: Proc) -> list[Outcome]:

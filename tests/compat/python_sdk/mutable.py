@@ -46,6 +46,7 @@ async def _(stage: Stage) -> None:
     await channel.append_message(Message(data="b", serial=serial))
     messages = await heard(stage.realtime(gateway=1).channels.get(name))
     await channel.append_message(Message(data="c", serial=serial))
+    await until("the whole", lambda: messages)
     await channel.append_message(Message(data="d", serial=serial))
     await until("two", lambda: len(messages) == 2)
     whole, piece = messages
