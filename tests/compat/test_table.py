@@ -12,7 +12,7 @@ from tests.compat.site import JS, ROOT, Outcome
 from tests.compat.table import SUITES, feature_name, page, versions
 
 PAGE = table.PAGE.read_text()
-_JS_TEST = re.compile(r"^test\(\s*(['\"`])((?:\\.|(?!\1).)*)\1", re.MULTILINE)
+_JS_TEST = re.compile(r"^ *test\(\s*(['\"`])((?:\\.|(?!\1).)*)\1", re.MULTILINE)
 _PY_CASE = re.compile(r'^@case\("((?:\\.|[^"])*)"(?:, reason="((?:\\.|[^"])*)")?', re.MULTILINE)
 _UNSUPPORTED = re.compile(r"^not supported: (.*) — (.*)$")
 
