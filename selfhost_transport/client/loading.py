@@ -24,7 +24,7 @@ class HistoryLoader:
         self._endpoint = endpoint
         self._page_size = page_size
         self._next_query: str | None = None
-        # Serial of the oldest message read; None before the first page and for an empty session.
+        # Serial of the oldest message read, or where delivery began if nothing was; None before the first attach.
         self._oldest: str | None = None
         # What `load_older` has to begin with, where nothing was read at the attach.
         self._start: str | None = None
@@ -42,7 +42,8 @@ class HistoryLoader:
         """
         back_to = self._oldest
         if count == 0 and back_to is None:
-            self._start = attach_serial
+            # After a gap everything since here has to be read again.
+            self._start = self._oldest = attach_serial
             return []
         async with self._lock:
             self._start = None
@@ -56,7 +57,7 @@ class HistoryLoader:
                 pages.append(page)
                 read += len(page.messages)
             self._next_query = page.next_query
-            return self._oldest_first(pages)
+            return self._oldest_first(pages, attach_serial)
 
     async def older(self) -> list[Message]:
         """The next page, oldest first; [] at the beginning. Raises CapabilityError, ServiceError 104011."""
@@ -66,13 +67,15 @@ class HistoryLoader:
             page = await self._patiently()
             self._start = None
             self._next_query = page.next_query
-            return self._oldest_first([page])
+            return self._oldest_first([page], None)
 
-    def _oldest_first(self, pages: list[HistoryPage]) -> list[Message]:
+    def _oldest_first(self, pages: list[HistoryPage], attach_serial: str | None) -> list[Message]:
         messages = [message for page in pages for message in page.messages]
         messages.reverse()
         if messages:
             self._oldest = messages[0].serial
+        elif self._oldest is None:
+            self._oldest = attach_serial
         return messages
 
     async def _page(self, from_serial: str | None, query: str | None) -> HistoryPage:

@@ -14,6 +14,7 @@ from selfhost_transport.wire.codec import Format
 class ClientOptions:
     """Options of one client. Times in seconds. Raises InvalidArgument for a value out of range."""
 
+    # "json" or "msgpack".
     format: Format = Format.MSGPACK
     # Waiting for the socket and for CONNECTED; then the next endpoint is tried.
     connect_timeout: float = 10.0
@@ -36,6 +37,10 @@ class ClientOptions:
     channel_params: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "format", Format(self.format))
+        except ValueError:
+            raise InvalidArgument(f"format is json or msgpack, not {self.format!r}") from None
         for name in ("connect_timeout", "attach_timeout", "retry_initial", "retry_max"):
             if getattr(self, name) <= 0:
                 raise InvalidArgument(f"{name} is a number of seconds above 0")

@@ -34,12 +34,18 @@ class HistoryPage:
 class RestClient:
     """Requests for one session; the gateway asked is the caller's choice each time."""
 
-    def __init__(self, credentials: Credentials, channel: str, fmt: Format) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        channel: str,
+        fmt: Format,
+        http: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         self._credentials = credentials
         self._channel = channel
         self._format = fmt
         # A gateway is reached directly, never by way of a proxy found in the environment.
-        self._http = httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False)
+        self._http = httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False, transport=http)
 
     async def close(self) -> None:
         """Close idle connections."""

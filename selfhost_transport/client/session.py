@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from selfhost_transport.client import requests
@@ -23,6 +24,7 @@ from selfhost_transport.client.rest import RestClient
 from selfhost_transport.client.state import StateChange
 from selfhost_transport.client.turn import Turn
 from selfhost_transport.errors import (
+    ContinuityLost,
     ErrorInfo,
     InvalidArgument,
     ServiceError,
@@ -44,6 +46,14 @@ _log = logging.getLogger(__name__)
 # Repeats of a publish that the service could not store; its id makes them harmless (ERR-2, P5).
 _PUBLISH_ATTEMPTS = 4
 _PUBLISH_RETRY_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A send on its way. Await `receipt` (shielded) for the service's answer to this very send."""
+
+    turn: Turn
+    receipt: asyncio.Task[TurnReceipt]
 
 
 class Session:
@@ -77,7 +87,7 @@ class Session:
         self._turns: WeakValueDictionary[str, Turn] = WeakValueDictionary()
         self._turns_by_input: WeakValueDictionary[str, Turn] = WeakValueDictionary()
         self._waiting: set[asyncio.Future[None]] = set()
-        self._sends: set[asyncio.Task[None]] = set()
+        self._sends: set[asyncio.Task[TurnReceipt]] = set()
 
     def use(self, connection: Connection, loader: HistoryLoader, rest: RestClient) -> None:
         """Say what to publish on and where to read the past."""
@@ -138,18 +148,24 @@ class Session:
 
     # Publishing
 
-    def send(self, messages: list[Message], ids: InputIds) -> Turn:
-        """Publish an input that asks for a turn, show it at once (OPT-1), and give its turn."""
+    def send(self, messages: list[Message], ids: InputIds) -> Sent:
+        """Publish an input that asks for a turn, and show it at once (OPT-1)."""
         self.require_ready()
         # The frame leaves in this call, so that a cancel made right after it comes after it.
         answer = self._publish(messages)
         if self.tree.owner_of(ids.codec_message_id) is None:
             self._tell(self.tree.insert_optimistic(messages))
         turn = self.turn_for_input(ids.codec_message_id, sent_here=True)
-        task = asyncio.create_task(self._accept(turn, messages, ids.event_id, answer))
-        self._sends.add(task)
-        task.add_done_callback(self._sends.discard)
-        return turn
+        receipt = asyncio.create_task(self._accept(turn, messages, ids.event_id, answer))
+        self._sends.add(receipt)
+        receipt.add_done_callback(self._sent)
+        return Sent(turn, receipt)
+
+    def _sent(self, receipt: asyncio.Task[TurnReceipt]) -> None:
+        self._sends.discard(receipt)
+        if not receipt.cancelled():
+            # Whoever only keeps the turn learns of a refusal from there.
+            receipt.exception()
 
     async def publish_input(self, messages: list[Message]) -> AckResult:
         """Publish an input that belongs to a running turn."""
@@ -202,16 +218,27 @@ class Session:
 
     async def _accept(
         self, turn: Turn, messages: list[Message], event_id: str, answer: asyncio.Future[AckResult]
-    ) -> None:
+    ) -> TurnReceipt:
         try:
             result = await self._settle(messages, answer)
         except TransportError as error:
-            self._tell(self.tree.remove_optimistic(event_id))
-            turn.abandon(error)
-            self.on_error.emit(error)
-            return
+            self._refused(turn, event_id, error)
+            raise
         receipt = result.turn or TurnReceipt(turn.turn_id or "", turn.status.value)
         turn.accepted.happen(receipt)
+        return receipt
+
+    def _refused(self, turn: Turn, event_id: str, error: TransportError) -> None:
+        """Take back a send (OPT-4); one that repeats an accepted send leaves that one as it is."""
+        self._tell(self.tree.remove_optimistic(event_id))
+        if turn.accepted.done:
+            return
+        # Another send under the same id is a new attempt, with a handle of its own.
+        self._turns_by_input.pop(turn.input_codec_message_id or "", None)
+        self._turns.pop(turn.turn_id or "", None)
+        turn.abandon(error)
+        if self.failure is None:
+            self.on_error.emit(error)
 
     async def _settle(self, messages: list[Message], answer: asyncio.Future[AckResult]) -> AckResult:
         """The answer to a publish, repeated while the service fails to store it."""
@@ -277,6 +304,7 @@ class Session:
         elif _series(attached.serial) != _series(self.attach_serial):
             # The session was deleted and made again: nothing known of it holds.
             self.tree = self._new_tree()
+            self._abandon_turns(ContinuityLost("the session was deleted, and its turns with it"))
         self.attach_serial = attached.serial
         # What was held is older than the new position, so the history has it.
         self._held = []
@@ -306,18 +334,23 @@ class Session:
         if self._loading is not None:
             self._loading.cancel()
         self.ready.fail(error)
-        for turn in {*self._turns.values(), *self._turns_by_input.values()}:
-            turn.abandon(error)
+        self._abandon_turns(error)
         self._wake()
         if not isinstance(error, SessionClosed):
             self.on_error.emit(error)
 
+    def _abandon_turns(self, error: TransportError) -> None:
+        for turn in {*self._turns.values(), *self._turns_by_input.values()}:
+            turn.abandon(error)
+        self._turns.clear()
+        self._turns_by_input.clear()
+
     async def stop(self) -> None:
-        """End what runs in the background."""
-        running = [*self._sends, *([self._loading] if self._loading is not None else [])]
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        """Wait for what runs in the background; the connection is closed, so that nothing goes on for long."""
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.gather(self._loading, return_exceptions=True)
+        await asyncio.gather(*self._sends, return_exceptions=True)
 
     # Folding
 

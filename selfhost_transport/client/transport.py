@@ -7,6 +7,8 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
+import httpx
+
 from selfhost_transport.client.connection import Connection
 from selfhost_transport.client.credentials import TokenCallback, make_credentials
 from selfhost_transport.client.emitter import Unsubscribe
@@ -51,13 +53,18 @@ class ClientTransport:
         endpoints: Sequence[str] = (),
         options: ClientOptions | None = None,
         dial: Dial = dial_websocket,
+        http: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        """Prepare a client; `connect` is the usual way. `dial` and `http` take the place of the network.
+
+        Raises InvalidArgument, InvalidChannelName, BadRequest for a malformed key.
+        """
         self.channel = require_channel(channel)
         self._options = options or ClientOptions()
         self._endpoints = parse_endpoints(url, endpoints)
         credentials = make_credentials(key, token, auth_callback)
         self._session = Session(self.channel, require_client_id(client_id), self._options.history_limit)
-        self._rest = RestClient(credentials, self.channel, self._options.format)
+        self._rest = RestClient(credentials, self.channel, self._options.format, http)
         self._connection = Connection(
             self._endpoints,
             credentials,
@@ -130,11 +137,22 @@ class ClientTransport:
         return self
 
     async def close(self, cancel: CloseScope | None = None) -> None:
-        """Leave the session. Local only, so turns go on (SES-10, P8); `cancel` ends them first (CAN-12)."""
+        """Leave the session. Local only, so turns go on (SES-10, P8); `cancel` ends them first (CAN-12).
+
+        Raises what the cancel raises, ConnectionFailed when there is no connection for it; closed it is anyway.
+        """
         if self._closed:
             return
-        if cancel is not None:
-            await self._session.cancel(TurnFilter(all=cancel == "all"))
+        try:
+            if cancel is not None:
+                async with asyncio.timeout(self._options.connect_timeout):
+                    await self._session.cancel(TurnFilter(all=cancel == "all"))
+        except TimeoutError:
+            raise ConnectionFailed("the turns could not be cancelled: there is no connection") from None
+        finally:
+            await self._leave()
+
+    async def _leave(self) -> None:
         self._closed = True
         self._session.give_up(SessionClosed("the transport is closed"))
         await self._connection.close()

@@ -19,7 +19,7 @@ from selfhost_transport.turns.view import Anchor, BranchSelection, MessagesChang
 from selfhost_transport.turns.view import View as Window
 
 if TYPE_CHECKING:
-    from selfhost_transport.client.session import Session
+    from selfhost_transport.client.session import Sent, Session
 
 ViewCallback = Callable[[ViewEvent], object]
 
@@ -101,8 +101,8 @@ class View:
         id: str | None = None,  # noqa: A002
     ) -> Turn:
         """`send` without waiting: the turn is returned at once; `turn.accepted` tells what the service said."""
-        extra = {h.TURN_POLICY: SendPolicy(policy).value} if policy is not None else {}
-        return self._send(content, Anchor(parent) if parent is not None else None, id, extra)
+        anchor = Anchor(parent) if parent is not None else None
+        return self._send(content, anchor, id, _policy(policy)).turn
 
     async def send(
         self,
@@ -118,7 +118,8 @@ class View:
         the same `id` is the same send (P5). Raises Busy (policy reject), RateLimited (queue or outbox full),
         Conflict (another message under this id), CapabilityError, SessionClosed.
         """
-        return await _accepted(self.start(content, policy=policy, parent=parent, id=id))
+        anchor = Anchor(parent) if parent is not None else None
+        return await _accepted(self._send(content, anchor, id, _policy(policy)))
 
     async def interrupt(
         self,
@@ -147,10 +148,10 @@ class View:
         """
         self._require(codec_message_id)
         extra = requests.OWN.interrupt_headers() if cancel_active else {}
-        turn = self._send(content, self._current().edit_anchor(codec_message_id), id, extra)
-        assert turn.input_codec_message_id is not None
-        self._tell(self._current().select_own(turn.input_codec_message_id))
-        return await _accepted(turn)
+        sent = self._send(content, self._current().edit_anchor(codec_message_id), id, extra)
+        assert sent.turn.input_codec_message_id is not None
+        self._tell(self._current().select_own(sent.turn.input_codec_message_id))
+        return await _accepted(sent)
 
     async def regenerate(
         self,
@@ -178,7 +179,7 @@ class View:
 
     def _send(
         self, content: Content, anchor: Anchor | None, codec_message_id: str | None, extra: Mapping[str, str]
-    ) -> Turn:
+    ) -> Sent:
         self._session.require_ready()
         ids = requests.ids_for(codec_message_id)
         node = self._session.tree.owner_of(ids.codec_message_id)
@@ -216,9 +217,19 @@ class View:
             self._changes.emit(event)
 
 
-async def _accepted(turn: Turn) -> Turn:
-    await turn.accepted
-    return turn
+async def _accepted(sent: Sent) -> Turn:
+    # Who stops waiting does not take the message back.
+    await asyncio.shield(sent.receipt)
+    return sent.turn
+
+
+def _policy(policy: SendPolicy | str | None) -> dict[str, str]:
+    if policy is None:
+        return {}
+    try:
+        return {h.TURN_POLICY: SendPolicy(policy).value}
+    except ValueError:
+        raise InvalidArgument(f"policy is one of {', '.join(SendPolicy)}, not {policy!r}") from None
 
 
 __all__ = ["BranchSelection", "MessagesChanged", "View", "ViewCallback", "ViewEvent"]

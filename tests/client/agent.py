@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from selfhost_transport.client import requests
 from selfhost_transport.errors import ErrorInfo
 from selfhost_transport.turns import lifecycle
 from selfhost_transport.turns.encoder import Append, Close, Create, Encoder
@@ -28,6 +29,18 @@ def echo(messages: list[Message], number: int) -> list[Message]:
     ]
 
 
+def user_messages(count: int, at: int = 10) -> list[Message]:
+    """A conversation of user messages, each below the one before, from position `at` on."""
+    found: list[Message] = []
+    for number in range(count):
+        parent = f"m{number - 1}" if number else None
+        sent = requests.user_message(
+            f"text {number}", requests.ids_for(f"m{number}"), client_id="user-1", parent=parent
+        )
+        found += echo(sent, at + number)
+    return found
+
+
 class ScriptedAgent:
     """Answers one input. `at` is the position of the next entry; `log` what was delivered, for another socket."""
 
@@ -35,6 +48,9 @@ class ScriptedAgent:
         self.socket = socket
         self.context = lifecycle.context_for_input(trigger, session=CHANNEL, agent_client_id="assistant")
         self.at = at
+        # True: what is written is not delivered.
+        self.deaf = False
+        self._log: dict[str, Message] = {}
         self._open: dict[str, str] = {}
         self._encoder: Encoder | None = None
         self._step = ""
@@ -86,21 +102,35 @@ class ScriptedAgent:
     def create(self, message: Message) -> str:
         """Deliver a new message; its serial."""
         (made,) = echo([replace(message, client_id="assistant")], self.at)
-        self.socket.messages(self.at, made)
-        self.at += 1
         assert made.serial is not None
+        self._log[made.serial] = made
+        self._deliver(made)
         return made.serial
+
+    def written(self) -> list[Message]:
+        """What the history holds: each message once, in its newest state."""
+        return list(self._log.values())
 
     def append(self, to: str, data: str, extras: dict[str, object]) -> None:
         """Deliver an append."""
-        message = Message(
-            name="ai-output",
-            data=data,
-            serial=to,
-            action=MessageAction.APPEND,
-            extras=extras,
-            version=Version(f"{serial(self.at)}:000"),
-            client_id="assistant",
+        version = Version(f"{serial(self.at)}:000")
+        whole = self._log[to]
+        self._log[to] = replace(
+            whole, data=str(whole.data) + data, extras=extras, action=MessageAction.UPDATE, version=version
         )
-        self.socket.messages(self.at, message)
+        self._deliver(
+            Message(
+                name="ai-output",
+                data=data,
+                serial=to,
+                action=MessageAction.APPEND,
+                extras=extras,
+                version=version,
+                client_id="assistant",
+            )
+        )
+
+    def _deliver(self, message: Message) -> None:
+        if not self.deaf:
+            self.socket.messages(self.at, message)
         self.at += 1

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import httpx
 
 from selfhost_transport.client import ClientTransport
 from selfhost_transport.client.options import ClientOptions
 from selfhost_transport.errors import ConnectionFailed, ErrorInfo
 from selfhost_transport.wire.actions import Action, Flag
-from selfhost_transport.wire.codec import Format
+from selfhost_transport.wire.codec import Format, pack
 from selfhost_transport.wire.frame import AckResult, ConnectionDetails, Frame, decode_frame, encode_frame
-from selfhost_transport.wire.message import Message
+from selfhost_transport.wire.message import Message, encode_message
 from selfhost_transport.wire.receipts import CancelReceipt, TurnReceipt
 
 CHANNEL = "chat:1"
@@ -126,6 +128,28 @@ class ScriptedService:
         # Hosts that cannot be reached.
         self.unreachable: set[str] = set()
         self._dialed: asyncio.Queue[ScriptedSocket] = asyncio.Queue()
+        # What the history holds, oldest first; requests for it as they came, and errors to answer the next with.
+        self.history: list[Message] = []
+        self.requests: list[httpx.Request] = []
+        self.failures: list[ErrorInfo] = []
+        self.http = httpx.MockTransport(self._answer)
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        """A page of the history, newest first; its cursor is the number of messages before it."""
+        self.requests.append(request)
+        if self.failures:
+            error = self.failures.pop(0)
+            return httpx.Response(error.status_code, json={"error": error.to_wire()})
+        query = dict(request.url.params)
+        known = [m for m in self.history if (m.serial or "") < query.get("from_serial", "~") + ":999"]
+        limit, skip = int(query["limit"]), int(query.get("cursor", "0"))
+        page = known[::-1][skip : skip + limit]
+        following = urlencode({**query, "cursor": skip + limit})
+        more = skip + limit < len(known)
+        content = pack([encode_message(m, Format.MSGPACK) for m in page], Format.MSGPACK)
+        links = [("link", f'<./messages?limit={limit}>; rel="first"')]
+        links += [("link", f'<./messages?{following}>; rel="next"')] if more else []
+        return httpx.Response(200, content=content, headers=links)
 
     async def dial(self, url: str) -> ScriptedSocket:
         """What the client calls."""
@@ -148,7 +172,7 @@ class ScriptedService:
         given = {"client_id": "user-1", "key": KEY, "options": defaults, **arguments}
         if given.get("token") or given.get("auth_callback"):
             given["key"] = None
-        return ClientTransport("ws://one", channel=CHANNEL, dial=self.dial, **given)
+        return ClientTransport("ws://one", channel=CHANNEL, dial=self.dial, http=self.http, **given)
 
     async def open(
         self, *, agent: str | None = "assistant", **arguments: Any

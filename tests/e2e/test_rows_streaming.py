@@ -204,3 +204,20 @@ def _refused(admin: redis.Redis) -> int:
     found = admin.info("errorstats")
     oom = found.get("errorstat_OOM", {})
     return int(oom.get("count", 0))
+
+
+async def test_json_clients_are_served_alike(stage: Stage) -> None:
+    session = stage.session()
+    async with (
+        stage.connect(session, format="json") as one,
+        stage.connect(session, "user-2", gateway=1) as two,
+    ):
+        turn = await one.view.send(script(30, 100, reasoning=3))
+        assert await streamed(two.turn(turn_id(turn))) == numbered(30)
+        await turn.ended
+        assert_exact(turn, 30)
+        assert one.view.messages == two.view.messages
+        result = await one.cancel(turn.turn_id)
+        assert result.already_ended == (turn.turn_id,)
+        async with stage.connect(session, "user-3", format="json") as late:
+            assert late.view.messages == one.view.messages
