@@ -140,8 +140,13 @@ async def messages(
     """The conversation, read from the newest `limit` stored messages."""
     credential.capability.require(Operation.HISTORY, session)
     conversation = await read_conversation(services.sessions, session, limit)
+    at = conversation.truncated_at
+    series = (await services.sessions.open(session)).series if at is not None else ""
     return MessagesOut(
-        messages=conversation.messages, turns=conversation.turns, truncated=conversation.truncated
+        messages=conversation.messages,
+        turns=conversation.turns,
+        truncated=conversation.truncated,
+        truncated_at=format_position(at, series) if at is not None else None,
     )
 
 

@@ -214,6 +214,8 @@ class MessagesOut(_Wire):
     turns: list[dict[str, Any]]
     truncated: bool
     """Whether older messages were left out."""
+    truncated_at: str | None = None
+    """Up to here the session's retention has taken older messages; told once nothing else was left out."""
 
 
 class WakeIn(BaseModel):

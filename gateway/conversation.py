@@ -10,17 +10,22 @@ from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.turns.headers import AI_OUTPUT, read_headers
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.view import View
+from selfhost_transport.wire.serial import Position
 
 _CALL_PAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Messages and turns of the newest branch as JSON values; `truncated`: older messages exist."""
+    """Messages and turns of the newest branch as JSON values; `truncated`: older messages exist.
+
+    `truncated_at`: where the oldest ones stood that retention has taken, if these are all that is left.
+    """
 
     messages: list[dict[str, Any]]
     turns: list[dict[str, Any]]
     truncated: bool
+    truncated_at: Position | None = None
 
     def before(self, codec_message_id: str) -> str | None:
         """The message that one with this id follows: its predecessor if it is there, else the last one."""
@@ -44,6 +49,7 @@ async def read_conversation(sessions: SessionStore, session: str, limit: int) ->
             for run in view.runs()
         ],
         truncated=page.next_cursor is not None,
+        truncated_at=page.truncated_at,
     )
 
 

@@ -13,7 +13,9 @@ _ALLOW: Final = {
     "Access-Control-Allow-Headers": (
         "authorization, accept, content-type, last-event-id, x-ably-version, ably-agent, x-ably-clientid"
     ),
-    "Access-Control-Expose-Headers": "Link, X-Ably-Errorcode, X-Ably-Errormessage, X-Ably-Serverid",
+    "Access-Control-Expose-Headers": (
+        "Link, X-Ably-Errorcode, X-Ably-Errormessage, X-Ably-Serverid, X-Truncated-At"
+    ),
     "Access-Control-Max-Age": "86400",
     "Vary": "Origin",
 }

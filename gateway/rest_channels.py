@@ -15,15 +15,16 @@ from gateway.rest_format import Reply, answer_format, page_links
 from gateway.services import Services
 from selfhost_transport.errors import BadRequest, InvalidArgument, NotFound, TransportError
 from selfhost_transport.store.entries import Ref
-from selfhost_transport.store.history import Query
+from selfhost_transport.store.history import Page, Query
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.codes import Code
 from selfhost_transport.wire.connection_key import read_connection_key
 from selfhost_transport.wire.message import Format, Message, decode_message, encode_message
-from selfhost_transport.wire.serial import Position, parse_position
+from selfhost_transport.wire.serial import Position, format_position, parse_position
 
 DEFAULT_LIMIT = 100
+TRUNCATED_AT = "X-Truncated-At"
 MAX_LIMIT = 1000
 _NO_MESSAGE = "there is no such message in this session, or its retention has passed"
 
@@ -83,7 +84,15 @@ class Channels:
         if page.next_cursor is not None and page.messages:
             cursor = page.messages[-1].serial
         links = page_links(request, resource, cursor, {"limit": str(query.limit)})
-        return Reply([encode_message(message, fmt) for message in page.messages], links=links)
+        body = [encode_message(message, fmt) for message in page.messages]
+        return Reply(body, links=links, headers=await self._truncation(session, page))
+
+    async def _truncation(self, session: str, page: Page) -> dict[str, str]:
+        """Says of the page with the oldest messages up to where retention has taken older ones (HIS-6)."""
+        if page.truncated_at is None:
+            return {}
+        series = (await self._services.sessions.open(session)).series
+        return {TRUNCATED_AT: format_position(page.truncated_at, series)}
 
     async def message(self, request: Request, credential: Credential, session: str, serial: str) -> Reply:
         """The latest version of one message."""

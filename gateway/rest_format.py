@@ -22,11 +22,12 @@ _NOT_IN_LINKS: Final = frozenset(
 
 @dataclass(slots=True)
 class Reply:
-    """An answer before it has a format. `links`: relation and relative URL."""
+    """An answer before it has a format. `links`: relation and relative URL. `headers`: further ones."""
 
     body: Any = None
     status: int = 200
     links: list[tuple[str, str]] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 def path_segments(request: Request) -> list[str]:
@@ -65,12 +66,14 @@ def respond(request: Request, reply: Reply, server_id: str) -> Response:
     if envelope in ("json", "msgpack"):
         fmt = Format(envelope)
         links = ", ".join(_link(relation, url) for relation, url in reply.links)
-        headers = {"link": links} if links else {}
+        headers = {name.lower(): value for name, value in reply.headers.items()}
+        headers |= {"link": links} if links else {}
         body = {"statusCode": reply.status, "headers": headers, "response": reply.body}
         return _response(pack(body, fmt), 200, fmt, server_id)
     if reply.body is None:
         return Response(status_code=204, headers={"X-Ably-Serverid": server_id})
     response = _response(pack(reply.body, fmt), reply.status, fmt, server_id)
+    response.headers.update(reply.headers)
     for relation, url in reply.links:
         response.headers.append("Link", _link(relation, url))
     return response

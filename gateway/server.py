@@ -28,6 +28,7 @@ from gateway.cors import Cors
 from gateway.processes import supervise
 from gateway.realtime import Realtime
 from gateway.rest import Rest
+from gateway.retention_keeper import keep_retention
 from gateway.services import Services, connect_services
 from gateway.transport import RawWebSocket
 from selfhost_transport.errors import StoreUnavailable, TransportError
@@ -71,6 +72,7 @@ class Gateway:
         background = Background("gateway")
         background.start(self._tick(realtime))
         background.start(self._observe(services))
+        background.start(keep_retention(services.retention))
         background.start(services.keeper.run(lambda: realtime.sockets))
         try:
             yield

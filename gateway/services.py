@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from datetime import timedelta
 
 from gateway.auth import Authenticator
 from gateway.callers import Identify
@@ -23,6 +24,7 @@ from selfhost_transport.store.fleet import Fleet
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import SECOND_MS, StoreOptions
 from selfhost_transport.store.presence import Holder, PresenceStore
+from selfhost_transport.store.retention import Retention
 from selfhost_transport.store.revocations import RevocationStore
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_inputs import TurnInputs
@@ -45,6 +47,7 @@ class Services:
     fleet: Fleet
     presence: PresenceStore
     keeper: PresenceKeeper
+    retention: Retention
     hub: SessionHub
     executor: Executor
     authenticator: Authenticator
@@ -87,6 +90,9 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
     options = StoreOptions(
         window_ms=settings.gateway.resume_window_s * SECOND_MS,
         presence_lease_ms=settings.gateway.presence_lease_ms,
+        retention_of=lambda session: round(
+            settings.namespace_for(session).retention / timedelta(milliseconds=1)
+        ),
     )
     sessions, turns = SessionStore(redis, keys, options), TurnStore(redis, keys, options)
     presence, inputs = PresenceStore(redis, keys, options), TurnInputs(redis, keys, options)
@@ -108,6 +114,7 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
         turns=turns,
         presence=presence,
         keeper=PresenceKeeper(presence, server_id, options.presence_lease_ms / SECOND_MS),
+        retention=Retention(redis, keys, options),
         inputs=inputs,
         fleet=Fleet(redis, keys),
         hub=hub,

@@ -37,6 +37,7 @@ class TurnRules:
     agent: str
     policy: Policy
     max_active: int = 0
+    queue_cap: int | None = None
     max_attempts: int = 3
     on_crash: str = "restart"
 
@@ -49,6 +50,7 @@ class TurnRules:
             agent=rule.agent,
             policy=Policy(rule.policy),
             max_active=rule.max_active,
+            queue_cap=rule.queue_cap,
             max_attempts=rule.max_attempts or max_attempts,
             on_crash=rule.on_crash,
         )
@@ -130,6 +132,7 @@ def _submit(session: str, messages: Sequence[Message], rules: TurnRules, capabil
             policy=policy,
             interrupts=interrupts,
             max_active=rules.max_active,
+            queue_cap=rules.queue_cap,
             max_attempts=rules.max_attempts,
             on_crash=rules.on_crash,
         )

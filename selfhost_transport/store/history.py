@@ -56,10 +56,14 @@ class Query:
 
 @dataclass(slots=True)
 class Page:
-    """Messages in the order asked for; `next_cursor` is None on the last page."""
+    """Messages in the order asked for; `next_cursor` is None on the last page.
+
+    `truncated_at` is told by the page that holds the oldest messages: up to there retention has taken them (HIS-6).
+    """
 
     messages: list[Message] = field(default_factory=list)
     next_cursor: Ref | None = None
+    truncated_at: Position | None = None
 
 
 class HistoryReader:
@@ -77,7 +81,13 @@ class HistoryReader:
         if more and query.align:
             chosen, more = await self._extended(session, query, chosen)
         messages = await self._assemble(session, chosen)
-        return Page(messages, chosen[-1][0] if more and chosen else None)
+        next_cursor = chosen[-1][0] if more and chosen else None
+        oldest = query.cursor is None if query.forwards else next_cursor is None
+        return Page(messages, next_cursor, await self._truncated_at(session) if oldest else None)
+
+    async def _truncated_at(self, session: str) -> Position | None:
+        taken = await self._redis.command("HGET", f"{self._keys.base_of(session)}s:{session}", "tr")
+        return Position.parse_id(taken.decode()) if taken else None
 
     async def message(self, session: str, ref: Ref) -> Message:
         """The newest version of one message. Raises NotFound."""

@@ -26,6 +26,7 @@ Scripts build the same names from the bucket's base; the letters below are the c
 | `leases`            | ZSET   | `<turn> <session>` by lease expiry                       | the bucket                   |
 | `deadlines`         | ZSET   | `<turn> <session>` by when something is due              | the bucket                   |
 | `stats`             | HASH   | turns ended by outcome, leases lost                      | the bucket                   |
+| `retention`         | ZSET   | sessions that do not keep for ever, by their next trim   | the bucket                   |
 | `dead`              | STREAM | dead letters                                             | the bucket, capped           |
 | `r:<session>`       | HASH   | roster: `<connection> <client>` -> member                | the last member leaves       |
 | `k:<session>`       | STREAM | presence history, capped                                 | as the session               |
@@ -64,6 +65,7 @@ OWNED = (
     "deadlines",
     "stats",
     "dead",
+    "retention",
     "r:",
     "k:",
     "o:",

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 SECOND_MS = 1000
 DAY_MS = 86_400 * SECOND_MS
+
+
+def for_ever(session: str) -> int:
+    """The retention of sessions about which nothing is said."""
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +36,5 @@ class StoreOptions:
     max_members: int = 10_000
     # Events kept in a session's presence history, approximately.
     presence_events: int = 10_000
+    # How long messages of a session are kept after they were created; 0 = for ever.
+    retention_of: Callable[[str], int] = for_ever

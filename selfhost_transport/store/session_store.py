@@ -104,6 +104,7 @@ class SessionStore:
             publish_id,
             self.options.idempotency_ms,
             self.options.window_ms,
+            self.options.retention_of(session),
             len(groups),
             *groups,
         )

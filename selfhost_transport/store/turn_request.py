@@ -43,6 +43,7 @@ def build_turn_request(
     policy: Policy = Policy.CONCURRENT,
     interrupts: CancelFilter | None = None,
     max_active: int = 0,
+    queue_cap: int | None = None,
     max_attempts: int = 3,
     on_crash: str = "restart",
 ) -> TurnRequest:
@@ -73,6 +74,7 @@ def build_turn_request(
         interrupts=interrupts,
         cancel_message=_interruption(interrupts, trigger) if policy is Policy.INTERRUPT else None,
         max_active=max_active,
+        queue_cap=queue_cap,
         max_attempts=max_attempts,
         on_crash=on_crash,
     )

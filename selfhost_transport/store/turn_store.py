@@ -97,6 +97,8 @@ class TurnRequest:
     # Written before the turns that this send interrupts are closed; needed with policy `interrupt`.
     cancel_message: Message | None = None
     max_active: int = 0
+    # Turns that may wait; None: as the store's options say.
+    queue_cap: int | None = None
     max_attempts: int = 3
     on_crash: str = "restart"
 
@@ -455,7 +457,8 @@ class TurnStore:
             pack_created(request.messages), new_series(), self.options.window_ms, request.turn_id, request.agent,
             request.owner, request.input_id, request.event_id, request.fingerprint, request.policy,
             request.interrupts.scope, request.interrupts.value, cancel_entry, request.max_active,
-            self.options.queue_cap, self.options.ended_turn_ms, self.options.idempotency_ms,
+            self.options.queue_cap if request.queue_cap is None else request.queue_cap,
+            self.options.ended_turn_ms, self.options.idempotency_ms, self.options.retention_of(request.session),
         ]  # fmt: skip
         fields: dict[str, str | bytes | int] = {
             **request.deposit.fields(),

@@ -4,6 +4,7 @@ local base, session = ARGV[1], ARGV[2]
 local K_META, K_HEAD = KEYS[1], base .. 'p:' .. session
 local K_LOG, K_HISTORY = base .. 'l:' .. session, base .. 'h:' .. session
 local K_GROUPS, K_ACTIVE = base .. 'g:' .. session, base .. 'a:' .. session
+local K_RETENTION = base .. 'retention'
 local CHANNEL = base .. 'n:' .. session
 
 local function of_session(letter, id) return base .. letter .. ':' .. id .. ':' .. session end
@@ -54,6 +55,17 @@ local function ensure_session(candidate)
     redis.call('PERSIST', K_META)
   end
   return series
+end
+
+-- Notes how long messages of this session are kept, 0 for ever, and that it has one from `id` on. Not to be the first
+-- write of a script.
+local function keep_for(retention_ms, id)
+  if retention_ms == '0' then
+    if redis.call('HDEL', K_META, 'rt') == 1 then redis.call('ZREM', K_RETENTION, session) end
+    return
+  end
+  redis.call('HSET', K_META, 'rt', retention_ms)
+  redis.call('ZADD', K_RETENTION, 'LT', string.format('%.0f', split_id(id) + tonumber(retention_ms)), session)
 end
 
 -- Trims the log to the resume window and lets it expire when nothing is running; a token never pays for this.

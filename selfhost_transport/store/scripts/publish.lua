@@ -1,5 +1,6 @@
 -- Publishes messages to a session: one entry, whatever their number.
--- ARGV: base, session, entry, series candidate, publish id or '', idempotency ms, window ms, groups (count, names…)
+-- ARGV: base, session, entry, series candidate, publish id or '', idempotency ms, window ms, retention ms,
+--   groups (count, names…)
 -- Returns {position, series, repeated (0|1), floor}.
 --@include _session.lua
 local entry, publish_id = ARGV[3], ARGV[5]
@@ -10,7 +11,8 @@ if publish_id ~= '' then
   if known then return {known, series, 1} end
 end
 local id = create(entry)
-for index = 1, tonumber(ARGV[8]) do note_group(ARGV[8 + index], id) end
+for index = 1, tonumber(ARGV[9]) do note_group(ARGV[9 + index], id) end
 if publish_id ~= '' then redis.call('SET', K_ONCE, id, 'PX', ARGV[6]) end
+keep_for(ARGV[8], id)
 tidy_log(id, tonumber(ARGV[7]))
 return {id, series, 0}

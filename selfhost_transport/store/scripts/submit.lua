@@ -1,7 +1,7 @@
 -- Accepts a message and its turn in one step (P4), by the policy of the session or of the send.
 -- ARGV: base, session, entry, series candidate, window ms, turn id, agent, owner, input id, event id, body hash,
 --   policy, cancel filter, cancel value, cancel entry, max active (0: no limit), queue cap, keep ms, idempotency ms,
---   then pairs of further fields of the turn's hash (the deposit and limits)
+--   retention ms, then pairs of further fields of the turn's hash (the deposit and limits)
 -- Returns {'accepted', position, series, status, interrupted…} | {'repeated', position, series, status}
 --   | {'conflict'} | {'busy', turn…} | {'queue full', length}.
 --@include _session.lua
@@ -46,7 +46,7 @@ local id = create(entry)
 local status = queued and 'queued' or 'pending'
 local tolerated = (policy == 'queue' or policy == 'merge') and 1 or max_active
 redis.call('HSET', key, 'st', status, 'ag', agent, 'ow', owner, 'in', input, 'bh', ARGV[11], 'ip', id, 'at', '0', 'fn', '0', 'qm', tolerated, 'po', policy)
-for at = 20, #ARGV, 2 do redis.call('HSET', key, ARGV[at], ARGV[at + 1]) end
+for at = 21, #ARGV, 2 do redis.call('HSET', key, ARGV[at], ARGV[at + 1]) end
 redis.call('HSET', K_ACTIVE, turn, owner)
 if event ~= '' then redis.call('SET', of_session('e', event), turn, 'PX', 86400000) end
 
@@ -60,5 +60,6 @@ else
   enqueue(turn, agent)
 end
 for _, other in ipairs(merged) do close_turn(other, 'completed', 'sc', 'rm', keep_ms) end
+keep_for(ARGV[20], id)
 tidy_log(id, tonumber(ARGV[5]))
 return {'accepted', id, series, status, unpack(interrupted)}
