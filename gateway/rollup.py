@@ -12,12 +12,12 @@ from typing import Final
 
 from gateway.effects import Commit
 from gateway.operations import Append
+from selfhost_transport.settings_values import ROLLUP_WINDOWS_MS
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.pieces import MAX_PIECES
 
 PARAM: Final = "appendRollupWindow"
 DEFAULT_WINDOW_MS: Final = 40
-WINDOWS_MS: Final = (0, 20, 40, 100, 500)
 MAX_GATHERED: Final = MAX_PIECES // 2
 """Appends of one message that are held at most."""
 MAX_HELD: Final = 4000
@@ -30,7 +30,7 @@ PATIENCE: Final = 2
 
 def window_ms(text: str | None) -> int:
     """The window that a connection asks for; the default for anything that is no window."""
-    known = {str(window): window for window in WINDOWS_MS}
+    known = {str(window): window for window in ROLLUP_WINDOWS_MS}
     return known.get(text or "", DEFAULT_WINDOW_MS)
 
 
