@@ -2,6 +2,7 @@
 
 from agent_worker.agents import OnSteer
 from agent_worker.cancel_hook import CancelRequest, Undecided
+from agent_worker.embedding import working
 from agent_worker.errors import AgentError
 from agent_worker.output import Piece, Reasoning
 from agent_worker.suspension import Answer, Default
@@ -25,4 +26,5 @@ __all__ = [
     "Undecided",
     "Worker",
     "WorkerStatistics",
+    "working",
 ]

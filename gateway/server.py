@@ -100,6 +100,13 @@ class Gateway:
             app.mount("/static", StaticFiles(directory=_STATIC), name="static")
         app.router.routes.append(_EveryPath(self._protocol_rest))
 
+    def app(self) -> FastAPI:
+        """The routes as an application to mount under a path or a host name; the lifespan stays the host's to enter."""
+        app = FastAPI(title="selfhost-transport gateway")
+        self.add_routes(app)
+        app.add_middleware(Cors)
+        return app
+
     def running(self) -> Services:
         """The services. Raises StoreUnavailable outside the lifespan."""
         if self.services is None:

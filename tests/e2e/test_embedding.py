@@ -1,0 +1,94 @@
+"""The example of docs/embedding.md, run as it stands: gateway and worker inside somebody else's application (SDK-6)."""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from selfhost_transport import ClientTransport
+from selfhost_transport.errors import TransportError
+from tests.processes import Stack, wait_until
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "embedding.md"
+
+
+def example() -> str:
+    """The first block of code on the page."""
+    found = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+async def address(stack: Stack) -> AsyncIterator[str]:
+    """`127.0.0.1:PORT` of the application."""
+    (stack.folder / "host.py").write_text(example())
+    port = str(free_port())
+    environment = {"REDIS_URL": stack.redis_url, "REDIS_PREFIX": stack.redis_prefix}
+    proc = await stack.run(
+        sys.executable, "-m", "uvicorn", "host:app", "--app-dir", str(stack.folder), "--port", port, env=environment
+    )  # fmt: skip
+
+    async def answers() -> bool:
+        assert proc.returncode is None, proc.log
+        try:
+            async with httpx.AsyncClient() as http:
+                return (await http.get(f"http://127.0.0.1:{port}/hello")).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    await wait_until(answers, 20, "the application answers")
+    yield f"127.0.0.1:{port}"
+    proc.terminate()
+    await proc.wait()
+    assert "Application shutdown complete" in proc.log
+    assert "Traceback" not in proc.log
+
+
+async def test_sdk_6_the_example_holds_a_conversation(address: str) -> None:
+    async with ClientTransport.connect(
+        f"ws://{address}/realtime", token="session-of-ann", channel="conversations:ann:1"
+    ) as transport:
+        turn = await transport.view.send("Good morning")
+        await turn.ended
+        assert turn.text == "You said: Good morning"
+
+
+async def test_everything_is_below_the_path_and_behind_the_hosts_identity(address: str) -> None:
+    ann = {"Authorization": "Bearer session-of-ann"}
+    async with httpx.AsyncClient(base_url=f"http://{address}/realtime", headers=ann) as http:
+        me = (await http.get("/v1/me")).json()
+        assert (me["clientId"], me["capability"]) == ("ann", {"conversations:ann:*": ["*"]})
+        assert (await http.get("/readyz")).status_code == 200
+        assert isinstance((await http.get("/time")).json()[0], int)
+        path = "/channels/conversations:ann:2/messages"
+        assert (await http.post(path, json={"name": "note", "data": "x"})).status_code == 201
+        assert [item["data"] for item in (await http.get(path)).json()] == ["x"]
+        other = await http.get("/channels/conversations:bob:1/messages")
+        assert other.json()["error"]["code"] == 40160
+        assert (await http.get("/time", headers={"Authorization": ""})).status_code == 200
+    async with httpx.AsyncClient(base_url=f"http://{address}") as outside:
+        assert (await outside.get("/hello")).json() == "your own routes"
+        assert (await outside.get("/v1/me")).status_code == 404
+
+
+async def test_strangers_are_refused(address: str) -> None:
+    with pytest.raises(TransportError) as refused:
+        async with ClientTransport.connect(
+            f"ws://{address}/realtime", token="session-of-nobody.", channel="conversations:ann:1"
+        ) as transport:
+            await transport.view.send("x")
+    assert refused.value.info.status_code in (400, 401)
