@@ -41,7 +41,7 @@ async def test_send_stream_cancel_interrupt(stage: Stage) -> None:
             client.wait_for_turn(timeout=5)
             assert (first.status, second.status) == (TurnStatus.CANCELLED, TurnStatus.COMPLETED)
             assert client.turn(second.turn_id or "").text == numbered(3)
-            assert len(client.messages) == 4 + 2 * 2 - (0 if first.text else 1)
+            assert [shown.message.role for shown in client.messages].count("user") == 4
             assert [info.status for info in client.turns()][-1] is TurnStatus.COMPLETED
             assert seen and client.connected
         with pytest.raises(SessionClosed):
