@@ -24,7 +24,7 @@ SETTINGS = Settings(
 AUTH = Authenticator(SETTINGS)
 
 
-def token(key: str = "app.part", secret: str = "s2", life_ms: int = 60_000, **claims: object) -> str:
+def token(key: str = "app.part", secret: str = "s2", life_ms: int = 86_400_000, **claims: object) -> str:
     now = now_ms()
     fields = {"key_name": key, "issued_ms": now - 1000, "expires_ms": now + life_ms, **claims}
     return issue_token(TokenClaims(**fields), secret)  # type: ignore[arg-type]

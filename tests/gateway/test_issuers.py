@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from gateway.auth import Authenticator, Credential
 from gateway.callers import RequestInfo
-from gateway.issuers import MAX_AGE_S, MAX_KEYS, REFRESH_PAUSE_S, KeySet, parse_keys
+from gateway.issuers import MAX_AGE_S, MAX_DOCUMENT, MAX_KEYS, REFRESH_PAUSE_S, KeySet, parse_keys
 from selfhost_transport.errors import InvalidArgument, StoreUnavailable, TransportError
 from selfhost_transport.settings import IssuerRule, KeyRule, Settings, load_settings
 from tests.gateway.tokens import ISSUER, Provider, token
@@ -181,6 +185,44 @@ class TestKeySet:
     async def test_keys_for_other_uses_and_of_unknown_kinds_are_left_out(self) -> None:
         document = b'{"keys":[{"kty":"RSA","use":"enc","n":"AQAB","e":"AQAB"},{"kty":"XYZ"},7]}'
         assert list(parse_keys(document)) == []
+
+
+@contextmanager
+def served(content: bytes) -> Iterator[tuple[str, list[str]]]:
+    """A web server with one document: its address, and the paths that were asked for."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/jwks.json", asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+async def test_keys_are_fetched_once_for_many() -> None:
+    with served(PROVIDER.jwks()) as (url, asked):
+        auth = authenticator(public_key=None, jwks_url=url)
+        found = await asyncio.gather(*(identified(PROVIDER.token("ES256"), auth) for _ in range(20)))
+    assert {credential.identity.client_id for credential in found} == {"ann"}
+    assert asked == ["/jwks.json"]
+
+
+async def test_a_document_without_end_is_not_read() -> None:
+    with served(PROVIDER.jwks() + b" " * MAX_DOCUMENT) as (url, _), pytest.raises(StoreUnavailable):
+        await identified(PROVIDER.token(), authenticator(public_key=None, jwks_url=url))
 
 
 @pytest.mark.parametrize("sources", [{}, {"jwks_file": "a", "public_key": "b"}])

@@ -24,7 +24,7 @@ def token(
     secret: str = "secret",
     *,
     rights: str | None = None,
-    life_ms: int = 60_000,
+    life_ms: int = 86_400_000,
     age_ms: int = 1000,
     **claims: Any,
 ) -> str:
