@@ -31,6 +31,8 @@ class SendPolicy(StrEnum):
     QUEUE = "queue"
     INTERRUPT = "interrupt"
     REJECT = "reject"
+    # Wait, and be answered together with the texts that wait already (DBL-13).
+    MERGE = "merge"
 
 
 @dataclass(frozen=True, slots=True)

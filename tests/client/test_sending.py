@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from selfhost_transport import ClientTransport, TurnStatus
+from selfhost_transport import ClientTransport, SendPolicy, TurnStatus
 from selfhost_transport.errors import (
     Busy,
     CapabilityError,
@@ -16,6 +16,7 @@ from selfhost_transport.errors import (
     StoreUnavailable,
     TransportError,
 )
+from selfhost_transport.store.turn_store import Policy
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.context import turn_id_for
 from selfhost_transport.turns.events import Promoted
@@ -92,6 +93,16 @@ async def test_busy_names_the_active_turn() -> None:
     with pytest.raises(Busy) as refusal:
         await sending
     assert refusal.value.info.detail == {"turns": ["t1"]}
+    await transport.close()
+
+
+async def test_every_policy_of_the_service_can_be_asked_for() -> None:
+    assert {policy.value for policy in SendPolicy} == {policy.value for policy in Policy}
+    service = ScriptedService()
+    transport, _ = await service.open()
+    with pytest.raises(InvalidArgument, match="policy is one of"):
+        transport.view.start("hello", policy="whenever")
+    assert transport.view.messages == []
     await transport.close()
 
 
