@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, cast
 
 import msgpack
@@ -174,16 +175,30 @@ def unpack_entry(position: Position, raw: bytes) -> Entry:
     kind = head[:1]
     if kind in (b"C", b"E"):
         return Created(position, _created_messages(head, body), kind == b"E")
+    if kind == b"A":
+        return _appended(position, _appended_to(head), body)
     content = unpack(body)
     if kind == b"P":
         return PresenceChanged(position, _presence_messages(position, content))
     ref = Ref.parse(head[1:].decode())
-    if kind == b"A":
-        extras = content[1] if len(content) > 1 else None
-        operation = Operation.unpack(content[2]) if len(content) > 2 else NO_OPERATION
-        return Appended(position, ref, content[0], extras, operation)
     action = MessageAction.UPDATE if kind == b"U" else MessageAction.DELETE
     return Replaced(position, ref, action, _message(content[0]), Operation.unpack(content[1]))
+
+
+@lru_cache(maxsize=8192)
+def _appended_to(head: bytes) -> Ref:
+    """The message that an append names: the same one, token after token."""
+    return Ref.parse(head[1:].decode())
+
+
+def _appended(position: Position, ref: Ref, body: bytes) -> Appended:
+    # A token is a list of one short text: read without the unpacker, for there are many of them.
+    if body[:1] == b"\x91" and len(body) == 2 + (body[1] & 0x1F) and 0xA0 <= body[1] <= 0xBF:
+        return Appended(position, ref, body[2:].decode(), None, NO_OPERATION)
+    content = unpack(body)
+    extras = content[1] if len(content) > 1 else None
+    operation = Operation.unpack(content[2]) if len(content) > 2 else NO_OPERATION
+    return Appended(position, ref, content[0], extras, operation)
 
 
 def pack_member(presence: PresenceMessage, connection_id: str) -> bytes:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 import secrets
 import string
-from dataclasses import dataclass
-from typing import ClassVar
+from functools import lru_cache
+from typing import ClassVar, NamedTuple
 
 from selfhost_transport.errors import InvalidArgument
 
@@ -24,26 +24,33 @@ SERIES_LENGTH = 10
 SERIES_ALPHABET = string.ascii_lowercase + string.digits
 
 _SERIAL = re.compile(r"([0-9]{14})-([0-9]{3})@([a-z0-9]{10})(?::([0-9]{3}))?")
-_STREAM_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
+_MAX_DIGITS = 20
 _SERIES = re.compile(r"[a-z0-9]{10}")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Position:
-    """Where an entry stands in its session's order: a stream id, `ms` since the epoch and a counter."""
-
+class _Fields(NamedTuple):
     ms: int
     counter: int
+
+
+class Position(_Fields):
+    """Where an entry stands in its session's order: a stream id, `ms` since the epoch and a counter.
+
+    A tuple, because gateways compare and hash several for every notification.
+    """
+
+    __slots__ = ()
 
     ZERO: ClassVar[Position]
 
     @classmethod
     def parse_id(cls, text: str) -> Position:
         """Read a stream id such as `1763000000000-0`. Raises InvalidArgument."""
-        match = _STREAM_ID.fullmatch(text)
-        if match is None:
+        ms, _, counter = text.partition("-")
+        digits = text.isascii() and ms.isdecimal() and counter.isdecimal()
+        if not digits or len(ms) > _MAX_DIGITS or len(counter) > _MAX_DIGITS:
             raise InvalidArgument(f"not a stream id: {text[:64]!r}")
-        return cls(int(match[1]), int(match[2]))
+        return cls(int(ms), int(counter))
 
     @property
     def stream_id(self) -> str:
@@ -63,9 +70,14 @@ def format_position(position: Position, series: str) -> str:
     """The channelSerial of a position, 29 characters. Raises InvalidArgument where it would not fit."""
     if not (0 <= position.ms <= MAX_MS and 0 <= position.counter <= MAX_COUNTER):
         raise InvalidArgument(f"position {position.stream_id} does not fit in a serial")
+    _check_series(series)
+    return f"{position.ms:014d}-{position.counter:03d}@{series}"
+
+
+@lru_cache(maxsize=4096)
+def _check_series(series: str) -> None:
     if _SERIES.fullmatch(series) is None:
         raise InvalidArgument(f"a series is {SERIES_LENGTH} characters of [a-z0-9], not {series[:64]!r}")
-    return f"{position.ms:014d}-{position.counter:03d}@{series}"
 
 
 def format_item(position: Position, series: str, index: int) -> str:
