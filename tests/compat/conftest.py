@@ -9,6 +9,9 @@ import pytest_asyncio
 
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from tests.compat.site import Site, open_site
+from tests.e2e.conftest import build, stage
+
+__all__ = ["build", "site", "stage"]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
