@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
@@ -43,6 +43,7 @@ from selfhost_transport.errors import (
 )
 from selfhost_transport.store.presence import Holder
 from selfhost_transport.wire.actions import Action, Flag, PresenceAction
+from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import ChannelParams, ChannelRef, parse_channel, parse_params
 from selfhost_transport.wire.codes import Code, error_info
 from selfhost_transport.wire.frame import AckResult, ConnectionDetails, Frame, FrameError
@@ -288,11 +289,9 @@ class Connection:
                 f"a connection may attach {MAX_CHANNELS} channels; detach some, or open another connection"
             )
             return self._fail_channel(full, error_info(Code.TOO_MANY_CHANNELS, reason))
-        if (frame.flags or 0) & Flag.ATTACH_RESUME or frame.channel_serial:
-            # A re-attach is not rewound, whatever its params say (section 5.3).
-            wanted = ChannelParams(None, params.modes, params.echo, params.append_full)
-        else:
-            wanted = params
+        # A re-attach is not rewound, whatever its params say (section 5.3).
+        again = bool((frame.flags or 0) & Flag.ATTACH_RESUME or frame.channel_serial)
+        wanted = replace(params, rewind=None) if again else params
         self._channels[full] = _Channel(ref, modes, params)
         return [Attach(ref, modes, wanted, frame.channel_serial or None)]
 
@@ -313,11 +312,13 @@ class Connection:
     def _resolve(self, full: str, frame: Frame) -> tuple[ChannelRef, ChannelParams, Flag]:
         ref = parse_channel(full)
         given = {**ref.params, **(frame.params or {})}
+        if not self.credential.capability.allows(Operation.CHANNEL_METADATA, ref.name):
+            given.pop("occupancy", None)
         params = parse_params(given)
         rules = self._rules_for(ref.name)
         if TURNS_PARAM in given and rules is not None:
             recognised = {**params.recognised, TURNS_PARAM: rules.agent}
-            params = ChannelParams(params.rewind, params.modes, params.echo, params.append_full, recognised)
+            params = replace(params, recognised=recognised)
         allowed = self.credential.capability.modes(ref.name)
         if not allowed:
             raise CapabilityError(f"the credentials do not permit attaching channel {ref.name[:128]!r}")

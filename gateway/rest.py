@@ -11,13 +11,14 @@ from starlette.responses import Response
 from gateway.auth import Credential, now_ms
 from gateway.callers import RequestInfo
 from gateway.rest_batch import publish_batch
-from gateway.rest_channels import Channels
+from gateway.rest_channels import Channels, require_on_all
 from gateway.rest_format import Reply, path_segments, read_body, respond, respond_error
 from gateway.rest_presence import PresenceReads
 from gateway.rest_revocation import revoke_tokens
 from gateway.rest_tokens import Tokens
 from gateway.services import Services
 from selfhost_transport.errors import NotFound, ServiceError, TransportError
+from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import parse_channel
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ class Rest:
                 return await revoke_tokens(
                     services.authenticator, services.revocations, RequestInfo.of(request), key_name, body
                 )
+            case ["GET", "channels"]:
+                return await self._channels.enumerate(request, await self._credential(request))
             case [_, "channels", channel, *rest]:
                 return await self._channel(request, channel, rest)
             case ["POST", "messages"]:
@@ -67,7 +70,8 @@ class Rest:
             case ["GET", "presence"]:
                 return await self._presence.batch(request, await self._credential(request))
             case ["GET", "stats"]:
-                await self._credential(request)
+                require_on_all(await self._credential(request), Operation.STATS)
+                # Figures of this service are metrics (`/metrics`); the protocol's statistics are not kept.
                 return Reply([])
         raise NotFound("there is nothing at this path, or not for this method")
 

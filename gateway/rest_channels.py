@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Mapping
 from typing import Any
@@ -13,9 +14,10 @@ from gateway.operations import Done
 from gateway.publishing import Sender, Sending, prepare, with_action
 from gateway.rest_format import Reply, answer_format, page_links
 from gateway.services import Services
-from selfhost_transport.errors import BadRequest, InvalidArgument, NotFound, TransportError
+from selfhost_transport.errors import BadRequest, CapabilityError, InvalidArgument, NotFound, TransportError
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.history import Page, Query
+from selfhost_transport.store.occupancy import Occupancy
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.codes import Code
@@ -114,21 +116,34 @@ class Channels:
         return Reply([encode_message(message, fmt) for message in page], links=links)
 
     async def status(self, credential: Credential, session: str) -> Reply:
-        """Whether a channel is in use, and by how many attachments of this gateway."""
+        """Whether a channel is in use, and by how many attachments of all gateways."""
         credential.capability.require(Operation.CHANNEL_METADATA, session)
-        feed = self._services.hub.feed(session)
-        watchers = feed.watchers if feed is not None else 0
-        head = await self._services.sessions.open(session)
-        metrics = dict.fromkeys(
-            ("publishers", "presenceConnections", "presenceSubscribers", "objectPublishers", "objectSubscribers"), 0
-        )  # fmt: skip
-        members = await self._services.presence.count(session)
-        known = {"connections": watchers, "subscribers": watchers, "presenceMembers": members}
-        occupancy = {"metrics": {**metrics, **known}}
-        active = watchers > 0 or head.position > Position.ZERO
-        return Reply(
-            {"channelId": session, "name": session, "status": {"isActive": active, "occupancy": occupancy}}
+        return Reply(await self._details(session))
+
+    async def enumerate(self, request: Request, credential: Credential) -> Reply:
+        """A page of the channels that somebody is attached to, by name; with `by=id` their names only."""
+        require_on_all(credential, Operation.CHANNEL_METADATA)
+        params = request.query_params
+        limit, by = list_limit(params), params.get("by", "value")
+        if by not in ("value", "id"):
+            raise InvalidArgument("by is value or id")
+        names = await self._services.board.sessions(
+            prefix=params.get("prefix", ""), after=params.get("cursor"), limit=limit + 1
         )
+        page = names[:limit]
+        cursor = page[-1] if len(names) > limit else None
+        links = page_links(request, "channels", cursor, {"limit": str(limit)})
+        if by == "id":
+            return Reply(page, links=links)
+        return Reply(await asyncio.gather(*(self._details(name) for name in page)), links=links)
+
+    async def _details(self, session: str) -> dict[str, Any]:
+        head, occupancy = await asyncio.gather(
+            self._services.sessions.open(session), self._services.board.read(session)
+        )
+        active = occupancy != Occupancy() or head.position > Position.ZERO
+        status = {"isActive": active, "occupancy": {"metrics": occupancy.metrics()}}
+        return {"channelId": session, "name": session, "status": status}
 
     def _sending(
         self,
@@ -167,6 +182,12 @@ def _published(session: str, message_id: str, done: Done) -> dict[str, Any]:
     if result.cancel is not None:
         body["cancel"] = result.cancel.to_wire()
     return body
+
+
+def require_on_all(credential: Credential, operation: Operation) -> None:
+    """Raises CapabilityError unless an operation is permitted on `*`."""
+    if not credential.capability.allows_on_all(operation):
+        raise CapabilityError(f"the credentials do not permit {operation} on every channel")
 
 
 def list_query(params: Mapping[str, str]) -> Query:

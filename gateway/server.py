@@ -72,6 +72,7 @@ class Gateway:
         background = Background("gateway")
         background.start(self._tick(realtime))
         background.start(self._observe(services))
+        background.start(services.board.run())
         background.start(keep_retention(services.retention))
         background.start(services.keeper.run(lambda: realtime.sockets))
         try:

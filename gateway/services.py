@@ -13,6 +13,7 @@ from gateway.continuations import Continuations
 from gateway.executor import Executor
 from gateway.limits import Limits
 from gateway.metrics import Metrics
+from gateway.occupancy import OccupancyBoard
 from gateway.presence_keeper import PresenceKeeper
 from gateway.revocations import Revocations
 from gateway.session_hub import SessionHub
@@ -22,6 +23,7 @@ from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.fleet import Fleet
 from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.occupancy import OccupancyStore
 from selfhost_transport.store.options import SECOND_MS, StoreOptions
 from selfhost_transport.store.presence import Holder, PresenceStore
 from selfhost_transport.store.retention import Retention
@@ -47,6 +49,7 @@ class Services:
     fleet: Fleet
     presence: PresenceStore
     keeper: PresenceKeeper
+    board: OccupancyBoard
     retention: Retention
     hub: SessionHub
     executor: Executor
@@ -79,6 +82,7 @@ class Services:
     async def close(self) -> None:
         """Stop watching and disconnect from Redis."""
         await self.revocations.close()
+        await self.board.close()
         await self.hub.close()
         await self.redis.close()
 
@@ -114,6 +118,7 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
         turns=turns,
         presence=presence,
         keeper=PresenceKeeper(presence, server_id, options.presence_lease_ms / SECOND_MS),
+        board=OccupancyBoard(OccupancyStore(redis, keys), server_id, settings.redis.url),
         retention=Retention(redis, keys, options),
         inputs=inputs,
         fleet=Fleet(redis, keys),

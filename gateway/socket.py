@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from gateway.attachment import EVERYBODY, Attachment, Gap
 from gateway.auth import Credential, now_ms
 from gateway.background import Background
 from gateway.callers import RequestInfo
 from gateway.commits import Commits
 from gateway.connection import Connection, Phase
-from gateway.delivery import Variant, encode_websocket
+from gateway.delivery import encode_websocket
 from gateway.effects import (
     Adjust,
     Attach,
-    Attached,
     Authenticate,
     CloseSocket,
     Commit,
@@ -30,21 +25,17 @@ from gateway.effects import (
     SendFrame,
     Sync,
 )
-from gateway.operations import Done, woken_session
-from gateway.presence import sync_frames
+from gateway.operations import Done
 from gateway.rollup import DEFAULT_WINDOW_MS, Rollup
 from gateway.services import Services
-from gateway.session_feed import SessionFeed
-from gateway.session_hub import Start
+from gateway.socket_channels import SocketChannels
 from gateway.transport import SocketOutlet
 from selfhost_transport.errors import BadRequest, ErrorInfo, StoreUnavailable, TransportError
-from selfhost_transport.wire.actions import Action, Flag
-from selfhost_transport.wire.channel import ChannelParams
+from selfhost_transport.wire.actions import Action
 from selfhost_transport.wire.codes import Code, error_info
 from selfhost_transport.wire.connection_key import issue_connection_key
 from selfhost_transport.wire.frame import Frame, decode_frame
 from selfhost_transport.wire.message import Format
-from selfhost_transport.wire.serial import format_position
 
 logger = logging.getLogger(__name__)
 
@@ -54,23 +45,6 @@ CLOSE_TIMEOUT_S = 10.0
 RENEW_BEFORE_S = 30.0
 TOO_LATE_TO_RENEW_S = 5.5
 SHORTEST_RENEWAL_S = 1.0
-
-
-_LISTENING = Flag.SUBSCRIBE | Flag.PRESENCE_SUBSCRIBE | Flag.PRESENCE
-"""Modes with which anything is delivered: messages, all members, or one's own members."""
-
-
-class _Watched:
-    """An attachment with the feed it belongs to, once it has one, and what ATTACHED is followed by."""
-
-    __slots__ = ("attachment", "feed", "modes", "session", "start")
-
-    def __init__(self, session: str, attachment: Attachment, modes: Flag) -> None:
-        self.session = session
-        self.attachment = attachment
-        self.modes = modes
-        self.feed: SessionFeed | None = None
-        self.start: Start | None = None
 
 
 class Socket:
@@ -92,7 +66,6 @@ class Socket:
         self.heartbeats = heartbeats
         self._services = services
         self._fmt = fmt
-        self._mute = None if echo else core.connection_id
         self._info = info
         # Verifies a token that came in-band.
         self._authenticating: asyncio.Task[None] | None = None
@@ -102,18 +75,18 @@ class Socket:
         self._readable = asyncio.Event()
         self._readable.set()
         self._background = Background("socket")
-        self._watched: dict[str, _Watched] = {}
-        # Attachments that wait for the answer to a ticket, oldest first.
-        self._paused: deque[tuple[int, SessionFeed, Attachment]] = deque()
         self._timers: list[asyncio.TimerHandle] = []
+        self._channels = SocketChannels(
+            services, core, fmt, self._background, self.carry_out, self.disconnect, echo=echo
+        )
         self._commits = Commits(
-            services.executor, self._background, self._settle, self._committed, self._refused
+            services.executor, self._background, self._channels.settle, self._committed, self._refused
         )
         self._rollup = Rollup(rollup_ms, self._commits.add)
 
     def open(self, outlet: SocketOutlet, close: Callable[[], None], error: ErrorInfo | None) -> None:
         """Send CONNECTED and start the clocks. `close` is to close the socket after what was written."""
-        self._outlet = outlet
+        self._outlet = self._channels.outlet = outlet
         self._close = close
         self.carry_out(self.core.open(self._new_key(), error))
         if self.core.inherits_members:
@@ -144,18 +117,18 @@ class Socket:
                 case SendFrame(frame):
                     self._send(frame)
                 case Commit():
-                    self._answer_first(effect)
+                    self._channels.answer_first(effect)
                     self._rollup.add(effect)
                 case Attach():
-                    self._attach(effect)
+                    self._channels.attach(effect)
                 case Deliver(channel):
-                    self._deliver(channel)
+                    self._channels.deliver(channel)
                 case Adjust():
-                    self._adjust(effect)
+                    self._channels.adjust(effect)
                 case Sync(channel):
-                    self._sync(channel)
+                    self._channels.sync(channel)
                 case Detach(channel):
-                    self._detach(channel)
+                    self._channels.detach(channel)
                 case Authenticate(token):
                     self._authenticating = self._background.start(self._authenticate(token))
                 case CloseSocket():
@@ -177,9 +150,7 @@ class Socket:
         self._readable.set()
         if self._give_up is not None:
             self._give_up.cancel()
-        for watched in self._watched.values():
-            if watched.feed is not None:
-                watched.feed.drained(watched.attachment)
+        self._channels.drained()
 
     def disconnect(self, error: ErrorInfo) -> None:
         """Send the client away; it may resume."""
@@ -187,7 +158,7 @@ class Socket:
 
     async def lost(self) -> None:
         """The socket is gone: stop delivering, let what was begun in the store finish."""
-        self._detach_all()
+        self._channels.detach_all()
         self._rollup.close()
         self._readable.set()
         for timer in [*self._timers, *([self._give_up] if self._give_up else [])]:
@@ -210,7 +181,7 @@ class Socket:
             self._outlet.abort()
 
     def _end(self) -> None:
-        self._detach_all()
+        self._channels.detach_all()
         loop = asyncio.get_running_loop()
         self._timers.append(loop.call_later(CLOSE_TIMEOUT_S, self._abandon))
         if self._close is not None:
@@ -219,135 +190,6 @@ class Socket:
     def _send(self, frame: Frame) -> None:
         if self._outlet is not None:
             self._outlet.write(encode_websocket(frame, self._fmt))
-
-    # Channels
-
-    def _attach(self, effect: Attach) -> None:
-        full = effect.channel.full
-        if self._outlet is None:
-            raise RuntimeError("a channel cannot be attached before the socket is open")
-        attachment = Attachment(
-            self._outlet,
-            Variant(self._fmt, full),
-            lambda gap: self._on_gap(full, gap),
-            mute=self._muted(effect.modes, effect.params),
-            whole_messages=effect.params.append_full,
-            presence=bool(effect.modes & Flag.PRESENCE_SUBSCRIBE),
-            connection_id=self.core.connection_id,
-        )
-        watched = _Watched(effect.channel.name, attachment, effect.modes)
-        self._watched[full] = watched
-        self._background.start(self._join(effect, watched))
-
-    async def _join(self, effect: Attach, watched: _Watched) -> None:
-        full, name = effect.channel.full, effect.channel.name
-        try:
-            feed = await self._services.hub.join(name, watched.attachment)
-            watched.feed = feed
-            if self._watched.get(full) is not watched:
-                self._services.hub.leave(feed, watched.attachment)
-                return
-            start = await self._services.hub.start_of(
-                feed, watched.attachment, effect.resume_from, effect.params.rewind
-            )
-            await self._add_members(watched, start)
-        except TransportError as error:
-            if self._watched.get(full) is watched:
-                self.carry_out(self.core.attach_failed(full, error.info))
-            return
-        if self._watched.get(full) is watched:
-            watched.start = start
-            self.carry_out(self.core.attach_ready(full, start.attached))
-
-    def _deliver(self, channel: str) -> None:
-        watched = self._watched[channel]
-        if watched.feed is None or watched.start is None:
-            raise RuntimeError("an attachment without a start cannot be delivered to")
-        start, watched.start = watched.start, None
-        if not watched.modes & _LISTENING:
-            watched.feed.remove(watched.attachment)
-            return
-        for frame in start.preface:
-            watched.attachment.write(frame)
-        watched.feed.release(watched.attachment, start.backlog)
-
-    def _adjust(self, effect: Adjust) -> None:
-        watched = self._watched[effect.channel]
-        if watched.feed is None:
-            return
-        gained, lost = effect.modes & ~watched.modes, watched.modes & ~effect.modes
-        watched.modes = effect.modes
-        attachment = watched.attachment
-        attachment.mute = self._muted(effect.modes, effect.params)
-        attachment.whole_messages = effect.params.append_full
-        attachment.presence = bool(effect.modes & Flag.PRESENCE_SUBSCRIBE)
-        if lost and not effect.modes & _LISTENING:
-            watched.feed.remove(attachment)
-        anew = bool(gained & _LISTENING)
-        if anew:
-            # What it could not hear before it has not seen.
-            watched.feed.remove(attachment)
-            attachment.seen.clear()
-            watched.feed.add(attachment)
-        if effect.answer:
-            position = watched.feed.position_of(attachment)
-            serial = format_position(position, watched.feed.series)
-            attached = Attached(serial, resumed=effect.resumed, presence=attachment.presence)
-            self.carry_out(self.core.adjusted(effect.channel, attached))
-        if anew:
-            watched.feed.release(attachment)
-
-    def _on_gap(self, channel: str, gap: Gap) -> None:
-        watched = self._watched.get(channel)
-        if watched is not None and watched.feed is not None:
-            serial = format_position(gap.position, watched.feed.series)
-            attached = Attached(serial, error=gap.error, presence=watched.attachment.presence)
-            self.carry_out(self.core.adjusted(channel, attached))
-
-    def _detach(self, channel: str) -> None:
-        watched = self._watched.pop(channel, None)
-        if watched is not None and watched.feed is not None:
-            self._services.hub.leave(watched.feed, watched.attachment)
-
-    def _detach_all(self) -> None:
-        for channel in list(self._watched):
-            self._detach(channel)
-
-    # Presence
-
-    def _muted(self, modes: Flag, params: ChannelParams) -> str | None:
-        """Whose messages are not delivered to an attachment."""
-        if not modes & Flag.SUBSCRIBE:
-            return EVERYBODY
-        return self._mute if params.echo else self.core.connection_id
-
-    async def _add_members(self, watched: _Watched, start: Start) -> None:
-        """Have ATTACHED followed by the members, read now: at or after the attachment's position (section 8.4)."""
-        if not watched.attachment.presence:
-            return
-        members = await self._services.presence.members(watched.session)
-        if members:
-            start.attached = replace(start.attached, presence=True)
-            variant = watched.attachment.variant
-            frames = sync_frames(variant.channel, members)
-            start.preface += [encode_websocket(frame, variant.fmt) for frame in frames]
-
-    def _sync(self, channel: str) -> None:
-        watched = self._watched.get(channel)
-        if watched is not None:
-            self._background.start(self._send_members(channel, watched))
-
-    async def _send_members(self, channel: str, watched: _Watched) -> None:
-        try:
-            members = await self._services.presence.members(watched.session)
-        except TransportError as error:
-            # The client waits for a SYNC that was announced: only a new attach ends that.
-            logger.warning("presence.sync_failed session=%s error=%s", watched.session, error)
-            self.disconnect(error_info(Code.DISCONNECTED, "presence could not be read; reconnect and resume"))
-            return
-        if self._watched.get(channel) is watched:
-            for frame in sync_frames(channel, members):
-                self._send(frame)
 
     async def _inherit(self) -> None:
         """Hold the members that an earlier socket of this connection entered."""
@@ -362,44 +204,12 @@ class Socket:
     def _committed(self, ticket: int, done: Done) -> None:
         self.carry_out(self.core.committed(ticket, done))
         self._rollup.answered(ticket)
-        self._proceed()
+        self._channels.proceed()
 
     def _refused(self, ticket: int, error: ErrorInfo) -> None:
         self.carry_out(self.core.refused(ticket, error))
         self._rollup.answered(ticket)
-        self._proceed()
-
-    def _answer_first(self, commit: Commit) -> None:
-        """Keep a session's entries back until its turn's input is acknowledged.
-
-        A fast agent may have answered before the ACK is on its way, and the SDK's ChatTransport hears the answer
-        only from then on.
-        """
-        session = woken_session(commit.operation)
-        if session is None:
-            return
-        for watched in self._watched.values():
-            if watched.session == session and watched.feed is not None:
-                watched.feed.pause(watched.attachment)
-                self._paused.append((commit.ticket, watched.feed, watched.attachment))
-
-    def _proceed(self) -> None:
-        """Let entries follow the answers that have left."""
-        while self._paused and not self.core.owes(self._paused[0][0]):
-            _, feed, attachment = self._paused.popleft()
-            feed.proceed(attachment)
-
-    async def _settle(self, done: Done) -> None:
-        """Wait, bounded, until everything before a cancel has been written to this socket (P2)."""
-        if done.settled_at is None:
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE_TIMEOUT_S):
-                for watched in list(self._watched.values()):
-                    if watched.feed is not None and watched.feed.series == done.series:
-                        await watched.feed.passed(done.settled_at)
-                        watched.feed.clear(watched.attachment, done.settled_at)
-                        await watched.attachment.caught_up(done.settled_at)
+        self._channels.proceed()
 
     # Credentials
 
@@ -446,7 +256,7 @@ class Socket:
 
         The SDKs' own tests expect an idle connection with such a token to be disconnected when it expires.
         """
-        if self._watched:
+        if len(self._channels):
             self.carry_out(self.core.request_token())
 
     def _expire(self) -> None:

@@ -33,12 +33,15 @@ Scripts build the same names from the bucket's base; the letters below are the c
 | `o:<connection>`    | HASH   | who holds a connection with members, and its sessions    | its last member leaves       |
 | `u:<conn>:<session>`| SET    | client ids that a connection entered                     | the last of them leaves      |
 | `d:<node>`          | SET    | connections with members that a process holds            | they leave or move           |
+| `j:<session>`       | HASH   | occupancy: process -> its share                          | 90 s after it was told       |
+| `used`              | ZSET   | sessions that somebody is attached to, by expiry         | the bucket                   |
 | `nodes`             | ZSET   | processes that hold members, by lease expiry             | the bucket                   |
 | `gone`              | ZSET   | lost connections by the time their members leave         | the bucket                   |
 
 Outside the buckets: `agents:<agent>`, a ZSET of the workers that serve an agent, which lives while they tell.
 
-Channels: `n:<session>` carries each entry of the session, `ctl` wakes workers and pushes cancels.
+Channels: `n:<session>` carries each entry of the session, `ctl` wakes workers and pushes cancels, `j:<session>` tells that
+occupancy has changed.
 """
 
 from __future__ import annotations
@@ -71,6 +74,7 @@ OWNED = (
     "o:",
     "u:",
     "d:",
+    "used",
     "nodes",
     "gone",
 )

@@ -19,6 +19,7 @@ _FORBIDDEN_START = ("[", ":", ",", " ", "\t", "\n", "\v", "\f", "\r")
 _QUALIFIED = re.compile(r"\[([^\]]*)\](.*)", re.DOTALL)
 _REWIND_TIME = re.compile(r"([0-9]{1,9})([sm])")
 _REWIND_COUNT = re.compile(r"[0-9]{1,9}")
+_OCCUPANCY = re.compile(r"metrics(?:\.[A-Za-z]+)?")
 _UNIT_MS = {"s": 1000, "m": 60_000}
 
 
@@ -58,6 +59,7 @@ class ChannelParams:
     modes: Flag | None = None
     echo: bool = True
     append_full: bool = False
+    occupancy: str | None = None
     # As received, of the recognised names only: what ATTACHED repeats.
     recognised: Mapping[str, str] = field(default_factory=dict)
 
@@ -109,7 +111,7 @@ def namespace_of(name: str) -> str:
 
 
 def parse_params(params: Mapping[str, str]) -> ChannelParams:
-    """Read channel params; names that are unknown or not served (`agent`, `delta`, `occupancy`) are ignored.
+    """Read channel params; names that are unknown or not served (`agent`, `delta`) are ignored.
 
     Raises InvalidArgument 40003 for a `rewind` that cannot be understood.
     """
@@ -126,11 +128,15 @@ def parse_params(params: Mapping[str, str]) -> ChannelParams:
     append_full = params.get("appendMode") == "full"
     if append_full:
         recognised["appendMode"] = "full"
+    occupancy = params.get("occupancy")
+    if occupancy is not None and _OCCUPANCY.fullmatch(occupancy):
+        recognised["occupancy"] = occupancy
     return ChannelParams(
         rewind=None if rewind is None else parse_rewind(rewind),
         modes=modes or None,
         echo=echo != "false",
         append_full=append_full,
+        occupancy=recognised.get("occupancy"),
         recognised=recognised,
     )
 

@@ -318,10 +318,24 @@ test('not supported: filtered subscriptions by derived channel — the attach is
   assert.equal(client.connection.state, 'connected');
 });
 
-test('not supported: occupancy events — the param is ignored; channel status has the numbers', async (t) => {
-  const channel = connect(t, 'alice').channels.get(unique('plain'), { params: { occupancy: 'metrics' } });
-  await channel.attach();
-  assert.deepEqual(channel.params, {});
+test('occupancy events: all metrics, or one of them', async (t) => {
+  const name = unique('plain');
+  const all = connect(t, 'alice').channels.get(name, { params: { occupancy: 'metrics' } });
+  const one = connect(t, 'bob', {}, 1).channels.get(name, { params: { occupancy: 'metrics.subscribers' } });
+  const seenByAll = [];
+  const seenByOne = [];
+  await all.subscribe('[meta]occupancy', ({ data }) => seenByAll.push(data.metrics));
+  const told = new Promise((resolve) => {
+    one.subscribe('[meta]occupancy', ({ data, action }) => {
+      seenByOne.push(data.metrics);
+      if (data.metrics.subscribers === 2) resolve(action);
+    });
+  });
+  assert.equal(await told, 'meta');
+  assert.deepEqual(all.params, { occupancy: 'metrics' });
+  assert.deepEqual(seenByOne.at(-1), { subscribers: 2 });
+  await until('both', (check) => (all.subscribe(check), () => all.unsubscribe(check)), () => seenByAll.at(-1)?.subscribers === 2);
+  assert.equal(seenByAll.at(-1).connections, 2);
 });
 
 test('not supported: HTTP long polling (comet) — websockets only', async () => {

@@ -96,7 +96,9 @@ def test_params_and_what_attached_repeats() -> None:
         "modes": "subscribe",
         "echo": "false",
         "appendMode": "full",
+        "occupancy": "metrics.publishers",
     }
+    assert params.occupancy == "metrics.publishers"
 
 
 def test_unknown_values_are_not_repeated() -> None:

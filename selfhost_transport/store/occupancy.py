@@ -1,0 +1,96 @@
+"""How many are attached to a session, on all gateways together (protocol section 14.4).
+
+Each process tells its whole share of a session, under the lease that it has on its presence members: a process that
+died counts no more once that has run out, and no counter can be wrong for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import astuple, dataclass
+from itertools import islice
+from typing import Final
+
+from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.store import scripts
+from selfhost_transport.store.keys import Keyspace
+
+REMEMBERED_MS: Final = 90_000
+"""A share that was not told again for so long is forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one process contributes: attachments by what their modes let them do."""
+
+    connections: int = 0
+    publishers: int = 0
+    subscribers: int = 0
+    presence_connections: int = 0
+    presence_subscribers: int = 0
+
+    def __add__(self, other: Share) -> Share:
+        return Share(*(one + another for one, another in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """All shares together, and the session's presence members."""
+
+    share: Share = Share()
+    presence_members: int = 0
+
+    def metrics(self) -> dict[str, int]:
+        """As the wire has them."""
+        share = self.share
+        return {
+            "connections": share.connections,
+            "publishers": share.publishers,
+            "subscribers": share.subscribers,
+            "presenceConnections": share.presence_connections,
+            "presenceMembers": self.presence_members,
+            "presenceSubscribers": share.presence_subscribers,
+            "objectPublishers": 0,
+            "objectSubscribers": 0,
+        }
+
+
+class OccupancyStore:
+    """Shares of all processes of a deployment. Raises StoreUnavailable."""
+
+    def __init__(self, redis: RedisConnection, keys: Keyspace) -> None:
+        self._redis = redis
+        self._keys = keys
+
+    def channel(self, session: str) -> str:
+        """Where it is announced that a share of a session has changed."""
+        return f"{self._keys.base_of(session)}j:{session}"
+
+    async def report(self, session: str, node: str, share: Share) -> None:
+        """Replace what a process contributes; to be repeated well within REMEMBERED_MS."""
+        base = self._keys.base_of(session)
+        packed = "" if share == Share() else " ".join(str(count) for count in astuple(share))
+        await self._redis.call(
+            scripts.load("occupancy_report"),
+            [self.channel(session)],
+            [base, session, node, packed, REMEMBERED_MS],
+        )
+
+    async def read(self, session: str) -> Occupancy:
+        """The occupancy now."""
+        base = self._keys.base_of(session)
+        reply = await self._redis.call(
+            scripts.load("occupancy_read"), [self.channel(session)], [base, session]
+        )
+        shares = [Share(*(int(count) for count in packed.split())) for packed in reply[1:]]
+        return Occupancy(sum(shares, Share()), int(reply[0]))
+
+    async def sessions(self, *, prefix: str = "", after: str | None = None, limit: int = 100) -> list[str]:
+        """Names of sessions that somebody is attached to, in order; `after`: exclusive."""
+        calls = [
+            self._redis.command("ZRANGEBYSCORE", f"{base}used", "-inf", "+inf") for base in self._keys.bases()
+        ]
+        buckets = await asyncio.gather(*calls)
+        names = sorted(name.decode() for bucket in buckets for name in bucket or [])
+        found = (name for name in names if name.startswith(prefix) and (after is None or name > after))
+        return list(islice(found, limit))
