@@ -47,7 +47,7 @@ async def http(urls: list[str]) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def revocable(client_id: str, **claims: Any) -> str:
-    return token(*KEY, client_id=client_id, **claims)
+    return token(*KEY, client_id=client_id, **{"life_ms": 600_000, **claims})
 
 
 async def refusal(url: str, text: str) -> int | None:
