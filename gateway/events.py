@@ -32,6 +32,8 @@ class _Stream:
 
     def __init__(self) -> None:
         self.congested = False
+        # The gateway stops: what has arrived is the last.
+        self.ended = False
         self._waiting: deque[bytes] = deque()
         self._size = 0
         self._arrived = asyncio.Event()
@@ -44,9 +46,14 @@ class _Stream:
         self.congested = self._size > MAX_WAITING_BYTES
         self._arrived.set()
 
+    def end(self) -> None:
+        """Let the reader go; it comes back with the id of the last event."""
+        self.ended = True
+        self._arrived.set()
+
     async def take(self, patience_s: float) -> list[bytes]:
         """What has arrived; nothing if that is so for this long."""
-        if not self._waiting:
+        if not self._waiting and not self.ended:
             self._arrived.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience_s):
@@ -97,6 +104,7 @@ async def _events(
     start: Start,
     credential: Credential,
 ) -> AsyncIterator[bytes]:
+    services.streams.add(out)
     try:
         frame = Frame(Action.ATTACHED, flags=4 if start.attached.resumed else 0, error=start.attached.error)
         out.write(_attached(session, start.attached.channel_serial, frame))
@@ -106,12 +114,15 @@ async def _events(
             if (refused := _refusal(services, credential)) is not None:
                 yield b"event: error\ndata: " + orjson.dumps({"error": refused.to_wire()}) + b"\n\n"
                 return
-            if not taken:
+            if not taken and not out.ended:
                 yield b": keep-alive\n\n"
                 continue
             yield b"".join(_event(payload) for payload in taken)
+            if out.ended:
+                return
             feed.drained(attachment)
     finally:
+        services.streams.discard(out)
         services.hub.leave(feed, attachment)
 
 

@@ -79,6 +79,7 @@ class Gateway:
             yield
         finally:
             await background.close()
+            services.end_streams()
             await realtime.drain(0.0)
             await realtime.close()
             await services.keeper.retire()
@@ -237,6 +238,8 @@ class _Server(uvicorn.Server):
         """Accept nobody any more, drain, then stop."""
         for server in self.servers:
             server.close()
+        if self._gateway.services is not None:
+            self._gateway.services.end_streams()
         if self._gateway.realtime is not None:
             await self._gateway.realtime.drain(self._gateway.settings.gateway.drain_ms / 1000)
         await super().shutdown(sockets)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Protocol
 
 from gateway.auth import Authenticator
 from gateway.callers import Identify
@@ -37,6 +38,12 @@ _SECRET_BYTES = 32
 _SECRET_TTL_MS = 365 * 86_400 * SECOND_MS
 
 
+class Endable(Protocol):
+    """Something that goes on until it is told to end."""
+
+    def end(self) -> None: ...  # noqa: D102
+
+
 @dataclass(slots=True)
 class Services:
     """The gateway's parts. `secret` signs connection keys, on every gateway of the deployment alike."""
@@ -59,6 +66,8 @@ class Services:
     metrics: Metrics
     secret: bytes
     server_id: str
+    # Event streams that are being read.
+    streams: set[Endable] = field(default_factory=set)
 
     def rules_for(self, session: str) -> TurnRules | None:
         """The turn rules of a session; None where it is plain pub/sub."""
@@ -78,6 +87,11 @@ class Services:
     def holder(self, connection_id: str, remain_ms: int) -> Holder:
         """A new socket of a connection, as the holder of its presence members."""
         return Holder(connection_id, secrets.token_hex(8), self.server_id, remain_ms)
+
+    def end_streams(self) -> None:
+        """Let the readers of event streams go."""
+        for stream in list(self.streams):
+            stream.end()
 
     async def close(self) -> None:
         """Stop watching and disconnect from Redis."""

@@ -207,3 +207,17 @@ async def test_fan_out_lag_is_measured(stack: Stack) -> None:
     found = await metrics(f"{gateway.url}/metrics")
     assert found["sht_gateway_fanout_lag_seconds_count"] >= 2
     assert found["sht_gateway_fanout_lag_seconds_sum"] / found["sht_gateway_fanout_lag_seconds_count"] < 1
+
+
+async def test_a_stopping_gateway_lets_event_streams_go(stack: Stack) -> None:
+    gateway = await stack.gateway(config=CONFIG)
+    async with httpx.AsyncClient(base_url=gateway.url, auth=("app.key", "secret")) as http:
+        async with http.stream("GET", "/v1/sessions/plain:1/events") as response:
+            lines = response.aiter_lines()
+            assert await anext(lines) == "event: attached"
+            began = time.monotonic()
+            gateway.terminate()
+            assert [line async for line in lines][-1] == ""
+        assert await gateway.wait() == 0
+    assert time.monotonic() - began < 4
+    assert "Traceback" not in gateway.log
