@@ -15,12 +15,18 @@ from tests.processes import Proc, Stack
 ROOT = Path(__file__).parents[2]
 JS = ROOT / "tests" / "js"
 KEY_NAME = "app.key"
+REVOCABLE = "app.revocable"
 KEY_SECRET = "a-secret-of-the-tests-long-enough-for-hs256"
 CONFIG = f"""
 [[keys]]
 name = "{KEY_NAME}"
 secret = "{KEY_SECRET}"
 capability = {{ "*" = ["*"] }}
+
+[[keys]]
+name = "{REVOCABLE}"
+secret = "{KEY_SECRET}"
+revocable_tokens = true
 
 [[namespaces]]
 id = "*"
@@ -56,6 +62,7 @@ class Site:
         """Where the suites of all SDKs connect, and how."""
         return {
             "KEY": f"{KEY_NAME}:{KEY_SECRET}",
+            "REVOCABLE_KEY": f"{REVOCABLE}:{KEY_SECRET}",
             "PORTS": ",".join(str(gateway.port) for gateway in self.gateways),
             "FORMAT": wire_format,
         }

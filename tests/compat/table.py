@@ -48,6 +48,8 @@ class Suite:
 SUITES = (
     Suite("Messages, channels, history, tokens", ("ably",), "ably"),
     Suite("More of the SDK", ("ably",), "compat"),
+    Suite("Tokens, rights, revocation", ("ably",), "auth"),
+    Suite("Appends gathered by the gateway", ("ably",), "rollup"),
     Suite("Errors", ("ably",), "errors"),
     Suite("Presence", ("ably",), "presence"),
     Suite("Turns", ("ably", "@ably/ai-transport"), "turns"),

@@ -279,6 +279,28 @@ test('REC-11 a channel that cannot be continued says so, and gets a fresh start'
   await channel.publish('n', 'x');
 });
 
+test('REC-5 a clock that is a day off, either way', async (t) => {
+  const real = Date.now;
+  t.after(() => {
+    Date.now = real;
+  });
+  for (const days of [-1, 1]) {
+    Date.now = () => real() + days * 86_400_000;
+    const name = unique('plain');
+    const client = connect(t, 'alice');
+    const channel = client.channels.get(name);
+    const got = [];
+    await channel.subscribe((message) => got.push(message.data));
+    await channel.publish('n', '0');
+    await cut(client);
+    await stateOf(client, 'connected');
+    await channel.publish('n', '1');
+    await until('both', (check) => (channel.subscribe(check), () => channel.unsubscribe(check)), () => got.length === 2);
+    assert.deepEqual(got, ['0', '1']);
+    assert.deepEqual((await channel.history({ direction: 'forwards' })).items.map(({ data }) => data), got);
+  }
+});
+
 test('not supported: annotations — messages are not annotated', async (t) => {
   const channel = connect(t, 'alice').channels.get(unique('plain'));
   const { serials } = await channel.publish('n', 'x');
@@ -321,6 +343,7 @@ test('not supported: filtered subscriptions by derived channel — the attach is
 /** Resolve with the first occupancy event of a channel that says two subscribers. */
 function twoSubscribers(channel) {
   return new Promise((resolve, reject) => {
+    setTimeout(() => reject(new Error('no event said two subscribers')), 20_000).unref();
     const listen = (message) => message.data.metrics.subscribers === 2 && resolve(message);
     channel.subscribe('[meta]occupancy', listen).catch(reject);
   });
