@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from selfhost_transport.loadtest.behaviour import Window
 from selfhost_transport.loadtest.histogram import Histogram
 from selfhost_transport.loadtest.plan import Load, Scenario
@@ -84,7 +86,7 @@ def _moments(recording: Recording, window: Window, sampler: Sampler) -> list[Mom
         before, after = sampler.near(second), sampler.near(second + 1)
         moments.append(
             Moment(
-                at=int(second - window.begin),
+                at=math.floor(second - window.begin),
                 tokens=found.tokens,
                 p50=latency.p50,
                 p99=latency.p99,

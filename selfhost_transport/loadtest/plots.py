@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from selfhost_transport.loadtest.recorder import Metric
 from selfhost_transport.loadtest.result import RunResult
@@ -18,6 +19,7 @@ from selfhost_transport.loadtest.terminal import LABELS
 
 _SIZE = (8.0, 3.2)
 _BARS = 40
+_LABEL_RATIO = 1.12
 _PERCENTILES = (50.0, 90.0, 99.0, 99.9, 99.99, 99.999)
 _COLORS = {"gateway": "#2563eb", "worker": "#059669", "redis": "#dc2626", "generator": "#9ca3af"}
 
@@ -55,7 +57,8 @@ def latency_over_time(result: RunResult, axes: Axes) -> bool:
     axes.plot(seconds, [moment.max for moment in moments], color="#d1d5db", label="max")
     axes.plot(seconds, [moment.p99 for moment in moments], color="#dc2626", label="p99")
     axes.plot(seconds, [moment.p50 for moment in moments], color="#2563eb", label="p50")
-    axes.set(xlabel="seconds", ylabel="ms, token due to received", yscale="log")
+    axes.set(xlabel="seconds", ylabel="ms, token due to received")
+    _logarithmic(axes)
     axes.legend(frameon=False, ncols=3)
     return True
 
@@ -72,7 +75,8 @@ def percentiles(result: RunResult, axes: Axes) -> bool:
             shown = True
     ticks = [percent for percent in _PERCENTILES if _nines(percent) <= axes.get_xlim()[1]]
     axes.set_xticks([_nines(percent) for percent in ticks], [f"{percent:g}%" for percent in ticks])
-    axes.set(ylabel="ms", yscale="log")
+    axes.set(ylabel="ms")
+    _logarithmic(axes)
     if shown:
         axes.legend(frameon=False)
     return shown
@@ -105,9 +109,11 @@ def knee(result: RunResult, axes: Axes) -> bool:
         axes.plot(turns, values, color=color, label=name)
         fills = [color if step.passed else "white" for step in steps]
         axes.scatter(turns, values, c=fills, edgecolors=color, zorder=3)
-    axes.set(xlabel="turns at once (filled: inside the budget)", ylabel="ms", xscale="log", yscale="log")
-    axes.set_xticks(turns, [str(number) for number in turns])
-    axes.minorticks_off()
+    axes.set(xlabel="turns at once (filled: inside the budget)", ylabel="ms", xscale="log")
+    _logarithmic(axes)
+    ticks = _apart(turns)
+    axes.set_xticks(ticks, [str(number) for number in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.legend(frameon=False)
     return True
 
@@ -161,6 +167,23 @@ def _by_role(result: RunResult, axes: Axes, values: Callable[[Any], dict[str, fl
     if shown:
         axes.legend(frameon=False, ncols=4)
     return shown
+
+
+def _logarithmic(axes: Axes) -> None:
+    """A logarithmic y axis with plain numbers on it."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _apart(values: list[int]) -> list[int]:
+    """Those of ascending values whose labels do not run into each other on a logarithmic axis."""
+    chosen: list[int] = []
+    for value in values:
+        if not chosen or value >= chosen[-1] * _LABEL_RATIO:
+            chosen.append(value)
+    return chosen
 
 
 def _nines(percent: float) -> float:

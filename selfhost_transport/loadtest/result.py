@@ -138,6 +138,14 @@ class RunResult:
         """No violation, and every threshold kept."""
         return not self.violation_counts and all(check.passed for check in self.checks)
 
+    def cpu_s_per_1000_turns(self, role: str) -> float:
+        """CPU seconds of a role for a thousand turns like those of this run; 0 where it was not measured."""
+        usage = self.usage.get(role)
+        if usage is None or self.load.turn_s <= 0:
+            return 0.0
+        delivered = self.load.tokens * self.load.viewers
+        return usage.us_per_token * delivered / 1e3
+
     def summary(self, metric: Metric) -> Summary:
         """The figures of a metric; zeros when nothing was recorded."""
         measure = self.measures.get(metric)

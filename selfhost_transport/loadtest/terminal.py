@@ -18,6 +18,7 @@ from selfhost_transport.loadtest.plan import Load
 from selfhost_transport.loadtest.recorder import Metric
 from selfhost_transport.loadtest.result import RunResult, Step
 from selfhost_transport.loadtest.run import Watcher
+from selfhost_transport.loadtest.thresholds import GENERATOR_ROLE
 
 LABELS: Final[dict[Metric, str]] = {
     Metric.FIRST_TOKEN: "send to first token",
@@ -161,6 +162,10 @@ def _counts(result: RunResult, console: Console) -> None:
     console.print(f"turns: {result.counters.get('turns_sent', 0):,} sent; {outcomes or 'none ended'}")
     if result.redis_bytes_per_turn:
         console.print(f"Redis: {result.redis_bytes_per_turn:,.0f} bytes per turn, its live log included")
+    costs = {role: result.cpu_s_per_1000_turns(role) for role in result.usage if role != GENERATOR_ROLE}
+    if result.tokens and costs:
+        text = ", ".join(f"{role} {seconds:.1f}" for role, seconds in costs.items())
+        console.print(f"CPU seconds per 1,000 turns of {result.load.tokens} tokens: {text}")
     if result.bytes_per_connection and not result.tokens:
         console.print(f"gateway: {result.bytes_per_connection / 1024:.1f} KB per attached connection")
     others = {name: count for name, count in result.counters.items() if name != "turns_sent"}

@@ -51,7 +51,10 @@ async def test_ops_15_one_command_starts_measures_verifies_and_reports(stack: St
     for metric in (Metric.FIRST_TOKEN, Metric.TOKEN, Metric.DELIVERY, Metric.GAP, Metric.QUEUE_WAIT):
         assert result.summary(metric).count > 0, metric
     assert {"gateway", "worker", "redis", "generator"} <= set(result.usage)
+    # OPS-16: what a thousand turns cost, in bytes and in CPU.
     assert result.redis_bytes_per_turn > 0
+    assert result.cpu_s_per_1000_turns("gateway") > 0
+    assert "CPU seconds per 1,000 turns" in proc.log
     assert html.read_text().startswith("<!doctype html>")
 
 
