@@ -54,7 +54,7 @@ SUITES = (
     Suite("Presence", ("ably",), "presence"),
     Suite("Turns", ("ably", "@ably/ai-transport"), "turns"),
     Suite("Agents written in JavaScript", ("ably", "@ably/ai-transport"), "agent"),
-    Suite("Recorded conversations", ("ably", "@ably/ai-transport"), "compat-transcripts"),
+    Suite("54 recorded conversations", ("ably", "@ably/ai-transport"), "compat-transcripts"),
     Suite("`useChat`", ("ably", "@ably/ai-transport", "ai"), "usechat"),
     Suite("React hooks", ("ably", "@ably/ai-transport", "react"), "compat-react"),
     Suite("The Python package", ("ably (PyPI)",)),
