@@ -24,7 +24,7 @@ CONFIG = f"""
 [[keys]]
 name = "{KEY_NAME}"
 secret = "{SECRET}"
-capability = {{ "replay-json:*" = ["*"], "replay-msgpack:*" = ["*"] }}
+capability = {{ "replay-json:*" = ["*"], "replay-msgpack:*" = ["*"], "*" = ["stats"] }}
 revocable_tokens = true
 """
 RUNS = [
