@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from contextlib import AsyncExitStack
+from typing import Any
 
 from selfhost_transport.commands.children import Child
 from selfhost_transport.errors import ServiceError
@@ -13,7 +15,10 @@ from selfhost_transport.settings import ENV_PREFIX, Settings
 
 
 def run_dev(settings: Settings) -> None:
-    """Run until SIGTERM or Ctrl-C. Raises ServiceError when a part fails; the others are stopped then."""
+    """Run until SIGTERM or Ctrl-C. A worker that dies is replaced.
+
+    Raises ServiceError when another part fails; the rest is stopped then.
+    """
     asyncio.run(_Dev(settings).run())
 
 
@@ -34,7 +39,8 @@ class _Dev:
             # Stopped in the reverse order: the worker hands back its turns while the gateway still delivers.
             gateway = await self._started(stack, "gateway", redis, *self._listen())
             worker = await self._started(stack, "worker", redis)
-            await self._serve(gateway, worker)
+            if await self._announced(gateway, worker):
+                await self._serve(stack, redis, gateway, worker)
 
     async def _started(self, stack: AsyncExitStack, name: str, redis: str, *options: str) -> Child:
         child = await Child.start(
@@ -43,29 +49,44 @@ class _Dev:
         stack.push_async_callback(child.stop)
         return child
 
-    async def _serve(self, *children: Child) -> None:
-        stopped = asyncio.create_task(self._stop.wait(), name="stop")
-        ended = {asyncio.create_task(child.ended(), name=child.name) for child in children}
-        answering = asyncio.create_task(self._announce(children), name="ready")
-        try:
-            while not self._stop.is_set():
-                done, _ = await asyncio.wait(
-                    {stopped, answering, *ended}, return_when=asyncio.FIRST_COMPLETED
-                )
-                for task in done & ended:
-                    raise ServiceError(
-                        f"the {task.get_name()} ended with status {task.result()}; stopping the rest"
-                    )
-                if answering in done:
-                    answering.result()
-                    await asyncio.wait({stopped, *ended}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (stopped, answering, *ended):
-                task.cancel()
+    async def _announced(self, gateway: Child, worker: Child) -> bool:
+        """Say that everything answers; False if told to stop before."""
+        ready = asyncio.gather(gateway.ready(), worker.ready())
+        if not await self._unless_stopped(ready):
+            return False
+        print(f"ready {ready.result()[0]}", flush=True)
+        return True
 
-    async def _announce(self, children: tuple[Child, ...]) -> None:
-        url, _ = await asyncio.gather(*(child.ready() for child in children))
-        print(f"ready {url}", flush=True)
+    async def _serve(self, stack: AsyncExitStack, redis: str, gateway: Child, worker: Child) -> None:
+        """Until told to stop. A dead worker gets a successor, as it would in production: its turns go on."""
+        gateway_ends = asyncio.ensure_future(gateway.ended())
+        while await self._unless_stopped(gateway_ends, worker_ends := asyncio.ensure_future(worker.ended())):
+            if gateway_ends.done():
+                raise ServiceError(
+                    f"the gateway ended with status {gateway_ends.result()}; stopping the rest"
+                )
+            status = worker_ends.result()
+            print(f"the worker ended with status {status}; starting another one", file=sys.stderr, flush=True)
+            worker = await self._started(stack, "worker", redis)
+            # One that cannot even start will not get better by trying: its error ends the command.
+            if not await self._unless_stopped(asyncio.ensure_future(worker.ready())):
+                return
+
+    async def _unless_stopped(self, *events: asyncio.Future[Any]) -> bool:
+        """Wait for the first of the events; False if told to stop before. Raises what the event does."""
+        stopped = asyncio.create_task(self._stop.wait(), name="stop")
+        try:
+            await asyncio.wait({stopped, *events}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+        if self._stop.is_set():
+            for event in events:
+                event.cancel()
+            return False
+        for event in events:
+            if event.done():
+                event.result()
+        return True
 
     def _listen(self) -> tuple[str, ...]:
         gateway = self._settings.gateway

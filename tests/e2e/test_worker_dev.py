@@ -6,6 +6,7 @@ import httpx
 import psutil
 import pytest
 
+from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET
 from tests.processes import Proc, Stack, gone, wait_until
 
 
@@ -25,13 +26,33 @@ async def test_dev_is_ready_and_stops_with_all_its_children(stack: Stack) -> Non
     await wait_until(lambda: all(gone(child) for child in children))
 
 
-async def test_dev_ends_when_a_part_ends(stack: Stack) -> None:
+async def test_dev_ends_when_the_gateway_ends(stack: Stack) -> None:
     dev = await stack.dev()
     children = family(dev)
-    (worker,) = [child for child in children if "worker" in child.cmdline()]
-    worker.kill()
+    (gateway,) = [child for child in children if "gateway" in child.cmdline()]
+    gateway.kill()
     assert await dev.wait() == 1
-    assert "the worker ended with status -9" in dev.log
+    assert "the gateway ended with status -9" in dev.log
+    await wait_until(lambda: all(gone(child) for child in children))
+
+
+async def test_dev_replaces_a_worker_that_dies_and_the_turn_goes_on(stack: Stack) -> None:
+    dev = await stack.dev()
+    session = f"{dev.url}/v1/sessions/crashes"
+    async with httpx.AsyncClient(auth=(DEV_KEY_NAME, DEV_KEY_SECRET)) as client:
+        sent = await client.post(f"{session}/turns", json={"text": "script: tokens=8 rate=20 crash_at=3"})
+        turn = sent.json()["turnId"]
+
+        async def completed() -> bool:
+            turns = (await client.get(f"{session}/messages")).json()["turns"]
+            return [(one["runId"], one["status"]) for one in turns] == [(turn, "completed")]
+
+        # The lease of the dead worker has to run out first.
+        await wait_until(completed, 30.0)
+    assert "the worker ended with status -9; starting another one" in dev.log
+    children = family(dev)
+    dev.terminate()
+    assert await dev.wait() == 0
     await wait_until(lambda: all(gone(child) for child in children))
 
 
