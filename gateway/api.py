@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import HTTPException, RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.responses import JSONResponse, StreamingResponse
 
@@ -29,7 +29,7 @@ from gateway.events import stream_events
 from gateway.rest import credential_of
 from gateway.services import Services
 from gateway.turn_calls import TurnCalls
-from selfhost_transport.errors import NotFound, ServiceError, TransportError
+from selfhost_transport.errors import BadRequest, NotFound, ServiceError, TransportError
 from selfhost_transport.store.turn_store import TurnRecord
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import check_name
@@ -57,6 +57,10 @@ class TypedErrors(APIRoute):
                 return error_response(validation_error(error))
             except TransportError as error:
                 return error_response(error.info)
+            except HTTPException:
+                return error_response(BadRequest("the body is not a JSON document in UTF-8").info)
+            except UnicodeEncodeError:
+                return error_response(BadRequest("a text holds half of a surrogate pair").info)
             except Exception:
                 logger.exception("api.failed path=%s", request.url.path)
                 return error_response(ServiceError("internal error; try again").info)

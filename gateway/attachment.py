@@ -63,10 +63,12 @@ class Attachment:
 
     `mute`: a connection id whose messages are not delivered (echo off), or EVERYBODY. `whole_messages`:
     appendMode=full. `presence`: it is told of all members; without, of those of `connection_id` only (section 8.2).
+    `annotations`: it is told of each annotation.
     """
 
     __slots__ = (
         "_moved",
+        "annotations",
         "cleared",
         "connection_id",
         "delivered",
@@ -96,6 +98,7 @@ class Attachment:
         mute: str | None = None,
         whole_messages: bool = False,
         presence: bool = False,
+        annotations: bool = False,
         connection_id: str | None = None,
     ) -> None:
         self.outlet = outlet
@@ -106,6 +109,7 @@ class Attachment:
         self.mute = mute
         self.whole_messages = whole_messages
         self.presence = presence
+        self.annotations = annotations
         self.connection_id = connection_id
         self.state = State.HOLDING
         # Whether ATTACHED has been sent, so that anything may be written.
@@ -131,6 +135,8 @@ class Attachment:
         if delivery.is_presence:
             own = self.connection_id is not None and delivery.connection_id == self.connection_id
             return Verdict.SEND if self.presence or own else Verdict.SKIP
+        if delivery.is_annotation:
+            return Verdict.SEND if self.annotations else Verdict.SKIP
         if self.mute is not None and self.mute in (delivery.connection_id, EVERYBODY):
             return Verdict.SKIP
         ref = delivery.ref

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
+from gateway.annotations import Annotating, prepare_annotations
 from gateway.auth import Credential, outside_token_range
 from gateway.effects import (
     Adjust,
@@ -42,14 +43,14 @@ from selfhost_transport.errors import (
     Unauthorized,
 )
 from selfhost_transport.store.presence import Holder
-from selfhost_transport.wire.actions import Action, Flag, PresenceAction
+from selfhost_transport.wire.actions import DEFAULT_MODES, Action, Flag, PresenceAction
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import ChannelParams, ChannelRef, parse_channel, parse_params
 from selfhost_transport.wire.codes import Code, error_info
 from selfhost_transport.wire.frame import AckResult, ConnectionDetails, Frame, FrameError
 from selfhost_transport.wire.ids import default_id_base, fingerprint
 
-SERVED_MODES: Final = Flag.PUBLISH | Flag.SUBSCRIBE | Flag.PRESENCE | Flag.PRESENCE_SUBSCRIBE
+SERVED_MODES: Final = DEFAULT_MODES | Flag.ANNOTATION_SUBSCRIBE
 TURNS_PARAM: Final = "turns"
 MAX_CHANNELS: Final = 1000
 
@@ -137,7 +138,7 @@ class Connection:
             Action.MESSAGE: self._on_message,
             Action.PRESENCE: self._on_presence,
             Action.SYNC: self._on_sync,
-            Action.ANNOTATION: self._on_unsupported,
+            Action.ANNOTATION: self._on_annotation,
             Action.OBJECT: self._on_unsupported,
             Action.AUTH: self._on_auth,
         }
@@ -395,6 +396,30 @@ class Connection:
             id_base=base,
             repeat_id=f"{base}:{fingerprint(frame)}",
             may_publish=None if channel is None else bool(channel.modes & Flag.PUBLISH),
+        )
+
+    def _on_annotation(self, frame: Frame) -> list[Effect]:
+        serial = frame.msg_serial or 0
+        try:
+            operation = prepare_annotations(self._annotating(frame, serial), frame.annotations or [])
+        except TransportError as error:
+            return self._refuse(serial, error.info)
+        return [Commit(self._expect(serial).ticket, operation)]
+
+    def _annotating(self, frame: Frame, serial: int) -> Annotating:
+        if frame.channel is None:
+            raise InvalidChannelName("an annotation needs a channel")
+        ref = parse_channel(frame.channel)
+        channel = self._channels.get(frame.channel)
+        base = default_id_base(self.connection_id, serial)
+        return Annotating(
+            session=ref.name,
+            sender=Sender(self.credential, self.connection_id),
+            modes=None if channel is None else channel.modes,
+            max_size=self._terms.max_message_size,
+            id_base=base,
+            repeat_id=f"{base}:{fingerprint(frame)}",
+            limits=self._limits,
         )
 
     # Presence

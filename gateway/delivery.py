@@ -9,11 +9,22 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from gateway.presence import presence_frame
-from selfhost_transport.store.entries import Appended, Created, Entry, PresenceChanged, Ref, Replaced
+from selfhost_transport.store.annotations import complete as complete_annotation
+from selfhost_transport.store.entries import (
+    Annotated,
+    Appended,
+    Created,
+    Entry,
+    PresenceChanged,
+    Ref,
+    Replaced,
+    Summarised,
+)
 from selfhost_transport.wire.actions import Action, MessageAction
 from selfhost_transport.wire.frame import Frame, encode_frame
 from selfhost_transport.wire.message import Format, Message, Version
 from selfhost_transport.wire.serial import Position, format_item, format_position
+from selfhost_transport.wire.summary import summary_to_wire
 from selfhost_transport.wire.template import AppendTemplate
 from selfhost_transport.wire.websocket import ws_frame_header
 
@@ -72,6 +83,8 @@ class Delivery:
         "_series",
         "aggregate_only",
         "connection_id",
+        "is_annotation",
+        "is_presence",
         "position",
         "ref",
     )
@@ -97,16 +110,14 @@ class Delivery:
         elif isinstance(entry, PresenceChanged):
             # All changes of one entry are of one connection.
             self.connection_id = entry.presence[0].connection_id
+        # What goes to those only who asked for it, and is not replayed.
+        self.is_presence = isinstance(entry, PresenceChanged)
+        self.is_annotation = isinstance(entry, Annotated)
 
     @property
     def is_append(self) -> bool:
         """Whether the frame is a delta, which makes no sense to who has not seen the message."""
         return isinstance(self._entry, Appended)
-
-    @property
-    def is_presence(self) -> bool:
-        """Whether it tells of members, and goes to those who asked for them."""
-        return isinstance(self._entry, PresenceChanged)
 
     def adopt(self, message: OpenMessage) -> OpenMessage:
         """Make an append to a message unknown until now a delta. Returns the message after it."""
@@ -134,6 +145,8 @@ class Delivery:
         entry = self._entry
         if isinstance(entry, Appended) and self._open is not None:
             return self._encode_append(entry, self._open, variant)
+        if isinstance(entry, Annotated):
+            return encode_websocket(annotation_frame(variant.channel, self._series, entry), variant.fmt)
         if isinstance(entry, PresenceChanged):
             frame = presence_frame(variant.channel, self._series, entry.position, entry.presence)
             return encode_websocket(frame, variant.fmt)
@@ -162,7 +175,32 @@ class Delivery:
         if isinstance(entry, Replaced):
             version = entry.operation.version(entry.position, self._series)
             return [_complete(entry.message, entry.ref, self._series, entry.action, version)]
-        return []
+        return [summary_message(entry, self._series)] if isinstance(entry, Summarised) else []
+
+
+def annotation_frame(channel: str, series: str, entry: Annotated) -> Frame:
+    """An ANNOTATION frame (section 14.1)."""
+    annotation = complete_annotation(entry, series)
+    return Frame(
+        Action.ANNOTATION,
+        id=annotation.id,
+        channel=channel,
+        channel_serial=format_position(entry.position, series),
+        connection_id=annotation.connection_id,
+        timestamp=entry.position.ms,
+        annotations=[annotation],
+    )
+
+
+def summary_message(entry: Summarised, series: str) -> Message:
+    """The message that tells a new summary: no data, no id, the serial of the annotated message."""
+    return Message(
+        serial=entry.ref.serial(series),
+        action=MessageAction.SUMMARY,
+        timestamp=entry.ref.position.ms,
+        version=Version(entry.ref.serial(series), entry.ref.position.ms),
+        annotations={"summary": summary_to_wire(entry.tallies)},
+    )
 
 
 def complete_messages(entry: Created, series: str) -> list[Message]:

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from gateway.continuations import Continuations
 from gateway.metrics import Metrics
 from gateway.operations import (
+    Annotate,
     Append,
     Cancel,
     ChangePresence,
@@ -21,6 +22,7 @@ from gateway.operations import (
 )
 from gateway.verdicts import Court, Verdicts
 from selfhost_transport.errors import CancelDenied, CapabilityError, TransportError
+from selfhost_transport.store.annotations import AnnotationStore
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.presence import PresenceStore
 from selfhost_transport.store.session_store import SessionStore
@@ -40,6 +42,7 @@ class Executor:
         sessions: SessionStore,
         turns: TurnStore,
         presence: PresenceStore,
+        annotations: AnnotationStore,
         continuations: Continuations,
         court: Court,
         metrics: Metrics,
@@ -47,6 +50,7 @@ class Executor:
         self._sessions = sessions
         self._turns = turns
         self._presence = presence
+        self._annotations = annotations
         self._continuations = continuations
         self._court = court
         self._metrics = metrics
@@ -82,6 +86,8 @@ class Executor:
                 return await self._continue(operation)
             case Cancel():
                 return await self._cancel(operation)
+            case Annotate():
+                return await self._annotate(operation)
             case ChangePresence():
                 return await self._change_presence(operation)
             case LeavePresence():
@@ -190,6 +196,14 @@ class Executor:
             cancelled.series,
             settled_at=position if position > Position.ZERO else None,
         )
+
+    async def _annotate(self, operation: Annotate) -> Done:
+        serials: list[str | None] = []
+        for index, (ref, annotation) in enumerate(operation.annotations):
+            publish_id = f"{operation.repeat_id}:{index}" if operation.repeat_id else ""
+            given = await self._annotations.give(operation.session, ref, annotation, publish_id=publish_id)
+            serials.append(given.serial)
+        return Done(AckResult(serials), given.position, given.series)
 
     async def _change_presence(self, operation: ChangePresence) -> Done:
         changed = await self._presence.change(

@@ -14,6 +14,7 @@ from selfhost_transport.store.pieces import Piece
 from selfhost_transport.store.presence import Holder
 from selfhost_transport.store.turn_store import CancelFilter, TurnRequest
 from selfhost_transport.wire.actions import MessageAction
+from selfhost_transport.wire.annotation import Annotation
 from selfhost_transport.wire.frame import AckResult
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.presence import PresenceMessage
@@ -102,6 +103,15 @@ class ChangePresence:
 
 
 @dataclass(frozen=True, slots=True)
+class Annotate:
+    """Add annotations to messages, or take one's own back, in order. `repeat_id` recognises the same frame again."""
+
+    session: str
+    annotations: tuple[tuple[Ref, Annotation], ...]
+    repeat_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class LeavePresence:
     """Take all members of a connection out of a session (DETACH), or of every one (CLOSE, `session` None)."""
 
@@ -110,7 +120,7 @@ class LeavePresence:
 
 
 Operation: TypeAlias = (
-    Publish | Append | Replace | Submit | Continue | Cancel | ChangePresence | LeavePresence
+    Publish | Append | Replace | Submit | Continue | Cancel | Annotate | ChangePresence | LeavePresence
 )
 
 

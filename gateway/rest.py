@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from gateway.auth import Credential, now_ms
 from gateway.callers import RequestInfo
+from gateway.rest_annotations import Annotations
 from gateway.rest_batch import publish_batch
 from gateway.rest_channels import Channels, require_on_all
 from gateway.rest_format import Reply, path_segments, read_body, respond, respond_error
@@ -30,6 +31,7 @@ class Rest:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._channels = Channels(services)
+        self._annotations = Annotations(services)
         self._tokens = Tokens(services)
         self._presence = PresenceReads(services.presence)
         # A batch may hold several publishes; it is still one request.
@@ -92,6 +94,11 @@ class Rest:
                 return await channels.change(credential, session, serial, body)
             case ["GET", "messages", serial, "versions"]:
                 return await channels.versions(request, credential, session, serial)
+            case ["GET", "messages", serial, "annotations"]:
+                return await self._annotations.page(request, credential, session, serial)
+            case ["POST", "messages", serial, "annotations"]:
+                body = await read_body(request, self._body_limit)
+                return await self._annotations.publish(credential, session, serial, body)
             case ["GET"]:
                 return await channels.status(credential, session)
             case ["GET", "presence"]:

@@ -31,7 +31,7 @@ from gateway.rest import Rest
 from gateway.retention_keeper import keep_retention
 from gateway.services import Services, connect_services
 from gateway.transport import RawWebSocket
-from selfhost_transport.errors import StoreUnavailable, TransportError
+from selfhost_transport.errors import InvalidArgument, StoreUnavailable, TransportError
 from selfhost_transport.metrics import CONTENT_TYPE
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.server_version import check_server
@@ -248,7 +248,7 @@ class _Server(uvicorn.Server):
 def run_gateway(settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C. Prints `ready http://HOST:PORT` once everything answers.
 
-    Raises StoreUnavailable or StoreUnsuitable when Redis cannot be used, OSError when the port cannot.
+    Raises StoreUnavailable or StoreUnsuitable when Redis cannot be used, InvalidArgument when the port cannot.
     """
     asyncio.run(_check_redis(settings))
     listening = listen(settings.gateway.host, settings.gateway.port)
@@ -296,11 +296,15 @@ async def _check_redis(settings: Settings) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes any free one. Raises OSError."""
+    """A listening socket; port 0 takes any free one. Raises InvalidArgument when the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio turns Nagle's algorithm off only for sockets that name the protocol.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind((host, port))
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise InvalidArgument(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
     listening.listen(2048)
     return listening

@@ -22,6 +22,7 @@ from gateway.turn_signals import TurnRules
 from gateway.verdicts import Court
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.settings import Settings
+from selfhost_transport.store.annotations import AnnotationStore
 from selfhost_transport.store.fleet import Fleet
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.occupancy import OccupancyStore
@@ -55,6 +56,7 @@ class Services:
     inputs: TurnInputs
     fleet: Fleet
     presence: PresenceStore
+    annotations: AnnotationStore
     keeper: PresenceKeeper
     board: OccupancyBoard
     retention: Retention
@@ -114,6 +116,7 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
     )
     sessions, turns = SessionStore(redis, keys, options), TurnStore(redis, keys, options)
     presence, inputs = PresenceStore(redis, keys, options), TurnInputs(redis, keys, options)
+    annotations = AnnotationStore(redis, keys, options)
     server_id = f"gw-{secrets.token_hex(4)}"
     metrics = Metrics()
     hub = SessionHub(sessions, settings.redis.url, metrics)
@@ -131,6 +134,7 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
         sessions=sessions,
         turns=turns,
         presence=presence,
+        annotations=annotations,
         keeper=PresenceKeeper(presence, server_id, options.presence_lease_ms / SECOND_MS),
         board=OccupancyBoard(OccupancyStore(redis, keys), server_id, settings.redis.url),
         retention=Retention(redis, keys, options),
@@ -138,7 +142,13 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
         fleet=Fleet(redis, keys),
         hub=hub,
         executor=Executor(
-            sessions, turns, presence, Continuations(sessions, turns, inputs), Court(hub, sessions), metrics
+            sessions,
+            turns,
+            presence,
+            annotations,
+            Continuations(sessions, turns, inputs),
+            Court(hub, sessions),
+            metrics,
         ),
         authenticator=Authenticator(settings, identify, revocations),
         revocations=revocations,

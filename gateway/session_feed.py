@@ -221,6 +221,7 @@ class SessionFeed:
         ref = delivery.ref
         if (
             delivery.is_presence
+            or delivery.is_annotation
             or delivery.position <= self._ahead_until
             or (
                 ref is not None

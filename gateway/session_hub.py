@@ -139,8 +139,8 @@ class SessionHub:
             # What is left is replayed all the same: the position is one of this session.
             error, after = lost.info, head.floor
             backlog = await feed.backlog(after, here)
-        # Members are told by SYNC, as they are now (section 5.4).
-        backlog = [delivery for delivery in backlog if not delivery.is_presence]
+        # Members are told by SYNC, as they are now, and annotations by summaries (section 5.4).
+        backlog = [one for one in backlog if not (one.is_presence or one.is_annotation)]
         feed.resume(attachment, after)
         attached = Attached(
             format_position(after, feed.series), resumed=error is None, backlog=bool(backlog), error=error

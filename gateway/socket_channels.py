@@ -31,8 +31,8 @@ from selfhost_transport.wire.serial import format_position
 logger = logging.getLogger(__name__)
 
 SETTLE_TIMEOUT_S = 1.0
-_LISTENING = Flag.SUBSCRIBE | Flag.PRESENCE_SUBSCRIBE | Flag.PRESENCE
-"""Modes with which anything is delivered: messages, all members, or one's own members."""
+_LISTENING = Flag.SUBSCRIBE | Flag.PRESENCE_SUBSCRIBE | Flag.PRESENCE | Flag.ANNOTATION_SUBSCRIBE
+"""Modes with which anything is delivered: messages, all members or one's own, annotations."""
 
 
 class _Watched:
@@ -101,6 +101,7 @@ class SocketChannels:
             mute=self._muted(effect.modes, effect.params),
             whole_messages=effect.params.append_full,
             presence=bool(effect.modes & Flag.PRESENCE_SUBSCRIBE),
+            annotations=bool(effect.modes & Flag.ANNOTATION_SUBSCRIBE),
             connection_id=self._core.connection_id,
         )
         watched = _Watched(effect.channel.name, attachment, effect.modes, effect.params.occupancy)
@@ -153,6 +154,7 @@ class SocketChannels:
         attachment.mute = self._muted(effect.modes, effect.params)
         attachment.whole_messages = effect.params.append_full
         attachment.presence = bool(effect.modes & Flag.PRESENCE_SUBSCRIBE)
+        attachment.annotations = bool(effect.modes & Flag.ANNOTATION_SUBSCRIBE)
         if lost and not effect.modes & _LISTENING:
             watched.feed.remove(attachment)
         anew = bool(gained & _LISTENING)

@@ -12,7 +12,16 @@ from typing import Any
 from selfhost_transport.commands.stores import turn_store
 from selfhost_transport.errors import NotFound
 from selfhost_transport.settings import Settings
-from selfhost_transport.store.entries import Appended, Created, Entry, PresenceChanged, unpack_entry
+from selfhost_transport.store.entries import (
+    Annotated,
+    Appended,
+    Created,
+    Entry,
+    PresenceChanged,
+    Replaced,
+    Summarised,
+    unpack_entry,
+)
 from selfhost_transport.store.turn_store import TurnRecord, TurnStore
 from selfhost_transport.wire.serial import Position
 
@@ -110,7 +119,9 @@ def _described(entry: Entry) -> str:
             return f"{where}  append   to {entry.ref}: {_cut(entry.data)}"
         case PresenceChanged():
             return f"{where}  presence {len(entry.presence)} change(s)"
-        case _:
+        case Annotated() | Summarised():
+            return f"{where}  {'annotate' if isinstance(entry, Annotated) else 'summary ':8} {entry.ref}"
+        case Replaced():
             return f"{where}  {entry.action.name.lower():8} {entry.ref}"
 
 

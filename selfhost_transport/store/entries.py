@@ -11,6 +11,8 @@ one decoder and one delivery path.
 | `A<ref>`        | [data] or [data, extras] or [data, extras, op]   | append to the message `ref`                    |
 | `U<ref>`, `D<ref>` | message map, the whole new state              | update or delete of the message `ref`          |
 | `P`             | list of [action, id or nil, member map]          | presence                                       |
+| `N<ref>`        | [action, annotation map]                         | annotation of the message `ref`                |
+| `S<ref>`        | list of tallies                                  | the message's new summary of annotations       |
 
 `ref` names a message inside its session: `<ms>-<counter>:<index>`. `payloads` has, for each message,
 `<letter><length>:<encoding>;` where the letter tells what `data` is: `s` text, `b` bytes, `-` absent. The data
@@ -28,10 +30,12 @@ from typing import Any, cast
 import msgpack
 
 from selfhost_transport.errors import InvalidArgument
-from selfhost_transport.wire.actions import MessageAction, PresenceAction
+from selfhost_transport.wire.actions import AnnotationAction, MessageAction, PresenceAction
+from selfhost_transport.wire.annotation import Annotation
 from selfhost_transport.wire.message import Message, Version
 from selfhost_transport.wire.presence import PresenceMessage
 from selfhost_transport.wire.serial import Position, format_item
+from selfhost_transport.wire.summary import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,25 @@ class PresenceChanged:
     presence: tuple[PresenceMessage, ...]
 
 
-Entry = Created | Appended | Replaced | PresenceChanged
+@dataclass(frozen=True, slots=True)
+class Annotated:
+    """An annotation that was added to a message, or taken back, complete but for the serials."""
+
+    position: Position
+    ref: Ref
+    annotation: Annotation
+
+
+@dataclass(frozen=True, slots=True)
+class Summarised:
+    """What all annotations of a message amount to now."""
+
+    position: Position
+    ref: Ref
+    tallies: tuple[Tally, ...]
+
+
+Entry = Created | Appended | Replaced | PresenceChanged | Annotated | Summarised
 
 
 def pack_created(messages: Sequence[Message], *, ephemeral: bool = False) -> bytes:
@@ -164,9 +186,10 @@ def pack_append_body(
 
 def pack_replaced_body(message: Message, operation: Operation) -> bytes:
     """The body of an update or delete: the new state, and the operation."""
-    return _pack(
-        [_message_fields(message) | {"data": message.data, "encoding": message.encoding}, operation.pack()]
-    )
+    fields = _message_fields(message) | {"data": message.data, "encoding": message.encoding}
+    if message.annotations is not None:
+        fields["annotations"] = message.annotations
+    return _pack([fields, operation.pack()])
 
 
 def unpack_entry(position: Position, raw: bytes) -> Entry:
@@ -181,6 +204,10 @@ def unpack_entry(position: Position, raw: bytes) -> Entry:
     if kind == b"P":
         return PresenceChanged(position, _presence_messages(position, content))
     ref = Ref.parse(head[1:].decode())
+    if kind == b"N":
+        return Annotated(position, ref, _annotation(position, content))
+    if kind == b"S":
+        return Summarised(position, ref, unpack_summary(content))
     action = MessageAction.UPDATE if kind == b"U" else MessageAction.DELETE
     return Replaced(position, ref, action, _message(content[0]), Operation.unpack(content[1]))
 
@@ -199,6 +226,25 @@ def _appended(position: Position, ref: Ref, body: bytes) -> Appended:
     extras = content[1] if len(content) > 1 else None
     operation = Operation.unpack(content[2]) if len(content) > 2 else NO_OPERATION
     return Appended(position, ref, content[0], extras, operation)
+
+
+def pack_annotation_body(annotation: Annotation) -> bytes:
+    """The body of an annotation's entry; scripts put the head in front of it."""
+    fields = {name: value for name in _ANNOTATION_FIELDS if (value := getattr(annotation, name)) is not None}
+    return _pack([int(annotation.action or AnnotationAction.CREATE), fields])
+
+
+def unpack_summary(lines: Sequence[Any]) -> tuple[Tally, ...]:
+    """The tallies of a message, as annotate.lua keeps them."""
+    return tuple(
+        Tally(kind, name, total, unidentified, clients, tuple((client, count) for client, count in listed))
+        for kind, name, total, unidentified, clients, listed in lines
+    )
+
+
+def _annotation(position: Position, content: Sequence[Any]) -> Annotation:
+    action, fields = content
+    return Annotation(action=AnnotationAction(action), timestamp=position.ms, **fields)
 
 
 def pack_member(presence: PresenceMessage, connection_id: str) -> bytes:
@@ -227,6 +273,9 @@ def _presence_messages(position: Position, items: Sequence[Any]) -> tuple[Presen
     )
 
 
+_ANNOTATION_FIELDS = (
+    "id", "type", "name", "count", "data", "encoding", "extras", "client_id", "connection_id",
+)  # fmt: skip
 _MEMBER_FIELDS = ("client_id", "connection_id", "data", "encoding", "extras")
 _FIELDS = ("id", "name", "client_id", "connection_id", "extras")
 

@@ -17,16 +17,18 @@ from selfhost_transport.store.entries import (
     Replaced,
     unpack,
     unpack_entry,
+    unpack_summary,
 )
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message, Version
 from selfhost_transport.wire.serial import Position
+from selfhost_transport.wire.summary import summary_to_wire
 
 MAX_PAGE_EXTENSION = 1000
 """Messages a page may grow by, so as not to be cut inside a run."""
 
-_RECORD_FIELDS = ("t", "v", "e", "b", "x", "n", "a", "o")
+_RECORD_FIELDS = ("t", "v", "e", "b", "x", "n", "a", "o", "y")
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +295,10 @@ def beyond(ref: Ref, query: Query) -> bool:
 
 def _apply(created: Message, record: dict[str, bytes], data: bytes | None) -> Message:
     """The create overlaid with what the record changed."""
-    if not record:
+    if "y" in record:
+        summary = summary_to_wire(unpack_summary(unpack(record["y"])))
+        created = replace(created, annotations={"summary": summary})
+    if "t" not in record:
         return created
     state: dict[str, Any] = (
         unpack(record["b"]) if "b" in record else {"name": created.name, "extras": created.extras}
@@ -318,9 +323,9 @@ def _current(
 ) -> Message:
     """A complete wire message. While its turn streams, a message's version is the head it was read at:
     not older than any append it contains, older than every later one."""
-    if not record:
+    if "t" not in record:
         version = Version(ref.serial(series), ref.position.ms)
-        return _complete(created, ref, series, MessageAction.CREATE, version)
+        return _complete(_apply(created, record, data), ref, series, MessageAction.CREATE, version)
     changed = record.get("v") or b""
     position = Position.parse_id(changed.decode()) if changed else max(head, ref.position)
     packed = record.get("o") or b""

@@ -13,6 +13,8 @@ Scripts build the same names from the bucket's base; the letters below are the c
 | `m:<ref>:<session>` | HASH   | record of a message that was appended to or changed      | retention                    |
 | `x:<ref>:<session>` | STRING | assembled data of that message                           | retention                    |
 | `v:<ref>:<session>` | STREAM | versions of that message (updates and deletes)           | retention                    |
+| `b:<ref>:<session>` | STREAM | annotations of that message, capped                      | retention                    |
+| `z:<ref>:<session>` | HASH   | what each client has added to its annotations            | retention                    |
 | `g:<session>`       | HASH   | run id -> its first position, to align history pages     | retention                    |
 | `a:<session>`       | HASH   | turns without a terminal: turn id -> owner               | the last terminal            |
 | `w:<session>`       | LIST   | turns waiting by policy `queue`                          | they start or end            |
@@ -57,6 +59,8 @@ OWNED = (
     "m:",
     "x:",
     "v:",
+    "b:",
+    "z:",
     "g:",
     "a:",
     "w:",

@@ -36,5 +36,7 @@ class StoreOptions:
     max_members: int = 10_000
     # Events kept in a session's presence history, approximately.
     presence_events: int = 10_000
+    # Annotations kept of one message, approximately; its summary has them all.
+    annotations: int = 10_000
     # How long messages of a session are kept after they were created; 0 = for ever.
     retention_of: Callable[[str], int] = for_ever

@@ -254,6 +254,7 @@ def _merge(current: Message, change: Message) -> Message:
         client_id=current.client_id,
         connection_id=current.connection_id,
         extras=change.extras if change.extras is not None else current.extras,
+        annotations=current.annotations,
     )
 
 

@@ -301,11 +301,40 @@ test('REC-5 a clock that is a day off, either way', async (t) => {
   }
 });
 
-test('not supported: annotations — messages are not annotated', async (t) => {
-  const channel = connect(t, 'alice').channels.get(unique('plain'));
-  const { serials } = await channel.publish('n', 'x');
-  await refused(channel.annotations.publish(serials[0], { type: 'reaction:flag.v1', name: 'up' }), 40160);
-  await refused(rest().channels.get(channel.name).annotations.get(serials[0], {}), 40400);
+test('annotations: published, summarised, taken back, listed', async (t) => {
+  const name = unique('plain');
+  const modes = ['SUBSCRIBE', 'PUBLISH', 'ANNOTATION_PUBLISH', 'ANNOTATION_SUBSCRIBE'];
+  const [alice, bob] = ['alice', 'bob'].map((id, index) => connect(t, id, {}, index).channels.get(name, { modes }));
+  const summaries = [];
+  const raw = [];
+  await alice.subscribe((message) => message.action === 'message.summary' && summaries.push(message));
+  await alice.annotations.subscribe((annotation) => raw.push(annotation));
+  await bob.attach();
+  const { serials } = await alice.publish('n', 'annotate me');
+  const type = 'reaction:distinct.v1';
+  const two = until('two', (check) => (alice.annotations.subscribe(check), () => alice.annotations.unsubscribe(check)), () => raw.length === 2);
+  await alice.annotations.publish(serials[0], { type, name: 'up' });
+  await bob.annotations.publish(serials[0], { type, name: 'up', data: { why: 'good' } });
+  await two;
+  assert.deepEqual(raw.map((one) => [one.action, one.clientId, one.name, one.messageSerial]), [
+    ['annotation.create', 'alice', 'up', serials[0]],
+    ['annotation.create', 'bob', 'up', serials[0]],
+  ]);
+  assert.deepEqual(raw[1].data, { why: 'good' });
+  const summary = { [type]: { up: { total: 2, clientIds: ['alice', 'bob'], clipped: false } } };
+  assert.deepEqual(summaries.at(-1).annotations.summary, summary);
+  assert.equal(summaries.at(-1).serial, serials[0]);
+  const listed = await alice.annotations.get(serials[0], {});
+  assert.deepEqual(listed.items.map(({ clientId, name: of }) => [clientId, of]), [['alice', 'up'], ['bob', 'up']]);
+  const [inHistory] = (await alice.history()).items;
+  assert.deepEqual(inHistory.annotations.summary, summary);
+  const gone = until('one left', (check) => (alice.annotations.subscribe(check), () => alice.annotations.unsubscribe(check)), () => raw.length === 3);
+  await rest({ clientId: 'bob' }).channels.get(name).annotations.delete(serials[0], { type, name: 'up' });
+  await gone;
+  assert.equal(raw[2].action, 'annotation.delete');
+  assert.deepEqual((await alice.getMessage(serials[0])).annotations.summary[type].up.clientIds, ['alice']);
+  await refused(alice.annotations.publish(serials[0], { type: 'no-method' }), 40000);
+  await refused(alice.annotations.publish('01700000000000-000@abcdefghij:000', { type, name: 'up' }), 40400);
 });
 
 test('not supported: push notifications — there is no push service behind the gateway', async () => {

@@ -19,7 +19,8 @@ end
 -- Makes the record if the message was never changed. Returns false when there is no such message.
 local function ensure_record(ref)
   local record = of_session('m', ref)
-  if redis.call('EXISTS', record) == 1 then return true end
+  -- A record without data is that of a message that was annotated only.
+  if redis.call('HEXISTS', record, 't') == 1 then return true end
   local letter, encoding, data = created_data(ref)
   if not letter then return false end
   redis.call('HSET', record, 't', letter, 'v', '', 'e', encoding)

@@ -35,7 +35,9 @@ local function forget(item)
   local head, index = string.sub(entry, 2, string.find(entry, '\n', 1, true) - 1), 0
   for _ in string.gmatch(head, ';') do
     local ref = id .. ':' .. index
-    redis.call('UNLINK', of_session('m', ref), of_session('x', ref), of_session('v', ref))
+    local keys = {}
+    for letter in string.gmatch('mxvbz', '.') do keys[#keys + 1] = of_session(letter, ref) end
+    redis.call('UNLINK', unpack(keys))
     index = index + 1
   end
   redis.call('XDEL', K_HISTORY, id)

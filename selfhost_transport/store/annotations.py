@@ -1,0 +1,102 @@
+"""Annotations of messages: added, taken back, listed; their summaries are part of the messages (section 14.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from selfhost_transport.errors import BadRequest, NotFound
+from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.store import scripts
+from selfhost_transport.store.entries import Annotated, Ref, pack_annotation_body, unpack_entry
+from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.wire.actions import AnnotationAction
+from selfhost_transport.wire.annotation import Annotation
+from selfhost_transport.wire.serial import Position, format_item
+from selfhost_transport.wire.summary import method_of
+
+MAX_LISTED: Final = 200
+"""Clients that a summary lists by name; beyond, it is clipped."""
+MAX_NAMES: Final = 100
+"""Names under which a message can have annotations of one type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An annotation that is written (P11)."""
+
+    position: Position
+    series: str
+
+    @property
+    def serial(self) -> str:
+        """The annotation's serial."""
+        return format_item(self.position, self.series, 0)
+
+
+class AnnotationStore:
+    """The annotations of one deployment. Raises StoreUnavailable, StoreFull besides what each method names."""
+
+    def __init__(self, redis: RedisConnection, keys: Keyspace, options: StoreOptions | None = None) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._options = options or StoreOptions()
+
+    async def give(self, session: str, ref: Ref, annotation: Annotation, *, publish_id: str = "") -> Given:
+        """Add an annotation, or take the caller's own back; nothing to take back is no error.
+
+        `annotation` has its verified client id. Raises NotFound, BadRequest 40000 for a name too many.
+        """
+        base, options = self._keys.base_of(session), self._options
+        method = method_of(annotation.type)
+        reply = await self._redis.call(
+            scripts.load("annotate"),
+            [f"{base}s:{session}"],
+            [
+                base,
+                session,
+                str(ref),
+                int(annotation.action or AnnotationAction.CREATE),
+                annotation.type or "",
+                method,
+                (annotation.name or "") if method.has_names else "",
+                annotation.client_id or "",
+                1 if annotation.count is None else annotation.count,
+                pack_annotation_body(annotation),
+                publish_id,
+                options.idempotency_ms,
+                options.window_ms,
+                MAX_LISTED,
+                MAX_NAMES,
+                options.annotations,
+            ],
+        )
+        if reply[0] == b"missing":
+            raise NotFound("there is no such message in this session, or its retention has passed")
+        if reply[0] == b"full":
+            raise BadRequest(f"a message has annotations of a type under at most {MAX_NAMES} names")
+        return Given(Position.parse_id(reply[0].decode()), reply[1].decode())
+
+    async def page(
+        self, session: str, ref: Ref, *, after: Position = Position.ZERO, limit: int = 100
+    ) -> list[Annotation]:
+        """Annotations of a message in the order they were given, complete; none for an unknown message."""
+        base = self._keys.base_of(session)
+        series = await self._redis.command("HGET", f"{base}s:{session}", "series")
+        key = f"{base}b:{ref}:{session}"
+        found = await self._redis.command("XRANGE", key, f"({after.stream_id}", "+", "COUNT", limit)
+        entries = [unpack_entry(Position.parse_id(item[0].decode()), item[1][1]) for item in found or []]
+        named = series.decode() if series else ""
+        return [complete(entry, named) for entry in entries if isinstance(entry, Annotated)]
+
+
+def complete(entry: Annotated, series: str) -> Annotation:
+    """An annotation as it is delivered: with its own serial and its message's."""
+    serial = format_item(entry.position, series, 0)
+    return replace(
+        entry.annotation,
+        id=entry.annotation.id or serial,
+        serial=serial,
+        message_serial=entry.ref.serial(series),
+    )
