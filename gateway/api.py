@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.exceptions import HTTPException, RequestValidationError
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
 
 from gateway.api_errors import error_response, validation_error
@@ -29,10 +30,11 @@ from gateway.events import stream_events
 from gateway.rest import credential_of
 from gateway.services import Services
 from gateway.turn_calls import TurnCalls
-from selfhost_transport.errors import BadRequest, NotFound, ServiceError, TransportError
+from selfhost_transport.errors import ErrorInfo, NotFound, ServiceError, TransportError
 from selfhost_transport.store.turn_store import TurnRecord
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import check_name
+from selfhost_transport.wire.codes import Code
 from selfhost_transport.wire.serial import format_position
 
 if TYPE_CHECKING:
@@ -57,10 +59,15 @@ class TypedErrors(APIRoute):
                 return error_response(validation_error(error))
             except TransportError as error:
                 return error_response(error.info)
-            except HTTPException:
-                return error_response(BadRequest("the body is not a JSON document in UTF-8").info)
+            except HTTPException as error:
+                # 400 is a body that cannot be parsed at all: bad UTF-8, nested too deeply.
+                if error.status_code != 400:
+                    raise
+                info = ErrorInfo(Code.INVALID_BODY.value, 400, "the body is not a JSON document in UTF-8")
+                return error_response(info)
             except UnicodeEncodeError:
-                return error_response(BadRequest("a text holds half of a surrogate pair").info)
+                info = ErrorInfo(Code.INVALID_BODY.value, 400, "a text holds half of a surrogate pair")
+                return error_response(info)
             except Exception:
                 logger.exception("api.failed path=%s", request.url.path)
                 return error_response(ServiceError("internal error; try again").info)

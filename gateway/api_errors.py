@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from fastapi.exceptions import RequestValidationError
 from starlette.responses import JSONResponse
 
@@ -18,8 +21,11 @@ def error_response(info: ErrorInfo) -> JSONResponse:
 
 def validation_error(error: RequestValidationError) -> ErrorInfo:
     """What is wrong with a body or parameter, field by field."""
-    problems = [
-        f"{'.'.join(str(part) for part in problem['loc'][1:]) or 'body'}: {problem['msg']}"
-        for problem in error.errors()
-    ]
-    return ErrorInfo(Code.INVALID_BODY.value, 400, "; ".join(problems))
+    return ErrorInfo(Code.INVALID_BODY.value, 400, "; ".join(map(_problem, error.errors())))
+
+
+def _problem(problem: Mapping[str, Any]) -> str:
+    if problem["type"] == "model_attributes_type" and problem["loc"] == ("body",):
+        # The usual cause is curl, which calls its data a form.
+        return "body: send a JSON object with the header content-type: application/json"
+    return f"{'.'.join(str(part) for part in problem['loc'][1:]) or 'body'}: {problem['msg']}"

@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Match, request_response
 from starlette.types import Receive, Scope, Send
 
 from gateway.api import router as api
+from gateway.api_entries import router as api_entries
 from gateway.api_inputs import router as api_inputs
 from gateway.api_me import router as api_me
 from gateway.auth import is_loopback
@@ -90,6 +91,7 @@ class Gateway:
         """Put the gateway's routes on an application. The protocol's REST takes every path that is left over."""
         app.state.gateway = self
         app.include_router(api)
+        app.include_router(api_entries)
         app.include_router(api_inputs)
         app.include_router(api_me)
         app.add_api_websocket_route("/", self._websocket)

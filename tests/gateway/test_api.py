@@ -191,3 +191,33 @@ async def test_openapi_documents_it(http: httpx.AsyncClient) -> None:
     paths = (await http.get("/openapi.json")).json()["paths"]
     assert "/v1/sessions/{session}/turns" in paths
     assert "202" in paths["/v1/sessions/{session}/turns"]["post"]["responses"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"text": "\xff"}', "not a JSON document"),
+        (b'{"text": ' + b"[" * 100_000, "not a JSON document"),
+        (b'{"text": "\\ud800"}', "surrogate"),
+        (b"[1]", "send a JSON object"),
+    ],
+    ids=["not UTF-8", "too deep", "half a character", "no object"],
+)
+async def test_a_body_that_cannot_be_read_is_a_typed_refusal(
+    http: httpx.AsyncClient, unique: Names, body: bytes, said: str
+) -> None:
+    path = f"/v1/sessions/{unique('bound')}/turns"
+    refused = await http.post(path, content=body, headers={"content-type": "application/json"})
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"]) == (400, 40001)
+    assert said in error["message"]
+    assert (await http.get(path)).json()["turns"] == []
+
+
+async def test_json_that_is_sent_as_a_form_is_told_the_header(http: httpx.AsyncClient, unique: Names) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    refused = await http.post(
+        f"/v1/sessions/{unique('bound')}/turns", content=b'{"text": "hi"}', headers=form
+    )
+    assert refused.status_code == 400
+    assert "content-type: application/json" in refused.json()["error"]["message"]

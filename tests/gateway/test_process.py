@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 
 from tests.gateway.raw import ACK, CONFIG, CONNECTED, DISCONNECTED, MESSAGE, client
 from tests.processes import Stack, gone, wait_until
@@ -66,3 +67,13 @@ async def test_no_redis_is_said_plainly(stack: Stack) -> None:
     assert await proc.wait() != 0
     assert "Redis" in proc.log
     assert "Traceback" not in proc.log
+
+
+async def test_a_port_that_is_taken_is_one_line(stack: Stack) -> None:
+    taken = await stack.gateway(config=CONFIG)
+    port = taken.url.rpartition(":")[2]
+    with pytest.raises(
+        AssertionError, match=f"error 40003: cannot listen on 127.0.0.1 port {port}"
+    ) as failed:
+        await stack.gateway("--port", port, config=CONFIG)
+    assert "Traceback" not in str(failed.value)
