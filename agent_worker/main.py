@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 import signal
 import sys
 from pathlib import Path
@@ -44,7 +45,7 @@ def find_worker(target: str) -> Worker:
     except ModuleNotFoundError as error:
         raise InvalidArgument(f"{target!r}: {error}; is it on the path, or in the current folder?") from error
     worker = getattr(found, name, None)
-    if not isinstance(worker, Worker) and callable(worker):
+    if inspect.isfunction(worker) and not inspect.signature(worker).parameters:
         worker = worker()
     if not isinstance(worker, Worker):
         raise InvalidArgument(f"{target!r} is not a Worker, nor a function that returns one")

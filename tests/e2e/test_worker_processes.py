@@ -153,3 +153,5 @@ async def test_a_worker_says_what_is_wrong_with_its_target(stack: Stack) -> None
         await stack.worker("nonsense")
     with pytest.raises(AssertionError, match="No module named 'nonsense'"):
         await stack.worker("nonsense:worker")
+    with pytest.raises(AssertionError, match="is not a Worker"):
+        await stack.worker("agent_worker.scripted:scripted")
