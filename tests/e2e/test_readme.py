@@ -46,6 +46,7 @@ async def _run(code: str, names: dict[str, object]) -> None:
 
 async def test_sdk_3_the_python_example_runs(dev: Proc, capsys: pytest.CaptureFixture[str]) -> None:
     example = next(block for block in blocks("README.md", "python") if "ClientTransport" in block)
+    assert "\n\n    " not in example, "the interactive console ends a block at an empty line"
     async with asyncio.timeout(60):
         await _run(example.replace("127.0.0.1:8080", f"127.0.0.1:{dev.port}"), {})
     printed = capsys.readouterr().out
