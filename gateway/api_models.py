@@ -218,6 +218,18 @@ class MessagesOut(_Wire):
     """Up to here the session's retention has taken older messages; told once nothing else was left out."""
 
 
+class EntriesOut(_Wire):
+    """Messages after a position, oldest first, as the protocol's REST shows them."""
+
+    entries: list[dict[str, Any]]
+    next: str
+    """The position to go on from."""
+    more: bool
+    """Whether there is more at the moment."""
+    truncated_at: str | None = None
+    """Retention has taken messages between the position asked for and this one."""
+
+
 class WakeIn(BaseModel):
     """What the AI Transport SDK posts after publishing an input; other fields of the application are ignored."""
 

@@ -60,7 +60,8 @@ class Query:
 class Page:
     """Messages in the order asked for; `next_cursor` is None on the last page.
 
-    `truncated_at` is told by the page that holds the oldest messages: up to there retention has taken them (HIS-6).
+    `truncated_at` is told by the page that holds the oldest messages, or that begins before it: up to there retention
+    has taken them (HIS-6).
     """
 
     messages: list[Message] = field(default_factory=list)
@@ -84,12 +85,16 @@ class HistoryReader:
             chosen, more = await self._extended(session, query, chosen)
         messages = await self._assemble(session, chosen)
         next_cursor = chosen[-1][0] if more and chosen else None
-        oldest = query.cursor is None if query.forwards else next_cursor is None
-        return Page(messages, next_cursor, await self._truncated_at(session) if oldest else None)
+        oldest = query.forwards or next_cursor is None
+        return Page(messages, next_cursor, await self._truncated_at(session, query) if oldest else None)
 
-    async def _truncated_at(self, session: str) -> Position | None:
+    async def _truncated_at(self, session: str, query: Query) -> Position | None:
+        """Up to where retention has taken messages that the query would have found."""
         taken = await self._redis.command("HGET", f"{self._keys.base_of(session)}s:{session}", "tr")
-        return Position.parse_id(taken.decode()) if taken else None
+        position = Position.parse_id(taken.decode()) if taken else None
+        if position is not None and query.forwards and query.cursor is not None:
+            return position if query.cursor.position < position else None
+        return position
 
     async def message(self, session: str, ref: Ref) -> Message:
         """The newest version of one message. Raises NotFound."""
