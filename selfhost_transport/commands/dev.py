@@ -36,6 +36,8 @@ class _Dev:
             if not self._settings.redis.url_given:
                 embedded = await stack.enter_async_context(EmbeddedRedis(self._settings.data_dir))
                 redis = embedded.url
+                # Its port is another one each time; doctor, inspect and cancel need it.
+                print(f"redis {redis}", flush=True)
             # Stopped in the reverse order: the worker hands back its turns while the gateway still delivers.
             gateway = await self._started(stack, "gateway", redis, *self._listen())
             worker = await self._started(stack, "worker", redis)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import httpx
 import psutil
 import pytest
 
+from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET
 from tests.processes import Proc, Stack, gone, wait_until
 
@@ -21,6 +24,11 @@ async def test_dev_is_ready_and_stops_with_all_its_children(stack: Stack) -> Non
         assert (await client.get(f"{dev.url}/readyz")).status_code == 200
     children = family(dev)
     assert len(children) >= 3
+    address = re.search(r"^redis (redis://\S+)$", dev.log, re.MULTILINE)
+    assert address is not None
+    redis = RedisConnection(address[1])
+    assert await redis.info()
+    await redis.close()
     dev.terminate()
     assert await dev.wait() == 0
     await wait_until(lambda: all(gone(child) for child in children))
