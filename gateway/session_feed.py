@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Protocol
 
 from gateway.attachment import EVERYBODY, MAX_HELD, Attachment, Gap, State, Verdict
 from gateway.background import Background
-from gateway.delivery import Aggregate, Delivery, OpenMessage, Variant, encode_messages, open_message
+from gateway.backlog import BATCH, read_backlog
+from gateway.delivery import Aggregate, Delivery, Variant, encode_messages
+from gateway.open_messages import OpenMessages
 from selfhost_transport.errors import ContinuityLost, ErrorInfo, TransportError
 from selfhost_transport.store.entries import (
-    Appended,
-    Created,
     Entry,
     Ref,
-    Replaced,
     unpack_entry,
 )
 from selfhost_transport.store.session_store import Head, SessionStore
@@ -29,12 +27,6 @@ from selfhost_transport.wire.codes import Code, error_info
 from selfhost_transport.wire.serial import Position, parse_position
 
 logger = logging.getLogger(__name__)
-
-OPEN_MESSAGES_KEPT = 1024
-"""Messages whose headers are remembered for appends to come."""
-BATCH = 1000
-CONFLATE_ABOVE = 64
-"""Backlogs longer than this carry current states instead of every delta."""
 
 
 class Counters(Protocol):
@@ -61,7 +53,7 @@ class SessionFeed:
         self._last_id = b""
         # Notifications that arrived while the feed starts or fills a gap.
         self._pending: list[bytes] | None = []
-        self._open: OrderedDict[Ref, OpenMessage] = OrderedDict()
+        self._open = OpenMessages("")
         self._live: dict[Variant, dict[Attachment, None]] = {}
         self._waiting: dict[Attachment, None] = {}
         self._reading: dict[Ref, list[Attachment]] = {}
@@ -158,14 +150,14 @@ class SessionFeed:
         self.series = head.series
         self.position = head.position
         self._last_id = head.position.stream_id.encode()
-        self._open.clear()
+        self._open = OpenMessages(head.series)
         self._resolve_passing()
 
     def _advance(self, entry: Entry | None, name: bytes) -> None:
         self.position = Position.parse_id(name.decode()) if entry is None else entry.position
         self._last_id = name
         if entry is not None:
-            self._fan_out(self._delivery(entry))
+            self._fan_out(self._open.delivery(entry))
         if self._passing:
             self._resolve_passing()
 
@@ -185,32 +177,6 @@ class SessionFeed:
             elif not passing.done():
                 passing.set_result(None)
         self._passing = still
-
-    # Entries as deliveries
-
-    def _delivery(self, entry: Entry) -> Delivery:
-        if isinstance(entry, Appended):
-            return Delivery(entry, self.series, self._appended(entry))
-        if isinstance(entry, Created):
-            for index, message in enumerate(entry.messages):
-                self._remember(open_message(message, Ref(entry.position, index), self.series))
-        elif isinstance(entry, Replaced):
-            self._remember(open_message(entry.message, entry.ref, self.series))
-        return Delivery(entry, self.series)
-
-    def _appended(self, entry: Appended) -> OpenMessage | None:
-        known = self._open.get(entry.ref)
-        if known is None:
-            return None
-        self._open.move_to_end(entry.ref)
-        if entry.extras is not None:
-            known = self._open[entry.ref] = known.with_changes(entry.extras)
-        return known
-
-    def _remember(self, message: OpenMessage) -> None:
-        self._open[message.ref] = message
-        if len(self._open) > OPEN_MESSAGES_KEPT:
-            self._open.popitem(last=False)
 
     # Fan-out
 
@@ -365,10 +331,7 @@ class SessionFeed:
         self._flush(attachment)
 
     def _learn(self, aggregate: Aggregate, attachment: Attachment) -> None:
-        """A message whose create was not seen here is known now: appends to it can be deltas."""
-        message = open_message(aggregate.message, aggregate.ref, self.series)
-        if aggregate.ref not in self._open:
-            self._remember(message)
+        message = self._open.learn(aggregate)
         for delivery in attachment.held:
             if delivery.ref == aggregate.ref:
                 message = delivery.adopt(message)
@@ -438,19 +401,7 @@ class SessionFeed:
 
     async def backlog(self, after: Position, until: Position) -> list[Delivery]:
         """Entries after a position up to another, conflated when there are many. Raises ContinuityLost."""
-        found: list[Delivery] = []
-        conflated: set[Ref] = set()
-        # Headers as they were then, not as they are now.
-        past = _Past(self.series)
-        while after < until:
-            entries = await self._store.read_after(self.session, after, BATCH)
-            found.extend(past.delivery(entry) for entry in entries if _replayed(entry, until))
-            if len(found) > CONFLATE_ABOVE:
-                found = _conflate(found, conflated)
-            if len(entries) < BATCH:
-                break
-            after = entries[-1].position
-        return found
+        return await read_backlog(self._store, self.session, self.series, after, until)
 
     def _catch_up_soon(self, attachment: Attachment, delay: float = 0.0) -> None:
         attachment.hold(attachment.delivered)
@@ -491,48 +442,6 @@ class SessionFeed:
 
     def _all(self) -> list[Attachment]:
         return [*self._waiting, *(member for members in self._live.values() for member in members)]
-
-
-class _Past:
-    """Headers of messages met while reading a backlog."""
-
-    def __init__(self, series: str) -> None:
-        self._series = series
-        self._open: dict[Ref, OpenMessage] = {}
-
-    def delivery(self, entry: Entry) -> Delivery:
-        if isinstance(entry, Appended):
-            known = self._open.get(entry.ref)
-            if known is not None and entry.extras is not None:
-                known = self._open[entry.ref] = known.with_changes(entry.extras)
-            return Delivery(entry, self._series, known)
-        if isinstance(entry, Created):
-            for index, message in enumerate(entry.messages):
-                ref = Ref(entry.position, index)
-                self._open[ref] = open_message(message, ref, self._series)
-        elif isinstance(entry, Replaced):
-            self._open[entry.ref] = open_message(entry.message, entry.ref, self._series)
-        return Delivery(entry, self._series)
-
-
-def _conflate(deliveries: list[Delivery], conflated: set[Ref]) -> list[Delivery]:
-    """Of each message's appends keep the first, to be delivered as the message's current state."""
-    kept: list[Delivery] = []
-    here: set[Ref] = set()
-    for delivery in deliveries:
-        if delivery.is_append and delivery.ref is not None:
-            if delivery.ref in here or (delivery.ref in conflated and not delivery.aggregate_only):
-                continue
-            here.add(delivery.ref)
-            kept.append(delivery if delivery.aggregate_only else delivery.conflated())
-        else:
-            kept.append(delivery)
-    conflated |= here
-    return kept
-
-
-def _replayed(entry: Entry, until: Position) -> bool:
-    return entry.position <= until and not (isinstance(entry, Created) and entry.ephemeral)
 
 
 def _before(position: Position) -> Position:

@@ -63,7 +63,8 @@ class EagerAgent(Executor):
         sessions, turns = services.sessions, services.turns
         continuations = Continuations(sessions, turns, services.inputs)
         court = Court(services.hub, sessions)
-        super().__init__(sessions, turns, services.presence, continuations, court, services.metrics)
+        stores = (sessions, turns, services.presence, services.annotations)
+        super().__init__(*stores, continuations, court, services.metrics)
         self.services = services
         self.feed = feed
 

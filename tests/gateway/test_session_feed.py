@@ -11,9 +11,10 @@ import pytest
 
 from gateway.attachment import Attachment, Gap, State
 from gateway.background import Background
+from gateway.backlog import CONFLATE_ABOVE
 from gateway.delivery import Variant
 from gateway.metrics import Metrics
-from gateway.session_feed import CONFLATE_ABOVE, SessionFeed
+from gateway.session_feed import SessionFeed
 from gateway.session_hub import SessionHub
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.subscriber import Subscriber
