@@ -11,6 +11,7 @@ from pathlib import Path
 
 from agent_worker.metrics import metrics_served
 from agent_worker.worker import Worker
+from selfhost_transport.collector import calm_collector
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.settings import Settings
 
@@ -65,6 +66,7 @@ async def _run(worker: Worker) -> None:
     ready = asyncio.create_task(worker.ready.wait(), name="ready")
     await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
     if ready.done():
+        calm_collector()
         print(f"ready worker {worker.worker_id}", flush=True)
     ready.cancel()
     await running

@@ -32,6 +32,7 @@ from gateway.rest import Rest
 from gateway.retention_keeper import keep_retention
 from gateway.services import Services, connect_services
 from gateway.transport import RawWebSocket
+from selfhost_transport.collector import calm_collector
 from selfhost_transport.errors import InvalidArgument, StoreUnavailable, TransportError
 from selfhost_transport.metrics import CONTENT_TYPE
 from selfhost_transport.redis_io.connection import RedisConnection
@@ -233,6 +234,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve, then say so."""
         await super().startup(sockets)
+        calm_collector()
         if self.started:
             self._on_ready()
 
