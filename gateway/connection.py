@@ -6,7 +6,6 @@ for an ACK has its place in a queue, refusals included, and answers leave in tha
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from enum import Enum
 from typing import Final
 
 from gateway.annotations import Annotating, prepare_annotations
+from gateway.answers import Answers
 from gateway.auth import Credential, outside_token_range
 from gateway.effects import (
     Adjust,
@@ -92,13 +92,6 @@ class _Channel:
     waiting: deque[Frame] = field(default_factory=deque)
 
 
-@dataclass(slots=True)
-class _Answer:
-    ticket: int
-    msg_serial: int
-    outcome: AckResult | ErrorInfo | None = None
-
-
 class Connection:
     """The state of one socket. `rules_for` tells the turn rules of a channel, None where it is plain pub/sub.
 
@@ -126,9 +119,7 @@ class Connection:
         # Members entered by this socket: (session, client id).
         self._members: set[tuple[str, str]] = set()
         self._channels: dict[str, _Channel] = {}
-        # Frames whose answer has not left yet, oldest first.
-        self._answers: deque[_Answer] = deque()
-        self._tickets = itertools.count(1)
+        self._answers = Answers()
         self._handlers: dict[int, Callable[[Frame], list[Effect]]] = {
             Action.HEARTBEAT: self._on_heartbeat,
             Action.CLOSE: self._on_close,
@@ -226,7 +217,7 @@ class Connection:
 
     def owes(self, ticket: int) -> bool:
         """Whether the answer to an operation has not left yet."""
-        return any(answer.ticket == ticket for answer in self._answers)
+        return self._answers.owes(ticket)
 
     def attach_ready(self, full: str, attached: Attached) -> list[Effect]:
         """The hub holds the channel's frames and knows where delivery starts."""
@@ -375,28 +366,30 @@ class Connection:
             operation = prepare(sending, frame.messages or [])
         except TransportError as error:
             return self._refuse(serial, error.info)
-        answer = self._expect(serial)
-        return [Commit(answer.ticket, operation)]
+        return [Commit(self._answers.expect(serial), operation)]
 
     def _sending(self, frame: Frame, serial: int) -> Sending:
-        if frame.channel is None:
-            raise InvalidChannelName("a publish needs a channel")
-        ref = parse_channel(frame.channel)
-        params = frame.params or {}
-        if params.get("_forceNack") == "true":
+        session, modes, base = self._addressed(frame, serial)
+        if (frame.params or {}).get("_forceNack") == "true":
             raise InvalidArgument("refused on request, by the _forceNack param", code=Code.FORCED_NACK)
-        channel = self._channels.get(frame.channel)
-        base = default_id_base(self.connection_id, serial)
         return Sending(
-            session=ref.name,
+            session=session,
             sender=Sender(self.credential, self.connection_id),
-            rules=self._rules_for(ref.name),
+            rules=self._rules_for(session),
             max_size=self._terms.max_message_size,
             limits=self._limits,
             id_base=base,
             repeat_id=f"{base}:{fingerprint(frame)}",
-            may_publish=None if channel is None else bool(channel.modes & Flag.PUBLISH),
+            may_publish=None if modes is None else bool(modes & Flag.PUBLISH),
         )
+
+    def _addressed(self, frame: Frame, serial: int) -> tuple[str, Flag | None, str]:
+        """Where a frame goes: the session, the modes of its attachment if there is one, and the base of its ids."""
+        if frame.channel is None:
+            raise InvalidChannelName("the frame needs a channel")
+        channel = self._channels.get(frame.channel)
+        modes = None if channel is None else channel.modes
+        return parse_channel(frame.channel).name, modes, default_id_base(self.connection_id, serial)
 
     def _on_annotation(self, frame: Frame) -> list[Effect]:
         serial = frame.msg_serial or 0
@@ -404,18 +397,14 @@ class Connection:
             operation = prepare_annotations(self._annotating(frame, serial), frame.annotations or [])
         except TransportError as error:
             return self._refuse(serial, error.info)
-        return [Commit(self._expect(serial).ticket, operation)]
+        return [Commit(self._answers.expect(serial), operation)]
 
     def _annotating(self, frame: Frame, serial: int) -> Annotating:
-        if frame.channel is None:
-            raise InvalidChannelName("an annotation needs a channel")
-        ref = parse_channel(frame.channel)
-        channel = self._channels.get(frame.channel)
-        base = default_id_base(self.connection_id, serial)
+        session, modes, base = self._addressed(frame, serial)
         return Annotating(
-            session=ref.name,
+            session=session,
             sender=Sender(self.credential, self.connection_id),
-            modes=None if channel is None else channel.modes,
+            modes=modes,
             max_size=self._terms.max_message_size,
             id_base=base,
             repeat_id=f"{base}:{fingerprint(frame)}",
@@ -436,19 +425,15 @@ class Connection:
                 self._members.discard(member)
             else:
                 self._members.add(member)
-        return [Commit(self._expect(serial).ticket, operation)]
+        return [Commit(self._answers.expect(serial), operation)]
 
     def _announcing(self, frame: Frame, serial: int) -> Announcing:
-        if frame.channel is None:
-            raise InvalidChannelName("presence needs a channel")
-        ref = parse_channel(frame.channel)
-        channel = self._channels.get(frame.channel)
-        base = default_id_base(self.connection_id, serial)
+        session, modes, base = self._addressed(frame, serial)
         return Announcing(
-            session=ref.name,
+            session=session,
             credential=self.credential,
             holder=self.holder,
-            modes=None if channel is None else channel.modes,
+            modes=modes,
             max_size=self._terms.max_message_size,
             id_base=base,
             repeat_id=f"{base}:{fingerprint(frame)}",
@@ -476,25 +461,12 @@ class Connection:
         info = error_info(Code.NOT_PERMITTED, f"{kind} frames are not supported by this service")
         return self._refuse(frame.msg_serial or 0, info)
 
-    def _expect(self, msg_serial: int) -> _Answer:
-        answer = _Answer(next(self._tickets), msg_serial)
-        self._answers.append(answer)
-        return answer
-
     def _refuse(self, msg_serial: int, info: ErrorInfo) -> list[Effect]:
-        answer = self._expect(msg_serial)
-        return self._settle(answer.ticket, info)
+        return self._settle(self._answers.expect(msg_serial), info)
 
     def _settle(self, ticket: int, outcome: AckResult | ErrorInfo) -> list[Effect]:
         """Note an outcome; send whatever answers it lets leave."""
-        for answer in self._answers:
-            if answer.ticket == ticket:
-                answer.outcome = outcome
-                break
-        effects: list[Effect] = []
-        while self._answers and self._answers[0].outcome is not None:
-            effects.append(SendFrame(_answer_frame(self._answers.popleft())))
-        return effects
+        return [SendFrame(frame) for frame in self._answers.settle(ticket, outcome)]
 
     # Frames sent
 
@@ -531,11 +503,3 @@ class Connection:
             params=channel.params.accepted(channel.modes),
             error=attached.error,
         )
-
-
-def _answer_frame(answer: _Answer) -> Frame:
-    if isinstance(answer.outcome, AckResult):
-        # A presence frame has no serials to tell.
-        res = [answer.outcome] if answer.outcome.serials else None
-        return Frame(Action.ACK, msg_serial=answer.msg_serial, count=1, res=res)
-    return Frame(Action.NACK, msg_serial=answer.msg_serial, count=1, error=answer.outcome)

@@ -1,0 +1,58 @@
+"""The answers that one connection is owed: they leave in the order of its frames, refusals included (section 6.2)."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from dataclasses import dataclass
+
+from selfhost_transport.errors import ErrorInfo
+from selfhost_transport.wire.actions import Action
+from selfhost_transport.wire.frame import AckResult, Frame
+
+
+@dataclass(slots=True)
+class _Answer:
+    ticket: int
+    msg_serial: int
+    outcome: AckResult | ErrorInfo | None = None
+
+
+class Answers:
+    """Frames whose ACK or NACK has not left yet, oldest first. A ticket names one of them."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[_Answer] = deque()
+        self._tickets = itertools.count(1)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def expect(self, msg_serial: int) -> int:
+        """A frame's answer will come. Returns its ticket."""
+        answer = _Answer(next(self._tickets), msg_serial)
+        self._waiting.append(answer)
+        return answer.ticket
+
+    def owes(self, ticket: int) -> bool:
+        """Whether an answer has not left yet."""
+        return any(answer.ticket == ticket for answer in self._waiting)
+
+    def settle(self, ticket: int, outcome: AckResult | ErrorInfo) -> list[Frame]:
+        """Note an outcome. Returns the answers that may leave now, in order."""
+        for answer in self._waiting:
+            if answer.ticket == ticket:
+                answer.outcome = outcome
+                break
+        frames = []
+        while self._waiting and self._waiting[0].outcome is not None:
+            frames.append(_frame(self._waiting.popleft()))
+        return frames
+
+
+def _frame(answer: _Answer) -> Frame:
+    if isinstance(answer.outcome, AckResult):
+        # A presence frame has no serials to tell.
+        res = [answer.outcome] if answer.outcome.serials else None
+        return Frame(Action.ACK, msg_serial=answer.msg_serial, count=1, res=res)
+    return Frame(Action.NACK, msg_serial=answer.msg_serial, count=1, error=answer.outcome)
