@@ -108,6 +108,8 @@ def _filter(entry: Message, requester: str) -> CancelFilter:
             return CancelFilter(Scope.OWNER, owner)
         if headers.get(h.CANCEL_OWN) == "true":
             return CancelFilter(Scope.OWNER, requester)
+        if headers.get(h.CANCEL_CONNECTION) == "true":
+            return CancelFilter(Scope.CONNECTION, entry.connection_id or "")
     return CancelFilter(Scope.ALL)
 
 

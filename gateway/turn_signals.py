@@ -93,10 +93,11 @@ def read_cancel(session: str, message: Message) -> Cancel:
     if input_id:
         turn = turn_id_for(session, input_id)
         return Cancel(session, CancelFilter(Scope.INPUT, input_id), message, turn)
-    scope = _scope(headers, message.client_id)
+    scope = _scope(headers, message)
     if scope is None:
         raise InvalidArgument(
-            "an ai-cancel names run-id, input-codec-message-id, cancel-own, cancel-client-id or cancel-all"
+            "an ai-cancel names run-id, input-codec-message-id, cancel-own, cancel-connection, cancel-client-id "
+            "or cancel-all"
         )
     return Cancel(session, scope, message)
 
@@ -120,7 +121,7 @@ def _submit(session: str, messages: Sequence[Message], rules: TurnRules, capabil
         policy = _policy(asked)
         if policy is Policy.INTERRUPT:
             capability.require(Operation.TURN_CANCEL, session)
-            interrupts = _named(headers) or _scope(headers, trigger.client_id) or own_turns(trigger.client_id)
+            interrupts = _named(headers) or _scope(headers, trigger) or own_turns(trigger.client_id)
     if superseded := _superseded(headers):
         # A client tool's result that forks: the turn that waited for it is answered by another (section 8.11).
         policy, interrupts = Policy.INTERRUPT, CancelFilter(Scope.TURN, superseded)
@@ -151,12 +152,14 @@ def _named(headers: h.Headers) -> CancelFilter | None:
     return CancelFilter(Scope.TURN, turn) if turn else None
 
 
-def _scope(headers: h.Headers, client_id: str | None) -> CancelFilter | None:
+def _scope(headers: h.Headers, message: Message) -> CancelFilter | None:
     owner = headers.get(CANCEL_CLIENT_ID)
     if owner:
         return CancelFilter(Scope.OWNER, owner)
     if headers.get(CANCEL_OWN) == _YES:
-        return own_turns(client_id)
+        return own_turns(message.client_id)
+    if headers.get(h.CANCEL_CONNECTION) == _YES and message.connection_id:
+        return CancelFilter(Scope.CONNECTION, message.connection_id)
     return CancelFilter(Scope.ALL) if headers.get(CANCEL_ALL) == _YES else None
 
 

@@ -42,15 +42,17 @@ class TurnFilter:
     turn_id: str | None = None
     client_id: str | None = None
     all: bool = False
+    # Only what was sent through this connection: this device, where several share a client id (DEV-6).
+    connection: bool = False
 
     def __post_init__(self) -> None:
-        if sum((self.turn_id is not None, self.client_id is not None, self.all)) > 1:
-            raise InvalidArgument("name one turn, one client, or all; not several of these")
+        if sum((self.turn_id is not None, self.client_id is not None, self.all, self.connection)) > 1:
+            raise InvalidArgument("name one turn, one client, this connection, or all; not several of these")
 
     @property
     def is_own(self) -> bool:
         """Whether it names the caller's own turns."""
-        return self.turn_id is None and self.client_id is None and not self.all
+        return self.turn_id is None and self.client_id is None and not self.all and not self.connection
 
     def names(self, turn_id: str, owner: str, own_client_id: str | None) -> bool:
         """Whether a turn with this id and owner is meant."""
@@ -83,6 +85,8 @@ class TurnFilter:
     def _scope_headers(self) -> dict[str, str]:
         if self.all:
             return {h.CANCEL_ALL: _YES}
+        if self.connection:
+            return {h.CANCEL_CONNECTION: _YES}
         return {h.CANCEL_OWN: _YES} if self.client_id is None else {h.CANCEL_CLIENT_ID: self.client_id}
 
 

@@ -131,7 +131,12 @@ class Session:
         return [
             turn
             for turn in self.tree.turns()
-            if not turn.status.is_terminal and chosen.names(turn.run_id, turn.client_id, own)
+            if not turn.status.is_terminal
+            and (
+                self.turn(turn.run_id).sent_here
+                if chosen.connection
+                else chosen.names(turn.run_id, turn.client_id, own)
+            )
         ]
 
     async def wait_for(self, chosen: TurnFilter) -> None:
@@ -191,7 +196,7 @@ class Session:
         if self.agent is None:
             return await self._cancel_each(chosen)
         assert self._connection is not None and self._rest is not None
-        if self._connection.is_crowded:
+        if self._connection.is_crowded and not chosen.connection:
             try:
                 return await self._rest.cancel(self._connection.endpoint, chosen.cancel_body(self.client_id))
             except ServiceError as error:

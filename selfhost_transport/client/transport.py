@@ -258,13 +258,14 @@ class ClientTransport:
         *,
         client_id: str | None = None,
         all: bool = False,  # noqa: A002
+        connection: bool = False,
     ) -> CancelResult:
-        """End one turn, a client's turns, all turns, or (default) one's own. Nothing matched is no error (CAN-14).
+        """End one turn, a client's turns, what was sent here (`connection`), all turns, or (default) one's own.
 
-        When it returns, every entry received so far is older than `position`, and no text of the turns that
+        Nothing matched is no error (CAN-14). When it returns, every entry received so far is older than `position`, and no text of the turns that
         matched follows (P2).
         """
-        return await self._session.cancel(TurnFilter(turn_id, client_id, all))
+        return await self._session.cancel(TurnFilter(turn_id, client_id, all, connection))
 
     async def wait_for_turn(
         self,

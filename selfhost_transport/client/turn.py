@@ -68,6 +68,11 @@ class Turn:
         return self._session.client_id if self._sent_here else None
 
     @property
+    def sent_here(self) -> bool:
+        """Whether it was sent through this transport."""
+        return self._sent_here
+
+    @property
     def own(self) -> bool:
         """Whether it was started under this client's id (DEV-2)."""
         return self._sent_here or (self.owner is not None and self.owner == self._session.client_id)

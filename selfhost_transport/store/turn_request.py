@@ -30,6 +30,7 @@ _CANCEL_HEADERS: Final = {
     Scope.TURN: h.RUN_ID,
     Scope.INPUT: h.INPUT_CODEC_MESSAGE_ID,
     Scope.OWNER: "cancel-client-id",
+    Scope.CONNECTION: h.CANCEL_CONNECTION,
     Scope.ALL: "cancel-all",
 }
 
@@ -153,7 +154,7 @@ def fingerprint(messages: Sequence[Message]) -> str:
 
 def _interruption(interrupts: CancelFilter, trigger: Message) -> Message:
     """The cancel entry that precedes the closing of interrupted turns, by the sender."""
-    value = "true" if interrupts.scope is Scope.ALL else interrupts.value
+    value = "true" if interrupts.scope in (Scope.ALL, Scope.CONNECTION) else interrupts.value
     return Message(
         name=h.AI_CANCEL,
         client_id=trigger.client_id,

@@ -35,12 +35,15 @@ class Scope(StrEnum):
     TURN = "turn"
     INPUT = "input"
     OWNER = "owner"
+    # What one device sent, where several share a client id (DEV-6).
+    CONNECTION = "connection"
     ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
 class CancelFilter:
-    """A scope and its value: a turn id, an input's codec message id, an owner's client id, or nothing."""
+    """A scope and its value: a turn id, an input's codec message id, an owner's client id, a
+    connection's id, or nothing."""
 
     scope: Scope
     value: str = ""
@@ -465,6 +468,7 @@ class TurnStore:
             "tr": request.context,
             "ma": request.max_attempts,
             "oc": request.on_crash,
+            "cn": request.messages[0].connection_id or "",
         }
         for name, value in fields.items():
             arguments += [name, value]

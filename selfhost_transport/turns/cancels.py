@@ -25,6 +25,9 @@ class Cancel:
         owner = headers.get(h.CANCEL_CLIENT_ID)
         if owner is None and headers.get(h.CANCEL_OWN) == "true":
             owner = client_id or ""
+        if headers.get(h.CANCEL_CONNECTION) == "true":
+            # Which turns a connection sent is not in the session; their ends will be.
+            return cls(serial, "", None, owner)
         return cls(serial, headers.run_id, headers.input_codec_message_id, owner)
 
     def names(self, run: RunState, first_serial: str | None) -> bool:

@@ -74,6 +74,7 @@ DISCRETE: Final = "discrete"
 # and which turns a cancel, or a send that interrupts, names besides run-id and input-codec-message-id.
 TURN_POLICY: Final = "turn-policy"
 CANCEL_OWN: Final = "cancel-own"
+CANCEL_CONNECTION: Final = "cancel-connection"
 CANCEL_ALL: Final = "cancel-all"
 CANCEL_CLIENT_ID: Final = "cancel-client-id"
 QUEUE_POSITION: Final = "queue-position"

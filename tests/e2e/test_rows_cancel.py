@@ -339,3 +339,17 @@ async def test_can_25_who_cancelled_what_and_when(stage: Stage) -> None:
         await turn.ended
     ((position, entry),) = (await stage.log(session)).created(h.AI_CANCEL)
     assert entry.client_id == "user-2" and abs(position.ms / 1000 - time.time()) < 60
+
+
+async def test_dev_6_devices_that_share_a_client_id_can_still_be_told_apart(stage: Stage) -> None:
+    session = stage.session()
+    async with stage.connect(session) as phone, stage.connect(session, gateway=1) as laptop:
+        mine = await phone.view.send(script(2000, 50))
+        other = await laptop.view.send(script(2000, 50))
+        await each([token_seen(mine), token_seen(other)])
+        result = await phone.cancel(connection=True)
+        assert result.matched == (turn_id(mine),)
+        await mine.ended
+        assert other.status is TurnStatus.ACTIVE
+        assert (await phone.cancel()).matched == (turn_id(other),)
+        await other.ended

@@ -178,13 +178,15 @@ local function all_answered(turn)
   return true
 end
 
--- The session's open turns that a filter matches: turn (id), input (codec message id), owner (client id), all.
+-- The session's open turns that a filter matches: turn (id), input (codec message id), owner (client id), connection
+-- (id of the sender's), all.
 local function matching(filter, value)
   local found, open = {}, redis.call('HGETALL', K_ACTIVE)
   for at = 1, #open, 2 do
     local turn, owner = open[at], open[at + 1]
     local matches = filter == 'all' or (filter == 'turn' and turn == value) or (filter == 'owner' and owner == value)
     if filter == 'input' then matches = redis.call('HGET', turn_key(turn), 'in') == value end
+    if filter == 'connection' then matches = redis.call('HGET', turn_key(turn), 'cn') == value end
     if matches then found[#found + 1] = turn end
   end
   table.sort(found)
