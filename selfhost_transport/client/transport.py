@@ -262,8 +262,8 @@ class ClientTransport:
     ) -> CancelResult:
         """End one turn, a client's turns, what was sent here (`connection`), all turns, or (default) one's own.
 
-        Nothing matched is no error (CAN-14). When it returns, every entry received so far is older than `position`, and no text of the turns that
-        matched follows (P2).
+        Nothing matched is no error (CAN-14). When it returns, every entry received so far is older than `position`,
+        and no text of the turns that matched follows (P2).
         """
         return await self._session.cancel(TurnFilter(turn_id, client_id, all, connection))
 
