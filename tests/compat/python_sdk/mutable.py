@@ -124,11 +124,37 @@ async def _(stage: Stage) -> None:
         await stage.rest().channels.get(channel.name).get_message(unknown)
 
 
-@case("annotations", reason="messages are not annotated; frames and requests are refused")
+@case("annotations: published, summarised, taken back, listed")
 async def _(stage: Stage) -> None:
-    channel = stage.realtime("ann").channels.get(unique())
-    (serial,) = (await channel.publish("n", "one")).serials
     from ably.types.annotation import Annotation
+    from ably.types.channelmode import ChannelMode
+    from ably.types.channeloptions import ChannelOptions
 
-    async with refused(40160):
-        await channel.annotations.publish(serial, Annotation(type="reaction:flag.v1", name="up"))
+    name, kind = unique(), "reaction:distinct.v1"
+    options = ChannelOptions(
+        modes=[
+            ChannelMode.SUBSCRIBE,
+            ChannelMode.PUBLISH,
+            ChannelMode.ANNOTATION_PUBLISH,
+            ChannelMode.ANNOTATION_SUBSCRIBE,
+        ]
+    )
+    channel = stage.realtime("ann").channels.get(name, options)
+    given: list[Annotation] = []
+    await channel.annotations.subscribe(lambda annotation: given.append(annotation))
+    messages = await heard(channel)
+    (serial,) = (await channel.publish("n", "one")).serials
+    await channel.annotations.publish(serial, Annotation(type=kind, name="up", data={"why": "good"}))
+    await until("both", lambda: len(given) == 1 and len(messages) == 2)
+    assert (given[0].client_id, given[0].message_serial, given[0].data) == ("ann", serial, {"why": "good"})
+    assert (messages[1].action, messages[1].serial) == (MessageAction.MESSAGE_SUMMARY, serial)
+    rest = stage.rest(gateway=1).channels.get(name)
+    listed = await rest.annotations.get(serial)
+    assert [(one.client_id, one.name) for one in listed.items] == [("ann", "up")]
+    found = await rest.get_message(serial)
+    assert found.annotations.summary == {kind: {"up": {"total": 1, "clientIds": ["ann"], "clipped": False}}}
+    await channel.annotations.delete(serial, Annotation(type=kind, name="up"))
+    await until("the other", lambda: len(given) == 2)
+    assert (await rest.get_message(serial)).annotations.summary == {}
+    async with refused(40400):
+        await channel.annotations.publish(serial.replace("0", "1", 3), Annotation(type=kind, name="up"))
