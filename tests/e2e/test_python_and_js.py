@@ -114,3 +114,14 @@ async def test_a_js_client_sees_what_a_python_client_does(stage: Stage) -> None:
         states = {run["runId"]: run["status"] for run in view["runs"]}
         assert states[turn_id(again)] == "complete"
         assert {run["clientId"] for run in view["runs"]} == {"user-1"}
+
+
+async def test_dev_3_stop_on_the_phone_stops_the_turn_of_the_laptop(stage: Stage) -> None:
+    session = stage.session()
+    async with stage.connect(session) as laptop, peer(stage, session) as phone:
+        turn = await laptop.view.send(script(2000, 50))
+        await token_seen(turn, 5)
+        phone.ask(do="stop", run=turn_id(turn))
+        await phone.heard("stopped")
+        assert (await turn.ended).status is TurnStatus.CANCELLED
+        assert await stage.logged_end(session, turn_id(turn)) == ["cancelled"]

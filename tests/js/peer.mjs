@@ -1,6 +1,7 @@
 // An agent and a reader of the JS SDK for tests in another language. One JSON command per line on stdin:
 //   {"do":"answer","invocation":{…},"tokens":n,"pause":ms}   open a run and stream the numbered words
 //   {"do":"read"}                                            print what a JS client's view shows
+//   {"do":"stop","run":"…"}                                  cancel a run
 // Answers are JSON lines on stdout.
 import { createInterface } from 'node:readline';
 import { Invocation } from '@ably/ai-transport';
@@ -55,7 +56,12 @@ async function read() {
   });
 }
 
-const commands = { answer, read };
+async function stop({ run }) {
+  await reader.cancel(run);
+  say({ stopped: run });
+}
+
+const commands = { answer, read, stop };
 for await (const line of createInterface({ input: process.stdin })) {
   const command = JSON.parse(line);
   commands[command.do](command).catch((error) => say({ error: String(error) }));
