@@ -120,6 +120,8 @@ class Proc:
         # A grandchild outside the group may hold the pipe open; its output is not waited for.
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
+        # asyncio has no public way to give up a pipe that somebody else holds open.
+        self._process._transport.close()  # type: ignore[attr-defined]
         self.ready.cancel()
 
     def _signal_group(self, number: signal.Signals) -> None:
