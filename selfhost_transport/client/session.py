@@ -21,7 +21,7 @@ from selfhost_transport.client.loading import HistoryLoader
 from selfhost_transport.client.moment import Moment
 from selfhost_transport.client.requests import TurnFilter
 from selfhost_transport.client.rest import RestClient
-from selfhost_transport.client.state import StateChange
+from selfhost_transport.client.state import ConnectionState, StateChange
 from selfhost_transport.client.turn import Turn
 from selfhost_transport.errors import (
     ContinuityLost,
@@ -72,6 +72,7 @@ class Session:
         self.failure: TransportError | None = None
         # The service let us in, but not to the history (REC-17).
         self.history_refused: TransportError | None = None
+        self._dial_failed = False
         self.on_tree: Emitter[list[TreeEvent]] = Emitter(self.report_failure)
         self.on_error: Emitter[TransportError] = Emitter(self._error_subscriber_failed)
         self.on_discontinuity: Emitter[Discontinuity] = Emitter(self.report_failure)
@@ -293,11 +294,21 @@ class Session:
 
     def on_change(self, change: StateChange) -> None:
         """The state of the connection changed."""
-        _log.debug("connection.%s session=%s reason=%s", change.current.value, self.name, change.reason)
+        self._log_change(change)
         if change.current == "failed":
             info = change.reason or ErrorInfo(80000, 400, "the connection failed")
             self.give_up(TransportError.from_info(info))
         self.on_state.emit(change)
+
+    def _log_change(self, change: StateChange) -> None:
+        """The first dial in a row that fails is a warning: who mistyped an address should not wait in silence."""
+        failed = (change.previous, change.current) == (
+            ConnectionState.CONNECTING,
+            ConnectionState.DISCONNECTED,
+        )
+        level = logging.WARNING if failed and not self._dial_failed else logging.DEBUG
+        _log.log(level, "connection.%s session=%s reason=%s", change.current.value, self.name, change.reason)
+        self._dial_failed = failed or (self._dial_failed and change.current is not ConnectionState.CONNECTED)
 
     def on_attached(self, attached: Attached) -> None:
         """Attached: go on, or read what may have been missed."""

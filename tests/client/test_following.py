@@ -353,11 +353,13 @@ async def test_the_next_endpoint_is_tried() -> None:
     await transport.close()
 
 
-async def test_giving_up_to_connect_says_why() -> None:
+async def test_giving_up_to_connect_says_why(caplog: pytest.LogCaptureFixture) -> None:
     service = ScriptedService()
     service.unreachable = {"one"}
     with pytest.raises(TransportError, match="refused"):
         await service.transport().open(within=0.05)
+    [told] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "refused" in told  # at the first dial, not only when the time is up
 
 
 async def test_a_refused_key_is_a_typed_error() -> None:
