@@ -20,8 +20,11 @@ def approval_key(tool_call_id: str) -> str:
 def answered_call(message: Message) -> str | None:
     """The call that an `ai-input` answers, by its name; None: it answers none, and so steers."""
     headers = h.read_headers(message)
-    call_id = headers.field("toolCallId") if headers is not None else None
-    if headers is None or call_id is None:
+    if headers is None:
+        return None
+    # The name that the OpenAI codec gives it comes second (section 6).
+    call_id = headers.field("toolCallId") or headers.field("call_id")
+    if call_id is None:
         return None
     match headers.kind:
         case inputs.TOOL_RESULT | inputs.TOOL_RESULT_ERROR:

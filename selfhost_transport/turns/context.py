@@ -14,6 +14,9 @@ from selfhost_transport.wire.message import Message
 # naming it; the store replaces it. Same length (33) as any item serial, so packed lengths do not change.
 STEP_START_PLACEHOLDER: Final = "00000000000000-000@stepstart0:000"
 
+# The codec of the JS SDK's `openai` entry point, which its inputs give away (section 6).
+OPENAI_RESPONSES: Final = "openai-responses"
+
 # Namespace of the deterministic ids, so that a send repeated with the same id names the same turn (P5).
 _IDS: Final = uuid.UUID("5d6e7a0e-3f57-5c1b-9d4e-8f0a3c2b1d11")
 
@@ -39,6 +42,8 @@ class TurnContext:
     step_client_id: str = ""
     # 0 for the fresh one, then one more with each resume.
     invocation: int = 0
+    # The codec that the sender's own messages are in, where they tell; None: the default one, or not known.
+    codec: str | None = None
 
     def with_step(self, number: int) -> TurnContext:
         """The same invocation in its n-th step (from 0)."""
@@ -100,7 +105,14 @@ def context_for_input(
         msg_regenerate=headers.get(h.MSG_REGENERATE),
         step_client_id=trigger.client_id or "",
         invocation=invocation,
+        codec=_codec_of(headers),
     )
+
+
+def _codec_of(headers: h.Headers) -> str | None:
+    """What the sender's codec is, by how it writes a user's message or names a tool call."""
+    is_openai = headers.field("partType") == "input_text" or headers.field("call_id") is not None
+    return OPENAI_RESPONSES if is_openai else None
 
 
 def _parents(headers: h.Headers, codec_message_id: str) -> tuple[str | None, str | None]:
@@ -144,4 +156,5 @@ def _continued(
         fork_of=previous.fork_of,
         msg_regenerate=previous.msg_regenerate,
         step_client_id=previous.step_client_id,
+        codec=previous.codec,
     )

@@ -14,8 +14,15 @@ from selfhost_transport.turns.values import ABSENT, Absent, Json, from_text
 
 _TEXT: Final = frozenset({"output_text", "refusal"})
 _REASONING: Final = frozenset({"reasoning_text", "reasoning_summary_text"})
-_ARGUMENTS: Final = "function_call_arguments"
-STREAM_KINDS: Final = _TEXT | _REASONING | {_ARGUMENTS}
+ARGUMENTS: Final = "function_call_arguments"
+STREAM_KINDS: Final = _TEXT | _REASONING | {ARGUMENTS}
+# Items of the model, and those an agent or client adds.
+MODEL_ITEMS: Final = frozenset({"message", "reasoning", "function_call"})
+ITEM_TYPES: Final = MODEL_ITEMS | {"function_call_output"}
+# Discrete messages whose payload is an item.
+_ITEM_KINDS: Final = frozenset(
+    {"response.output_item.added", "response.output_item.done", "function_call_output"}
+)
 
 CALL_ID: Final = "call_id"
 INPUT_TEXT: Final = "input_text"
@@ -28,7 +35,7 @@ def decode_stream_start(headers: Headers) -> p.TextStart | p.ReasoningStart | p.
         return p.TextStart(stream_id)
     if headers.kind in _REASONING:
         return p.ReasoningStart(stream_id)
-    if headers.kind != _ARGUMENTS:
+    if headers.kind != ARGUMENTS:
         return None
     item = _item(from_text(headers.field("item") or ""))
     return p.ToolInputStart(_text(item, CALL_ID) or stream_id, _text(item, "name"))
@@ -43,6 +50,17 @@ def decode_output(headers: Headers, payload: Json | Absent) -> p.Chunk | None:
     # The model's own form is JSON text; a UI message holds the value.
     value = from_text(output) if isinstance(output, str) else ABSENT
     return p.ToolOutputAvailable(_text(item, CALL_ID), output if isinstance(value, Absent) else value)
+
+
+def decode_event(headers: Headers, payload: Json | Absent) -> p.Native | None:
+    """A discrete output as the event it was written from; None for what is none of this codec's."""
+    if headers.kind in _ITEM_KINDS and isinstance(payload, dict):
+        return p.Native({"type": headers.kind, "item": payload.get("item")})
+    if headers.kind != "tool-approval-request" or headers.field(CALL_ID) is None:
+        return None
+    arguments = payload if isinstance(payload, str) else ""
+    call_id, name = headers.field(CALL_ID), headers.field("name") or ""
+    return p.Native({"type": headers.kind, CALL_ID: call_id, "name": name, "arguments": arguments})
 
 
 def _item(value: Json | Absent) -> dict[str, Json]:

@@ -13,6 +13,8 @@ from selfhost_transport.turns import decoder as d
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import parts as p
 from selfhost_transport.turns import ui
+from selfhost_transport.turns.codec import Codec, StreamStart
+from selfhost_transport.turns.codecs import UI_MESSAGES
 from selfhost_transport.turns.records import Record, TextBuffer
 from selfhost_transport.turns.values import ABSENT, Absent, Json, from_text
 
@@ -73,7 +75,6 @@ class ToolState:
         )  # fmt: skip
 
 
-StreamStart: TypeAlias = p.TextStart | p.ReasoningStart | p.ToolInputStart
 PartState: TypeAlias = TextState | ToolState | ui.Part
 
 
@@ -89,6 +90,9 @@ class MessageState:
     parts: list[PartState] = field(default_factory=list)
     tools: dict[str, ToolState] = field(default_factory=dict)
     metadata: Json = None
+    codec: Codec = UI_MESSAGES
+    # What it was folded from, in order.
+    records: list[Record] = field(default_factory=list)
     _snapshot: ui.ConversationMessage | None = None
 
     def touch(self) -> None:
@@ -106,6 +110,7 @@ class MessageState:
         if self._snapshot is None:
             parts = tuple(q.snapshot() if isinstance(q, TextState | ToolState) else q for q in self.parts)
             message = ui.UIMessage(self.id, self.role, parts, self.metadata)
+            message = self.codec.message(message, self.records)
             self._snapshot = ui.ConversationMessage(self.codec_message_id, message)
         return self._snapshot
 
@@ -113,8 +118,11 @@ class MessageState:
 class Projection:
     """Messages of one node by codec-message-id, in the order of their first records."""
 
-    def __init__(self) -> None:
+    def __init__(self, codec: Codec = UI_MESSAGES) -> None:
         self.messages: dict[str, MessageState] = {}
+        self._codec = codec
+        # All records by the message they are for, those included that wait for it.
+        self._records: dict[str, list[Record]] = {}
         # What each stream record feeds.
         self._fed: dict[Record, tuple[MessageState, TextState | ToolState, StreamStart]] = {}
         # Repair state (section 5.3): has the run seen `start`, and `start-step` since the last `finish-step`?
@@ -126,6 +134,7 @@ class Projection:
     def add(self, record: Record) -> list[p.Chunk]:
         """Fold a record that comes after all others; the chunks it amounts to, repairs included."""
         chunks: list[p.Chunk] = []
+        self._records.setdefault(record.codec_message_id, []).append(record)
         if record.input is not None:
             if not self._fold_input(record, record.input):
                 self._pending.append(record)
@@ -164,15 +173,20 @@ class Projection:
         key = record.codec_message_id
         message = self.messages.get(key)
         if message is None:
-            message = MessageState(key, key if message_id is None else message_id, role, record.serial)
-            self.messages[key] = message
+            message = self._new(key, key if message_id is None else message_id, role, record)
         message.touch()
+        return message
+
+    def _new(self, key: str, message_id: str, role: str, record: Record) -> MessageState:
+        records = self._records.setdefault(key, [])
+        message = MessageState(key, message_id, role, record.serial, codec=self._codec, records=records)
+        self.messages[key] = message
         return message
 
     # Streams
 
     def _open_stream(self, record: Record, buffer: TextBuffer) -> list[p.Chunk]:
-        start = d.decode_stream_start(record.headers)
+        start = self._codec.decode_stream_start(record.headers)
         if start is None:
             return []
         chunks = [*self._repair(record), start]
@@ -198,7 +212,7 @@ class Projection:
     def _close_stream(self, record: Record, part: TextState | ToolState) -> list[p.Chunk]:
         if record.status != h.COMPLETE:
             return []
-        start = d.decode_stream_start(record.headers)
+        start = self._codec.decode_stream_start(record.headers)
         if isinstance(part, ToolState) and isinstance(start, p.ToolInputStart):
             value = d.tool_input_value(str(part.buffer or ""))
             part.enter(ui.INPUT_AVAILABLE)
@@ -244,6 +258,8 @@ class Projection:
                 self._fold_data(record, chunk)
             case p.File() | p.SourceUrl() | p.SourceDocument():
                 self._ensure(record).parts.append(_source(chunk))
+            case p.Native():
+                self._ensure(record)
             case _:
                 self._fold_tool(record, chunk)
 
@@ -348,15 +364,13 @@ class Projection:
             if copy.codec_message_id in self.messages:
                 continue
             source = copy.message
-            message = MessageState(
-                copy.codec_message_id, source.id, source.role, record.serial, metadata=source.metadata
-            )
+            message = self._new(copy.codec_message_id, source.id, source.role, record)
+            message.metadata = source.metadata
             for part in source.parts:
                 if isinstance(part, ui.ToolPart):
                     message.add_tool(_thawed(part))
                 else:
                     message.parts.append(part)
-            self.messages[copy.codec_message_id] = message
 
 
 def _new_tool(start: p.ToolInputStart, buffer: TextBuffer | None) -> ToolState:

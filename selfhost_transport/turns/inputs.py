@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.ui import DataPart, FilePart, TextPart
-from selfhost_transport.turns.values import Json, pack
+from selfhost_transport.turns.values import Json, pack, to_text
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message
 
@@ -19,6 +19,20 @@ TOOL_RESULT: Final = "tool-result"
 TOOL_RESULT_ERROR: Final = "tool-result-error"
 TOOL_APPROVAL_RESPONSE: Final = "tool-approval-response"
 REGENERATE: Final = "regenerate"
+
+
+@dataclass(slots=True, frozen=True)
+class InputForm:
+    """How a codec writes inputs: the header that names a tool call, and the type of a text part."""
+
+    call_field: str = "toolCallId"
+    text_type: str = "text"
+    # Whether a user's message carries the application's id for it, and parts other than text.
+    is_text_only: bool = False
+
+
+UI_INPUTS: Final = InputForm()
+OPENAI_INPUTS: Final = InputForm("call_id", "input_text", is_text_only=True)
 
 UserPart: TypeAlias = TextPart | FilePart | DataPart
 
@@ -45,11 +59,12 @@ def user_message(
     parent: str | None = None,
     fork_of: str | None = None,
     run_id: str | None = None,
+    form: InputForm = UI_INPUTS,
 ) -> list[Message]:
     """One channel message per part, to be published in one frame.
 
     `message_id` is the application's id (default: the codec-message-id). With `run_id` it is a steer of that
-    turn, which has no parent; with `fork_of` an edit.
+    turn, which has no parent; with `fork_of` an edit. Raises InvalidArgument for a part that `form` cannot carry.
     """
     if run_id is not None and (parent is not None or fork_of is not None):
         raise InvalidArgument("a steer belongs to its turn and has neither parent nor fork_of")
@@ -65,7 +80,7 @@ def user_message(
         (h.DISCRETE, "true"),
     )
     domain_id = ids.codec_message_id if message_id is None else message_id
-    return [_user_part(transport, part, domain_id) for part in parts or [TextPart("")]]
+    return [_user_part(transport, part, domain_id, form) for part in parts or [TextPart("")]]
 
 
 def tool_result(
@@ -76,20 +91,28 @@ def tool_result(
     *,
     event_id: str,
     client_id: str | None,
+    form: InputForm = UI_INPUTS,
 ) -> Message:
     """The result of a client tool; `codec_message_id` is the assistant message that made the call (TOL-2)."""
     transport = _answer(codec_message_id, run_id, event_id, client_id)
-    return _input(
-        transport, h.header_map((h.KIND, TOOL_RESULT), ("toolCallId", tool_call_id)), {"output": output}
-    )
+    # The Responses API takes results as text.
+    value = to_text(output) if form.is_text_only and not isinstance(output, str) else output
+    return _input(transport, {h.KIND: TOOL_RESULT, form.call_field: tool_call_id}, {"output": value})
 
 
 def tool_result_error(
-    codec_message_id: str, run_id: str, tool_call_id: str, text: str, *, event_id: str, client_id: str | None
+    codec_message_id: str,
+    run_id: str,
+    tool_call_id: str,
+    text: str,
+    *,
+    event_id: str,
+    client_id: str | None,
+    form: InputForm = UI_INPUTS,
 ) -> Message:
     """A client tool failed (TOL-8)."""
     transport = _answer(codec_message_id, run_id, event_id, client_id)
-    codec = h.header_map((h.KIND, TOOL_RESULT_ERROR), ("toolCallId", tool_call_id))
+    codec = {h.KIND: TOOL_RESULT_ERROR, form.call_field: tool_call_id}
     return _input(transport, codec, {"message": text})
 
 
@@ -102,11 +125,12 @@ def tool_approval_response(
     event_id: str,
     client_id: str | None,
     reason: str | None = None,
+    form: InputForm = UI_INPUTS,
 ) -> Message:
     """The answer to an approval request (HIL-1)."""
     codec = h.header_map(
         (h.KIND, TOOL_APPROVAL_RESPONSE),
-        ("toolCallId", tool_call_id),
+        (form.call_field, tool_call_id),
         ("approved", "true" if approved else "false"),
         ("reason", reason),
     )
@@ -137,11 +161,15 @@ def cancel(*, event_id: str, run_id: str | None = None, input_codec_message_id: 
     return Message(name=h.AI_CANCEL, extras=h.make_extras(transport), action=MessageAction.CREATE)
 
 
-def _user_part(transport: dict[str, str], part: UserPart, message_id: str) -> Message:
+def _user_part(transport: dict[str, str], part: UserPart, message_id: str, form: InputForm) -> Message:
     payload: Json
+    if form.is_text_only:
+        if not isinstance(part, TextPart):
+            raise InvalidArgument("a user's message in this codec consists of text only")
+        return _input(transport, {h.KIND: USER_MESSAGE, "partType": form.text_type}, part.text)
     match part:
         case TextPart():
-            kind, payload, own = "text", part.text, {}
+            kind, payload, own = form.text_type, part.text, {}
         case FilePart():
             kind, payload, own = "file", part.url, {"mediaType": part.media_type}
         case DataPart():

@@ -8,6 +8,8 @@ from enum import StrEnum
 
 from selfhost_transport.turns import decoder as d
 from selfhost_transport.turns import headers as h
+from selfhost_transport.turns.codec import Codec
+from selfhost_transport.turns.codecs import UI_MESSAGES
 from selfhost_transport.turns.fold import MessageState, Projection
 from selfhost_transport.turns.parts import Chunk
 from selfhost_transport.turns.records import Record
@@ -26,7 +28,9 @@ class NodeKind(StrEnum):
 class Node:
     """One input, run or client fork."""
 
-    def __init__(self, kind: NodeKind, key: str, run: RunState | None = None) -> None:
+    def __init__(
+        self, kind: NodeKind, key: str, run: RunState | None = None, codec: Codec = UI_MESSAGES
+    ) -> None:
         self.kind = kind
         self.key = key
         self.run = run
@@ -36,7 +40,8 @@ class Node:
         self.serial: str | None = None
         # Order of unconfirmed sends.
         self.send_order = 0
-        self.projection = Projection()
+        self.codec = codec
+        self.projection = Projection(codec)
         # Known only by life-cycle messages that do not create a node (section 7.7): not shown yet.
         self.is_shown = kind is not NodeKind.RUN
         self._parent: str | None = None
@@ -109,7 +114,7 @@ class Node:
 
     def refold(self) -> None:
         """Fold the whole log again, in serial order, without superseded attempts; then our own unconfirmed sends."""
-        self.projection, self._is_stale = Projection(), False
+        self.projection, self._is_stale = Projection(self.codec), False
         for record in self.records():
             if not self._is_dropped(record):
                 self.projection.add(record)

@@ -262,12 +262,20 @@ class Data:
     transient: bool | None = None
 
 
+@dataclass(slots=True, frozen=True)
+class Native:
+    """An event of another codec in its own JSON form, where no chunk says the same (SDK-5)."""
+
+    type: ClassVar[str] = "native"
+    event: Mapping[str, Any]
+
+
 Chunk: TypeAlias = (
     TextStart | TextDelta | TextEnd | ReasoningStart | ReasoningDelta | ReasoningEnd
     | ToolInputStart | ToolInputDelta | ToolInputAvailable | ToolInputError
     | ToolOutputAvailable | ToolOutputError | ToolApprovalRequest | ToolOutputDenied
     | Start | StartStep | FinishStep | Finish | MessageMetadata | Abort | Error
-    | File | SourceUrl | SourceDocument | Data
+    | File | SourceUrl | SourceDocument | Data | Native
 )  # fmt: skip
 
 _CLASSES: Final[tuple[type[Chunk], ...]] = (
@@ -299,7 +307,9 @@ def chunk_from_json(value: Mapping[str, Any]) -> Chunk:
 
 
 def chunk_to_json(chunk: Chunk) -> dict[str, Any]:
-    """The JSON form of a chunk."""
+    """The JSON form of a chunk; a native event as it is."""
+    if isinstance(chunk, Native):
+        return dict(chunk.event)
     wire: dict[str, Any] = {"type": chunk.name if isinstance(chunk, Data) else chunk.type}
     for field in dataclasses.fields(chunk):
         value = getattr(chunk, field.name)

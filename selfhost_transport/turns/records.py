@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from selfhost_transport.turns import headers as h
-from selfhost_transport.turns.decoder import STREAM_KINDS, InputEvent, decode_input, decode_output
+from selfhost_transport.turns.codec import Codec
+from selfhost_transport.turns.decoder import InputEvent, decode_input
 from selfhost_transport.turns.headers import Headers
 from selfhost_transport.turns.parts import Chunk
 from selfhost_transport.turns.values import text_of, unpack
@@ -79,16 +80,16 @@ def read_input(message: Message, headers: Headers) -> Record | None:
     )
 
 
-def read_output(message: Message, headers: Headers) -> Record | None:
+def read_output(message: Message, headers: Headers, codec: Codec) -> Record | None:
     """The record of an `ai-output`, or None when it folds to nothing."""
     codec_message_id, version = headers.codec_message_id, version_of(message) or ""
     if codec_message_id is None:
         return None
     record = Record(message.serial, version, headers, message.client_id, codec_message_id)
     if not headers.is_stream:
-        record.chunks = decode_output(headers, unpack(message))
+        record.chunks = codec.decode_output(headers, unpack(message))
         return record if record.chunks else None
-    if headers.kind not in STREAM_KINDS:
+    if codec.decode_stream_start(headers) is None:
         return None
     # The data of a create is not used: it is the first delta of nothing (section 4).
     record.stream = TextBuffer("" if message.action in (None, 0) else text_of(message))

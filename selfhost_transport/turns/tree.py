@@ -13,6 +13,8 @@ from typing import Final
 from selfhost_transport.turns import decoder as d
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.cancels import Cancel
+from selfhost_transport.turns.codec import Codec
+from selfhost_transport.turns.codecs import UI_MESSAGES
 from selfhost_transport.turns.context import turn_id_for
 from selfhost_transport.turns.events import (
     CancelSeen,
@@ -59,8 +61,9 @@ class SessionTree:
     reported as pending turns (TRN-3).
     """
 
-    def __init__(self, session: str | None = None) -> None:
+    def __init__(self, session: str | None = None, codec: Codec = UI_MESSAGES) -> None:
         self.session = session
+        self.codec = codec
         # Grows whenever the visible list of any view may have changed.
         self.structure_version = 0
         self._nodes: list[Node] = []
@@ -254,7 +257,7 @@ class SessionTree:
         return []
 
     def _apply_output(self, serial: str, message: Message, headers: Headers) -> list[TreeEvent]:
-        run_id, record = headers.run_id, read_output(message, headers)
+        run_id, record = headers.run_id, read_output(message, headers, self.codec)
         if run_id is None or record is None:
             return []
         node, events = self._run(run_id, headers)
@@ -341,7 +344,7 @@ class SessionTree:
         node = self._runs.get(run_id)
         if node is None:
             run = RunState(run_id)
-            node = Node(NodeKind.RUN, run_id, run)
+            node = Node(NodeKind.RUN, run_id, run, self.codec)
             self._runs[run_id] = node
             self._open[run_id] = run
             self._nodes.append(node)
@@ -380,7 +383,7 @@ class SessionTree:
         if node is None and is_fork:
             node = self._triggered.get(key)
         if node is None:
-            node = Node(NodeKind.FORK if is_fork else NodeKind.INPUT, key)
+            node = Node(NodeKind.FORK if is_fork else NodeKind.INPUT, key, codec=self.codec)
             self._nodes.append(node)
             self._is_sorted = False
             self._sends += 1
