@@ -187,6 +187,40 @@ def cancel(
 
 
 @app.command()
+def export(
+    to: Annotated[
+        str, typer.Option(help="File that a line of JSON per turn is appended to; - = standard output.")
+    ] = "-",
+    name: Annotated[
+        str, typer.Option(help="Of the exporter: each gets every turn, and goes on where it was.")
+    ] = "default",
+    once: Annotated[bool, typer.Option("--once", help="Stop when no turn is waiting.")] = False,
+    lease: Annotated[
+        float, typer.Option(help="Seconds without a sign of life, after which a turn is exported again.")
+    ] = 30.0,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="End the exporter of this name, with what waits for it.")
+    ] = False,
+    verbose: Verbose = False,
+    redis: Redis = None,
+    config: Config = None,
+    redis_prefix: Prefix = None,
+) -> None:
+    """Write every turn that ends, with its whole messages, as a line of JSON; each at least once.
+
+    An exporter begins with the turns that end after it was started for the first time.
+    """
+    from selfhost_transport.commands.export import run_export, run_forget
+
+    _log(verbose=verbose)
+    settings = load_settings(config, redis=redis, redis_prefix=redis_prefix)
+    if forget:
+        run_forget(settings, name)
+        return
+    run_export(settings, to, name=name, once=once, lease_s=lease)
+
+
+@app.command()
 def token(
     client_id: Annotated[str | None, typer.Option(help="Identity of the holder; * = any.")] = None,
     capability: Annotated[str | None, typer.Option(help='JSON: {"pattern": ["operation"]}.')] = None,

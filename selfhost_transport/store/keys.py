@@ -30,6 +30,9 @@ Scripts build the same names from the bucket's base; the letters below are the c
 | `stats`             | HASH   | turns ended by outcome, leases lost                      | the bucket                   |
 | `retention`         | ZSET   | sessions that do not keep for ever, by their next trim   | the bucket                   |
 | `dead`              | STREAM | dead letters                                             | the bucket, capped           |
+| `exporters`         | HASH   | exporter -> how many ended turns it may leave waiting    | they are forgotten           |
+| `ended:<exporter>`  | STREAM | turns that ended, group `exporter`, until exported       | exported; capped; as above   |
+| `dropped`           | HASH   | exporter -> turns beyond its cap                         | they are forgotten           |
 | `r:<session>`       | HASH   | roster: `<connection> <client>` -> member                | the last member leaves       |
 | `k:<session>`       | STREAM | presence history, capped                                 | as the session               |
 | `o:<connection>`    | HASH   | who holds a connection with members, and its sessions    | its last member leaves       |
@@ -42,8 +45,8 @@ Scripts build the same names from the bucket's base; the letters below are the c
 
 Outside the buckets: `agents:<agent>`, a ZSET of the workers that serve an agent, which lives while they tell.
 
-Channels: `n:<session>` carries each entry of the session, `ctl` wakes workers and pushes cancels, `j:<session>` tells that
-occupancy has changed.
+Channels: `n:<session>` carries each entry of the session, `ctl` wakes workers and exporters and pushes cancels,
+`j:<session>` tells that occupancy has changed.
 """
 
 from __future__ import annotations
@@ -72,6 +75,9 @@ OWNED = (
     "deadlines",
     "stats",
     "dead",
+    "exporters",
+    "ended:",
+    "dropped",
     "retention",
     "r:",
     "k:",

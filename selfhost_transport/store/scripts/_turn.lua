@@ -86,10 +86,28 @@ local function start_waiting()
   end
 end
 
+-- Queues a turn that ended for every exporter. Each has a stream of its own, out of which it takes what it has dealt
+-- with; beyond its limit the oldest go, and are counted.
+local function tell_exporters(turn, status, terminal, fields)
+  local exporters = redis.call('HGETALL', base .. 'exporters')
+  for at = 1, #exporters, 2 do
+    local name, stream = exporters[at], base .. 'ended:' .. exporters[at]
+    local before = redis.call('XLEN', stream)
+    redis.call('XADD', stream, 'MAXLEN', exporters[at + 1], '*', 't', turn, 's', session, 'st', status,
+      'ag', fields[3] or '', 'ow', fields[4] or '', 'ip', fields[2] or terminal, 'tp', terminal,
+      'se', redis.call('HGET', K_META, 'series') or '')
+    local dropped = before + 1 - redis.call('XLEN', stream)
+    if dropped > 0 then redis.call('HINCRBY', base .. 'dropped', name, dropped) end
+    redis.call('PUBLISH', CONTROL, 'ended ' .. name)
+  end
+end
+
 -- The one place where a turn gets its terminal state (P3). `terminal` is the position of its last entry.
 local function finish(turn, status, terminal, keep_ms)
   local key = turn_key(turn)
-  local was = redis.call('HGET', key, 'st')
+  local fields = redis.call('HMGET', key, 'st', 'ip', 'ag', 'ow')
+  local was = fields[1]
+  tell_exporters(turn, status, terminal, fields)
   redis.call('HSET', key, 'st', status, 'tp', terminal)
   redis.call('HINCRBY', base .. 'stats', status, 1)
   redis.call('HDEL', key, 'rs', 'ss', 'sc', 'sf', 'rc', 're', 'rm', 'tr', 'sq', 'sr', 'aw')

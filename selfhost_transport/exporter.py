@@ -1,0 +1,257 @@
+"""Every turn that ends, with its whole messages, to a function of the application's: its own database, say (HYD-1, HYD-7).
+
+At least once: a turn whose function did not return is given again, to this process or another one, with the same ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from selfhost_transport.errors import InvalidArgument, TransportError
+from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.redis_io.subscriber import Subscriber
+from selfhost_transport.settings import Settings, load_settings
+from selfhost_transport.store.ended_turns import Ended, EndedTurns
+from selfhost_transport.store.history import HistoryReader
+from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.turn_messages import TurnMessages, read_turn
+from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.turns.ui import ConversationMessage, messages_to_json
+from selfhost_transport.wire.serial import format_position
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_NAME: Final = "default"
+DEFAULT_LEASE_S: Final = 30.0
+DEFAULT_LIMIT: Final = 100_000
+"""Turns per bucket that may wait for an exporter; about 200 bytes each."""
+_RETRY_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class EndedTurn:
+    """A turn that ended. `messages` are its input and its output, whole, also where it was suspended in between.
+
+    `messages` in which nobody said anything new are empty, as of a regenerate that was cancelled at once. `position`,
+    a channelSerial, is that of its terminal: sessions are complete up to the highest one stored, in which order turns
+    of a session are given. `delivery` is 1, or more if an earlier attempt to export it did not return.
+    """
+
+    session: str
+    turn_id: str
+    status: TurnStatus
+    agent: str
+    # Verified client id; None: anonymous.
+    owner: str | None
+    position: str
+    # When it ended, milliseconds since the epoch.
+    time_ms: int
+    messages: tuple[ConversationMessage, ...]
+    # Retention took messages of the turn before they could be exported.
+    truncated: bool
+    delivery: int
+
+    def to_json(self) -> dict[str, Any]:
+        """What the `export` command writes; messages in the form of the JS SDK."""
+        return {
+            "session": self.session,
+            "turnId": self.turn_id,
+            "status": self.status.value,
+            "agent": self.agent,
+            "owner": self.owner,
+            "position": self.position,
+            "timestamp": self.time_ms,
+            "truncated": self.truncated,
+            "messages": messages_to_json(self.messages),
+        }
+
+
+Export = Callable[[EndedTurn], Awaitable[object]]
+"""Stores one turn. Must be safe to repeat: store under `turn_id`, or under the ids of the messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExporterStatistics:
+    """What one exporter process has done. `failed`: times its function raised.
+
+    `dropped`: turns lost to this exporter because more than its limit waited.
+    """
+
+    exported: int
+    failed: int
+    dropped: int
+
+
+class TurnExporter:
+    """Gives ended turns of all agents to `run`'s function, one at a time.
+
+    `name` is the exporter: its queue begins when it is run for the first time, and goes on where it was when it is run
+    again, by any number of processes at once. Each name gets every turn. A turn is given again when its function raised
+    or its process was not heard of for `lease_s` seconds. At most `limit` turns wait per bucket; the oldest go then, which
+    is counted and logged. Raises InvalidArgument for a name or number out of range.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | str | None = None,
+        *,
+        name: str = DEFAULT_NAME,
+        lease_s: float = DEFAULT_LEASE_S,
+        limit: int = DEFAULT_LIMIT,
+    ) -> None:
+        if lease_s <= 0 or limit < 1:
+            raise InvalidArgument("lease_s is a number of seconds above 0, limit at least 1")
+        self.settings = load_settings(redis=settings) if isinstance(settings, str) else settings
+        self.name = name
+        # Set once turns that end are sure to be queued.
+        self.ready = asyncio.Event()
+        self._lease_s = lease_s
+        self._limit = limit
+        self._exported = 0
+        self._failed = 0
+        self._dropped = 0
+        self._stop = asyncio.Event()
+        self._changed = asyncio.Event()
+        # Buckets that may hold turns; an ordered set.
+        self._dirty: dict[int, None] = {}
+        # What the function raised last.
+        self._error: Exception | None = None
+
+    def statistics(self) -> ExporterStatistics:
+        """A snapshot, for metrics and logs."""
+        return ExporterStatistics(self._exported, self._failed, self._dropped)
+
+    def stop(self) -> None:
+        """Take no more turns; `run` returns once the one at work is exported."""
+        self._stop.set()
+        self._changed.set()
+
+    async def run(self, export: Export, *, once: bool = False) -> None:
+        """Export until `stop`, or, with `once`, what waits now.
+
+        What `export` raises is logged and the turn given again later; with `once` the last such error is raised in the
+        end. Redis being away is survived, except at the start. Raises StoreUnavailable, StoreFull, InvalidArgument.
+        """
+        settings = self.settings or load_settings()
+        keys = Keyspace(settings.redis.prefix, settings.redis.buckets)
+        redis = RedisConnection(settings.redis.url)
+        subscriber = Subscriber(settings.redis.url, on_reconnect=lambda: self._look_at(range(keys.buckets)))
+        queue = EndedTurns(redis, keys, self.name)
+        try:
+            await queue.open(self._limit)
+            for bucket in range(keys.buckets):
+                await subscriber.subscribe(f"{keys.base(bucket)}ctl", self._told(bucket))
+            self.ready.set()
+            await self._work(queue, HistoryReader(redis, keys), range(keys.buckets), export, once=once)
+        finally:
+            await subscriber.close()
+            await redis.close()
+
+    async def _work(
+        self, queue: EndedTurns, history: HistoryReader, buckets: range, export: Export, *, once: bool
+    ) -> None:
+        while not self._stop.is_set():
+            self._look_at(buckets)
+            await self._report_dropped(queue)
+            await self._empty(queue, history, export)
+            if once:
+                break
+            # Nothing announces that another process is gone: its turns are looked for from time to time.
+            until = asyncio.get_running_loop().time() + self._lease_s / 2
+            while not self._stop.is_set() and await self._is_told(until):
+                await self._empty(queue, history, export)
+        if once and self._error is not None:
+            raise self._error
+
+    async def _is_told(self, until: float) -> bool:
+        """Wait for a turn to end, or to be stopped; False at a loop time."""
+        try:
+            async with asyncio.timeout_at(until):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        self._changed.clear()
+        return True
+
+    async def _empty(self, queue: EndedTurns, history: HistoryReader, export: Export) -> None:
+        """Export until no bucket is known to hold a turn."""
+        while self._dirty and not self._stop.is_set():
+            bucket = next(iter(self._dirty))
+            # Last in line from here on, so that no bucket waits for another one to be empty.
+            del self._dirty[bucket]
+            try:
+                ended = await queue.take(bucket, int(self._lease_s * 1000))
+                if ended is not None:
+                    self._dirty[bucket] = None
+                    await self._export(queue, ended, await read_turn(history, ended), export)
+            except TransportError as error:
+                logger.warning("export.store_failed exporter=%s error=%s", self.name, error)
+                self._dirty[bucket] = None
+                await asyncio.sleep(_RETRY_S)  # paces trying while Redis is away
+
+    async def _export(self, queue: EndedTurns, ended: Ended, read: TurnMessages, export: Export) -> None:
+        renewing = asyncio.create_task(self._renew(queue, ended), name=f"export {ended.turn_id}")
+        try:
+            await export(_turn(ended, read))
+        except Exception as error:
+            self._failed += 1
+            self._error = error
+            logger.warning(
+                "export.failed session=%s turn=%s delivery=%d", ended.session, ended.turn_id, ended.delivery,
+                exc_info=error,
+            )  # fmt: skip
+            return
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+        await queue.done(ended)
+        self._exported += 1
+
+    async def _renew(self, queue: EndedTurns, ended: Ended) -> None:
+        while True:
+            await asyncio.sleep(self._lease_s / 3)
+            try:
+                await queue.renew(ended)
+            except TransportError as error:
+                logger.warning("export.not_renewed turn=%s error=%s", ended.turn_id, error)
+
+    async def _report_dropped(self, queue: EndedTurns) -> None:
+        try:
+            dropped = await queue.dropped()
+        except TransportError:
+            return  # Redis is away, which is told where turns are taken
+        if dropped > self._dropped:
+            logger.error("export.dropped exporter=%s turns=%d", self.name, dropped)
+        self._dropped = dropped
+
+    def _told(self, bucket: int) -> Callable[[bytes], None]:
+        mine = f"ended {self.name}".encode()
+
+        def received(payload: bytes) -> None:
+            if payload == mine:
+                self._look_at((bucket,))
+
+        return received
+
+    def _look_at(self, buckets: Iterable[int]) -> None:
+        self._dirty.update(dict.fromkeys(buckets))
+        self._changed.set()
+
+
+def _turn(ended: Ended, read: TurnMessages) -> EndedTurn:
+    return EndedTurn(
+        session=ended.session,
+        turn_id=ended.turn_id,
+        status=ended.status,
+        agent=ended.agent,
+        owner=ended.owner or None,
+        position=format_position(ended.last, ended.series),
+        time_ms=ended.last.ms,
+        messages=read.messages,
+        truncated=read.truncated,
+        delivery=ended.delivery,
+    )

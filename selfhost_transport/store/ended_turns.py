@@ -1,0 +1,126 @@
+"""Turns that ended, queued for each exporter until it has dealt with them: at least once, none forgotten (HYD-7).
+
+An exporter is a name. Its stream begins when it is opened, outlives every process that works on it, and is bounded: a
+turn beyond the limit drops the oldest one, which is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.store import scripts
+from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.wire.serial import Position
+
+_GROUP: Final = "exporter"
+# One for all processes: who holds a turn is told by the time since it was given out or renewed.
+_CONSUMER: Final = "exporter"
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A turn that ended, as it is queued. `item_id` names it within its bucket.
+
+    `owner` is '' when anonymous. `first` is the position of its input, `last` of its terminal. `delivery` counts from 1
+    how often it was given out.
+    """
+
+    bucket: int
+    item_id: str
+    session: str
+    series: str
+    turn_id: str
+    status: TurnStatus
+    agent: str
+    owner: str
+    first: Position
+    last: Position
+    delivery: int
+
+
+class EndedTurns:
+    """The turns that wait for one exporter. Raises InvalidArgument for its name; methods raise StoreUnavailable."""
+
+    def __init__(self, redis: RedisConnection, keys: Keyspace, exporter: str) -> None:
+        if _NAME.fullmatch(exporter) is None:
+            raise InvalidArgument("an exporter's name has 1 to 64 letters, digits, `_`, `.` or `-`")
+        self._redis = redis
+        self._keys = keys
+        self.exporter = exporter
+
+    async def open(self, limit: int) -> None:
+        """Have turns queued that end from now on, at most `limit` per bucket. Raises StoreFull."""
+        script = scripts.load("export_open")
+        arguments: list[str | int] = [self.exporter, limit, _GROUP]
+        calls = [
+            self._redis.call(script, [f"{base}exporters", self._key(base)], arguments) for base in self._bases
+        ]
+        await asyncio.gather(*calls)
+
+    async def take(self, bucket: int, lease_ms: int) -> Ended | None:
+        """The next turn of a bucket: one that nobody has renewed for the lease, else a new one; None without any."""
+        base = self._keys.base(bucket)
+        arguments: list[str | int] = [_GROUP, _CONSUMER, lease_ms]
+        reply = await self._redis.call(scripts.load("export_take"), [self._key(base)], arguments)
+        return None if reply is None else _ended(bucket, reply)
+
+    async def renew(self, ended: Ended) -> None:
+        """Keep a turn that is being exported from being given out again."""
+        key = self._key(self._keys.base(ended.bucket))
+        await self._redis.command("XCLAIM", key, _GROUP, _CONSUMER, 0, ended.item_id, "JUSTID")
+
+    async def done(self, ended: Ended) -> None:
+        """The turn was exported."""
+        key = self._key(self._keys.base(ended.bucket))
+        await self._redis.call(scripts.load("export_done"), [key], [_GROUP, ended.item_id])
+
+    async def waiting(self) -> int:
+        """Turns not exported yet, those at work included."""
+        return sum(
+            await asyncio.gather(*(self._redis.command("XLEN", self._key(base)) for base in self._bases))
+        )
+
+    async def dropped(self) -> int:
+        """Turns that were lost to this exporter because too many waited."""
+        calls = [self._redis.command("HGET", f"{base}dropped", self.exporter) for base in self._bases]
+        return sum(int(count or 0) for count in await asyncio.gather(*calls))
+
+    async def forget(self) -> bool:
+        """End the exporter, with what waits for it. False when there is none of this name."""
+        script = scripts.load("export_forget")
+        calls = [
+            self._redis.call(script, [f"{base}exporters", self._key(base), f"{base}dropped"], [self.exporter])
+            for base in self._bases
+        ]
+        return any(await asyncio.gather(*calls))
+
+    @property
+    def _bases(self) -> list[str]:
+        return self._keys.bases()
+
+    def _key(self, base: str) -> str:
+        return f"{base}ended:{self.exporter}"
+
+
+def _ended(bucket: int, reply: list[bytes]) -> Ended:
+    fields = {name.decode(): value.decode() for name, value in zip(reply[2::2], reply[3::2], strict=True)}
+    return Ended(
+        bucket=bucket,
+        item_id=reply[0].decode(),
+        delivery=int(reply[1]),
+        session=fields["s"],
+        series=fields["se"],
+        turn_id=fields["t"],
+        status=TurnStatus(fields["st"]),
+        agent=fields["ag"],
+        owner=fields["ow"],
+        first=Position.parse_id(fields["ip"]),
+        last=Position.parse_id(fields["tp"]),
+    )
