@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +23,12 @@ class Address:
     username: str | None = None
     password: str | None = None
     tls: ssl.SSLContext | None = None
+    # Refuse a server that is a replica: whoever named it as the primary may be behind the times.
+    primary: bool = False
+
+    def at(self, host: str, port: int) -> Address:
+        """The same way in, at another server, which must be a primary."""
+        return replace(self, host=host, port=port, primary=True)
 
     def __str__(self) -> str:
         return self.path or f"{self.host}:{self.port}/{self.database}"

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import hiredis
 
 from selfhost_transport.errors import StoreFull, StoreUnavailable, StoreUnsuitable, TransportError
-from selfhost_transport.redis_io.address import Address
 from selfhost_transport.redis_io.link import Argument, Link, pack
+from selfhost_transport.redis_io.whereabouts import whereabouts
 
 logger = logging.getLogger(__name__)
 
@@ -61,12 +61,15 @@ class RedisConnection:
     """
 
     def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
-        self._address = Address.parse(url)
+        self._where = whereabouts(url)
         self._timeout_s = timeout_s
         self._link: Link | None = None
         # Calls not sent yet, and calls whose reply is outstanding, both in order.
         self._waiting: deque[_Call] = deque()
         self._sent: deque[_Call] = deque()
+        # Calls that this server refused for what it is, and how long to wait before the next server.
+        self._held: list[_Call] = []
+        self._pause_s = 0.0
         self._flush_scheduled = False
         self._connecting: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
@@ -81,7 +84,7 @@ class RedisConnection:
     @property
     def in_flight(self) -> int:
         """Calls without a reply yet."""
-        return len(self._waiting) + len(self._sent)
+        return len(self._waiting) + len(self._sent) + len(self._held)
 
     def call(
         self,
@@ -121,10 +124,10 @@ class RedisConnection:
             self._link.close()
             self._link = None
         error = StoreUnavailable("the connection to Redis was closed by this process")
-        for call in (*self._sent, *self._waiting):
+        for call in (*self._held, *self._sent, *self._waiting):
             _fail(call, error)
-        self._sent.clear()
-        self._waiting.clear()
+        for calls in (self._held, self._sent, self._waiting):
+            calls.clear()
 
     def _start(
         self, arguments: tuple[Argument, ...], script: LuaScript | None, retry_s: float
@@ -150,7 +153,7 @@ class RedisConnection:
 
     def _flush(self) -> None:
         self._flush_scheduled = False
-        if self._link is None or not self._waiting:
+        if self._link is None or not self._waiting or self._held:
             return
         calls, self._waiting = self._waiting, deque()
         self._sent.extend(calls)
@@ -181,12 +184,19 @@ class RedisConnection:
             )
             self._waiting.extend((loading, call))
             self._schedule(asyncio.get_running_loop())
-        elif text.startswith("LOADING"):
-            self._waiting.append(call)
-            if self._link is not None:
-                self._link.abort()
+        elif _is_elsewhere(text) and call.until > asyncio.get_running_loop().time():
+            self._move_on(call)
         else:
             call.reply.set_exception(as_transport_error(text))
+
+    def _move_on(self, call: _Call) -> None:
+        """The server is starting, or is no primary any more: it did nothing, so the call is made again elsewhere.
+
+        The socket is dropped when all that is on its way has come back, so that the order stays.
+        """
+        self._held.append(call)
+        if not self._sent and self._link is not None:
+            self._link.abort()
 
     def _on_lost(self, error: Exception | None) -> None:
         self._link = None
@@ -194,25 +204,30 @@ class RedisConnection:
             self._watch.cancel()
             self._watch = None
         if not self._closed:
-            logger.warning("redis.connection_lost address=%s error=%s", self._address, error)
+            logger.warning("redis.connection_lost address=%s error=%s", self._where, error)
         lost = StoreUnavailable(
             "the connection to Redis was lost before the reply: it is not known whether the operation happened"
         )
-        again = [call for call in self._sent if call.again]
+        again = [*self._held, *(call for call in self._sent if call.again)]
         for call in self._sent:
             if not call.again:
                 _fail(call, lost)
         self._sent.clear()
         self._waiting.extendleft(reversed(again))
+        self._pause_s = min(max(FIRST_DELAY_S, self._pause_s * 2), LONGEST_DELAY_S) if self._held else 0.0
+        self._held.clear()
         if not self._closed:
             self._schedule(asyncio.get_running_loop())
 
     async def _connect(self) -> None:
         delay = FIRST_DELAY_S
         loop = asyncio.get_running_loop()
+        if self._pause_s:
+            await asyncio.sleep(self._pause_s)  # paces reconnecting while no primary is elected
         while self._link is None:
             try:
-                self._link = await Link.open(self._address, self._on_reply, self._on_lost, self._timeout_s)
+                address = await self._where.locate()
+                self._link = await Link.open(address, self._on_reply, self._on_lost, self._timeout_s)
             except StoreUnavailable as error:
                 self._expire(loop.time(), error)
                 if not self._waiting:
@@ -254,6 +269,11 @@ def _fail(call: _Call, error: TransportError) -> None:
         call.reply.set_exception(error)
 
 
+def _is_elsewhere(text: str) -> bool:
+    """Whether a server says that it cannot serve anybody now. Redis 6 puts READONLY into the error of a script."""
+    return text.startswith(("LOADING", "MASTERDOWN")) or "READONLY" in text
+
+
 def as_transport_error(text: str) -> TransportError:
     """What an error reply of Redis means to the caller."""
     if "OOM" in text:
@@ -261,7 +281,7 @@ def as_transport_error(text: str) -> TransportError:
             "Redis is full (maxmemory reached): nothing was written. Free memory, raise maxmemory, or shorten "
             "the retention, then repeat the request"
         )
-    if text.startswith(("READONLY", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "MISCONF")):
+    if _is_elsewhere(text) or text.startswith(("CLUSTERDOWN", "BUSY", "MISCONF")):
         return StoreUnavailable(f"Redis does not accept writes at the moment: {text}. Try again shortly")
     if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")) or "NOPERM" in text:
         return StoreUnsuitable(

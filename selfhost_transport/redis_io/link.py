@@ -61,13 +61,16 @@ class Link(asyncio.Protocol):
             commands.append(("AUTH", *user, address.password))
         if address.database:
             commands.append(("SELECT", address.database))
-        commands.append(("PING",))
+        commands.append(("ROLE",) if address.primary else ("PING",))
         self._opening = [asyncio.get_running_loop().create_future() for _ in commands]
         opening = list(self._opening)
         self.write([pack(command) for command in commands])
-        for reply in opening:
-            if isinstance(error := await reply, hiredis.ReplyError):
-                raise error
+        replies = [await reply for reply in opening]
+        for reply in replies:
+            if isinstance(reply, hiredis.ReplyError):
+                raise reply
+        if address.primary and replies[-1][0] != b"master":
+            raise ConnectionRefusedError("it is a replica")
 
     def write(self, packed: list[bytes]) -> None:
         """Send packed commands in one write."""

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from selfhost_transport.errors import StoreUnavailable
-from selfhost_transport.redis_io.address import Address
 from selfhost_transport.redis_io.connection import FIRST_DELAY_S, LONGEST_DELAY_S
 from selfhost_transport.redis_io.link import Link, pack
+from selfhost_transport.redis_io.whereabouts import whereabouts
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Subscriber:
     """
 
     def __init__(self, url: str, *, on_reconnect: OnReconnect | None = None, timeout_s: float = 5.0) -> None:
-        self._address = Address.parse(url)
+        self._where = whereabouts(url)
         self._timeout_s = timeout_s
         self._on_reconnect = on_reconnect
         self._link: Link | None = None
@@ -117,7 +117,7 @@ class Subscriber:
     def _on_lost(self, error: Exception | None) -> None:
         self._link = None
         if not self._closed:
-            logger.warning("redis.subscription_lost address=%s error=%s", self._address, error)
+            logger.warning("redis.subscription_lost address=%s error=%s", self._where, error)
             self._resuming = {name for name in self._callbacks if name not in self._confirmed}
             self._connect_soon()
 
@@ -126,12 +126,15 @@ class Subscriber:
             self._connecting = asyncio.get_running_loop().create_task(self._connect(), name="redis-subscribe")
 
     async def _connect(self) -> None:
-        delay = FIRST_DELAY_S
+        delay, level = FIRST_DELAY_S, logging.WARNING
         while self._link is None:
             try:
-                self._link = await Link.open(self._address, self._on_reply, self._on_lost, self._timeout_s)
+                address = await self._where.locate()
+                self._link = await Link.open(address, self._on_reply, self._on_lost, self._timeout_s)
             except StoreUnavailable as error:
-                logger.warning("redis.subscribe_failed error=%s", error)
+                # Once for each time it is away: what depends on Redis says more, and at its own pace.
+                logger.log(level, "redis.subscribe_failed error=%s", error)
+                level = logging.DEBUG
                 await asyncio.sleep(delay)  # paces reconnecting while the server is away
                 delay = min(delay * 2, LONGEST_DELAY_S)
         if self._callbacks:
