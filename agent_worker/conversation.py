@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from agent_worker.suspension import Answer, answers_in
-from selfhost_transport.store.history import HistoryReader, Query
+from selfhost_transport.store.history import HistoryReader, Query, created_messages
 from selfhost_transport.store.turn_store import Lease
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import ui
@@ -38,11 +38,14 @@ class Conversation:
         return self._context.input_codec_message_id or ""
 
     async def input(self) -> Sequence[Message]:
-        """The messages of the send that started the turn; costs the same however long the session is."""
+        """The messages of the send that started the turn; they usually came with the lease."""
+        lease = self._lease
+        if self._input is None and lease.send:
+            self._input = created_messages(lease.send, lease.input_position, lease.series)
         if self._input is None:
-            at = self._lease.input_position
+            at = lease.input_position
             query = Query(limit=MAX_INPUT_MESSAGES, forwards=True, start_ms=at.ms, until=at, align=False)
-            page = await self._history.page(self._lease.session, query)
+            page = await self._history.page(lease.session, query)
             self._input = [message for message in page.messages if _position(message) == at]
         return self._input
 

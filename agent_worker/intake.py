@@ -17,13 +17,13 @@ Pair = tuple[int, str]
 """A bucket and an agent's name: one queue."""
 
 Take = Callable[[int, str], Awaitable[bool]]
-"""Tries to take one turn of a queue and start it; False: the queue is empty."""
+"""Tries to take one turn of a queue and start it; False: the queue is empty now."""
 
 
 class Intake:
     """Takes turns from every queue that may hold some, while `room()` says how many more can run.
 
-    A queue is dirty from a wake-up, a start, a reconnect or a successful take until a take finds it empty.
+    A queue is dirty from a wake-up, a start or a reconnect until a take leaves it empty.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Intake:
         for pair, reply in zip(pairs, replies, strict=True):
             if isinstance(reply, BaseException) and not isinstance(reply, TransportError):
                 raise reply
-            if reply:  # taken, or not known: there may be more
+            if reply:  # more is left, or that is not known
                 self._dirty[pair] = None
             failed = failed or isinstance(reply, TransportError)
         if failed:

@@ -6,7 +6,8 @@ import uuid
 from dataclasses import replace
 
 from selfhost_transport.store.entries import Ref
-from selfhost_transport.store.turn_store import Close, Create, Lease, Operation, TurnStore
+from selfhost_transport.store.turn_operations import Close, Create, Operation
+from selfhost_transport.store.turn_store import Lease, TurnStore
 from selfhost_transport.turns import encoder, lifecycle
 from selfhost_transport.turns import parts as p
 from selfhost_transport.turns.context import TurnContext

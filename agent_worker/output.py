@@ -31,6 +31,10 @@ _STARTS: dict[str, type[p.TextStart | p.ReasoningStart]] = {
     "text": p.TextStart,
     "reasoning": p.ReasoningStart,
 }
+_DELTAS: dict[str, type[p.TextDelta | p.ReasoningDelta]] = {
+    "text": p.TextDelta,
+    "reasoning": p.ReasoningDelta,
+}
 _ENDS: dict[str, type[p.TextEnd | p.ReasoningEnd]] = {"text": p.TextEnd, "reasoning": p.ReasoningEnd}
 
 
@@ -99,7 +103,10 @@ class Output:
         async for piece in source:
             if type(piece) is str:
                 # The path of every token: one comparison, one append to a list.
-                (self._text or await self._open("text")).add(piece)
+                if self._text is not None:
+                    self._text.add(piece)
+                else:
+                    await self._add("text", piece)
             else:
                 await self._take_other(piece)
             count += 1
@@ -132,7 +139,8 @@ class Output:
             chunks.append(p.FinishStep())
         chunks.append(p.Finish(finish_reason="tool-calls" if self._open_calls else "stop"))
         self._finished = True
-        await self._write([*self._encoded(chunks), *self._encoder.cancel()])
+        ops = [*self._encoded(chunks), *self._encoder.cancel()]
+        await self._writer.hold([op for op in ops if not isinstance(op, encoder.Append)])
 
     async def abandon(self) -> None:
         """Close the open parts as cancelled: the source failed, or its scope was left (section 8.7)."""
@@ -142,32 +150,33 @@ class Output:
 
     async def _take_other(self, piece: Reasoning | p.Chunk | Mapping[str, Any] | str) -> None:
         if isinstance(piece, Reasoning):
-            (await self._open("reasoning")).add(piece.text)
+            await self._add("reasoning", piece.text)
         elif isinstance(piece, str):
-            (await self._open("text")).add(piece)
+            await self._add("text", piece)
         else:
             await self.write([p.chunk_from_json(piece) if isinstance(piece, Mapping) else piece])
 
-    async def _open(self, kind: str) -> TextStream:
-        """The stream for plain pieces of a kind; opening one closes that of the other kind."""
+    async def _add(self, kind: str, piece: str) -> None:
+        """Write a plain piece; where no part of its kind is open, one is opened with it, and the other kind's closed."""
         if self._part is not None and self._part[0] == kind:
-            return self._part[2]
+            self._part[2].add(piece)
+            return
         if self._finished:
             raise InvalidArgument("text came after a `finish` chunk")
         part_id = f"{kind}-{self._parts}"
         self._parts += 1
         start = _STARTS[kind](part_id)
-        ops = self._encoded([*self._closing_part(), *self._before(start), start])
+        chunks = [*self._closing_part(), *self._before(start), start]
+        if kind == "text" and (earlier := self._earlier.take()):
+            chunks.append(p.TextDelta(part_id, earlier))
+        ops = self._encoded([*chunks, _DELTAS[kind](part_id, piece)])
         await self._write(ops)
-        opened = ops[-1]
-        assert isinstance(opened, encoder.Create) and opened.stream_key is not None
+        opened = next(op for op in ops if isinstance(op, encoder.Create) and op.stream_key is not None)
+        assert opened.stream_key is not None
         stream = self._writer.stream(opened.stream_key)
         self._part = kind, part_id, stream
         if kind == "text":
             self._text = stream
-            if earlier := self._earlier.take():
-                stream.add(earlier)
-        return stream
 
     def _closing_part(self) -> list[p.Chunk]:
         if self._part is None:

@@ -31,9 +31,10 @@ from selfhost_transport.settings_values import CrashRule
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.turn_inputs import TurnInputs
+from selfhost_transport.store.turn_operations import Create, Operation
 from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_request import unpack_context
-from selfhost_transport.store.turn_store import Create, Lease, TurnStore
+from selfhost_transport.store.turn_store import Lease, TurnStore
 from selfhost_transport.turns import encoder, lifecycle
 from selfhost_transport.turns import parts as p
 from selfhost_transport.turns.lifecycle import RunReason, StepReason
@@ -188,13 +189,14 @@ class TurnRun:
         """Write the terminal, unless a steer has to be answered first: then True (STE-8)."""
         try:
             await self.turn.keep_partial()
-            await self._writer.settle()
+            await self._writer.settle(hold=True)
         except LeaseLost:
             raise
         except TransportError as error:
             await self._fail(error)
             return False
         while not await self._write_terminal(COMPLETED, None):
+            await self._writer.settle()
             if await self._steering.next_pass():
                 return True
         return False
@@ -304,9 +306,12 @@ class TurnRun:
             if error is None
             else (StepReason.FAILED, RunReason.ERROR)
         )
-        last = [Create(self._step_end(step)), Create(lifecycle.run_end(self._context, run, error))]
-        if error is not None:
-            last.insert(0, Create(self._error_chunk(error)))
+        last: list[Operation] = [
+            *self._writer.held(),
+            *([Create(self._error_chunk(error))] if error is not None else []),
+            Create(self._step_end(step)),
+            Create(lifecycle.run_end(self._context, run, error)),
+        ]
         while True:
             try:
                 ended = await self._services.turns.end(
@@ -318,6 +323,8 @@ class TurnRun:
                 )
                 self._ending = ended is not None
                 self.outcome = status
+                if ended is not None:
+                    self._writer.forget_held()
                 return self._ending
             except StoreFull:
                 if not self.hold.remaining_s:

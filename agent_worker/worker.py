@@ -249,7 +249,7 @@ class Worker:
         if lease is None:
             return False
         self._start(agent, lease, bucket, Hold(asked + lease_ms / 1000))
-        return True
+        return lease.more
 
     def _start(self, agent: Agent, lease: Lease, bucket: int, hold: Hold) -> None:
         assert self.settings is not None

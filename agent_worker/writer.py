@@ -8,6 +8,7 @@ offset, a step by its number, so a lost connection is ridden out for as long as 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from typing import Any
 from agent_worker.rollup import Rollup
 from selfhost_transport.errors import LeaseLost, TransportError
 from selfhost_transport.store.entries import Ref
-from selfhost_transport.store.turn_store import Close, Create, Lease, OpenText, Operation, TurnStore
+from selfhost_transport.store.turn_operations import Close, Create, OpenText, Operation
+from selfhost_transport.store.turn_store import Lease, TurnStore
 from selfhost_transport.turns import encoder
 from selfhost_transport.wire.serial import Position
 
@@ -24,6 +26,9 @@ MAX_IN_FLIGHT = 64
 """Appends of one turn on their way to Redis before its source has to wait."""
 MAX_GATHERED = 16_384
 """Characters that are gathered before they leave, however long the window."""
+
+TAIL_S = 0.005
+"""How long the end of a message waits for the turn's terminal, to be written with it."""
 
 OnLost = Callable[[LeaseLost], None]
 
@@ -46,17 +51,18 @@ class TextStream:
 
     __slots__ = ("_gathered", "_half", "_loop", "_next", "_size", "_text", "_writer", "closing")
 
-    def __init__(self, writer: TurnWriter, ref: Ref, closing: dict[str, Any]) -> None:
+    def __init__(self, writer: TurnWriter, ref: Ref, closing: dict[str, Any], first: str = "") -> None:
+        # `first`: what it was opened with.
         self.closing = closing
         self._writer = writer
-        self._text = OpenText(ref)
+        self._text = OpenText(ref, len(first.encode()))
         self._gathered: list[str] = []
         self._size = 0
         # The first half of a character whose second half has not come yet.
         self._half = ""
-        # The loop time from which the next token may leave.
-        self._next = 0.0
         self._loop = asyncio.get_running_loop()
+        # The loop time from which the next token may leave.
+        self._next = self._loop.time() + writer.rollup.window_s if first else 0.0
 
     @property
     def ref(self) -> Ref:
@@ -103,6 +109,12 @@ class TextStream:
             self._half = ""
             self._writer.send(self._text, "\ufffd")
 
+    def rest(self) -> str:
+        """What is gathered, to be written by whoever ends the text."""
+        piece = self._half + "".join(self._gathered)
+        self._gathered, self._half = [], ""
+        return whole_characters(piece)
+
     def _send(self, piece: str) -> None:
         piece = self._half + piece
         self._half = ""
@@ -115,9 +127,35 @@ class TextStream:
         """JSON may carry a character as two escapes, and a provider may cut between them (STR-16)."""
         if "\ud800" <= piece[-1] <= "\udbff":
             self._half, piece = piece[-1], piece[:-1]
-        whole = piece.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        if whole:
+        if whole := whole_characters(piece):
             self._writer.send(self._text, whole)
+
+
+def is_whole(text: str) -> bool:
+    """Whether no character of it is cut in half."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def whole_characters(text: str) -> str:
+    """Halves of characters joined, and those without their other half replaced (STR-16)."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """An operation of a step. `text`: what a message begins or ends with."""
+
+    op: encoder.Create | encoder.Close
+    text: str = ""
+
+    def begins_with(self, piece: encoder.Append) -> bool:
+        """Whether the piece can be written together with this, as the first of the message that it opens."""
+        opens = isinstance(self.op, encoder.Create) and self.op.stream_key == piece.stream_key
+        return opens and not self.text and is_whole(piece.data)
 
 
 class TurnWriter:
@@ -145,6 +183,10 @@ class TurnWriter:
         self._in_flight = 0
         self._arrived = asyncio.Event()
         self._failure: TransportError | None = None
+        # What ends a message, until something follows it.
+        self._tail: list[_Write] = []
+        self._tail_timer: asyncio.TimerHandle | None = None
+        self._writing_tail: asyncio.Task[None] | None = None
 
     @property
     def stopped(self) -> bool:
@@ -166,6 +208,7 @@ class TurnWriter:
         if self._failure is None:
             self._failure = reason
             self._arrived.set()
+            self.forget_held()
             if isinstance(reason, LeaseLost) and self._on_lost is not None:
                 self._on_lost(reason)
 
@@ -195,36 +238,75 @@ class TurnWriter:
         if self.before_output is not None:
             before, self.before_output = self.before_output, None
             await before()
-        step: list[encoder.Create | encoder.Close] = []
+        step: list[_Write] = []
         for op in ops:
-            if isinstance(op, encoder.Append):
+            if not isinstance(op, encoder.Append):
+                step.append(self._to_write(op))
+            elif step and step[-1].begins_with(op):
+                step[-1] = _Write(step[-1].op, op.data)
+            else:
                 await self._write_step(step)
                 step = []
                 self._streams[op.stream_key].add(op.data)
-            else:
-                step.append(op)
         await self._write_step(step)
+
+    async def hold(self, ops: Sequence[encoder.Create | encoder.Close]) -> None:
+        """Write what ends a message: in one step with whatever comes next, which for the last one is the terminal.
+
+        If nothing comes within `TAIL_S`, by itself. Raises what stopped the writer.
+        """
+        self.check()
+        self._tail += map(self._to_write, ops)
+        if self._tail_timer is None:
+            self._tail_timer = asyncio.get_running_loop().call_later(TAIL_S, self._tail_is_due)
+
+    def held(self) -> list[Operation]:
+        """What is held at the moment, for the step that ends the turn; nothing if the writer has stopped."""
+        return [] if self.stopped else [self._operation(write) for write in self._tail]
+
+    def forget_held(self) -> None:
+        """The turn was ended, and what was held is written or dropped."""
+        self._tail = []
+        if self._tail_timer is not None:
+            self._tail_timer.cancel()
+            self._tail_timer = None
 
     async def close_all(self, *then: encoder.Create) -> None:
         """Close every open message as cancelled, with all its text, and write `then` in the same step."""
-        closes = [encoder.Close(key, stream.closing) for key, stream in self._streams.items()]
+        ending = {write.op.stream_key for write in self._tail}
+        closes = [
+            encoder.Close(key, stream.closing) for key, stream in self._streams.items() if key not in ending
+        ]
         await self.write([*closes, *then])
 
-    async def settle(self) -> None:
-        """Send what is gathered and wait until all is written. Raises what stopped the writer."""
-        async with self._step:
-            await self._settle()
+    async def settle(self, *, hold: bool = False) -> None:
+        """Send what is gathered and wait until all is written, except, with `hold`, what is held.
 
-    async def _write_step(self, step: Sequence[encoder.Create | encoder.Close]) -> None:
-        if not step:
+        Raises what stopped the writer.
+        """
+        if hold or not self._tail:
+            async with self._step:
+                await self._settle()
+        else:
+            await self._write_step(())
+
+    async def _write_step(self, step: Sequence[_Write]) -> None:
+        if not step and not self._tail:
             return
         async with self._step:
             await self._settle()
+            step = [*self._tail, *step]
+            self.forget_held()
+            if not step:
+                return
             self._sequence += 1
             self.written += 1
             try:
                 positions = await self._store.write(
-                    self._lease, self._sequence, self._operations(step), retry_s=self._hold.remaining_s
+                    self._lease,
+                    self._sequence,
+                    [self._operation(write) for write in step],
+                    retry_s=self._hold.remaining_s,
                 )
             except TransportError as error:
                 # Whether it was written is not known, so nothing may follow it.
@@ -232,20 +314,34 @@ class TurnWriter:
                 raise
             self._note(step, positions)
 
-    def _operations(self, step: Sequence[encoder.Create | encoder.Close]) -> list[Operation]:
-        return [
-            Create(op.message, op.closing)
-            if isinstance(op, encoder.Create)
-            else Close(self._streams[op.stream_key].ref, op.extras)
-            for op in step
-        ]
+    def _to_write(self, op: encoder.Create | encoder.Close) -> _Write:
+        """A close takes along what is gathered."""
+        return _Write(op, self._streams[op.stream_key].rest() if isinstance(op, encoder.Close) else "")
 
-    def _note(self, step: Sequence[encoder.Create | encoder.Close], positions: Sequence[Position]) -> None:
-        for op, position in zip(step, positions, strict=True):
+    def _operation(self, write: _Write) -> Operation:
+        op = write.op
+        if isinstance(op, encoder.Create):
+            return Create(op.message, op.closing, write.text)
+        return Close(self._streams[op.stream_key].ref, op.extras, write.text)
+
+    def _note(self, step: Sequence[_Write], positions: Sequence[Position]) -> None:
+        for write, position in zip(step, positions, strict=True):
+            op = write.op
             if isinstance(op, encoder.Close):
                 del self._streams[op.stream_key]
             elif op.stream_key is not None:
-                self._streams[op.stream_key] = TextStream(self, Ref(position), op.closing or {})
+                stream = TextStream(self, Ref(position), op.closing or {}, write.text)
+                self._streams[op.stream_key] = stream
+
+    def _tail_is_due(self) -> None:
+        self._tail_timer = None
+        self._writing_tail = asyncio.create_task(self._write_tail(), name=f"tail {self._lease.turn_id}")
+
+    async def _write_tail(self) -> None:
+        with contextlib.suppress(
+            TransportError
+        ):  # it has stopped the writer, and is told to the next who writes
+            await self._write_step(())
 
     async def _settle(self) -> None:
         """Send what is gathered and wait until every append is answered: a step must not hide a hole."""

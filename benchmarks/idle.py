@@ -11,7 +11,8 @@ from benchmarks.figures import Figure
 from benchmarks.rig import KEY, Rig, gateway, rig
 from selfhost_transport.loadtest.plan import Target
 from selfhost_transport.store.options import StoreOptions
-from selfhost_transport.store.turn_store import Close, Create, TurnStore
+from selfhost_transport.store.turn_operations import Close, Create
+from selfhost_transport.store.turn_store import TurnStore
 
 _WARM = 200
 _CONNECTIONS = 1500

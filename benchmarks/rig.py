@@ -18,8 +18,9 @@ from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.session_store import SessionStore
+from selfhost_transport.store.turn_operations import Create, OpenText
 from selfhost_transport.store.turn_request import build_turn_request, unpack_context
-from selfhost_transport.store.turn_store import Create, Lease, OpenText, TurnStore
+from selfhost_transport.store.turn_store import Lease, TurnStore
 from selfhost_transport.turns import encoder, inputs
 from selfhost_transport.turns import parts as p
 from selfhost_transport.turns.ui import TextPart

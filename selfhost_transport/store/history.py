@@ -249,6 +249,14 @@ class HistoryReader:
         ]
 
 
+def created_messages(entry: bytes, position: Position, series: str) -> list[Message]:
+    """The wire messages of a publish that nothing has changed since."""
+    created = unpack_entry(position, entry)
+    assert isinstance(created, Created)
+    refs = ((Ref(position, index), message) for index, message in enumerate(created.messages))
+    return [_current(message, ref, series, {}, None, position) for ref, message in refs]
+
+
 def run_id_of(message: Message) -> str | None:
     """The run a message belongs to, from its AI Transport headers."""
     return _transport_header(message, "run-id")

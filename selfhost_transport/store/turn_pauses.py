@@ -12,7 +12,8 @@ from selfhost_transport.store.entries import Ref, pack_created
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.turn_inputs import Continuation
-from selfhost_transport.store.turn_store import Lease, Operation, lease_lost, packed_operations
+from selfhost_transport.store.turn_operations import Operation, packed_operations
+from selfhost_transport.store.turn_store import Lease, lease_lost
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
 

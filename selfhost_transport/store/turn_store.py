@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from selfhost_transport.errors import Busy, Conflict, LeaseLost, RateLimited, ServiceError
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts
-from selfhost_transport.store.entries import Ref, pack_append_body, pack_created, pack_value
+from selfhost_transport.store.entries import Ref, pack_created
 from selfhost_transport.store.keys import WORKER_GROUP, Keyspace
 from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.store.turn_operations import OpenText, Operation, packed_operations, piece_head
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position, new_series
 
@@ -138,7 +139,9 @@ class Cancelled:
 class Lease:
     """A worker's right to write for a turn. `step_start_serial`: of the attempt's opening entry.
 
-    `attempt` counts from 1, without those that were handed back; `max_attempts` is the last one's number.
+    `attempt` counts from 1, without those that were handed back; `max_attempts` is the last one's number. `send`: the
+    entry that started the turn, as it was sent; empty where that has been changed since. `more`: whether other turns
+    were waiting in the queue behind this one.
     """
 
     session: str
@@ -151,39 +154,8 @@ class Lease:
     series: str
     input_position: Position
     context: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Create:
-    """Write one message. With `closing_extras` it stays open for appends, and this closes it if cancelled."""
-
-    message: Message
-    closing_extras: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """End an open message: a last piece, usually empty, with its final extras."""
-
-    ref: Ref
-    extras: dict[str, Any]
-    data: str = ""
-
-
-Operation = Create | Close
-
-
-@dataclass(slots=True)
-class OpenText:
-    """An open message as its writer sees it: how far it is written, and what every piece's entry begins with."""
-
-    ref: Ref
-    # Bytes written so far: makes a repeated piece recognisable.
-    offset: int = 0
-    entry_head: bytes = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.entry_head = b"A" + str(self.ref).encode() + b"\n"
+    send: bytes = b""
+    more: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +284,8 @@ class TurnStore:
             series=reply[5].decode(),
             input_position=Position.parse_id(reply[6].decode()),
             context=reply[7],
+            send=reply[9],
+            more=reply[10] > 0,
         )
 
     async def write(
@@ -347,7 +321,7 @@ class TurnStore:
         reply = self.redis.call(
             scripts.load("append"),
             [f"{base}f:{lease.turn_id}:{session}", f"{base}l:{session}", f"{base}p:{session}", f"{base}x:{text.ref}:{session}"],
-            [lease.fence, text.offset, raw, text.entry_head + _piece_head(len(raw)), f"{base}n:{session}"],
+            [lease.fence, text.offset, raw, text.entry_head + piece_head(len(raw)), f"{base}n:{session}"],
             retry_s=retry_s,
         )  # fmt: skip
         text.offset += len(raw)
@@ -477,38 +451,6 @@ class TurnStore:
     async def _session_call(self, name: str, session: str, *arguments: str | bytes | int) -> Any:
         base = self.keys.base_of(session)
         return await self.redis.call(scripts.load(name), [f"{base}s:{session}"], [base, session, *arguments])
-
-
-def packed_operations(operations: Sequence[Operation]) -> list[str | bytes]:
-    """Operations as the scripts read them."""
-    packed: list[str | bytes] = []
-    for operation in operations:
-        if isinstance(operation, Create):
-            data = operation.message.data
-            initial = data.encode() if isinstance(data, str) else (data or b"")
-            closing = b"" if operation.closing_extras is None else _closing(operation.closing_extras)
-            packed += ["C", pack_created([operation.message]), initial, closing]
-        else:
-            body = pack_append_body(operation.data, operation.extras)
-            packed += ["X", str(operation.ref), body, pack_value(operation.extras), operation.data.encode()]
-    return packed
-
-
-def _closing(extras: dict[str, Any]) -> bytes:
-    """A deposit: the extras for the record, and the body of the closing append."""
-    packed = pack_value(extras)
-    return str(len(packed)).encode() + b" " + packed + pack_append_body("", extras)
-
-
-def _piece_head(length: int) -> bytes:
-    """The msgpack head of `[piece]`: a list of one, then the head of a text of `length` bytes."""
-    if length < 32:
-        return bytes((0x91, 0xA0 | length))
-    if length < 1 << 8:
-        return bytes((0x91, 0xD9, length))
-    if length < 1 << 16:
-        return b"\x91\xda" + length.to_bytes(2, "big")
-    return b"\x91\xdb" + length.to_bytes(4, "big")
 
 
 def lease_lost(lease: Lease, status: bytes) -> LeaseLost:

@@ -9,8 +9,8 @@ import pytest
 from selfhost_transport import TurnStatus
 from selfhost_transport.errors import LeaseLost
 from selfhost_transport.store.keys import Keyspace, bucket_of
+from selfhost_transport.store.turn_operations import Create
 from selfhost_transport.store.turn_request import unpack_context
-from selfhost_transport.store.turn_store import Create
 from selfhost_transport.turns.lifecycle import run_start
 from tests.e2e.stage import (
     Stage,

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from benchmarks.rig import OpenTurn, Rig, rig
 from selfhost_transport.store.history import Query
 from selfhost_transport.store.options import StoreOptions
-from selfhost_transport.store.turn_store import Close, Create, TurnStore
+from selfhost_transport.store.turn_operations import Close, Create
+from selfhost_transport.store.turn_store import TurnStore
 from tests.processes import wait_until
 
 SESSION = "compact"

@@ -11,7 +11,8 @@ from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.session_store import SessionStore
-from selfhost_transport.store.turn_store import CancelFilter, Create, Scope, TurnStore
+from selfhost_transport.store.turn_operations import Create
+from selfhost_transport.store.turn_store import CancelFilter, Scope, TurnStore
 from selfhost_transport.wire.message import Message
 from tests.store.test_turns import (
     CANCEL,

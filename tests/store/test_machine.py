@@ -19,8 +19,9 @@ from selfhost_transport.store.entries import Created
 from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_inputs import TurnInputs
+from selfhost_transport.store.turn_operations import Create
 from selfhost_transport.store.turn_pauses import TurnPauses
-from selfhost_transport.store.turn_store import CancelFilter, Create, Lease, Policy, Scope, TurnStore
+from selfhost_transport.store.turn_store import CancelFilter, Lease, Policy, Scope, TurnStore
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
 from tests.leaks import unowned_keys

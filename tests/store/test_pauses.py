@@ -12,8 +12,9 @@ from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_inputs import Continuation, TurnInputs
+from selfhost_transport.store.turn_operations import Create
 from selfhost_transport.store.turn_pauses import TurnPauses
-from selfhost_transport.store.turn_store import CancelFilter, Create, Lease, Policy, Scope, TurnStore
+from selfhost_transport.store.turn_store import CancelFilter, Lease, Policy, Scope, TurnStore
 from selfhost_transport.wire.message import Message
 from tests.store.test_turns import CANCEL, SESSION, finish, log, names, request, started, take
 

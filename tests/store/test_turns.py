@@ -14,13 +14,11 @@ from selfhost_transport.store.entries import Appended, Created, Entry, Ref
 from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.session_store import SessionStore
+from selfhost_transport.store.turn_operations import Close, Create, OpenText
 from selfhost_transport.store.turn_store import (
     CancelFilter,
-    Close,
-    Create,
     Deposit,
     Lease,
-    OpenText,
     Policy,
     Scope,
     TurnRequest,

@@ -15,8 +15,11 @@ local function split_id(id)
 end
 
 -- Makes sure that the log exists and continues above the head, also after it expired or the clock stepped back.
--- Returns the id to use for the next entry: '*' wherever Redis' own choice is safe.
+-- Returns the id to use for the next entry: '*' wherever Redis' own choice is safe, and so after a script's first.
+local log_is_ready = false
 local function next_id()
+  if log_is_ready then return '*' end
+  log_is_ready = true
   local head = redis.call('GET', K_HEAD)
   if not head or redis.call('EXISTS', K_LOG) == 1 then return '*' end
   redis.call('HSET', K_META, 'floor', head)
@@ -89,11 +92,11 @@ local function create(entry)
   return id
 end
 
--- Gives back the room that a growing text keeps in reserve, once it has stopped growing.
+-- Gives back the room that a growing text keeps in reserve, up to as much again, once it has stopped growing.
 local function settle_text(ref)
   local key = of_session('x', ref)
   local text = redis.call('GET', key)
-  if text then redis.call('SET', key, text) end
+  if text and #text > 64 then redis.call('SET', key, text, 'KEEPTTL') end
 end
 
 -- Remembers where a run begins, so that history pages can be cut between runs.

@@ -27,26 +27,18 @@ local function item_serial(id, series)
   return string.format('%014.0f-%03d@%s:000', ms, counter, series)
 end
 
--- A text that grew piece by piece has room for up to as much again; written anew it occupies what it is long.
-local function fit_text(ref)
-  local key = of_session('x', ref)
-  local text = redis.call('GET', key)
-  if text then redis.call('SET', key, text, 'KEEPTTL') end
-end
-
 -- Closes the messages a turn left open, as cancelled, with the appends deposited when they were opened.
 local function close_open_messages(turn)
-  local fields = redis.call('HGETALL', turn_key(turn))
-  for at = 1, #fields, 2 do
-    local ref = string.match(fields[at], '^o:(.+)$')
-    if ref then
-      local extras_length, rest = string.match(fields[at + 1], '^(%d+) (.*)$')
+  -- Only the names: the hash holds the whole deposit, and most turns have nothing open here.
+  for _, field in ipairs(redis.call('HKEYS', turn_key(turn))) do
+    if string.sub(field, 1, 2) == 'o:' then
+      local ref = string.sub(field, 3)
+      local extras_length, rest = string.match(redis.call('HGET', turn_key(turn), field), '^(%d+) (.*)$')
       local extras = string.sub(rest, 1, tonumber(extras_length))
       local id = emit('A' .. ref .. '\n' .. string.sub(rest, tonumber(extras_length) + 1))
       redis.call('HSET', of_session('m', ref), 'x', extras, 'v', id, 'a', 'A')
-      redis.call('HDEL', turn_key(turn), fields[at])
+      redis.call('HDEL', turn_key(turn), field)
       settle_text(ref)
-      fit_text(ref)
     end
   end
 end

@@ -1,7 +1,8 @@
 -- Writes operations of a turn's worker in order: creates and closing appends.
 --   'C', entry, initial data, deposit ('' unless the message stays open: then what closes it as cancelled)
+--     after it possibly 'F', body, data: the piece it begins with, an append of its own
 --   'X', ref, body, packed extras, data: the closing append of an open message
--- Returns the positions, one per operation.
+-- Returns the positions, one per operation ('F' belongs to the one before).
 local function write_operations(turn, at, count)
   local positions = {}
   for _ = 1, count do
@@ -9,20 +10,24 @@ local function write_operations(turn, at, count)
     local id
     if kind == 'C' then
       id = create(second)
+      at = at + 4
       if fourth ~= '' then
         local ref = id .. ':0'
-        redis.call('SET', of_session('x', ref), third)
         redis.call('HSET', of_session('m', ref), 't', 's', 'v', '', 'e', '')
         redis.call('HSET', turn_key(turn), 'o:' .. ref, fourth)
+        if ARGV[at] == 'F' then
+          third = third .. ARGV[at + 2]
+          emit('A' .. ref .. '\n' .. ARGV[at + 1])
+          at = at + 3
+        end
+        redis.call('SET', of_session('x', ref), third)
       end
-      at = at + 4
     else
       if ARGV[at + 4] ~= '' then redis.call('APPEND', of_session('x', second), ARGV[at + 4]) end
       id = emit('A' .. second .. '\n' .. third)
       redis.call('HSET', of_session('m', second), 'v', id, 'a', 'A', 'x', fourth)
       redis.call('HDEL', turn_key(turn), 'o:' .. second)
       settle_text(second)
-      fit_text(second)
       at = at + 5
     end
     positions[#positions + 1] = id

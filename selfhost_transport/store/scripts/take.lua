@@ -1,20 +1,20 @@
 -- Gives the next turn of an agent's queue to a worker: lease, fence, and the entries that open the attempt.
 -- KEYS: queue, leases. ARGV: base, group, worker, lease ms, the agent's own max attempts ('' for the send's), 
 --   crash rule ('' likewise), grace of its cancel hook in ms ('' without a hook), what an undecided hook means
--- Returns nil | {turn, session, fence, attempt, step-start serial, series, input position, packed context, max attempts}.
+-- Returns nil | {turn, session, fence, attempt, step-start serial, series, input position, packed context, max attempts,
+--   entry of the send ('' where its messages were changed since), number of turns left in the queue}.
 -- Attempts that were handed back do not count.
-local bucket = ARGV[1]
+local bucket, queue = ARGV[1], KEYS[1]
 
 local function next_turn()
   while true do
-    local read = redis.pcall('XREADGROUP', 'GROUP', ARGV[2], ARGV[3], 'COUNT', 1, 'STREAMS', KEYS[1], '>')
+    local read = redis.pcall('XREADGROUP', 'GROUP', ARGV[2], ARGV[3], 'COUNT', 1, 'NOACK', 'STREAMS', KEYS[1], '>')
     if read and read.err then
       redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[2], '0')
-      read = redis.call('XREADGROUP', 'GROUP', ARGV[2], ARGV[3], 'COUNT', 1, 'STREAMS', KEYS[1], '>')
+      read = redis.call('XREADGROUP', 'GROUP', ARGV[2], ARGV[3], 'COUNT', 1, 'NOACK', 'STREAMS', KEYS[1], '>')
     end
     if not read then return nil end
     local item = read[1][2][1]
-    redis.call('XACK', KEYS[1], ARGV[2], item[1])
     redis.call('XDEL', KEYS[1], item[1])
     local turn, name = item[2][2], item[2][4]
     -- A turn that was cancelled while it waited has its terminal already.
@@ -33,21 +33,38 @@ KEYS[1], ARGV[2] = bucket .. 's:' .. name, name
 --@include _session.lua
 --@include _turn.lua
 local key = turn_key(turn)
-local fence = redis.call('HINCRBY', key, 'fn', 1)
-local attempt = redis.call('HINCRBY', key, 'at', 1)
-if max_attempts ~= '' then redis.call('HSET', key, 'ma', max_attempts) end
-if on_crash ~= '' then redis.call('HSET', key, 'oc', on_crash) end
-local fields = redis.call('HMGET', key, 'rs', 'ss', 'tr', 'ip', 'hb', 'ma', 'ri')
-local series = redis.call('HGET', K_META, 'series')
-if attempt == 1 or fields[7] then
-  note_group(turn, create(fields[1]))
-  redis.call('HDEL', key, 'ri')
+
+-- The publish that started the turn, which spares the worker reading the history for it.
+local function unchanged_send(at)
+  local found = redis.call('XRANGE', K_HISTORY, at, at)
+  if not found[1] then return '' end
+  local entry = found[1][2][2]
+  local _, messages = string.gsub(string.sub(entry, 1, string.find(entry, '\n', 1, true)), ';', '')
+  for index = 0, messages - 1 do
+    if redis.call('EXISTS', of_session('m', at .. ':' .. index)) == 1 then return '' end
+  end
+  return entry
 end
+
+local fields = redis.call('HMGET', key, 'rs', 'ss', 'tr', 'ip', 'hb', 'ma', 'ri', 'fn', 'at')
+local fence, attempt = tonumber(fields[8]) + 1, tonumber(fields[9]) + 1
+local series = redis.call('HGET', K_META, 'series')
+if attempt == 1 or fields[7] then note_group(turn, create(fields[1])) end
 local step_start = item_serial(create(fields[2]), series)
-redis.call('HSET', key, 'st', 'active', 'wk', worker, 'sp', step_start, 'hk', hook_grace, 'hd', hook_default)
-redis.call('HDEL', key, 'sq', 'sr')
+local changed = {'fn', fence, 'at', attempt, 'st', 'active', 'wk', worker, 'sp', step_start, 'hk', hook_grace, 'hd', hook_default}
+if max_attempts ~= '' then
+  changed[#changed + 1] = 'ma'
+  changed[#changed + 1] = max_attempts
+end
+if on_crash ~= '' then
+  changed[#changed + 1] = 'oc'
+  changed[#changed + 1] = on_crash
+end
+redis.call('HSET', key, unpack(changed))
+redis.call('HDEL', key, 'sq', 'sr', 'ri')
 redis.call('SET', fence_key(turn), fence)
 redis.call('ZADD', LEASES, string.format('%.0f', now_ms() + lease_ms), turn .. ' ' .. session)
 redis.call('PERSIST', K_LOG)
 local counted = attempt - tonumber(fields[5] or '0')
-return {turn, session, fence, counted, step_start, series, fields[4], fields[3], fields[6]}
+local limit = max_attempts ~= '' and max_attempts or fields[6]
+return {turn, session, fence, counted, step_start, series, fields[4], fields[3], limit, unchanged_send(fields[4]), redis.call('XLEN', queue)}

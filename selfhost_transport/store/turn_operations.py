@@ -1,0 +1,85 @@
+"""What a turn's worker writes in one step: messages created, streamed ones opened and closed, pieces of text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from selfhost_transport.store.entries import Ref, pack_append_body, pack_created, pack_value
+from selfhost_transport.wire.message import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Write one message. With `closing_extras` it stays open for appends, and this closes it if cancelled.
+
+    `first`: the piece that it begins with, an append of its own in the same step.
+    """
+
+    message: Message
+    closing_extras: dict[str, Any] | None = None
+    first: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """End an open message: a last piece, usually empty, with its final extras."""
+
+    ref: Ref
+    extras: dict[str, Any]
+    data: str = ""
+
+
+Operation = Create | Close
+
+
+@dataclass(slots=True)
+class OpenText:
+    """An open message as its writer sees it: how far it is written, and what every piece's entry begins with."""
+
+    ref: Ref
+    # Bytes written so far: makes a repeated piece recognisable.
+    offset: int = 0
+    entry_head: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.entry_head = b"A" + str(self.ref).encode() + b"\n"
+
+
+def packed_operations(operations: Sequence[Operation]) -> list[str | bytes]:
+    """Operations as the scripts read them (_write.lua)."""
+    packed: list[str | bytes] = []
+    for operation in operations:
+        if isinstance(operation, Create):
+            closing = b"" if operation.closing_extras is None else _closing(operation.closing_extras)
+            packed += ["C", pack_created([operation.message]), _initial(operation.message), closing]
+            if operation.first:
+                raw = operation.first.encode()
+                packed += ["F", piece_head(len(raw)) + raw, raw]
+        else:
+            body = pack_append_body(operation.data, operation.extras)
+            packed += ["X", str(operation.ref), body, pack_value(operation.extras), operation.data.encode()]
+    return packed
+
+
+def piece_head(length: int) -> bytes:
+    """The msgpack head of `[piece]`: a list of one, then the head of a text of `length` bytes."""
+    if length < 32:
+        return bytes((0x91, 0xA0 | length))
+    if length < 1 << 8:
+        return bytes((0x91, 0xD9, length))
+    if length < 1 << 16:
+        return b"\x91\xda" + length.to_bytes(2, "big")
+    return b"\x91\xdb" + length.to_bytes(4, "big")
+
+
+def _initial(message: Message) -> bytes:
+    data = message.data
+    return data.encode() if isinstance(data, str) else (data or b"")
+
+
+def _closing(extras: dict[str, Any]) -> bytes:
+    """A deposit: the extras for the record, and the body of the closing append."""
+    packed = pack_value(extras)
+    return str(len(packed)).encode() + b" " + packed + pack_append_body("", extras)
