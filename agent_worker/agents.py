@@ -12,6 +12,7 @@ from agent_worker.cancel_hook import CancelHook
 from agent_worker.output import Piece
 from agent_worker.turn import Turn
 from selfhost_transport.settings_values import CrashRule
+from selfhost_transport.turns.codec import Codec
 
 Handler: TypeAlias = Callable[[Turn], AsyncIterator[Piece]] | Callable[[Turn], Awaitable[Any]]
 """An async generator that yields its answer, or a coroutine that pipes it."""
@@ -42,6 +43,8 @@ class Agent:
     presence: bool = False
     # Decides about cancels; None: every cancel takes effect at once.
     on_cancel: CancelHook | None = None
+    # What its answers are written in; None: the codec of whoever asks (SDK-5).
+    codec: Codec | None = None
 
     async def answer(self, turn: Turn) -> None:
         """Run the function to its end. Raises what it raises; a generator's error raises here too."""

@@ -10,7 +10,10 @@ from selfhost_transport.store.history import HistoryReader, Query, created_messa
 from selfhost_transport.store.turn_store import Lease
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import ui
+from selfhost_transport.turns.codec import Codec
+from selfhost_transport.turns.codecs import UI_MESSAGES, codec_named, codec_of
 from selfhost_transport.turns.context import TurnContext
+from selfhost_transport.turns.parts import TextStart
 from selfhost_transport.turns.prompt import PartialAnswers, PromptMessage, build_prompt
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.values import text_of
@@ -26,11 +29,27 @@ PAGE = 500
 class Conversation:
     """The session's history around one turn."""
 
-    def __init__(self, history: HistoryReader, lease: Lease, context: TurnContext) -> None:
+    def __init__(
+        self, history: HistoryReader, lease: Lease, context: TurnContext, codec: Codec | None = None
+    ) -> None:
+        # What messages are read and written in; None: see `settle_codec`.
+        self._codec = codec or (codec_named(context.codec) if context.codec is not None else None)
         self._history = history
         self._lease = lease
         self._context = context
         self._input: list[Message] | None = None
+
+    @property
+    def codec(self) -> Codec:
+        """What the turn's messages are read and written in."""
+        return self._codec or UI_MESSAGES
+
+    async def settle_codec(self) -> None:
+        """Where the trigger does not tell its sender's codec, look at the answer it wants again (section 8.9)."""
+        target = self._context.msg_regenerate
+        if self._codec is None and target is not None:
+            node = (await self.tree()).owner_of(target)
+            self._codec = codec_of(node.records()) if node is not None else None
 
     @property
     def trigger(self) -> str:
@@ -86,7 +105,7 @@ class Conversation:
 
     async def tree(self) -> SessionTree:
         """The whole session as it is now."""
-        tree = SessionTree(self._lease.session)
+        tree = SessionTree(self._lease.session, self.codec)
         for message in reversed(await self._whole_history()):
             tree.apply(message)
         return tree
@@ -104,7 +123,8 @@ class Conversation:
             if headers is None or message.name != h.AI_OUTPUT or headers.run_id != self._lease.turn_id:
                 continue
             attempt = headers.get(h.STEP_START_SERIAL)
-            if attempt and headers.get(h.STEP_ID) == self._context.step_id and headers.kind == "text":
+            start = self.codec.decode_stream_start(headers) if headers.is_stream else None
+            if attempt and headers.get(h.STEP_ID) == self._context.step_id and isinstance(start, TextStart):
                 texts.setdefault(attempt, []).append(str(message.data or ""))
         texts.pop(self._lease.step_start_serial, None)
         return "".join(texts[max(texts)]) if texts else ""

@@ -10,6 +10,8 @@ from selfhost_transport.store.turn_operations import Close, Create, Operation
 from selfhost_transport.store.turn_store import Lease, TurnStore
 from selfhost_transport.turns import encoder, lifecycle
 from selfhost_transport.turns import parts as p
+from selfhost_transport.turns.codec import Codec, PassEncoder
+from selfhost_transport.turns.codecs import UI_MESSAGES
 from selfhost_transport.turns.context import TurnContext
 from selfhost_transport.turns.lifecycle import RunReason, StepReason
 from selfhost_transport.turns.values import Json
@@ -24,24 +26,30 @@ _SEQUENCE = 1_000_000_000
 """Above every number of the attempt, so that it cannot be taken for a repetition of one of its steps."""
 
 
-async def write_last_word(store: TurnStore, lease: Lease, context: TurnContext, note: str | None) -> None:
+async def write_last_word(
+    store: TurnStore, lease: Lease, context: TurnContext, note: str | None, codec: Codec = UI_MESSAGES
+) -> None:
     """Write the note as a message of its own, then the terminal. Raises LeaseLost when the grace was over."""
     sealed = replace(lease, fence=f"{lease.fence}n")
     closing: list[Operation] = []
     if note:
-        closing = await _open_note(store, sealed, context, note)
+        closing = await _open_note(
+            store, sealed, codec.encoder(context, str(uuid.uuid4()), lease.step_start_serial), note
+        )
     step = lifecycle.step_end(context, lease.step_start_serial, StepReason.CANCELLED)
     run = lifecycle.run_end(context, RunReason.CANCELLED)
     await store.end(sealed, "cancelled", [*closing, Create(step), Create(run)])
 
 
-async def _open_note(store: TurnStore, lease: Lease, context: TurnContext, note: str) -> list[Operation]:
+async def _open_note(store: TurnStore, lease: Lease, writing: PassEncoder, note: str) -> list[Operation]:
     """Begin the note's message; what completes it."""
-    message_id = str(uuid.uuid4())
-    writing = encoder.Encoder(context, message_id, lease.step_start_serial)
-    chunks: list[p.Chunk] = [p.Start(message_id, NOTE), p.TextStart("note")]
+    chunks: list[p.Chunk] = [p.Start(writing.codec_message_id, NOTE), p.TextStart("note")]
     opening = [op for chunk in chunks for op in writing.encode(chunk) if isinstance(op, encoder.Create)]
     positions = await store.write(lease, _SEQUENCE, [Create(op.message, op.closing) for op in opening])
-    (end,) = writing.encode(p.TextEnd("note"))
-    assert isinstance(end, encoder.Close)
-    return [Close(Ref(positions[-1]), end.extras, note)]
+    closing: list[Operation] = []
+    for op in writing.encode(p.TextEnd("note")):
+        if isinstance(op, encoder.Close):
+            closing.append(Close(Ref(positions[-1]), op.extras, note))
+        elif isinstance(op, encoder.Create):
+            closing.append(Create(op.message))
+    return closing

@@ -11,6 +11,8 @@ from agent_worker.writer import TextStream, TurnWriter
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import encoder
 from selfhost_transport.turns import parts as p
+from selfhost_transport.turns.codec import Codec
+from selfhost_transport.turns.codecs import UI_MESSAGES
 from selfhost_transport.turns.context import TurnContext
 
 _YIELD_EVERY = 64
@@ -25,7 +27,7 @@ class Reasoning:
 
 
 Piece: TypeAlias = str | Reasoning | p.Chunk | Mapping[str, Any]
-"""What an agent may yield: text, reasoning, a chunk, or a chunk in its JSON form."""
+"""What an agent may yield: text, reasoning, a chunk, or an event of its codec in its JSON form."""
 
 _STARTS: dict[str, type[p.TextStart | p.ReasoningStart]] = {
     "text": p.TextStart,
@@ -73,9 +75,11 @@ class Output:
         steers: Callable[[], Sequence[str]] = tuple,
         earlier: Earlier | None = None,
         announced: dict[str, Output] | None = None,
+        codec: Codec = UI_MESSAGES,
     ) -> None:
         self.message_id = str(uuid.uuid4())
-        self._encoder = encoder.Encoder(ctx, self.message_id, step_start_serial)
+        self._codec = codec
+        self._encoder = codec.encoder(ctx, self.message_id, step_start_serial)
         # The steers that are answered at the moment, and those that the encoder stamps.
         self._steers = steers
         self._stamped: Sequence[str] = ()
@@ -154,7 +158,7 @@ class Output:
         elif isinstance(piece, str):
             await self._add("text", piece)
         else:
-            await self.write([p.chunk_from_json(piece) if isinstance(piece, Mapping) else piece])
+            await self.write([self._codec.chunk_from_json(piece) if isinstance(piece, Mapping) else piece])
 
     async def _add(self, kind: str, piece: str) -> None:
         """Write a plain piece; where no part of its kind is open, one is opened with it, and the other kind's closed."""

@@ -79,7 +79,7 @@ class TurnRun:
         self._context = context
         self._services = services
         self._writer = TurnWriter(services.turns, lease, hold, services.rollup, self._refused)
-        conversation = Conversation(services.history, lease, context)
+        conversation = Conversation(services.history, lease, context, agent.codec)
         self._steering = Steering(services.pauses, lease, conversation)
         self.turn = Turn(
             lease, context, conversation, self._writer, self._steering, services.inputs, self._show
@@ -130,6 +130,7 @@ class TurnRun:
             self._writer.before_output = lambda: self._show(Activity.STREAMING)
         watch = Watch(limits, lambda: self._writer.written)
         try:
+            await self.turn.conversation.settle_codec()
             await self._continue_after_crash()
             while await self._pass(watch):
                 self.turn.pass_number += 1
@@ -206,7 +207,7 @@ class TurnRun:
         await self._writer.settle()
         self._ending = True
         wait = suspended.wait
-        answers, continuation = wait.expiry(self._context)
+        answers, continuation = wait.expiry(self._context, self.turn.conversation.codec.input_form)
         waits = await self._services.pauses.suspend(
             self.lease,
             wait.awaited,
@@ -253,7 +254,13 @@ class TurnRun:
         self._log("cancel.allowed" if verdict.allowed else "cancel.denied", logging.INFO)
         if verdict.allowed:
             self.abort(AbortCause.CANCELLED)
-            await write_last_word(self._services.turns, self.lease, self._context, self.turn.final_note)
+            await write_last_word(
+                self._services.turns,
+                self.lease,
+                self._context,
+                self.turn.final_note,
+                self.turn.conversation.codec,
+            )
 
     async def _show(self, activity: str) -> None:
         session, turn = self.lease.session, self.lease.turn_id

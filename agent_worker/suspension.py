@@ -68,17 +68,21 @@ class Wait:
             for call in self.calls
         ]
 
-    def expiry(self, context: TurnContext) -> tuple[dict[str, Message], Continuation | None]:
+    def expiry(
+        self, context: TurnContext, form: inputs.InputForm = inputs.UI_INPUTS
+    ) -> tuple[dict[str, Message], Continuation | None]:
         """What is answered for whoever stays silent, and the invocation that follows (TOL-9)."""
         if self.timeout_s is None:
             return {}, None
         answers = [
-            self._silence(context, call, message_id)
+            self._silence(context, call, message_id, form)
             for call, message_id in zip(self.calls, self.message_ids, strict=True)
         ]
         return dict(zip(self.awaited, answers, strict=True)), continuation_for(answers[-1], context)
 
-    def _silence(self, context: TurnContext, call: ToolCall, message_id: str) -> Message:
+    def _silence(
+        self, context: TurnContext, call: ToolCall, message_id: str, form: inputs.InputForm
+    ) -> Message:
         agent = context.agent_client_id
         if call.needs_approval:
             answer = inputs.tool_approval_response(
@@ -89,11 +93,13 @@ class Wait:
                 event_id=inputs.new_id(),
                 client_id=None,
                 reason=APPROVAL_TIMED_OUT,
+                form=form,
             )
         else:
             answer = inputs.tool_result_error(
-                message_id, context.turn_id, call.call_id, TIMED_OUT, event_id=inputs.new_id(), client_id=None
-            )
+                message_id, context.turn_id, call.call_id, TIMED_OUT, event_id=inputs.new_id(), client_id=None,
+                form=form,
+            )  # fmt: skip
         answer.client_id = agent
         answer.timestamp = int(time.time() * 1000)
         return answer

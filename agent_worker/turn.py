@@ -263,6 +263,7 @@ class Turn:
             steers=lambda: self._steering.ids,
             earlier=self._earlier,
             announced=self._announced_in,
+            codec=self.conversation.codec,
         )
 
     @asynccontextmanager

@@ -40,6 +40,8 @@ from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_inputs import TurnInputs
 from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_store import Lease, TurnStore
+from selfhost_transport.turns.codec import Codec
+from selfhost_transport.turns.codecs import codec_named
 
 logger = logging.getLogger(__name__)
 
@@ -99,18 +101,21 @@ class Worker:
         silence_s: float | None = None,
         on_steer: OnSteer | str = OnSteer.NEXT_PASS,
         presence: bool = False,
+        codec: Codec | str | None = None,
     ) -> Callable[[HandlerT], HandlerT]:
         """Declare the function that works on the turns of agent `name`.
 
         `on_crash`: what follows when its worker is lost. `max_attempts`: tries per turn. `retry_errors`: whether
         an attempt that raised is tried again too. `deadline_s`: longest time a turn may be active; `silence_s`:
         longest time without output. `on_steer`: whether a message into the turn cuts the model's call off.
-        `presence`: whether sessions see that it is thinking, streaming or idle. What is not given is decided by the
+        `presence`: whether sessions see that it is thinking, streaming or idle. `codec`: what its answers are written
+        in, by name or one's own; without it, the codec of whoever asks. What is not given is decided by the
         namespace and the settings. Raises InvalidArgument for a name declared twice.
         """
         if name in self.agents:
             raise InvalidArgument(f"the agent {name!r} is declared twice")
         crash_rule = None if on_crash is None else CrashRule(on_crash)
+        chosen = None if codec is None else codec_named(codec)
 
         def declare(handler: HandlerT) -> HandlerT:
             self.agents[name] = Agent(
@@ -123,6 +128,7 @@ class Worker:
                 silence_s,
                 OnSteer(on_steer),
                 presence,
+                codec=chosen,
             )
             return handler
 

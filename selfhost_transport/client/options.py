@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.turns.codec import Codec
+from selfhost_transport.turns.codecs import UI_MESSAGES, codec_named
 from selfhost_transport.wire.channel import check_name
 from selfhost_transport.wire.codec import Format
 
@@ -31,6 +33,8 @@ class ClientOptions:
     page_size: int = 100
     # False: this connection does not receive its own messages.
     echo: bool = True
+    # What messages are read and written in, by name ("vercel-ui-message", "openai-responses") or one's own (SDK-5).
+    codec: Codec | str = UI_MESSAGES
     # Further query parameters of the connection, such as `appendRollupWindow` (protocol section 2.1).
     transport_params: Mapping[str, str] = field(default_factory=dict)
     # Channel parameters (protocol section 5.3).
@@ -41,6 +45,7 @@ class ClientOptions:
             object.__setattr__(self, "format", Format(self.format))
         except ValueError:
             raise InvalidArgument(f"format is json or msgpack, not {self.format!r}") from None
+        object.__setattr__(self, "codec", codec_named(self.codec))
         for name in ("connect_timeout", "attach_timeout", "retry_initial", "retry_max"):
             if getattr(self, name) <= 0:
                 raise InvalidArgument(f"{name} is a number of seconds above 0")

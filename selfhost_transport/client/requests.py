@@ -110,10 +110,11 @@ def user_message(
     parent: str | None,
     fork_of: str | None = None,
     extra: Mapping[str, str] | None = None,
+    form: inputs.InputForm = inputs.UI_INPUTS,
 ) -> list[Message]:
     """A user's message that starts a turn; `extra` are further transport headers."""
     parts = [TextPart(content)] if isinstance(content, str) else list(content)
-    messages = inputs.user_message(parts, ids, client_id=client_id, parent=parent, fork_of=fork_of)
+    messages = inputs.user_message(parts, ids, client_id=client_id, parent=parent, fork_of=fork_of, form=form)
     return _finished(messages, ids.codec_message_id, client_id, extra)
 
 
@@ -125,10 +126,17 @@ def regenerate(
     return _finished([message], ids.codec_message_id, client_id, extra)
 
 
-def steer(content: Content, ids: inputs.InputIds, turn_id: str, *, client_id: str | None) -> list[Message]:
+def steer(
+    content: Content,
+    ids: inputs.InputIds,
+    turn_id: str,
+    *,
+    client_id: str | None,
+    form: inputs.InputForm = inputs.UI_INPUTS,
+) -> list[Message]:
     """A user's message into a running turn (section 8.8)."""
     parts = [TextPart(content)] if isinstance(content, str) else list(content)
-    messages = inputs.user_message(parts, ids, client_id=client_id, run_id=turn_id)
+    messages = inputs.user_message(parts, ids, client_id=client_id, run_id=turn_id, form=form)
     return _finished(messages, ids.codec_message_id, client_id, None)
 
 

@@ -32,6 +32,8 @@ from selfhost_transport.errors import (
     TransportError,
 )
 from selfhost_transport.turns import headers as h
+from selfhost_transport.turns.codec import Codec
+from selfhost_transport.turns.codecs import UI_MESSAGES
 from selfhost_transport.turns.context import turn_id_for
 from selfhost_transport.turns.events import ChunkReceived, OutputReplaced, TreeEvent, TurnChanged
 from selfhost_transport.turns.inputs import InputIds
@@ -59,11 +61,14 @@ class Sent:
 class Session:
     """The state of one session in one client. Implements the connection's `Listener`."""
 
-    def __init__(self, name: str, client_id: str | None, history_limit: int) -> None:
+    def __init__(
+        self, name: str, client_id: str | None, history_limit: int, codec: Codec = UI_MESSAGES
+    ) -> None:
         self.name = name
         # The agent that the namespace is bound to; None: agents are ordinary participants.
         self.agent: str | None = None
-        self.tree = SessionTree()
+        self.codec = codec
+        self.tree = SessionTree(codec=codec)
         # Where delivery began; what is older came from the history.
         self.attach_serial = ""
         # Resolves when the session is attached and its history is read.
@@ -393,7 +398,7 @@ class Session:
             self.on_discontinuity.emit(Discontinuity(attached.error, attached.serial))
 
     def _new_tree(self) -> SessionTree:
-        return SessionTree(self.name if self.agent is not None else None)
+        return SessionTree(self.name if self.agent is not None else None, self.codec)
 
     def _deliver(self, messages: Sequence[Message]) -> None:
         if self.on_entry:

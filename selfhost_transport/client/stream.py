@@ -87,7 +87,7 @@ def chunks_of(node: Node | None) -> Iterator[Chunk]:
     """Everything the outputs of a turn amount to, as a reader from the start would have seen it."""
     if node is None:
         return
-    fold = Projection()
+    fold = Projection(node.codec)
     for record in node.records():
         superseded = node.run is not None and node.run.is_superseded(
             record.step_id, record.headers.get(h.STEP_START_SERIAL)

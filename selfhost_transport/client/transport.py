@@ -24,6 +24,7 @@ from selfhost_transport.client.state import ConnectionState, StateChange
 from selfhost_transport.client.turn import Turn
 from selfhost_transport.client.view import View
 from selfhost_transport.errors import ConnectionFailed, InvalidArgument, SessionClosed, TransportError
+from selfhost_transport.turns.codecs import codec_named
 from selfhost_transport.turns.events import MessageChanged, Promoted, TreeEvent, TurnChanged
 from selfhost_transport.turns.runs import RunInfo
 from selfhost_transport.turns.tree import SessionTree
@@ -63,7 +64,12 @@ class ClientTransport:
         self._options = options or ClientOptions()
         self._endpoints = parse_endpoints(url, endpoints)
         credentials = make_credentials(key, token, auth_callback)
-        self._session = Session(self.channel, require_client_id(client_id), self._options.history_limit)
+        self._session = Session(
+            self.channel,
+            require_client_id(client_id),
+            self._options.history_limit,
+            codec_named(self._options.codec),
+        )
         self._rest = RestClient(credentials, self.channel, self._options.format, http)
         self._connection = Connection(
             self._endpoints,

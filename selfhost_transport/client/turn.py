@@ -145,7 +145,10 @@ class Turn:
         Returns once the service has it; a steer repeated with the same `id` is the same one.
         """
         ids = requests.ids_for(id)
-        messages = requests.steer(content, ids, self._require_id(), client_id=self._session.client_id)
+        messages = requests.steer(
+            content, ids, self._require_id(), client_id=self._session.client_id,
+            form=self._session.codec.input_form,
+        )  # fmt: skip
         result = await self._session.publish_input(messages)
         steer = Steer(ids.codec_message_id, next(iter(result.serials), None))
         self._steers.append(steer)
@@ -157,7 +160,7 @@ class Turn:
         """Give the result of a tool that clients run; the turn resumes (TOL-2). Raises TurnEnded."""
         message = inputs.tool_result(
             codec_message_id, self._require_id(), tool_call_id, output,
-            event_id=inputs.new_id(), client_id=self._session.client_id,
+            event_id=inputs.new_id(), client_id=self._session.client_id, form=self._session.codec.input_form,
         )  # fmt: skip
         await self._session.publish_input(requests.answer(message, self._session.client_id))
 
@@ -168,6 +171,7 @@ class Turn:
         message = inputs.tool_approval_response(
             codec_message_id, self._require_id(), tool_call_id, approved,
             event_id=inputs.new_id(), client_id=self._session.client_id, reason=reason,
+            form=self._session.codec.input_form,
         )  # fmt: skip
         await self._session.publish_input(requests.answer(message, self._session.client_id))
 

@@ -195,6 +195,7 @@ class View:
             parent=anchor.parent,
             fork_of=anchor.fork_of,
             extra=extra,
+            form=self._session.codec.input_form,
         )
         return self._session.send(messages, ids)
 

@@ -99,6 +99,17 @@ class OpenAICodec(UIMessageCodec):
         return messages_openai.fold(message, records)
 
 
+def codec_of(records: Iterable[Record]) -> Codec | None:
+    """The codec that earlier messages of a conversation are in, where they tell; None: they do not."""
+    for record in records:
+        if (
+            record.headers.kind in decoder_openai.OWN_KINDS
+            or record.headers.field("partType") == "input_text"
+        ):
+            return OPENAI
+    return None
+
+
 UI_MESSAGES: Final[Codec] = UIMessageCodec()
 OPENAI: Final[Codec] = OpenAICodec()
 _BY_NAME: Final[dict[str, Codec]] = {codec.name: codec for codec in (UI_MESSAGES, OPENAI)}

@@ -24,6 +24,9 @@ _ITEM_KINDS: Final = frozenset(
     {"response.output_item.added", "response.output_item.done", "function_call_output"}
 )
 
+# Kinds that no other codec writes.
+OWN_KINDS: Final = STREAM_KINDS | _ITEM_KINDS
+
 CALL_ID: Final = "call_id"
 INPUT_TEXT: Final = "input_text"
 
