@@ -198,12 +198,11 @@ class Executor:
         )
 
     async def _annotate(self, operation: Annotate) -> Done:
-        serials: list[str | None] = []
-        for index, (ref, annotation) in enumerate(operation.annotations):
-            publish_id = f"{operation.repeat_id}:{index}" if operation.repeat_id else ""
-            given = await self._annotations.give(operation.session, ref, annotation, publish_id=publish_id)
-            serials.append(given.serial)
-        return Done(AckResult(serials), given.position, given.series)
+        given = await self._annotations.give(
+            operation.session, operation.annotations, publish_id=operation.repeat_id
+        )
+        serials: list[str | None] = [*given.serials]
+        return Done(AckResult(serials), given.positions[-1], given.series)
 
     async def _change_presence(self, operation: ChangePresence) -> Done:
         changed = await self._presence.change(

@@ -104,7 +104,7 @@ class ChangePresence:
 
 @dataclass(frozen=True, slots=True)
 class Annotate:
-    """Add annotations to messages, or take one's own back, in order. `repeat_id` recognises the same frame again."""
+    """Add annotations to messages, or take one's own back, all in one step. `repeat_id` recognises the same frame again."""
 
     session: str
     annotations: tuple[tuple[Ref, Annotation], ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -24,15 +25,15 @@ MAX_NAMES: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """An annotation that is written (P11)."""
+    """Annotations that are written (P11), with a position for each."""
 
-    position: Position
+    positions: tuple[Position, ...]
     series: str
 
     @property
-    def serial(self) -> str:
-        """The annotation's serial."""
-        return format_item(self.position, self.series, 0)
+    def serials(self) -> list[str]:
+        """The annotations' serials."""
+        return [format_item(position, self.series, 0) for position in self.positions]
 
 
 class AnnotationStore:
@@ -43,40 +44,37 @@ class AnnotationStore:
         self._keys = keys
         self._options = options or StoreOptions()
 
-    async def give(self, session: str, ref: Ref, annotation: Annotation, *, publish_id: str = "") -> Given:
-        """Add an annotation, or take the caller's own back; nothing to take back is no error.
+    async def give(
+        self, session: str, annotations: Sequence[tuple[Ref, Annotation]], *, publish_id: str = ""
+    ) -> Given:
+        """Add annotations, or take the caller's own back, in order: all or none. At least one.
 
-        `annotation` has its verified client id. Raises NotFound, BadRequest 40000 for a name too many.
+        They have their verified client ids. Nothing to take back is no error. Raises NotFound, BadRequest 40000 for a
+        name too many.
         """
         base, options = self._keys.base_of(session), self._options
-        method = method_of(annotation.type)
+        arguments = [argument for ref, one in annotations for argument in _arguments(ref, one)]
         reply = await self._redis.call(
             scripts.load("annotate"),
             [f"{base}s:{session}"],
             [
                 base,
                 session,
-                str(ref),
-                int(annotation.action or AnnotationAction.CREATE),
-                annotation.type or "",
-                method,
-                (annotation.name or "") if method.has_names else "",
-                annotation.client_id or "",
-                1 if annotation.count is None else annotation.count,
-                pack_annotation_body(annotation),
                 publish_id,
                 options.idempotency_ms,
                 options.window_ms,
                 MAX_LISTED,
                 MAX_NAMES,
                 options.annotations,
+                *arguments,
             ],
         )
         if reply[0] == b"missing":
             raise NotFound("there is no such message in this session, or its retention has passed")
         if reply[0] == b"full":
             raise BadRequest(f"a message has annotations of a type under at most {MAX_NAMES} names")
-        return Given(Position.parse_id(reply[0].decode()), reply[1].decode())
+        positions = tuple(Position.parse_id(position.decode()) for position in reply[1:])
+        return Given(positions, reply[0].decode())
 
     async def page(
         self, session: str, ref: Ref, *, after: Position = Position.ZERO, limit: int = 100
@@ -89,6 +87,21 @@ class AnnotationStore:
         entries = [unpack_entry(Position.parse_id(item[0].decode()), item[1][1]) for item in found or []]
         named = series.decode() if series else ""
         return [complete(entry, named) for entry in entries if isinstance(entry, Annotated)]
+
+
+def _arguments(ref: Ref, annotation: Annotation) -> list[str | int | bytes]:
+    """One annotation as the script takes it."""
+    method = method_of(annotation.type)
+    return [
+        str(ref),
+        int(annotation.action or AnnotationAction.CREATE),
+        annotation.type or "",
+        method,
+        (annotation.name or "") if method.has_names else "",
+        annotation.client_id or "",
+        1 if annotation.count is None else annotation.count,
+        pack_annotation_body(annotation),
+    ]
 
 
 def complete(entry: Annotated, series: str) -> Annotation:

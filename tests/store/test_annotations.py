@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
 from selfhost_transport.wire.summary import method_of
 from tests.processes import wait_until
+
+VIEW = Annotation(action=AnnotationAction.CREATE, type="views:total.v1")
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ class Bench:
         self, action: AnnotationAction, kind: str, client: str | None, name: str | None, count: int | None
     ) -> None:
         annotation = Annotation(action=action, type=kind, client_id=client, name=name, count=count)
-        await self.annotations.give("room", self.ref, annotation)
+        await self.annotations.give("room", [(self.ref, annotation)])
 
     async def summary(self) -> Any:
         message = await self.sessions.history.message("room", self.ref)
@@ -159,10 +162,11 @@ async def test_a_deleted_message_is_annotated_without_a_word(bench: Bench) -> No
 async def test_a_repeat_is_written_once(bench: Bench) -> None:
     annotation = Annotation(action=AnnotationAction.CREATE, type="views:total.v1")
     first, again = [
-        await bench.annotations.give("room", bench.ref, annotation, publish_id="id") for _ in range(2)
+        await bench.annotations.give("room", [(bench.ref, annotation)] * 2, publish_id="id") for _ in range(2)
     ]
     assert first == again
-    assert await bench.summary() == {"views:total.v1": {"total": 1}}
+    assert len(set(first.serials)) == 2
+    assert await bench.summary() == {"views:total.v1": {"total": 2}}
 
 
 async def test_annotations_are_listed_in_order(bench: Bench) -> None:
@@ -178,10 +182,48 @@ async def test_annotations_are_listed_in_order(bench: Bench) -> None:
 
 async def test_what_cannot_be_annotated(bench: Bench) -> None:
     with pytest.raises(NotFound):
-        await bench.annotations.give("room", Ref(bench.ref.position, 7), Annotation(type="views:total.v1"))
+        await bench.annotations.give("room", [(Ref(bench.ref.position, 7), VIEW)])
     for text in ("", "views", "views:total", "views:total.v2", ":total.v1", None):
         with pytest.raises(BadRequest):
             method_of(text)
+
+
+async def test_several_at_once_are_written_together_or_not_at_all(bench: Bench) -> None:
+    other = Ref(bench.ref.position, 0)
+    mine = Annotation(action=AnnotationAction.CREATE, type="vote:unique.v1", client_id="alice", name="a")
+    before = (await bench.sessions.open("room")).position
+    given = await bench.annotations.give(
+        "room",
+        [
+            (bench.ref, VIEW),
+            (other, VIEW),
+            (bench.ref, mine),
+            (bench.ref, replace(mine, name="b")),
+            (bench.ref, replace(mine, action=AnnotationAction.DELETE, name="b")),
+            (bench.ref, replace(mine, name="c")),
+        ],
+    )
+    entries = await bench.sessions.read_after("room", before)
+    assert [(type(entry), entry.ref) for entry in entries[:2] if isinstance(entry, Summarised)] == [
+        (Summarised, bench.ref),
+        (Summarised, other),
+    ]
+    assert [entry.position for entry in entries[2:]] == [*given.positions]
+    chosen = {"c": {"total": 1, "clientIds": ["alice"], "clipped": False}}
+    assert await bench.summary() == {"views:total.v1": {"total": 1}, "vote:unique.v1": chosen}
+    await bench.take("vote:unique.v1", "alice", "c")
+    after = (await bench.sessions.open("room")).position
+    with pytest.raises(NotFound):
+        await bench.annotations.give(
+            "room", [(bench.ref, VIEW), (Ref(Position(1, 0)), VIEW)], publish_id="id"
+        )
+    names = [
+        (bench.ref, replace(mine, type="tag:distinct.v1", name=f"n{index}")) for index in range(MAX_NAMES + 1)
+    ]
+    with pytest.raises(BadRequest):
+        await bench.annotations.give("room", names)
+    assert await bench.sessions.read_after("room", after) == []
+    assert await bench.summary() == {"views:total.v1": {"total": 1}}
 
 
 async def test_summaries_are_bounded(bench: Bench) -> None:
@@ -204,7 +246,7 @@ async def test_annotations_leave_with_their_message(connection: RedisConnection,
         AnnotationStore(connection, keys, options),
     )
     ref = Ref((await sessions.publish("room", [Message(data="a")])).position)
-    await annotations.give("room", ref, Annotation(type="seen:flag.v1", client_id="alice"))
+    await annotations.give("room", [(ref, Annotation(type="seen:flag.v1", client_id="alice"))])
     await wait_until(Retention(connection, keys, options).sweep)
     base = keys.base_of("room")
     for letter in "mbz":

@@ -1,117 +1,160 @@
--- Adds an annotation to a message, or takes one back, and folds it into the message's summary.
--- ARGV: base, session, ref, action (0 add, 1 take back), type, method, name, client ('' if nobody is known), count,
---   body of the annotation's entry, publish id or '', idempotency ms, window ms, clients listed, names of a type,
---   annotations kept
--- The summary, in the message's record, is a list of {type, name, total, unidentified, clients, {{client, count}…}}; what
+-- Adds annotations to messages, or takes them back, and folds them into the messages' summaries: all of them or none.
+-- ARGV: base, session, publish id or '', idempotency ms, window ms, clients listed, names of a type, annotations kept,
+--   then of each annotation: ref, action (0 add, 1 take back), type, method, name, client ('' if nobody is known),
+--   count, body of its entry
+-- A summary, in the message's record, is a list of {type, name, total, unidentified, clients, {{client, count}…}}; what
 -- each client has added is in a hash of its own, so that a list may be shorter than it would be.
--- Returns {position, series} | {'missing'} | {'full'}. The summary's entry comes before the annotation's.
+-- Returns {series, position…}, one position per annotation | {'missing'} | {'full'}. Each message's new summary has one
+-- entry, before those of the annotations.
 --@include _session.lua
 --@include _message.lua
-local ref, adds, kind, method, name, client = ARGV[3], ARGV[4] == '0', ARGV[5], ARGV[6], ARGV[7], ARGV[8]
-local count, listed, names = tonumber(ARGV[9]), tonumber(ARGV[14]), tonumber(ARGV[15])
-local K_ONCE, K_GIVEN = of_session('i', ARGV[11]), of_session('z', ref)
+local listed, names, kept = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
+local K_ONCE = of_session('i', ARGV[3])
 local series = redis.call('HGET', K_META, 'series')
-if ARGV[11] ~= '' then
+if ARGV[3] ~= '' then
   local known = redis.call('GET', K_ONCE)
-  if known then return {known, series} end
+  if known then
+    local answer = {series}
+    for id in string.gmatch(known, '%S+') do answer[#answer + 1] = id end
+    return answer
+  end
 end
-if not created_data(ref) then return {'missing'} end
-local record = of_session('m', ref)
-local packed = redis.call('HGET', record, 'y')
-local summary = packed and cmsgpack.unpack(packed) or {}
 
-local function given_field(of_name) return kind .. '\n' .. #of_name .. ':' .. of_name .. client end
+-- The annotated messages in order. Nothing is written before all annotations are folded: what a client has added is
+-- read through `given`, a number or a name by field of the message's hash, false for nothing.
+local targets, by_ref = {}, {}
 
-local function line_of(of_name)
+local function target_of(ref)
+  local target = by_ref[ref]
+  if target then return target end
+  if not created_data(ref) then return nil end
+  local record = of_session('m', ref)
+  local packed = redis.call('HGET', record, 'y')
+  target = {ref = ref, record = record, given_key = of_session('z', ref), given = {}, changed = false}
+  target.summary = packed and cmsgpack.unpack(packed) or {}
+  targets[#targets + 1], by_ref[ref] = target, target
+  return target
+end
+
+local function given(target, field)
+  if target.given[field] == nil then target.given[field] = redis.call('HGET', target.given_key, field) end
+  return target.given[field]
+end
+
+local function line_of(target, kind, name)
   local same_type = 0
-  for _, line in ipairs(summary) do
+  for _, line in ipairs(target.summary) do
     if line[1] == kind then
-      if line[2] == of_name then return line end
+      if line[2] == name then return line end
       same_type = same_type + 1
     end
   end
   return nil, same_type
 end
 
+local function count_field(kind, name, client) return kind .. '\n' .. #name .. ':' .. name .. client end
+
+local function added_by(target, kind, name, client)
+  if client == '' then return 0 end
+  return tonumber(given(target, count_field(kind, name, client)) or '0')
+end
+
 -- Changes what a client has added under a name by `change`.
-local function fold(of_name, change)
-  local line = line_of(of_name)
+local function fold(target, kind, name, client, change)
+  local line = line_of(target, kind, name)
   if not line then
-    line = {kind, of_name, 0, 0, 0, {}}
-    summary[#summary + 1] = line
+    line = {kind, name, 0, 0, 0, {}}
+    target.summary[#target.summary + 1] = line
   end
+  target.changed = true
   line[3] = line[3] + change
   if client == '' then
     line[4] = line[4] + change
     return
   end
-  local left = redis.call('HINCRBY', K_GIVEN, given_field(of_name), change)
+  local before = added_by(target, kind, name, client)
+  local left = before + change
+  target.given[count_field(kind, name, client)] = left > 0 and string.format('%.0f', left)
   local at
   for index, pair in ipairs(line[6]) do if pair[1] == client then at = index end end
   if left <= 0 then
-    redis.call('HDEL', K_GIVEN, given_field(of_name))
     line[5] = line[5] - 1
     if at then table.remove(line[6], at) end
   elseif at then
     line[6][at][2] = left
   else
-    if left == change then line[5] = line[5] + 1 end
+    if before == 0 then line[5] = line[5] + 1 end
     if #line[6] < listed then line[6][#line[6] + 1] = {client, left} end
   end
 end
 
-local function given(of_name)
-  if client == '' then return 0 end
-  return tonumber(redis.call('HGET', K_GIVEN, given_field(of_name)) or '0')
-end
+-- The field with the name under which a client has added to a type of which it may have one.
+local function chosen_field(kind, client) return 'unique\n' .. kind .. '\n' .. client end
 
--- The name under which a client has added to a type of which it may have one.
-local chosen_field = 'unique\n' .. kind .. '\n' .. client
-
-local function add()
-  local line, others = line_of(name)
-  if not line and others >= names then return nil end
+-- Returns false for a name too many.
+local function add(target, kind, method, name, client, count)
+  local line, others = line_of(target, kind, name)
+  if not line and others >= names then return false end
   if method == 'total' or method == 'multiple' then
-    fold(name, method == 'total' and 1 or count)
+    fold(target, kind, name, client, method == 'total' and 1 or count)
     return true
   end
-  if given(name) > 0 then return false end
+  if added_by(target, kind, name, client) > 0 then return true end
   if method == 'unique' then
-    local before = redis.call('HGET', K_GIVEN, chosen_field)
-    if before then fold(before, -given(before)) end
-    redis.call('HSET', K_GIVEN, chosen_field, name)
+    local field = chosen_field(kind, client)
+    local before = given(target, field)
+    if before then fold(target, kind, before, client, -added_by(target, kind, before, client)) end
+    target.given[field] = name
   end
-  fold(name, 1)
+  fold(target, kind, name, client, 1)
   return true
 end
 
-local function take_back()
-  local mine, line = given(name), line_of(name)
+local function take_back(target, kind, method, name, client)
+  local mine, line = added_by(target, kind, name, client), line_of(target, kind, name)
   if method == 'total' then
     -- Whoever is not known has nothing of its own; there is one less of what nobody owns.
     if client == '' then mine = math.min(1, line and line[4] or 0) else mine = math.min(1, mine) end
   end
-  if mine == 0 then return false end
-  if method == 'unique' then redis.call('HDEL', K_GIVEN, chosen_field) end
-  fold(name, -mine)
-  return true
+  if mine == 0 then return end
+  if method == 'unique' then target.given[chosen_field(kind, client)] = false end
+  fold(target, kind, name, client, -mine)
 end
 
-local changed
-if adds then changed = add() else changed = take_back() end
-if changed == nil then return {'full'} end
-if changed then
-  local kept = {}
-  for _, line in ipairs(summary) do
-    if line[3] > 0 or line[2] == '' then kept[#kept + 1] = line end
+-- Writes what one message's annotations amount to now.
+local function write_summary(target)
+  local shown = {}
+  for _, line in ipairs(target.summary) do
+    if line[3] > 0 or line[2] == '' then shown[#shown + 1] = line end
   end
-  packed = cmsgpack.pack(kept)
-  redis.call('HSET', record, 'y', packed)
-  if redis.call('HGET', record, 'a') ~= 'D' then emit('S' .. ref .. '\n' .. packed) end
+  local packed = cmsgpack.pack(shown)
+  redis.call('HSET', target.record, 'y', packed)
+  for field, value in pairs(target.given) do
+    if value then redis.call('HSET', target.given_key, field, value) else redis.call('HDEL', target.given_key, field) end
+  end
+  if redis.call('HGET', target.record, 'a') ~= 'D' then emit('S' .. target.ref .. '\n' .. packed) end
 end
-local entry = 'N' .. ref .. '\n' .. ARGV[10]
-local id = emit(entry)
-redis.call('XADD', of_session('b', ref), 'MAXLEN', '~', ARGV[16], id, 'e', entry)
-if ARGV[11] ~= '' then redis.call('SET', K_ONCE, id, 'PX', ARGV[12]) end
-tidy_log(id, tonumber(ARGV[13]))
-return {id, series}
+
+for at = 9, #ARGV, 8 do
+  local target = target_of(ARGV[at])
+  if not target then return {'missing'} end
+  local kind, method, name, client = ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
+  if ARGV[at + 1] ~= '0' then
+    take_back(target, kind, method, name, client)
+  elseif not add(target, kind, method, name, client, tonumber(ARGV[at + 6])) then
+    return {'full'}
+  end
+end
+for _, target in ipairs(targets) do
+  if target.changed then write_summary(target) end
+end
+local answer = {series}
+for at = 9, #ARGV, 8 do
+  local entry = 'N' .. ARGV[at] .. '\n' .. ARGV[at + 7]
+  local id = emit(entry)
+  redis.call('XADD', of_session('b', ARGV[at]), 'MAXLEN', '~', kept, id, 'e', entry)
+  answer[#answer + 1] = id
+end
+if ARGV[3] ~= '' then redis.call('SET', K_ONCE, table.concat(answer, ' ', 2), 'PX', ARGV[4]) end
+tidy_log(answer[#answer], tonumber(ARGV[5]))
+return answer
