@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import unquote
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
+from starlette.routing import Match
+from starlette.types import Scope
 
 from gateway.api_errors import error_response, validation_error
 from gateway.api_models import (
@@ -46,7 +49,20 @@ MAX_MESSAGES = 1000
 
 
 class TypedErrors(APIRoute):
-    """Answers every refusal with `{"error": {code, statusCode, message}}`."""
+    """Answers every refusal with `{"error": {code, statusCode, message}}`. A session's name may hold an encoded `/`."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Matches the path as it was sent; the parameters are decoded afterwards."""
+        raw: bytes = scope.get("raw_path") or b""
+        if b"%2f" not in raw.lower():
+            return super().matches(scope)
+        sent = raw.partition(b"?")[0].decode("ascii", "replace")
+        match, child = super().matches({**scope, "path": sent})
+        if match is not Match.NONE:
+            params = child["path_params"]
+            decoded = {name: unquote(params[name]) for name in self.param_convertors}
+            child = {**child, "path_params": {**params, **decoded}}
+        return match, child
 
     def get_route_handler(self) -> Callable[[Request], Any]:
         """The handler with errors turned into answers."""

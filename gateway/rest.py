@@ -68,7 +68,8 @@ class Rest:
                 return await self._channel(request, channel, rest)
             case ["POST", "messages"]:
                 body = await read_body(request, self._body_limit)
-                return await publish_batch(self._channels, await self._credential(request), body)
+                version = request.headers.get("x-ably-version", "")
+                return await publish_batch(self._channels, await self._credential(request), body, version)
             case ["GET", "presence"]:
                 return await self._presence.batch(request, await self._credential(request))
             case ["GET", "stats"]:

@@ -9,18 +9,32 @@ from gateway.rest_channels import Channels
 from gateway.rest_format import Reply
 from selfhost_transport.errors import BadRequest, TransportError
 from selfhost_transport.wire.channel import parse_channel
-from selfhost_transport.wire.codes import Code
+from selfhost_transport.wire.codes import Code, error_info
 
 MAX_SPECS = 100
+OLD_VERSION = "2"
 
 
-async def publish_batch(channels: Channels, credential: Credential, body: Any) -> Reply:
-    """Publish each spec to each of its channels. A failing channel is an item error, never a failed request."""
+async def publish_batch(channels: Channels, credential: Credential, body: Any, version: str) -> Reply:
+    """Publish each spec to each of its channels. A failing channel is an item error, never a failed request.
+
+    Clients of `version` 2 of the protocol expect a flat list, and a failed request where a channel failed.
+    """
     specs = body if isinstance(body, list) else [body]
     if len(specs) > MAX_SPECS:
         raise BadRequest(f"a batch has at most {MAX_SPECS} specs")
     answers = [await _publish(channels, credential, spec) for spec in specs]
+    if version == OLD_VERSION:
+        return _flat([result for answer in answers for result in answer["results"]])
     return Reply(answers if isinstance(body, list) else answers[0], status=201)
+
+
+def _flat(results: list[dict[str, Any]]) -> Reply:
+    if not any("error" in result for result in results):
+        return Reply(results, status=201)
+    error = error_info(Code.BATCH_FAILED).to_wire()
+    headers = {"X-Ably-Errorcode": str(error["code"]), "X-Ably-Errormessage": error["message"]}
+    return Reply({"error": error, "batchResponse": results}, status=400, headers=headers)
 
 
 async def _publish(channels: Channels, credential: Credential, spec: Any) -> dict[str, Any]:

@@ -60,7 +60,7 @@ async def read_body(request: Request, limit: int) -> Any:
 
 
 def respond(request: Request, reply: Reply, server_id: str) -> Response:
-    """A success in the format asked for, in an envelope if one was asked for."""
+    """A reply in the format asked for, in an envelope if one was asked for. One that says what failed is JSON."""
     fmt = answer_format(request)
     envelope = request.query_params.get("envelope")
     if envelope in ("json", "msgpack"):
@@ -72,6 +72,8 @@ def respond(request: Request, reply: Reply, server_id: str) -> Response:
         return _response(pack(body, fmt), 200, fmt, server_id)
     if reply.body is None:
         return Response(status_code=204, headers={"X-Ably-Serverid": server_id})
+    if reply.status >= 400:
+        fmt = Format.JSON
     response = _response(pack(reply.body, fmt), reply.status, fmt, server_id)
     response.headers.update(reply.headers)
     for relation, url in reply.links:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -38,6 +39,19 @@ async def test_a_send_is_accepted_and_listed(http: httpx.AsyncClient, unique: Na
     ]
     one = (await http.get(f"/v1/sessions/{session}/turns/{turn['turnId']}")).json()
     assert one["inputId"] == turn["messageId"]
+
+
+async def test_names_may_hold_anything_encoded(http: httpx.AsyncClient, unique: Names) -> None:
+    name = f"{unique('bound')}/a%2Fb ü+?"
+    session = quote(name, safe="")
+    turn = (await send(http, session, text="hello")).json()["turnId"]
+    assert (await http.get(f"/v1/sessions/{session}/turns/{turn}")).json()["turnId"] == turn
+    stored = (await http.get(f"/channels/{session}/messages")).json()
+    assert len(stored) == 1
+    cancelled = await http.post(f"/v1/sessions/{session}/cancel", json={"turnId": turn})
+    assert cancelled.json()["matched"] == [turn]
+    wrong = await http.delete(f"/v1/sessions/{session}/turns")
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (404, 40400)
 
 
 async def test_a_repeat_is_the_same_turn_and_another_text_a_conflict(

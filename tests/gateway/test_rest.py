@@ -198,6 +198,29 @@ async def test_batch_reports_each_channel(http: httpx.AsyncClient, unique: Names
     assert result["results"][1]["error"]["code"] == 40010
 
 
+@pytest.mark.parametrize("fmt", Format)
+async def test_a_batch_of_version_2_is_flat_and_fails_as_a_whole(
+    http: httpx.AsyncClient, unique: Names, fmt: Format
+) -> None:
+    types = {Format.JSON: "application/json", Format.MSGPACK: "application/x-msgpack"}
+    headers = {"X-Ably-Version": "2", "Accept": types[fmt], "Content-Type": types[fmt]}
+    one, two = unique("plain"), unique("plain")
+
+    async def batch(*channels: str) -> httpx.Response:
+        body = pack({"channels": list(channels), "messages": {"data": "x"}}, fmt)
+        return await http.post("/messages", content=body, headers=headers)
+
+    done = await batch(one, two)
+    assert done.status_code == 201
+    assert [result["channel"] for result in unpack(done.content, fmt)] == [one, two]
+    partly = await batch(one, ":bad", two)
+    assert (partly.status_code, partly.headers["x-ably-errorcode"]) == (400, "40020")
+    assert partly.headers["content-type"] == "application/json"
+    answer = partly.json()
+    assert answer["error"]["code"] == 40020
+    assert [result.get("error", {}).get("code") for result in answer["batchResponse"]] == [None, 40010, None]
+
+
 async def test_unknown_paths_are_404_in_the_usual_shape(http: httpx.AsyncClient) -> None:
     for method, path in (("GET", "/push/x"), ("DELETE", "/channels/plain"), ("POST", "/time")):
         response = await http.request(method, path)
