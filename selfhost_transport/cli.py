@@ -38,6 +38,9 @@ Parent = Annotated[int | None, typer.Option(hidden=True)]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every turn.")]
 Session = Annotated[str, typer.Argument(help="Name of the session (channel).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Dev = Annotated[
+    bool, typer.Option("--dev", help="As `dev` reads the configuration: its key, its agent for all channels.")
+]
 
 
 @app.command()
@@ -121,11 +124,13 @@ def doctor(
     redis: Redis = None,
     config: Config = None,
     redis_prefix: Prefix = None,
+    as_dev: Dev = False,
 ) -> None:
     """Check that Redis keeps the promises made, and explain the configuration. Exit status 1 if not."""
     from selfhost_transport.commands.doctor import run_doctor
 
-    healthy = run_doctor(load_settings(config, redis=redis, redis_prefix=redis_prefix), channel)
+    settings = load_settings(config, redis=redis, redis_prefix=redis_prefix)
+    healthy = run_doctor(settings.for_dev() if as_dev else settings, channel)
     raise typer.Exit(0 if healthy else 1)
 
 
@@ -227,11 +232,15 @@ def token(
     ttl: Annotated[str, typer.Option(help="How long it is valid: 30m, 12h, 7d.")] = "1h",
     key: Annotated[str | None, typer.Option(help="Name of the key to sign with; default: the first.")] = None,
     config: Config = None,
+    as_dev: Dev = False,
 ) -> None:
     """Issue a token (an Ably JWT) for a client."""
     from selfhost_transport.commands.token import issue
 
-    typer.echo(issue(load_settings(config), key=key, client_id=client_id, capability=capability, ttl=ttl))
+    settings = load_settings(config)
+    if as_dev:
+        settings = settings.for_dev()
+    typer.echo(issue(settings, key=key, client_id=client_id, capability=capability, ttl=ttl))
 
 
 app.add_typer(dead_app, name="dead")

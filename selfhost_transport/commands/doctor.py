@@ -58,7 +58,10 @@ def explain_channel(settings: Settings, channel: str) -> list[Finding]:
     rights = channel_rights(settings, channel)
     found = [Finding(Verdict.OK, "capability", f"{channel}: {line}") for line in rights]
     if not found:
-        nobody = f"{channel}: nobody can connect: configure [[keys]], [[issuers]] or [[trusted_proxies]]"
+        nobody = (
+            f"{channel}: nobody can connect: configure [[keys]], [[issuers]] or [[trusted_proxies]]; or is it `dev`"
+            " that is asked about: --dev"
+        )
         found = [Finding(Verdict.WARN, "capability", nobody)]
     return [_rule_of(settings, channel), *found]
 

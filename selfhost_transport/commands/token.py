@@ -40,7 +40,7 @@ def _key(settings: Settings, name: str | None) -> KeyRule:
     keys = settings.accepted_keys
     if not keys:
         raise InvalidArgument(
-            "no key is configured; give the file with [[keys]] by --config (docs/configuration.md)"
+            "no key is configured; give the file with [[keys]] by --config (docs/configuration.md), or --dev for `dev`"
         )
     for key in keys:
         if name in (None, key.name):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +25,8 @@ OnMessage = Callable[[bytes], None]
 OnReconnect = Callable[[], None]
 
 PING_INTERVAL_S = 5.0
+TELL_AGAIN_S = 60.0
+"""While Redis stays away, the log says so once in this time."""
 
 
 class Subscriber:
@@ -126,15 +130,16 @@ class Subscriber:
             self._connecting = asyncio.get_running_loop().create_task(self._connect(), name="redis-subscribe")
 
     async def _connect(self) -> None:
-        delay, level = FIRST_DELAY_S, logging.WARNING
+        delay, told_at = FIRST_DELAY_S, -math.inf
         while self._link is None:
             try:
                 address = await self._where.locate()
                 self._link = await Link.open(address, self._on_reply, self._on_lost, self._timeout_s)
             except StoreUnavailable as error:
-                # Once for each time it is away: what depends on Redis says more, and at its own pace.
-                logger.log(level, "redis.subscribe_failed error=%s", error)
-                level = logging.DEBUG
+                # Not for each attempt: what depends on Redis says more, and at its own pace.
+                if time.monotonic() - told_at >= TELL_AGAIN_S:
+                    logger.warning("redis.subscribe_failed error=%s", error)
+                    told_at = time.monotonic()
                 await asyncio.sleep(delay)  # paces reconnecting while the server is away
                 delay = min(delay * 2, LONGEST_DELAY_S)
         if self._callbacks:

@@ -56,3 +56,11 @@ def test_a_bad_capability_is_refused(call: Call, config: str) -> None:
 def test_without_a_key_there_is_no_token(call: Call) -> None:
     error = call("token").exception
     assert isinstance(error, InvalidArgument) and "no key is configured" in str(error)
+
+
+def test_dev_has_a_key_of_its_own(call: Call, config: str) -> None:
+    token = call("token", "--dev", "--client-id", "alice").output.strip()
+    claims = verify_token(token, "development-secret", now_ms=int(time.time() * 1000))
+    assert (token_key_name(token), claims.client_id) == ("dev.local", "alice")
+    configured = call("token", "--dev", "--config", config).output.strip()
+    assert token_key_name(configured) == "app.one"

@@ -15,7 +15,9 @@ from selfhost_transport.errors import InvalidArgument, StoreFull, StoreUnavailab
 from selfhost_transport.redis_io.address import Address
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
+from selfhost_transport.redis_io.link import Link
 from selfhost_transport.redis_io.subscriber import Subscriber
+from tests.processes import wait_until
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,29 @@ async def test_subscriptions_return_after_a_lost_connection(redis_url: str) -> N
     await subscriber.unsubscribe("t-channel")
     await subscriber.close()
     await connection.close()
+
+
+async def test_a_server_that_stays_away_is_told_of_once_a_minute(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = 0
+
+    async def refused(*_: object) -> None:
+        nonlocal attempts
+        attempts += 1
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(Link, "open", refused)
+    subscriber = Subscriber("redis://127.0.0.1:1")
+    waiting = asyncio.create_task(subscriber.subscribe("t-channel", lambda _: None))
+    await wait_until(lambda: attempts >= 4)
+    assert caplog.text.count("redis.subscribe_failed") == 1
+    monkeypatch.setattr("selfhost_transport.redis_io.subscriber.TELL_AGAIN_S", 0)
+    await wait_until(lambda: attempts >= 5)
+    assert caplog.text.count("redis.subscribe_failed") == 2
+    await subscriber.close()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
 
 
 @pytest.mark.parametrize("url", ["http://x", "", "redis://host:port"])
