@@ -12,6 +12,7 @@ from agent_worker import AgentError, PipeReason, PipeResult, Reasoning, Turn, Wo
 from agent_worker.scripted import scripted
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.settings import Settings
+from selfhost_transport.store.entries import Appended
 from selfhost_transport.turns import headers as h
 from tests.processes import wait_until
 from tests.worker.session import Room, header, numbered
@@ -43,6 +44,9 @@ async def test_a_scripted_turn_end_to_end(room: Room, settings: MakeSettings, ru
         "ai-step-end", "ai-run-end",
     ]  # fmt: skip
     assert await room.terminals(turn) == ["complete"]
+    # Live readers close a stream at its first closing append, and drop what comes after it.
+    closings = [entry.extras for entry in await room.log() if isinstance(entry, Appended) and entry.extras]
+    assert [extras["ai"]["transport"]["status"] for extras in closings] == ["complete"]
 
 
 async def test_cot_1_reasoning_and_text_are_separate_streams(

@@ -34,3 +34,16 @@ local function write_operations(turn, at, count)
   end
   return positions
 end
+
+-- Takes the messages that operations close out of those that are closed as cancelled with their turn.
+local function leave_to_operations(turn, at, count)
+  for _ = 1, count do
+    if ARGV[at] == 'C' then
+      at = at + 4
+      if ARGV[at] == 'F' then at = at + 3 end
+    else
+      redis.call('HDEL', turn_key(turn), 'o:' .. ARGV[at + 1])
+      at = at + 5
+    end
+  end
+end

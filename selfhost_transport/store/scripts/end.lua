@@ -1,7 +1,7 @@
 -- Ends a turn by its worker: last operations, then the terminal state. Exactly one end wins (P3).
 -- ARGV: base, session, turn, fence, status, keep ms, window ms, 1 to refuse while a steer waits (else 0),
 --   number of operations, operations as in _write.lua
--- Messages still open are closed as cancelled first.
+-- Messages still open that no operation closes are closed as cancelled first.
 -- Returns {'lost', status, terminal} | {'steered', number waiting} | {'ended', position}.
 --@include _session.lua
 --@include _turn.lua
@@ -17,6 +17,7 @@ if ARGV[8] == '1' then
   local steers = redis.call('LLEN', of_session('y', turn))
   if steers > 0 then return {'steered', steers} end
 end
+leave_to_operations(turn, 10, tonumber(ARGV[9]))
 close_open_messages(turn)
 local positions = write_operations(turn, 10, tonumber(ARGV[9]))
 local terminal = positions[#positions]
