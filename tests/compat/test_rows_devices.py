@@ -32,6 +32,7 @@ from tests.processes import wait_until
 from tests.worker.session import numbered
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+DAY_MS = 86_400_000
 
 
 @dataclass
@@ -108,6 +109,47 @@ async def test_dev_8_and_rec_2_a_device_that_was_away_changes_nothing_for_others
         await away.wait_for_turn(all=True)
         assert messages_to_json(away.view.messages) == messages_to_json(other.view.messages)
         assert [info.status for info in away.turns()] == [TurnStatus.COMPLETED] * 2
+        await away.close()
+
+
+async def let_a_day_pass(stage: Stage, session: str) -> set[str]:
+    """What Redis forgets of a session within 24 hours, forgotten now. Returns the kinds of keys that are gone."""
+    prefix = stage.stack.redis_prefix
+    gone = set()
+    for key in await stage.store.command("KEYS", f"{prefix}:*:{session}"):
+        if 0 < await stage.store.command("PTTL", key) <= DAY_MS:
+            await stage.store.command("DEL", key)
+            gone.add(key.decode().partition("}:")[2][:2])
+    return gone
+
+
+async def test_rec_2_a_device_that_was_away_for_a_day_shows_what_the_others_show(stage: Stage) -> None:
+    session = stage.session()
+    async with (
+        Network(stage.gateways[0].port) as network,
+        stage.connect(session, "user-2", gateway=1) as other,
+    ):
+        away = await ClientTransport.connect(network.url, key=KEY, client_id="user-1", channel=session)
+        device = Device(away)
+        first = await away.view.send(script(100, 100))
+        await token_seen(first, 5)
+        network.cut()
+        await other.turn(turn_id(first)).ended
+        await (await other.view.send(script(30, 0))).ended
+        cancelled = await other.view.send(script(500, 100))
+        await token_seen(cancelled, 5)
+        await other.cancel(cancelled.turn_id)
+        assert {"l:", "t:"} <= await let_a_day_pass(stage, session)
+        network.mend()
+        await wait_until(lambda: len(away.view.messages) == 6, PATIENCE_S)
+        await away.wait_for_turn(all=True)
+        assert messages_to_json(away.view.messages) == messages_to_json(other.view.messages)
+        assert sorted(info.status for info in away.turns()) == sorted(info.status for info in other.turns())
+        # It was told that it cannot be told everything, and read everything instead (P7).
+        assert len(device.gaps) == 1
+        await (await away.view.send(script(10, 0))).ended
+        await wait_until(lambda: len(other.view.messages) == 8 and not other.active_turns)
+        assert messages_to_json(away.view.messages) == messages_to_json(other.view.messages)
         await away.close()
 
 

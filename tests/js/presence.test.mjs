@@ -67,7 +67,7 @@ function left(clientId) {
   return (events) => events.some((event) => event.action === 'leave' && event.clientId === clientId);
 }
 
-test('enter, update and leave reach everybody, on every gateway, with any kind of data', async (t) => {
+test('pre_1 pre_6 enter, update and leave reach everybody, on every gateway, with any kind of data', async (t) => {
   const name = unique('plain');
   const near = await watch(t, name, 'near');
   const far = await watch(t, name, 'far', {}, 1);
