@@ -104,7 +104,7 @@ export function status(member, runId) {
 
 /** Every message of the view as `[role, text]`. */
 export function transcript(member) {
-  return member.view.getMessages().map(({ message }) => [message.role, textOf(message)]);
+  return member.view.getMessages().map(({ message }) => [message.role, message.parts ? textOf(message) : message.items]);
 }
 
 /**
