@@ -13,6 +13,7 @@ from selfhost_transport.turns import ui
 from selfhost_transport.turns.codec import Codec
 from selfhost_transport.turns.codecs import UI_MESSAGES, codec_named, codec_of
 from selfhost_transport.turns.context import TurnContext
+from selfhost_transport.turns.inputs import OPENAI_INPUTS, UI_INPUTS
 from selfhost_transport.turns.parts import TextStart
 from selfhost_transport.turns.prompt import PartialAnswers, PromptMessage, build_prompt
 from selfhost_transport.turns.tree import SessionTree
@@ -24,6 +25,8 @@ MAX_INPUT_MESSAGES = 1000
 MAX_MESSAGES = 20_000
 """How far back a conversation is read, in messages of the session."""
 PAGE = 500
+# As the codecs name them.
+_TEXT_PARTS = (UI_INPUTS.text_type, OPENAI_INPUTS.text_type)
 
 
 class Conversation:
@@ -163,4 +166,4 @@ def _is_question(message: Message) -> bool:
 
 def _is_text(message: Message) -> bool:
     headers = h.read_headers(message)
-    return headers is not None and headers.kind == "user-message" and headers.field("partType") == "text"
+    return headers is not None and headers.kind == "user-message" and headers.field("partType") in _TEXT_PARTS

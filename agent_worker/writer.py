@@ -233,13 +233,18 @@ class TurnWriter:
     async def write(self, ops: Sequence[encoder.Op]) -> None:
         """Write operations of the encoder in order. Raises LeaseLost, or ServiceError when Redis stays away.
 
-        Creates and closes are one atomic step; what was gathered before them goes first.
+        Creates and closes are one atomic step, except for messages that are opened and closed at once; what was
+        gathered before them goes first.
         """
         if self.before_output is not None:
             before, self.before_output = self.before_output, None
             await before()
         step: list[_Write] = []
         for op in ops:
+            if isinstance(op, encoder.Close) and op.stream_key not in self._streams:
+                # It closes what this very step opens, and the position of that has to be known.
+                await self._write_step(step)
+                step = []
             if not isinstance(op, encoder.Append):
                 step.append(self._to_write(op))
             elif step and step[-1].begins_with(op):
