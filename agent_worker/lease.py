@@ -8,13 +8,14 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
-from agent_worker.runner import TurnRun
 from agent_worker.turn import AbortCause
+from agent_worker.writer import Hold
 from selfhost_transport.errors import TransportError
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_pauses import TurnPauses
-from selfhost_transport.store.turn_store import TurnStore
+from selfhost_transport.store.turn_store import Lease, TurnStore
 from selfhost_transport.turns import lifecycle
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,25 @@ RENEWALS_PER_CALL = 200
 REAP_EVERY_S = 1.0
 
 
+class Leased(Protocol):
+    """A turn in this process's hands: an attempt of a worker, or a turn that is worked on step by step."""
+
+    @property
+    def bucket(self) -> int:
+        """Where its session lives."""
+
+    @property
+    def lease(self) -> Lease:
+        """What is renewed."""
+
+    @property
+    def hold(self) -> Hold:
+        """How long it may be counted on; moved on here."""
+
+    def abort(self, cause: AbortCause) -> None:
+        """Stop at once."""
+
+
 class LeaseKeeper:
     """Renews the leases of a worker's turns at a third of their length.
 
@@ -31,7 +51,7 @@ class LeaseKeeper:
     too, without waiting to be refused.
     """
 
-    def __init__(self, store: TurnStore, lease_ms: int, runs: Callable[[], Iterable[TurnRun]]) -> None:
+    def __init__(self, store: TurnStore, lease_ms: int, runs: Callable[[], Iterable[Leased]]) -> None:
         self._store = store
         self._lease_ms = lease_ms
         self._runs = runs
@@ -57,7 +77,7 @@ class LeaseKeeper:
 
     async def renew(self) -> bool:
         """Renew every lease once; False if some could not be."""
-        by_bucket: dict[int, list[TurnRun]] = defaultdict(list)
+        by_bucket: dict[int, list[Leased]] = defaultdict(list)
         for run in self._runs():
             by_bucket[run.bucket].append(run)
         calls = [
@@ -67,7 +87,7 @@ class LeaseKeeper:
         ]
         return all(await asyncio.gather(*calls))
 
-    async def _renew(self, bucket: int, runs: Sequence[TurnRun]) -> bool:
+    async def _renew(self, bucket: int, runs: Sequence[Leased]) -> bool:
         asked = time.monotonic()
         try:
             lost = set(await self._store.renew(bucket, [run.lease for run in runs], self._lease_ms))

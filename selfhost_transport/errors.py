@@ -7,6 +7,10 @@
      |    +-- InvalidChannelName 40010
      |    +-- Conflict           40031  an id used before, with another body
      |    +-- TurnEnded          40003  writing to a turn that has its terminal
+     |    +-- TurnSuspended      104013 working on a turn that waits for people
+     |    +-- TurnStarted        104014 starting a turn a second time
+     |    +-- StepOpen           104015 one step of a turn is open at a time
+     |    +-- SteerWaiting       104016 completing a turn over a message sent into it
      +-- Unauthorized            401xx  who you are, or what you may do
      |    +-- TokenError         4014x  a new token would help
      |    +-- CapabilityError    40160
@@ -20,7 +24,10 @@
      |    +-- StoreUnsuitable    50000  Redis is too old or badly configured; no retry helps
      +-- ConnectionFailed       800xx
      +-- ContinuityLost          9000x / 104006
+     |    +-- SeamLost           90003  stored messages do not reach the session's history
      +-- LeaseLost               104012 another worker owns the turn, or it has ended
+     +-- TurnHeld                104017 adopting a turn that somebody works on
+     +-- TurnNotStarted          104010 nobody started the turn in time
      +-- SessionClosed           104004
 
 The numbers are those of protocol section 12 where the meaning is the same.
@@ -145,6 +152,34 @@ class TurnEnded(BadRequest):
     status_code = 409
 
 
+class TurnSuspended(BadRequest):
+    """The turn waits for people; whoever answers last makes it go on."""
+
+    code = 104013
+    status_code = 409
+
+
+class TurnStarted(BadRequest):
+    """The turn was started before; it can be adopted, not started again (DUR-1)."""
+
+    code = 104014
+    status_code = 409
+
+
+class StepOpen(BadRequest):
+    """A step of the turn is open; nothing else can be started, given up or ended meanwhile (DUR-4)."""
+
+    code = 104015
+    status_code = 409
+
+
+class SteerWaiting(BadRequest):
+    """Somebody sent a message into the turn that no step has answered yet (STE-8)."""
+
+    code = 104016
+    status_code = 409
+
+
 class Unauthorized(TransportError):
     """Credentials are missing or wrong."""
 
@@ -235,11 +270,31 @@ class ContinuityLost(TransportError):
     status_code = 404
 
 
+class SeamLost(ContinuityLost):
+    """Between the messages an application has stored and those the session still has, some may be missing (HYD-6)."""
+
+
 class LeaseLost(TransportError):
     """The turn was cancelled, ended, or taken over; this writer may not write for it (P2, P6)."""
 
     code = 104012
     status_code = 409
+
+
+class TurnHeld(TransportError):
+    """Somebody else works on the turn; it can be adopted once that one detached or lost its lease (DUR-5)."""
+
+    code = 104017
+    status_code = 409
+    retryable = True
+
+
+class TurnNotStarted(TransportError):
+    """Nobody started the turn within the time given (DUR-15)."""
+
+    code = 104010
+    status_code = 504
+    retryable = True
 
 
 class SessionClosed(TransportError):
@@ -254,6 +309,7 @@ _BY_CODE: dict[int, type[TransportError]] = {
     for error in (
         InvalidArgument, MessageTooLarge, InvalidChannelName, Conflict, CapabilityError, CancelDenied, NotFound,
         Busy, RateLimited, StoreUnavailable, StoreFull, ConnectionFailed, ContinuityLost, LeaseLost, SessionClosed,
+        TurnSuspended, TurnStarted, StepOpen, SteerWaiting, TurnHeld, TurnNotStarted,
     )
 }  # fmt: skip
 

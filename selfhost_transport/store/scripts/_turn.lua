@@ -53,7 +53,9 @@ local function set_deadline(turn, after_ms)
 end
 
 local function enqueue(turn, agent)
-  redis.call('XADD', base .. 'q:' .. agent, '*', 't', turn, 's', session)
+  -- The item is remembered for a process that starts the turn by its id (claim.lua).
+  local item = redis.call('XADD', base .. 'q:' .. agent, '*', 't', turn, 's', session)
+  redis.call('HSET', turn_key(turn), 'qi', item)
   redis.call('PUBLISH', CONTROL, 'wake ' .. agent)
 end
 

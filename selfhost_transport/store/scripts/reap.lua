@@ -3,7 +3,8 @@
 --   1 if a hand-back counts as an attempt (it failed), else 0
 -- An expired attempt counts; with attempts left the turn goes back to the queue, else it ends `error` and leaves a
 -- dead letter. A hand-back counts only if told so. A turn that was about to be cancelled is.
--- Returns nil | {turn, session, 'retried' | 'failed' | 'cancelled'}.
+-- A turn that is worked on step by step may be adopted for a while first; then it ends `error`.
+-- Returns nil | {turn, session, 'retried' | 'failed' | 'cancelled' | 'adoptable'}.
 local bucket, fence = ARGV[1], ARGV[4]
 local turn, name = ARGV[2], ARGV[3]
 if turn == '' then
@@ -18,9 +19,10 @@ local keep_ms = tonumber(ARGV[5])
 KEYS[1], ARGV[2] = bucket .. 's:' .. name, name
 --@include _session.lua
 --@include _turn.lua
+--@include _adoption.lua
 end_also_when_full()
 local key = turn_key(turn)
-local fields = redis.call('HMGET', key, 'st', 'at', 'ma', 'oc', 'ag', 'wk', 'hb')
+local fields = redis.call('HMGET', key, 'st', 'at', 'ma', 'oc', 'ag', 'wk', 'hb', 'dw')
 if fields[1] ~= 'active' and fields[1] ~= 'cancelling' then return nil end
 if fence ~= '' and redis.call('GET', fence_key(turn)) ~= fence then return nil end
 if fence == '' then redis.call('HINCRBY', base .. 'stats', 'lease_losses', 1) end
@@ -28,6 +30,10 @@ if fields[1] == 'cancelling' then
   redis.call('HSET', key, 'cp', redis.call('HGET', key, 'ce'))
   tidy_log(close_turn(turn, 'cancelled', 'sc', 'rc', keep_ms), tonumber(ARGV[6]))
   return {turn, session, 'cancelled'}
+end
+if fields[8] and redis.call('EXISTS', fence_key(turn)) == 1 then
+  make_adoptable(turn, fields[8])
+  return {turn, session, 'adoptable'}
 end
 if fence == '' and (fields[4] == 'fail' or tonumber(fields[2]) - tonumber(fields[7] or '0') >= tonumber(fields[3])) then
   redis.call('XADD', DEAD, 'MAXLEN', '~', 10000, '*', 't', turn, 's', session, 'at', fields[2], 'wk', fields[6])

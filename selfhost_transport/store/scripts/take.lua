@@ -61,7 +61,7 @@ if on_crash ~= '' then
   changed[#changed + 1] = on_crash
 end
 redis.call('HSET', key, unpack(changed))
-redis.call('HDEL', key, 'sq', 'sr', 'ri')
+redis.call('HDEL', key, 'sq', 'sr', 'ri', 'dw')
 redis.call('SET', fence_key(turn), fence)
 redis.call('ZADD', LEASES, string.format('%.0f', now_ms() + lease_ms), turn .. ' ' .. session)
 redis.call('PERSIST', K_LOG)

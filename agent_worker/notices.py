@@ -1,0 +1,109 @@
+"""What a process without a queue is told of: cancels of the turns it holds, entries of sessions it waits for, new turns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+
+from selfhost_transport.redis_io.subscriber import Subscriber
+from selfhost_transport.store.keys import Keyspace
+
+OnStop = Callable[[int, str, str], None]
+"""Called with the bucket, the turn and the fence of a holder that has to stop."""
+
+
+class Notices:
+    """Subscriptions of one process, made when they are first needed."""
+
+    def __init__(self, url: str, keys: Keyspace, holder: str, on_stop: OnStop) -> None:
+        self._keys = keys
+        self._holder = holder
+        self._on_stop = on_stop
+        self._subscriber = Subscriber(url, on_reconnect=self._wake_all)
+        # The bucket's control channel is subscribed once it is done.
+        self._buckets: dict[int, asyncio.Task[None]] = {}
+        # Whoever waits for something to happen, by channel.
+        self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self._subscribed: set[str] = set()
+        # Whoever waits for work of an agent.
+        self._arrivals: dict[str, set[asyncio.Event]] = defaultdict(set)
+        # Of a channel one subscription is made, or given up, at a time.
+        self._subscribing = asyncio.Lock()
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for something to happen in a session."""
+        return sum(map(len, self._waiting.values()))
+
+    async def hear_of(self, bucket: int) -> None:
+        """Returns once cancels of the bucket's turns are heard of."""
+        if bucket not in self._buckets:
+            self._buckets[bucket] = asyncio.create_task(
+                self._subscriber.subscribe(f"{self._keys.base(bucket)}ctl", self._control(bucket))
+            )
+        await asyncio.shield(self._buckets[bucket])
+
+    @asynccontextmanager
+    async def changes(self, session: str) -> AsyncIterator[asyncio.Event]:
+        """An event that is set by every entry of a session, and whenever entries may have been missed."""
+        channel, changed = self._keys.channel(session), asyncio.Event()
+        waiting = self._waiting[channel]
+        waiting.add(changed)
+        try:
+            async with self._subscribing:
+                if channel not in self._subscribed:
+                    await self._subscriber.subscribe(channel, lambda entry: self._wake(channel))
+                    self._subscribed.add(channel)
+            yield changed
+        finally:
+            waiting.discard(changed)
+            async with self._subscribing:
+                if not waiting:
+                    self._waiting.pop(channel, None)
+                    self._subscribed.discard(channel)
+                    await self._subscriber.unsubscribe(channel)
+
+    @asynccontextmanager
+    async def arrivals(self, agent: str) -> AsyncIterator[asyncio.Event]:
+        """An event that is set whenever a turn comes to wait for an agent, or that may have been missed."""
+        arrived = asyncio.Event()
+        self._arrivals[agent].add(arrived)
+        try:
+            for bucket in range(self._keys.buckets):
+                await self.hear_of(bucket)
+            yield arrived
+        finally:
+            self._arrivals[agent].discard(arrived)
+
+    async def close(self) -> None:
+        """Hear of nothing more."""
+        for subscribing in self._buckets.values():
+            subscribing.cancel()
+        await asyncio.gather(*self._buckets.values(), return_exceptions=True)
+        await self._subscriber.close()
+
+    def _control(self, bucket: int) -> Callable[[bytes], None]:
+        def received(payload: bytes) -> None:
+            match payload.decode().split(" "):
+                case ["stop", holder, turn, fence] if holder == self._holder:
+                    self._on_stop(bucket, turn, fence)
+                case ["wake", agent]:
+                    _set(self._arrivals.get(agent, ()))
+
+        return received
+
+    def _wake(self, channel: str) -> None:
+        _set(self._waiting.get(channel, ()))
+
+    def _wake_all(self) -> None:
+        for channel in self._waiting:
+            self._wake(channel)
+        for arrivals in self._arrivals.values():
+            _set(arrivals)
+
+
+def _set(events: Iterable[asyncio.Event]) -> None:
+    for event in events:
+        event.set()

@@ -1,0 +1,22 @@
+-- Takes over a turn that was started and that nobody holds: its holder gave it up, or lost its lease.
+-- ARGV: base, session, turn, holder, request (names this call, for repeats), lease ms, window ms (longest time without a
+--   holder)
+-- Writes nothing to the log, except what closes the step of a holder that was lost.
+-- Returns {'unknown'} | {'pending'} | {'queued'} | {'suspended'} | {'ended', status} | {'owned', holder}
+--   | {'held', …}, as _adoption.lua.
+--@include _session.lua
+--@include _turn.lua
+--@include _adoption.lua
+local turn, request = ARGV[3], ARGV[5]
+local fields = redis.call('HMGET', turn_key(turn), 'st', 'dw', 'wk')
+local status = fields[1]
+if not status then return {'unknown'} end
+if is_repeated(turn, request) then return held(turn) end
+if redis.call('HEXISTS', K_ACTIVE, turn) == 0 then return {'ended', status} end
+if status == 'pending' or status == 'queued' or status == 'suspended' then return {status} end
+if redis.call('EXISTS', fence_key(turn)) == 1 then
+  local expiry = redis.call('ZSCORE', LEASES, turn .. ' ' .. session)
+  if not fields[2] or (expiry and tonumber(expiry) > now_ms()) then return {'owned', fields[3] or ''} end
+  make_adoptable(turn, ARGV[7])
+end
+return hold(turn, ARGV[4], request, ARGV[6], ARGV[7])
