@@ -12,7 +12,8 @@ from rich.console import Console
 from benchmarks.figures import Results, show, show_comparison
 
 STAGES = (
-    "append", "notify", "decode", "frame", "hub", "fanout", "connect", "attach", "history", "resume", "idle", "growth", "whole",
+    "append", "notify", "decode", "frame", "hub", "fanout", "connect", "attach", "history", "resume", "idle", "growth",
+    "generator", "whole",
 )  # fmt: skip
 _QUICK_S = 1.0
 _SECONDS = 4.0

@@ -79,6 +79,18 @@ class Second:
 
 
 @dataclass(slots=True)
+class _Filling:
+    """A second while it is filled."""
+
+    tokens: int = 0
+    frames: int = 0
+    latency: Histogram = field(default_factory=Histogram)
+
+    def closed(self) -> Second:
+        return Second(self.tokens, self.frames, self.latency.encode())
+
+
+@dataclass(slots=True)
 class Recording:
     """The outcome of one process. Histograms are encoded by metric; `seconds` by seconds since the epoch."""
 
@@ -103,12 +115,10 @@ class Recorder:
         self.violation_counts: Counter[str] = Counter()
         self._violations: list[Violation] = []
         self._histograms = {metric: Histogram() for metric in Metric}
-        self._seconds: dict[int, Second] = {}
+        self._seconds: dict[int, _Filling] = {}
         # The second that is being filled.
         self._second = 0
-        self._second_tokens = 0
-        self._second_frames = 0
-        self._second_latency = Histogram()
+        self._filling = _Filling()
 
     def begin(self) -> None:
         """Start of the measured window."""
@@ -131,13 +141,17 @@ class Recorder:
         self.tokens += tokens
         if not self.active:
             return
-        if int(now) != self._second:
-            self._close_second(int(now))
-        self._second_tokens += tokens
-        self._second_frames += 1
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._filling = self._seconds.setdefault(second, _Filling())
+        filling = self._filling
+        filling.tokens += tokens
+        filling.frames += 1
         self._histograms[Metric.DELIVERY].record(delivery)
-        for earlier in range(tokens):
-            self._second_latency.record(latency + earlier * spacing)
+        filling.latency.record(latency)
+        for earlier in range(1, tokens):
+            filling.latency.record(latency + earlier * spacing)
 
     def violation(self, kind: ViolationKind, session: str, turn: str, detail: str) -> None:
         """A promise was broken: the run has failed."""
@@ -147,25 +161,18 @@ class Recorder:
 
     def recording(self) -> Recording:
         """Everything until now."""
-        self._close_second(0)
+        tokens = Histogram()
+        for filled in self._seconds.values():
+            tokens.merge(filled.latency)
+        histograms = {**self._histograms, Metric.TOKEN: tokens}
         return Recording(
-            {metric: found.encode() for metric, found in self._histograms.items() if found.count},
-            dict(self._seconds),
+            {metric: found.encode() for metric, found in histograms.items() if found.count},
+            {second: filled.closed() for second, filled in self._seconds.items()},
             dict(self.outcomes),
             dict(self.counters),
             dict(self.violation_counts),
             list(self._violations),
         )
-
-    def _close_second(self, following: int) -> None:
-        if self._second_frames:
-            self._histograms[Metric.TOKEN].merge(self._second_latency)
-            self._seconds[self._second] = Second(
-                self._second_tokens, self._second_frames, self._second_latency.encode()
-            )
-            self._second_latency.clear()
-            self._second_tokens = self._second_frames = 0
-        self._second = following
 
 
 def add_up(recordings: list[Recording]) -> Recording:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfhost_transport.loadtest.histogram import Histogram, Summary
 
+# How long an example takes is the package's affair, and the machine's.
+examples = settings(deadline=None, max_examples=40)
 durations = st.lists(st.floats(1e-6, 200), min_size=1, max_size=60)
 
 
@@ -18,6 +20,7 @@ def filled(values: list[float]) -> Histogram:
     return histogram
 
 
+@examples
 @given(values=durations)
 def test_percentiles_are_within_a_thousandth(values: list[float]) -> None:
     values.sort()
@@ -29,6 +32,7 @@ def test_percentiles_are_within_a_thousandth(values: list[float]) -> None:
     assert summary.p50 == pytest.approx(middle * 1e3, rel=2e-3, abs=2e-3)
 
 
+@examples
 @given(first=durations, second=durations)
 def test_merging_encoded_histograms_is_recording_everything(first: list[float], second: list[float]) -> None:
     merged = Histogram.decode(filled(first).encode())
@@ -36,6 +40,7 @@ def test_merging_encoded_histograms_is_recording_everything(first: list[float], 
     assert merged.summary() == filled([*first, *second]).summary()
 
 
+@examples
 @given(values=durations, width=st.floats(0.5, 500))
 def test_bars_count_every_value_once(values: list[float], width: float) -> None:
     bars = filled(values).bars(width * 1e3)
