@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_HOOK_FAILED_CODE = 104002
+"""The SDK's code for a hook that threw (ai-transport section 12)."""
+
 _REFUSED = "the agent does not permit this cancel"
-_HOOK_FAILED = "the agent could not decide about this cancel, which then counts as refused"
-_HOOK_SILENT = "the agent did not decide about this cancel in time, which then counts as refused"
+_HOOK_FAILED = "the agent could not decide about this cancel, which then counts as {}"
+_HOOK_SILENT = "the agent did not decide about this cancel in time, which then counts as {}"
 
 
 class Undecided(StrEnum):
@@ -80,13 +83,14 @@ class CancelHook:
 
     def _undecided(self, why: str) -> Verdict:
         if self.undecided is Undecided.ALLOW:
-            return Verdict(True)
-        return Verdict(False, _denied(why))
+            told = ErrorInfo(code=_HOOK_FAILED_CODE, status_code=500, message=why.format("allowed"))
+            return Verdict(True, told)
+        return Verdict(False, _denied(why.format("refused")))
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a cancel. `error` is what the requester is told of a refusal."""
+    """What became of a cancel. `error`: what the requester is told of a refusal, or of a hook that failed (CAN-9)."""
 
     allowed: bool
     error: ErrorInfo | None = None

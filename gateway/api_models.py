@@ -102,6 +102,10 @@ class CancelOut(_Wire):
     position: str
     matched: list[str]
     already_ended: list[str]
+    denied: list[str] = []
+    """Turns that go on: their agents refused."""
+    hook_failed: list[str] = []
+    """Those of the matched whose agent's hook could not decide, which counted as consent."""
 
 
 class TurnOut(_Wire):

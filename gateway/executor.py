@@ -188,6 +188,7 @@ class Executor:
             matched,
             cancelled.already_ended,
             denied=tuple(verdicts.denied),
+            hook_failed=tuple(sorted(verdicts.hook_failed)),
         )
         self._metrics.ended_by_cancel(len(matched), time.monotonic() - began)
         return Done(

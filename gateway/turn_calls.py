@@ -76,6 +76,8 @@ class TurnCalls:
             position=receipt.position,
             matched=list(receipt.matched),
             already_ended=list(receipt.already_ended),
+            denied=list(receipt.denied),
+            hook_failed=list(receipt.hook_failed),
         )
 
     async def _run(self, messages: list[Message]) -> Done:

@@ -25,12 +25,14 @@ _PAGE = 1000
 class Verdicts:
     """`sealed_at`: from where the content of the cancelled turns is refused; ZERO if none was cancelled.
 
-    `denied`: turns that go on, and what their agents say. Turns in neither are still undecided.
+    `denied`: turns that go on, and what their agents say. Turns in neither are still undecided. `hook_failed`: those
+    of the cancelled whose agent's hook raised or was silent.
     """
 
     sealed_at: Position = Position.ZERO
     cancelled: set[str] = field(default_factory=set)
     denied: dict[str, str] = field(default_factory=dict)
+    hook_failed: set[str] = field(default_factory=set)
 
     def note(self, entry: Entry, asked: Collection[str]) -> None:
         """Take one entry of the session; the first verdict on a turn counts."""
@@ -45,11 +47,13 @@ class Verdicts:
                 self._take(entry.position, turn, message)
 
     def _take(self, position: Position, turn: str, message: Message) -> None:
+        headers = h.read_headers(message)
         if message.name == h.AI_CANCEL_DENIED:
-            headers = h.read_headers(message)
             self.denied[turn] = (headers and headers.get(h.ERROR_MESSAGE)) or "the agent refused the cancel"
         elif message.name in (h.AI_CANCEL_ALLOWED, h.AI_RUN_END):
             self.cancelled.add(turn)
+            if message.name == h.AI_CANCEL_ALLOWED and headers is not None and headers.get(h.ERROR_CODE):
+                self.hook_failed.add(turn)
             self.sealed_at = max(self.sealed_at, position)
 
     def are_complete(self, asked: Collection[str]) -> bool:

@@ -224,7 +224,9 @@ class Session:
         result = await self._settle(messages, self._publish(messages))
         if result.cancel is not None:
             receipt = result.cancel
-            return CancelResult(receipt.position, receipt.matched, receipt.already_ended)
+            return CancelResult(
+                receipt.position, receipt.matched, receipt.already_ended, receipt.denied, receipt.hook_failed
+            )
         return CancelResult(next((serial for serial in result.serials if serial), ""))
 
     async def _accept(

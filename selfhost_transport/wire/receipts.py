@@ -39,13 +39,15 @@ class TurnReceipt:
 class CancelReceipt:
     """What a cancel did. No content of a matched turn has a position after `position`, a channelSerial (P2).
 
-    `denied`: turns that go on because their agent refused.
+    `denied`: turns that go on because their agent refused. `hook_failed`: those of the matched whose agent's hook could
+    not decide, which counted as consent (CAN-9).
     """
 
     position: str
     matched: tuple[str, ...] = ()
     already_ended: tuple[str, ...] = ()
     denied: tuple[str, ...] = ()
+    hook_failed: tuple[str, ...] = ()
 
     def to_wire(self) -> dict[str, Any]:
         """The map that travels as `res[i].cancel`."""
@@ -54,7 +56,8 @@ class CancelReceipt:
             "matched": list(self.matched),
             "alreadyEnded": list(self.already_ended),
         }
-        return {**wire, "denied": list(self.denied)} if self.denied else wire
+        rare = {"denied": list(self.denied), "hookFailed": list(self.hook_failed)}
+        return {**wire, **{name: turns for name, turns in rare.items() if turns}}
 
 
 def decode_turn(wire: Mapping[str, Any]) -> TurnReceipt:
@@ -74,6 +77,7 @@ def decode_cancel(wire: Mapping[str, Any]) -> CancelReceipt:
         matched=_texts(wire, "matched"),
         already_ended=_texts(wire, "alreadyEnded"),
         denied=_texts(wire, "denied"),
+        hook_failed=_texts(wire, "hookFailed"),
     )
 
 

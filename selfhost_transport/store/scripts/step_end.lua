@@ -3,6 +3,7 @@
 -- Returns {'lost', status} | {'ended'}.
 --@include _session.lua
 --@include _turn.lua
+end_also_when_full()
 local turn, serial = ARGV[3], ARGV[5]
 local key = turn_key(turn)
 if redis.call('GET', fence_key(turn)) ~= ARGV[4] then
