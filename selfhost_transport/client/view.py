@@ -173,6 +173,7 @@ class View:
             parent=known.parent if known else anchor.parent,
             extra=extra,
         )
+        self._current().expect_answer(ids.codec_message_id)
         return await _accepted(self._session.send(messages, ids))
 
     # Parts of the above

@@ -66,6 +66,8 @@ class View:
         self._selected: set[tuple[str | None, Node]] = set()
         # Inputs that were shown, perhaps before somebody else edited them.
         self._pinned: set[Node] = set()
+        # Requests for another answer by this view's user that have none yet.
+        self._expected: set[str] = set()
         self._version = -1
         self._branch = Branch()
         self._visible: list[MessageState] = []
@@ -126,6 +128,10 @@ class View:
         self._selected = {(cut, n) for cut, n in self._selected if n.run or n.parent != node.parent}
         return self._recompute()
 
+    def expect_answer(self, trigger: str) -> None:
+        """Show the answer that this view's user has asked for again, once it begins (section 7.3)."""
+        self._expected.add(trigger)
+
     def reveal(self, count: int) -> list[ConversationMessage]:
         """Show up to `count` more of the hidden messages, the newest ones; those, oldest first (HIS-1)."""
         self._refresh()
@@ -176,8 +182,16 @@ class View:
     def _predecessor(self, codec_message_id: str) -> str | None:
         self._refresh()
         ids = [message.codec_message_id for message in self._branch.messages]
-        at = ids.index(codec_message_id) if codec_message_id in ids else len(ids)
-        return ids[at - 1] if at > 0 else None
+        if codec_message_id in ids:
+            at = ids.index(codec_message_id)
+            return ids[at - 1] if at > 0 else None
+        # Not on this branch: what it was written below, so that the new one stands beside it.
+        node = self.tree.owner_of(codec_message_id)
+        if node is None:
+            return None
+        own = list(node.messages)
+        at = own.index(codec_message_id) if codec_message_id in own else 0
+        return own[at - 1] if at > 0 else node.parent
 
     # The branch
 
@@ -188,6 +202,7 @@ class View:
     def _recompute(self) -> list[ViewEvent]:
         before = [message.codec_message_id for message in self._visible]
         self._version = self.tree.structure_version
+        self._show_expected()
         self._branch = linearise(self.tree, self._choose)
         self._visible = [message for message in self._branch.messages if self._is_visible(message)]
         shown = [message.codec_message_id for message in self._visible]
@@ -197,6 +212,20 @@ class View:
             n for n in self._branch.nodes if n.kind is NodeKind.INPUT and n.key in self._shown
         )
         return [MessagesChanged()] if shown != before else []
+
+    def _show_expected(self) -> None:
+        """Give up the choice among the answers that a new one, asked for here, stands beside: the newest is shown."""
+        for trigger in list(self._expected):
+            turn_id = self.tree.turn_of(trigger)
+            node = self.tree.run_node(turn_id) if turn_id is not None else None
+            if node is not None and node.is_shown:
+                self._expected.remove(trigger)
+                self._selected = {
+                    (cut, n)
+                    for cut, n in self._selected
+                    if cut != node.regenerates
+                    and (cut is not None or n.run is None or n.parent != node.parent)
+                }
 
     def _choose(self, group: Group) -> Node:
         """The user's choice, else an input that was shown before it was edited, else the newest (section 7.3)."""

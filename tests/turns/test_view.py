@@ -252,3 +252,51 @@ def test_bra_9_concurrent_edits_make_siblings() -> None:
     assert [s.message.text for s in view.branch_selection("b").siblings if s] == [
         "What is the capital of France?", "a", "b",
     ]  # fmt: skip
+
+
+def answer(run_id: str, parent: str, at: int, regenerates: str | None = None) -> Message:
+    """The start of a run with an answer called `<run>-answer`."""
+    message = said("", "", f"{at:014d}-000@vectors:000")
+    message.name, message.data = h.AI_OUTPUT, "…"
+    transport_headers = h.header_map(
+        (h.ROLE, h.ROLE_ASSISTANT), (h.CODEC_MESSAGE_ID, f"{run_id}-answer"), (h.RUN_ID, run_id),
+        (h.PARENT, parent), (h.MSG_REGENERATE, regenerates), (h.STREAM, "true"), (h.STATUS, h.COMPLETE),
+        (h.STREAM_ID, "t"), (h.INPUT_CODEC_MESSAGE_ID, f"for-{run_id}"),
+    )  # fmt: skip
+    message.extras = h.make_extras(transport_headers, {h.KIND: "text"})
+    return message
+
+
+def test_another_answer_for_one_that_is_not_shown_stands_beside_it() -> None:
+    view = View(SessionTree())
+    fold(
+        [
+            said("one", "m1", serial(1)),
+            answer("r1", "m1", 2),
+            said("below", "m2", serial(3), parent="r1-answer"),
+        ],
+        view,
+    )
+    fold([answer("r2", "m1", 4, "r1-answer"), said("else", "m3", serial(5), parent="r2-answer")], view)
+    assert ids(view) == ["m1", "r2-answer", "m3"]
+    assert view.regenerate_anchor("r1-answer") == Anchor("m1", regenerates="r1-answer")
+    assert view.edit_anchor("m2") == Anchor("r1-answer", fork_of="m2")
+    fold([answer("r3", "m1", 6, "r1-answer")], view)
+    assert len(view.branch_selection("r3-answer").siblings) == 3
+
+
+def test_an_answer_asked_for_here_is_shown_whatever_was_selected() -> None:
+    view = View(SessionTree())
+    fold([said("one", "m1", serial(1)), answer("r1", "m1", 2), answer("r2", "m1", 3, "r1-answer")], view)
+    view.select("r2-answer", 0)
+    # Somebody else's does not move a view that has chosen; its own user's does.
+    fold([answer("r3", "m1", 4, "r1-answer")], view)
+    assert ids(view) == ["m1", "r1-answer"]
+    view.expect_answer("for-r4")
+    assert ids(view) == ["m1", "r1-answer"]
+    fold([answer("r4", "m1", 5, "r1-answer")], view)
+    assert ids(view) == ["m1", "r4-answer"]
+
+
+def serial(at: int) -> str:
+    return f"{at:014d}-000@vectors:000"
