@@ -7,7 +7,6 @@ of messages only, not on order, paging or repetition. An append costs its own le
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from selfhost_transport.turns import decoder as d
@@ -15,7 +14,6 @@ from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.cancels import Cancel
 from selfhost_transport.turns.codec import Codec
 from selfhost_transport.turns.codecs import UI_MESSAGES
-from selfhost_transport.turns.context import turn_id_for
 from selfhost_transport.turns.events import (
     CancelSeen,
     ChunkReceived,
@@ -27,10 +25,10 @@ from selfhost_transport.turns.events import (
     TurnChanged,
 )
 from selfhost_transport.turns.headers import Headers
-from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node, NodeKind
 from selfhost_transport.turns.parts import Chunk
 from selfhost_transport.turns.records import Record, TextBuffer, read_input, read_output
+from selfhost_transport.turns.requests import Requests, Trigger
 from selfhost_transport.turns.runs import RunInfo, RunState
 from selfhost_transport.turns.ui import ConversationMessage
 from selfhost_transport.turns.values import text_of
@@ -40,18 +38,6 @@ from selfhost_transport.wire.message import Message
 _STEP_MESSAGES: Final = frozenset({h.AI_STEP_START, h.AI_STEP_END})
 # Messages that make a run a node; the other life-cycle messages only tell about one (section 7.1).
 _SHOWING: Final = frozenset({h.AI_RUN_START, h.AI_STEP_START})
-
-
-@dataclass(slots=True, frozen=True)
-class Trigger:
-    """A run-less input that asks for a turn. `turn_id` is None when the tree does not know its session."""
-
-    codec_message_id: str
-    event_id: str | None
-    client_id: str | None
-    parent: str | None
-    regenerates: str | None
-    turn_id: str | None
 
 
 class SessionTree:
@@ -74,12 +60,9 @@ class SessionTree:
         self._owners: dict[str, Node] = {}
         # Runs by the trigger they mention: where the trigger itself is not known, it resolves to the run.
         self._triggered: dict[str, Node] = {}
-        self._triggers: dict[str, Trigger] = {}
-        self._pending: dict[str, Trigger] = {}
+        self._requests = Requests(session)
         self._open: dict[str, RunState] = {}
         self._sends = 0
-        # Turns that were said to wait by policy, by the serial of that.
-        self._queued: dict[str, str] = {}
         # Cancels seen, for runs that become known later.
         self._cancels: list[Cancel] = []
 
@@ -125,7 +108,7 @@ class SessionTree:
             if node.is_empty:
                 self._remove(node)
             events.append(self._restructured())
-        for trigger in [t for t in self._pending.values() if t.event_id == event_id]:
+        for trigger in self._requests.asked_by(event_id):
             events += self._withdraw(trigger)
         return events
 
@@ -160,7 +143,7 @@ class SessionTree:
 
     def trigger(self, codec_message_id: str) -> Trigger | None:
         """The input of this id that asked for a turn."""
-        return self._triggers.get(codec_message_id)
+        return self._requests.trigger(codec_message_id)
 
     def turn_of(self, codec_message_id: str) -> str | None:
         """The turn a message belongs to; of an input, the turn it started (CON-9)."""
@@ -169,7 +152,7 @@ class SessionTree:
             node = self._triggered.get(codec_message_id)
         if node is not None and node.run is not None:
             return node.run.run_id
-        trigger = self._triggers.get(codec_message_id)
+        trigger = self._requests.trigger(codec_message_id)
         return trigger.turn_id if trigger else None
 
     def turn(self, turn_id: str) -> RunInfo | None:
@@ -177,13 +160,12 @@ class SessionTree:
         node = self._runs.get(turn_id)
         if node is not None and node.run is not None:
             return node.run.info()
-        found = (self._pending_info(t) for t in self._pending.values() if t.turn_id == turn_id)
-        return next(found, None)
+        return next((info for info in self._requests.pending() if info.run_id == turn_id), None)
 
     def turns(self) -> list[RunInfo]:
         """All turns known, in order, pending ones last."""
         runs = [node.run.info() for node in sorted(self._runs.values(), key=lambda n: n.order) if node.run]
-        return runs + [self._pending_info(t) for t in self._pending.values() if t.turn_id is not None]
+        return [*runs, *self._requests.pending()]
 
     def active_turns(self) -> Mapping[str, set[str]]:
         """Turns that have not ended, by the client id of the owner and of the agent (INT-7, INT-8)."""
@@ -192,9 +174,9 @@ class SessionTree:
             for client_id in {run.owner, run.agent_client_id}:
                 if client_id:
                     found.setdefault(client_id, set()).add(turn_id)
-        for trigger in self._pending.values():
-            if trigger.turn_id is not None and trigger.client_id:
-                found.setdefault(trigger.client_id, set()).add(trigger.turn_id)
+        for info in self._requests.pending():
+            if info.client_id:
+                found.setdefault(info.client_id, set()).add(info.run_id)
         return found
 
     # A message that was seen before
@@ -251,7 +233,7 @@ class SessionTree:
         if name == h.AI_CANCEL:
             return self._apply_cancel(serial, message, headers)
         if name == h.AI_RUN_QUEUED and headers.run_id is not None:
-            return self._apply_queued(headers.run_id, serial)
+            return list(self._requests.queue(headers.run_id, serial))
         if name == h.AI_CANCEL_DENIED:
             return self._apply_denial(serial, headers)
         return []
@@ -277,7 +259,7 @@ class SessionTree:
         if headers.run_id is not None:
             node, events = self._run(headers.run_id, headers)
         else:
-            events += self._note_trigger(record, message)
+            events += self._requests.note(record, message, self._is_begun)
             if isinstance(record.input, d.RegenerateRequested):
                 return events
             node = self._input_node(record, headers)
@@ -357,8 +339,7 @@ class SessionTree:
         earlier = self._triggered.get(trigger)
         if earlier is None or node.order < earlier.order:
             self._triggered[trigger] = node
-        started = self._pending.pop(trigger, None)
-        moved = self._queue_moved() if started is not None and started.turn_id in self._queued else []
+        moved: list[TreeEvent] = [*self._requests.begun(trigger)]
         fork = self._owners.get(trigger)
         if fork is None or fork.kind is not NodeKind.FORK:
             return moved
@@ -457,55 +438,12 @@ class SessionTree:
 
     # Pending turns
 
-    def _note_trigger(self, record: Record, message: Message) -> list[TreeEvent]:
-        key, headers = record.codec_message_id, record.headers
-        is_new = key not in self._triggers
-        turn_id = turn_id_for(self.session, key) if self.session is not None else None
-        # Nobody has verified an unconfirmed send yet, but it is our own.
-        author = message.client_id if record.serial is not None else headers.get(h.RUN_CLIENT_ID)
-        trigger = Trigger(
-            key, headers.event_id, author, headers.parent, headers.get(h.MSG_REGENERATE), turn_id
-        )
-        self._triggers[key] = trigger
-        if not is_new or key in self._triggered or (turn_id is not None and turn_id in self._runs):
-            return []
-        self._pending[key] = trigger
-        return [TurnChanged(self._pending_info(trigger))] if turn_id is not None else []
+    def _is_begun(self, trigger: Trigger) -> bool:
+        return trigger.codec_message_id in self._triggered or trigger.turn_id in self._runs
 
     def _withdraw(self, trigger: Trigger) -> list[TreeEvent]:
         """A send that was never accepted is no turn."""
         if any(r.codec_message_id == trigger.codec_message_id for _, r in self._records.values()):
             return []
-        del self._pending[trigger.codec_message_id]
-        self._triggers.pop(trigger.codec_message_id, None)
+        self._requests.withdraw(trigger)
         return [self._restructured()]
-
-    def _pending_info(self, trigger: Trigger) -> RunInfo:
-        waiting = [waiting.turn_id for waiting in self._waiting()]
-        is_queued = trigger.turn_id in waiting
-        return RunInfo(
-            run_id=trigger.turn_id or "",
-            status=TurnStatus.PENDING,
-            client_id=trigger.client_id or "",
-            input_codec_message_id=trigger.codec_message_id,
-            queue_position=waiting.index(trigger.turn_id) + 1 if is_queued else None,
-        )
-
-    # Turns that wait by policy (DBL-2, DBL-8)
-
-    def _apply_queued(self, run_id: str, serial: str) -> list[TreeEvent]:
-        self._queued.setdefault(run_id, serial)
-        return self._queue_moved()
-
-    def _waiting(self) -> list[Trigger]:
-        """Pending turns that were said to wait, in the order in which they will start."""
-        if not self._queued:
-            return []
-        order = self._queued
-        return sorted(
-            (trigger for trigger in self._pending.values() if trigger.turn_id in order),
-            key=lambda trigger: order[trigger.turn_id or ""],
-        )
-
-    def _queue_moved(self) -> list[TreeEvent]:
-        return [TurnChanged(self._pending_info(trigger)) for trigger in self._waiting()]
