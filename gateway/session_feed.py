@@ -124,7 +124,7 @@ class SessionFeed:
 
     async def _read_missing(self) -> None:
         while True:
-            entries = await self._store.read_after(self.session, self.position, BATCH)
+            entries = await self._store.read_after(self.session, self.position, BATCH, series=self.series)
             for entry in entries:
                 self._advance(entry, entry.position.stream_id.encode())
             if len(entries) < BATCH:

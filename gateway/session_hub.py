@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gateway.attachment import Attachment
 from gateway.auth import now_ms
@@ -18,6 +18,7 @@ from selfhost_transport.errors import (
     InvalidArgument,
     StoreUnavailable,
     TransportError,
+    WentBack,
 )
 from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.store.history import Query
@@ -131,6 +132,9 @@ class SessionHub:
             after, series = Position.ZERO, ""
         if series != feed.series or after > max(here, head.position):
             info = error_info(Code.POSITION_UNKNOWN)
+            if series == feed.series:
+                # Somebody has seen what this session does not have: Redis has lost it.
+                info = replace(info, detail=WentBack.DETAIL)
             return Start(Attached(format_position(here, feed.series), error=info))
         error: ErrorInfo | None = None
         try:

@@ -270,6 +270,20 @@ class ContinuityLost(TransportError):
     status_code = 404
 
 
+class WentBack(ContinuityLost):
+    """Redis has lost what was written last, as after a fail-over: what was seen of it does not hold any more."""
+
+    DETAIL: ClassVar[Mapping[str, Any]] = {"wentBack": True}
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, detail=self.DETAIL)
+
+    @staticmethod
+    def is_told_by(info: ErrorInfo | None) -> bool:
+        """Whether an error received from the service means this."""
+        return info is not None and bool((info.detail or {}).get("wentBack"))
+
+
 class SeamLost(ContinuityLost):
     """Between the messages an application has stored and those the session still has, some may be missing (HYD-6)."""
 

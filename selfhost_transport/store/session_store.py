@@ -13,6 +13,7 @@ from selfhost_transport.errors import (
     MessageTooLarge,
     NotFound,
     ServiceError,
+    WentBack,
 )
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts
@@ -210,19 +211,33 @@ class SessionStore:
             "the message is being changed by others at the same time; repeat the update", code=50000
         )
 
-    async def read_after(self, session: str, after: Position, limit: int = 1000) -> list[Entry]:
+    async def read_after(
+        self, session: str, after: Position, limit: int = 1000, *, series: str | None = None
+    ) -> list[Entry]:
         """Entries after a position, oldest first, from the live log; at most `limit`.
 
-        Raises ContinuityLost (90003) when the log no longer reaches back that far (P7).
+        With `series`, the position is known to be that of an entry of this series, or its beginning: then a log that
+        does not have it any more has lost what was written last, as a fail-over of Redis may do.
+        Raises ContinuityLost (90003) when the log no longer reaches back that far, WentBack in that case (P7).
         """
         head = await self.open(session)
         if after < head.floor:
             raise ContinuityLost(
                 "the position is older than the live log reaches; read the history for the current state"
             )
+        gone_back = WentBack(
+            "Redis has lost what was written last to this session; read the history for the current state"
+        )
+        if series is not None and (series != head.series or after > head.position):
+            raise gone_back
         log = self.keys.base_of(session) + "l:" + session
-        found = await self.redis.command("XRANGE", log, f"({after.stream_id}", "+", "COUNT", limit)
-        return [_entry(item) for item in found or []]
+        exact = series is not None and after > head.floor
+        first = after.stream_id if exact else f"({after.stream_id}"
+        found = await self.redis.command("XRANGE", log, first, "+", "COUNT", limit + exact) or []
+        entries = [_entry(item) for item in found]
+        if exact and not (entries and entries.pop(0).position == after):
+            raise gone_back
+        return entries
 
     async def _call(self, name: str, session: str, *arguments: str | bytes | int) -> Any:
         base = self.keys.base_of(session)

@@ -16,6 +16,7 @@ from gateway.delivery import Variant
 from gateway.metrics import Metrics
 from gateway.session_feed import SessionFeed
 from gateway.session_hub import SessionHub
+from selfhost_transport.errors import WentBack
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.store.entries import Ref
@@ -189,6 +190,25 @@ async def test_a_log_that_was_trimmed_away_is_told_as_a_gap(scene: Scene, redis_
         await scene.create("next")
         await wait_until(lambda: len(reader.frames) == 2)
         assert reader.messages[-1]["data"] == "next"
+
+
+async def test_a_redis_that_went_back_is_told_as_a_gap(scene: Scene) -> None:
+    reader = await scene.join()
+    await scene.create("kept")
+    redis, base = scene.store.redis, scene.store.keys.base_of(SESSION)
+    keys = [f"{base}{kind}:{SESSION}" for kind in ("l", "p", "h")]
+    before = [await redis.command("DUMP", key) for key in keys]
+    await scene.create("lost")
+    await wait_until(lambda: len(reader.frames) == 2)
+    for key, value in zip(keys, before, strict=True):
+        await redis.command("RESTORE", key, 0, value, "REPLACE")
+    # Its position is beyond that of the lost one: only the log can tell that something is missing.
+    await scene.create("next")
+    await wait_until(lambda: reader.gaps)
+    assert WentBack.is_told_by(reader.gaps[0].error)
+    await scene.create("after")
+    await wait_until(lambda: len(reader.frames) == 3)
+    assert [message["data"] for message in reader.messages] == ["kept", "lost", "after"]
 
 
 async def test_resuming_gets_what_was_missed_and_nothing_twice(scene: Scene) -> None:

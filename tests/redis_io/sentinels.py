@@ -42,7 +42,7 @@ class Watched:
         return int(state.get("port", 0))
 
     def ready(self) -> bool:
-        """Whether each Sentinel knows the others and the replica, so that a fail-over can happen."""
+        """Whether each Sentinel knows the others and the replica, and the replica has the data."""
         for port in self.ports:
             try:
                 with redis.Redis(port=port) as sentinel:
@@ -51,7 +51,7 @@ class Watched:
                 return False
             if (state["num-other-sentinels"], state["num-slaves"]) != (_COUNT - 1, 1):
                 return False
-        return True
+        return any(_in_step(server) for server in self.servers)
 
     async def kill_primary(self) -> None:
         """kill -9, and wait until another server is the primary."""
@@ -66,6 +66,13 @@ class Watched:
             sentinel.execute_command("SENTINEL", "FAILOVER", SERVICE)
 
 
+def _in_step(server: EmbeddedRedis) -> bool:
+    """Whether a server is a replica that has all its primary has."""
+    with redis.Redis.from_url(server.url) as admin:
+        state = cast(dict[str, Any], admin.info("replication"))
+    return (state["role"], state.get("master_link_status")) == ("slave", "up")
+
+
 def port_of(server: EmbeddedRedis) -> int:
     """The port of a server."""
     return urlsplit(server.url).port or 0
@@ -76,6 +83,8 @@ def watched(folder: Path) -> Iterator[Watched]:
     """Everything started; `Watched.ready` has to be awaited. Ends what it started."""
     with ExitStack() as stack:
         servers = [stack.enter_context(EmbeddedRedis()) for _ in range(2)]
+        with redis.Redis.from_url(servers[0].url) as primary:
+            primary.config_set("repl-diskless-sync-delay", "0")
         with redis.Redis.from_url(servers[1].url) as replica:
             replica.replicaof("127.0.0.1", port_of(servers[0]))
         made = Watched(servers, [_free_port() for _ in range(_COUNT)])
