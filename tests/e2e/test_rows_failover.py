@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 import redis
 
 from selfhost_transport import TurnStatus
+from selfhost_transport.errors import TransportError
+from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from tests.e2e.conftest import Build
 from tests.e2e.stage import assert_exact, scaled, script, token_seen, turn_id
 from tests.processes import wait_until
@@ -45,3 +48,24 @@ async def test_str_6_nothing_is_lost_in_silence(build: Build, tmp_path: Path) ->
             after = await two.view.send(script(20, 0))
             await after.ended
             assert_exact(after, 20)
+
+
+async def test_a_redis_that_lost_everything_leaves_nobody_waiting(
+    build: Build, own_redis: EmbeddedRedis
+) -> None:
+    stage = await build(own_redis.url, gateways=1)
+    session = stage.session()
+    async with stage.connect(session) as client:
+        turn = await client.view.send(script(1000, 100))
+        await token_seen(turn)
+        with redis.Redis.from_url(own_redis.url) as admin:
+            admin.flushall()
+            admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        with pytest.raises(TransportError):
+            await asyncio.wait_for(turn.ended, 15)
+        after = await client.view.send(script(20, 0))
+        await after.ended
+        assert_exact(after, 20)
+        assert [item.message.text for item in client.view.messages if item.message.role == "assistant"] == [
+            after.text
+        ]
