@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from dataclasses import dataclass
 
@@ -21,32 +20,39 @@ class _Answer:
 class Answers:
     """Frames whose ACK or NACK has not left yet, oldest first. A ticket names one of them."""
 
+    __slots__ = ("_last", "_waiting")
+
     def __init__(self) -> None:
-        self._waiting: deque[_Answer] = deque()
-        self._tickets = itertools.count(1)
+        # There while something is: a connection that only listens needs none.
+        self._waiting: deque[_Answer] | None = None
+        self._last = 0
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting or ())
 
     def expect(self, msg_serial: int) -> int:
         """A frame's answer will come. Returns its ticket."""
-        answer = _Answer(next(self._tickets), msg_serial)
-        self._waiting.append(answer)
-        return answer.ticket
+        self._last += 1
+        if self._waiting is None:
+            self._waiting = deque()
+        self._waiting.append(_Answer(self._last, msg_serial))
+        return self._last
 
     def owes(self, ticket: int) -> bool:
         """Whether an answer has not left yet."""
-        return any(answer.ticket == ticket for answer in self._waiting)
+        return any(answer.ticket == ticket for answer in self._waiting or ())
 
     def settle(self, ticket: int, outcome: AckResult | ErrorInfo) -> list[Frame]:
         """Note an outcome. Returns the answers that may leave now, in order."""
-        for answer in self._waiting:
+        waiting = self._waiting or deque()
+        for answer in waiting:
             if answer.ticket == ticket:
                 answer.outcome = outcome
                 break
         frames = []
-        while self._waiting and self._waiting[0].outcome is not None:
-            frames.append(_frame(self._waiting.popleft()))
+        while waiting and waiting[0].outcome is not None:
+            frames.append(_frame(waiting.popleft()))
+        self._waiting = waiting or None
         return frames
 
 

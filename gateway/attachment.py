@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
@@ -122,7 +122,8 @@ class Attachment:
         self.delivered = Position.ZERO
         # Older messages whose state was delivered since, and up to which version.
         self.seen: dict[Ref, Position] = {}
-        self.held: deque[Delivery] = deque()
+        # There while something is in it: nearly all attachments are live nearly always.
+        self.held: deque[Delivery] | None = None
         # Answers that have to leave before entries after `cleared`.
         self.pauses = 0
         self.cleared = Position.ZERO
@@ -160,6 +161,19 @@ class Attachment:
         self.epoch += 1
         self.delivered = delivered
 
+    def keep(self, delivery: Delivery) -> int:
+        """Gather a delivery. Returns how many there are now."""
+        if self.held is None:
+            self.held = deque()
+        self.held.append(delivery)
+        return len(self.held)
+
+    def precede(self, backlog: Iterable[Delivery]) -> None:
+        """Put deliveries before what was gathered."""
+        held = deque(backlog)
+        held.extend(self.held or ())
+        self.held = held
+
     def may_pass(self, position: Position) -> bool:
         """Whether no pause keeps an entry back."""
         return not self.pauses or position <= self.cleared
@@ -174,7 +188,7 @@ class Attachment:
         self.state = State.STALE
         self.parked = False
         self.delivered = delivered
-        self.held.clear()
+        self.held = None
 
     def go_live(self) -> None:
         """Nothing waits any more."""
@@ -186,7 +200,7 @@ class Attachment:
         """Nothing is to be delivered any more."""
         self.state = State.DETACHED
         self.parked = False
-        self.held.clear()
+        self.held = None
         self._tell()
 
     async def caught_up(self, position: Position) -> None:

@@ -7,7 +7,9 @@ import hmac
 import ipaddress
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final, Protocol
 
 from gateway.callers import HostIdentity, Identify, RequestInfo
@@ -23,6 +25,7 @@ from selfhost_transport.wire.tokens import ApiKey, app_of, base64_text, parse_ba
 logger = logging.getLogger(__name__)
 
 HOOK_TIMEOUT_S: Final = 10.0
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 REVOCABLE_TTL_MS: Final = 3_600_000
 """Tokens of a key whose tokens can be revoked live no longer, so that revocations need not be kept longer."""
 
@@ -102,6 +105,14 @@ class Authenticator:
             case "":
                 return await self.of_connection(info)
         raise Unauthorized("the Authorization header must be Basic with a key, or Bearer with a token")
+
+    def keepsake(self, info: RequestInfo) -> RequestInfo:
+        """What is needed of an upgrade for as long as its connection lives: all of it where a hook may look at it."""
+        return (
+            info
+            if self._identify is not None
+            else replace(info, headers=_NOTHING, query=_NOTHING, token=None)
+        )
 
     async def again(self, info: RequestInfo, token: str, client_id: str | None) -> Credential:
         """The caller of a connection that sent a new token in-band (section 4.7)."""

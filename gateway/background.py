@@ -13,13 +13,18 @@ logger = logging.getLogger(__name__)
 class Background:
     """A set of running tasks. `close` cancels them and waits."""
 
+    __slots__ = ("_name", "_tasks")
+
     def __init__(self, name: str) -> None:
         self._name = name
-        self._tasks: set[asyncio.Task[None]] = set()
+        # There while something runs: every connection has a set like this.
+        self._tasks: set[asyncio.Task[None]] | None = None
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine until it ends, or the owner does."""
         task = asyncio.get_running_loop().create_task(work, name=self._name)
+        if self._tasks is None:
+            self._tasks = set()
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -31,11 +36,13 @@ class Background:
 
     async def close(self) -> None:
         """Cancel all of them and wait."""
-        for task in self._tasks:
+        for task in self._tasks or ():
             task.cancel()
         await self.finish()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        if self._tasks is not None:
+            self._tasks.discard(task)
+            self._tasks = self._tasks or None
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("%s.failed error=%r", self._name, error, exc_info=error)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from gateway.background import Background
 from gateway.effects import Commit
 from gateway.executor import Executor
+from gateway.gate import Gate
 from gateway.operations import Done
 from selfhost_transport.errors import ErrorInfo, ServiceError, TransportError
 from selfhost_transport.wire.frame import AckResult
@@ -28,6 +29,17 @@ class Commits:
     before it writes waits for those before it, and those after it wait for it.
     """
 
+    __slots__ = (
+        "_background",
+        "_committed",
+        "_executor",
+        "_refused",
+        "_room",
+        "_running",
+        "_settle",
+        "_waiting",
+    )
+
     def __init__(
         self,
         executor: Executor,
@@ -41,47 +53,60 @@ class Commits:
         self._settle = settle
         self._committed = committed
         self._refused = refused
-        self._running: set[asyncio.Task[None]] = set()
-        self._waiting: deque[Commit] = deque()
-        self._worker: asyncio.Task[None] | None = None
-        self._room = asyncio.Event()
-        self._room.set()
+        # Both are there while something is in them.
+        self._running: set[asyncio.Task[None]] | None = None
+        self._waiting: deque[Commit] | None = None
+        self._room = Gate()
+
+    @property
+    def full(self) -> bool:
+        """Whether too many operations are on their way."""
+        return not self._room.is_open
 
     def add(self, commit: Commit) -> None:
         """Begin an operation, or line it up behind one that reads first."""
-        if self._worker is None and not self._executor.needs_turn(commit.operation):
-            self._launch(commit)
-        else:
+        if self._waiting is not None:
             self._waiting.append(commit)
-            if self._worker is None:
-                self._worker = self._background.start(self._work())
-        if len(self._running) + len(self._waiting) >= MAX_IN_FLIGHT:
-            self._room.clear()
+        elif self._executor.needs_turn(commit.operation):
+            self._waiting = deque((commit,))
+            self._background.start(self._work(self._waiting))
+        else:
+            self._launch(commit)
+        if self._in_flight >= MAX_IN_FLIGHT:
+            self._room.shut()
 
     async def room(self) -> None:
         """Returns once few enough operations are on their way."""
-        await self._room.wait()
+        await self._room.passed()
 
     def _launch(self, commit: Commit) -> None:
         task = self._background.start(self._run(commit))
+        if self._running is None:
+            self._running = set()
         self._running.add(task)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        if len(self._running) + len(self._waiting) < MAX_IN_FLIGHT:
-            self._room.set()
+        if self._running is not None:
+            self._running.discard(task)
+            self._running = self._running or None
+        if self._in_flight < MAX_IN_FLIGHT:
+            self._room.open()
 
-    async def _work(self) -> None:
-        while self._waiting:
-            commit = self._waiting.popleft()
+    @property
+    def _in_flight(self) -> int:
+        return len(self._running or ()) + len(self._waiting or ())
+
+    async def _work(self, waiting: deque[Commit]) -> None:
+        while waiting:
+            commit = waiting.popleft()
             if self._executor.needs_turn(commit.operation):
-                await asyncio.gather(*self._running, return_exceptions=True)
+                await asyncio.gather(*(self._running or ()), return_exceptions=True)
                 await self._run(commit)
             else:
                 self._launch(commit)
-        self._worker = None
-        self._room.set()
+        self._waiting = None
+        self._room.open()
 
     async def _run(self, commit: Commit) -> None:
         try:

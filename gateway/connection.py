@@ -7,8 +7,8 @@ for an ACK has its place in a queue, refusals included, and answers leave in tha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -32,6 +32,7 @@ from gateway.limits import Limits
 from gateway.operations import Done, LeavePresence
 from gateway.presence import Announcing, prepare_presence
 from gateway.publishing import Sender, Sending, prepare
+from gateway.state_frames import Terms, attached_frame, connected_frame
 from gateway.turn_signals import TurnRules
 from selfhost_transport.errors import (
     BadRequest,
@@ -47,7 +48,7 @@ from selfhost_transport.wire.actions import DEFAULT_MODES, Action, Flag, Presenc
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import ChannelParams, ChannelRef, parse_channel, parse_params
 from selfhost_transport.wire.codes import Code, error_info
-from selfhost_transport.wire.frame import AckResult, ConnectionDetails, Frame, FrameError
+from selfhost_transport.wire.frame import AckResult, Frame, FrameError
 from selfhost_transport.wire.ids import default_id_base, fingerprint
 
 SERVED_MODES: Final = DEFAULT_MODES | Flag.ANNOTATION_SUBSCRIBE
@@ -70,18 +71,6 @@ class ChannelPhase(Enum):
     ATTACHED = "attached"
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What CONNECTED tells, and the limits that are held. Sizes in bytes, times in ms."""
-
-    max_message_size: int
-    max_frame_size: int
-    connection_state_ttl: int
-    max_idle_interval: int
-    server_id: str
-    site_code: str = "loc"
-
-
 @dataclass(slots=True)
 class _Channel:
     ref: ChannelRef
@@ -89,7 +78,13 @@ class _Channel:
     params: ChannelParams
     phase: ChannelPhase = ChannelPhase.ATTACHING
     # ATTACH and DETACH that came while attaching, to be looked at once that is done.
-    waiting: deque[Frame] = field(default_factory=deque)
+    waiting: deque[Frame] | None = None
+
+    def postpone(self, frame: Frame) -> None:
+        """Look at a frame later."""
+        if self.waiting is None:
+            self.waiting = deque()
+        self.waiting.append(frame)
 
 
 class Connection:
@@ -97,6 +92,20 @@ class Connection:
 
     `holder` answers for the presence members of the connection.
     """
+
+    __slots__ = (
+        "_answers",
+        "_channels",
+        "_limits",
+        "_members",
+        "_rules_for",
+        "_terms",
+        "connection_id",
+        "credential",
+        "holder",
+        "inherits_members",
+        "phase",
+    )
 
     def __init__(
         self,
@@ -116,23 +125,10 @@ class Connection:
         self.holder = holder or Holder(connection_id, owner="", node="")
         # Whether an earlier socket of this connection may have entered members.
         self.inherits_members = False
-        # Members entered by this socket: (session, client id).
-        self._members: set[tuple[str, str]] = set()
+        # Members entered by this socket: (session, client id); hardly any connection has some.
+        self._members: set[tuple[str, str]] | None = None
         self._channels: dict[str, _Channel] = {}
         self._answers = Answers()
-        self._handlers: dict[int, Callable[[Frame], list[Effect]]] = {
-            Action.HEARTBEAT: self._on_heartbeat,
-            Action.CLOSE: self._on_close,
-            Action.DISCONNECT: self._on_disconnect,
-            Action.ATTACH: self._on_attach,
-            Action.DETACH: self._on_detach,
-            Action.MESSAGE: self._on_message,
-            Action.PRESENCE: self._on_presence,
-            Action.SYNC: self._on_sync,
-            Action.ANNOTATION: self._on_annotation,
-            Action.OBJECT: self._on_unsupported,
-            Action.AUTH: self._on_auth,
-        }
 
     @property
     def unanswered(self) -> int:
@@ -157,10 +153,10 @@ class Connection:
         """One frame from the client. Frames after the end, and unknown ones, are ignored."""
         if self.phase is Phase.NEW:
             raise RuntimeError("a frame arrived before the connection was opened")
-        handler = self._handlers.get(frame.action)
+        handler = _HANDLERS.get(frame.action)
         if self.phase is Phase.CLOSING or handler is None:
             return []
-        return handler(frame)
+        return handler(self, frame)
 
     def receive_malformed(self, error: BadRequest) -> list[Effect]:
         """A message of the socket that is no frame; the connection goes on where the protocol has an answer."""
@@ -267,7 +263,7 @@ class Connection:
             return self.fail(error_info(Code.BAD_REQUEST, "ATTACH needs a channel"))
         known = self._channels.get(full)
         if known is not None and known.phase is ChannelPhase.ATTACHING:
-            known.waiting.append(frame)
+            known.postpone(frame)
             return []
         try:
             ref, params, modes = self._resolve(full, frame)
@@ -293,7 +289,7 @@ class Connection:
             return self.fail(error_info(Code.BAD_REQUEST, "DETACH needs a channel"))
         channel = self._channels.get(full)
         if channel is not None and channel.phase is ChannelPhase.ATTACHING:
-            channel.waiting.append(frame)
+            channel.postpone(frame)
             return []
         detached = SendFrame(Frame(Action.DETACHED, channel=full))
         if channel is None:
@@ -351,10 +347,11 @@ class Connection:
 
     def _continue_with(self, channel: _Channel) -> list[Effect]:
         effects: list[Effect] = []
-        while channel.waiting and not self.is_attaching(channel.ref.full):
-            effects += self.receive(channel.waiting.popleft())
-        if channel.waiting:
-            self._channels[channel.ref.full].waiting.extend(channel.waiting)
+        waiting, channel.waiting = channel.waiting, None
+        while waiting and not self.is_attaching(channel.ref.full):
+            effects += self.receive(waiting.popleft())
+        for frame in waiting or ():
+            self._channels[channel.ref.full].postpone(frame)
         return effects
 
     # Publishing
@@ -419,12 +416,13 @@ class Connection:
             operation = prepare_presence(self._announcing(frame, serial), frame.presence or [])
         except TransportError as error:
             return self._refuse(serial, error.info)
+        members = self._members = self._members or set()
         for change in operation.changes:
             member = (operation.session, change.client_id or "")
             if change.action is PresenceAction.LEAVE:
-                self._members.discard(member)
+                members.discard(member)
             else:
-                self._members.add(member)
+                members.add(member)
         return [Commit(self._answers.expect(serial), operation)]
 
     def _announcing(self, frame: Frame, serial: int) -> Announcing:
@@ -449,10 +447,11 @@ class Connection:
         """Take the connection's members out of a session no channel of it is attached to any more, or of all."""
         if session is not None and any(channel.ref.name == session for channel in self._channels.values()):
             return []
-        gone = {member for member in self._members if session in (None, member[0])}
+        members = self._members or set()
+        gone = {member for member in members if session in (None, member[0])}
         if not gone and not self.inherits_members:
             return []
-        self._members -= gone
+        self._members = members - gone
         # Nobody waits for the outcome: there is no frame to answer.
         return [Commit(0, LeavePresence(session, self.holder))]
 
@@ -468,38 +467,23 @@ class Connection:
         """Note an outcome; send whatever answers it lets leave."""
         return [SendFrame(frame) for frame in self._answers.settle(ticket, outcome)]
 
-    # Frames sent
-
     def _connected(self, key: str, error: ErrorInfo | None = None) -> Frame:
-        terms = self._terms
-        return Frame(
-            Action.CONNECTED,
-            connection_id=self.connection_id,
-            connection_key=key,
-            error=error,
-            connection_details=ConnectionDetails(
-                client_id=self.credential.identity.announced,
-                capability=self.credential.capability.canonical(),
-                connection_key=key,
-                max_message_size=terms.max_message_size,
-                max_frame_size=terms.max_frame_size,
-                connection_state_ttl=terms.connection_state_ttl,
-                max_idle_interval=terms.max_idle_interval,
-                server_id=terms.server_id,
-                site_code=terms.site_code,
-            ),
-        )
+        return connected_frame(self.connection_id, key, self.credential, self._terms, error)
 
     def _attached(self, channel: _Channel, attached: Attached) -> Frame:
-        flags = Flag(channel.modes)
-        flags |= Flag.RESUMED if attached.resumed else Flag.NONE
-        flags |= Flag.HAS_BACKLOG if attached.backlog else Flag.NONE
-        flags |= Flag.HAS_PRESENCE if attached.presence else Flag.NONE
-        return Frame(
-            Action.ATTACHED,
-            channel=channel.ref.full,
-            channel_serial=attached.channel_serial,
-            flags=flags,
-            params=channel.params.accepted(channel.modes),
-            error=attached.error,
-        )
+        return attached_frame(channel.ref.full, channel.modes, channel.params, attached)
+
+
+_HANDLERS: Final[Mapping[int, Callable[[Connection, Frame], list[Effect]]]] = {
+    Action.HEARTBEAT: Connection._on_heartbeat,
+    Action.CLOSE: Connection._on_close,
+    Action.DISCONNECT: Connection._on_disconnect,
+    Action.ATTACH: Connection._on_attach,
+    Action.DETACH: Connection._on_detach,
+    Action.MESSAGE: Connection._on_message,
+    Action.PRESENCE: Connection._on_presence,
+    Action.SYNC: Connection._on_sync,
+    Action.ANNOTATION: Connection._on_annotation,
+    Action.OBJECT: Connection._on_unsupported,
+    Action.AUTH: Connection._on_auth,
+}

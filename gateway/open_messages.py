@@ -15,6 +15,8 @@ OPEN_MESSAGES_KEPT: Final = 1024
 class OpenMessages:
     """Makes deliveries of entries, in their order."""
 
+    __slots__ = ("_kept", "_known", "_series")
+
     def __init__(self, series: str, kept: int = OPEN_MESSAGES_KEPT) -> None:
         self._series = series
         self._kept = kept

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import takewhile
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -19,15 +19,15 @@ from gateway.callers import RequestInfo
 from gateway.connection import Connection
 from gateway.delivery import encode_websocket
 from gateway.presence import remain_ms
+from gateway.raw_socket import RawSocket
 from gateway.services import Services
 from gateway.socket import Socket, flag, wanted_format
-from gateway.transport import RAW, QueuedOutlet, RawOutlet, SocketOutlet
+from gateway.transport import QueuedOutlet, raw_websocket
 from selfhost_transport.errors import BadRequest, ErrorInfo, RateLimited, ServiceError, TransportError
 from selfhost_transport.wire.actions import Action
 from selfhost_transport.wire.codes import Code, error_info
 from selfhost_transport.wire.connection_key import new_connection_id, verify_connection_key
 from selfhost_transport.wire.frame import Frame
-from selfhost_transport.wire.message import Format
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,9 @@ MIN_VERSION = 2
 _HEARTBEAT_LOW_MS, _HEARTBEAT_HIGH_MS = 5_000, 1_800_000
 _LONGEST_PAUSE_S, _SHORTEST_PAUSE_S = 0.1, 0.002
 _LOOK_LATE_S = 0.01
+_FINISH_TIMEOUT_S = 5.0
+# Looks at who is due, within the interval of the keep-alives.
+_TICKS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,14 @@ class Realtime:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        # The newest of each connection.
         self._sockets: dict[str, Socket] = {}
+        # All that are open, and the loop time of their next keep-alive; the one that is due next comes first.
+        self._due: dict[Socket, float] = {}
+        # Heartbeats and pings come well within the idle time that clients are told of; 0: none.
+        self._interval_s = services.settings.gateway.max_idle_ms * 2 / 3000
+        # One for all connections.
+        self._on_end = self._ended
         self._background = Background("realtime")
         self._draining = False
         # When a revocation with time to renew begins to apply.
@@ -63,58 +73,103 @@ class Realtime:
         return len(self._sockets)
 
     async def serve(self, websocket: WebSocket) -> None:
-        """One websocket, from the upgrade to its end. Errors are told in frames, never by refusing the upgrade."""
+        """One websocket: the upgrade, and under a server that needs it the whole life of the connection.
+
+        Errors are told in frames, never by refusing the upgrade.
+        """
+        raw = raw_websocket(websocket.scope)
+        if raw is None:
+            await websocket.accept()
+            await self._converse(websocket, QueuedOutlet(websocket.send))
+            return
+        raw.hold()
         await websocket.accept()
+        outlet = raw.hand_over()
+        try:
+            await self._admit(websocket, outlet)
+        except BaseException:
+            outlet.abort()
+            raise
+
+    async def _converse(self, websocket: WebSocket, outlet: QueuedOutlet) -> None:
+        socket = await self._admit(websocket, outlet)
+        try:
+            while socket is not None:
+                message = await websocket.receive()
+                if message["type"] != "websocket.receive":
+                    break
+                text = message.get("text")
+                socket.receive(text if text is not None else message.get("bytes") or b"")
+                await socket.ready()
+        except WebSocketDisconnect:
+            pass
+        finally:
+            if socket is not None:
+                socket.ended()
+        await outlet.flush()
+
+    async def _admit(self, websocket: WebSocket, outlet: RawSocket | QueuedOutlet) -> Socket | None:
+        """Begin the connection, or say why not."""
         query = dict(websocket.query_params)
-        fmt = wanted_format(query)
         info = RequestInfo.of(websocket)
         try:
-            credential = await self._admit(info)
+            credential = await self._authenticate(info)
             resumption = self._resume(query, credential)
             self._check_connections(credential, resumption.connection_id)
+            if self._draining:
+                raise ServiceError("the server is restarting")
         except ServiceError as error:
             # Not the client's fault: it is to try again (section 4.4 on why never with a status of 5xx).
-            await _refuse(websocket, fmt, error_info(Code.DISCONNECTED, str(error)), Action.DISCONNECTED)
-            return
+            refusal = Frame(Action.DISCONNECTED, error=error_info(Code.DISCONNECTED, str(error)))
         except TransportError as error:
-            await _refuse(websocket, fmt, error.info)
-            return
-        if self._draining:
-            await _refuse(websocket, fmt, error_info(Code.DISCONNECTED), Action.DISCONNECTED)
-            return
+            refusal = Frame(Action.ERROR, error=error.info)
+        else:
+            socket = self._socket(query, info, credential, resumption)
+            self._begin(socket, outlet, resumption.error)
+            return socket
+        outlet.write(encode_websocket(refusal, wanted_format(query)))
+        outlet.close()
+        return None
+
+    def _socket(
+        self, query: Mapping[str, str], info: RequestInfo, credential: Credential, resumption: _Resumption
+    ) -> Socket:
+        services, connection_id = self._services, resumption.connection_id
+        remains_ms = remain_ms(query, services.settings.gateway.remain_present_for_ms)
         core = Connection(
-            resumption.connection_id,
+            connection_id,
             credential,
-            self._services.terms(_heartbeat_interval(query)),
-            self._services.rules_for,
-            self._services.holder(
-                resumption.connection_id,
-                remain_ms(query, self._services.settings.gateway.remain_present_for_ms),
-            ),
-            self._services.limits,
+            services.terms(_heartbeat_interval(query)),
+            services.rules_for,
+            services.holder(connection_id, remains_ms),
+            services.limits,
         )
         core.inherits_members = resumption.resumed
-        socket = Socket(
-            self._services,
+        return Socket(
+            services,
             core,
-            fmt,
+            wanted_format(query),
             echo=flag(query, "echo", True),
             heartbeats=flag(query, "heartbeats", True),
-            info=info,
+            info=services.authenticator.keepsake(info),
             rollup_ms=rollup.window_ms(query.get(rollup.PARAM)),
+            on_end=self._on_end,
         )
-        await self._run(websocket, socket, resumption.error)
 
     @property
     def sockets(self) -> list[Socket]:
         """Open sockets, the newest of each connection."""
         return list(self._sockets.values())
 
-    def heartbeats(self) -> None:
-        """Send a heartbeat to every client that cannot see websocket pings."""
-        for socket in self._sockets.values():
-            if socket.heartbeats:
-                socket.heartbeat()
+    async def keep_alive(self) -> None:
+        """Until cancelled: show every client that its connection lives, each at a time of its own."""
+        while self._interval_s:
+            now = asyncio.get_running_loop().time()
+            for socket in list(takewhile(lambda socket: self._due[socket] <= now, self._due)):  # noqa: B023
+                # To the end: the interval is the same for all, so the order is that of their times.
+                self._due[socket] = self._due.pop(socket) + self._interval_s
+                socket.keep_alive()
+            await asyncio.sleep(self._interval_s / _TICKS)  # the clock's pace
 
     async def drain(self, grace_s: float) -> None:
         """Send all clients away, spread over the grace time, so that they do not come back at once (section 13)."""
@@ -130,11 +185,16 @@ class Realtime:
             socket.disconnect(error_info(Code.DISCONNECTED, "the server is restarting; reconnect and resume"))
 
     async def close(self) -> None:
-        """End what still runs."""
+        """End what still runs: what connections had begun in the store is finished first, in bounded time."""
         self._look_again(None)
+        for socket in list(self._due):
+            socket.ended()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FINISH_TIMEOUT_S):
+                await self._background.finish()
         await self._background.close()
 
-    async def _admit(self, info: RequestInfo) -> Credential:
+    async def _authenticate(self, info: RequestInfo) -> Credential:
         version = info.query.get("v")
         if version is not None and (not version.split(".")[0].isdigit() or float(version) < MIN_VERSION):
             raise BadRequest(
@@ -194,57 +254,30 @@ class Realtime:
             return _Resumption(new_connection_id(), error_info(Code.INVALID_CONNECTION_KEY))
         return _Resumption(found.connection_id, resumed=True)
 
-    async def _run(self, websocket: WebSocket, socket: Socket, error: ErrorInfo | None) -> None:
+    def _begin(self, socket: Socket, outlet: RawSocket | QueuedOutlet, error: ErrorInfo | None) -> None:
         connection_id = socket.core.connection_id
         previous = self._sockets.get(connection_id)
         self._sockets[connection_id] = socket
         if previous is not None:
             reason = "the connection was resumed on another socket"
             previous.disconnect(error_info(Code.DISCONNECTED, reason))
-        outlet = self._outlet(websocket, socket)
         self._services.metrics.connections.inc()
+        self._due[socket] = asyncio.get_running_loop().time() + self._interval_s
         try:
-            socket.open(outlet, lambda: self._close_soon(websocket, outlet), error)
-            while True:
-                message = await websocket.receive()
-                if message["type"] != "websocket.receive":
-                    break
-                self._services.metrics.frames.inc()
-                text = message.get("text")
-                await socket.receive(text if text is not None else message.get("bytes") or b"")
-        except WebSocketDisconnect:
-            pass
-        finally:
-            if self._sockets.get(connection_id) is socket:
-                del self._sockets[connection_id]
+            socket.open(outlet, error)
+            outlet.start(socket, self._background, self._services.settings.gateway.outgoing_buffer_bytes)
+        except BaseException:
+            socket.ended()
+            raise
+
+    def _ended(self, socket: Socket) -> None:
+        """A websocket is gone."""
+        connection_id = socket.core.connection_id
+        if self._sockets.get(connection_id) is socket:
+            del self._sockets[connection_id]
+        if self._due.pop(socket, None) is not None:
             self._services.metrics.connections.dec()
-            await socket.lost()
-
-    def _outlet(self, websocket: WebSocket, socket: Socket) -> SocketOutlet:
-        limit = self._services.settings.gateway.outgoing_buffer_bytes
-        raw: Mapping[str, Any] | None = websocket.scope.get("extensions", {}).get(RAW)
-        if raw is not None:
-            return RawOutlet(raw["protocol"], limit, socket.congested, socket.drained)
-        return QueuedOutlet(websocket.send, limit, socket.congested, socket.drained)
-
-    def _close_soon(self, websocket: WebSocket, outlet: SocketOutlet) -> None:
-        self._background.start(_close(websocket, outlet))
-
-
-async def _close(websocket: WebSocket, outlet: SocketOutlet) -> None:
-    """Close behind everything that was written."""
-    if isinstance(outlet, QueuedOutlet):
-        await outlet.flush()
-    # The client may have closed it already.
-    with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-        await websocket.close()
-
-
-async def _refuse(websocket: WebSocket, fmt: Format, error: ErrorInfo, action: Action = Action.ERROR) -> None:
-    frame = encode_websocket(Frame(action, error=error), fmt)
-    outlet = QueuedOutlet(websocket.send, len(frame), lambda: None, lambda: None)
-    outlet.write(frame)
-    await _close(websocket, outlet)
+            self._background.start(socket.lost())
 
 
 def _heartbeat_interval(query: Mapping[str, str]) -> int | None:

@@ -51,6 +51,8 @@ class _Message:
 class Rollup:
     """Passes operations on to `start`, with appends to one message joined. `window_ms` 0: none is held."""
 
+    __slots__ = ("_alone", "_clock", "_held", "_messages", "_start", "_timers", "_window_s")
+
     def __init__(
         self, window_ms: int, start: Callable[[Commit], None], clock: Callable[[], float] = time.monotonic
     ) -> None:

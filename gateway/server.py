@@ -72,7 +72,7 @@ class Gateway:
         realtime = self.realtime
         services.revocations.on_change = realtime.revoked
         background = Background("gateway")
-        background.start(self._tick(realtime))
+        background.start(realtime.keep_alive())
         background.start(self._observe(services))
         background.start(services.board.run())
         background.start(keep_retention(services.retention))
@@ -171,12 +171,6 @@ class Gateway:
             services.metrics.sessions.set(services.hub.sessions)
             await asyncio.sleep(_OBSERVED_EVERY_S)
 
-    async def _tick(self, realtime: Realtime) -> None:
-        interval = self.settings.gateway.max_idle_ms
-        while interval:
-            await asyncio.sleep(interval * 2 / 3000)  # the heartbeat's clock
-            realtime.heartbeats()
-
 
 class _EveryPath(BaseRoute):
     """Matches every HTTP request, line breaks in its path and all: channel names may hold anything."""
@@ -271,14 +265,13 @@ def run_gateway(settings: Settings) -> None:
 def serve(settings: Settings, listening: socket.socket, on_ready: Callable[[], None]) -> None:
     """Serve on a listening socket in this process, until SIGTERM or Ctrl-C."""
     app = create_app(settings)
-    ping_s = settings.gateway.max_idle_ms * 2 / 3000 or None
     config = uvicorn.Config(
         behind_local_proxies(app),
         proxy_headers=False,
         ws=RawWebSocket,
         ws_max_size=settings.gateway.max_frame_size,
-        ws_ping_interval=ping_s,
-        ws_ping_timeout=ping_s and ping_s * 2,
+        # Connections are pinged by `Realtime`.
+        ws_ping_interval=None,
         ws_per_message_deflate=False,
         # Request lines carry keys and tokens in their query.
         access_log=False,

@@ -9,7 +9,6 @@ from typing import Protocol
 
 from gateway.auth import Authenticator
 from gateway.callers import Identify
-from gateway.connection import Terms
 from gateway.continuations import Continuations
 from gateway.executor import Executor
 from gateway.limits import Limits
@@ -18,6 +17,7 @@ from gateway.occupancy import OccupancyBoard
 from gateway.presence_keeper import PresenceKeeper
 from gateway.revocations import Revocations
 from gateway.session_hub import SessionHub
+from gateway.state_frames import Terms
 from gateway.turn_signals import TurnRules
 from gateway.verdicts import Court
 from selfhost_transport.redis_io.connection import RedisConnection

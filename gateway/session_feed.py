@@ -42,6 +42,24 @@ class Counters(Protocol):
 class SessionFeed:
     """The order of one session, and everybody in this process who watches it."""
 
+    __slots__ = (
+        "_ahead_until",
+        "_counters",
+        "_last_id",
+        "_latest_start",
+        "_live",
+        "_open",
+        "_passing",
+        "_pending",
+        "_reading",
+        "_store",
+        "_tasks",
+        "_waiting",
+        "position",
+        "series",
+        "session",
+    )
+
     def __init__(self, session: str, store: SessionStore, tasks: Background, counters: Counters) -> None:
         self.session = session
         self.series = ""
@@ -212,8 +230,7 @@ class SessionFeed:
             self._stall(attachment, delivery.position)
 
     def _hold(self, attachment: Attachment, delivery: Delivery) -> None:
-        attachment.held.append(delivery)
-        if len(attachment.held) > MAX_HELD:
+        if attachment.keep(delivery) > MAX_HELD:
             attachment.go_stale(attachment.delivered)
             if attachment.released:
                 self._catch_up_soon(attachment)
@@ -229,7 +246,7 @@ class SessionFeed:
                     self._suspend(attachment)
                     # Whoever resumes from here gets this entry again: it is not delivered yet.
                     attachment.hold(_before(delivery.position))
-                    attachment.held.append(delivery)
+                    attachment.keep(delivery)
                     self._flush(attachment)
 
     def _write(self, attachment: Attachment, frame: bytes, position: Position) -> None:
@@ -250,15 +267,15 @@ class SessionFeed:
     def _flush(self, attachment: Attachment) -> None:
         """Write what waits for an attachment, until a message's state has to be read or nothing is left."""
         attachment.parked = False
-        while attachment.held:
-            delivery = attachment.held[0]
+        while held := attachment.held:
+            delivery = held[0]
             if not attachment.may_pass(delivery.position):
                 break
             verdict = attachment.judge(delivery) if delivery.position > attachment.delivered else Verdict.SKIP
             if verdict is Verdict.AGGREGATE and delivery.ref is not None:
                 self._want_aggregate(delivery.ref, attachment)
                 return
-            attachment.held.popleft()
+            held.popleft()
             if verdict is Verdict.SEND:
                 attachment.write(delivery.frame(attachment.variant))
                 self._counters.delivered(1)
@@ -266,6 +283,7 @@ class SessionFeed:
             if attachment.outlet.congested:
                 attachment.go_stale(attachment.delivered)
                 return
+        attachment.held = attachment.held or None
         if attachment.pauses:
             attachment.park()
             return
@@ -311,8 +329,8 @@ class SessionFeed:
         aggregate: Aggregate | None,
         encoded: dict[tuple[Variant, Position], bytes],
     ) -> None:
-        awaited = attachment.held[0]
-        if awaited.ref != ref:
+        awaited = attachment.held[0] if attachment.held else None
+        if awaited is None or awaited.ref != ref:
             return
         # A message that is gone has nothing to show; entries of it are passed over.
         version = awaited.position if aggregate is None else max(aggregate.version, awaited.position)
@@ -332,7 +350,7 @@ class SessionFeed:
 
     def _learn(self, aggregate: Aggregate, attachment: Attachment) -> None:
         message = self._open.learn(aggregate)
-        for delivery in attachment.held:
+        for delivery in attachment.held or ():
             if delivery.ref == aggregate.ref:
                 message = delivery.adopt(message)
 
@@ -365,7 +383,7 @@ class SessionFeed:
         if attachment.state is State.STALE:
             self._catch_up_soon(attachment)
         elif attachment.state is State.HOLDING:
-            attachment.held.extendleft(reversed(list(backlog)))
+            attachment.precede(backlog)
             self._flush(attachment)
 
     def pause(self, attachment: Attachment) -> None:
@@ -433,7 +451,7 @@ class SessionFeed:
         if attachment.state is State.DETACHED:
             return
         self._suspend(attachment)
-        attachment.held.clear()
+        attachment.held = None
         attachment.seen.clear()
         attachment.hold(self.position)
         attachment.start = self.position

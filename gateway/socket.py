@@ -25,12 +25,13 @@ from gateway.effects import (
     SendFrame,
     Sync,
 )
+from gateway.gate import Gate
 from gateway.operations import Done
 from gateway.rollup import DEFAULT_WINDOW_MS, Rollup
 from gateway.services import Services
 from gateway.socket_channels import SocketChannels
 from gateway.transport import SocketOutlet
-from selfhost_transport.errors import BadRequest, ErrorInfo, StoreUnavailable, TransportError
+from selfhost_transport.errors import BadRequest, ErrorInfo, MessageTooLarge, StoreUnavailable, TransportError
 from selfhost_transport.wire.actions import Action
 from selfhost_transport.wire.codes import Code, error_info
 from selfhost_transport.wire.connection_key import issue_connection_key
@@ -48,7 +49,29 @@ SHORTEST_RENEWAL_S = 1.0
 
 
 class Socket:
-    """A connected client. The caller feeds `receive` and calls `lost` when the socket is gone."""
+    """A connected client, as the listener of its websocket.
+
+    `on_end` is called once when the websocket is gone; `lost` is to be awaited then.
+    """
+
+    __slots__ = (
+        "_authenticating",
+        "_background",
+        "_channels",
+        "_commits",
+        "_fmt",
+        "_give_up",
+        "_info",
+        "_on_end",
+        "_outlet",
+        "_readable",
+        "_rollup",
+        "_services",
+        "_timers",
+        "core",
+        "heartbeats",
+        "key_issued_ms",
+    )
 
     def __init__(
         self,
@@ -60,8 +83,10 @@ class Socket:
         heartbeats: bool,
         info: RequestInfo,
         rollup_ms: int = DEFAULT_WINDOW_MS,
+        on_end: Callable[[Socket], None] = lambda socket: None,
     ) -> None:
         self.core = core
+        self._on_end = on_end
         self.key_issued_ms = now_ms()
         self.heartbeats = heartbeats
         self._services = services
@@ -70,10 +95,8 @@ class Socket:
         # Verifies a token that came in-band.
         self._authenticating: asyncio.Task[None] | None = None
         self._outlet: SocketOutlet | None = None
-        self._close: Callable[[], None] | None = None
         self._give_up: asyncio.TimerHandle | None = None
-        self._readable = asyncio.Event()
-        self._readable.set()
+        self._readable = Gate()
         self._background = Background("socket")
         self._timers: list[asyncio.TimerHandle] = []
         self._channels = SocketChannels(
@@ -84,17 +107,17 @@ class Socket:
         )
         self._rollup = Rollup(rollup_ms, self._commits.add)
 
-    def open(self, outlet: SocketOutlet, close: Callable[[], None], error: ErrorInfo | None) -> None:
-        """Send CONNECTED and start the clocks. `close` is to close the socket after what was written."""
+    def open(self, outlet: SocketOutlet, error: ErrorInfo | None) -> None:
+        """Send CONNECTED and start the clocks. `error`: why a resume failed."""
         self._outlet = self._channels.outlet = outlet
-        self._close = close
         self.carry_out(self.core.open(self._new_key(), error))
         if self.core.inherits_members:
             self._background.start(self._inherit())
         self._watch_expiry(self.core.credential)
 
-    async def receive(self, raw: str | bytes) -> None:
-        """One message of the socket. Waits while too many operations are on their way."""
+    def receive(self, raw: str | bytes) -> None:
+        """One message of the websocket."""
+        self._services.metrics.frames.inc()
         fmt = Format.JSON if isinstance(raw, str) else Format.MSGPACK
         try:
             frame = decode_frame(raw, fmt)
@@ -102,13 +125,31 @@ class Socket:
             self.carry_out(self.core.receive_malformed(error))
             return
         self.carry_out(self.core.receive(frame))
+
+    @property
+    def busy(self) -> bool:
+        """Whether the next message has to wait: see `ready`."""
+        return self._authenticating is not None or self._commits.full or not self._readable.is_open
+
+    async def ready(self) -> None:
+        """Returns once the next message may be looked at."""
         if self._authenticating is not None:
             # What follows is judged by the new rights.
             await asyncio.wait({self._authenticating})
             self._authenticating = None
         await self._commits.room()
         # Who does not read its answers is not listened to (P10).
-        await self._readable.wait()
+        await self._readable.passed()
+
+    def too_large(self) -> None:
+        """A message of the websocket is above the limit: said, because the client would only send it again."""
+        limit = self._services.settings.gateway.max_frame_size
+        reason = f"the frame is larger than {limit} bytes; send less at once"
+        self.carry_out(self.core.fail(MessageTooLarge(reason).info))
+
+    def ended(self) -> None:
+        """The websocket is gone."""
+        self._on_end(self)
 
     def carry_out(self, effects: Sequence[Effect]) -> None:
         """Do what the core wants, in order."""
@@ -134,20 +175,23 @@ class Socket:
                 case CloseSocket():
                     self._end()
 
-    def heartbeat(self) -> None:
-        """Show the client that the connection lives (section 4.3)."""
-        if self.core.phase is Phase.CONNECTED and self._readable.is_set():
+    def keep_alive(self) -> None:
+        """Show the client that the connection lives, and ask it for the same (section 4.3)."""
+        if self.core.phase is not Phase.CONNECTED or self._outlet is None:
+            return
+        if self.heartbeats and self._readable.is_open:
             self._send(Frame(Action.HEARTBEAT))
+        self._outlet.ping()
 
     def congested(self) -> None:
         """More waits to be sent than the limit allows: the client has a bounded time to read it (P10)."""
-        self._readable.clear()
+        self._readable.shut()
         loop = asyncio.get_running_loop()
         self._give_up = loop.call_later(SLOW_READER_TIMEOUT_S, self._abandon)
 
     def drained(self) -> None:
         """The socket has room again."""
-        self._readable.set()
+        self._readable.open()
         if self._give_up is not None:
             self._give_up.cancel()
         self._channels.drained()
@@ -160,7 +204,7 @@ class Socket:
         """The socket is gone: stop delivering, let what was begun in the store finish."""
         self._channels.detach_all()
         self._rollup.close()
-        self._readable.set()
+        self._readable.open()
         for timer in [*self._timers, *([self._give_up] if self._give_up else [])]:
             timer.cancel()
         await self._background.finish()
@@ -184,8 +228,8 @@ class Socket:
         self._channels.detach_all()
         loop = asyncio.get_running_loop()
         self._timers.append(loop.call_later(CLOSE_TIMEOUT_S, self._abandon))
-        if self._close is not None:
-            self._close()
+        if self._outlet is not None:
+            self._outlet.close()
 
     def _send(self, frame: Frame) -> None:
         if self._outlet is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -56,6 +55,19 @@ class _Watched:
 class SocketChannels:
     """What a socket watches. `carry_out` takes what the core wants done; `disconnect` sends the client away."""
 
+    __slots__ = (
+        "_background",
+        "_carry_out",
+        "_core",
+        "_disconnect",
+        "_fmt",
+        "_mute",
+        "_paused",
+        "_services",
+        "_watched",
+        "outlet",
+    )
+
     def __init__(
         self,
         services: Services,
@@ -78,7 +90,7 @@ class SocketChannels:
         self._mute = None if echo else core.connection_id
         self._watched: dict[str, _Watched] = {}
         # Attachments that wait for the answer to a ticket, oldest first.
-        self._paused: deque[tuple[int, SessionFeed, Attachment]] = deque()
+        self._paused: list[tuple[int, SessionFeed, Attachment]] = []
 
     def drained(self) -> None:
         """The socket has room again."""
@@ -268,7 +280,7 @@ class SocketChannels:
     def proceed(self) -> None:
         """Let entries follow the answers that have left."""
         while self._paused and not self._core.owes(self._paused[0][0]):
-            _, feed, attachment = self._paused.popleft()
+            _, feed, attachment = self._paused.pop(0)
             feed.proceed(attachment)
 
     async def settle(self, done: Done) -> None:

@@ -1,17 +1,21 @@
-"""The way out of a websocket: complete, pre-encoded frames written straight to the socket's transport.
+"""Where a websocket's frames come from and go to: its transport, or ASGI.
 
-`RawWebSocket` is uvicorn's protocol with that door open; under any other server `QueuedOutlet` sends through ASGI.
-A frame for many connections is encoded once, and no queue or task lies between it and a socket that keeps up.
+Under `RawWebSocket`, which is uvicorn's protocol with a way out, a connection is taken out of the server's hands once
+its handshake is done, and lives on as a `RawSocket`. Under any other server `QueuedOutlet` sends through ASGI.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
+from starlette.types import Scope, Send
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from gateway.background import Background
+from gateway.raw_socket import Listener, RawSocket
 
 RAW: Final = "selfhost_transport.raw_websocket"
 """Extension of the ASGI scope that holds the protocol of a websocket."""
@@ -24,93 +28,74 @@ class SocketOutlet(Protocol):
 
     def write(self, frame: bytes) -> None: ...  # noqa: D102
 
+    def ping(self) -> None: ...  # noqa: D102
+
+    def close(self) -> None: ...  # noqa: D102
+
     def abort(self) -> None: ...  # noqa: D102
 
 
 class RawWebSocket(WebSocketsSansIOProtocol):
-    """uvicorn's websocket protocol that can be written to and that reports congestion."""
+    """uvicorn's websocket protocol for the handshake; an application may take the connection over after it."""
 
-    raw_outlet: RawOutlet | None = None
+    _early = b""
 
     async def run_asgi(self) -> None:
         """Run the application with this protocol in its scope."""
         self.scope["extensions"][RAW] = {"protocol": self}
         await super().run_asgi()
 
-    def pause_writing(self) -> None:
-        """More waits to be sent than the limit allows."""
-        super().pause_writing()
-        if self.raw_outlet is not None:
-            self.raw_outlet.filled()
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the client. What it sends without waiting for the handshake is kept for who takes over."""
+        if self.handshake_initiated and not self.handshake_complete:
+            self._early += data
+        super().data_received(data)
 
-    def resume_writing(self) -> None:
-        """What waited has been sent."""
-        super().resume_writing()
-        if self.raw_outlet is not None:
-            self.raw_outlet.drained()
+    def hold(self) -> None:
+        """Read nothing from the client until the connection is taken over."""
+        self.transport.pause_reading()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing can be written any more."""
-        if self.raw_outlet is not None:
-            self.raw_outlet.closed = True
-        super().connection_lost(exc)
+    def hand_over(self) -> RawSocket:
+        """Give the connection away, after the handshake; the application's coroutine may end before it does."""
+        self.stop_keepalive()
+        del self.scope["extensions"][RAW]
+        self.connections.discard(self)
+        socket = RawSocket(self.transport, self.connections, self.config.ws_max_size, self._early)
+        self.transport.set_protocol(socket)
+        self.transport = _GivenAway()
+        return socket
 
 
-class RawOutlet:
-    """Writes to a `RawWebSocket`. The callbacks tell when more than `limit` bytes wait, and when no longer."""
+class _GivenAway(asyncio.Transport):
+    """What uvicorn's protocol closes when the application has ended."""
 
-    __slots__ = ("_on_congested", "_on_drained", "_transport", "closed", "congested")
+    def close(self) -> None:
+        """Nothing: the connection belongs to another."""
 
-    def __init__(
-        self,
-        protocol: RawWebSocket,
-        limit: int,
-        on_congested: Callable[[], None],
-        on_drained: Callable[[], None],
-    ) -> None:
-        self._transport = protocol.transport
-        self._on_congested = on_congested
-        self._on_drained = on_drained
-        self.congested = False
-        self.closed = False
-        self._transport.set_write_buffer_limits(high=limit)
-        protocol.raw_outlet = self
 
-    def write(self, frame: bytes) -> None:
-        """Send one complete websocket frame, or forget it when the socket is gone."""
-        if not self.closed:
-            self._transport.write(frame)
-
-    def abort(self) -> None:
-        """Drop the connection with everything that waits."""
-        self._transport.abort()
-
-    def filled(self) -> None:
-        """The buffer has grown above the limit."""
-        self.congested = True
-        self._on_congested()
-
-    def drained(self) -> None:
-        """The buffer has emptied below the limit."""
-        self.congested = False
-        self._on_drained()
+def raw_websocket(scope: Scope) -> RawWebSocket | None:
+    """The protocol of a websocket, where the server is uvicorn with `RawWebSocket`."""
+    extension: Mapping[str, Any] = scope.get("extensions", {}).get(RAW, {})
+    return extension.get("protocol")
 
 
 class QueuedOutlet:
     """Sends frames through ASGI, for servers that give no access to the transport."""
 
-    def __init__(
-        self, send: Any, limit: int, on_congested: Callable[[], None], on_drained: Callable[[], None]
-    ) -> None:
+    def __init__(self, send: Send) -> None:
         self._send = send
-        self._limit = limit
-        self._on_congested = on_congested
-        self._on_drained = on_drained
+        self._listener: Listener | None = None
+        self._limit = 0
         self._waiting: deque[bytes] = deque()
         self._size = 0
         self._task: asyncio.Task[None] | None = None
+        self._closing = False
         self.congested = False
         self.closed = False
+
+    def start(self, listener: Listener, tasks: Background, limit: int) -> None:
+        """Tell the listener when more than `limit` bytes wait, and when no longer. It is fed by the caller."""
+        self._listener, self._limit = listener, limit
 
     def write(self, frame: bytes) -> None:
         """Queue one complete websocket frame."""
@@ -118,11 +103,18 @@ class QueuedOutlet:
             return
         self._waiting.append(frame)
         self._size += len(frame)
-        if self._size > self._limit and not self.congested:
+        if self._listener is not None and self._size > self._limit and not self.congested:
             self.congested = True
-            self._on_congested()
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._drain())
+            self._listener.congested()
+        self._send_soon()
+
+    def ping(self) -> None:
+        """The server's own affair."""
+
+    def close(self) -> None:
+        """Close behind everything that was written."""
+        self._closing = True
+        self._send_soon()
 
     def abort(self) -> None:
         """Forget what waits."""
@@ -134,20 +126,29 @@ class QueuedOutlet:
         if self._task is not None:
             await self._task
 
+    def _send_soon(self) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._drain())
+
     async def _drain(self) -> None:
-        while self._waiting:
-            frame = self._waiting.popleft()
-            payload = frame[_header_length(frame) :]
-            kind = {"text": payload.decode()} if frame[0] == 0x81 else {"bytes": payload}
-            try:
+        try:
+            while self._waiting:
+                frame = self._waiting.popleft()
+                payload = frame[_header_length(frame) :]
+                kind = {"text": payload.decode()} if frame[0] == 0x81 else {"bytes": payload}
                 await self._send({"type": "websocket.send", **kind})
-            except Exception:
-                self.abort()
-                return
-            self._size -= len(frame)
+                self._size -= len(frame)
+            if self._closing and not self.closed:
+                self.closed = True
+                await self._send({"type": "websocket.close", "code": 1000})
+        except Exception:
+            # The client is gone.
+            self.abort()
+            return
         if self.congested:
             self.congested = False
-            self._on_drained()
+            if self._listener is not None:
+                self._listener.drained()
 
 
 def _header_length(frame: bytes) -> int:

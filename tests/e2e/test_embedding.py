@@ -33,13 +33,20 @@ def free_port() -> int:
 
 
 @pytest.fixture
-async def address(stack: Stack) -> AsyncIterator[str]:
+def served_by() -> str:
+    """uvicorn's own websocket protocol, or that of the gateway."""
+    return "auto"
+
+
+@pytest.fixture
+async def address(stack: Stack, served_by: str) -> AsyncIterator[str]:
     """`127.0.0.1:PORT` of the application."""
     (stack.folder / "host.py").write_text(example())
     port = str(free_port())
     environment = {"REDIS_URL": stack.redis_url, "REDIS_PREFIX": stack.redis_prefix}
     proc = await stack.run(
-        sys.executable, "-m", "uvicorn", "host:app", "--app-dir", str(stack.folder), "--port", port, env=environment
+        sys.executable, "-m", "uvicorn", "host:app", "--app-dir", str(stack.folder), "--port", port,
+        "--ws", served_by, env=environment,
     )  # fmt: skip
 
     async def answers() -> bool:
@@ -58,6 +65,7 @@ async def address(stack: Stack) -> AsyncIterator[str]:
     assert "Traceback" not in proc.log
 
 
+@pytest.mark.parametrize("served_by", ["auto", "gateway.transport:RawWebSocket"])
 async def test_sdk_6_the_example_holds_a_conversation(address: str) -> None:
     async with ClientTransport.connect(
         f"ws://{address}/realtime", token="session-of-ann", channel="conversations:ann:1"

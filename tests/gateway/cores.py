@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TypeVar
 
 from gateway.auth import Credential
-from gateway.connection import Connection, Terms
+from gateway.connection import Connection
 from gateway.effects import Attach, Attached, Commit, Effect, SendFrame
 from gateway.operations import Done
+from gateway.state_frames import Terms
 from gateway.turn_signals import TurnRules
 from selfhost_transport.store.turn_store import Policy
 from selfhost_transport.wire.actions import Action

@@ -41,6 +41,12 @@ class Outlet:
         header = {126: 4, 127: 10}.get(frame[1], 2)
         self.frames.append(json.loads(frame[header:]))
 
+    def ping(self) -> None:
+        raise AssertionError("there is no clock")
+
+    def close(self) -> None:
+        raise AssertionError("the socket was closed")
+
     def abort(self) -> None:
         raise AssertionError("the socket was given up")
 
@@ -97,8 +103,8 @@ class Scene:
         self._serial = 0
 
     async def open(self) -> None:
-        self.socket.open(self.outlet, lambda: None, None)
-        await self.socket.receive(json.dumps({"action": 10, "channel": SESSION}))
+        self.socket.open(self.outlet, None)
+        self.socket.receive(json.dumps({"action": 10, "channel": SESSION}))
         await wait_until(lambda: self.outlet.frames[-1]["action"] == ATTACHED)
 
     async def publish(self, name: str, **transport: str) -> None:
@@ -108,7 +114,7 @@ class Scene:
         }
         frame = {"action": MESSAGE, "channel": SESSION, "msgSerial": self._serial, "messages": [message]}
         self._serial += 1
-        await self.socket.receive(json.dumps(frame))
+        self.socket.receive(json.dumps(frame))
 
     async def ask(self, identity: str) -> None:
         ids = {"codec-message-id": identity, "event-id": f"event-{identity}"}

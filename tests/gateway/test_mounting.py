@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 
 import pytest
@@ -10,9 +10,11 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from gateway import Gateway
+from gateway.background import Background
 from gateway.transport import QueuedOutlet
 from selfhost_transport.errors import StoreUnavailable
 from selfhost_transport.settings import KeyRule, RedisSettings, Settings
+from tests.gateway.ears import Ear
 
 
 def settings(redis_url: str, redis_prefix: str) -> Settings:
@@ -54,19 +56,23 @@ def test_a_host_application_keeps_its_own_routes(redis_url: str, redis_prefix: s
 
 
 async def test_a_queued_outlet_says_when_it_is_full_and_when_it_has_room() -> None:
-    said: list[str] = []
+    ear = Ear()
     sent: list[object] = []
 
-    async def send(message: object) -> None:
+    async def send(message: MutableMapping[str, object]) -> None:
         sent.append(message)
 
-    outlet = QueuedOutlet(send, 4, lambda: said.append("full"), lambda: said.append("room"))
+    outlet = QueuedOutlet(send)
+    outlet.start(ear, Background("test"), 4)
     outlet.write(b"\x81\x03abc")
-    assert (outlet.congested, said) == (True, ["full"])
+    assert (outlet.congested, ear.heard) == (True, ["(full)"])
     await outlet.flush()
-    assert (outlet.congested, said) == (False, ["full", "room"])
+    assert (outlet.congested, ear.heard) == (False, ["(full)", "(room)"])
     assert sent == [{"type": "websocket.send", "text": "abc"}]
-    outlet.abort()
+    outlet.write(b"\x82\x01x")
+    outlet.close()
+    await outlet.flush()
+    assert sent[1:] == [{"type": "websocket.send", "bytes": b"x"}, {"type": "websocket.close", "code": 1000}]
     outlet.write(b"\x82\x01x")
     await outlet.flush()
-    assert len(sent) == 1
+    assert len(sent) == 3

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.frames import Close, Frame, Opcode
 
 from selfhost_transport.wire.codec import Format
 from tests.gateway.raw import (
@@ -344,3 +347,48 @@ async def test_two_gateways_show_one_order(url: str, second_url: str, unique: Na
             orders.append([frame["channelSerial"] for frame in frames])
             assert {(await raw.answer())["action"] for _ in range(40)} == {ACK}
         assert orders[0] == orders[1] == sorted(orders[0])
+
+
+@BOTH
+async def test_a_frame_that_is_too_large_is_refused_by_name(url: str, unique: Names, fmt: Format) -> None:
+    channel = unique("plain")
+    async with client(url, fmt) as raw:
+        details = (await raw.next())["connectionDetails"]
+        await raw.submit(channel, {"data": "x" * details["maxFrameSize"]})
+        refused = await raw.action(ERROR)
+        assert (refused["error"]["code"], refused["error"]["statusCode"]) == (40009, 400)
+        assert "channel" not in refused
+        await raw.closed()
+
+
+async def test_clients_are_pinged_and_those_who_do_not_answer_are_dropped(url: str) -> None:
+    silent = asyncio.create_task(silent_client(url))
+    address = f"{url.replace('http', 'ws')}/?key=app.key:secret&heartbeats=false"
+    async with asyncio.timeout(10), connect(address, ping_interval=None) as websocket:
+        await (await websocket.ping())
+        answer, _, frames = (await silent).partition(b"\r\n\r\n")
+        assert b"101" in answer.splitlines()[0]
+        assert b"\x89\x00" in frames
+        assert frames.endswith(Frame(Opcode.CLOSE, Close(1011, "no pong").serialize()).serialize(mask=False))
+        # This one, as old, answers by itself.
+        await (await websocket.ping())
+        await websocket.close(1001, "going away")
+        assert websocket.close_code == 1001
+
+
+async def silent_client(url: str) -> bytes:
+    """Connect, say nothing more; all that was sent until the gateway closed the socket."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    lines = [
+        "GET /?key=app.key:secret HTTP/1.1",
+        f"Host: {parts.netloc}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    received = await reader.read()
+    writer.close()
+    return received
