@@ -63,4 +63,4 @@ def unique(what: str, names: Sequence[str]) -> None:
 def redact_url(url: str) -> str:
     """The address as it may be logged: no password, neither before the `@` nor in the query."""
     hidden = re.sub(r"(?<=://)([^:@/?]*):[^?]*@", r"\1:***@", url)
-    return re.sub(r"([?&]password=)[^&]*", r"\1***", hidden)
+    return re.sub(r"([?&](?:sentinel_)?password=)[^&]*", r"\1***", hidden)

@@ -203,6 +203,10 @@ def test_secrets_are_not_shown(full: Path, tmp_path: Path) -> None:
         ("redis://u:p@ss@h/0", "redis://u:***@h/0"),
         ("unix:///run/redis.sock?password=pw&db=1", "unix:///run/redis.sock?password=***&db=1"),
         ("redis://h:1/0", "redis://h:1/0"),
+        (
+            "redis+sentinel://u:pw@h:1,i:2/s?sentinel_password=pw",
+            "redis+sentinel://u:***@h:1,i:2/s?sentinel_password=***",
+        ),
     ],
 )
 def test_passwords_in_addresses_are_hidden(url: str, shown: str) -> None:

@@ -71,10 +71,14 @@ class Link(asyncio.BufferedProtocol):
         opening = list(self._opening)
         self.write([pack(command) for command in commands])
         replies = [await reply for reply in opening]
-        for reply in replies:
+        # Who may not ask for the role finds out at the first write: a replica refuses it, and is left then.
+        role = replies.pop()
+        if address.primary and str(role).startswith("NOPERM"):
+            role = [b"master"]
+        for reply in (*replies, role):
             if isinstance(reply, hiredis.ReplyError):
                 raise reply
-        if address.primary and replies[-1][0] != b"master":
+        if address.primary and role[0] != b"master":
             raise ConnectionRefusedError("it is a replica")
 
     def write(self, packed: list[bytes]) -> None:

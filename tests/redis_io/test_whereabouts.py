@@ -129,3 +129,20 @@ def _role(server: EmbeddedRedis) -> bytes:
             return bytes(admin.role()[0])
         except redis.ConnectionError:
             return b""
+
+
+async def test_a_user_who_may_not_ask_for_the_role_gets_in() -> None:
+    with EmbeddedRedis() as server, redis.Redis.from_url(server.url) as admin:
+        admin.acl_setuser(
+            "app", enabled=True, passwords=["+pw"], categories=["+@all"], commands=["-role"], keys=["*"]
+        )
+        where = whereabouts("redis+sentinel://app:pw@h:1/s")
+        assert isinstance(where, Sentinels)
+        link = await Link.open(
+            where.server.at("127.0.0.1", port_of(server)), lambda _: None, lambda _: None, 5
+        )
+        link.close()
+        with pytest.raises(StoreUnavailable, match="WRONGPASS"):
+            other = whereabouts("redis+sentinel://app:wrong@h:1/s")
+            assert isinstance(other, Sentinels)
+            await Link.open(other.server.at("127.0.0.1", port_of(server)), lambda _: None, lambda _: None, 5)
