@@ -102,8 +102,8 @@ class Attachment:
         connection_id: str | None = None,
     ) -> None:
         self.outlet = outlet
-        # Looked up once: called for each delivery.
-        self.write = outlet.write
+        # Looked up once: called for each delivery. Replaced where frames are rewritten on their way out.
+        self.write: Callable[[bytes], None] = outlet.write
         self.variant = variant
         self.on_gap = on_gap
         self.mute = mute

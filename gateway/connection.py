@@ -269,10 +269,12 @@ class Connection:
             ref, params, modes = self._resolve(full, frame)
         except TransportError as error:
             return self._fail_channel(full, error.info)
-        if known is not None:
+        # An unchanged ATTACH where deltas are sent: one could not be decoded, and what follows its base is sent anew.
+        lost_base = known is not None and params.delta and (known.modes, known.params) == (modes, params)
+        if known is not None and not lost_base:
             known.modes, known.params = modes, params
             return [Adjust(full, modes, params, answer=True, resumed=frame.channel_serial is not None)]
-        if len(self._channels) >= MAX_CHANNELS:
+        if known is None and len(self._channels) >= MAX_CHANNELS:
             reason = (
                 f"a connection may attach {MAX_CHANNELS} channels; detach some, or open another connection"
             )
@@ -281,7 +283,8 @@ class Connection:
         again = bool((frame.flags or 0) & Flag.ATTACH_RESUME or frame.channel_serial)
         wanted = replace(params, rewind=None) if again else params
         self._channels[full] = _Channel(ref, modes, params)
-        return [Attach(ref, modes, wanted, frame.channel_serial or None)]
+        dropped: list[Effect] = [Detach(full)] if lost_base else []
+        return [*dropped, Attach(ref, modes, wanted, frame.channel_serial or None)]
 
     def _on_detach(self, frame: Frame) -> list[Effect]:
         full = frame.channel

@@ -12,6 +12,7 @@ from gateway.attachment import EVERYBODY, Attachment, Gap
 from gateway.background import Background
 from gateway.connection import Connection
 from gateway.delivery import Variant, encode_websocket
+from gateway.deltas import DeltaWriter
 from gateway.effects import Adjust, Attach, Attached, Commit, Effect
 from gateway.occupancy import OccupancyEvents
 from gateway.operations import Done, woken_session
@@ -104,10 +105,8 @@ class SocketChannels:
     def attach(self, effect: Attach) -> None:
         """Begin to join; the core is told once that is done. Raises RuntimeError before the socket is open."""
         full = effect.channel.full
-        if self.outlet is None:
-            raise RuntimeError("a channel cannot be attached before the socket is open")
         attachment = Attachment(
-            self.outlet,
+            self._opened(),
             Variant(self._fmt, full),
             lambda gap: self._on_gap(full, gap),
             mute=self._muted(effect.modes, effect.params),
@@ -116,6 +115,7 @@ class SocketChannels:
             annotations=bool(effect.modes & Flag.ANNOTATION_SUBSCRIBE),
             connection_id=self._core.connection_id,
         )
+        attachment.write = self._writer(effect.params)
         watched = _Watched(effect.channel.name, attachment, effect.modes, effect.params.occupancy)
         self._watched[full] = watched
         self._background.start(self._join(effect, watched))
@@ -165,6 +165,8 @@ class SocketChannels:
         attachment = watched.attachment
         attachment.mute = self._muted(effect.modes, effect.params)
         attachment.whole_messages = effect.params.append_full
+        # A client that attaches again gets the next message whole.
+        attachment.write = self._writer(effect.params)
         attachment.presence = bool(effect.modes & Flag.PRESENCE_SUBSCRIBE)
         attachment.annotations = bool(effect.modes & Flag.ANNOTATION_SUBSCRIBE)
         if lost and not effect.modes & _LISTENING:
@@ -225,6 +227,16 @@ class SocketChannels:
         """Stop delivering anything."""
         for channel in list(self._watched):
             self.detach(channel)
+
+    def _opened(self) -> SocketOutlet:
+        if self.outlet is None:
+            raise RuntimeError("a channel cannot be attached before the socket is open")
+        return self.outlet
+
+    def _writer(self, params: ChannelParams) -> Callable[[bytes], None]:
+        """How an attachment's frames are written."""
+        write = self._opened().write
+        return DeltaWriter(write, self._fmt).write if params.delta else write
 
     def _muted(self, modes: Flag, params: ChannelParams) -> str | None:
         """Whose messages are not delivered to an attachment."""

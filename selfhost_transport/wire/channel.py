@@ -60,6 +60,7 @@ class ChannelParams:
     echo: bool = True
     append_full: bool = False
     occupancy: str | None = None
+    delta: bool = False
     # As received, of the recognised names only: what ATTACHED repeats.
     recognised: Mapping[str, str] = field(default_factory=dict)
 
@@ -111,7 +112,7 @@ def namespace_of(name: str) -> str:
 
 
 def parse_params(params: Mapping[str, str]) -> ChannelParams:
-    """Read channel params; names that are unknown or not served (`agent`, `delta`) are ignored.
+    """Read channel params; names that are unknown or not served (`agent`) are ignored.
 
     Raises InvalidArgument 40003 for a `rewind` that cannot be understood.
     """
@@ -128,6 +129,9 @@ def parse_params(params: Mapping[str, str]) -> ChannelParams:
     append_full = params.get("appendMode") == "full"
     if append_full:
         recognised["appendMode"] = "full"
+    delta = params.get("delta") == "vcdiff"
+    if delta:
+        recognised["delta"] = "vcdiff"
     occupancy = params.get("occupancy")
     if occupancy is not None and _OCCUPANCY.fullmatch(occupancy):
         recognised["occupancy"] = occupancy
@@ -137,6 +141,7 @@ def parse_params(params: Mapping[str, str]) -> ChannelParams:
         echo=echo != "false",
         append_full=append_full,
         occupancy=recognised.get("occupancy"),
+        delta=delta,
         recognised=recognised,
     )
 

@@ -23,3 +23,9 @@ def ws_frame_header(opcode_text: bool, length: int) -> bytes:
     if length <= _MAX_16_BIT:
         return _pack_16(opcode, 126, length)
     return _pack_64(opcode, 127, length)
+
+
+def ws_payload(frame: bytes) -> bytes:
+    """What a frame with such a header carries."""
+    length = frame[1]
+    return frame[2 if length <= _MAX_SHORT else 4 if length == 126 else 10 :]

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
 import { createServer } from 'node:http';
 import { test } from 'node:test';
+import vcdiff from '@ably/vcdiff-decoder';
 import * as Ably from 'ably';
 import { closed, connect, eavesdrop, FORMAT, KEY, options, PORTS, rest, unique, until } from './support.mjs';
 
@@ -345,15 +346,124 @@ test('not supported: statistics — the list is empty; /metrics has the counters
   assert.deepEqual((await rest().stats()).items, []);
 });
 
-test('not supported: message deltas — the param is ignored: full messages', async (t) => {
-  const channel = connect(t, 'alice').channels.get(unique('plain'), { params: { delta: 'vcdiff' } });
+const VERSIONS = ['active', 'inactive', 'closed', 'closed again', 'ünïcode'].map((status, count) => ({ foo: 'bar', count, status }));
+
+/** A channel that gets deltas, what it has received, and how often its decoder ran; `break_` spoils a decoding. */
+function reader(t, name, break_ = () => {}, gateway = 1) {
   const got = [];
-  await channel.subscribe((message) => got.push(message));
-  assert.deepEqual(channel.params, {});
-  await channel.publish('n', 'a long text that could be a delta');
-  await channel.publish('n', 'a long text that could be a delta!');
-  await until('both', (check) => (channel.subscribe(check), () => channel.unsubscribe(check)), () => got.length === 2);
-  assert.deepEqual(got.map(({ data }) => data), ['a long text that could be a delta', 'a long text that could be a delta!']);
+  const calls = [];
+  const decode = (delta, base) => {
+    calls.push(delta.length);
+    break_(calls.length);
+    return vcdiff.decode(delta, base);
+  };
+  const client = connect(t, 'bob', { plugins: { vcdiff: { decode } } }, gateway);
+  const channel = client.channels.get(name, { params: { delta: 'vcdiff' } });
+  return { client, channel, got, calls };
+}
+
+function received({ channel, got }, count) {
+  return until(`${count} messages`, (check) => (channel.subscribe(check), () => channel.unsubscribe(check)), () => got.length === count, {
+    describe: () => got,
+  });
+}
+
+test('deltas: messages come as what changed since the one before', async (t) => {
+  const name = unique('plain');
+  const writer = connect(t, 'alice').channels.get(name);
+  const cipher = { key: await Ably.Realtime.Crypto.generateRandomKey() };
+  const ears = [reader(t, name), reader(t, name, undefined, 0)];
+  for (const { channel, got } of ears) await channel.subscribe((message) => got.push(message));
+  assert.deepEqual(ears[0].channel.params, { delta: 'vcdiff' });
+  for (const data of VERSIONS) await writer.publish('n', data);
+  await writer.publish([{ data: 'x'.repeat(1000) }, { data: `${'x'.repeat(500)}y${'x'.repeat(500)}` }]);
+  for (const data of [Buffer.alloc(200, 1), Buffer.alloc(203, 1)]) await writer.publish('n', data);
+  for (const ear of ears) {
+    await received(ear, 9);
+    const data = ear.got.map((message) => message.data);
+    assert.deepEqual(data.slice(0, 5), VERSIONS);
+    assert.equal(data[6], `${'x'.repeat(500)}y${'x'.repeat(500)}`);
+    assert.deepEqual(Buffer.from(data[8]), Buffer.alloc(203, 1));
+    // Not of the first, and not where nothing is the same.
+    assert.equal(ear.calls.length, 6);
+    assert.ok(ear.calls.at(-1) < 40);
+  }
+  await writer.setOptions({ cipher });
+  await ears[0].channel.setOptions({ cipher, params: { delta: 'vcdiff' } });
+  for (const data of VERSIONS) await writer.publish('n', data);
+  await received(ears[0], 14);
+  assert.deepEqual(ears[0].got.slice(9).map(({ data }) => data), VERSIONS);
+});
+
+test('deltas: appends, updates and deletes in between', async (t) => {
+  const name = unique('plain');
+  const ear = reader(t, name);
+  await ear.channel.subscribe((message) => ear.got.push([message.action, message.data]));
+  const writer = connect(t, 'alice').channels.get(name);
+  const { serials } = await writer.publish('n', VERSIONS[0]);
+  const text = await writer.publish('n', 'a text that is long enough for a delta');
+  await writer.appendMessage({ serial: text.serials[0], data: ', and longer than it was before' });
+  await writer.publish('n', ', and longer than it was before!');
+  await writer.updateMessage({ serial: serials[0], data: VERSIONS[1] });
+  await writer.publish('n', VERSIONS[2]);
+  await writer.deleteMessage({ serial: serials[0] });
+  await writer.publish('n', VERSIONS[3]);
+  await received(ear, 8);
+  assert.deepEqual(ear.got, [
+    ['message.create', VERSIONS[0]],
+    ['message.create', 'a text that is long enough for a delta'],
+    ['message.append', ', and longer than it was before'],
+    ['message.create', ', and longer than it was before!'],
+    ['message.update', VERSIONS[1]],
+    ['message.create', VERSIONS[2]],
+    ['message.delete', VERSIONS[1]],
+    ['message.create', VERSIONS[3]],
+  ]);
+  assert.equal(ear.calls.length, 3);
+});
+
+test('deltas: a client that cannot decode one attaches again and misses nothing', async (t) => {
+  for (const spoil of ['decoding', 'base']) {
+    const name = unique('plain');
+    const ear = reader(t, name, (call) => assert.ok(spoil !== 'decoding' || call !== 2, 'spoilt'));
+    const reasons = [];
+    ear.channel.on('attaching', (change) => reasons.push(change.reason?.code));
+    await ear.channel.subscribe(({ data }) => {
+      ear.got.push(data);
+      if (spoil === 'base' && ear.got.length === 2) ear.channel._lastPayload.messageId = null;
+    });
+    reasons.length = 0;
+    const writer = connect(t, 'alice').channels.get(name);
+    for (const data of VERSIONS) await writer.publish('n', data);
+    await received(ear, 5);
+    assert.deepEqual(ear.got, VERSIONS);
+    assert.deepEqual(reasons, [40018]);
+  }
+});
+
+test('deltas: after a resume, with a rewind, and without a decoder', async (t) => {
+  const name = unique('plain');
+  const ear = reader(t, name);
+  await ear.channel.subscribe(({ data }) => ear.got.push(data));
+  const writer = connect(t, 'alice').channels.get(name);
+  for (const data of VERSIONS.slice(0, 2)) await writer.publish('n', data);
+  await received(ear, 2);
+  await cut(ear.client);
+  for (const data of VERSIONS.slice(2, 4)) await writer.publish('n', data);
+  await received(ear, 4);
+  await writer.publish('n', VERSIONS[4]);
+  await received(ear, 5);
+  assert.deepEqual(ear.got, VERSIONS);
+  const late = reader(t, name);
+  await late.channel.setOptions({ params: { delta: 'vcdiff', rewind: '3' } });
+  await late.channel.subscribe(({ data }) => late.got.push(data));
+  await received(late, 3);
+  assert.deepEqual(late.got, VERSIONS.slice(2));
+  const without = connect(t, 'carol').channels.get(name, { params: { delta: 'vcdiff' } });
+  await without.subscribe(() => {});
+  const failed = new Promise((resolve) => without.once('failed', resolve));
+  for (const data of VERSIONS) await writer.publish('n', data);
+  assert.equal((await failed).reason.code, 40019);
 });
 
 test('not supported: LiveObjects — the modes are not granted, so calls fail at once', async (t) => {

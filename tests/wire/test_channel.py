@@ -97,7 +97,11 @@ def test_params_and_what_attached_repeats() -> None:
         "echo": "false",
         "appendMode": "full",
         "occupancy": "metrics.publishers",
+        "delta": "vcdiff",
     }
+    assert params.delta
+    other = parse_params({"delta": "xdelta"})
+    assert not other.delta and other.accepted(Flag.SUBSCRIBE) is None
     assert params.occupancy == "metrics.publishers"
 
 

@@ -8,6 +8,7 @@ import json
 from ably.types.channelmode import ChannelMode
 from ably.types.channeloptions import ChannelOptions
 from ably.types.message import Message
+from ably.vcdiff.defaultvcdiffdecoder import AblyVCDiffDecoder
 
 from tests.compat.python_sdk.harness import Stage, case, connected, heard, refused, token, unique, until
 
@@ -184,3 +185,29 @@ async def _(stage: Stage) -> None:
     rest = stage.rest().channels.get(unique())
     async with refused(40009):
         await rest.publish("a", "x" * 70_000)
+
+
+@case("deltas: messages come as what changed since the one before")
+async def _(stage: Stage) -> None:
+    name = unique()
+    sizes: list[int] = []
+
+    class Decoder(AblyVCDiffDecoder):  # type: ignore[misc]
+        def decode(self, delta: bytes, base: bytes) -> bytes:
+            sizes.append(len(delta))
+            if len(sizes) == 3:
+                raise ValueError("spoilt: the channel attaches again")
+            found: bytes = super().decode(delta, base)
+            return found
+
+    reader = stage.realtime("bob", vcdiff_decoder=Decoder(), gateway=1)
+    channel = reader.channels.get(name, ChannelOptions(params={"delta": "vcdiff"}))
+    messages = await heard(channel)
+    writer = (await connected(stage.realtime("alice"))).channels.get(name)
+    versions = [{"foo": "bar" * 20, "count": count} for count in range(6)]
+    for data in versions:
+        await writer.publish("n", data)
+    await until("all", lambda: len(messages) == 6)
+    assert [message.data for message in messages] == versions
+    # The first is whole, and so is the one that was sent again.
+    assert len(sizes) in (4, 5) and max(sizes) < 40
