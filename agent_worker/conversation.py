@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from agent_worker.suspension import Answer, answers_in
-from selfhost_transport.store.history import HistoryReader, Query, created_messages
+from selfhost_transport.store.history import HistoryReader, Page, Query, created_messages
 from selfhost_transport.store.turn_store import Lease
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import ui
@@ -16,6 +16,7 @@ from selfhost_transport.turns.context import TurnContext
 from selfhost_transport.turns.inputs import OPENAI_INPUTS, UI_INPUTS
 from selfhost_transport.turns.parts import TextStart
 from selfhost_transport.turns.prompt import PartialAnswers, PromptMessage, build_prompt
+from selfhost_transport.turns.seed import Seed, joins_chain, with_stored
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.values import text_of
 from selfhost_transport.wire.message import Message
@@ -24,9 +25,11 @@ from selfhost_transport.wire.serial import Position, parse_position
 MAX_INPUT_MESSAGES = 1000
 MAX_MESSAGES = 20_000
 """How far back a conversation is read, in messages of the session."""
-PAGE = 500
 # As the codecs name them.
 _TEXT_PARTS = (UI_INPUTS.text_type, OPENAI_INPUTS.text_type)
+PAGE = 500
+SEEDED_PAGE = 100
+"""The same where the application has most of it."""
 
 
 class Conversation:
@@ -41,6 +44,8 @@ class Conversation:
         self._lease = lease
         self._context = context
         self._input: list[Message] | None = None
+        # Up to where retention has taken messages, known once the oldest page was read.
+        self._truncated_at: Position | None = None
 
     @property
     def codec(self) -> Codec:
@@ -100,17 +105,32 @@ class Conversation:
         return self.prompt(await self.tree(), partial_answers, with_reasoning=with_reasoning)
 
     def prompt(
-        self, tree: SessionTree, partial_answers: PartialAnswers, *, with_reasoning: bool
+        self,
+        tree: SessionTree,
+        partial_answers: PartialAnswers,
+        *,
+        with_reasoning: bool,
+        seed: Seed | None = None,
     ) -> list[PromptMessage]:
-        """The same from a session that was read already."""
+        """The same from a session that was read already. Raises SeamLost for a seed that does not reach it."""
         prompt = build_prompt(tree, self.trigger, partial_answers=partial_answers)
+        if seed is not None:
+            prompt = with_stored(seed, tree, self.trigger, prompt, self._truncated_at)
         return prompt if with_reasoning else [_without_reasoning(said) for said in prompt]
 
-    async def tree(self) -> SessionTree:
-        """The whole session as it is now."""
+    async def tree(self, seed: Seed | None = None) -> SessionTree:
+        """The whole session as it is now; with a seed, as far back as the conversation is not in that (HYD-4)."""
         tree = SessionTree(self._lease.session, self.codec)
-        for message in reversed(await self._whole_history()):
-            tree.apply(message)
+        if seed is None:
+            for message in reversed(await self._whole_history()):
+                tree.apply(message)
+            return tree
+        async for page in self._pages(SEEDED_PAGE):
+            for message in reversed(page.messages):
+                tree.apply(message)
+            self._truncated_at = page.truncated_at
+            if joins_chain(seed, tree, self.trigger, build_prompt(tree, self.trigger)):
+                break
         return tree
 
     async def answers(self) -> list[Answer]:
@@ -134,15 +154,18 @@ class Conversation:
 
     async def _whole_history(self) -> list[Message]:
         """Newest first."""
-        found: list[Message] = []
-        query = Query(limit=PAGE)
-        while len(found) < MAX_MESSAGES:
+        return [message async for page in self._pages(PAGE) for message in page.messages]
+
+    async def _pages(self, size: int) -> AsyncIterator[Page]:
+        """Newest first, as far back as is read."""
+        query, read = Query(limit=size), 0
+        while read < MAX_MESSAGES:
             page = await self._history.page(self._lease.session, query)
-            found += page.messages
+            yield page
+            read += len(page.messages)
             if page.next_cursor is None:
                 break
             query = replace(query, cursor=page.next_cursor)
-        return found
 
 
 def text_parts(message: ui.UIMessage) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from agent_worker.conversation import Conversation
 from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_store import Lease
+from selfhost_transport.turns.seed import Seed
 from selfhost_transport.turns.tree import SessionTree
 
 
@@ -24,14 +25,14 @@ class Steering:
         # Codec message ids of those that the present pass answers: its output is stamped with them.
         self.ids: tuple[str, ...] = ()
 
-    async def consume(self) -> SessionTree:
-        """Take what waits, for the present pass to answer, and read the session. Raises LeaseLost.
+    async def consume(self, seed: Seed | None = None) -> SessionTree:
+        """Take what waits, for the present pass to answer, and read the session (behind a seed). Raises LeaseLost.
 
         Takes before it reads: one that comes in between is answered too, and asked for once more at the end. The
         history knows also those that a lost worker had taken.
         """
         await self._pauses.drain(self._lease)
-        tree = await self._conversation.tree()
+        tree = await self._conversation.tree(seed)
         node = tree.run_node(self._lease.turn_id)
         if node is not None:
             settled = self._answered | (node.answered_steers() - set(self.ids))

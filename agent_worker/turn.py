@@ -21,6 +21,7 @@ from selfhost_transport.store.turn_store import Lease
 from selfhost_transport.turns import parts as p
 from selfhost_transport.turns.context import TurnContext
 from selfhost_transport.turns.prompt import PartialAnswers, PromptMessage
+from selfhost_transport.turns.seed import Seed, Stored
 from selfhost_transport.turns.values import Json
 
 if TYPE_CHECKING:
@@ -145,14 +146,21 @@ class Turn:
         return await self.conversation.text()
 
     async def messages(
-        self, partial_answers: PartialAnswers = PartialAnswers.KEEP, *, with_reasoning: bool = False
+        self,
+        partial_answers: PartialAnswers = PartialAnswers.KEEP,
+        *,
+        with_reasoning: bool = False,
+        seed: Seed | Sequence[Stored] | None = None,
     ) -> list[PromptMessage]:
         """The conversation as the model should see it, oldest first, read from the history when asked for.
 
-        Steers that are in it count as answered by what is written from here on.
+        With a `seed`, the conversation as the application has stored it, only what is not in that is read (HYD-4);
+        raises SeamLost where messages may be in neither. Steers that are in the conversation count as answered by what is
+        written from here on.
         """
-        tree = await self._steering.consume()
-        return self.conversation.prompt(tree, partial_answers, with_reasoning=with_reasoning)
+        stored = None if seed is None else Seed.of(seed)
+        tree = await self._steering.consume(stored)
+        return self.conversation.prompt(tree, partial_answers, with_reasoning=with_reasoning, seed=stored)
 
     async def answers(self) -> list[Answer]:
         """What people answered to calls of this turn, oldest first, with who it was (HIL-4)."""

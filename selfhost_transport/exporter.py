@@ -21,7 +21,7 @@ from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.turn_messages import TurnMessages, read_turn
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.ui import ConversationMessage, messages_to_json
-from selfhost_transport.wire.serial import format_position
+from selfhost_transport.wire.serial import MAX_COUNTER, Position, format_position
 
 logger = logging.getLogger(__name__)
 
@@ -30,15 +30,16 @@ DEFAULT_LEASE_S: Final = 30.0
 DEFAULT_LIMIT: Final = 100_000
 """Turns per bucket that may wait for an exporter; about 200 bytes each."""
 _RETRY_S: Final = 0.5
+_LONGEST_RETRY_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class EndedTurn:
     """A turn that ended. `messages` are its input and its output, whole, also where it was suspended in between.
 
-    `messages` in which nobody said anything new are empty, as of a regenerate that was cancelled at once. `position`,
-    a channelSerial, is that of its terminal: sessions are complete up to the highest one stored, in which order turns
-    of a session are given. `delivery` is 1, or more if an earlier attempt to export it did not return.
+    They are none where nobody said anything new, as of a regenerate that was cancelled at once. `position` is the
+    channelSerial of its terminal. `seam` is where the stored session meets the live one once this turn is stored: what
+    is not later is stored (`Seed`). `delivery` is 1, or more if an earlier attempt to export it did not return.
     """
 
     session: str
@@ -48,6 +49,7 @@ class EndedTurn:
     # Verified client id; None: anonymous.
     owner: str | None
     position: str
+    seam: str
     # When it ended, milliseconds since the epoch.
     time_ms: int
     messages: tuple[ConversationMessage, ...]
@@ -64,6 +66,7 @@ class EndedTurn:
             "agent": self.agent,
             "owner": self.owner,
             "position": self.position,
+            "seam": self.seam,
             "timestamp": self.time_ms,
             "truncated": self.truncated,
             "messages": messages_to_json(self.messages),
@@ -87,12 +90,13 @@ class ExporterStatistics:
 
 
 class TurnExporter:
-    """Gives ended turns of all agents to `run`'s function, one at a time.
+    """Gives ended turns of all agents to `run`'s function, those of a session in the order in which they ended.
 
     `name` is the exporter: its queue begins when it is run for the first time, and goes on where it was when it is run
-    again, by any number of processes at once. Each name gets every turn. A turn is given again when its function raised
-    or its process was not heard of for `lease_s` seconds. At most `limit` turns wait per bucket; the oldest go then, which
-    is counted and logged. Raises InvalidArgument for a name or number out of range.
+    again, by any number of processes at once, which share the buckets. Each name gets every turn. A turn is given again
+    when its function raised or its process was not heard of for `lease_s` seconds; until it is exported, no later one of
+    its bucket is given. At most `limit` turns wait per bucket; the oldest go then, which is counted and logged. Raises
+    InvalidArgument for a name or number out of range.
     """
 
     def __init__(
@@ -204,12 +208,19 @@ class TurnExporter:
                 "export.failed session=%s turn=%s delivery=%d", ended.session, ended.turn_id, ended.delivery,
                 exc_info=error,
             )  # fmt: skip
+            await self._retry(queue, ended)
             return
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
         await queue.done(ended)
         self._exported += 1
+
+    async def _retry(self, queue: EndedTurns, ended: Ended) -> None:
+        pause_s = min(_RETRY_S * 2 ** min(ended.delivery - 1, 10), _LONGEST_RETRY_S, self._lease_s)
+        await queue.retry(ended, int(self._lease_s * 1000), int(pause_s * 1000))
+        self._dirty.pop(ended.bucket, None)
+        asyncio.get_running_loop().call_later(pause_s, self._look_at, (ended.bucket,))
 
     async def _renew(self, queue: EndedTurns, ended: Ended) -> None:
         while True:
@@ -242,6 +253,13 @@ class TurnExporter:
         self._changed.set()
 
 
+def _seam(ended: Ended) -> Position:
+    if ended.open == ended.last:
+        return ended.last
+    ms, counter = ended.open
+    return Position(ms, counter - 1) if counter > 0 else Position(ms - 1, MAX_COUNTER)
+
+
 def _turn(ended: Ended, read: TurnMessages) -> EndedTurn:
     return EndedTurn(
         session=ended.session,
@@ -250,6 +268,7 @@ def _turn(ended: Ended, read: TurnMessages) -> EndedTurn:
         agent=ended.agent,
         owner=ended.owner or None,
         position=format_position(ended.last, ended.series),
+        seam=format_position(_seam(ended), ended.series),
         time_ms=ended.last.ms,
         messages=read.messages,
         truncated=read.truncated,

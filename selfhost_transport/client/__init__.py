@@ -12,6 +12,7 @@ from selfhost_transport.client.turn import Turn
 from selfhost_transport.client.view import BranchSelection, View
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.runs import RunInfo
+from selfhost_transport.turns.seed import Seed
 from selfhost_transport.turns.ui import ConversationMessage, UIMessage
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Entry",
     "HistoryPage",
     "RunInfo",
+    "Seed",
     "SendPolicy",
     "StateChange",
     "StreamPart",

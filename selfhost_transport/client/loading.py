@@ -28,12 +28,19 @@ class HistoryLoader:
         self._oldest: str | None = None
         # What `load_older` has to begin with, where nothing was read at the attach.
         self._start: str | None = None
+        # Up to where retention has taken messages, once the oldest page was read.
+        self.truncated_at: str | None = None
         self._lock = asyncio.Lock()
 
     @property
     def has_older(self) -> bool:
         """Whether the service holds messages that were not read yet."""
         return self._next_query is not None or self._start is not None
+
+    @property
+    def oldest(self) -> str | None:
+        """Serial of the oldest message read; everything since was."""
+        return self._oldest
 
     async def join(self, attach_serial: str, count: int) -> list[Message]:
         """Messages up to the attach, oldest first: at least `count`, or as far back as was read before.
@@ -70,6 +77,7 @@ class HistoryLoader:
             return self._oldest_first([page], None)
 
     def _oldest_first(self, pages: list[HistoryPage], attach_serial: str | None) -> list[Message]:
+        self.truncated_at = pages[-1].truncated_at or self.truncated_at
         messages = [message for page in pages for message in page.messages]
         messages.reverse()
         if messages:

@@ -20,15 +20,21 @@ from selfhost_transport.wire.message import Message, decode_message
 
 _TYPES = {Format.JSON: "application/json", Format.MSGPACK: "application/x-msgpack"}
 _NEXT = re.compile(r'<\./\w+\?([^>]*)>;\s*rel="?next"?')
+# Said by the oldest page where retention has taken messages (HIS-6).
+_TRUNCATED_AT = "x-truncated-at"
 _TIMEOUT_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
-    """Messages newest first, each once in its newest state. `next_query` asks for the following page, if any."""
+    """Messages newest first, each once in its newest state. `next_query` asks for the following page, if any.
+
+    `truncated_at`, on the oldest page: the position up to which retention has taken messages.
+    """
 
     messages: list[Message] = field(default_factory=list)
     next_query: str | None = None
+    truncated_at: str | None = None
 
 
 class RestClient:
@@ -65,7 +71,7 @@ class RestClient:
         if not isinstance(items, list):
             raise ServiceError("the service answered a history request with something else than a list")
         messages = [decode_message(item, self._format) for item in items if isinstance(item, Mapping)]
-        return HistoryPage(messages, _next_query(response))
+        return HistoryPage(messages, _next_query(response), response.headers.get(_TRUNCATED_AT))
 
     async def cancel(self, endpoint: Endpoint, body: Mapping[str, str | bool]) -> CancelResult:
         """Cancel by the plain HTTP API; `body` names the turns. Raises as `history` does."""

@@ -39,6 +39,7 @@ from selfhost_transport.turns.events import ChunkReceived, OutputReplaced, TreeE
 from selfhost_transport.turns.inputs import InputIds
 from selfhost_transport.turns.runs import RunInfo
 from selfhost_transport.turns.tree import SessionTree
+from selfhost_transport.turns.seed import Seed, check_seam, is_joined
 from selfhost_transport.wire.frame import AckResult, Frame
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.receipts import TurnReceipt
@@ -70,6 +71,8 @@ class Session:
         self.codec = codec
         self.tree = SessionTree(codec=codec)
         # Where delivery began; what is older came from the history.
+        # What the application has stored of the session; it is shown in front of what is read here.
+        self.seed: Seed | None = None
         self.attach_serial = ""
         # Resolves when the session is attached and its history is read.
         self.ready: Moment[None] = Moment(self)
@@ -298,6 +301,21 @@ class Session:
         return len(messages)
 
     # Told by the connection
+    async def join_seed(self, seed: Seed) -> None:
+        """Read back to where the stored messages end, and show them in front from then on.
+
+        Raises SeamLost where messages may be in neither (HYD-6), CapabilityError without the right to the history.
+        """
+        self.require_ready()
+        if self.history_refused is not None:
+            raise self.history_refused
+        assert self._loader is not None
+        while self.has_older and not is_joined(seed, self.tree, self._loader.oldest):
+            await self.load_older()
+        if not self.has_older:
+            check_seam(seed, self.tree, _series(self.attach_serial), self._loader.truncated_at)
+        self.seed = seed
+
 
     def on_change(self, change: StateChange) -> None:
         """The state of the connection changed."""

@@ -27,6 +27,7 @@ from selfhost_transport.errors import ConnectionFailed, InvalidArgument, Session
 from selfhost_transport.turns.codecs import codec_named
 from selfhost_transport.turns.events import MessageChanged, Promoted, TreeEvent, TurnChanged
 from selfhost_transport.turns.runs import RunInfo
+from selfhost_transport.turns.seed import Seed, Stored
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.wire.frame import AckResult
 from selfhost_transport.wire.message import Message
@@ -52,6 +53,7 @@ class ClientTransport:
         auth_callback: TokenCallback | None = None,
         client_id: str | None = None,
         endpoints: Sequence[str] = (),
+        seed: Seed | Sequence[Stored] | None = None,
         options: ClientOptions | None = None,
         dial: Dial = dial_websocket,
         http: httpx.AsyncBaseTransport | None = None,
@@ -84,6 +86,7 @@ class ClientTransport:
         )
         loader = HistoryLoader(self._rest, lambda: self._connection.endpoint, self._options.page_size)
         self._session.use(self._connection, loader, self._rest)
+        self._seed = None if seed is None else Seed.of(seed)
         self._view: View | None = None
         self._closed = False
 
@@ -98,6 +101,7 @@ class ClientTransport:
         auth_callback: TokenCallback | None = None,
         client_id: str | None = None,
         endpoints: Sequence[str] = (),
+        seed: Seed | Sequence[Stored] | None = None,
         within: float | None = 30.0,
         **options: Any,
     ) -> Connecting:
@@ -106,6 +110,10 @@ class ClientTransport:
         `endpoints` are further gateways to try; `options` are the fields of ClientOptions. Raises InvalidArgument
         at once for unusable arguments; awaiting raises Unauthorized, CapabilityError, and ConnectionFailed when
         the session could not be attached `within` so many seconds (None: try for ever).
+
+        `seed`: the conversation as the application has stored it, oldest first. It is shown in front of what is read of
+        the session, which begins where the seed ends (HYD-2); an empty one reads the whole history (HYD-3). Awaiting
+        raises SeamLost where messages may be missing in between (HYD-6).
         """
         transport = cls(
             url,
@@ -115,6 +123,7 @@ class ClientTransport:
             auth_callback=auth_callback,
             client_id=client_id,
             endpoints=endpoints,
+            seed=seed,
             options=_make_options(options),
         )
         return Connecting(transport, within)
@@ -126,6 +135,8 @@ class ClientTransport:
         try:
             async with asyncio.timeout(within):
                 await self._session.ready
+                if self._seed is not None and self._session.seed is None:
+                    await self._session.join_seed(self._seed)
         except TimeoutError:
             reason = self._connection.core.reason
             await self.close()

@@ -14,6 +14,8 @@ from selfhost_transport.errors import InvalidArgument, NotFound
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.events import TreeEvent
 from selfhost_transport.turns.runs import RunInfo
+from selfhost_transport.turns.seed import before
+from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import ConversationMessage
 from selfhost_transport.turns.view import Anchor, BranchSelection, MessagesChanged, ViewEvent
 from selfhost_transport.turns.view import View as Window
@@ -29,7 +31,10 @@ class View:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._window = Window(session.tree, session.attach_serial)
+        self._window = self._new_window()
+        # What is shown in front of the window, and the state of the tree it is right for.
+        self._stored: list[ConversationMessage] = []
+        self._stored_version: tuple[SessionTree, int] | None = None
         self._changes: Emitter[ViewEvent] = Emitter(session.report_failure)
         self._paging = asyncio.Lock()
         self._follow: Unsubscribe | None = None
@@ -39,7 +44,7 @@ class View:
     @property
     def messages(self) -> list[ConversationMessage]:
         """The visible messages, oldest first."""
-        return self._current().messages()
+        return [*self._before(), *self._current().messages()]
 
     @property
     def runs(self) -> list[RunInfo]:
@@ -48,8 +53,8 @@ class View:
 
     @property
     def has_older(self) -> bool:
-        """Whether `load_older` has more to show."""
-        return self._current().hidden_count > 0 or self._session.has_older
+        """Whether `load_older` has more to show; with a seed, which is shown whole, never."""
+        return self._session.seed is None and (self._current().hidden_count > 0 or self._session.has_older)
 
     async def load_older(self, limit: int = 10) -> list[ConversationMessage]:
         """Show up to `limit` older messages: those, oldest first; [] when there are none (HIS-1).
@@ -58,6 +63,8 @@ class View:
         """
         if limit < 1:
             raise InvalidArgument("limit is at least 1")
+        if self._session.seed is not None:
+            return []
         async with self._paging:
             while self._current().hidden_count < limit and await self._session.load_older():
                 continue
@@ -146,7 +153,7 @@ class View:
 
         `cancel_active` ends one's own turns in the same step; without it nothing is cancelled (BRA-6).
         """
-        self._require(codec_message_id)
+        await self._require(codec_message_id)
         extra = requests.OWN.interrupt_headers() if cancel_active else {}
         sent = self._send(content, self._current().edit_anchor(codec_message_id), id, extra)
         assert sent.turn.input_codec_message_id is not None
@@ -161,7 +168,7 @@ class View:
         id: str | None = None,  # noqa: A002
     ) -> Turn:
         """Ask for another answer in place of one; the old one is kept (BRA-1)."""
-        self._require(codec_message_id)
+        await self._require(codec_message_id)
         anchor = self._current().regenerate_anchor(codec_message_id)
         ids = requests.ids_for(id)
         extra = requests.OWN.interrupt_headers() if cancel_active else {}
@@ -188,7 +195,7 @@ class View:
             # A repeat: below the same message as the first time, wherever the view is by now.
             anchor = Anchor(node.parent, fork_of=node.fork_of)
         elif anchor is None:
-            anchor = self._current().send_anchor()
+            anchor = self._send_anchor()
         messages = requests.user_message(
             content,
             ids,
@@ -200,16 +207,43 @@ class View:
         )
         return self._session.send(messages, ids)
 
-    def _require(self, codec_message_id: str) -> None:
+    def _send_anchor(self) -> Anchor:
+        anchor = self._current().send_anchor()
+        seed = self._session.seed
+        return Anchor(seed.last_codec_message_id) if anchor.parent is None and seed is not None else anchor
+
+    async def _require(self, codec_message_id: str) -> None:
         self._session.require_ready()
-        if self._session.tree.message(codec_message_id) is None:
+        seed, tree = self._session.seed, self._session.tree
+        if seed is not None and seed.index_of(codec_message_id, codec_message_id) is not None:
+            # A stored message has its place in the tree only once the history around it was read.
+            while not tree.is_placed(codec_message_id) and self._session.has_older:
+                await self._session.load_older()
+        if tree.message(codec_message_id) is None:
             raise NotFound(f"this session has no message {codec_message_id!r}")
 
     def _current(self) -> Window:
         """The window on the session's tree, which is another one after the session was made again."""
         if self._window.tree is not self._session.tree:
-            self._window = Window(self._session.tree, self._session.attach_serial)
+            self._window = self._new_window()
         return self._window
+
+    def _new_window(self) -> Window:
+        # Behind a seed everything that was read is shown.
+        seed = self._session.seed
+        if seed is not None:
+            return Window(self._session.tree, is_stored=seed.has)
+        return Window(self._session.tree, self._session.attach_serial)
+
+    def _before(self) -> list[ConversationMessage]:
+        """The stored messages that were not read from the session."""
+        seed, tree = self._session.seed, self._session.tree
+        if seed is None:
+            return []
+        version = (tree, tree.structure_version)
+        if self._stored_version != version:
+            self._stored, self._stored_version = before(seed, tree), version
+        return self._stored
 
     def _on_tree(self, events: list[TreeEvent]) -> None:
         self._tell(self._current().update(events))

@@ -28,8 +28,9 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 class Ended:
     """A turn that ended, as it is queued. `item_id` names it within its bucket.
 
-    `owner` is '' when anonymous. `first` is the position of its input, `last` of its terminal. `delivery` counts from 1
-    how often it was given out.
+    `owner` is '' when anonymous. `first` is the position of its input, `last` of its terminal; `open` is that of the first
+    input of its session that was still being worked on then, else `last`. `delivery` counts from 1 how often it was
+    given out.
     """
 
     bucket: int
@@ -42,6 +43,7 @@ class Ended:
     owner: str
     first: Position
     last: Position
+    open: Position
     delivery: int
 
 
@@ -65,7 +67,11 @@ class EndedTurns:
         await asyncio.gather(*calls)
 
     async def take(self, bucket: int, lease_ms: int) -> Ended | None:
-        """The next turn of a bucket: one that nobody has renewed for the lease, else a new one; None without any."""
+        """The next turn of a bucket, in the order in which they ended; None without any.
+
+        None also while the one given out last is neither done nor left without renewal for the lease, after which it is
+        given out again: no turn is exported before one that ended earlier.
+        """
         base = self._keys.base(bucket)
         arguments: list[str | int] = [_GROUP, _CONSUMER, lease_ms]
         reply = await self._redis.call(scripts.load("export_take"), [self._key(base)], arguments)
@@ -75,6 +81,12 @@ class EndedTurns:
         """Keep a turn that is being exported from being given out again."""
         key = self._key(self._keys.base(ended.bucket))
         await self._redis.command("XCLAIM", key, _GROUP, _CONSUMER, 0, ended.item_id, "JUSTID")
+
+    async def retry(self, ended: Ended, lease_ms: int, after_ms: int) -> None:
+        """Have a turn given out again after a time, at most the lease."""
+        key = self._key(self._keys.base(ended.bucket))
+        idle = max(0, lease_ms - after_ms)
+        await self._redis.command("XCLAIM", key, _GROUP, _CONSUMER, 0, ended.item_id, "IDLE", idle, "JUSTID")
 
     async def done(self, ended: Ended) -> None:
         """The turn was exported."""
@@ -123,4 +135,5 @@ def _ended(bucket: int, reply: list[bytes]) -> Ended:
         owner=fields["ow"],
         first=Position.parse_id(fields["ip"]),
         last=Position.parse_id(fields["tp"]),
+        open=Position.parse_id(fields["op"]),
     )

@@ -41,6 +41,8 @@ class Group:
 
 # Which of a group's alternatives to show.
 Chooser = Callable[[Group], Node]
+# Whether the application shows what is in front of a node by itself.
+Stored = Callable[[Node], bool]
 
 
 @dataclass(slots=True)
@@ -53,15 +55,16 @@ class Branch:
     groups: dict[str, Group] = field(default_factory=dict)
 
 
-def linearise(tree: SessionTree, choose: Chooser) -> Branch:
-    """The branch that `choose` selects."""
-    return _Walk(tree, choose).run()
+def linearise(tree: SessionTree, choose: Chooser, is_stored: Stored = lambda node: False) -> Branch:
+    """The branch that `choose` selects. A run that `is_stored` is shown also where its input was not read."""
+    return _Walk(tree, choose, is_stored).run()
 
 
 class _Walk:
-    def __init__(self, tree: SessionTree, choose: Chooser) -> None:
+    def __init__(self, tree: SessionTree, choose: Chooser, is_stored: Stored) -> None:
         self._tree = tree
         self._choose = choose
+        self._is_stored = is_stored
         nodes = tree.nodes()
         superseded = {node.supersedes for node in nodes if node.supersedes}
         self._nodes = [node for node in nodes if node.key not in superseded]
@@ -124,6 +127,8 @@ class _Walk:
         """Whether a node is on the path, given those before it."""
         if node.parent is not None:
             parent = self._tree.node_of(node.parent)
+            if parent is not None and self._is_input_stored(node.parent, parent):
+                parent = None
             if parent is not None and (parent not in self._path or node.parent in self._hidden):
                 return False
         group = self._group_of.get(node)
@@ -133,6 +138,10 @@ class _Walk:
         if chosen is None:
             chosen = self._chosen[group.key] = self._choose(group)
         return chosen is node
+
+    def _is_input_stored(self, codec_message_id: str, run: Node) -> bool:
+        """Whether an input that was not read, but is known from a run that answers it, is shown by the application."""
+        return self._tree.owner_of(codec_message_id) is None and self._is_stored(run)
 
     def _cut_tail(self, node: Node) -> None:
         """Hide what another answer of this run replaces, so that nothing below it is shown either (BRA-15)."""

@@ -33,6 +33,7 @@ class PromptMessage:
     role: str
     message: ui.UIMessage
     interrupted: bool = False
+    codec_message_id: str | None = None
 
 
 def build_prompt(
@@ -47,6 +48,13 @@ def build_prompt(
     return _Chain(tree, trigger).prompt(partial_answers)
 
 
+def chain_root(tree: SessionTree, trigger: str) -> Node | None:
+    """Where the conversation for `trigger` begins, as far as the tree was read; None if the trigger was not."""
+    if tree.trigger(trigger) is None and tree.owner_of(trigger) is None:
+        return None
+    return _Chain(tree, trigger).root()
+
+
 class _Chain:
     def __init__(self, tree: SessionTree, trigger: str) -> None:
         self._tree = tree
@@ -57,6 +65,10 @@ class _Chain:
         self._anchor = request.parent if request and self._is_regenerate else trigger
         answering = tree.turn_of(trigger)
         self._current = tree.run_node(answering) if answering is not None else None
+
+    def root(self) -> Node | None:
+        ancestors = self._ancestors()
+        return ancestors[0] if ancestors else self._current
 
     def prompt(self, policy: PartialAnswers) -> list[PromptMessage]:
         ancestors = self._ancestors()
@@ -106,7 +118,7 @@ class _Chain:
             is_answer = node.run is not None and message.role != "user"
             interrupted = is_answer and _is_partial(node)
             closed = message if policy is PartialAnswers.DROP else close_tool_calls(_explained(message, node))
-            found.append(PromptMessage(message.role, closed, interrupted))
+            found.append(PromptMessage(message.role, closed, interrupted, state.codec_message_id))
         return found
 
     def _of_current(self, node: Node, policy: PartialAnswers) -> list[PromptMessage]:
@@ -118,7 +130,10 @@ class _Chain:
         messages = [node.messages[key].snapshot().message for key in order]
         if policy is not PartialAnswers.DROP:
             messages = [_explained(message, node) for message in messages]
-        return [PromptMessage(message.role, message) for message in messages]
+        return [
+            PromptMessage(message.role, message, codec_message_id=key)
+            for key, message in zip(order, messages, strict=True)
+        ]
 
 
 def _explained(message: ui.UIMessage, node: Node) -> ui.UIMessage:

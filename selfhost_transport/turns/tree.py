@@ -135,6 +135,11 @@ class SessionTree:
         """The node that a message really is in."""
         return self._owners.get(codec_message_id)
 
+    def is_placed(self, codec_message_id: str) -> bool:
+        """Whether a message is known together with the one it hangs below."""
+        node = self._owners.get(codec_message_id)
+        return node is not None and (node.parent is None or node.parent in self._owners)
+
     def message(self, codec_message_id: str) -> ConversationMessage | None:
         """One message as it is now."""
         node = self._owners.get(codec_message_id)

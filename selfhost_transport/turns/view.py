@@ -16,7 +16,7 @@ from selfhost_transport.turns.events import (
     TurnChanged,
 )
 from selfhost_transport.turns.fold import MessageState
-from selfhost_transport.turns.linear import Branch, Group, linearise
+from selfhost_transport.turns.linear import Branch, Group, Stored, linearise
 from selfhost_transport.turns.nodes import Node, NodeKind
 from selfhost_transport.turns.runs import RunInfo
 from selfhost_transport.turns.tree import SessionTree
@@ -55,11 +55,18 @@ class View:
     """A view of `tree`. Give every batch of the tree's events to `update`.
 
     `live_after` is the position (channelSerial) at which watching began: older messages stay hidden until
-    `reveal` is called (section 7.6). None shows everything.
+    `reveal` is called (section 7.6). None shows everything. `is_stored` tells nodes whose input the application has
+    stored, and shows by itself (`turns.seed`).
     """
 
-    def __init__(self, tree: SessionTree, live_after: str | None = None) -> None:
+    def __init__(
+        self,
+        tree: SessionTree,
+        live_after: str | None = None,
+        is_stored: Stored = lambda node: False,
+    ) -> None:
         self.tree = tree
+        self._is_stored = is_stored
         self._live_after = live_after
         self._revealed: set[str] = set()
         # Chosen by the user, at most one of a group, with the group's cut: a run may stand in two groups.
@@ -203,7 +210,7 @@ class View:
         before = [message.codec_message_id for message in self._visible]
         self._version = self.tree.structure_version
         self._show_expected()
-        self._branch = linearise(self.tree, self._choose)
+        self._branch = linearise(self.tree, self._choose, self._is_stored)
         self._visible = [message for message in self._branch.messages if self._is_visible(message)]
         shown = [message.codec_message_id for message in self._visible]
         self._shown = set(shown)

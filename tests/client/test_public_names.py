@@ -14,6 +14,7 @@ def test_what_the_package_exports() -> None:
         "CancelResult",
         "ClientOptions",
         "ClientTransport",
+        "Seed",
         "SendPolicy",
         "StreamReset",
         "SyncClientTransport",

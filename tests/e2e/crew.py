@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
 import httpx
 
@@ -15,6 +17,8 @@ from agent_worker.errors import AgentError
 from agent_worker.output import Piece
 from agent_worker.scripted import scripted
 from agent_worker.turn import Turn
+from selfhost_transport import Seed
+from selfhost_transport.turns.parts import Start
 
 AGENTS = tuple(f"agent-{number}" for number in range(1, 6))
 # Every code point of several scripts, split between tokens at every place where a string can be split.
@@ -81,6 +85,24 @@ async def provider(turn: Turn) -> None:
     await turn.pipe(stream())
 
 
+async def hydrated(turn: Turn) -> None:
+    """The conversation behind a seed, whose file is the second word, and the whole one, as JSON."""
+    raw = await asyncio.to_thread(Path((await turn.text()).split()[1]).read_text)
+    stored = json.loads(raw)
+    seed = Seed.from_json(stored["messages"], stored["seam"])
+    answers = {
+        "seeded": [said.message.to_json() for said in await turn.messages(seed=seed)],
+        "whole": [said.message.to_json() for said in await turn.messages()],
+    }
+    await turn.pipe([json.dumps(answers)])
+
+
+async def own_ids(turn: Turn) -> None:
+    """An answer whose message has an id of the application's."""
+    (question,) = await turn.messages()
+    await turn.pipe([Start(message_id=f"answer-to-{question.message.id}"), "Noted."])
+
+
 _WORDS: dict[str, Callable[[Turn], Awaitable[None]]] = {
     "raise": raise_midway,
     "return": return_early,
@@ -89,6 +111,8 @@ _WORDS: dict[str, Callable[[Turn], Awaitable[None]]] = {
     "unsafe": unsafe_text,
     "sources": sources,
     "provider": provider,
+    "hydrated": hydrated,
+    "own-ids": own_ids,
 }
 
 

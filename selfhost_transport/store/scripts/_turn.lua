@@ -80,15 +80,30 @@ local function start_waiting()
   end
 end
 
+-- Up to where the session consists of ended turns alone, once `turn` has ended: before the first input still worked on.
+local function first_open_input(turn, terminal)
+  local first = terminal
+  for _, other in ipairs(redis.call('HKEYS', K_ACTIVE)) do
+    local input = other ~= turn and redis.call('HGET', turn_key(other), 'ip')
+    if input then
+      local ms, counter = split_id(input)
+      local first_ms, first_counter = split_id(first)
+      if ms < first_ms or (ms == first_ms and counter < first_counter) then first = input end
+    end
+  end
+  return first
+end
+
 -- Queues a turn that ended for every exporter. Each has a stream of its own, out of which it takes what it has dealt
 -- with; beyond its limit the oldest go, and are counted.
 local function tell_exporters(turn, status, terminal, fields)
   local exporters = redis.call('HGETALL', base .. 'exporters')
+  local open = exporters[1] and first_open_input(turn, terminal)
   for at = 1, #exporters, 2 do
     local name, stream = exporters[at], base .. 'ended:' .. exporters[at]
     local before = redis.call('XLEN', stream)
     redis.call('XADD', stream, 'MAXLEN', exporters[at + 1], '*', 't', turn, 's', session, 'st', status,
-      'ag', fields[3] or '', 'ow', fields[4] or '', 'ip', fields[2] or terminal, 'tp', terminal,
+      'ag', fields[3] or '', 'ow', fields[4] or '', 'ip', fields[2] or terminal, 'tp', terminal, 'op', open,
       'se', redis.call('HGET', K_META, 'series') or '')
     local dropped = before + 1 - redis.call('XLEN', stream)
     if dropped > 0 then redis.call('HINCRBY', base .. 'dropped', name, dropped) end

@@ -1,0 +1,230 @@
+"""Stored messages in front of a session: where they meet its history, with no gap and no duplicate (protocol section 9).
+
+The application keeps ended turns in a database of its own and gives them back as a seed. The history is then read only
+back to the seam: the place up to which the seed is complete. From there on the session itself is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from selfhost_transport.errors import InvalidArgument, SeamLost
+from selfhost_transport.turns.nodes import Node
+from selfhost_transport.turns.prompt import PromptMessage, chain_root, close_tool_calls
+from selfhost_transport.turns.tree import SessionTree
+from selfhost_transport.turns.ui import ConversationMessage, UIMessage
+from selfhost_transport.wire.serial import Position, parse_position
+
+Stored: TypeAlias = ConversationMessage | UIMessage
+"""A stored message, with its identity on the wire or with the application's id alone."""
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A stored conversation, oldest message first.
+
+    `seam` is that of the newest turn stored (`EndedTurn.seam`): what the session has up to there is stored. With it the
+    seam is found also where retention has taken the stored messages, and where turns run side by side (HYD-9). Without it,
+    the seam is the newest message, which is right where each turn was stored before the next one began. `allow_gap`: go
+    on where the seam is lost, instead of raising SeamLost. Raises InvalidArgument for a seam that is no position.
+    """
+
+    messages: tuple[Stored, ...] = ()
+    seam: str | None = None
+    allow_gap: bool = False
+
+    def __post_init__(self) -> None:
+        if self.seam is not None:
+            parse_position(self.seam)
+
+    @classmethod
+    def of(cls, stored: Seed | Sequence[Stored]) -> Seed:
+        """A seed as it is, or a list of messages as one."""
+        return stored if isinstance(stored, Seed) else cls(tuple(stored))
+
+    @classmethod
+    def from_json(cls, messages: Iterable[Mapping[str, Any]], seam: str | None = None) -> Seed:
+        """From messages as `EndedTurn.to_json` has them, `{codecMessageId, message}`, or as plain UI messages."""
+        return cls(tuple(_stored(message) for message in messages), seam)
+
+    @property
+    def last_codec_message_id(self) -> str | None:
+        """The newest message's identity on the wire, where it was stored."""
+        newest = self.messages[-1] if self.messages else None
+        return newest.codec_message_id if isinstance(newest, ConversationMessage) else None
+
+    def has(self, node: Node) -> bool:
+        """Whether a node of the session's tree is stored, with what it hangs below: turns are once they have ended."""
+        if node.run is not None and not node.run.status.is_terminal:
+            return False
+        return any(self.index_of(m.codec_message_id, m.id) is not None for m in node.messages.values())
+
+    def index_of(self, codec_message_id: str | None, message_id: str | None) -> int | None:
+        """Where a message of the session is in the seed, or None."""
+        found = self._by_codec_id.get(codec_message_id) if codec_message_id is not None else None
+        return self._by_message_id.get(message_id) if found is None and message_id is not None else found
+
+    @cached_property
+    def _by_codec_id(self) -> dict[str, int]:
+        pairs = ((n, stored) for n, stored in enumerate(self.messages))
+        return {stored.codec_message_id: n for n, stored in pairs if isinstance(stored, ConversationMessage)}
+
+    @cached_property
+    def _by_message_id(self) -> dict[str, int]:
+        """Of messages without identity on the wire."""
+        pairs = ((n, stored) for n, stored in enumerate(self.messages))
+        return {stored.id: n for n, stored in pairs if isinstance(stored, UIMessage)}
+
+
+def before(seed: Seed, tree: SessionTree) -> list[ConversationMessage]:
+    """What a view shows in front of what was read of the session: stored messages that were not read.
+
+    One stored without its identity on the wire has its own id in place of that.
+    """
+    known = {
+        n
+        for node in tree.nodes()
+        for state in node.messages.values()
+        if (n := seed.index_of(state.codec_message_id, state.id)) is not None
+    }
+    return [_shown(stored) for n, stored in enumerate(seed.messages) if n not in known]
+
+
+def is_joined(seed: Seed, tree: SessionTree, oldest: str | None) -> bool:
+    """Whether enough of the session was read for a view: back to the seam, and nothing read refers to what was not.
+
+    `oldest` is the serial down to which everything was read. An empty seed has no seam: the whole history has to be read
+    (HYD-3).
+    """
+    return _reaches(seed, tree, oldest) and all(_is_settled(node, tree, seed) for node in tree.nodes())
+
+
+def _reaches(seed: Seed, tree: SessionTree, oldest: str | None) -> bool:
+    if not seed.messages:
+        return False
+    if seed.seam is not None:
+        if oldest is None:
+            return False
+        (read, series, _), (stored, same, _) = parse_position(oldest), parse_position(seed.seam)
+        return series == same and read <= stored
+    newest = len(seed.messages) - 1
+    return any(
+        seed.index_of(state.codec_message_id, state.id) == newest
+        for node in tree.nodes()
+        for state in node.messages.values()
+    )
+
+
+def _is_settled(node: Node, tree: SessionTree, seed: Seed) -> bool:
+    """Whether what a node takes the place of was read, and what it hangs below was read or is stored."""
+    for forked in (node.fork_of, node.regenerates):
+        if forked is not None and tree.owner_of(forked) is None:
+            return False
+    if node.supersedes is not None and tree.run_node(node.supersedes) is None:
+        return False
+    asked = node.run.info().input_codec_message_id if node.run is not None else None
+    parent = node.parent
+    if seed.has(node) and asked in (None, parent):
+        return True
+    if parent is not None and tree.owner_of(parent) is None and seed.index_of(parent, None) is None:
+        return False
+    return asked is None or tree.trigger(asked) is not None or tree.owner_of(asked) is not None
+
+
+def check_seam(seed: Seed, tree: SessionTree, series: str, truncated_at: str | None) -> None:
+    """After the whole history was read: raises SeamLost where messages may be in neither it nor the seed (HYD-6).
+
+    `series` is that of the session, `truncated_at` the position up to which retention has taken messages, if it has.
+    """
+    if seed.allow_gap or not seed.messages:
+        return
+    if seed.seam is None:
+        if _reaches(seed, tree, None):
+            return
+    else:
+        stored, same, _ = parse_position(seed.seam)
+        if same == series and (truncated_at is None or _position(truncated_at) <= stored):
+            return
+    raise _seam_lost(truncated_at)
+
+
+def joins_chain(seed: Seed, tree: SessionTree, trigger: str, prompt: Sequence[PromptMessage]) -> bool:
+    """Whether enough was read for an agent: the chain of what it answers meets the seed, or is whole."""
+    root = chain_root(tree, trigger)
+    if root is None:
+        return False
+    if seed.messages and (_seam_in(seed, prompt) is not None or seed.index_of(root.parent, None) is not None):
+        return True
+    return bool(seed.messages) and root.parent is None and root.fork_of is not None
+
+
+def with_stored(
+    seed: Seed, tree: SessionTree, trigger: str, prompt: list[PromptMessage], truncated_at: Position | None
+) -> list[PromptMessage]:
+    """The conversation for the model: the seed up to the seam, and what follows on the chain (HYD-4).
+
+    Raises SeamLost as `check_seam` does.
+    """
+    root = chain_root(tree, trigger)
+    if root is None or not seed.messages:
+        return prompt
+    seam = _seam_in(seed, prompt)
+    if seam is not None:
+        return [*_stored_prompt(seed.messages[:seam]), *prompt]
+    parent = seed.index_of(root.parent, None)
+    if parent is not None:
+        return [*_stored_prompt(seed.messages[: parent + 1]), *prompt]
+    if root.parent is None and (root.fork_of is not None or (truncated_at is None and not seed.allow_gap)):
+        return prompt
+    covered = seed.seam is not None and (truncated_at is None or truncated_at <= _position(seed.seam))
+    if seed.allow_gap or covered:
+        return [*_stored_prompt(seed.messages), *prompt]
+    raise _seam_lost(truncated_at.stream_id if truncated_at is not None else None)
+
+
+def _seam_in(seed: Seed, prompt: Sequence[PromptMessage]) -> int | None:
+    """Where in the seed the oldest message stands that is in both."""
+    found = (seed.index_of(said.codec_message_id, said.message.id) for said in prompt)
+    return next((index for index in found if index is not None), None)
+
+
+def _stored_prompt(stored: Sequence[Stored]) -> list[PromptMessage]:
+    shown = [_shown(message) for message in stored]
+    return [
+        PromptMessage(
+            said.message.role, close_tool_calls(said.message), codec_message_id=said.codec_message_id
+        )
+        for said in shown
+    ]
+
+
+def _stored(value: Mapping[str, Any]) -> Stored:
+    message = value.get("message")
+    if not isinstance(message, Mapping):
+        return UIMessage.from_json(value)
+    codec_message_id = value.get("codecMessageId")
+    if not isinstance(codec_message_id, str):
+        raise InvalidArgument("a stored message has a codecMessageId beside its message, or is a plain one")
+    return ConversationMessage(codec_message_id, UIMessage.from_json(message))
+
+
+def _shown(stored: Stored) -> ConversationMessage:
+    return stored if isinstance(stored, ConversationMessage) else ConversationMessage(stored.id, stored)
+
+
+def _position(serial: str) -> Position:
+    return parse_position(serial)[0]
+
+
+def _seam_lost(truncated_at: str | None) -> SeamLost:
+    why = (
+        f"retention has taken messages up to {truncated_at}" if truncated_at else "no stored message is in it"
+    )
+    return SeamLost(
+        f"the stored messages do not reach the session's history ({why}): messages may be in neither. Store turns "
+        "sooner, keep them longer in the session, or accept the gap with allow_gap",
+        detail={"truncatedAt": truncated_at} if truncated_at else None,
+    )
