@@ -278,6 +278,7 @@ class HeldTurn:
             wait.awaited,
             [Create(lifecycle.run_suspend(self.context))],
             limit_ms=int((wait.timeout_s or 0) * 1000),
+            escalation=wait.escalation(self.context),
             expiry_answers=answers,
             continuation=continuation,
             retry_s=self.hold.remaining_s,

@@ -213,6 +213,7 @@ class TurnRun:
             wait.awaited,
             [Create(self._step_end(StepReason.COMPLETE)), Create(lifecycle.run_suspend(self._context))],
             limit_ms=int((wait.timeout_s or 0) * 1000),
+            escalation=wait.escalation(self._context),
             expiry_answers=answers,
             continuation=continuation,
             retry_s=self.hold.remaining_s,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,9 +10,10 @@ from enum import StrEnum
 from agent_worker.tools import ToolCall
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.store.turn_inputs import Continuation
+from selfhost_transport.store.turn_pauses import Escalation
 from selfhost_transport.store.turn_request import continuation_for
 from selfhost_transport.turns import decoder as d
-from selfhost_transport.turns import inputs, ui
+from selfhost_transport.turns import inputs, lifecycle, ui
 from selfhost_transport.turns.calls import approval_key, result_key
 from selfhost_transport.turns.context import TurnContext
 from selfhost_transport.turns.nodes import Node
@@ -53,12 +55,18 @@ class Wait:
     message_ids: tuple[str, ...]
     timeout_s: float | None = None
     default: Default = Default.DENY
+    # After this the session is told that nobody has answered yet (HIL-5); None: it is not.
+    escalate_s: float | None = None
 
     def __post_init__(self) -> None:
         if not self.calls:
             raise InvalidArgument("a turn is suspended for at least one call")
         if self.timeout_s is not None and self.timeout_s <= 0:
             raise InvalidArgument("a suspension's timeout is a number of seconds above 0, or None")
+        if self.escalate_s is not None and not 0 < self.escalate_s < (self.timeout_s or math.inf):
+            raise InvalidArgument(
+                "a suspension is escalated after a number of seconds above 0, before its timeout"
+            )
 
     @property
     def awaited(self) -> list[str]:
@@ -67,6 +75,13 @@ class Wait:
             approval_key(call.call_id) if call.needs_approval else result_key(call.call_id)
             for call in self.calls
         ]
+
+    def escalation(self, context: TurnContext) -> Escalation | None:
+        """What the session is told, and when, should people keep silent."""
+        if self.escalate_s is None:
+            return None
+        message = lifecycle.run_escalated(context, [call.call_id for call in self.calls])
+        return Escalation(int(self.escalate_s * 1000), message)
 
     def expiry(
         self, context: TurnContext, form: inputs.InputForm = inputs.UI_INPUTS

@@ -218,18 +218,20 @@ class Turn:
         *,
         timeout: float | None = None,  # noqa: ASYNC109 - people answer, not code
         default: Default | str = Default.DENY,
+        escalate_after: float | None = None,
     ) -> None:
         """Wait for people: for the results of client tools, or for approvals. Does not return.
 
         The turn needs no worker while it waits. Once every call has an answer the agent is called again, and finds
         them in `answers` and in the conversation. After `timeout` seconds silence counts as an error of a client tool,
-        and as `default` of an approval. Raises InvalidArgument without calls.
+        and as `default` of an approval. After `escalate_after` seconds, less than that, the session is told that nobody has
+        answered: an entry `ai-run-escalated` with the calls (HIL-5). Raises InvalidArgument without calls.
         """
         outputs = {call.call_id: self._announced_in.get(call.call_id) for call in calls}
         fresh = [call for call in calls if outputs[call.call_id] is None]
         output = self._message()
         ids = [call.message_id or (outputs[call.call_id] or output).message_id for call in calls]
-        wait = Wait(tuple(calls), tuple(ids), timeout, Default(default))
+        wait = Wait(tuple(calls), tuple(ids), timeout, Default(default), escalate_after)
         async with self._writing(output):
             await output.write([chunk for call in fresh for chunk in call.chunks()])
             for call in calls:

@@ -30,6 +30,14 @@ class CancelAsked:
     matched: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """An entry that is written when a turn has been suspended for this long."""
+
+    after_ms: int
+    message: Message
+
+
 class TurnPauses:
     """Raises LeaseLost when the turn is no longer the worker's, StoreUnavailable, StoreFull."""
 
@@ -45,15 +53,16 @@ class TurnPauses:
         operations: Sequence[Operation],
         *,
         limit_ms: int = 0,
+        escalation: Escalation | None = None,
         expiry_answers: Mapping[str, Message] | None = None,
         continuation: Continuation | None = None,
         retry_s: float = 0.0,
     ) -> bool:
         """Write the last messages (the suspension is the last) and wait for the answers to `awaited` calls.
 
-        After `limit_ms` the `expiry_answers` (by call) are published for what is still open, and `continuation`
-        opens the next invocation. True if suspended, False if all answers were there already and the turn is
-        queued again.
+        `escalation` has to come before `limit_ms`. After that the `expiry_answers` (by call) are published for what is
+        still open, and `continuation` opens the next invocation. True if suspended, False if all answers were there
+        already and the turn is queued again.
         """
         base = self._keys.base_of(lease.session)
         next_fields = continuation.fields() if continuation is not None else []
@@ -73,6 +82,8 @@ class TurnPauses:
                 json.dumps(list(awaited)),
                 self._options.window_ms,
                 limit_ms,
+                escalation.after_ms if escalation is not None else 0,
+                pack_created([escalation.message]) if escalation is not None else b"",
                 len(next_fields) // 2,
                 *next_fields,
                 len(expiries) // 2,

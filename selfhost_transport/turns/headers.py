@@ -27,6 +27,8 @@ AI_CANCEL_DENIED: Final = "ai-cancel-denied"
 AI_CANCEL_ALLOWED: Final = "ai-cancel-allowed"
 # The service's word that an accepted turn waits by policy; it leaves the queue with its run-start.
 AI_RUN_QUEUED: Final = "ai-run-queued"
+# A suspended turn has waited for people for longer than its agent likes; whoever is to see to it may (HIL-5).
+AI_RUN_ESCALATED: Final = "ai-run-escalated"
 
 # What only an agent may publish (protocol section 11, row "authenticated clientId").
 AGENT_MESSAGES: Final = frozenset(
@@ -41,6 +43,7 @@ AGENT_MESSAGES: Final = frozenset(
         AI_CANCEL_DENIED,
         AI_CANCEL_ALLOWED,
         AI_RUN_QUEUED,
+        AI_RUN_ESCALATED,
     }
 )
 RUN_LIFECYCLE: Final = frozenset({AI_RUN_START, AI_RUN_RESUME, AI_RUN_SUSPEND, AI_RUN_END})
@@ -78,6 +81,7 @@ CANCEL_CONNECTION: Final = "cancel-connection"
 CANCEL_ALL: Final = "cancel-all"
 CANCEL_CLIENT_ID: Final = "cancel-client-id"
 QUEUE_POSITION: Final = "queue-position"
+TOOL_CALL_IDS: Final = "tool-call-ids"
 
 KIND: Final = "kind"
 

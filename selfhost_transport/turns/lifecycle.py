@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 from selfhost_transport.errors import ErrorInfo
@@ -14,6 +15,7 @@ from selfhost_transport.turns.context import (
     step_id_for,
     turn_id_for,
 )
+from selfhost_transport.turns.values import to_text
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message
 
@@ -27,6 +29,7 @@ __all__ = [
     "context_for_input",
     "invocation_id_for",
     "run_end",
+    "run_escalated",
     "run_queued",
     "run_resume",
     "run_start",
@@ -81,6 +84,12 @@ def run_resume(ctx: TurnContext) -> Message:
 def run_suspend(ctx: TurnContext) -> Message:
     """`ai-run-suspend`: the turn waits for an answer by a client."""
     return _message(ctx, h.AI_RUN_SUSPEND, *_run(ctx), *_invocation(ctx))
+
+
+def run_escalated(ctx: TurnContext, call_ids: Sequence[str]) -> Message:
+    """`ai-run-escalated`: nobody has answered all of these calls for too long (HIL-5)."""
+    calls = (h.TOOL_CALL_IDS, to_text(list(call_ids)))
+    return _message(ctx, h.AI_RUN_ESCALATED, *_run(ctx), *_invocation(ctx), calls)
 
 
 def run_end(ctx: TurnContext, reason: RunReason, error: ErrorInfo | None = None) -> Message:

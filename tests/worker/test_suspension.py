@@ -11,10 +11,12 @@ import pytest
 
 from agent_worker import Answer, ToolCall, Turn, Worker
 from agent_worker.scripted import scripted
-from selfhost_transport.errors import Conflict, TurnEnded
+from agent_worker.suspension import Wait
+from selfhost_transport.errors import Conflict, InvalidArgument, TurnEnded
 from selfhost_transport.settings import Settings
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import inputs, ui
+from selfhost_transport.wire.message import Message
 from tests.processes import wait_until
 from tests.worker.people import People
 from tests.worker.session import Room, header
@@ -248,6 +250,42 @@ async def test_tol_9_silence_counts_as_an_answer(
     assert by_call["c2"].approved is (default == "approve")
     with pytest.raises(TurnEnded):
         await people.result(turn, "late", call_id="c1")
+
+
+@pytest.mark.parametrize("answered", [True, False])
+async def test_hil_5_silence_is_escalated_and_then_decided(
+    room: Room, people: People, settings: MakeSettings, running: Run, answered: bool
+) -> None:
+    got: list[Answer] = []
+
+    async def agent(turn: Turn) -> None:
+        if answers := await turn.answers():
+            got.extend(answers)
+            return
+        call = ToolCall("pay", {}, "c1", needs_approval=True)
+        await turn.suspend([call], timeout=60 if answered else 0.2, escalate_after=0.1)
+
+    await serve(running, settings, agent)
+    turn = await room.send("go")
+
+    async def escalated() -> list[Message]:
+        return [message for message in await room.of_turn(turn) if message.name == h.AI_RUN_ESCALATED]
+
+    (told,) = await wait_until(escalated)
+    assert json.loads(header(told, h.TOOL_CALL_IDS) or "") == ["c1"] and told.client_id == "assistant"
+    if answered:
+        await people.approve(turn)
+    assert (await room.ended(turn)).status == "completed"
+    assert [answer.approved for answer in got] == [answered]
+    assert len(await escalated()) == 1
+    # Other readers know nothing of it, and read the turn as before.
+    assert await people.lifecycle(turn) == ONE_SUSPENSION
+
+
+@pytest.mark.parametrize("seconds", [0, 5, 6])
+async def test_hil_5_an_escalation_comes_before_the_timeout(seconds: float) -> None:
+    with pytest.raises(InvalidArgument):
+        Wait((ToolCall("pay", {}, "c1", needs_approval=True),), ("m",), 5, escalate_s=seconds)
 
 
 async def test_int_11_and_hil_8_cancelled_while_it_waits(

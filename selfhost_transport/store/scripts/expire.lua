@@ -1,6 +1,7 @@
--- Does what is due for one turn of a bucket: a cancel that nobody decided, a suspension that lasted too long.
+-- Does what is due for one turn of a bucket: a cancel that nobody decided, a suspension that lasts too long, once to say
+-- so and once to end it.
 -- KEYS: deadlines. ARGV: base, unused, keep ms, window ms
--- Returns nil | {turn, session, 'cancelled' | 'denied' | 'resumed' | 'gone'}.
+-- Returns nil | {turn, session, 'cancelled' | 'denied' | 'escalated' | 'resumed' | 'gone'}.
 local bucket = ARGV[1]
 local clock = redis.call('TIME')
 local due = string.format('%.0f', tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000))
@@ -13,7 +14,7 @@ KEYS[1], ARGV[2] = bucket .. 's:' .. name, name
 --@include _turn.lua
 end_also_when_full()
 local key = turn_key(turn)
-local fields = redis.call('HMGET', key, 'st', 'hd', 'cp', 'ce', 'aw')
+local fields = redis.call('HMGET', key, 'st', 'hd', 'cp', 'ce', 'aw', 'es', 'ex')
 if fields[1] == 'cancelling' then
   if fields[2] == 'deny' and not fields[3] then
     redis.call('HSET', key, 'st', 'active')
@@ -25,6 +26,12 @@ if fields[1] == 'cancelling' then
   return {turn, session, 'cancelled'}
 end
 if fields[1] ~= 'suspended' then return {turn, session, 'gone'} end
+if fields[6] then
+  tidy_log(create(fields[6]), tonumber(ARGV[4]))
+  redis.call('HDEL', key, 'es', 'ex')
+  if fields[7] then redis.call('ZADD', DEADLINES, fields[7], turn .. ' ' .. session) end
+  return {turn, session, 'escalated'}
+end
 local id
 for _, call in ipairs(cjson.decode(fields[5])) do
   local answer = redis.call('HGET', key, 'd:' .. call)
