@@ -22,6 +22,9 @@ _LONGEST_INTERRUPT_S = 2.0
 # The turns of the noisy session, as multiples of the rate of the others.
 _NOISE = (40, *[10] * 10)
 
+# Multiples of it, taken modulo 1, are spread as evenly as can be, however many there are.
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -34,7 +37,7 @@ class Window:
     @classmethod
     def of(cls, load: Load, start: float) -> Window:
         """The window of a run that starts at a time."""
-        begin = start + load.warmup_s
+        begin = start + load.lead_s
         return cls(start, begin, begin + load.duration_s)
 
 
@@ -47,10 +50,10 @@ async def until(moment: float) -> None:
 
 
 async def steady(session: Session, load: Load, window: Window, rng: random.Random, phase: float) -> None:
-    """Turn after turn on an absolute schedule. The first is shortened by `phase` (0..1), so that turns of
-    different sessions start and end at different times from the beginning."""
-    scheduled = window.start + phase * min(1.0, load.warmup_s or 1.0)
-    tokens = max(1, math.ceil(load.tokens * (1 - phase)))
+    """Turn after turn on an absolute schedule. The first sends are spread by `phase` (0..1), and first turns are
+    of all lengths, so that later sends are spread as well, over the length of a turn."""
+    scheduled = window.start + phase * load.spread_s
+    tokens = max(1, math.ceil(load.tokens * (phase * load.turns * _GOLDEN % 1)))
     async with asyncio.TaskGroup() as turns:
         while scheduled < window.end:
             await until(scheduled)
@@ -73,7 +76,7 @@ async def _turn(session: Session, scheduled: float, tokens: int, cancel_at: floa
 
 async def interrupt(session: Session, load: Load, window: Window, rng: random.Random, phase: float) -> None:
     """People who change their mind: a send, 0 to 2 s later an interruption in one of several ways, a send."""
-    await until(window.start + phase * min(1.0, load.warmup_s or 1.0))
+    await until(window.start + phase * load.spread_s)
     running: list[Turn] = []
     async with asyncio.TaskGroup() as group:
         while time.time() < window.end:
@@ -134,7 +137,7 @@ async def idle(session: Session, load: Load, window: Window, rng: random.Random,
 async def noisy(session: Session, load: Load, window: Window, rng: random.Random, phase: float) -> None:
     """A crowd of fast turns in one session; its second viewer stops reading for half of the window."""
     await until(window.start)
-    seconds = load.warmup_s + load.duration_s
+    seconds = load.lead_s + load.duration_s
     reader = session.viewers[-1].client
     async with asyncio.TaskGroup() as group:
         for factor in _NOISE:

@@ -28,6 +28,8 @@ from selfhost_transport.wire.message import Message
 ANSWER_TIMEOUT_S = 15.0
 FIRST_RETRY_S = 0.2
 LONGEST_RETRY_S = 3.0
+# A member of an enum is looked up at each use; this one is compared with at every frame.
+_MESSAGE = Action.MESSAGE.value
 
 
 class Receiver(Protocol):
@@ -181,7 +183,7 @@ class Client:
     def _on_message(self, payload: bytes) -> None:
         frame = self._reader.frame(payload)
         action = frame.action
-        if action == Action.MESSAGE:
+        if action == _MESSAGE:
             self._receiver.deliver(frame)
         elif action in (Action.ACK, Action.NACK):
             self._on_answer(frame)

@@ -53,7 +53,9 @@ def loadtest(
     viewers: Annotated[int, typer.Option(help="Connections that watch each session.")] = 1,
     cancel: Annotated[float, typer.Option(help="Turns cancelled at a random moment, per cent.")] = 0.0,
     duration: Annotated[float, typer.Option(help="Seconds measured.")] = 20.0,
-    warmup: Annotated[float, typer.Option(help="Seconds of load before.")] = 2.0,
+    warmup: Annotated[
+        float | None, typer.Option(help="Seconds of load before; default: as long as starting it takes.")
+    ] = None,
     pause: Annotated[float, typer.Option(help="Seconds between the turns of a session.")] = 0.0,
     patience: Annotated[float, typer.Option(help="Seconds a terminal may be late before it is missing.")] = 20.0,
     namespace: Annotated[str, typer.Option(help="Namespace of the sessions; its agent answers.")] = "loadtest",

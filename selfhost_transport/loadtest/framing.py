@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 
 from selfhost_transport.errors import ConnectionFailed
@@ -24,7 +25,8 @@ class Opcode(IntEnum):
     PONG = 10
 
 
-_WHOLE = {_FIN | opcode: opcode for opcode in Opcode if opcode is not Opcode.CONTINUATION}
+_WHOLE = (_FIN | Opcode.TEXT.value, _FIN | Opcode.BINARY.value)
+_SHORT, _WIDE = 126, 127
 
 
 def client_frame(opcode: Opcode, payload: bytes) -> bytes:
@@ -39,48 +41,62 @@ def client_frame(opcode: Opcode, payload: bytes) -> bytes:
 
 
 class FrameReader:
-    """Cuts what a server sends into messages. Feed bytes as they come."""
+    """Cuts what a server sends into messages. Feed bytes as they come.
 
-    def __init__(self) -> None:
+    `on_message` gets the payload of each message; `on_control` gets what PING, PONG and CLOSE carry, in order.
+    """
+
+    def __init__(
+        self, on_message: Callable[[bytes], None], on_control: Callable[[Opcode, bytes], None]
+    ) -> None:
+        self._on_message = on_message
+        self._on_control = on_control
         self._rest = b""
-        # Parts of a message that was sent in several frames.
-        self._parts: list[bytes] = []
-        self._opcode = Opcode.CONTINUATION
+        # Parts of a message that was sent in several frames; None when none has begun.
+        self._parts: list[bytes] | None = None
 
-    def feed(self, data: bytes) -> list[tuple[Opcode, bytes]]:
-        """Complete messages and control frames, in order. Raises ConnectionFailed for what no server may send."""
+    def feed(self, data: bytes) -> None:
+        """Take what came. Raises ConnectionFailed for what no server may send."""
         if self._rest:
             data = self._rest + data
-        found: list[tuple[Opcode, bytes]] = []
+            self._rest = b""
+        on_message = self._on_message
         start, size = 0, len(data)
         while size - start >= 2:
             length, payload = data[start + 1], start + 2
-            if length >= 126:
-                wide = 2 if length == 126 else 8
-                if length > 127:
-                    raise ConnectionFailed("the server sent a masked frame")
-                payload += wide
+            if length == _SHORT:
+                payload += 2
+                length = data[start + 2] << 8 | data[start + 3] if size >= payload else size
+            elif length == _WIDE:
+                payload += 8
                 length = int.from_bytes(data[start + 2 : payload], "big") if size >= payload else size
-            if size < payload + length:
+            elif length > _WIDE:
+                raise ConnectionFailed("the server sent a masked frame")
+            end = payload + length
+            if size < end:
                 break
-            self._take(data[start], data[payload : payload + length], found)
-            start = payload + length
+            first = data[start]
+            if first in _WHOLE:
+                on_message(data[payload:end])
+            else:
+                self._take(first, data[payload:end])
+            start = end
         self._rest = data[start:]
-        return found
 
-    def _take(self, first: int, payload: bytes, found: list[tuple[Opcode, bytes]]) -> None:
-        whole = _WHOLE.get(first)
-        if whole is not None:
-            found.append((whole, payload))
-            return
+    def _take(self, first: int, payload: bytes) -> None:
+        """A control frame, or one of several of a message."""
         try:
             opcode = Opcode(first & 0x7F)
         except ValueError:
             raise ConnectionFailed(
                 "the server sent a frame with reserved bits or an unknown opcode"
             ) from None
-        if opcode is not Opcode.CONTINUATION:
-            self._opcode, self._parts = opcode, []
-        self._parts.append(payload)
+        if opcode > Opcode.BINARY:
+            self._on_control(opcode, payload)
+            return
+        if (self._parts is None) == (opcode is Opcode.CONTINUATION):
+            raise ConnectionFailed("the server sent a part of a message out of place")
+        self._parts = [*(self._parts or ()), payload]
         if first & _FIN:
-            found.append((self._opcode, b"".join(self._parts)))
+            whole, self._parts = b"".join(self._parts), None
+            self._on_message(whole)

@@ -14,7 +14,7 @@ from selfhost_transport.errors import ConnectionFailed
 from selfhost_transport.wire.codec import Format
 
 
-class IncomingVersion(msgspec.Struct, frozen=True):
+class IncomingVersion(msgspec.Struct, frozen=True, gc=False):
     """`version` of a message: its serial."""
 
     serial: str = ""

@@ -89,7 +89,7 @@ def _conditions(result: RunResult) -> str:
         where += f", tokens gathered for {here.rollup_window_ms} ms"
     return (
         f"{result.started}. {load.viewers} viewer(s) per turn, {load.rate:g} tokens/s per turn, "
-        f"{load.tokens} tokens, {result.measured_s:.0f} s measured after {load.warmup_s:g} s. "
+        f"{load.tokens} tokens, {result.measured_s:.0f} s measured after {load.lead_s:.3g} s. "
         f"{result.tokens_per_s:,.0f} tokens/s received. {where}. {result.clock_note}"
     )
 

@@ -17,6 +17,12 @@ _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 CONNECTIONS_PER_PROCESS = 1500
 """Connections one generator process is given before there is another, if the machine has the cores."""
 
+FIRST_SENDS_PER_S = 100
+"""First sends per second. All at once, they would be another load than the one asked for, and its latencies
+would still be seen when measuring begins."""
+_SHORTEST_LEAD_S = 2.0
+_SPREAD = 0.75
+
 
 class Scenario(StrEnum):
     """The shapes of load."""
@@ -78,7 +84,8 @@ class Load:
     # Share of turns that are cancelled at a random moment, per cent.
     cancel_percent: float = 0.0
     duration_s: float = 20.0
-    warmup_s: float = 2.0
+    # Load before what is measured; None: as long as the first sends need (`lead_s`).
+    warmup_s: float | None = None
     # Between the end of a turn on schedule and the next send of its session.
     pause_s: float = 0.0
     # A turn without a terminal this long after it should have ended is a violation.
@@ -97,6 +104,18 @@ class Load:
     def turn_s(self) -> float:
         """How long a turn takes on schedule."""
         return self.tokens / self.rate if self.rate else 0.0
+
+    @property
+    def lead_s(self) -> float:
+        """Seconds of load before what is measured."""
+        if self.warmup_s is not None:
+            return self.warmup_s
+        return max(_SHORTEST_LEAD_S, self.turns / FIRST_SENDS_PER_S / _SPREAD)
+
+    @property
+    def spread_s(self) -> float:
+        """Seconds over which the first sends are spread; the rest of the lead lets the deployment settle."""
+        return self.lead_s * _SPREAD
 
     @property
     def generator_processes(self) -> int:

@@ -115,6 +115,7 @@ class Recorder:
         self.violation_counts: Counter[str] = Counter()
         self._violations: list[Violation] = []
         self._histograms = {metric: Histogram() for metric in Metric}
+        self._deliveries, self._gaps = self._histograms[Metric.DELIVERY], self._histograms[Metric.GAP]
         self._seconds: dict[int, _Filling] = {}
         # The second that is being filled.
         self._second = 0
@@ -133,8 +134,16 @@ class Recorder:
         if self.active:
             self._histograms[metric].record(seconds)
 
-    def arrived(self, now: float, tokens: int, delivery: float, latency: float, spacing: float) -> None:
-        """A piece arrived: its delivery time, and the time since its last token was due.
+    def arrived(
+        self,
+        now: float,
+        tokens: int,
+        delivery: float,
+        latency: float,
+        spacing: float,
+        gap: float | None = None,
+    ) -> None:
+        """A piece arrived: its delivery time, the time since its last token was due, and since the piece before.
 
         Each token before the last was due `spacing` seconds earlier than the next.
         """
@@ -148,7 +157,9 @@ class Recorder:
         filling = self._filling
         filling.tokens += tokens
         filling.frames += 1
-        self._histograms[Metric.DELIVERY].record(delivery)
+        self._deliveries.record(delivery)
+        if gap is not None:
+            self._gaps.record(gap)
         filling.latency.record(latency)
         for earlier in range(1, tokens):
             filling.latency.record(latency + earlier * spacing)

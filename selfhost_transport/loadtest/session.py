@@ -13,7 +13,7 @@ from selfhost_transport.loadtest.clock import ClockOffset
 from selfhost_transport.loadtest.incoming import READERS, IncomingResult
 from selfhost_transport.loadtest.plan import Load, Target
 from selfhost_transport.loadtest.recorder import Metric, Recorder, ViolationKind
-from selfhost_transport.loadtest.verify import SessionCheck, Turn, position_ms
+from selfhost_transport.loadtest.verify import SessionCheck, Turn, TurnView, position_ms
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import inputs
 from selfhost_transport.turns.context import turn_id_for
@@ -38,26 +38,25 @@ class Viewer:
         self._primary = primary
         self._recorder = recorder
 
-    def tokens_arrived(self, turn: Turn, count: int, total: int, serial: str) -> None:
+    def tokens_arrived(self, view: TurnView, count: int, total: int, serial: str) -> None:
         """Called by the check."""
         now = time.time()
+        turn, recorder = view.turn, self._recorder
         published = position_ms(serial) / 1e3 - self._session.clock.offset_s
-        spacing = 1 / turn.rate if turn.rate else 0.0
+        spacing = turn.spacing
         # A piece is published after its last token was due, so each piece bounds the schedule from above.
-        due = published - (total - 1) * spacing
+        since_first = (total - 1) * spacing
+        due = published - since_first
         if turn.due is None or due < turn.due:
             turn.due = due
-        view = self.check.view(turn)
-        if view is None:
-            return
-        recorder = self._recorder
         if view.arrived:
-            recorder.record(Metric.GAP, now - view.arrived)
+            recorder.arrived(
+                now, count, now - published, now - turn.due - since_first, spacing, now - view.arrived
+            )
         else:
             recorder.record(Metric.FIRST_TOKEN, now - turn.scheduled)
+            recorder.arrived(now, count, now - published, now - turn.due - since_first, spacing)
         view.arrived = now
-        latency = now - turn.due - (total - 1) * spacing
-        recorder.arrived(now, count, now - published, latency, spacing)
 
     def turn_started(self, turn: Turn, serial: str) -> None:
         """Called by the check."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from websockets.uri import parse_uri
 
 from selfhost_transport.errors import ConnectionFailed
 from selfhost_transport.loadtest.framing import FrameReader, Opcode, client_frame
+from selfhost_transport.loadtest.poller import Poller
 
 OPEN_TIMEOUT_S = 15.0
 _HANGING_BUFFER = 4096
@@ -26,6 +28,7 @@ OnLost = Callable[[str], None]
 # One for all sockets of the process: what is read is cut into messages before the next socket is. Without it
 # asyncio allocates 256 KB for every read, which costs more than the rest of a small frame's way.
 _BUFFER = memoryview(bytearray(1 << 18))
+_BUFFERS = (_BUFFER,)
 
 
 class Socket(asyncio.BufferedProtocol):
@@ -33,14 +36,16 @@ class Socket(asyncio.BufferedProtocol):
 
     def __init__(self, url: str, on_message: OnMessage, on_lost: OnLost) -> None:
         self._uri = parse_uri(url)
-        self._on_message = on_message
         self._on_lost = on_lost
-        self._frames = FrameReader()
+        self._frames = FrameReader(on_message, self._control)
         self._transport: asyncio.Transport | None = None
         self._handshake: ClientProtocol | None = ClientProtocol(self._uri)
         self._answer = b""
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._reason = ""
+        # Reads instead of the transport once the handshake is over; None with TLS, which only asyncio can read.
+        self._poller: Poller | None = None
+        self._fd = -1
 
     @classmethod
     async def open(cls, url: str, on_message: OnMessage, on_lost: OnLost) -> Self:
@@ -68,20 +73,30 @@ class Socket(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Cut the connection."""
         if self._transport is not None:
+            self._pause()
             self._transport.abort()
 
     def stop_reading(self) -> None:
         """Read nothing more until `go_on`, as a reader that hangs; the kernel is to buffer little for it."""
         if self._transport is not None:
             self._set_kernel_buffer(_HANGING_BUFFER)
-            self._transport.pause_reading()
+            self._pause()
 
     def go_on(self) -> None:
         """Read again."""
         if self._transport is not None and not self._transport.is_closing():
             # With the small one, every segment would wait for a timer of the sender.
             self._set_kernel_buffer(_READING_BUFFER)
-            self._transport.resume_reading()
+            if self._poller is None:
+                self._transport.resume_reading()
+            else:
+                self._poller.add(self._fd, self._readable)
+
+    def _pause(self) -> None:
+        if self._poller is not None:
+            self._poller.remove(self._fd)
+        elif self._transport is not None:
+            self._transport.pause_reading()
 
     def _set_kernel_buffer(self, size: int) -> None:
         assert self._transport is not None
@@ -105,20 +120,34 @@ class Socket(asyncio.BufferedProtocol):
         data = bytes(_BUFFER[:nbytes])
         if self._handshake is not None:
             data = self._upgrade(data)
-            if not data:
-                return
+        self._take(data)
+
+    def _readable(self) -> None:
+        """Called by the poller."""
         try:
-            for opcode, payload in self._frames.feed(data):
-                if opcode <= Opcode.BINARY:
-                    self._on_message(payload)
-                else:
-                    self._control(opcode, payload)
+            size = os.readv(self._fd, _BUFFERS)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._reason = str(error)
+            self.abort()
+            return
+        if size:
+            self._take(bytes(_BUFFER[:size]))
+        elif self._transport is not None:
+            self._pause()
+            self._transport.close()
+
+    def _take(self, data: bytes) -> None:
+        try:
+            self._frames.feed(data)
         except ConnectionFailed as error:
             self._reason = str(error)
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""
+        self._pause()
         self._transport = None
         reason = self._reason or str(exc or "the socket was closed")
         if not self._opened.done():
@@ -139,9 +168,17 @@ class Socket(asyncio.BufferedProtocol):
                 self._opened.set_exception(ConnectionFailed(str(handshake.handshake_exc)))
             return b""
         self._handshake = None
+        self._read_ourselves()
         if not self._opened.done():
             self._opened.set_result(None)
         return self._answer[end:]
+
+    def _read_ourselves(self) -> None:
+        poller = None if self._uri.secure else Poller.running()
+        if poller is not None and self._transport is not None:
+            self._transport.pause_reading()
+            self._poller, self._fd = poller, self._transport.get_extra_info("socket").fileno()
+            poller.add(self._fd, self._readable)
 
     def _control(self, opcode: Opcode, payload: bytes) -> None:
         if opcode is Opcode.PING:

@@ -79,7 +79,7 @@ class Live(Watcher):
         """A run begins to connect."""
         self._window, self._last = None, (time.time(), 0)
         self._bars.reset(self._connecting, total=load.connections, visible=True)
-        self._bars.reset(self._loading, total=load.warmup_s + load.duration_s, visible=False)
+        self._bars.reset(self._loading, total=load.lead_s + load.duration_s, visible=False)
         self._bars.update(self._loading, description=f"{load.scenario.value} x {load.turns}")
 
     def running(self, window: Window) -> None:

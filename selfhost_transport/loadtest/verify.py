@@ -17,7 +17,7 @@ from selfhost_transport.wire.actions import MessageAction
 
 # A serial begins with its position: 14 digits, a dash, 3 digits (wire.serial); positions compare as text.
 _POSITION = slice(0, 18)
-_MS = slice(0, 14)
+_MS = 14
 _APPEND = MessageAction.APPEND.value
 _CREATE = MessageAction.CREATE.value
 _KEPT_SERIALS = 64
@@ -27,8 +27,10 @@ TEXT = NumberedText()
 
 def position_ms(serial: str) -> int:
     """Redis' time of a position or item, ms since the epoch; 0 for what is no serial of this service."""
-    stamp = serial[_MS]
-    return int(stamp) if stamp.isdecimal() else 0
+    try:
+        return int(serial[:_MS])
+    except ValueError:
+        return 0
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +43,8 @@ class Turn:
     rate: float
     scheduled: float
     outcomes: frozenset[str] = frozenset({h.COMPLETE})
+    # Seconds between two tokens of the model's schedule.
+    spacing: float = field(init=False)
     # Viewers that have not seen the terminal.
     waiting: int = 0
     # When token 0 was due, by the earliest evidence; None before the first piece.
@@ -57,11 +61,14 @@ class Turn:
     # Turns that its send cancelled in the same step.
     interrupted: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        self.spacing = 1 / self.rate if self.rate else 0.0
+
 
 class Observer(Protocol):
     """Told what a viewer sees."""
 
-    def tokens_arrived(self, turn: Turn, count: int, total: int, serial: str) -> None:
+    def tokens_arrived(self, view: TurnView, count: int, total: int, serial: str) -> None:
         """`count` more tokens, `total` until now; `serial` is the version that brought them."""
 
     def turn_started(self, turn: Turn, serial: str) -> None:
@@ -176,23 +183,25 @@ class SessionCheck:
         text.version = version
         if not piece:
             return
-        view = text.view
-        if not TEXT.matches(piece, text.offset):
+        view, offset = text.view, text.offset
+        if not TEXT.matches(piece, offset):
             self._mismatch(text, piece)
-        turn = view.turn
+            offset = text.offset
         if appended:
             # The version of an aggregate may be that of the closing entry: it does not date the text in it.
-            self._date(view, version)
+            view.content = version
+            if view.turn.cancel_position or view.terminal:
+                self._check_end(view, version)
         count = piece.count(" ")
-        text.offset += len(piece)
+        text.offset = offset + len(piece)
         text.tokens += count
         if text is view.text:
             view.tokens = text.tokens
-        self.observer.tokens_arrived(turn, count, text.tokens, version)
+        self.observer.tokens_arrived(view, count, text.tokens, version)
 
-    def _date(self, view: TurnView, version: str) -> None:
+    def _check_end(self, view: TurnView, version: str) -> None:
         """Content has come at a position: was it still allowed?"""
-        view.content, turn = version, view.turn
+        turn = view.turn
         if turn.cancel_position and version[_POSITION] > turn.cancel_position[_POSITION]:
             self._after_cancel(view, version)
         elif view.terminal:

@@ -7,7 +7,7 @@ from typing import Any
 
 from selfhost_transport.loadtest.incoming import READERS, Incoming
 from selfhost_transport.loadtest.recorder import ViolationKind
-from selfhost_transport.loadtest.verify import SessionCheck, Turn
+from selfhost_transport.loadtest.verify import SessionCheck, Turn, TurnView
 from selfhost_transport.turns import headers as h
 from selfhost_transport.wire.actions import Action, MessageAction
 from selfhost_transport.wire.codec import Format
@@ -31,7 +31,7 @@ class Seen:
     ended: list[str] = field(default_factory=list)
     broken_promises: list[ViolationKind] = field(default_factory=list)
 
-    def tokens_arrived(self, turn: Turn, count: int, total: int, serial: str) -> None:
+    def tokens_arrived(self, view: TurnView, count: int, total: int, serial: str) -> None:
         self.tokens += count
 
     def turn_started(self, turn: Turn, serial: str) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfhost_transport.errors import InvalidArgument
-from selfhost_transport.loadtest.plan import Load, Plan, Target, shares
+from selfhost_transport.loadtest.plan import FIRST_SENDS_PER_S, Load, Plan, Target, shares
 from selfhost_transport.loadtest.run import next_load
 from selfhost_transport.wire.codec import Format
 
@@ -91,3 +91,11 @@ def test_the_search_ends_within_a_tenth_of_the_knee(start: int, knee: int, most:
         assert passed == most
     elif knee:
         assert passed >= knee / 1.1 - 1
+
+
+@pytest.mark.parametrize("turns", [1, 150, 2000])
+def test_first_sends_are_spread_and_settle_before_measuring_begins(turns: int) -> None:
+    load = Load(turns=turns)
+    assert turns / load.spread_s <= FIRST_SENDS_PER_S
+    assert load.spread_s < load.lead_s
+    assert Load(turns=turns, warmup_s=1.0).lead_s == 1.0
