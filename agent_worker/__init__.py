@@ -12,6 +12,7 @@ from agent_worker.suspension import Answer, Default
 from agent_worker.tools import ToolCall
 from agent_worker.turn import AbortCause, PipeReason, PipeResult, Turn
 from agent_worker.worker import Worker, WorkerStatistics
+from selfhost_transport.turns.seed import Seed
 
 __all__ = [
     "AbortCause",
@@ -27,6 +28,7 @@ __all__ = [
     "PipeReason",
     "PipeResult",
     "Reasoning",
+    "Seed",
     "ToolCall",
     "Turn",
     "Undecided",
