@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 
 from agent_worker.suspension import Answer, answers_in
@@ -56,7 +56,7 @@ class Conversation:
         """Where the trigger does not tell its sender's codec, look at the answer it wants again (section 8.9)."""
         target = self._context.msg_regenerate
         if self._codec is None and target is not None:
-            node = (await self.tree()).owner_of(target)
+            node = (await self.branch()).owner_of(target)
             self._codec = codec_of(node.records()) if node is not None else None
 
     @property
@@ -90,19 +90,25 @@ class Conversation:
 
     async def texts_of(self, steers: Sequence[str]) -> str:
         """The texts of messages sent into the turn, in their order."""
-        tree = await self.tree()
+        tree = await self.own_tree()
         found = (tree.message(steer) for steer in steers)
         return "\n".join(text for message in found if message for text in text_parts(message.message))
 
     async def messages(
-        self, partial_answers: PartialAnswers = PartialAnswers.KEEP, *, with_reasoning: bool = False
+        self,
+        partial_answers: PartialAnswers = PartialAnswers.KEEP,
+        *,
+        with_reasoning: bool = False,
+        last: int | None = None,
     ) -> list[PromptMessage]:
         """The conversation along the selected branch, oldest first, the message to be answered last (BRA-11).
 
         Answers that were interrupted are kept and marked, unless `partial_answers` says otherwise (INT-25). What the
-        model thought aloud is left out, unless asked for (COT-6).
+        model thought aloud is left out, unless asked for (COT-6). `last`: no more than so many, which also bounds what
+        is read of a long session.
         """
-        return self.prompt(await self.tree(), partial_answers, with_reasoning=with_reasoning)
+        tree = await self.branch(last=last)
+        return self.prompt(tree, partial_answers, with_reasoning=with_reasoning, last=last)
 
     def prompt(
         self,
@@ -111,37 +117,44 @@ class Conversation:
         *,
         with_reasoning: bool,
         seed: Seed | None = None,
+        last: int | None = None,
     ) -> list[PromptMessage]:
         """The same from a session that was read already. Raises SeamLost for a seed that does not reach it."""
         prompt = build_prompt(tree, self.trigger, partial_answers=partial_answers)
         if seed is not None:
             prompt = with_stored(seed, tree, self.trigger, prompt, self._truncated_at)
+        if last is not None:
+            prompt = prompt[max(0, len(prompt) - last) :]
         return prompt if with_reasoning else [_without_reasoning(said) for said in prompt]
 
-    async def tree(self, seed: Seed | None = None) -> SessionTree:
-        """The whole session as it is now; with a seed, as far back as the conversation is not in that (HYD-4)."""
-        tree = SessionTree(self._lease.session, self.codec)
-        if seed is None:
-            for message in reversed(await self._whole_history()):
-                tree.apply(message)
-            return tree
-        async for page in self._pages(SEEDED_PAGE):
-            for message in reversed(page.messages):
-                tree.apply(message)
-            self._truncated_at = page.truncated_at
-            if joins_chain(seed, tree, self.trigger, build_prompt(tree, self.trigger)):
+    async def branch(self, *, seed: Seed | None = None, last: int | None = None) -> SessionTree:
+        """The session as it is now, as far back as the branch goes, or its newest `last` messages.
+
+        With a seed, as far back as the conversation is not in that (HYD-4).
+        """
+        if seed is not None:
+            return await self._behind(seed)
+        path = Path(self.trigger)
+        found: list[Message] = []
+        async for page in self._pages(Query(limit=PAGE)):
+            found += page.messages
+            if path.is_complete(page.messages, last):
                 break
-        return tree
+        return self._tree(reversed(found))
+
+    async def own_tree(self) -> SessionTree:
+        """What belongs to this turn, however long the session is: everything since the send that started it."""
+        return self._tree(await self._since_send())
 
     async def answers(self) -> list[Answer]:
         """What people answered to this turn's calls, oldest first."""
-        node = (await self.tree()).run_node(self._lease.turn_id)
+        node = (await self.own_tree()).run_node(self._lease.turn_id)
         return answers_in(node) if node is not None else []
 
     async def partial_text(self) -> str:
         """The text that the attempt before this one had written when its worker was lost (REC-8)."""
         texts: dict[str, list[str]] = {}
-        for message in reversed(await self._whole_history()):
+        for message in await self._since_send():
             headers = h.read_headers(message)
             if headers is None or message.name != h.AI_OUTPUT or headers.run_id != self._lease.turn_id:
                 continue
@@ -152,20 +165,58 @@ class Conversation:
         texts.pop(self._lease.step_start_serial, None)
         return "".join(texts[max(texts)]) if texts else ""
 
-    async def _whole_history(self) -> list[Message]:
-        """Newest first."""
-        return [message async for page in self._pages(PAGE) for message in page.messages]
+    async def _behind(self, seed: Seed) -> SessionTree:
+        tree = self._tree(())
+        async for page in self._pages(Query(limit=SEEDED_PAGE)):
+            for message in reversed(page.messages):
+                tree.apply(message)
+            self._truncated_at = page.truncated_at
+            if joins_chain(seed, tree, self.trigger, build_prompt(tree, self.trigger)):
+                break
+        return tree
 
-    async def _pages(self, size: int) -> AsyncIterator[Page]:
-        """Newest first, as far back as is read."""
-        query, read = Query(limit=size), 0
+    async def _since_send(self) -> list[Message]:
+        """Oldest first."""
+        query = Query(limit=PAGE, forwards=True, start_ms=self._lease.input_position.ms)
+        return [message async for page in self._pages(query) for message in page.messages]
+
+    async def _pages(self, query: Query) -> AsyncIterator[Page]:
+        """As far as is read."""
+        read = 0
         while read < MAX_MESSAGES:
             page = await self._history.page(self._lease.session, query)
             yield page
             read += len(page.messages)
             if page.next_cursor is None:
-                break
+                return
             query = replace(query, cursor=page.next_cursor)
+
+    def _tree(self, messages: Iterable[Message]) -> SessionTree:
+        tree = SessionTree(self._lease.session, self.codec)
+        for message in messages:
+            tree.apply(message)
+        return tree
+
+
+class Path:
+    """Follows the parents of a message towards the first one of its branch, in messages read newest first."""
+
+    def __init__(self, start: str) -> None:
+        self._parents: dict[str, str | None] = {}
+        self._at: str | None = start
+        self._length = 0
+
+    def is_complete(self, page: Iterable[Message], last: int | None = None) -> bool:
+        """Whether what was read, this page too, goes back to the first message, or `last` messages back."""
+        for message in page:
+            headers = h.read_headers(message)
+            if headers is not None and headers.codec_message_id is not None:
+                self._parents.setdefault(headers.codec_message_id, headers.parent)
+        # Taken out, so that a circle ends.
+        while self._at is not None and self._at in self._parents:
+            self._at = self._parents.pop(self._at)
+            self._length += 1
+        return self._at is None or (last is not None and self._length > last)
 
 
 def text_parts(message: ui.UIMessage) -> list[str]:

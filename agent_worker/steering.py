@@ -25,24 +25,28 @@ class Steering:
         # Codec message ids of those that the present pass answers: its output is stamped with them.
         self.ids: tuple[str, ...] = ()
 
-    async def consume(self, seed: Seed | None = None) -> SessionTree:
-        """Take what waits, for the present pass to answer, and read the session (behind a seed). Raises LeaseLost.
+    async def consume(self, *, seed: Seed | None = None, last: int | None = None) -> SessionTree:
+        """Take what waits, for the present pass to answer, and read the branch. Raises LeaseLost.
 
         Takes before it reads: one that comes in between is answered too, and asked for once more at the end. The
-        history knows also those that a lost worker had taken.
+        history knows also those that a lost worker had taken. `seed` and `last`: see `Conversation.branch`.
         """
         await self._pauses.drain(self._lease)
-        tree = await self._conversation.tree(seed)
-        node = tree.run_node(self._lease.turn_id)
-        if node is not None:
-            settled = self._answered | (node.answered_steers() - set(self.ids))
-            trigger = self._conversation.trigger
-            self.ids = tuple(steer for steer in node.steers(trigger) if steer not in settled)
+        tree = await self._conversation.branch(seed=seed, last=last)
+        self._note(tree)
         return tree
 
     async def next_pass(self) -> bool:
         """End the present pass; whether another one has to answer what came since."""
         self._answered.update(self.ids)
         self.ids = ()
-        await self.consume()
+        await self._pauses.drain(self._lease)
+        self._note(await self._conversation.own_tree())
         return bool(self.ids)
+
+    def _note(self, tree: SessionTree) -> None:
+        node = tree.run_node(self._lease.turn_id)
+        if node is not None:
+            settled = self._answered | (node.answered_steers() - set(self.ids))
+            trigger = self._conversation.trigger
+            self.ids = tuple(steer for steer in node.steers(trigger) if steer not in settled)

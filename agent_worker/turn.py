@@ -151,16 +151,19 @@ class Turn:
         *,
         with_reasoning: bool = False,
         seed: Seed | Sequence[Stored] | None = None,
+        last: int | None = None,
     ) -> list[PromptMessage]:
         """The conversation as the model should see it, oldest first, read from the history when asked for.
 
         With a `seed`, the conversation as the application has stored it, only what is not in that is read (HYD-4);
         raises SeamLost where messages may be in neither. Steers that are in the conversation count as answered by what is
-        written from here on.
+        written from here on. `last`: no more than so many messages, which also bounds what is read of a long session.
         """
         stored = None if seed is None else Seed.of(seed)
-        tree = await self._steering.consume(stored)
-        return self.conversation.prompt(tree, partial_answers, with_reasoning=with_reasoning, seed=stored)
+        tree = await self._steering.consume(seed=stored, last=last)
+        return self.conversation.prompt(
+            tree, partial_answers, with_reasoning=with_reasoning, seed=stored, last=last
+        )
 
     async def answers(self) -> list[Answer]:
         """What people answered to calls of this turn, oldest first, with who it was (HIL-4)."""

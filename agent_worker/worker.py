@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 HandlerT = TypeVar("HandlerT", bound=Handler)
 
 _SCRIPTS = (
-    "take", "write", "append", "end", "renew", "reap", "read_record", "drain", "suspend", "decide", "expire",
+    "take", "write", "append", "end", "renew", "reap", "read_records", "drain", "suspend", "decide", "expire",
     "fleet", "publish",
 )  # fmt: skip
 _HOOK_MARGIN_MS = 500

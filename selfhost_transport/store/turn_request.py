@@ -25,7 +25,7 @@ _LOST: Final = ErrorInfo(
     status_code=500,
     message="the turn could not be finished: every worker that tried it was lost; send the message again",
 )
-_CONTEXT_FIELDS: Final = frozenset(field.name for field in dataclasses.fields(TurnContext))
+_CONTEXT_FIELDS: Final = tuple(field.name for field in dataclasses.fields(TurnContext))
 _CANCEL_HEADERS: Final = {
     Scope.TURN: h.RUN_ID,
     Scope.INPUT: h.INPUT_CODEC_MESSAGE_ID,
@@ -134,8 +134,8 @@ def _output_lost(context: TurnContext) -> Message | None:
 
 def pack_context(context: TurnContext) -> bytes:
     """A context as the store keeps it."""
-    fields = dataclasses.asdict(context)
-    return pack_value({name: value for name, value in fields.items() if value is not None})
+    fields = ((name, getattr(context, name)) for name in _CONTEXT_FIELDS)
+    return pack_value({name: value for name, value in fields if value is not None})
 
 
 def unpack_context(raw: bytes) -> TurnContext:

@@ -1,0 +1,13 @@
+-- Reads the records and data of messages together with the session's head, in one step.
+-- KEYS: head, then record and data of each message. ARGV: a record's fields.
+-- Returns {head, for each message nil without a record, else {data, field…}}; the data only of one that was changed.
+local reply = {redis.call('GET', KEYS[1])}
+for at = 2, #KEYS, 2 do
+  local found = false
+  if redis.call('EXISTS', KEYS[at]) == 1 then
+    local fields = redis.call('HMGET', KEYS[at], unpack(ARGV))
+    found = {fields[1] and redis.call('GET', KEYS[at + 1]) or false, unpack(fields)}
+  end
+  reply[#reply + 1] = found
+end
+return reply
