@@ -25,6 +25,23 @@ async def three_calls(turn: Turn) -> None:
     await turn.pipe([told])
 
 
+@worker.agent("librarian")
+async def librarian(turn: Turn) -> None:
+    """Uses a tool whose result has as many characters as the text says."""
+
+    async def fetch(size: int) -> str:
+        return "x" * size
+
+    found = await turn.tool(ToolCall("fetch", {"size": int(await turn.text())}), fetch)
+    await turn.pipe([str(len(str(found)))])
+
+
+@worker.agent("folding")
+async def folding(turn: Turn) -> None:
+    """A model without reasoning of its own thinks in its text."""
+    await turn.pipe(["<think>hm</think> ", "yes"])
+
+
 @worker.on_cancel("guarded", undecided="deny", grace_s=1.0)
 async def only_the_owner(request: CancelRequest) -> bool:
     """Raises or hangs for callers of these names; else allows owners."""

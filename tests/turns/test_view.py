@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -300,3 +301,29 @@ def test_an_answer_asked_for_here_is_shown_whatever_was_selected() -> None:
 
 def serial(at: int) -> str:
     return f"{at:014d}-000@vectors:000"
+
+
+def test_bra_13_depth_and_breadth() -> None:
+    """200 exchanges deep, each with another answer, and 50 answers to the last question: one rendering in 50 ms."""
+    view, at = View(SessionTree()), 0
+    parent: str | None = None
+    for depth in range(200):
+        question, first, second = f"q{depth}", f"r{depth}a", f"r{depth}b"
+        fold(
+            [
+                said("…", question, serial(at), parent=parent),
+                answer(first, question, at + 1),
+                answer(second, question, at + 2, f"{first}-answer"),
+            ],
+            view,
+        )
+        parent, at = f"{second}-answer", at + 3
+    fold([answer(f"s{n}", "q199", at + n, "r199a-answer") for n in range(48)], view)
+    assert len(ids(view)) == 400
+    assert len(view.branch_selection("s47-answer").siblings) == 50
+    took = []
+    for n in range(5):
+        began = time.perf_counter()
+        view.select("s47-answer" if n % 2 == 0 else "r199a-answer", 0 if n % 2 == 0 else 49)
+        took.append(time.perf_counter() - began)
+    assert min(took) < 0.05, f"fastest of {took}"
