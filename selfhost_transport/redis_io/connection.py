@@ -1,55 +1,15 @@
-"""Calls to Redis that share pipelines: the calls of one loop iteration leave in one write.
-
-An awaited round trip per token is ten times slower than it needs to be, so every command and script of a
-process goes through one `RedisConnection`. Awaiting a call may be cancelled at any time; the command itself
-never is, so the protocol stream stays whole.
-"""
+"""The connection to Redis that a process has: to one server, to whichever Sentinel names, or to a Cluster."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-from collections import deque
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
-import hiredis
-
-from selfhost_transport.errors import StoreFull, StoreUnavailable, StoreUnsuitable, TransportError
-from selfhost_transport.redis_io.link import Argument, Link, pack
+from selfhost_transport.redis_io.cluster import ClusterNodes, Shards
+from selfhost_transport.redis_io.link import Argument
+from selfhost_transport.redis_io.pipeline import LuaScript, Pipeline
 from selfhost_transport.redis_io.whereabouts import whereabouts
-
-logger = logging.getLogger(__name__)
-
-FIRST_DELAY_S = 0.05
-LONGEST_DELAY_S = 1.0
-
-
-class LuaScript(Protocol):
-    """What is needed of a script: its digest and its source."""
-
-    @property
-    def digest(self) -> str: ...  # noqa: D102
-
-    @property
-    def source(self) -> str: ...  # noqa: D102
-
-
-class _Call:
-    """One command on its way. `until`: loop time at which waiting for a connection, or trying again, ends."""
-
-    __slots__ = ("again", "packed", "reply", "script", "until")
-
-    def __init__(
-        self, packed: bytes, script: LuaScript | None, reply: asyncio.Future[Any], until: float, again: bool
-    ) -> None:
-        self.packed = packed
-        self.script = script
-        self.reply = reply
-        self.until = until
-        # Whether it may be sent a second time after a connection was lost with the reply outstanding.
-        self.again = again
 
 
 class RedisConnection:
@@ -57,34 +17,27 @@ class RedisConnection:
 
     Replies are as Redis sends them: bytes, int, list, None. Errors: StoreUnavailable when Redis cannot be
     reached, or the connection was lost before the reply; StoreFull at `maxmemory`; StoreUnsuitable for anything
-    the server refuses to do.
+    the server refuses to do. In a Cluster a script goes where its first key is, a command where its second word is.
     """
 
     def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
-        self._where = whereabouts(url)
-        self._timeout_s = timeout_s
-        self._link: Link | None = None
-        # Calls not sent yet, and calls whose reply is outstanding, both in order.
-        self._waiting: deque[_Call] = deque()
-        self._sent: deque[_Call] = deque()
-        # Calls that this server refused for what it is, and how long to wait before the next server.
-        self._held: list[_Call] = []
-        self._pause_s = 0.0
-        self._flush_scheduled = False
-        self._connecting: asyncio.Task[None] | None = None
-        self._watch: asyncio.TimerHandle | None = None
-        self._replies = 0
-        self._closed = False
+        where = whereabouts(url)
+        self._way: Pipeline | Shards
+        if isinstance(where, ClusterNodes):
+            self._way = Shards(where, timeout_s)
+        else:
+            self._way = Pipeline(where, timeout_s)
+        self._start = self._way.start
 
     @property
     def connected(self) -> bool:
-        """Whether a socket is up at the moment."""
-        return self._link is not None
+        """Whether a socket is up at the moment; in a Cluster, to each shard that was needed."""
+        return self._way.connected
 
     @property
     def in_flight(self) -> int:
         """Calls without a reply yet."""
-        return len(self._waiting) + len(self._sent) + len(self._held)
+        return self._way.in_flight
 
     def call(
         self,
@@ -97,194 +50,24 @@ class RedisConnection:
         """Run a script. With `retry_s`, it is sent again after a lost connection: only for calls that may run twice."""
         return self._start(("EVALSHA", script.digest, len(keys), *keys, *arguments), script, retry_s)
 
-    def command(self, *arguments: Argument, retry_s: float = 0.0) -> asyncio.Future[Any]:
-        """Run one command."""
+    def command(
+        self, *arguments: Argument, retry_s: float = 0.0, beside: Argument | None = None
+    ) -> asyncio.Future[Any]:
+        """Run one command. `beside`: a key whose server is meant, where the command itself has none."""
+        if beside is not None and isinstance(self._way, Shards):
+            return self._way.pipeline(beside).start(arguments, None, retry_s)
         return self._start(arguments, None, retry_s)
 
     async def load(self, scripts: Sequence[LuaScript]) -> None:
-        """Put scripts into the server's cache."""
+        """Put scripts into the server's cache; the servers of a Cluster get each when it is first needed there."""
         await asyncio.gather(*(self.command("SCRIPT", "LOAD", script.source) for script in scripts))
 
     async def info(self) -> dict[str, str]:
-        """The server's INFO, as text by field."""
+        """The server's INFO, as text by field; of one server of a Cluster."""
         text: bytes = await self.command("INFO")
         pairs = (line.partition(":") for line in text.decode().splitlines())
         return {name: value for name, colon, value in pairs if colon}
 
     async def close(self) -> None:
         """Refuse what has no reply yet, and disconnect."""
-        self._closed = True
-        if self._connecting is not None:
-            self._connecting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._connecting
-        if self._watch is not None:
-            self._watch.cancel()
-        if self._link is not None:
-            self._link.close()
-            self._link = None
-        error = StoreUnavailable("the connection to Redis was closed by this process")
-        for call in (*self._held, *self._sent, *self._waiting):
-            _fail(call, error)
-        for calls in (self._held, self._sent, self._waiting):
-            calls.clear()
-
-    def _start(
-        self, arguments: tuple[Argument, ...], script: LuaScript | None, retry_s: float
-    ) -> asyncio.Future[Any]:
-        loop = asyncio.get_running_loop()
-        reply: asyncio.Future[Any] = loop.create_future()
-        until = loop.time() + (retry_s or self._timeout_s)
-        call = _Call(pack(arguments), script, reply, until, retry_s > 0)
-        if self._closed:
-            _fail(call, StoreUnavailable("the connection to Redis was closed by this process"))
-            return reply
-        self._waiting.append(call)
-        self._schedule(loop)
-        return reply
-
-    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._link is None:
-            if self._connecting is None or self._connecting.done():
-                self._connecting = loop.create_task(self._connect(), name="redis-connect")
-        elif not self._flush_scheduled:
-            self._flush_scheduled = True
-            loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flush_scheduled = False
-        if self._link is None or not self._waiting or self._held:
-            return
-        calls, self._waiting = self._waiting, deque()
-        self._sent.extend(calls)
-        self._link.write([call.packed for call in calls])
-        if self._watch is None:
-            self._watch_replies(-1)
-
-    def _on_reply(self, reply: Any) -> None:
-        self._replies += 1
-        call = self._sent.popleft()
-        if call.reply.done():
-            return
-        if isinstance(reply, hiredis.ReplyError):
-            self._refused(call, reply)
-        else:
-            call.reply.set_result(reply)
-
-    def _refused(self, call: _Call, error: hiredis.ReplyError) -> None:
-        text = str(error)
-        if call.script is not None and text.startswith("NOSCRIPT"):
-            # The server restarted and lost all scripts, so calls that follow come back the same way: order is kept.
-            loading = _Call(
-                pack(("SCRIPT", "LOAD", call.script.source)),
-                None,
-                _ignored(),
-                call.until,
-                True,
-            )
-            self._waiting.extend((loading, call))
-            self._schedule(asyncio.get_running_loop())
-        elif _is_elsewhere(text) and call.until > asyncio.get_running_loop().time():
-            self._move_on(call)
-        else:
-            call.reply.set_exception(as_transport_error(text))
-
-    def _move_on(self, call: _Call) -> None:
-        """The server is starting, or is no primary any more: it did nothing, so the call is made again elsewhere.
-
-        The socket is dropped when all that is on its way has come back, so that the order stays.
-        """
-        self._held.append(call)
-        if not self._sent and self._link is not None:
-            self._link.abort()
-
-    def _on_lost(self, error: Exception | None) -> None:
-        self._link = None
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
-        if not self._closed:
-            logger.warning("redis.connection_lost address=%s error=%s", self._where, error)
-        lost = StoreUnavailable(
-            "the connection to Redis was lost before the reply: it is not known whether the operation happened"
-        )
-        again = [*self._held, *(call for call in self._sent if call.again)]
-        for call in self._sent:
-            if not call.again:
-                _fail(call, lost)
-        self._sent.clear()
-        self._waiting.extendleft(reversed(again))
-        self._pause_s = min(max(FIRST_DELAY_S, self._pause_s * 2), LONGEST_DELAY_S) if self._held else 0.0
-        self._held.clear()
-        if not self._closed:
-            self._schedule(asyncio.get_running_loop())
-
-    async def _connect(self) -> None:
-        delay = FIRST_DELAY_S
-        loop = asyncio.get_running_loop()
-        if self._pause_s:
-            await asyncio.sleep(self._pause_s)  # paces reconnecting while no primary is elected
-        while self._link is None:
-            try:
-                address = await self._where.locate()
-                self._link = await Link.open(address, self._on_reply, self._on_lost, self._timeout_s)
-            except StoreUnavailable as error:
-                self._expire(loop.time(), error)
-                if not self._waiting:
-                    return
-                await asyncio.sleep(delay)  # paces reconnecting while the server is away
-                delay = min(delay * 2, LONGEST_DELAY_S)
-        self._flush()
-
-    def _expire(self, now: float, error: TransportError) -> None:
-        still: deque[_Call] = deque()
-        for call in self._waiting:
-            if call.until > now:
-                still.append(call)
-            else:
-                _fail(call, error)
-        self._waiting = still
-
-    def _watch_replies(self, replies: int) -> None:
-        """A server that stopped answering keeps its sockets open: without any reply for the timeout, drop it."""
-        if self._sent and self._replies == replies and self._link is not None:
-            self._watch = None
-            self._link.abort()
-            return
-        if not self._sent:
-            self._watch = None
-            return
-        loop = asyncio.get_running_loop()
-        self._watch = loop.call_later(self._timeout_s, self._watch_replies, self._replies)
-
-
-def _ignored() -> asyncio.Future[Any]:
-    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    future.add_done_callback(lambda done: done.exception())
-    return future
-
-
-def _fail(call: _Call, error: TransportError) -> None:
-    if not call.reply.done():
-        call.reply.set_exception(error)
-
-
-def _is_elsewhere(text: str) -> bool:
-    """Whether a server says that it cannot serve anybody now. Redis 6 puts READONLY into the error of a script."""
-    return text.startswith(("LOADING", "MASTERDOWN")) or "READONLY" in text
-
-
-def as_transport_error(text: str) -> TransportError:
-    """What an error reply of Redis means to the caller."""
-    if "OOM" in text:
-        return StoreFull(
-            "Redis is full (maxmemory reached): nothing was written. Free memory, raise maxmemory, or shorten "
-            "the retention, then repeat the request"
-        )
-    if _is_elsewhere(text) or text.startswith(("CLUSTERDOWN", "BUSY", "MISCONF")):
-        return StoreUnavailable(f"Redis does not accept writes at the moment: {text}. Try again shortly")
-    if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")) or "NOPERM" in text:
-        return StoreUnsuitable(
-            f"Redis refuses these credentials: {text}. Check the user's ACL (docs/deployment.md)"
-        )
-    return StoreUnsuitable(f"Redis refused an operation: {text}")
+        await self._way.close()

@@ -127,3 +127,23 @@ class Link(asyncio.BufferedProtocol):
                 opening.set_exception(ConnectionResetError("the connection was closed"))
         if not self._opening:
             self._on_lost(exc)
+
+
+async def ask(address: Address, *command: Argument, within_s: float = 1.0) -> Any:
+    """The reply to one command, over a connection of its own. Raises StoreUnavailable."""
+    answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def lost(error: Exception | None) -> None:
+        answered.cancel()
+
+    link = await Link.open(address, answered.set_result, lost, within_s)
+    try:
+        link.write([pack(command)])
+        await asyncio.wait([answered], timeout=within_s)
+    finally:
+        link.close()
+    if not answered.done() or answered.cancelled():
+        raise StoreUnavailable(f"{address} does not answer")
+    if isinstance(answered.result(), hiredis.ReplyError):
+        raise StoreUnavailable(f"{address} refuses to answer: {answered.result()}")
+    return answered.result()

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from selfhost_transport.errors import StoreUnavailable
-from selfhost_transport.redis_io.connection import FIRST_DELAY_S, LONGEST_DELAY_S
 from selfhost_transport.redis_io.link import Link, pack
+from selfhost_transport.redis_io.pipeline import FIRST_DELAY_S, LONGEST_DELAY_S
 from selfhost_transport.redis_io.whereabouts import whereabouts
 
 logger = logging.getLogger(__name__)

@@ -1,31 +1,22 @@
-"""Which server to connect to: the one of a URL, or the primary that Sentinel names at the moment."""
+"""Which server to connect to: the one of a URL, or the primary that Sentinel or a Cluster names at the moment."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
-
-import hiredis
 
 from selfhost_transport.errors import InvalidArgument, StoreUnavailable
 from selfhost_transport.redis_io.address import Address
-from selfhost_transport.redis_io.link import Link, pack
+from selfhost_transport.redis_io.cluster import ClusterNodes
+from selfhost_transport.redis_io.link import ask
 
-_SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
-_FORM = "redis+sentinel://[user:password@]host:port[,host:port…]/service[/database]"
+_SENTINEL = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
+_CLUSTER = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
+_CLUSTER_FORM = "redis+cluster://[user:password@]host:port[,host:port…]"
+_SENTINEL_FORM = "redis+sentinel://[user:password@]host:port[,host:port…]/service[/database]"
 _DEFAULT_PORT = 26379
-# A Sentinel that does not answer must not hold up what the others know.
-_PATIENCE_S = 1.0
-
-
-class Whereabouts(Protocol):
-    """Asked before every attempt to connect, so that a fail-over is followed."""
-
-    async def locate(self) -> Address:
-        """Where the primary is now. Raises StoreUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,45 +55,42 @@ class Sentinels:
         return self.server.at(host, port)
 
     async def _ask(self, sentinel: Address) -> tuple[str, int]:
-        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-        def lost(error: Exception | None) -> None:
-            answered.cancel()
-
-        link = await Link.open(sentinel, answered.set_result, lost, _PATIENCE_S)
-        try:
-            link.write([pack(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service))])
-            async with asyncio.timeout(_PATIENCE_S):
-                await asyncio.wait([answered])
-        except TimeoutError:
-            raise StoreUnavailable(f"{sentinel.host}:{sentinel.port} does not answer") from None
-        finally:
-            link.close()
-        if answered.cancelled() or answered.result() is None:
+        found = await ask(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
+        if found is None:
             raise StoreUnavailable(
                 f"{sentinel.host}:{sentinel.port} does not know the service {self.service!r}"
             )
-        if isinstance(answered.result(), hiredis.ReplyError):
-            raise StoreUnavailable(f"{sentinel.host}:{sentinel.port} refuses to answer: {answered.result()}")
-        host, port = answered.result()
-        return host.decode(), int(port)
+        return found[0].decode(), int(found[1])
 
 
-def whereabouts(url: str) -> Fixed | Sentinels:
-    """Read an address: a plain Redis URL, or `redis+sentinel://` (TLS: `rediss+sentinel://`), whose query may name
-    `sentinel_username` and `sentinel_password`. Raises InvalidArgument.
+def whereabouts(url: str) -> Fixed | Sentinels | ClusterNodes:
+    """Read an address: a plain Redis URL; or one of several hosts with commas between them, `redis+sentinel://` or
+    `redis+cluster://` (TLS: `rediss+…`). For Sentinels the query may name `sentinel_username` and
+    `sentinel_password`. Raises InvalidArgument.
     """
-    if url.partition("://")[0] not in _SCHEMES:
-        return Fixed(Address.parse(url))
+    scheme = url.partition("://")[0]
     try:
-        return _sentinels(url)
+        if scheme in _SENTINEL:
+            return _sentinels(url)
+        return _cluster(url) if scheme in _CLUSTER else Fixed(Address.parse(url))
     except ValueError as error:
-        raise InvalidArgument(f"not an address of Sentinels ({_FORM}): {error}") from None
+        form = _SENTINEL_FORM if scheme in _SENTINEL else _CLUSTER_FORM
+        raise InvalidArgument(f"not an address of this kind ({form}): {error}") from None
+
+
+def _cluster(url: str) -> ClusterNodes:
+    parts = urlsplit(url)
+    login, _, hosts = parts.netloc.rpartition("@")
+    if not hosts or parts.path.strip("/0"):
+        raise ValueError("the hosts are missing, or a database is named, which a Cluster does not have")
+    plain = f"{_CLUSTER[parts.scheme]}://{login}{'@' if login else ''}"
+    options = f"?{parts.query}" if parts.query else ""
+    return ClusterNodes([Address.parse(f"{plain}{host}{options}") for host in hosts.split(",")])
 
 
 def _sentinels(url: str) -> Sentinels:
     parts = urlsplit(url)
-    scheme = _SCHEMES[parts.scheme]
+    scheme = _SENTINEL[parts.scheme]
     login, _, hosts = parts.netloc.rpartition("@")
     service, _, database = parts.path.strip("/").partition("/")
     if not service or not hosts:

@@ -118,7 +118,7 @@ def test_addresses_of_sentinels() -> None:
 
 @pytest.mark.parametrize("url", ["redis+sentinel://one:1", "redis+sentinel:///x", "redis+sentinel://one:z/x"])
 def test_addresses_that_name_no_service_or_no_sentinel(url: str) -> None:
-    with pytest.raises(InvalidArgument, match="not an address of Sentinels"):
+    with pytest.raises(InvalidArgument, match="not an address of this kind"):
         whereabouts(url)
 
 
