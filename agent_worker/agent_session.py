@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from agent_worker.held_turn import HeldTurn
-from selfhost_transport.errors import InvalidArgument, TurnNotStarted, TurnStarted
+from selfhost_transport.errors import InvalidArgument, LeaseLost, TurnNotStarted, TurnStarted
 
 if TYPE_CHECKING:
     from agent_worker.host import AgentHost
@@ -80,7 +81,9 @@ class AgentSession:
     async def end(self) -> None:
         """End the session for this process: its open turns are cancelled (DUR-7)."""
         for turn in self.turns:
-            await turn.cancel()
+            # One that was lost meanwhile has ended, or is somebody else's.
+            with contextlib.suppress(LeaseLost):
+                await turn.cancel()
 
     async def _waited_for(
         self, turn_id: str, take: Callable[[str, str], Awaitable[HeldTurn | None]], timeout_s: float

@@ -81,7 +81,12 @@ class HeldTurn:
         # The id of the step that is open, or being opened, and the step itself once it is.
         self._opening: str | None = None
         self._step: Step | None = None
-        self._steps_done = 0
+        # Steps that were completed before the next one, as far as is known here.
+        self._steps_done = int(adopted and holding.last_step.outcome is StepOutcome.COMPLETE)
+        # Whether a step may have answered what `steered` told of, and whether that still has to be asked: an earlier
+        # process may have taken a message and answered nothing.
+        self._answered = False
+        self._may_be_steered = adopted
         self._released: LeaseLost | None = None
 
     @property
@@ -110,8 +115,7 @@ class HeldTurn:
     async def __aexit__(
         self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._released is None:
-            await self.give_up()
+        await self.give_up()
 
     @asynccontextmanager
     async def step(self, step_id: str | None = None) -> AsyncIterator[Turn]:
@@ -144,12 +148,19 @@ class HeldTurn:
     async def steered(self) -> bool:
         """Whether somebody sent something into the turn that no step answered; the next step's `text()` is that."""
         self._check_free()
-        return await self._steering.next_pass()
+        if self._answered:
+            await self._steering.next_pass()
+        else:
+            await self._steering.consume()
+        self._answered = self._may_be_steered = False
+        return bool(self._steering.ids)
 
     async def complete(self) -> None:
         """End the turn. Raises StepOpen, and SteerWaiting while a message sent into it is not answered (STE-8)."""
         self._check_free()
-        if not await self._end("completed", [lifecycle.run_end(self.context, RunReason.COMPLETE)]):
+        is_steered = self._may_be_steered and await self.steered()
+        end = lifecycle.run_end(self.context, RunReason.COMPLETE)
+        if is_steered or not await self._end("completed", [end]):
             raise SteerWaiting(
                 f"a message was sent into turn {self.turn_id} that no step has answered; see `steered`"
             )
@@ -176,13 +187,17 @@ class HeldTurn:
     async def detach(self) -> None:
         """Give the turn up for another process to adopt; writes nothing (DUR-7). Raises StepOpen."""
         self._check_free()
-        await self._services.steps.detach(self.lease, self._services.window_ms, retry_s=self.hold.remaining_s)
-        self._release(LeaseLost(f"turn {self.turn_id} was detached; adopt it to go on"))
+        await self._detach()
 
     async def give_up(self) -> None:
-        """Detach if that is possible; else the lease runs out, and the turn may be adopted after that."""
+        """Detach, whatever runs; its step has failed then. Should that be impossible, the lease runs out."""
+        if self._released is not None:
+            return
         try:
-            await self.detach()
+            if self._step is not None:
+                self._step.abort(AbortCause.WORKER_SHUTDOWN, self._lost(AbortCause.WORKER_SHUTDOWN))
+                await self._close(self._step, StepReason.FAILED)
+            await self._detach()
         except TransportError as error:
             logger.warning("turn.detach_failed %s error=%s", self._names(), error)
             self._release(LeaseLost(f"turn {self.turn_id} is not held by this process any more"))
@@ -197,6 +212,10 @@ class HeldTurn:
         self._release(lost)
         if self._step is not None:
             self._step.abort(cause, lost)
+
+    async def _detach(self) -> None:
+        await self._services.steps.detach(self.lease, self._services.window_ms, retry_s=self.hold.remaining_s)
+        self._release(LeaseLost(f"turn {self.turn_id} was detached; adopt it to go on"))
 
     async def _open(self, wanted: str | None) -> Step:
         self._check_free()
@@ -253,7 +272,9 @@ class HeldTurn:
             self.lease, step.serial, outcome, _step_end(step, reason), retry_s=self.hold.remaining_s
         )
         self._note(step, outcome)
-        self._steps_done += 1
+        if outcome is StepOutcome.COMPLETE:
+            self._steps_done += 1
+            self._answered = True
 
     async def _fail_step(self, step: Step, error: BaseException) -> None:
         """End the step as failed, unless the turn is not ours any more; what was written of it stays until a retry."""

@@ -439,6 +439,50 @@ async def test_ste_8_a_turn_is_not_completed_over_a_steer(room: Room, session: O
     assert node is not None and steer in node.answered_steers()
 
 
+async def test_ste_8_a_steer_that_a_process_took_and_did_not_answer_is_found_by_the_next(
+    room: Room, session: OpenSession
+) -> None:
+    name = await room.send("go")
+    async with await (await session()).create_turn(name) as turn:
+        async with turn.step("one") as step:
+            await say(step, "one ")
+        await People(room).steer(name, "and now shorter")
+        # Asking does not answer, however often.
+        assert await turn.steered() and await turn.steered()
+    async with await (await session()).adopt(name) as turn:
+        with pytest.raises(SteerWaiting):
+            await turn.complete()
+        assert await turn.steered()
+        async with turn.step("two") as step:
+            assert await step.text() == "and now shorter"
+            await say(step, "two")
+        await turn.complete()
+    assert await visible(room, name) == "one two"
+
+
+async def test_leaving_the_session_fails_the_step_that_runs(room: Room, session: OpenSession) -> None:
+    agent = await session()
+    turn = await agent.create_turn(await room.send("go"))
+    began = asyncio.Event()
+
+    async def work() -> None:
+        async with turn.step("write") as step:
+            await say(step, "half")
+            began.set()
+            await asyncio.Event().wait()
+
+    working = asyncio.create_task(work())
+    async with agent:
+        await began.wait()
+    with pytest.raises(LeaseLost):
+        await working
+    assert await steps_of(room, turn.turn_id) == [("write", "failed", 1)]
+    turn = await agent.adopt(turn.turn_id)
+    async with turn.step() as step:
+        assert step.attempt == 2
+    await turn.complete()
+
+
 async def test_a_turn_that_fails_tells_why(room: Room, session: OpenSession) -> None:
     turn = await (await session()).create_turn(await room.send("go"))
     async with turn.step("write") as step:
