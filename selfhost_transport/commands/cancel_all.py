@@ -65,7 +65,7 @@ async def active_sessions(turns: TurnStore, prefix: str) -> list[str]:
         cursor = b"0"
         while True:
             cursor, names = await turns.redis.command(
-                "SCAN", cursor, "MATCH", _escaped(start + prefix) + "*", "COUNT", _SCAN_COUNT
+                "SCAN", cursor, "MATCH", _escaped(start + prefix) + "*", "COUNT", _SCAN_COUNT, beside=base
             )
             found.update(name.decode()[len(start) :] for name in names)
             if int(cursor) == 0:

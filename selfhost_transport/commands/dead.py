@@ -17,7 +17,9 @@ from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_store import Accepted, TurnStore
 
 Config = Annotated[str | None, typer.Option(help="TOML file with the configuration.")]
-Redis = Annotated[str | None, typer.Option(help="Address of Redis: redis://, rediss://, unix:// or redis+sentinel://.")]
+Redis = Annotated[
+    str | None, typer.Option(help="Address of Redis: redis://, rediss://, unix:// or redis+sentinel://.")
+]
 Prefix = Annotated[str | None, typer.Option("--redis-prefix", help="First part of every key.")]
 
 app = typer.Typer(help="Turns whose attempts were used up by workers that died.", no_args_is_help=True)
