@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from gateway.auth import Credential, now_ms
 from gateway.callers import RequestInfo
+from gateway.refusals import Refusals
 from gateway.rest_annotations import Annotations
 from gateway.rest_batch import publish_batch
 from gateway.rest_channels import Channels, require_on_all
@@ -18,9 +19,17 @@ from gateway.rest_presence import PresenceReads
 from gateway.rest_revocation import revoke_tokens
 from gateway.rest_tokens import Tokens
 from gateway.services import Services
-from selfhost_transport.errors import NotFound, ServiceError, TransportError
+from selfhost_transport.errors import (
+    ConnectionFailed,
+    NotFound,
+    ServiceError,
+    TokenError,
+    TransportError,
+    Unauthorized,
+)
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import parse_channel
+from selfhost_transport.wire.codes import Code
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +42,7 @@ class Rest:
         self._channels = Channels(services)
         self._annotations = Annotations(services)
         self._tokens = Tokens(services)
+        self._refusals = Refusals()
         self._presence = PresenceReads(services.presence)
         # A batch may hold several publishes; it is still one request.
         self._body_limit = services.settings.gateway.max_frame_size
@@ -76,6 +86,11 @@ class Rest:
                 require_on_all(await self._credential(request), Operation.STATS)
                 # Figures of this service are metrics (`/metrics`); the protocol's statistics are not kept.
                 return Reply([])
+            case [_, "comet", *_]:
+                # Of this code browsers try again, with a websocket; a 404 would end their connection for good.
+                raise ConnectionFailed(
+                    "long polling is not served: connect with a websocket", code=Code.DISCONNECTED
+                )
         raise NotFound("there is nothing at this path, or not for this method")
 
     async def _channel(self, request: Request, full: str, rest: list[str]) -> Reply:
@@ -112,7 +127,12 @@ class Rest:
         # On these paths `clientId` is a filter; who asks is told by the credentials alone (section 10.6).
         info = RequestInfo.of(request)
         query = {name: value for name, value in info.query.items() if name != "clientId"}
-        return await self._services.authenticator.of_request(replace(info, query=query))
+        try:
+            return await self._services.authenticator.of_request(replace(info, query=query))
+        except TokenError as error:
+            if await self._refusals.note(info.token or ""):
+                raise
+            raise Unauthorized(f"the same token again and again: {error.info.message}") from error
 
 
 async def credential_of(request: Request, services: Services) -> Credential:
