@@ -9,10 +9,11 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import TypedDict, TypeVar
 
+from agent_worker.abandonment import Abandonment
 from agent_worker.agents import Agent, Handler, OnSteer
 from agent_worker.cancel_hook import CancelHook, HookFunction, Undecided
 from agent_worker.deadline import Limits
@@ -34,6 +35,7 @@ from selfhost_transport.store import scripts
 from selfhost_transport.store.fleet import Fleet
 from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.occupancy import OccupancyStore
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.presence import PresenceStore
 from selfhost_transport.store.session_store import SessionStore
@@ -224,6 +226,8 @@ class Worker:
             asyncio.create_task(reaper.watch(), name="reaper"),
             asyncio.create_task(self._look_again(intake), name="look-again"),
         ]
+        if abandoned := self._abandonment(settings):
+            loops.append(asyncio.create_task(abandoned, name="abandonment"))
         taking = asyncio.create_task(intake.work(), name="intake")
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
         logger.info("worker.ready worker=%s agents=%s", self.worker_id, ",".join(self.agents))
@@ -243,6 +247,19 @@ class Worker:
             for task in (stopped, taking, *loops):
                 task.cancel()
             await asyncio.gather(stopped, taking, *loops, return_exceptions=True)
+
+    def _abandonment(self, settings: Settings) -> Coroutine[None, None, None] | None:
+        """The watch over turns that nobody is attached to; None where no namespace asks for it (PRE-10)."""
+        limits = [rule.abandon_after.total_seconds() for rule in settings.namespaces if rule.abandon_after]
+        if not limits:
+            return None
+        watch = Abandonment(
+            self._services.turns,
+            OccupancyStore(self._services.turns.redis, self._services.turns.keys),
+            lambda session: settings.namespace_for(session).abandon_after.total_seconds(),
+            lambda: list(self._running.values()),
+        )
+        return watch.watch(min(limits))
 
     async def _take(self, bucket: int, name: str) -> bool:
         assert self.settings is not None

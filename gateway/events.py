@@ -17,7 +17,7 @@ from gateway.services import Services
 from gateway.session_feed import SessionFeed
 from gateway.session_hub import Start
 from selfhost_transport.errors import ErrorInfo, TransportError
-from selfhost_transport.wire.actions import Action
+from selfhost_transport.wire.actions import Action, Flag
 from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.codes import Code, error_info
 from selfhost_transport.wire.frame import Frame, encode_frame
@@ -105,6 +105,7 @@ async def _events(
     credential: Credential,
 ) -> AsyncIterator[bytes]:
     services.streams.add(out)
+    services.board.count(session, None, Flag.SUBSCRIBE)
     try:
         frame = Frame(Action.ATTACHED, flags=4 if start.attached.resumed else 0, error=start.attached.error)
         out.write(_attached(session, start.attached.channel_serial, frame))
@@ -123,6 +124,7 @@ async def _events(
             feed.drained(attachment)
     finally:
         services.streams.discard(out)
+        services.board.count(session, Flag.SUBSCRIBE, None)
         services.hub.leave(feed, attachment)
 
 

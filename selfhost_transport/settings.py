@@ -168,6 +168,8 @@ class NamespaceRule(_Section):
     """Attempts per turn; absent: that of `[worker]`."""
     deadline: Duration = timedelta(0)
     """Longest time a turn may be active; 0 = no limit."""
+    abandon_after: Duration = timedelta(0)
+    """Cancel active turns of a session that nobody has been attached to for so long; 0 = they go on."""
 
 
 # The rule of a namespace that nothing is said about: plain pub/sub, kept for ever.

@@ -1,0 +1,84 @@
+"""Turns that nobody watches any more: cancelled after a time, in namespaces that ask for that (PRE-10)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from selfhost_transport.errors import TransportError
+from selfhost_transport.store.occupancy import OccupancyStore
+from selfhost_transport.store.turn_store import CancelFilter, Lease, Scope, TurnStore
+from selfhost_transport.turns import headers as h
+from selfhost_transport.turns import inputs
+from selfhost_transport.wire.message import Message
+
+logger = logging.getLogger(__name__)
+
+LOOKS: Final = 6
+"""How often a session is looked at in the time that it may be left alone: a cancel comes at most a sixth late."""
+LONGEST_LOOK_S: Final = 5.0
+
+
+class Running(Protocol):
+    """A turn at work."""
+
+    lease: Lease
+
+
+class Abandonment:
+    """Looks who is attached to the sessions of running turns, and cancels the turns of those where nobody is.
+
+    `limit_of`: seconds a session may be without subscribers; 0: for ever, and its turns cost nothing here. A gateway
+    that died counts as nobody once its share has run out, some 90 s later.
+    """
+
+    def __init__(
+        self,
+        turns: TurnStore,
+        occupancy: OccupancyStore,
+        limit_of: Callable[[str], float],
+        running: Callable[[], Iterable[Running]],
+    ) -> None:
+        self._turns = turns
+        self._occupancy = occupancy
+        self._limit_of = limit_of
+        self._running = running
+        # Since when nobody watches a session, on the monotonic clock.
+        self._alone_since: dict[str, float] = {}
+
+    async def watch(self, shortest_s: float) -> None:
+        """Look for ever. `shortest_s`: the shortest limit there is."""
+        while True:
+            await asyncio.sleep(min(LONGEST_LOOK_S, shortest_s / LOOKS))
+            try:
+                await self.look(time.monotonic())
+            except TransportError as error:
+                # Not knowing who is there is no reason to cancel anything.
+                self._alone_since.clear()
+                logger.warning("turn.watchers_unknown error=%s", error)
+
+    async def look(self, now: float) -> None:
+        """Look once."""
+        by_session: dict[str, list[Lease]] = {}
+        for turn in self._running():
+            by_session.setdefault(turn.lease.session, []).append(turn.lease)
+        limits = {session: self._limit_of(session) for session in by_session}
+        limited = {session: limit for session, limit in limits.items() if limit}
+        self._alone_since = {s: since for s, since in self._alone_since.items() if s in limited}
+        for session, limit in limited.items():
+            if (await self._occupancy.read(session)).share.subscribers:
+                self._alone_since.pop(session, None)
+            elif now - self._alone_since.setdefault(session, now) >= limit:
+                await self._cancel(session, by_session[session], limit)
+
+    async def _cancel(self, session: str, leases: Iterable[Lease], limit: float) -> None:
+        for lease in leases:
+            message = Message(
+                name=h.AI_CANCEL,
+                extras=h.make_extras({h.EVENT_ID: inputs.new_id(), h.RUN_ID: lease.turn_id}),
+            )
+            await self._turns.cancel(session, CancelFilter(Scope.TURN, lease.turn_id), message)
+            logger.info("turn.abandoned session=%s turn=%s unwatched_s=%g", session, lease.turn_id, limit)
