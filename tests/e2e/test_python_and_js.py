@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from agent_worker import AgentError, AgentHost
 from selfhost_transport import TurnStatus
+from selfhost_transport.errors import TurnEnded
+from selfhost_transport.settings import load_settings
 from tests.e2e.node import FOLDER
 from tests.e2e.stage import KEY, Stage, assert_exact, script, streamed, token_seen, turn_id
 from tests.worker.session import numbered
@@ -114,6 +117,51 @@ async def test_a_js_client_sees_what_a_python_client_does(stage: Stage) -> None:
         states = {run["runId"]: run["status"] for run in view["runs"]}
         assert states[turn_id(again)] == "complete"
         assert {run["clientId"] for run in view["runs"]} == {"user-1"}
+
+
+async def test_dur_1_and_2_every_reader_sees_a_turn_that_is_handed_on(stage: Stage) -> None:
+    session = stage.session("crew")
+    settings = load_settings(redis=stage.stack.redis_url, redis_prefix=stage.stack.redis_prefix)
+    async with stage.connect(session) as client, peer(stage, session) as js:
+        turn = await client.view.send("hello")
+        with pytest.raises(AgentError):
+            async with AgentHost(settings) as host:
+                held = await host.session(session).create_turn(turn_id(turn))
+                async with held.step("draft") as step:
+                    await step.pipe(["half of ", "it"])
+                    raise AgentError("the activity failed")
+        await token_seen(turn, 3)
+        async with AgentHost(settings) as host, await host.session(session).adopt(turn_id(turn)) as held:
+            for step_id, text in (("draft", "A draft"), ("finish", ", done.")):
+                async with held.step(step_id) as step:
+                    await step.pipe([text])
+            await held.complete()
+        await turn.ended
+        assert turn.status is TurnStatus.COMPLETED
+        async with stage.connect(session, "late", gateway=1) as late:
+            js.ask(do="read")
+            view = await js.heard("messages")
+            shown = [item.message.text for item in client.view.messages]
+            assert shown == ["hello", "A draft", ", done."]
+            assert [message["text"] for message in view["messages"]] == shown
+            assert [item.message.text for item in late.view.messages] == shown
+        (run,) = view["runs"]
+        steps = [(step["stepId"], step["status"], step["attemptCount"]) for step in run["steps"]]
+        assert (run["status"], steps) == ("complete", [("draft", "complete", 2), ("finish", "complete", 1)])
+
+
+async def test_p2_a_turn_that_nobody_holds_is_cancelled(stage: Stage) -> None:
+    session = stage.session("crew")
+    settings = load_settings(redis=stage.stack.redis_url, redis_prefix=stage.stack.redis_prefix)
+    async with stage.connect(session) as client, AgentHost(settings) as host:
+        turn = await client.view.send("hello")
+        async with await host.session(session).create_turn(turn_id(turn)) as held, held.step("draft") as step:
+            await step.pipe(["A draft"])
+        assert (await client.cancel()).matched == (turn_id(turn),)
+        with pytest.raises(TurnEnded):
+            await host.session(session).adopt(turn_id(turn))
+        await turn.ended
+        assert (turn.status, turn.text) == (TurnStatus.CANCELLED, "A draft")
 
 
 async def test_dev_3_stop_on_the_phone_stops_the_turn_of_the_laptop(stage: Stage) -> None:

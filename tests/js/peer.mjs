@@ -52,7 +52,7 @@ async function read() {
       role: message.role,
       text: message.parts.filter((part) => part.type === 'text').map((part) => part.text).join(''),
     })),
-    runs: reader.view.runs().map(({ runId, status, clientId }) => ({ runId, status, clientId })),
+    runs: reader.view.runs().map(({ runId, status, clientId, steps }) => ({ runId, status, clientId, steps })),
   });
 }
 
