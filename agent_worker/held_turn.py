@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
 
@@ -214,7 +214,10 @@ class HeldTurn:
             self._step.abort(cause, lost)
 
     async def _detach(self) -> None:
-        await self._services.steps.detach(self.lease, self._services.window_ms, retry_s=self.hold.remaining_s)
+        with self._noticing_a_loss():
+            await self._services.steps.detach(
+                self.lease, self._services.window_ms, retry_s=self.hold.remaining_s
+            )
         self._release(LeaseLost(f"turn {self.turn_id} was detached; adopt it to go on"))
 
     async def _open(self, wanted: str | None) -> Step:
@@ -224,9 +227,14 @@ class HeldTurn:
         self._opening = step_id
         try:
             await self._conversation.settle_codec()
-            started = await self._services.steps.start(
-                self.lease, uuid.uuid4().hex, step_id, step_deposit(context), retry_s=self.hold.remaining_s
-            )
+            with self._noticing_a_loss():
+                started = await self._services.steps.start(
+                    self.lease,
+                    uuid.uuid4().hex,
+                    step_id,
+                    step_deposit(context),
+                    retry_s=self.hold.remaining_s,
+                )
         except BaseException:
             self._opening = None
             raise
@@ -268,9 +276,10 @@ class HeldTurn:
 
     async def _close(self, step: Step, reason: StepReason) -> None:
         outcome = StepOutcome.COMPLETE if reason is StepReason.COMPLETE else StepOutcome.FAILED
-        await self._services.steps.end(
-            self.lease, step.serial, outcome, _step_end(step, reason), retry_s=self.hold.remaining_s
-        )
+        with self._noticing_a_loss():
+            await self._services.steps.end(
+                self.lease, step.serial, outcome, _step_end(step, reason), retry_s=self.hold.remaining_s
+            )
         self._note(step, outcome)
         if outcome is StepOutcome.COMPLETE:
             self._steps_done += 1
@@ -308,10 +317,11 @@ class HeldTurn:
 
     async def _end(self, status: str, messages: Sequence[Message]) -> bool:
         """Write the terminal; False, and nothing is written, while a steer waits that a success would pass over."""
-        position = await self._services.turns.end(
-            self.lease, status, [Create(message) for message in messages],
-            unless_steered=status == "completed", retry_s=self.hold.remaining_s,
-        )  # fmt: skip
+        with self._noticing_a_loss():
+            position = await self._services.turns.end(
+                self.lease, status, [Create(message) for message in messages],
+                unless_steered=status == "completed", retry_s=self.hold.remaining_s,
+            )  # fmt: skip
         if position is None:
             return False
         self._release(LeaseLost(f"turn {self.turn_id} has ended ({status})"))
@@ -346,6 +356,15 @@ class HeldTurn:
         if self._released is None:
             self._released = why
             self._services.released(self)
+
+    @contextmanager
+    def _noticing_a_loss(self) -> Iterator[None]:
+        """A refused call tells that the turn is not held any more, should the notification of that be late or lost."""
+        try:
+            yield
+        except LeaseLost as lost:
+            self._release(lost)
+            raise
 
     def _lost(self, cause: AbortCause) -> LeaseLost:
         return LeaseLost(

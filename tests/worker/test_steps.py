@@ -362,6 +362,26 @@ async def test_dur_17_a_retry_after_a_failed_step_replaces_it(
     ]
 
 
+async def test_a_turn_is_held_for_longer_than_a_lease(room: Room, session: OpenSession) -> None:
+    agent = await session(lease_ms=300)
+    turn = await agent.create_turn(await room.send("go"))
+    leases = f"{room.turns.keys.base_of(room.name)}leases"
+
+    async def lease_end() -> float:
+        return float(await room.turns.redis.command("ZSCORE", leases, f"{turn.turn_id} {room.name}"))
+
+    first = await lease_end()
+
+    async def renewed() -> bool:
+        return await lease_end() > first + 300
+
+    await wait_until(renewed)
+    async with turn.step("write") as step:
+        await say(step, "text")
+    await turn.complete()
+    assert await visible(room, turn.turn_id) == "text"
+
+
 async def test_p3_a_turn_that_nobody_adopts_ends_with_an_error(room: Room, session: OpenSession) -> None:
     agent = await session(adoption_window_s=0.2)
     turn = await agent.create_turn(await room.send("go"))
