@@ -13,7 +13,7 @@ from benchmarks.figures import Results, show, show_comparison
 
 STAGES = (
     "append", "notify", "decode", "frame", "hub", "fanout", "connect", "attach", "history", "resume", "idle", "growth",
-    "generator", "whole",
+    "generator", "turns", "whole",
 )  # fmt: skip
 _QUICK_S = 1.0
 _SECONDS = 4.0
