@@ -28,6 +28,7 @@
      +-- LeaseLost               104012 another worker owns the turn, or it has ended
      +-- TurnHeld                104017 adopting a turn that somebody works on
      +-- TurnNotStarted          104010 nobody started the turn in time
+     +-- Discarded               40033  the application took a send back
      +-- SessionClosed           104004
 
 The numbers are those of protocol section 12 where the meaning is the same.
@@ -309,6 +310,13 @@ class TurnNotStarted(TransportError):
     code = 104010
     status_code = 504
     retryable = True
+
+
+class Discarded(TransportError):
+    """The application took a send back before it had left."""
+
+    code = 40033
+    status_code = 400
 
 
 class SessionClosed(TransportError):

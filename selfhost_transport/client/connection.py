@@ -27,7 +27,7 @@ from selfhost_transport.client.options import ClientOptions
 from selfhost_transport.client.outbox import Outgoing, Settled
 from selfhost_transport.client.socket import Dial, Socket, dial_websocket
 from selfhost_transport.client.state import ConnectionState, StateChange
-from selfhost_transport.errors import BadRequest, ErrorInfo, TokenError, TransportError
+from selfhost_transport.errors import BadRequest, Discarded, ErrorInfo, TokenError, TransportError
 from selfhost_transport.wire.actions import Action
 from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.frame import AckResult, Frame, decode_frame, encode_frame
@@ -146,6 +146,15 @@ class Connection:
         self._answers[outgoing] = answer
         self._perform(effects)
         return answer
+
+    def withdraw(self, answer: asyncio.Future[AckResult]) -> bool:
+        """Take back the publish that `answer` belongs to, which then fails with Discarded; False: it has left."""
+        for outgoing, known in self._answers.items():
+            if known is answer and self.core.outbox.withdraw(outgoing):
+                del self._answers[outgoing]
+                answer.set_exception(Discarded("the application took the send back before it had left"))
+                return True
+        return False
 
     def drop(self) -> None:
         """Cut the socket, as a network failure would; the connection recovers by itself."""

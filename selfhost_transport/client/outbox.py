@@ -80,6 +80,13 @@ class Outbox:
         self._sent.clear()
         return self.release()
 
+    def withdraw(self, outgoing: Outgoing) -> bool:
+        """Take back a publish that has not left on the present connection; False: it has."""
+        if outgoing not in self._unsent:
+            return False
+        self._unsent.remove(outgoing)
+        return True
+
     def settle(self, frame: Frame) -> list[Settled]:
         """What an ACK or NACK answers; answers to frames that are not on the wire are ignored (section 6.3)."""
         first = frame.msg_serial or 0

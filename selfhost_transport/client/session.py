@@ -25,6 +25,7 @@ from selfhost_transport.client.state import ConnectionState, StateChange
 from selfhost_transport.client.turn import Turn
 from selfhost_transport.errors import (
     ContinuityLost,
+    Discarded,
     ErrorInfo,
     InvalidArgument,
     ServiceError,
@@ -38,8 +39,8 @@ from selfhost_transport.turns.context import turn_id_for
 from selfhost_transport.turns.events import ChunkReceived, OutputReplaced, TreeEvent, TurnChanged
 from selfhost_transport.turns.inputs import InputIds
 from selfhost_transport.turns.runs import RunInfo
-from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.seed import Seed, check_seam, is_joined
+from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.wire.frame import AckResult, Frame
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.receipts import TurnReceipt
@@ -170,6 +171,7 @@ class Session:
         if self.tree.owner_of(ids.codec_message_id) is None:
             self._tell(self.tree.insert_optimistic(messages))
         turn = self.turn_for_input(ids.codec_message_id, sent_here=True)
+        turn.withdraw = lambda: self._connection is not None and self._connection.withdraw(answer)
         receipt = asyncio.create_task(self._accept(turn, messages, ids.event_id, answer))
         self._sends.add(receipt)
         receipt.add_done_callback(self._sent)
@@ -253,7 +255,7 @@ class Session:
         self._turns_by_input.pop(turn.input_codec_message_id or "", None)
         self._turns.pop(turn.turn_id or "", None)
         turn.abandon(error)
-        if self.failure is None:
+        if self.failure is None and not isinstance(error, Discarded):
             self.on_error.emit(error)
 
     async def _settle(self, messages: list[Message], answer: asyncio.Future[AckResult]) -> AckResult:
@@ -315,7 +317,6 @@ class Session:
         if not self.has_older:
             check_seam(seed, self.tree, _series(self.attach_serial), self._loader.truncated_at)
         self.seed = seed
-
 
     def on_change(self, change: StateChange) -> None:
         """The state of the connection changed."""

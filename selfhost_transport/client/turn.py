@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -41,6 +42,8 @@ class Turn:
         self.started: Moment[Turn] = Moment(self)
         # The turn has its terminal.
         self.ended: Moment[Turn] = Moment(self)
+        # Takes the send back if it has not left; None where it was not sent here.
+        self.withdraw: Callable[[], bool] | None = None
         self._session = session
         self._sent_here = sent_here
         self._info: RunInfo | None = None
@@ -138,6 +141,13 @@ class Turn:
     async def cancel(self) -> CancelResult:
         """End the turn; also right after the send, before it is accepted. One that has ended is left alone."""
         return await self._session.cancel_turn(self)
+
+    def discard(self) -> bool:
+        """Take back a send that has not left, for there was no connection; what awaits it raises Discarded (OPT-12).
+
+        False: it is on its way or was accepted, and is left alone; `cancel` ends it.
+        """
+        return self.withdraw is not None and self.withdraw()
 
     async def steer(self, content: requests.Content, *, id: str | None = None) -> Steer:  # noqa: A002
         """Add a message to the running turn (section 8.8). Raises TurnEnded when it has ended.

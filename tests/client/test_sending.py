@@ -10,6 +10,7 @@ from selfhost_transport import ClientTransport, SendPolicy, TurnStatus
 from selfhost_transport.errors import (
     Busy,
     CapabilityError,
+    Discarded,
     ErrorInfo,
     InvalidArgument,
     SessionClosed,
@@ -187,6 +188,36 @@ async def test_sends_made_while_offline_wait_and_leave_once() -> None:
     for turn in turns:
         await turn.accepted
     assert again.frames.empty()
+    await transport.close()
+
+
+async def test_opt_12_a_send_that_has_not_left_can_be_taken_back() -> None:
+    service = ScriptedService()
+    transport, socket = await service.open()
+    errors: list[TransportError] = []
+    transport.on("error", errors.append)
+    left = transport.view.start("left already")
+    await socket.next(Action.MESSAGE)
+    assert not left.discard()
+    socket.cut()
+    await wait_until(lambda: not transport.connected)
+    kept, dropped = (transport.view.start(text) for text in ("kept", "dropped"))
+    assert dropped.discard() and not dropped.discard()
+    with pytest.raises(Discarded):
+        await dropped.accepted
+    with pytest.raises(Discarded):
+        await dropped.ended
+    assert [m.message.text for m in transport.view.messages] == ["left already", "kept"]
+    again = await service.accept()
+    again.connected()
+    frames = [await again.next(Action.MESSAGE) for _ in (left, kept)]
+    assert [(frame.messages or [])[0].data for frame in frames] == ["left already", "kept"]
+    await again.next(Action.ATTACH)
+    again.attached(100, resumed=True)
+    for frame in frames:
+        again.ack(frame)
+    await kept.accepted
+    assert again.frames.empty() and errors == []
     await transport.close()
 
 
