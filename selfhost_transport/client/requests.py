@@ -147,6 +147,13 @@ def answer(message: Message, client_id: str | None) -> list[Message]:
     return _finished([message], event_id or inputs.new_id(), client_id, None)
 
 
+def branch_selected(codec_message_id: str, client_id: str | None) -> list[Message]:
+    """The choice of a branch for everybody."""
+    event_id = inputs.new_id()
+    message = inputs.branch_selected(codec_message_id, event_id=event_id)
+    return _finished([message], event_id, client_id, None)
+
+
 def cancel(headers: Mapping[str, str], client_id: str | None) -> list[Message]:
     """An `ai-cancel` with the given headers."""
     event_id = inputs.new_id()

@@ -97,6 +97,15 @@ class View:
         window.reveal(window.hidden_count - hidden)
         self._tell(events)
 
+    async def select_for_all(self, codec_message_id: str, index: int) -> None:
+        """Show another alternative at a message in every view, of late joiners too, until somebody chooses again (BRA-7).
+
+        Views of Python clients follow; those of other SDKs keep their own. Raises CapabilityError.
+        """
+        head = self._current().alternative(codec_message_id, index)
+        if head is not None:
+            await self._session.publish_input(requests.branch_selected(head, self._session.client_id))
+
     # Sending
 
     def start(

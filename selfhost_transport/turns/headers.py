@@ -30,6 +30,9 @@ AI_RUN_QUEUED: Final = "ai-run-queued"
 # A suspended turn has waited for people for longer than its agent likes; whoever is to see to it may (HIL-5).
 AI_RUN_ESCALATED: Final = "ai-run-escalated"
 
+# Somebody's choice of a branch for everybody; `codec-message-id` is the message at its head (BRA-7).
+AI_BRANCH_SELECTED: Final = "ai-branch-selected"
+
 # What only an agent may publish (protocol section 11, row "authenticated clientId").
 AGENT_MESSAGES: Final = frozenset(
     {

@@ -161,6 +161,12 @@ def cancel(*, event_id: str, run_id: str | None = None, input_codec_message_id: 
     return Message(name=h.AI_CANCEL, extras=h.make_extras(transport), action=MessageAction.CREATE)
 
 
+def branch_selected(codec_message_id: str, *, event_id: str) -> Message:
+    """Shows the branch that begins with this message in every view, until somebody chooses again (BRA-7)."""
+    transport = h.header_map((h.CODEC_MESSAGE_ID, codec_message_id), (h.EVENT_ID, event_id))
+    return Message(name=h.AI_BRANCH_SELECTED, extras=h.make_extras(transport), action=MessageAction.CREATE)
+
+
 def _user_part(transport: dict[str, str], part: UserPart, message_id: str, form: InputForm) -> Message:
     payload: Json
     if form.is_text_only:

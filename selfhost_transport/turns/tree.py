@@ -63,6 +63,8 @@ class SessionTree:
         self._requests = Requests(session)
         self._open: dict[str, RunState] = {}
         self._sends = 0
+        # When a message was last chosen for everybody, as the head of its branch: the serial of that (BRA-7).
+        self.chosen_for_all: dict[str, str] = {}
         # Cancels seen, for runs that become known later.
         self._cancels: list[Cancel] = []
 
@@ -241,6 +243,10 @@ class SessionTree:
             return list(self._requests.queue(headers.run_id, serial))
         if name == h.AI_CANCEL_DENIED:
             return self._apply_denial(serial, headers)
+        if name == h.AI_BRANCH_SELECTED and headers.codec_message_id is not None:
+            known = self.chosen_for_all.get(headers.codec_message_id, "")
+            self.chosen_for_all[headers.codec_message_id] = max(known, serial)
+            return [self._restructured()]
         return []
 
     def _apply_output(self, serial: str, message: Message, headers: Headers) -> list[TreeEvent]:

@@ -73,6 +73,8 @@ class View:
         self._selected: set[tuple[str | None, Node]] = set()
         # Inputs that were shown, perhaps before somebody else edited them.
         self._pinned: set[Node] = set()
+        # Choices for everybody up to this serial are overruled here, by the group's cut and parent.
+        self._settled: dict[tuple[str | None, str | None], str] = {}
         # Requests for another answer by this view's user that have none yet.
         self._expected: set[str] = set()
         self._version = -1
@@ -124,7 +126,14 @@ class View:
         alternatives = group.alternatives()
         self._selected.difference_update((group.cut, node) for node in alternatives)
         self._selected.add((group.cut, alternatives[max(0, min(index, len(alternatives) - 1))]))
+        self._settle(group.cut, alternatives[-1].parent)
         return self._recompute()
+
+    def alternative(self, codec_message_id: str, index: int) -> str | None:
+        """The message at the head of the alternative `index` (clamped); None where there is none to choose."""
+        siblings = self.branch_selection(codec_message_id).siblings
+        head = siblings[max(0, min(index, len(siblings) - 1))] if siblings else None
+        return head.codec_message_id if head is not None else None
 
     def select_own(self, codec_message_id: str) -> list[ViewEvent]:
         """Jump to an edit this view's user has just sent (section 7.3)."""
@@ -227,6 +236,8 @@ class View:
             node = self.tree.run_node(turn_id) if turn_id is not None else None
             if node is not None and node.is_shown:
                 self._expected.remove(trigger)
+                self._settle(None, node.parent)
+                self._settle(node.regenerates, node.parent)
                 self._selected = {
                     (cut, n)
                     for cut, n in self._selected
@@ -234,9 +245,28 @@ class View:
                     and (cut is not None or n.run is None or n.parent != node.parent)
                 }
 
+    def _settle(self, cut: str | None, parent: str | None) -> None:
+        """From here on this view's own choice counts among these alternatives, until somebody chooses for all."""
+        if self.tree.chosen_for_all:
+            self._settled[cut, parent] = max(self.tree.chosen_for_all.values())
+
+    def _chosen_for_all(self, group: Group) -> Node | None:
+        """What somebody chose for everybody after this view's user chose."""
+        chosen = self.tree.chosen_for_all
+        if not chosen:
+            return None
+        newest, found = self._settled.get((group.cut, group.nodes[-1].parent), ""), None
+        for node, head in zip(group.alternatives(), group.heads(), strict=True):
+            serial = chosen.get(head.codec_message_id, "") if head is not None else ""
+            if serial > newest:
+                newest, found = serial, node
+        return found
+
     def _choose(self, group: Group) -> Node:
         """The user's choice, else an input that was shown before it was edited, else the newest (section 7.3)."""
         alternatives = group.alternatives()
+        if shared := self._chosen_for_all(group):
+            return shared
         for node in alternatives:
             if (group.cut, node) in self._selected:
                 return node

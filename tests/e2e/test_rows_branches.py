@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from selfhost_transport import ClientTransport, Turn, TurnStatus
+from selfhost_transport.client import View
 from selfhost_transport.errors import CapabilityError, Conflict
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.inputs import UserPart
@@ -122,8 +123,21 @@ async def test_bra_7_a_selection_is_of_its_view(stage: Stage) -> None:
             lambda: len(other.view.messages) == 2 and other.turn(turn_id(second)).text, PATIENCE_S
         )
         client.view.select(answer_of(second), 0)
+        original = client.view.messages[-1].codec_message_id
         assert other.view.messages[-1].codec_message_id == answer_of(second)
-        assert client.view.messages[-1].codec_message_id != answer_of(second)
+        assert original != answer_of(second)
+        await other.view.select_for_all(answer_of(second), 0)
+        await wait_until(lambda: other.view.messages[-1].codec_message_id == original, PATIENCE_S)
+        await client.view.select_for_all(original, 1)
+        for view in (client.view, other.view):
+            await wait_until(partial(shows_last, view, answer_of(second)), PATIENCE_S)
+    async with stage.connect(session, "user-3") as late:
+        assert shows_last(late.view, answer_of(second))
+
+
+def shows_last(view: View, codec_message_id: str) -> bool:
+    """Whether a view ends with this message."""
+    return view.messages[-1].codec_message_id == codec_message_id
 
 
 async def test_bra_10_and_16_the_same_text_again_is_a_sibling_and_a_prompt_goes_below(stage: Stage) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.events import ChunkReceived, MessageChanged
-from selfhost_transport.turns.inputs import InputIds, user_message
+from selfhost_transport.turns.inputs import InputIds, branch_selected, user_message
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import TextPart, messages_to_json
 from selfhost_transport.turns.view import Anchor, MessagesChanged, View
@@ -297,6 +297,37 @@ def test_an_answer_asked_for_here_is_shown_whatever_was_selected() -> None:
     assert ids(view) == ["m1", "r1-answer"]
     fold([answer("r4", "m1", 5, "r1-answer")], view)
     assert ids(view) == ["m1", "r4-answer"]
+
+
+def chosen(key: str, at: int) -> Message:
+    message = branch_selected(key, event_id=f"chosen-{at}")
+    message.serial = serial(at)
+    return message
+
+
+def test_bra_7_a_choice_for_all_moves_every_view_until_its_user_chooses() -> None:
+    tree = SessionTree()
+    views = [View(tree), View(tree)]
+
+    def deliver(*messages: Message) -> None:
+        for message in messages:
+            events = tree.apply(message)
+            for view in views:
+                view.update(events)
+
+    deliver(said("one", "m1", serial(1)), answer("r1", "m1", 2), answer("r2", "m1", 3, "r1-answer"))
+    views[0].select("r2-answer", 0)
+    deliver(chosen("r2-answer", 4))
+    assert [ids(view)[-1] for view in views] == ["r2-answer", "r2-answer"]
+    views[0].select("r2-answer", 0)
+    deliver(answer("r3", "m1", 5, "r1-answer"))
+    assert [ids(view)[-1] for view in views] == ["r1-answer", "r2-answer"]
+    deliver(chosen("r3-answer", 6))
+    views.append(View(tree))
+    assert [ids(view)[-1] for view in views] == ["r3-answer"] * 3
+    views[1].expect_answer("for-r4")
+    deliver(answer("r4", "m1", 7, "r1-answer"))
+    assert [ids(view)[-1] for view in views] == ["r3-answer", "r4-answer", "r3-answer"]
 
 
 def serial(at: int) -> str:
