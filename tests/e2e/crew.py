@@ -103,6 +103,32 @@ async def own_ids(turn: Turn) -> None:
     await turn.pipe([Start(message_id=f"answer-to-{question.message.id}"), "Noted."])
 
 
+async def causes(turn: Turn) -> None:
+    """Streams for ever, and adds to the file that is the second word why it was stopped; the next attempt ends."""
+    file = Path((await turn.text()).split()[1])
+    if turn.attempt > 1 or await asyncio.to_thread(file.exists):
+        await turn.pipe(["again"])
+        return
+
+    async def endless() -> AsyncIterator[str]:
+        while True:
+            yield "on "
+            await asyncio.sleep(0.01)
+
+    try:
+        await turn.pipe(endless())
+    finally:
+        await asyncio.shield(asyncio.to_thread(file.write_text, str(turn.abort_cause)))
+
+
+async def until_file(turn: Turn) -> None:
+    """Ends when the file that is the second word exists."""
+    file = Path((await turn.text()).split()[1])
+    await turn.pipe(["waited"])
+    while not await asyncio.to_thread(file.exists):
+        await asyncio.sleep(0.01)
+
+
 _WORDS: dict[str, Callable[[Turn], Awaitable[None]]] = {
     "raise": raise_midway,
     "return": return_early,
@@ -113,6 +139,8 @@ _WORDS: dict[str, Callable[[Turn], Awaitable[None]]] = {
     "provider": provider,
     "hydrated": hydrated,
     "own-ids": own_ids,
+    "causes": causes,
+    "until-file": until_file,
 }
 
 

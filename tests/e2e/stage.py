@@ -50,6 +50,11 @@ agent = "assistant"
 policy = "queue"
 
 [[namespaces]]
+id = "barge"
+agent = "assistant"
+policy = "interrupt"
+
+[[namespaces]]
 id = "crew"
 agent = "agent-1"
 

@@ -11,8 +11,12 @@ from selfhost_transport.errors import LeaseLost
 from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.turn_operations import Create
 from selfhost_transport.store.turn_request import unpack_context
+from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.lifecycle import run_start
+from tests.e2e.conftest import Build
+from tests.e2e.crew import AGENTS
 from tests.e2e.stage import (
+    CREW,
     Stage,
     assert_exact,
     each,
@@ -21,7 +25,6 @@ from tests.e2e.stage import (
     streamed,
     token_seen,
     turn_id,
-    within,
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -52,7 +55,7 @@ async def test_con_4_work_after_the_end_of_another(stage: Stage) -> None:
         assert first.text != second.text
 
 
-async def test_con_5_two_users_are_independent(stage: Stage) -> None:
+async def test_con_5_and_11_two_users_are_independent(stage: Stage) -> None:
     session = stage.session()
     async with stage.connect(session) as one, stage.connect(session, "user-2", gateway=1) as two:
         mine, theirs = await asyncio.gather(one.view.send(script(40, 50)), two.view.send(script(40, 50)))
@@ -74,6 +77,26 @@ async def test_con_5_two_users_are_independent(stage: Stage) -> None:
         assert len({shapes[0][turn.input_codec_message_id or ""] for turn in both}) == 1
         shown = [[m.codec_message_id for m in client.view.messages] for client in (one, two)]
         assert shown[0] == shown[1] and len(shown[0]) == 8
+
+
+async def test_con_6_several_agents_stream_without_an_orchestrator(build: Build) -> None:
+    stage = await build(workers=0)
+    await each([stage.add_worker(CREW, "--concurrency", "1") for _ in AGENTS])
+    session = stage.session("crew")
+    room = stage.room(session)
+    async with stage.connect(session) as client:
+        ids = {agent: await room.send(script(60, 60), agent=agent) for agent in AGENTS}
+        turns = {agent: client.turn(ids[agent]) for agent in AGENTS}
+        await each([turn.ended for turn in turns.values()])
+        for agent, turn in turns.items():
+            assert_exact(turn, 60)
+            assert turn.agent == agent
+    log = await stage.log(session)
+    for agent, one in ids.items():
+        said = [message for _, message in log.of_turn(one) if message.name != h.AI_INPUT]
+        assert {message.client_id for message in said} == {agent}
+    spans = [log.content(one) for one in ids.values()]
+    assert max(span[0] for span in spans) < min(span[-1] for span in spans), "not all ran at once"
 
 
 async def test_con_7_an_id_cannot_be_started_twice(stage: Stage) -> None:
@@ -127,23 +150,3 @@ async def test_con_12_a_failure_is_isolated(stage: Stage) -> None:
         assert_exact(turns[0], 30)
         assert_exact(turns[1], 5)
         assert_exact(turns[2], 30)
-
-
-async def test_dbl_2_and_6_policies_per_send(stage: Stage) -> None:
-    """Three policies in one session, chosen by each send."""
-    session = stage.session()
-    async with stage.connect(session) as client, stage.connect(session, "user-2", gateway=1) as other:
-        first = await client.view.send(script(40, 40))
-        queued = await client.view.send(script(3, 0), policy="queue")
-        assert (await queued.accepted).status == "queued"
-        alongside = await client.view.send(script(4, 0), policy="concurrent")
-        await alongside.ended
-        assert first.status is TurnStatus.ACTIVE and queued.status is TurnStatus.PENDING
-        async with within(0.5):
-            instead = await other.view.interrupt(script(5, 0))
-        assert not first.status.is_terminal
-        await instead.ended
-        await first.ended
-        await queued.ended
-        assert_exact(first, 40)
-        assert_exact(queued, 3)

@@ -2,10 +2,11 @@
 //   {"do":"answer","invocation":{…},"tokens":n,"pause":ms}   open a run and stream the numbered words
 //   {"do":"read"}                                            print what a JS client's view shows
 //   {"do":"stop","run":"…"}                                  cancel a run
+//   {"do":"send","text":"…"}                                 send a user's message
 // Answers are JSON lines on stdout.
 import { createInterface } from 'node:readline';
 import { Invocation } from '@ably/ai-transport';
-import { createAgentSession, createClientSession } from '@ably/ai-transport/vercel';
+import { createAgentSession, createClientSession, createUIMessageCodec } from '@ably/ai-transport/vercel';
 import * as Ably from 'ably';
 
 const { PORT, KEY, SESSION } = process.env;
@@ -61,7 +62,13 @@ async function stop({ run }) {
   say({ stopped: run });
 }
 
-const commands = { answer, read, stop };
+async function send({ text }) {
+  const message = { id: crypto.randomUUID(), role: 'user', parts: [{ type: 'text', text }] };
+  await reader.view.send(createUIMessageCodec().createUserMessage(message));
+  say({ sent: message.id });
+}
+
+const commands = { answer, read, stop, send };
 for await (const line of createInterface({ input: process.stdin })) {
   const command = JSON.parse(line);
   commands[command.do](command).catch((error) => say({ error: String(error) }));
