@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from gateway.delivery import encode_websocket
+from selfhost_transport.errors import BadRequest
 from selfhost_transport.wire.actions import Action, MessageAction
 from selfhost_transport.wire.frame import decode_frame
 from selfhost_transport.wire.message import Format, Message
@@ -33,11 +34,15 @@ class DeltaWriter:
         self._payload = b""
 
     def write(self, raw: bytes) -> None:
-        """One complete websocket frame."""
-        frame = decode_frame(ws_payload(raw), self._fmt)
-        if frame.action == Action.MESSAGE and frame.messages:
-            messages = [self._next(message) for message in frame.messages]
-            raw = encode_websocket(replace(frame, messages=messages), self._fmt)
+        """One complete websocket frame. One that cannot be read goes out as it is, and the next message whole."""
+        try:
+            frame = decode_frame(ws_payload(raw), self._fmt)
+        except BadRequest:
+            self._id = None
+        else:
+            if frame.action == Action.MESSAGE and frame.messages:
+                messages = [self._next(message) for message in frame.messages]
+                raw = encode_websocket(replace(frame, messages=messages), self._fmt)
         self._write(raw)
 
     def _next(self, message: Message) -> Message:

@@ -36,6 +36,11 @@ class Written:
         assert (found.channel, found.channel_serial) == ("c", "s")
         return found.messages or []
 
+    def pass_on(self, raw: bytes) -> bytes:
+        """Write anything; what the client gets."""
+        self._writer.write(raw)
+        return self._frames[-1]
+
 
 @pytest.fixture(params=list(Format))
 def written(request: pytest.FixtureRequest) -> Written:
@@ -106,3 +111,10 @@ def test_frames_of_another_kind_pass(written: Written) -> None:
     raw = encode_websocket(Frame(Action.SYNC, channel="c", presence=[]), Format.MSGPACK)
     DeltaWriter(frames.append, Format.MSGPACK).write(raw)
     assert frames == [raw]
+
+
+def test_a_frame_that_cannot_be_read_passes_and_the_next_message_is_whole(written: Written) -> None:
+    written.send(Message(data=TEXT))
+    assert written.pass_on(b"\x82\x01\xc1") == b"\x82\x01\xc1"
+    (message,) = written.send(Message(data=TEXT))
+    assert (message.data, message.extras) == (TEXT, None)
