@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import inputs
 from selfhost_transport.wire.message import Message
+
+CLOSED_CALL: Final = "The turn ended before this tool call had a result."
+"""What a model is told of a call that nobody answered (CAN-23)."""
 
 
 def result_key(tool_call_id: str) -> str:

@@ -5,13 +5,14 @@ Takes the events of a model's stream as they come, and chunks, which become the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import decoder_openai as o
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import parts as p
+from selfhost_transport.turns.context import TurnContext
 from selfhost_transport.turns.outputs import Op, OutputMessages
 from selfhost_transport.turns.values import Absent, Json, to_text
 
@@ -36,8 +37,10 @@ _SUMMARY: Final = "reasoning_summary_text"
 class OpenAIEncoder(OutputMessages):
     """One pass as OpenAI Responses events."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(
+        self, ctx: TurnContext, codec_message_id: str, step_start_serial: str, steer_ids: Sequence[str] = ()
+    ) -> None:
+        super().__init__(ctx, codec_message_id, step_start_serial, steer_ids)
         self._items = 0
         # Items made of chunks: of each open stream, by its kind and the chunk's id.
         self._made: dict[tuple[str, str], Json] = {}

@@ -14,12 +14,12 @@ from selfhost_transport.turns import decoder as d
 from selfhost_transport.turns import decoder_openai as o
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import parts as p
+from selfhost_transport.turns.calls import CLOSED_CALL
 from selfhost_transport.turns.records import Record
 from selfhost_transport.turns.ui import TextPart, UIMessage
 from selfhost_transport.turns.values import Absent, Json, from_text, to_text
 
 DENIED_OUTPUT: Final = "Tool execution was not approved."
-CLOSED_OUTPUT: Final = "The turn ended before this tool call had a result."
 # The field that a stream of each kind fills in its part.
 _FIELDS: Final = {"output_text": "text", "refusal": "refusal", "reasoning_text": "text"}
 
@@ -64,7 +64,7 @@ def responses_input(messages: Iterable[UIMessage]) -> list[Item]:
     for item in found:
         closed.append(item)
         if item["type"] == "function_call" and item.get("call_id") not in answered:
-            closed.append(_output(item.get("call_id"), CLOSED_OUTPUT))
+            closed.append(_output(item.get("call_id"), CLOSED_CALL))
     return closed
 
 

@@ -9,13 +9,13 @@ from typing import Final
 
 from selfhost_transport.turns import decoder as d
 from selfhost_transport.turns import ui
+from selfhost_transport.turns.calls import CLOSED_CALL as CLOSED_CALL
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.values import Absent
 
 DENIED_CALL: Final = "This tool call was denied by the user."
-CLOSED_CALL: Final = "The turn ended before this tool call had a result."
 
 
 class PartialAnswers(StrEnum):

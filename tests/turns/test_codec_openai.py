@@ -11,12 +11,12 @@ from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import inputs
 from selfhost_transport.turns import parts as p
-from selfhost_transport.turns.calls import answered_call
+from selfhost_transport.turns.calls import CLOSED_CALL, answered_call
 from selfhost_transport.turns.codecs import OPENAI
 from selfhost_transport.turns.context import STEP_START_PLACEHOLDER, TurnContext, context_for_input
 from selfhost_transport.turns.encoder import Close, Create, Op
 from selfhost_transport.turns.inputs import OPENAI_INPUTS, InputIds
-from selfhost_transport.turns.messages_openai import CLOSED_OUTPUT, OpenAIMessage, responses_input
+from selfhost_transport.turns.messages_openai import OpenAIMessage, responses_input
 from selfhost_transport.turns.prompt import PartialAnswers, build_prompt
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import FilePart, TextPart, UIMessage, messages_to_json
@@ -325,5 +325,5 @@ def test_can_23_calls_without_a_result_are_closed_for_the_model() -> None:
     prompt = build_prompt(tree_of(cut), "MSG-USER-1")
     outputs = [i for i in responses_input(said.message for said in prompt) if "output" in i]
     assert [(item["call_id"], item["output"]) for item in outputs] == [
-        (f"call_{n}", CLOSED_OUTPUT) for n in (1, 2, 3)
+        (f"call_{n}", CLOSED_CALL) for n in (1, 2, 3)
     ]

@@ -64,6 +64,14 @@ def test_everything_delivered_twice_changes_nothing(transcript: Transcript) -> N
     assert shown(fold([*twice, *history])) == shown(fold(live))
 
 
+def test_tol_16_static_and_dynamic_tools_are_parts_of_their_own_kinds() -> None:
+    view = fold(load("05").live())
+    parts = [part for message in view.messages() for part in message.message.to_json()["parts"]]
+    tools = {part["type"] for part in parts if "toolCallId" in part}
+    assert "dynamic-tool" in tools and {kind for kind in tools if kind.startswith("tool-")}
+    assert all("toolName" in part for part in parts if part["type"] == "dynamic-tool")
+
+
 def test_the_recovered_text_is_the_one_the_service_holds() -> None:
     view = fold(load("24").live())
     assert view.messages()[-1].message.text == "one two three"
