@@ -20,7 +20,7 @@ from selfhost_transport.store.history import Page, Query
 from selfhost_transport.store.occupancy import Occupancy
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.capability import Operation
-from selfhost_transport.wire.codes import Code
+from selfhost_transport.wire.codes import Code, error_info
 from selfhost_transport.wire.connection_key import read_connection_key
 from selfhost_transport.wire.message import Format, Message, decode_message, encode_message
 from selfhost_transport.wire.serial import Position, format_position, parse_position
@@ -171,7 +171,8 @@ class Channels:
         try:
             return read_connection_key(self._services.secret, key).connection_id
         except TransportError as error:
-            raise BadRequest(error.info.message, code=Code.INVALID_CONNECTION_KEY_IN_PUBLISH) from error
+            unknown = error_info(Code.INVALID_CONNECTION_KEY_IN_PUBLISH)
+            raise BadRequest(unknown.message, code=unknown.code) from error
 
 
 def _published(session: str, message_id: str, done: Done) -> dict[str, Any]:
