@@ -87,7 +87,7 @@ async def test_trn_19_what_the_provider_says_stays_in_the_worker(stage: Stage, p
         assert turn.error.message.startswith("the model provider receives too many requests")
 
 
-async def test_tools_between_two_model_calls_are_one_message(stage: Stage, provider: Provider) -> None:
+async def test_sdk_4_tools_between_two_model_calls_are_one_message(stage: Stage, provider: Provider) -> None:
     provider.check = strict.chat
     provider.answers = [
         Answer(

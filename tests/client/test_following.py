@@ -309,7 +309,7 @@ async def test_a_resumed_stream_has_no_gap_and_no_duplicate() -> None:
     await transport.close()
 
 
-async def test_a_gap_is_announced_and_the_session_goes_on() -> None:
+async def test_err_4_a_gap_is_announced_and_the_session_goes_on() -> None:
     """SES-12, ERR-4: one event, after which deliveries continue."""
     service = ScriptedService()
     transport, socket, turn, agent = await asked(service)

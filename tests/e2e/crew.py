@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from agent_worker import Worker
+from agent_worker import ToolCall, Worker
 from agent_worker.errors import AgentError
 from agent_worker.output import Piece
 from agent_worker.scripted import scripted
@@ -121,6 +121,23 @@ async def causes(turn: Turn) -> None:
         await asyncio.shield(asyncio.to_thread(file.write_text, str(turn.abort_cause)))
 
 
+async def stubborn_tool(turn: Turn) -> None:
+    """Calls a tool that writes down that it is aborted, into the file that is the second word, and goes on regardless."""
+    file = Path((await turn.text()).split()[1])
+
+    async def work() -> str:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            file.write_text("aborted")
+            await asyncio.sleep(1)
+        file.write_text("returned")
+        return "this must not be seen"
+
+    await turn.tool(ToolCall("work", {}, "call-1"), work)
+    await turn.pipe(["nor this"])
+
+
 async def until_file(turn: Turn) -> None:
     """Ends when the file that is the second word exists."""
     file = Path((await turn.text()).split()[1])
@@ -141,6 +158,7 @@ _WORDS: dict[str, Callable[[Turn], Awaitable[None]]] = {
     "own-ids": own_ids,
     "causes": causes,
     "until-file": until_file,
+    "stubborn-tool": stubborn_tool,
 }
 
 

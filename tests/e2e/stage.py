@@ -55,6 +55,11 @@ agent = "assistant"
 policy = "interrupt"
 
 [[namespaces]]
+id = "pair"
+agent = "assistant"
+max_active = 2
+
+[[namespaces]]
 id = "crew"
 agent = "agent-1"
 

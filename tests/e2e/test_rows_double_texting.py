@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from itertools import pairwise
 
 import pytest
 
 from selfhost_transport import ClientTransport, TurnStatus
+from selfhost_transport.errors import Busy
 from selfhost_transport.turns import headers as h
 from tests.e2e.peer import peer
 from tests.e2e.stage import (
@@ -115,6 +117,23 @@ async def test_dbl_4_policy_interrupt_is_one_atomic_step(stage: Stage) -> None:
     assert set(closing) <= set(between) and len(between) - len(closing) <= 1
 
 
+async def test_dbl_5_policy_reject_names_what_is_busy(stage: Stage) -> None:
+    session = stage.session()
+    async with stage.connect(session) as client, stage.connect(session, "user-2", gateway=1) as other:
+        first = await client.view.send(script(2000, 50))
+        await token_seen(first)
+        with pytest.raises(Busy) as refused:
+            await other.view.send("me too", policy="reject")
+        info = refused.value.info
+        assert (info.code, info.status_code, (info.detail or {})["turns"]) == (40900, 409, [first.turn_id])
+        assert [m.message.role for m in other.view.messages] == ["user", "assistant"]
+        await client.cancel()
+        second = await other.view.send(script(3, 0), policy="reject")
+        await second.ended
+        assert_exact(second, 3)
+    assert len((await stage.log(session)).created(h.AI_INPUT)) == 2
+
+
 async def test_dbl_7_a_policy_of_the_session_holds_on_every_device(stage: Stage) -> None:
     session = stage.session("queue")
     async with (
@@ -141,6 +160,41 @@ async def test_dbl_7_a_policy_of_the_session_holds_on_every_device(stage: Stage)
     log = await stage.log(session)
     spans = [log.content(turn_id(turn)) for turn in (first, *queued)]
     assert all(before[-1] < after[0] for before, after in pairwise(spans)), "not in order"
+
+
+@pytest.mark.parametrize("ending", ["complete", "cancelled", "error"])
+async def test_dbl_9_the_queue_drains_after_every_ending(stage: Stage, ending: str) -> None:
+    session = stage.session("queue")
+    async with stage.connect(session) as client:
+        first = await client.view.send(script(40, 80, **({"fail_at": 20} if ending == "error" else {})))
+        queued = [await client.view.send(script(tokens, 0)) for tokens in (3, 4)]
+        await token_seen(first)
+        if ending == "cancelled":
+            await client.cancel(first.turn_id)
+        await each([turn.ended for turn in (first, *queued)])
+        for turn, tokens in zip(queued, (3, 4), strict=True):
+            assert_exact(turn, tokens)
+    log = await stage.log(session)
+    assert log.ends(turn_id(first)) == [ending]
+    spans = [log.content(turn_id(turn)) for turn in (first, *queued)]
+    assert all(before[-1] < after[0] for before, after in pairwise(spans)), "not in order"
+
+
+async def test_dbl_13_texts_that_wait_become_one_turn(stage: Stage) -> None:
+    session = stage.session()
+    async with stage.connect(session) as client:
+        first = await client.view.send(script(100, 80))
+        await token_seen(first)
+        texts = ["budget", "in May", "script: echo_context=1"]
+        turns = [await client.view.send(text, policy="merge") for text in texts]
+        await each([turn.ended for turn in (first, *turns)])
+        assert_exact(first, 100)
+        assert [turn.text for turn in turns[:2]] == ["", ""]
+        context = json.loads(turns[2].text)
+    asked = [part["text"] for m in context if m["role"] == "user" for part in m["parts"]]
+    assert asked[-3:] == texts
+    log = await stage.log(session)
+    assert [log.ends(turn_id(turn)) for turn in turns] == [["complete"]] * 3
 
 
 async def test_dbl_10_a_rate_limit_of_the_provider_hits_only_its_own_turn(stage: Stage) -> None:
@@ -186,6 +240,21 @@ async def test_dbl_11_the_tree_is_intact_whatever_the_policy(stage: Stage) -> No
     async with stage.connect(session, "user-3") as late:
         assert shape(late) == parents
         assert [m.message.to_json() for m in late.view.messages] == shown[0]
+
+
+async def test_int_16_a_limit_queues_and_loses_nothing(stage: Stage) -> None:
+    session = stage.session("pair")
+    async with stage.connect(session) as client:
+        turns = [await client.view.send(script(30, 60)) for _ in range(5)]
+        answers = [(await turn.accepted).status for turn in turns]
+        assert answers == ["pending", "pending", "queued", "queued", "queued"]
+        await each([turn.ended for turn in turns])
+        for turn in turns:
+            assert_exact(turn, 30)
+    log = await stage.log(session)
+    spans = [log.content(turn_id(turn)) for turn in turns]
+    for start, *_ in spans:
+        assert sum(span[0] <= start <= span[-1] for span in spans) <= 2
 
 
 def shape(client: ClientTransport) -> dict[str, str | None]:

@@ -1,4 +1,4 @@
-"""Rows REC-6, CAN-21, ERR-2, ERR-3: a connection that fails at the wrong moment, and stops that are no cancels."""
+"""Rows REC-6, REC-8, CAN-21, ERR-2, ERR-3: a connection that fails at the wrong moment, and stops that are no cancels."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from tests.e2e.stage import (
     script,
     streamed,
     token_seen,
+    tokens_of,
     turn_id,
 )
 from tests.processes import Proc, wait_until
@@ -77,6 +78,24 @@ async def test_rec_6_a_blip_of_the_agents_connection_aborts_nothing(build: Build
         log = await stage.log(session)
         assert log.created(h.AI_CANCEL) == []
         assert [log.ends(turn_id(turn)) for turn in turns] == [["complete"]] * 3
+
+
+async def test_rec_8_restart_replaces_and_fail_ends_what_a_lost_worker_had_written(build: Build) -> None:
+    fragile = f'{CONFIG}\n[[namespaces]]\nid = "fragile"\nagent = "assistant"\non_crash = "fail"\n'
+    stage = await build(gateways=1, workers=3, config=fragile, env=SHORT_LEASE)
+    restarted, failed = stage.session(), stage.session("fragile")
+    async with stage.connect(restarted) as one, stage.connect(failed) as two:
+        again = await one.view.send(script(40, 100, crash_at=20))
+        gone = await two.view.send(script(40, 100, crash_at=20))
+        await each([again.ended, gone.ended])
+        assert (again.status, attempts(again)) == (TurnStatus.COMPLETED, 2)
+        assert (gone.status, attempts(gone)) == (TurnStatus.FAILED, 1)
+        assert again.text == numbered(40) and gone.error is not None
+        assert [m.message.text for m in one.view.messages][1:] == [numbered(40)]
+        # What was written is kept: replaced in the one, and all there is in the other.
+        assert 0 < tokens_of(gone.text) <= 20
+        texts = [o.text for o in await stage.room(restarted).outputs(turn_id(again)) if o.kind == "text"]
+        assert len(texts) == 2 and texts[1] == numbered(40) and 0 < tokens_of(texts[0]) <= 20
 
 
 async def test_err_3_an_end_that_cannot_be_written_strands_nothing(build: Build, tmp_path: Path) -> None:

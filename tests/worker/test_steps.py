@@ -248,7 +248,7 @@ async def test_p2_a_cancel_stops_the_step_that_runs(room: Room, session: OpenSes
     assert await steps_of(room, turn.turn_id) == [("write", "cancelled", 1)]
 
 
-async def test_dur_7_detaching_writes_nothing_and_ending_the_session_cancels(
+async def test_trn_21_dur_7_detaching_writes_nothing_and_ending_the_session_cancels(
     room: Room, session: OpenSession
 ) -> None:
     first, second = await session(), await session()
