@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -13,6 +13,7 @@ from typing import Self
 
 _SOURCES = Path(__file__).parent / "native"
 READY_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 5.0
 
 
 class NativePrograms:
@@ -46,15 +47,7 @@ class NativePrograms:
 
     async def start(self, name: str, *arguments: str) -> Program:
         """Start a program by the name of its source."""
-        process = await asyncio.create_subprocess_exec(
-            str(self._folder / name),
-            *arguments,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            # When one side ends first, the other complains.
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        return Program(process)
+        return await Program.start(str(self._folder / name), *arguments)
 
 
 class Program:
@@ -63,19 +56,36 @@ class Program:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
+    @classmethod
+    async def start(cls, *command: str) -> Self:
+        """Start any command that keeps to the same manners."""
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            # When one side ends first, the other complains.
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     async def line(self) -> str:
         """The next line it prints. Raises TimeoutError, or RuntimeError when it ended instead."""
         assert self._process.stdout is not None
         async with asyncio.timeout(READY_TIMEOUT_S):
             line = await self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"a native program ended with status {await self._process.wait()}")
+            raise RuntimeError(f"a program ended with status {await self._process.wait()}")
         return line.decode().strip()
 
-    def send_line(self) -> None:
+    def send_line(self, text: str = "") -> None:
         """Give it a line to read."""
         assert self._process.stdin is not None
-        self._process.stdin.write(b"\n")
+        self._process.stdin.write(text.encode() + b"\n")
 
     async def finish(self) -> list[float]:
         """Close its input, and return the numbers of its last line."""
@@ -84,6 +94,15 @@ class Program:
         numbers = [float(number) for number in (await self.line()).split()]
         await self._process.wait()
         return numbers
+
+    async def stop(self) -> None:
+        """Ask it to end, which gives it the chance to end its own children."""
+        if self._process.returncode is None:
+            self._process.terminate()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_TIMEOUT_S):
+                    await self._process.wait()
+        await self.kill()
 
     async def kill(self) -> None:
         """End it if it has not ended."""

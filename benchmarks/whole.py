@@ -12,7 +12,8 @@ from selfhost_transport.loadtest.run import Runner, Watcher
 from selfhost_transport.loadtest.stack import LocalStack
 
 # (turns at once, ms for which tokens are gathered)
-_LOADS = ((200, 0), (500, 0), (500, 40), (1000, 40))
+_LOADS = ((200, 0), (300, 0), (500, 0), (200, 40), (500, 40), (1000, 40), (2000, 40))
+_TOKENS = 1000
 
 
 def run(seconds: float) -> list[Figure]:
@@ -21,26 +22,33 @@ def run(seconds: float) -> list[Figure]:
 
 
 async def _run(turns: int, window_ms: int, seconds: float) -> list[Figure]:
-    load = Load(turns=turns, duration_s=seconds)
-    async with LocalStack(LocalOptions(turns=turns, window_ms=window_ms)) as stack:
+    load = Load(turns=turns, tokens=_TOKENS, duration_s=seconds)
+    return figures(await measure(load, window_ms), "whole", f"{turns} turns, {window_ms} ms")
+
+
+async def measure(load: Load, window_ms: int) -> RunResult:
+    """One run on processes of its own. Raises RuntimeError when it broke a promise."""
+    async with LocalStack(LocalOptions(turns=load.turns, window_ms=window_ms)) as stack:
         runner = Runner(Plan(stack.target, load), Watcher(), stack)
         result = await asyncio.to_thread(runner.run)
     if result.violation_counts:
-        raise RuntimeError(f"{turns} turns: {result.violation_counts}")
-    return _figures(result, f"{turns} turns, {window_ms} ms")
+        raise RuntimeError(f"{load.turns} turns: {result.violation_counts}")
+    return result
 
 
-def _figures(result: RunResult, name: str) -> list[Figure]:
+def figures(result: RunResult, stage: str, name: str) -> list[Figure]:
+    """What is worth comparing of a run."""
     token, first = result.summary(Metric.TOKEN), result.summary(Metric.FIRST_TOKEN)
     share = result.tokens_per_s / result.expected_tokens_per_s
-    found = [
-        Figure("whole", f"{name}: tokens received", result.tokens_per_s, "tokens/s"),
-        Figure("whole", f"{name}: of those due", share, "ratio of the ceiling"),
-        Figure("whole", f"{name}: token due to received, p50", token.p50, "ms"),
-        Figure("whole", f"{name}: token due to received, p99", token.p99, "ms"),
-        Figure("whole", f"{name}: send to first token, p50", first.p50, "ms"),
-        Figure("whole", f"{name}: send to first token, p99", first.p99, "ms"),
+    return [
+        Figure(stage, f"{name}: tokens received", result.tokens_per_s, "tokens/s"),
+        Figure(stage, f"{name}: of those due", share, "ratio of the ceiling"),
+        Figure(stage, f"{name}: token due to received, p50", token.p50, "ms"),
+        Figure(stage, f"{name}: token due to received, p99", token.p99, "ms"),
+        Figure(stage, f"{name}: send to first token, p50", first.p50, "ms"),
+        Figure(stage, f"{name}: send to first token, p99", first.p99, "ms"),
+        *(
+            Figure(stage, f"{name}: {role}", usage.us_per_token, "us per token")
+            for role, usage in result.usage.items()
+        ),
     ]
-    for role, usage in result.usage.items():
-        found.append(Figure("whole", f"{name}: {role}", usage.us_per_token, "us per token"))
-    return found

@@ -6,11 +6,12 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self, cast
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake
+from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from selfhost_transport.errors import ConnectionFailed
@@ -34,12 +35,16 @@ _BUFFERS = (_BUFFER,)
 class Socket(asyncio.BufferedProtocol):
     """One connection. `on_message` gets each payload; `on_lost` is called once, however the socket ends."""
 
-    def __init__(self, url: str, on_message: OnMessage, on_lost: OnLost) -> None:
+    def __init__(
+        self, url: str, on_message: OnMessage, on_lost: OnLost, subprotocols: Sequence[str] = ()
+    ) -> None:
         self._uri = parse_uri(url)
         self._on_lost = on_lost
         self._frames = FrameReader(on_message, self._control)
         self._transport: asyncio.Transport | None = None
-        self._handshake: ClientProtocol | None = ClientProtocol(self._uri)
+        self._handshake: ClientProtocol | None = ClientProtocol(
+            self._uri, subprotocols=[Subprotocol(name) for name in subprotocols] or None
+        )
         self._answer = b""
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._reason = ""
@@ -48,9 +53,11 @@ class Socket(asyncio.BufferedProtocol):
         self._fd = -1
 
     @classmethod
-    async def open(cls, url: str, on_message: OnMessage, on_lost: OnLost) -> Self:
+    async def open(
+        cls, url: str, on_message: OnMessage, on_lost: OnLost, subprotocols: Sequence[str] = ()
+    ) -> Self:
         """Connect and upgrade. Raises ConnectionFailed; `on_lost` is not called then."""
-        opened = cls(url, on_message, on_lost)
+        opened = cls(url, on_message, on_lost, subprotocols)
         uri = opened._uri
         context = ssl.create_default_context() if uri.secure else None
         try:

@@ -1,0 +1,15 @@
+// The socket.io server that viewers connect to. node gateway.mjs REDIS_URL; prints its port.
+import { createServer } from "node:http";
+import { createAdapter } from "@socket.io/redis-streams-adapter";
+import { createClient } from "redis";
+import { Server } from "socket.io";
+
+const redis = createClient({ url: process.argv[2] });
+await redis.connect();
+const http = createServer();
+const io = new Server(http, {
+  adapter: createAdapter(redis, { onlyPlaintext: true }),
+  transports: ["websocket"],
+});
+io.on("connection", (socket) => socket.join(socket.handshake.query.session));
+http.listen(0, "127.0.0.1", 4096, () => console.log(http.address().port));
