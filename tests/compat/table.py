@@ -56,6 +56,7 @@ SUITES = (
     Suite("Agents written in JavaScript", ("ably", "@ably/ai-transport"), "agent"),
     Suite("54 recorded conversations", ("ably", "@ably/ai-transport"), "compat-transcripts"),
     Suite("`useChat`", ("ably", "@ably/ai-transport", "ai"), "usechat"),
+    Suite("Clients with the OpenAI codec", ("ably", "@ably/ai-transport"), "openai"),
     Suite("React hooks", ("ably", "@ably/ai-transport", "react"), "compat-react"),
     Suite("The Python package", ("ably (PyPI)",)),
 )
