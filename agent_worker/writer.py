@@ -16,6 +16,7 @@ from typing import Any
 
 from agent_worker.rollup import Rollup
 from selfhost_transport.errors import LeaseLost, TransportError
+from selfhost_transport.redis_io.pipeline import Told
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.turn_operations import Close, Create, OpenText, Operation
 from selfhost_transport.store.turn_store import Lease, TurnStore
@@ -181,6 +182,7 @@ class TurnWriter:
         # Steps are numbered, and each waits for the appends before it.
         self._step = asyncio.Lock()
         self._in_flight = 0
+        self._answers = Told(self._answered)
         self._arrived = asyncio.Event()
         self._failure: TransportError | None = None
         # What ends a message, until something follows it.
@@ -218,10 +220,9 @@ class TurnWriter:
 
     def send(self, text: OpenText, piece: str) -> None:
         """Start one append; its answer is looked at when it comes."""
-        reply = self._store.append(self._lease, text, piece, retry_s=self._hold.remaining_s)
+        self._store.send_append(self._lease, text, piece, self._answers, self._hold.remaining_s)
         self._in_flight += 1
         self.written += 1
-        reply.add_done_callback(self._answered)
 
     async def room(self) -> None:
         """Wait while the writer is crowded; otherwise only let the loop do its other work."""
@@ -360,13 +361,13 @@ class TurnWriter:
         self._arrived.clear()
         await self._arrived.wait()
 
-    def _answered(self, reply: asyncio.Future[Any]) -> None:
+    def _answered(self, reply: Any, error: BaseException | None) -> None:
         self._in_flight -= 1
-        self._arrived.set()
-        error = None if reply.cancelled() else reply.exception()
+        if not self._arrived.is_set():
+            self._arrived.set()
         try:
             if error is not None:
                 raise error
-            self._store.check_append(self._lease, reply.result())
+            self._store.check_append(self._lease, reply)
         except TransportError as failure:
             self.stop(failure)

@@ -94,7 +94,7 @@ def _ceiling(bench: Rig, turn: OpenTurn) -> float:
         f"{base}x:__rand_int__:{session}",
     ]
     entry = turn.text.entry_head + pack_append_body(TOKEN)[: -len(TOKEN)]
-    arguments: list[str | bytes] = [str(lease.fence), "0", TOKEN, entry, f"{base}n:{session}"]
+    arguments: list[str | bytes] = [str(lease.fence), f"{base}n:{session}", "0", TOKEN, entry]
     command: list[str | bytes] = [
         program, "-p", str(bench.server.url.rpartition(":")[2].partition("/")[0]), "-n", "200000", "-c", "1",
         "-P", str(_PIPELINE), "-r", "1000000000", "--csv", "EVALSHA", scripts.load("append").digest, "4",

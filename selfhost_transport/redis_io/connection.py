@@ -9,6 +9,7 @@ from typing import Any
 from selfhost_transport.redis_io.cluster import ClusterNodes, Shards
 from selfhost_transport.redis_io.link import Argument
 from selfhost_transport.redis_io.pipeline import LuaScript, Pipeline
+from selfhost_transport.redis_io.repeated import Repeated
 from selfhost_transport.redis_io.whereabouts import whereabouts
 
 
@@ -49,6 +50,11 @@ class RedisConnection:
     ) -> asyncio.Future[Any]:
         """Run a script. With `retry_s`, it is sent again after a lost connection: only for calls that may run twice."""
         return self._start(("EVALSHA", script.digest, len(keys), *keys, *arguments), script, retry_s)
+
+    def repeated(self, script: LuaScript, keys: Sequence[Argument], first: Sequence[Argument]) -> Repeated:
+        """Calls of one script with these keys and first arguments, each with three arguments more."""
+        way = self._way.pipeline(keys[0]) if isinstance(self._way, Shards) else self._way
+        return Repeated(way, script, keys, first)
 
     def command(
         self, *arguments: Argument, retry_s: float = 0.0, beside: Argument | None = None

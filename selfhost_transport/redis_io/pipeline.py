@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import hiredis
@@ -36,13 +37,47 @@ class LuaScript(Protocol):
     def source(self) -> str: ...  # noqa: D102
 
 
+class Answer(Protocol):
+    """Who is told of a reply: a future, or somebody who is told again and again (Told)."""
+
+    def done(self) -> bool: ...  # noqa: D102
+
+    def set_result(self, result: Any, /) -> None: ...  # noqa: D102
+
+    def set_exception(self, exception: BaseException, /) -> None: ...  # noqa: D102
+
+
+class Told:
+    """Tells a function of every reply, or of what happened instead of it, in the reading callback.
+
+    The function must be quick and never raise. A future for each call would cost as much as the call.
+    """
+
+    __slots__ = ("_tell",)
+
+    def __init__(self, tell: Callable[[Any, BaseException | None], None]) -> None:
+        self._tell = tell
+
+    def done(self) -> bool:
+        """There is always another reply."""
+        return False
+
+    def set_result(self, result: Any, /) -> None:
+        """A reply came."""
+        self._tell(result, None)
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """None came, or it was an error."""
+        self._tell(None, exception)
+
+
 class _Call:
     """One command on its way. `until`: loop time at which waiting for a connection, or trying again, ends."""
 
     __slots__ = ("again", "packed", "reply", "script", "until")
 
     def __init__(
-        self, packed: bytes, script: LuaScript | None, reply: asyncio.Future[Any], until: float, again: bool
+        self, packed: bytes, script: LuaScript | None, reply: Answer, until: float, again: bool
     ) -> None:
         self.packed = packed
         self.script = script
@@ -110,16 +145,19 @@ class Pipeline:
         self, arguments: tuple[Argument, ...], script: LuaScript | None, retry_s: float
     ) -> asyncio.Future[Any]:
         """Send a command soon; with `retry_s`, again after a lost connection, until so many seconds have passed."""
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.send(pack(arguments), script, reply, retry_s)
+        return reply
+
+    def send(self, packed: bytes, script: LuaScript | None, answer: Answer, retry_s: float) -> None:
+        """The same with a packed command, for whoever wants to be told."""
         loop = asyncio.get_running_loop()
-        reply: asyncio.Future[Any] = loop.create_future()
-        until = loop.time() + (retry_s or self._timeout_s)
-        call = _Call(pack(arguments), script, reply, until, retry_s > 0)
+        call = _Call(packed, script, answer, loop.time() + (retry_s or self._timeout_s), retry_s > 0)
         if self._closed:
             _fail(call, StoreUnavailable("the connection to Redis was closed by this process"))
-            return reply
+            return
         self._waiting.append(call)
         self._schedule(loop)
-        return reply
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._link is None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from selfhost_transport.redis_io.repeated import Repeated
 from selfhost_transport.store.entries import Ref, pack_append_body, pack_created, pack_value
 from selfhost_transport.wire.message import Message
 
@@ -42,6 +43,8 @@ class OpenText:
     # Bytes written so far: makes a repeated piece recognisable.
     offset: int = 0
     entry_head: bytes = field(init=False)
+    # How its pieces get to Redis, once there was one.
+    way: Repeated | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.entry_head = b"A" + str(self.ref).encode() + b"\n"

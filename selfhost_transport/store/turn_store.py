@@ -10,6 +10,8 @@ from typing import Any
 
 from selfhost_transport.errors import Busy, Conflict, LeaseLost, RateLimited, ServiceError
 from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.redis_io.pipeline import Answer
+from selfhost_transport.redis_io.repeated import Repeated
 from selfhost_transport.store import scripts
 from selfhost_transport.store.entries import Ref, pack_created
 from selfhost_transport.store.keys import WORKER_GROUP, Keyspace
@@ -315,17 +317,26 @@ class TurnStore:
         self, lease: Lease, text: OpenText, piece: str, *, retry_s: float = 0.0
     ) -> asyncio.Future[Any]:
         """Start writing a piece; check the awaited reply with `check_append`. Pieces leave in call order."""
-        raw = piece.encode()
-        base = self.keys.base_of(lease.session)
-        session = lease.session
-        reply = self.redis.call(
-            scripts.load("append"),
-            [f"{base}f:{lease.turn_id}:{session}", f"{base}l:{session}", f"{base}p:{session}", f"{base}x:{text.ref}:{session}"],
-            [lease.fence, text.offset, raw, text.entry_head + piece_head(len(raw)), f"{base}n:{session}"],
-            retry_s=retry_s,
-        )  # fmt: skip
-        text.offset += len(raw)
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.send_append(lease, text, piece, reply, retry_s)
         return reply
+
+    def send_append(self, lease: Lease, text: OpenText, piece: str, answer: Answer, retry_s: float) -> None:
+        """The same for whoever wants to be told of the reply; the path of every token."""
+        raw = piece.encode()
+        way = text.way
+        if way is None:
+            way = text.way = self._way_of(lease, text)
+        way.call(b"%d" % text.offset, raw, text.entry_head + piece_head(len(raw)), answer, retry_s)
+        text.offset += len(raw)
+
+    def _way_of(self, lease: Lease, text: OpenText) -> Repeated:
+        base, session = self.keys.base_of(lease.session), lease.session
+        keys = (
+            f"{base}f:{lease.turn_id}:{session}", f"{base}l:{session}", f"{base}p:{session}",
+            f"{base}x:{text.ref}:{session}",
+        )  # fmt: skip
+        return self.redis.repeated(scripts.load("append"), keys, (lease.fence, self.keys.channel(session)))
 
     def check_append(self, lease: Lease, reply: bytes) -> None:
         """Raises LeaseLost for a refused piece, ServiceError for a piece whose predecessor was never written."""
