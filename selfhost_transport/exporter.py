@@ -160,7 +160,7 @@ class TurnExporter:
     ) -> None:
         while not self._stop.is_set():
             self._look_at(buckets)
-            await self._report_dropped(queue)
+            await self._look_after(queue)
             await self._empty(queue, history, export)
             if once:
                 break
@@ -230,11 +230,14 @@ class TurnExporter:
             except TransportError as error:
                 logger.warning("export.not_renewed turn=%s error=%s", ended.turn_id, error)
 
-    async def _report_dropped(self, queue: EndedTurns) -> None:
+    async def _look_after(self, queue: EndedTurns) -> None:
+        """Make sure that turns are queued, also after Redis lost its data, and tell of those that were dropped."""
         try:
+            await queue.open(self._limit)
             dropped = await queue.dropped()
-        except TransportError:
-            return  # Redis is away, which is told where turns are taken
+        except TransportError as error:
+            logger.warning("export.store_failed exporter=%s error=%s", self.name, error)
+            return
         if dropped > self._dropped:
             logger.error("export.dropped exporter=%s turns=%d", self.name, dropped)
         self._dropped = dropped

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from selfhost_transport import ClientTransport
+from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from tests.e2e.conftest import Build
 from tests.e2e.stage import PATIENCE_S, Stage, script, turn_id, within
 from tests.processes import Proc, wait_until
@@ -80,3 +81,18 @@ async def test_hyd_7_a_killed_exporter_misses_no_turn(build: Build, tmp_path: Pa
     )
     exporter.terminate()
     assert await exporter.wait() == 0
+
+
+async def test_hyd_7_an_exporter_outlives_redis(
+    build: Build, own_redis: EmbeddedRedis, tmp_path: Path
+) -> None:
+    stage = await build(own_redis.url, gateways=1)
+    file = tmp_path / "turns.jsonl"
+    await stage.stack.started("export", "--redis", own_redis.url, "--to", str(file))
+    async with stage.connect(stage.session()) as client:
+        turns = await sent(client, 3)
+        own_redis.stop()
+        own_redis.start()
+        turns += await sent(client, 3)
+        await wait_until(lambda: len(lines(file)) == 6, PATIENCE_S, "every turn in the file")
+    assert [line["turnId"] for line in lines(file)] == turns

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from selfhost_transport.exporter import EndedTurn, TurnExporter
 from selfhost_transport.settings import load_settings
 from selfhost_transport.turns.machine import TurnStatus
 from tests.e2e.conftest import Build
-from tests.e2e.stage import CONFIG, CREW, PATIENCE_S, Stage, script, token_seen, turn_id, within
+from tests.e2e.stage import CONFIG, CREW, PATIENCE_S, Stage, each, script, token_seen, turn_id, within
 from tests.processes import wait_until
 from tests.worker.session import numbered
 
@@ -237,3 +238,27 @@ async def test_hyd_9_turns_in_flight_beside_stored_ones(stage: Stage) -> None:
             assert {client.turn(turn_id(turn)).text for turn in running} == {numbered(400)}
             assert said(client.view.messages) == said(sender.view.messages)
             assert all(t.status is TurnStatus.COMPLETED for t in client.turns())
+
+
+async def test_hyd_2_and_9_at_any_moment_of_a_busy_session(stage: Stage) -> None:
+    session, chance = stage.session(), random.Random(11)
+    async with stored(stage) as database, AsyncExitStack() as exits:
+        sender = await exits.enter_async_context(stage.connect(session, history_limit=1000))
+        turns: list[Turn] = []
+        readers: list[ClientTransport] = []
+        for number in range(40):
+            turns.append(sender.view.start(script(chance.randrange(1, 60), 60)))
+            await asyncio.sleep(chance.uniform(0, 0.1))
+            if number % 4 == 3:
+                # What is stored at this moment, however far behind that is.
+                seed = database.seed(session, chance.randrange(3), with_seam=True, wire_ids=number % 8 == 3)
+                joining = stage.connect(session, f"reader-{number}", gateway=1, seed=seed, **PAGING)
+                readers.append(await exits.enter_async_context(joining))
+        for client in (sender, *readers):
+            await each([client.turn(turn_id(turn)).ended for turn in turns])
+        whole = {m.message.id: m.message.text for m in sender.view.messages}
+        assert len(whole) == 2 * len(turns)
+        for reader in readers:
+            found = [m.message.id for m in reader.view.messages]
+            assert sorted(found) == sorted(whole)
+            assert {m.message.id: m.message.text for m in reader.view.messages} == whole
