@@ -45,8 +45,7 @@ end
 local id = create(entry)
 local status = queued and 'queued' or 'pending'
 local tolerated = (policy == 'queue' or policy == 'merge') and 1 or max_active
-redis.call('HSET', key, 'st', status, 'ag', agent, 'ow', owner, 'in', input, 'bh', ARGV[11], 'ip', id, 'at', '0', 'fn', '0', 'qm', tolerated, 'po', policy)
-for at = 21, #ARGV, 2 do redis.call('HSET', key, ARGV[at], ARGV[at + 1]) end
+redis.call('HSET', key, 'st', status, 'ag', agent, 'ow', owner, 'in', input, 'bh', ARGV[11], 'ip', id, 'at', '0', 'fn', '0', 'qm', tolerated, 'po', policy, unpack(ARGV, 21))
 redis.call('HSET', K_ACTIVE, turn, owner)
 if event ~= '' then redis.call('SET', of_session('e', event), turn, 'PX', 86400000) end
 
