@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 JS = ROOT / "tests" / "js"
 KEY_NAME = "app.key"
 REVOCABLE = "app.revocable"
+LIMITED = "app.limited"
 KEY_SECRET = "a-secret-of-the-tests-long-enough-for-hs256"
 CONFIG = f"""
 [[keys]]
@@ -27,6 +28,11 @@ capability = {{ "*" = ["*"] }}
 name = "{REVOCABLE}"
 secret = "{KEY_SECRET}"
 revocable_tokens = true
+
+[[keys]]
+name = "{LIMITED}"
+secret = "{KEY_SECRET}"
+capability = {{ "two" = ["publish", "subscribe"], "all" = ["*"], "ns:*" = ["publish"] }}
 
 [[namespaces]]
 id = "*"
@@ -63,6 +69,7 @@ class Site:
         return {
             "KEY": f"{KEY_NAME}:{KEY_SECRET}",
             "REVOCABLE_KEY": f"{REVOCABLE}:{KEY_SECRET}",
+            "LIMITED_KEY": f"{LIMITED}:{KEY_SECRET}",
             "PORTS": ",".join(str(gateway.port) for gateway in self.gateways),
             "FORMAT": wire_format,
         }

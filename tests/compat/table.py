@@ -48,6 +48,7 @@ class Suite:
 SUITES = (
     Suite("Messages, channels, history, tokens", ("ably",), "ably"),
     Suite("More of the SDK", ("ably",), "compat"),
+    Suite("Rules in detail", ("ably",), "compat-areas"),
     Suite("Tokens, rights, revocation", ("ably",), "auth"),
     Suite("Appends gathered by the gateway", ("ably",), "rollup"),
     Suite("Errors", ("ably",), "errors"),
