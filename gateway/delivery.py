@@ -73,7 +73,8 @@ class Delivery:
     """One entry on its way to attachments.
 
     `ref` is set for changes of a message: an append or a replacement. `aggregate_only`: an append that stands for
-    later ones too, so that only the message's current state will do.
+    later ones too, so that only the message's current state will do. `is_append`: the frame is a delta, which makes no
+    sense to who has not seen the message.
     """
 
     __slots__ = (
@@ -84,6 +85,7 @@ class Delivery:
         "aggregate_only",
         "connection_id",
         "is_annotation",
+        "is_append",
         "is_presence",
         "position",
         "ref",
@@ -94,30 +96,31 @@ class Delivery:
         self.ref: Ref | None = None
         self.connection_id: str | None = None
         self.aggregate_only = False
+        # What goes to those only who asked for it, and is not replayed.
+        self.is_presence = self.is_annotation = False
+        self.is_append = False
         self._entry = entry
         self._series = series
         self._open = message
         self._encoded: dict[Variant, bytes] = {}
         if isinstance(entry, Appended):
+            self.is_append = True
             self.ref = entry.ref
-            self.aggregate_only = message is None
-            self.connection_id = message.header.connection_id if message else None
+            if message is None:
+                self.aggregate_only = True
+            else:
+                self.connection_id = message.header.connection_id
         elif isinstance(entry, Replaced):
             self.ref = entry.ref
             self.connection_id = entry.message.connection_id
-        elif isinstance(entry, Created) and entry.messages:
-            self.connection_id = entry.messages[0].connection_id
+        elif isinstance(entry, Created):
+            self.connection_id = entry.messages[0].connection_id if entry.messages else None
         elif isinstance(entry, PresenceChanged):
             # All changes of one entry are of one connection.
             self.connection_id = entry.presence[0].connection_id
-        # What goes to those only who asked for it, and is not replayed.
-        self.is_presence = isinstance(entry, PresenceChanged)
-        self.is_annotation = isinstance(entry, Annotated)
-
-    @property
-    def is_append(self) -> bool:
-        """Whether the frame is a delta, which makes no sense to who has not seen the message."""
-        return isinstance(self._entry, Appended)
+            self.is_presence = True
+        elif isinstance(entry, Annotated):
+            self.is_annotation = True
 
     def adopt(self, message: OpenMessage) -> OpenMessage:
         """Make an append to a message unknown until now a delta. Returns the message after it."""

@@ -6,12 +6,13 @@ The parsing of a single frame is that of the `websockets` library.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.streams import StreamReader
 
+Buffer: TypeAlias = bytes | memoryview
 Incoming: TypeAlias = str | bytes | Frame | Close
 """A message; a ping or pong; or the client's last word."""
 
@@ -41,7 +42,7 @@ class Inbound:
         self._partial: bytearray | None = None
         self._kind = Opcode.TEXT
 
-    def receive(self, data: bytes) -> Iterator[Incoming]:
+    def receive(self, data: Buffer) -> Iterator[Incoming]:
         """What is complete with these bytes, in order.
 
         Raises Unreadable.
@@ -55,10 +56,10 @@ class Inbound:
         except UnicodeDecodeError as error:
             raise Unreadable(CloseCode.INVALID_DATA, "text that is no UTF-8") from error
 
-    def _receive(self, data: bytes) -> Iterator[Incoming]:
+    def _receive(self, data: Buffer) -> Iterator[Incoming]:
         if self._reader is None:
             self._reader = StreamReader()
-        self._reader.feed_data(data)
+        self._reader.feed_data(cast(bytes, data))  # it copies from any buffer
         while (frame := self._frame(self._reader)) is not None:
             if frame.opcode is Opcode.CLOSE:
                 yield Close.parse(bytes(frame.data))

@@ -57,6 +57,8 @@ class Metrics:
             registry=self.registry,
         )
         self._fanned_out = 0
+        # Not in its counter yet: that takes a lock, and a shared file where processes count together.
+        self._delivered = 0
         self.slow_readers = Counter(
             "sht_gateway_slow_readers",
             "Connections dropped because they did not read",
@@ -64,8 +66,13 @@ class Metrics:
         )
 
     def delivered(self, count: int) -> None:
-        """Entries were written to that many attachments."""
-        self.deliveries.inc(count)
+        """Entries were written to that many attachments. They show once they were brought in."""
+        self._delivered += count
+
+    def bring_in(self) -> None:
+        """Add what was counted on the side; to be called about once a second."""
+        delivered, self._delivered = self._delivered, 0
+        self.deliveries.inc(delivered)
 
     def fanned_out(self, written_ms: int) -> None:
         """An entry that was written at this time, ms since the epoch, is delivered."""
@@ -88,4 +95,5 @@ class Metrics:
 
     def render(self, statistics: Statistics | None) -> bytes:
         """The text form that Prometheus scrapes; of all processes that share the port."""
+        self.bring_in()
         return render(self.registry, statistics)

@@ -15,12 +15,15 @@ OPEN_MESSAGES_KEPT: Final = 1024
 class OpenMessages:
     """Makes deliveries of entries, in their order."""
 
-    __slots__ = ("_kept", "_known", "_series")
+    __slots__ = ("_kept", "_known", "_latest", "_latest_ref", "_series")
 
     def __init__(self, series: str, kept: int = OPEN_MESSAGES_KEPT) -> None:
         self._series = series
         self._kept = kept
         self._known: OrderedDict[Ref, OpenMessage] = OrderedDict()
+        # The one at the end, appended to last, and the very object that named it: mostly it is the next one too.
+        self._latest: OpenMessage | None = None
+        self._latest_ref: Ref | None = None
 
     def delivery(self, entry: Entry) -> Delivery:
         """An entry on its way to attachments. An append to a message that is not known is `aggregate_only`."""
@@ -41,15 +44,19 @@ class OpenMessages:
         return message
 
     def _appended(self, entry: Appended) -> OpenMessage | None:
+        if self._latest_ref is entry.ref and entry.extras is None:
+            return self._latest
         known = self._known.get(entry.ref)
         if known is None:
             return None
         self._known.move_to_end(entry.ref)
         if entry.extras is not None:
             known = self._known[entry.ref] = known.with_changes(entry.extras)
+        self._latest, self._latest_ref = known, entry.ref
         return known
 
     def _remember(self, message: OpenMessage) -> None:
+        self._latest = self._latest_ref = None
         self._known[message.ref] = message
         if len(self._known) > self._kept:
             self._known.popitem(last=False)

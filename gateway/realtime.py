@@ -265,7 +265,8 @@ class Realtime:
         self._due[socket] = asyncio.get_running_loop().time() + self._interval_s
         try:
             socket.open(outlet, error)
-            outlet.start(socket, self._background, self._services.settings.gateway.outgoing_buffer_bytes)
+            limit = self._services.settings.gateway.outgoing_buffer_bytes
+            outlet.start(socket, self._background, limit, self._services.hub.outbox)
         except BaseException:
             socket.ended()
             raise

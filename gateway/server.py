@@ -169,6 +169,7 @@ class Gateway:
     async def _observe(self, services: Services) -> None:
         while True:
             services.metrics.sessions.set(services.hub.sessions)
+            services.metrics.bring_in()
             await asyncio.sleep(_OBSERVED_EVERY_S)
 
 

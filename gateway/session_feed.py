@@ -118,9 +118,9 @@ class SessionFeed:
         """Fan an entry out if it is the next one. False: something is missing before it."""
         name, previous, entry = payload.split(b" ", 2)
         if previous != self._last_id:
-            position = Position.parse_id(name.decode())
-            return position <= self.position
-        self._advance(unpack_or_skip(Position.parse_id(name.decode()), entry), name)
+            return Position.of_name(name) <= self.position
+        position = Position.of_name(name)
+        self._advance(position, unpack_or_skip(position, entry), name)
         self._counters.fanned_out(self.position.ms)
         return True
 
@@ -144,7 +144,7 @@ class SessionFeed:
         while True:
             entries = await self._store.read_after(self.session, self.position, BATCH, series=self.series)
             for entry in entries:
-                self._advance(entry, entry.position.stream_id.encode())
+                self._advance(entry.position, entry, entry.position.stream_id.encode())
             if len(entries) < BATCH:
                 return
 
@@ -171,8 +171,8 @@ class SessionFeed:
         self._open = OpenMessages(head.series)
         self._resolve_passing()
 
-    def _advance(self, entry: Entry | None, name: bytes) -> None:
-        self.position = Position.parse_id(name.decode()) if entry is None else entry.position
+    def _advance(self, position: Position, entry: Entry | None, name: bytes) -> None:
+        self.position = position
         self._last_id = name
         if entry is not None:
             self._fan_out(self._open.delivery(entry))

@@ -11,6 +11,7 @@ from gateway.auth import now_ms
 from gateway.background import Background
 from gateway.delivery import Delivery, encode_messages
 from gateway.effects import Attached
+from gateway.outbox import Outbox
 from gateway.session_feed import Counters, SessionFeed
 from selfhost_transport.errors import (
     ContinuityLost,
@@ -51,7 +52,9 @@ class SessionHub:
 
     def __init__(self, store: SessionStore, redis_url: str, counters: Counters) -> None:
         self._store = store
-        self._subscriber = Subscriber(redis_url, on_reconnect=self.reconnected)
+        # Where sockets keep what several notifications that arrived together have for them.
+        self.outbox = Outbox()
+        self._subscriber = Subscriber(redis_url, on_reconnect=self.reconnected, batch=self.outbox)
         self._counters = counters
         self._background = Background("session-feed")
         self._feeds: dict[str, SessionFeed] = {}

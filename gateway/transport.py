@@ -15,6 +15,7 @@ from starlette.types import Scope, Send
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from gateway.background import Background
+from gateway.outbox import Outbox
 from gateway.raw_socket import Listener, RawSocket
 
 RAW: Final = "selfhost_transport.raw_websocket"
@@ -93,7 +94,7 @@ class QueuedOutlet:
         self.congested = False
         self.closed = False
 
-    def start(self, listener: Listener, tasks: Background, limit: int) -> None:
+    def start(self, listener: Listener, tasks: Background, limit: int, outbox: Outbox) -> None:
         """Tell the listener when more than `limit` bytes wait, and when no longer. It is fed by the caller."""
         self._listener, self._limit = listener, limit
 

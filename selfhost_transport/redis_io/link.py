@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import hiredis
@@ -29,9 +30,15 @@ _READ_BYTES = 1 << 16
 
 
 class Link(asyncio.BufferedProtocol):
-    """A connected socket. `on_reply` gets every reply, errors as `hiredis.ReplyError` values."""
+    """A connected socket. `on_reply` gets every reply, errors as `hiredis.ReplyError` values.
 
-    def __init__(self, on_reply: OnReply, on_lost: OnLost) -> None:
+    `batch` is entered around the calls for replies that arrived together.
+    """
+
+    def __init__(
+        self, on_reply: OnReply, on_lost: OnLost, batch: AbstractContextManager[object] | None = None
+    ) -> None:
+        self._batch = batch
         self._on_reply = on_reply
         self._on_lost = on_lost
         self._reader = hiredis.Reader(replyError=hiredis.ReplyError)
@@ -41,10 +48,17 @@ class Link(asyncio.BufferedProtocol):
         self._buffer = memoryview(bytearray(_READ_BYTES))
 
     @classmethod
-    async def open(cls, address: Address, on_reply: OnReply, on_lost: OnLost, timeout_s: float) -> Link:
+    async def open(
+        cls,
+        address: Address,
+        on_reply: OnReply,
+        on_lost: OnLost,
+        timeout_s: float,
+        batch: AbstractContextManager[object] | None = None,
+    ) -> Link:
         """Connect, authenticate, choose the database. Raises StoreUnavailable."""
         loop = asyncio.get_running_loop()
-        link = cls(on_reply, on_lost)
+        link = cls(on_reply, on_lost, batch)
         try:
             async with asyncio.timeout(timeout_s):
                 if address.path:
@@ -107,17 +121,26 @@ class Link(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Called by the event loop."""
-        reader, on_reply = self._reader, self._on_reply
+        reader = self._reader
         # hiredis reads any buffer, whatever its annotations say.
         reader.feed(cast(bytes, self._buffer[:nbytes]))
         try:
             while (reply := reader.gets()) is not False:
                 if self._opening:
                     self._opening.pop(0).set_result(reply)
+                elif self._batch is None or not reader.has_data():
+                    self._on_reply(reply)
                 else:
-                    on_reply(reply)
+                    self._pass_on_together(reply, self._batch)
         except hiredis.ProtocolError:
             self.abort()
+
+    def _pass_on_together(self, reply: Any, batch: AbstractContextManager[object]) -> None:
+        reader, on_reply = self._reader, self._on_reply
+        with batch:
+            while reply is not False:
+                on_reply(reply)
+                reply = reader.gets()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""

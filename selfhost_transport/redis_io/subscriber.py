@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from selfhost_transport.errors import StoreUnavailable
@@ -33,10 +34,19 @@ class Subscriber:
     """Subscriptions of one process. Callbacks run in the reading callback: they must be quick and never raise.
 
     `on_reconnect` is called once all subscriptions are confirmed again after a lost connection. Redis drops a
-    subscriber that reads too slowly; that is such a loss.
+    subscriber that reads too slowly; that is such a loss. `batch` is entered around callbacks for what arrived
+    together.
     """
 
-    def __init__(self, url: str, *, on_reconnect: OnReconnect | None = None, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        on_reconnect: OnReconnect | None = None,
+        timeout_s: float = 5.0,
+        batch: AbstractContextManager[object] | None = None,
+    ) -> None:
+        self._batch = batch
         self._where = whereabouts(url)
         self._timeout_s = timeout_s
         self._on_reconnect = on_reconnect

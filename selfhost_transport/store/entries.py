@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgpack
 
@@ -106,9 +106,8 @@ class Created:
     ephemeral: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """A piece added to the data of a message. `extras` None: unchanged."""
+class Appended(NamedTuple):
+    """A piece added to the data of a message. `extras` None: unchanged. A tuple, because there is one per token."""
 
     position: Position
     ref: Ref

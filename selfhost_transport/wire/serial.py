@@ -52,6 +52,12 @@ class Position(_Fields):
             raise InvalidArgument(f"not a stream id: {text[:64]!r}")
         return cls(int(ms), int(counter))
 
+    @classmethod
+    def of_name(cls, name: bytes) -> Position:
+        """Read a stream id that Redis itself wrote. Raises ValueError for anything else."""
+        ms, counter = name.split(b"-")
+        return cls(int(ms), int(counter))
+
     @property
     def stream_id(self) -> str:
         """The Redis form, `ms-counter`, without padding."""

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from gateway import Gateway
 from gateway.background import Background
+from gateway.outbox import Outbox
 from gateway.transport import QueuedOutlet
 from selfhost_transport.errors import StoreUnavailable
 from selfhost_transport.settings import KeyRule, RedisSettings, Settings
@@ -63,7 +64,7 @@ async def test_a_queued_outlet_says_when_it_is_full_and_when_it_has_room() -> No
         sent.append(message)
 
     outlet = QueuedOutlet(send)
-    outlet.start(ear, Background("test"), 4)
+    outlet.start(ear, Background("test"), 4, Outbox())
     outlet.write(b"\x81\x03abc")
     assert (outlet.congested, ear.heard) == (True, ["(full)"])
     await outlet.flush()

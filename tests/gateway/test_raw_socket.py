@@ -9,7 +9,8 @@ import pytest
 from websockets.frames import Close, Frame, Opcode
 
 from gateway.background import Background
-from gateway.raw_socket import RawSocket
+from gateway.outbox import Outbox
+from gateway.raw_socket import MAX_JOINED, RawSocket
 from tests.gateway.ears import Ear, Wire
 from tests.gateway.test_inbound import sent
 from tests.processes import wait_until
@@ -23,10 +24,17 @@ class Scene:
     def __init__(self, early: bytes = b"") -> None:
         self.wire, self.ear, self.tasks = Wire(), Ear(), Background("test")
         self.connections: set[Any] = set()
+        self.outbox = Outbox()
         self.socket = RawSocket(self.wire, self.connections, 1000, early)
 
+    def feed(self, data: bytes) -> None:
+        """As a transport does."""
+        buffer = self.socket.get_buffer(-1)
+        buffer[: len(data)] = data
+        self.socket.buffer_updated(len(data))
+
     def start(self) -> None:
-        self.socket.start(self.ear, self.tasks, 100)
+        self.socket.start(self.ear, self.tasks, 100, self.outbox)
 
 
 @pytest.fixture
@@ -45,13 +53,13 @@ async def test_what_the_client_sent_too_early_is_heard_first() -> None:
     assert (scene.ear.heard, scene.wire.reading) == ([], False)
     scene.start()
     assert (scene.ear.heard, scene.wire.reading) == (["early"], True)
-    scene.socket.data_received(partly[-2:])
+    scene.feed(partly[-2:])
     assert scene.ear.heard == ["early", "partly"]
 
 
 async def test_a_busy_listener_is_told_nothing_and_then_everything_in_order(scene: Scene) -> None:
     scene.ear.on_message = lambda raw: scene.ear.gate.shut()
-    scene.socket.data_received(sent(1, b"1") + sent(2, b"2") + sent(9, b"!") + sent(1, b"3"))
+    scene.feed(sent(1, b"1") + sent(2, b"2") + sent(9, b"!") + sent(1, b"3"))
     assert (scene.ear.heard, scene.wire.reading) == (["1"], False)
     # Control frames do not wait.
     assert scene.wire.written == Frame(Opcode.PONG, b"!").serialize(mask=False)
@@ -67,7 +75,7 @@ async def test_a_busy_listener_is_told_nothing_and_then_everything_in_order(scen
 
 async def test_a_congested_socket_that_is_lost_lets_its_listener_go(scene: Scene) -> None:
     scene.ear.on_message = lambda raw: scene.ear.gate.shut()
-    scene.socket.data_received(sent(1, b"1"))
+    scene.feed(sent(1, b"1"))
     scene.socket.pause_writing()
     scene.socket.connection_lost(None)
     assert scene.ear.heard == ["1", "(full)", "(room)"]
@@ -88,21 +96,21 @@ async def test_closing_waits_for_the_answer_and_listens_to_nothing_else(scene: S
     scene.socket.close()
     scene.socket.close()
     scene.socket.write(b"too late")
-    scene.socket.data_received(sent(1, b"more"))
+    scene.feed(sent(1, b"more"))
     assert (scene.wire.written, scene.wire.state, scene.ear.heard) == (b"last" + GOODBYE, "open", [])
-    scene.socket.data_received(sent(8, Close(1000, "").serialize()))
+    scene.feed(sent(8, Close(1000, "").serialize()))
     assert (scene.wire.state, scene.ear.heard) == ("closed", ["(end)"])
 
 
 async def test_a_clients_close_is_answered_once_and_told_once(scene: Scene) -> None:
-    scene.socket.data_received(sent(1, b"last") + sent(8, b"") + sent(1, b"behind it"))
+    scene.feed(sent(1, b"last") + sent(8, b"") + sent(1, b"behind it"))
     scene.socket.connection_lost(None)
     assert (scene.wire.written, scene.wire.state) == (GOODBYE, "closed")
     assert scene.ear.heard == ["last", "(end)"]
 
 
 async def test_too_large_a_message_is_told_before_the_socket_closes(scene: Scene) -> None:
-    scene.socket.data_received(sent(1, b"x" * 1001) + sent(1, b"not looked at"))
+    scene.feed(sent(1, b"x" * 1001) + sent(1, b"not looked at"))
     assert scene.ear.heard == ["(too large)"]
     assert scene.wire.written.startswith(bytes((0x88,)))
     assert int.from_bytes(scene.wire.written[2:4], "big") == 1009
@@ -115,7 +123,7 @@ async def test_a_client_that_answers_no_pings_is_given_up(
     monkeypatch.setattr("gateway.raw_socket.DEAF_TIMEOUT_S", 0.01)
     scene.socket.ping()
     scene.socket.ping()
-    scene.socket.data_received(sent(10, b""))
+    scene.feed(sent(10, b""))
     for _ in range(2):
         scene.socket.ping()
     assert scene.wire.written == b"\x89\x00" * 4
@@ -146,7 +154,38 @@ async def test_a_listener_that_fails_ends_the_socket(scene: Scene, caplog: pytes
         scene.ear.gate.shut()
 
     scene.ear.on_message = fail
-    scene.socket.data_received(sent(1, b"1") + sent(1, b"2"))
+    scene.feed(sent(1, b"1") + sent(1, b"2"))
     scene.ear.gate.open()
     await wait_until(lambda: scene.wire.state == "aborted")
     assert "a fault" in caplog.text
+
+
+async def test_frames_that_arrive_together_leave_in_one_write(scene: Scene) -> None:
+    other = Scene()
+    other.socket.start(other.ear, other.tasks, 100, scene.outbox)
+    with scene.outbox:
+        scene.socket.write(b"1")
+        other.socket.write(b"a")
+        scene.socket.write(b"2")
+        assert (scene.wire.written, other.wire.written) == (b"", b"")
+    assert (scene.wire.written, scene.wire.writes, other.wire.written) == (b"12", 1, b"a")
+    scene.socket.write(b"ACK")
+    assert scene.wire.written == b"12ACK"
+
+
+async def test_much_that_arrives_together_leaves_in_between(scene: Scene) -> None:
+    with scene.outbox:
+        scene.socket.write(b"x" * MAX_JOINED)
+        assert scene.wire.writes == 0
+        scene.socket.write(b"y")
+        assert (len(scene.wire.written), scene.wire.writes) == (MAX_JOINED + 1, 1)
+        scene.socket.write(b"z")
+    assert (scene.wire.written[-2:], scene.wire.writes) == (b"yz", 2)
+
+
+async def test_a_socket_that_is_closed_meanwhile_says_all_it_had_to_say(scene: Scene) -> None:
+    with scene.outbox:
+        scene.socket.write(b"last")
+        scene.socket.close()
+        scene.socket.write(b"too late")
+    assert scene.wire.written == b"last" + GOODBYE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -198,8 +199,9 @@ async def test_a_redis_that_went_back_is_told_as_a_gap(scene: Scene) -> None:
     redis, base = scene.store.redis, scene.store.keys.base_of(SESSION)
     keys = [f"{base}{kind}:{SESSION}" for kind in ("l", "p", "h")]
     before = [await redis.command("DUMP", key) for key in keys]
-    await scene.create("lost")
-    await wait_until(lambda: len(reader.frames) == 2)
+    lost = await scene.create("lost")
+    # A millisecond that has passed, for positions are times.
+    await wait_until(lambda: len(reader.frames) == 2 and time.time() * 1000 >= lost.position.ms + 1)
     for key, value in zip(keys, before, strict=True):
         await redis.command("RESTORE", key, 0, value, "REPLACE")
     # Its position is beyond that of the lost one: only the log can tell that something is missing.
