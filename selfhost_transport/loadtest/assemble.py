@@ -7,6 +7,7 @@ import math
 from selfhost_transport.loadtest.behaviour import Window
 from selfhost_transport.loadtest.histogram import Histogram
 from selfhost_transport.loadtest.plan import Load, Scenario
+from selfhost_transport.loadtest.poller import ROUND_S
 from selfhost_transport.loadtest.recorder import Metric, Recording
 from selfhost_transport.loadtest.result import Measure, Moment, RoleUsage, RunResult
 from selfhost_transport.loadtest.thresholds import GENERATOR_ROLE
@@ -42,7 +43,10 @@ def fill(result: RunResult, recording: Recording, window: Window, sampler: Sampl
 
 
 def _clock_note(uncertainty_s: float) -> str:
-    note = "Positions carry whole milliseconds: times from a position are over by up to 1 ms."
+    note = (
+        f"Sockets are read every {ROUND_S * 1e3:g} ms: an arrival is seen up to that much late. Positions carry whole "
+        "milliseconds: times from a position are over by up to 1 ms more."
+    )
     if uncertainty_s:
         note += f" The deployment's clock was estimated to within {uncertainty_s * 1e3:.1f} ms."
     return note

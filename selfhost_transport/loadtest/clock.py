@@ -14,13 +14,9 @@ class ClockOffset:
 
     def __init__(self, *, shared: bool) -> None:
         self._shared = shared
-        self._offset_s = 0.0
+        # What to subtract from their stamps.
+        self.offset_s = 0.0
         self._round_trip_s = float("inf")
-
-    @property
-    def offset_s(self) -> float:
-        """What to subtract from their stamps."""
-        return self._offset_s
 
     @property
     def uncertainty_s(self) -> float:
@@ -33,4 +29,4 @@ class ClockOffset:
         if self._shared or round_trip >= self._round_trip_s:
             return
         self._round_trip_s = round_trip
-        self._offset_s = stamp_ms / 1e3 + _HALF_STAMP_S - (sent + received) / 2
+        self.offset_s = stamp_ms / 1e3 + _HALF_STAMP_S - (sent + received) / 2

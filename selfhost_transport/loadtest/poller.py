@@ -16,6 +16,10 @@ from weakref import WeakKeyDictionary
 # Level-triggered: what is not read at once is found again. At most so many sockets between two turns of the loop,
 # so that timers are not late by more than a few ms.
 _AT_ONCE = 256
+ROUND_S = 0.001
+"""Between two rounds of reading: several sockets are read for each time the process wakes. On a machine that it
+shares with what it measures, waking for every frame would cost both more than the frame. An arrival is seen up to
+this much late, and never early."""
 
 
 class Poller:
@@ -27,6 +31,8 @@ class Poller:
         # Only while there is something to read: an idle loop holds no file open.
         self._epoll: select.epoll | None = None
         self._readers: dict[int, Callable[[], None]] = {}
+        # Between two rounds.
+        self._resting: asyncio.TimerHandle | None = None
 
     @classmethod
     def running(cls) -> Poller | None:
@@ -39,7 +45,7 @@ class Poller:
         """Call `reader` whenever the file is readable, or its other end has gone."""
         if self._epoll is None:
             self._epoll = select.epoll()
-            asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._ready)
+            self._watch()
         self._readers[fd] = reader
         self._epoll.register(fd, select.EPOLLIN)
 
@@ -49,15 +55,25 @@ class Poller:
             return
         self._epoll.unregister(fd)
         if not self._readers:
+            if self._resting is not None:
+                self._resting.cancel()
             asyncio.get_running_loop().remove_reader(self._epoll.fileno())
             self._epoll.close()
             self._epoll = None
 
+    def _watch(self) -> None:
+        if self._epoll is not None:
+            asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._ready)
+
     def _ready(self) -> None:
         if self._epoll is None:
             return
-        readers = self._readers
-        for fd, _ in self._epoll.poll(0, _AT_ONCE):
+        loop, readers = asyncio.get_running_loop(), self._readers
+        found = self._epoll.poll(0, _AT_ONCE)
+        if len(found) < _AT_ONCE:
+            loop.remove_reader(self._epoll.fileno())
+            self._resting = loop.call_later(ROUND_S, self._watch)
+        for fd, _ in found:
             # One that an earlier one of the same round has closed is gone.
             reader = readers.get(fd)
             if reader is not None:

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from selfhost_transport.loadtest.histogram import Histogram
 
+_AT_ONCE = 500
 MAX_VIOLATIONS = 200
 """Violations kept with their details; all of them are counted."""
 
@@ -115,11 +116,9 @@ class Recorder:
         self.violation_counts: Counter[str] = Counter()
         self._violations: list[Violation] = []
         self._histograms = {metric: Histogram() for metric in Metric}
-        self._deliveries, self._gaps = self._histograms[Metric.DELIVERY], self._histograms[Metric.GAP]
         self._seconds: dict[int, _Filling] = {}
-        # The second that is being filled.
-        self._second = 0
-        self._filling = _Filling()
+        # Put into the histograms many at a time: between two frames the processor has forgotten where they are.
+        self._arrivals: list[tuple[float, int, float, float, float, float | None]] = []
 
     def begin(self) -> None:
         """Start of the measured window."""
@@ -148,21 +147,29 @@ class Recorder:
         Each token before the last was due `spacing` seconds earlier than the next.
         """
         self.tokens += tokens
-        if not self.active:
-            return
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._filling = self._seconds.setdefault(second, _Filling())
-        filling = self._filling
-        filling.tokens += tokens
-        filling.frames += 1
-        self._deliveries.record(delivery)
-        if gap is not None:
-            self._gaps.record(gap)
-        filling.latency.record(latency)
-        for earlier in range(1, tokens):
-            filling.latency.record(latency + earlier * spacing)
+        if self.active:
+            arrivals = self._arrivals
+            arrivals.append((now, tokens, delivery, latency, spacing, gap))
+            if len(arrivals) >= _AT_ONCE:
+                self._settle()
+
+    def _settle(self) -> None:
+        """Count what has arrived."""
+        delivered, gapped = self._histograms[Metric.DELIVERY].record, self._histograms[Metric.GAP].record
+        filling, second = _Filling(), 0
+        for now, tokens, delivery, latency, spacing, gap in self._arrivals:
+            if int(now) != second:
+                second = int(now)
+                filling = self._seconds.setdefault(second, _Filling())
+            filling.tokens += tokens
+            filling.frames += 1
+            delivered(delivery)
+            if gap is not None:
+                gapped(gap)
+            filling.latency.record(latency)
+            for earlier in range(1, tokens):
+                filling.latency.record(latency + earlier * spacing)
+        self._arrivals.clear()
 
     def violation(self, kind: ViolationKind, session: str, turn: str, detail: str) -> None:
         """A promise was broken: the run has failed."""
@@ -172,6 +179,7 @@ class Recorder:
 
     def recording(self) -> Recording:
         """Everything until now."""
+        self._settle()
         tokens = Histogram()
         for filled in self._seconds.values():
             tokens.merge(filled.latency)

@@ -34,6 +34,7 @@ class Viewer:
         self.check = SessionCheck(READERS[fmt], self)
         self.client = Client(target, number, session.name, fmt, session.client_id, self.check, recorder)
         self._session = session
+        self._clock = session.clock
         # The first viewer is the sender: what is counted once per turn is counted there.
         self._primary = primary
         self._recorder = recorder
@@ -42,7 +43,7 @@ class Viewer:
         """Called by the check."""
         now = time.time()
         turn, recorder = view.turn, self._recorder
-        published = position_ms(serial) / 1e3 - self._session.clock.offset_s
+        published = position_ms(serial) / 1e3 - self._clock.offset_s
         spacing = turn.spacing
         # A piece is published after its last token was due, so each piece bounds the schedule from above.
         since_first = (total - 1) * spacing

@@ -9,15 +9,16 @@ class NumberedText:
     """The text of a turn of any length, and where a piece stands in it. Grows as needed, shared by all checks."""
 
     def __init__(self) -> None:
-        self._text = ""
+        # As far as it was needed until now.
+        self.text = ""
         self._count = 0
 
     def matches(self, piece: str, offset: int) -> bool:
         """Whether `piece` is exactly what follows at this offset, in characters."""
         end = offset + len(piece)
-        if end > len(self._text):
+        if end > len(self.text):
             self._grow(end)
-        return self._text.startswith(piece, offset)
+        return self.text.startswith(piece, offset)
 
     def length(self, tokens: int) -> int:
         """Characters of the first `tokens` tokens."""
@@ -29,9 +30,9 @@ class NumberedText:
         return length
 
     def _grow(self, length: int) -> None:
-        while len(self._text) < length:
+        while len(self.text) < length:
             more = range(self._count, self._count + max(_GROWTH, self._count // 2))
-            self._text += "".join(f"{number} " for number in more)
+            self.text += "".join(f"{number} " for number in more)
             self._count = more.stop
 
 

@@ -184,7 +184,7 @@ class SessionCheck:
         if not piece:
             return
         view, offset = text.view, text.offset
-        if not TEXT.matches(piece, offset):
+        if not TEXT.text.startswith(piece, offset) and not TEXT.matches(piece, offset):
             self._mismatch(text, piece)
             offset = text.offset
         if appended:
