@@ -29,7 +29,12 @@ app = typer.Typer(
 )
 
 Config = Annotated[Path | None, typer.Option(help="TOML file with the configuration.")]
-Redis = Annotated[str | None, typer.Option(help="Address of Redis: redis://, rediss://, unix:// or redis+sentinel://.")]
+Redis = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of Redis: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://."
+    ),
+]
 Prefix = Annotated[str | None, typer.Option("--redis-prefix", help="First part of every key.")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option(help="TCP port; 0 = any free one.")]

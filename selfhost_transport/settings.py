@@ -78,7 +78,7 @@ class RedisSettings(_Section):
     """Where the sessions live."""
 
     url: str = "redis://127.0.0.1:6379/0"
-    """Address of Redis: `redis://`, `rediss://` (TLS) or `unix://`; or of Sentinels: `redis+sentinel://`."""
+    """Address of Redis: `redis://`, `rediss://` (TLS) or `unix://`; or of several servers: `redis+sentinel://`, `redis+cluster://`."""
     prefix: str = Field(default="sht", pattern=r"^[^{}\s]{1,64}$")
     """First part of every key and channel."""
     buckets: int = Field(default=16, ge=1, le=16384)

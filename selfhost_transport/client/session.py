@@ -31,6 +31,7 @@ from selfhost_transport.errors import (
     ServiceError,
     SessionClosed,
     TransportError,
+    WentBack,
 )
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.codec import Codec
@@ -71,9 +72,9 @@ class Session:
         self.agent: str | None = None
         self.codec = codec
         self.tree = SessionTree(codec=codec)
-        # Where delivery began; what is older came from the history.
         # What the application has stored of the session; it is shown in front of what is read here.
         self.seed: Seed | None = None
+        # Where delivery began; what is older came from the history.
         self.attach_serial = ""
         # Resolves when the session is attached and its history is read.
         self.ready: Moment[None] = Moment(self)
@@ -302,7 +303,6 @@ class Session:
         self._apply(messages)
         return len(messages)
 
-    # Told by the connection
     async def join_seed(self, seed: Seed) -> None:
         """Read back to where the stored messages end, and show them in front from then on.
 
@@ -317,6 +317,8 @@ class Session:
         if not self.has_older:
             check_seam(seed, self.tree, _series(self.attach_serial), self._loader.truncated_at)
         self.seed = seed
+
+    # Told by the connection
 
     def on_change(self, change: StateChange) -> None:
         """The state of the connection changed."""
@@ -347,6 +349,11 @@ class Session:
             # The session was deleted and made again: nothing known of it holds.
             self.tree = self._new_tree()
             self._abandon_turns(ContinuityLost("the session was deleted, and its turns with it"))
+        elif WentBack.is_told_by(attached.error):
+            # What was seen last is gone; the history says what is left of it.
+            self.tree = self._new_tree()
+            for turn in self._known_turns():
+                turn.restart()
         self.attach_serial = attached.serial
         # What was held is older than the new position, so the history has it.
         self._held = []
@@ -382,10 +389,20 @@ class Session:
             self.on_error.emit(error)
 
     def _abandon_turns(self, error: TransportError) -> None:
-        for turn in {*self._turns.values(), *self._turns_by_input.values()}:
+        for turn in self._known_turns():
             turn.abandon(error)
         self._turns.clear()
         self._turns_by_input.clear()
+
+    def _known_turns(self) -> set[Turn]:
+        return {*self._turns.values(), *self._turns_by_input.values()}
+
+    def _abandon_lost_turns(self) -> None:
+        """Turns that the service does not know any more: nothing will ever be heard of them."""
+        for turn_id, turn in list(self._turns.items()):
+            if self.tree.turn(turn_id) is None:
+                turn.abandon(WentBack("Redis has lost this turn; send again"))
+                del self._turns[turn_id]
 
     async def stop(self) -> None:
         """Wait for what runs in the background; the connection is closed, so that nothing goes on for long."""
@@ -412,6 +429,8 @@ class Session:
             self.on_error.emit(self.history_refused)
         self._loading = None
         self._apply(past)
+        if WentBack.is_told_by(attached.error) and self.history_refused is None:
+            self._abandon_lost_turns()
         held, self._held = self._held, []
         self._deliver(held)
         self.ready.happen(None)

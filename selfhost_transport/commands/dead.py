@@ -18,7 +18,10 @@ from selfhost_transport.store.turn_store import Accepted, TurnStore
 
 Config = Annotated[str | None, typer.Option(help="TOML file with the configuration.")]
 Redis = Annotated[
-    str | None, typer.Option(help="Address of Redis: redis://, rediss://, unix:// or redis+sentinel://.")
+    str | None,
+    typer.Option(
+        help="Address of Redis: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://."
+    ),
 ]
 Prefix = Annotated[str | None, typer.Option("--redis-prefix", help="First part of every key.")]
 

@@ -185,11 +185,12 @@ class Turns(RuleBasedStateMachine):
             resumption = continuation(turn=turn)
             answered = self.run(self.inputs.answer(SESSION, turn, [Message(name="answer")], call, resumption))
         except TurnEnded:
-            assert status not in OPEN
+            assert status not in OPEN and call not in self.answered
         except Conflict:
-            assert status in OPEN
+            # Also when the turn has ended since: whoever lost is told that, and not that he was late.
+            assert call in self.answered
         else:
-            assert status in OPEN
+            assert status in OPEN and call not in self.answered
             self.answered.add(call)
             if status == "suspended" and answered.status == "pending":
                 self.status[turn] = "pending"

@@ -17,11 +17,12 @@ if publish_id ~= '' then
   if known then return {'repeated', known, series, status or 'unknown'} end
 end
 if not status then return {'unknown'} end
-if redis.call('HEXISTS', K_ACTIVE, turn) == 0 then return {'ended', status} end
 if kind == 'answer' then
+  -- Before the end is looked at: whoever lost to a first answer is told so, however short the turn was then.
   local first = redis.call('HGET', key, 'k:' .. call)
   if first then return {'resolved', first} end
 end
+if redis.call('HEXISTS', K_ACTIVE, turn) == 0 then return {'ended', status} end
 
 local id = create(ARGV[3])
 if publish_id ~= '' then redis.call('SET', K_ONCE, id, 'PX', ARGV[9]) end

@@ -1,0 +1,137 @@
+"""A Redis Cluster of real processes on free ports: three primaries, and a replica of the first."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from selfhost_transport.redis_io.embedded import find_server
+from tests.processes import wait_until
+
+_PRIMARIES = 3
+_SLOTS = 16384
+_TIMEOUT_MS = 1000
+
+
+@dataclass
+class Clustered:
+    """The servers. `url` is what a deployment is given: it need not name all of them."""
+
+    ports: list[int]
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"redis+cluster://127.0.0.1:{self.ports[0]},127.0.0.1:{self.ports[1]}"
+
+    def form(self) -> None:
+        """Give out the slots and introduce the servers to each other."""
+        share = _SLOTS // _PRIMARIES + 1
+        for number, port in enumerate(self.ports):
+            with redis.Redis(port=port) as server:
+                if number < _PRIMARIES:
+                    last = min(_SLOTS, (number + 1) * share)
+                    server.execute_command("CLUSTER ADDSLOTS", *range(number * share, last))
+                server.execute_command("CLUSTER MEET", "127.0.0.1", self.ports[0])
+
+    def replicate(self) -> bool:
+        """Make the last server a replica of the first, once it knows it."""
+        with redis.Redis(port=self.ports[0]) as first, redis.Redis(port=self.ports[-1]) as last:
+            try:
+                last.execute_command("CLUSTER REPLICATE", first.execute_command("CLUSTER MYID"))
+            except redis.ResponseError:
+                return False
+        return True
+
+    def ready(self) -> bool:
+        """Whether all servers see the Cluster whole, and the replica has the data."""
+        for port in self.ports:
+            with redis.Redis(port=port) as server:
+                state = cast(dict[str, str], server.execute_command("CLUSTER INFO"))
+            if (state["cluster_state"], int(state["cluster_known_nodes"])) != ("ok", len(self.ports)):
+                return False
+        return self._replication().get("master_link_status") == "up"
+
+    def _replication(self) -> dict[str, Any]:
+        with redis.Redis(port=self.ports[-1]) as replica:
+            return cast(dict[str, Any], replica.info("replication"))
+
+    async def kill_first(self) -> None:
+        """kill -9, and wait until its replica has taken over."""
+        os.kill(self.processes[0].pid, signal.SIGKILL)
+        self.processes[0].wait()
+        await wait_until(lambda: self._replication()["role"] == "master", 30, "the replica as a primary")
+
+
+@contextmanager
+def clustered(folder: Path) -> Iterator[Clustered]:
+    """Everything started and formed; `replicate` and `ready` have to be awaited. Ends what it started."""
+    made = Clustered([_free_port() for _ in range(_PRIMARIES + 1)])
+    try:
+        for port in made.ports:
+            made.processes.append(_server(folder, port))
+        for port in made.ports:
+            with redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as server:
+                while not _answers(server):
+                    pass
+        made.form()
+        yield made
+    finally:
+        for process in made.processes:
+            process.kill()
+            process.wait()
+
+
+def _server(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    own = folder / f"server-{port}"
+    own.mkdir()
+    options = {
+        "port": port,
+        "bind": "127.0.0.1",
+        "dir": own,
+        "save": "",
+        "cluster-enabled": "yes",
+        "cluster-node-timeout": _TIMEOUT_MS,
+        "repl-diskless-sync-delay": 0,
+    }
+    with (own / "log").open("wb") as log:
+        return subprocess.Popen(
+            [find_server(), *(str(word) for name, value in options.items() for word in (f"--{name}", value))],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+
+
+def _answers(server: redis.Redis) -> bool:
+    try:
+        return bool(server.ping())
+    except redis.ConnectionError:
+        return False
+
+
+def _free_port() -> int:
+    """A port whose companion for the Cluster's own messages, 10,000 higher, exists and is free as well."""
+    while True:
+        with socket.socket() as probe, socket.socket() as bus:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+            if port > 55535:
+                continue
+            try:
+                bus.bind(("127.0.0.1", port + 10_000))
+            except OSError:
+                continue
+            return port
