@@ -122,6 +122,8 @@ class TurnExporter:
         self._changed = asyncio.Event()
         # Buckets that may hold turns; an ordered set.
         self._dirty: dict[int, None] = {}
+        # Buckets whose next turn could not be exported a moment ago.
+        self._paused: set[int] = set()
         # What the function raised last.
         self._error: Exception | None = None
 
@@ -208,7 +210,7 @@ class TurnExporter:
                 "export.failed session=%s turn=%s delivery=%d", ended.session, ended.turn_id, ended.delivery,
                 exc_info=error,
             )  # fmt: skip
-            await self._retry(queue, ended)
+            self._pause(ended)
             return
         finally:
             renewing.cancel()
@@ -216,17 +218,24 @@ class TurnExporter:
         await queue.done(ended)
         self._exported += 1
 
-    async def _retry(self, queue: EndedTurns, ended: Ended) -> None:
+    def _pause(self, ended: Ended) -> None:
+        """Try a turn that could not be exported again after a while, longer each time."""
         pause_s = min(_RETRY_S * 2 ** min(ended.delivery - 1, 10), _LONGEST_RETRY_S, self._lease_s)
-        await queue.retry(ended, int(self._lease_s * 1000), int(pause_s * 1000))
         self._dirty.pop(ended.bucket, None)
-        asyncio.get_running_loop().call_later(pause_s, self._look_at, (ended.bucket,))
+        self._paused.add(ended.bucket)
+        asyncio.get_running_loop().call_later(pause_s, self._resume, ended.bucket)
+
+    def _resume(self, bucket: int) -> None:
+        self._paused.discard(bucket)
+        self._look_at((bucket,))
 
     async def _renew(self, queue: EndedTurns, ended: Ended) -> None:
         while True:
             await asyncio.sleep(self._lease_s / 3)
             try:
-                await queue.renew(ended)
+                if not await queue.renew(ended):
+                    logger.warning("export.taken_over turn=%s", ended.turn_id)
+                    return
             except TransportError as error:
                 logger.warning("export.not_renewed turn=%s error=%s", ended.turn_id, error)
 
@@ -252,7 +261,7 @@ class TurnExporter:
         return received
 
     def _look_at(self, buckets: Iterable[int]) -> None:
-        self._dirty.update(dict.fromkeys(buckets))
+        self._dirty.update(dict.fromkeys(bucket for bucket in buckets if bucket not in self._paused))
         self._changed.set()
 
 

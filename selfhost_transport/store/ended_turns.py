@@ -7,7 +7,10 @@ turn beyond the limit drops the oldest one, which is counted.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import secrets
+import socket
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,8 +22,8 @@ from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.wire.serial import Position
 
 _GROUP: Final = "exporter"
-# One for all processes: who holds a turn is told by the time since it was given out or renewed.
-_CONSUMER: Final = "exporter"
+# A process that had nothing to do for so long leaves no trace.
+_FORGET_MS: Final = 3_600_000
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -50,17 +53,21 @@ class Ended:
 class EndedTurns:
     """The turns that wait for one exporter. Raises InvalidArgument for its name; methods raise StoreUnavailable."""
 
-    def __init__(self, redis: RedisConnection, keys: Keyspace, exporter: str) -> None:
+    def __init__(
+        self, redis: RedisConnection, keys: Keyspace, exporter: str, process: str | None = None
+    ) -> None:
         if _NAME.fullmatch(exporter) is None:
             raise InvalidArgument("an exporter's name has 1 to 64 letters, digits, `_`, `.` or `-`")
         self._redis = redis
         self._keys = keys
         self.exporter = exporter
+        # Names this process among those that work for the exporter.
+        self.process = process or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
     async def open(self, limit: int) -> None:
         """Have turns queued that end from now on, at most `limit` per bucket. Raises StoreFull."""
         script = scripts.load("export_open")
-        arguments: list[str | int] = [self.exporter, limit, _GROUP]
+        arguments: list[str | int] = [self.exporter, limit, _GROUP, _FORGET_MS]
         calls = [
             self._redis.call(script, [f"{base}exporters", self._key(base)], arguments) for base in self._bases
         ]
@@ -69,24 +76,19 @@ class EndedTurns:
     async def take(self, bucket: int, lease_ms: int) -> Ended | None:
         """The next turn of a bucket, in the order in which they ended; None without any.
 
-        None also while the one given out last is neither done nor left without renewal for the lease, after which it is
-        given out again: no turn is exported before one that ended earlier.
+        None also while another process has the one given out last and renews its lease: no turn is exported before one that
+        ended earlier. One that this process was given and that is not done is given again.
         """
         base = self._keys.base(bucket)
-        arguments: list[str | int] = [_GROUP, _CONSUMER, lease_ms]
+        arguments: list[str | int] = [_GROUP, self.process, lease_ms]
         reply = await self._redis.call(scripts.load("export_take"), [self._key(base)], arguments)
         return None if reply is None else _ended(bucket, reply)
 
-    async def renew(self, ended: Ended) -> None:
-        """Keep a turn that is being exported from being given out again."""
+    async def renew(self, ended: Ended) -> bool:
+        """Keep a turn that is being exported from being given to another process. False where it was already."""
         key = self._key(self._keys.base(ended.bucket))
-        await self._redis.command("XCLAIM", key, _GROUP, _CONSUMER, 0, ended.item_id, "JUSTID")
-
-    async def retry(self, ended: Ended, lease_ms: int, after_ms: int) -> None:
-        """Have a turn given out again after a time, at most the lease."""
-        key = self._key(self._keys.base(ended.bucket))
-        idle = max(0, lease_ms - after_ms)
-        await self._redis.command("XCLAIM", key, _GROUP, _CONSUMER, 0, ended.item_id, "IDLE", idle, "JUSTID")
+        arguments = [_GROUP, self.process, ended.item_id]
+        return bool(await self._redis.call(scripts.load("export_renew"), [key], arguments))
 
     async def done(self, ended: Ended) -> None:
         """The turn was exported."""

@@ -128,7 +128,8 @@ async def test_con_9_from_a_message_to_its_turn(stage: Stage) -> None:
 
 async def test_con_10_one_user_may_own_many_turns(stage: Stage) -> None:
     async with stage.connect(stage.session()) as client:
-        turns = [await client.view.send(script(40, 40)) for _ in range(10)]
+        # Long enough for all ten to run at once, also on a slow machine.
+        turns = [await client.view.send(script(160, 40)) for _ in range(10)]
         await each([token_seen(turn) for turn in turns])
         assert client.active_turns["user-1"] == {turn.turn_id for turn in turns}
         assert (await client.cancel(turns[4].turn_id)).matched == (turns[4].turn_id,)
@@ -137,7 +138,7 @@ async def test_con_10_one_user_may_own_many_turns(stage: Stage) -> None:
             if number == 4:
                 assert turn.status is TurnStatus.CANCELLED
             else:
-                assert_exact(turn, 40)
+                assert_exact(turn, 160)
 
 
 async def test_con_12_a_failure_is_isolated(stage: Stage) -> None:

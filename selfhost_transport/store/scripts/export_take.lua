@@ -1,8 +1,8 @@
--- Gives out the next turn that ended, in the order in which they did: none before the one given out last is exported,
--- which is given out again when its exporter was not heard of for the lease.
--- KEYS: ended. ARGV: group, consumer, lease ms
+-- Gives out the next turn that ended, in the order in which they did: none before the one given out last is exported.
+-- That one is given out again: to the same process, whose answer was lost, or when its process was not heard of for the lease.
+-- KEYS: ended. ARGV: group, process, lease ms
 -- Returns nil | {id, times given out, field, value…}.
-local group, consumer, lease_ms = ARGV[1], ARGV[2], ARGV[3]
+local group, process, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 if redis.call('EXISTS', KEYS[1]) == 0 then return nil end
 
 local function answer(item, times)
@@ -12,17 +12,23 @@ local function answer(item, times)
 end
 
 while true do
-  local left = redis.call('XPENDING', KEYS[1], group, '-', '+', 1)
-  if not left[1] then break end
-  local is_gone = #redis.call('XRANGE', KEYS[1], left[1][1], left[1][1]) == 0
-  if not is_gone and left[1][3] < tonumber(lease_ms) then return nil end
-  if not is_gone then
-    local claimed = redis.call('XCLAIM', KEYS[1], group, consumer, lease_ms, left[1][1])
-    return answer(claimed[1], left[1][4] + 1)
+  local left = redis.call('XPENDING', KEYS[1], group, '-', '+', 1)[1]
+  if not left then break end
+  local id, holder = left[1], left[2]
+  local item = redis.call('XRANGE', KEYS[1], id, id)[1]
+  if item then
+    if holder ~= process then
+      if left[3] < lease_ms then return nil end
+      redis.call('XCLAIM', KEYS[1], group, process, 0, id)
+      redis.call('XGROUP', 'DELCONSUMER', KEYS[1], group, holder)
+    else
+      redis.call('XCLAIM', KEYS[1], group, process, 0, id)
+    end
+    return answer(item, left[4] + 1)
   end
   -- The limit has taken it meanwhile.
-  redis.call('XACK', KEYS[1], group, left[1][1])
+  redis.call('XACK', KEYS[1], group, id)
 end
-local read = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', 1, 'STREAMS', KEYS[1], '>')
+local read = redis.call('XREADGROUP', 'GROUP', group, process, 'COUNT', 1, 'STREAMS', KEYS[1], '>')
 if not read then return nil end
 return answer(read[1][2][1], 1)
