@@ -1,4 +1,8 @@
-"""Fan-out: one session, many connections: a gateway's CPU per delivered frame, beside a C server's that sends as much."""
+"""Fan-out: one session, many connections: a gateway's CPU per delivered frame, beside servers that send as much.
+
+Those are a C server, which does nothing else, and where Node and the packages of benchmarks/rivals are installed, Node
+`ws` and socket.io in a process of their own, which send a text they have at hand: no Redis, no order, no resuming.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,9 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from benchmarks.figures import Figure
-from benchmarks.native_programs import NativePrograms
+from benchmarks.native_programs import NativePrograms, Program
 from benchmarks.rig import KEY, TOKEN, Cpu, gateway, paced, rig
+from benchmarks.rivals.systems import FOLDER, node_missing
 from selfhost_transport.loadtest.framing import Opcode, client_frame
 from selfhost_transport.loadtest.plan import Target
 from selfhost_transport.wire.actions import Action
@@ -19,6 +24,8 @@ _DELIVERIES_PER_S = 15_000.0
 # CONNECTED and ATTACHED.
 _FIRST_FRAMES = 2
 _SIZES = (50, 500, 2000)
+_NODE_WARMUP_S = 1.0
+_NODE_KINDS = ("ws", "socket.io")
 
 
 def run(seconds: float) -> list[Figure]:
@@ -31,12 +38,19 @@ def run(seconds: float) -> list[Figure]:
 
 async def _compare(programs: NativePrograms, connections: int, seconds: float) -> list[Figure]:
     ours, frame_bytes = await _gateway_us(programs, connections, seconds)
-    floor = await _floor_us(programs, connections, seconds, frame_bytes)
-    return [
+    rate = str(_DELIVERIES_PER_S / connections)
+    floor = await programs.start("floor", str(frame_bytes), rate, str(connections))
+    found = [
         Figure("fan-out", f"gateway, {connections} connections", ours, "us per delivery"),
-        Figure("fan-out", f"C and epoll, {connections} connections", floor, "us per delivery"),
-        Figure("fan-out", f"gateway over C, {connections} connections", ours / floor, "ratio"),
+        await _other(programs, floor, "C and epoll", connections, seconds),
     ]
+    for kind in _NODE_KINDS if not node_missing() else ():
+        node = await Program.start("node", str(FOLDER / "fanout.mjs"), kind, str(frame_bytes), rate)
+        found.append(await _other(programs, node, f"Node {kind}", connections, seconds))
+    found += [
+        Figure("fan-out", f"gateway over {other.name}", ours / other.value, "ratio") for other in found[1:]
+    ]
+    return found
 
 
 async def _gateway_us(programs: NativePrograms, connections: int, seconds: float) -> tuple[float, int]:
@@ -69,18 +83,27 @@ async def _gateway_us(programs: NativePrograms, connections: int, seconds: float
         return cpu.spent_us() / frames, int(size / frames)
 
 
-async def _floor_us(programs: NativePrograms, connections: int, seconds: float, frame_bytes: int) -> float:
+async def _other(
+    programs: NativePrograms, server: Program, name: str, connections: int, seconds: float
+) -> Figure:
+    """A server that sends by itself; the same client as for the gateway reads."""
     async with AsyncExitStack() as stack:
-        rate = _DELIVERIES_PER_S / connections
-        floor = await programs.start("floor", str(frame_bytes), str(rate), str(connections))
-        stack.push_async_callback(floor.kill)
+        stack.push_async_callback(server.kill)
+        target, first_frames, first = "/", 0, b""
+        if "socket.io" in name:
+            # engine.io's opening and the answer to the connect of the namespace.
+            target, first_frames = "/socket.io/?EIO=4&transport=websocket", 2
+            first = client_frame(Opcode.TEXT, b"40")
+        port = await server.line()
         client = await programs.start(
-            "client", "127.0.0.1", await floor.line(), "/", str(connections), "0", ""
+            "client", "127.0.0.1", port, target, str(connections), str(first_frames), first.hex()
         )
         stack.push_async_callback(client.kill)
         assert await client.line() == "ready"
-        floor.send_line()
-        await asyncio.sleep(seconds)  # the length of the measurement
-        floor.send_line()
-        rounds, cpu_us = await floor.finish()
-        return cpu_us / (rounds * connections)
+        server.send_line()
+        # The length of the measurement, and what fanout.mjs does not count.
+        await asyncio.sleep(seconds + (_NODE_WARMUP_S if "Node" in name else 0))
+        server.send_line()
+        rounds, cpu_us = await server.finish()
+        us = cpu_us / (rounds * connections)
+        return Figure("fan-out", f"{name}, {connections} connections", us, "us per delivery")
