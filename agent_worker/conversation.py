@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 
 from agent_worker.suspension import Answer, answers_in
-from selfhost_transport.store.history import HistoryReader, Page, Query, created_messages
+from selfhost_transport.store.entries import Created, unpack_entry
+from selfhost_transport.store.history import HistoryReader, Page, Query, completed
 from selfhost_transport.store.turn_store import Lease
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import ui
@@ -67,8 +68,8 @@ class Conversation:
     async def input(self) -> Sequence[Message]:
         """The messages of the send that started the turn; they usually came with the lease."""
         lease = self._lease
-        if self._input is None and lease.send:
-            self._input = created_messages(lease.send, lease.input_position, lease.series)
+        if self._input is None and (created := self._created()):
+            self._input = completed(created, lease.series)
         if self._input is None:
             at = lease.input_position
             query = Query(limit=MAX_INPUT_MESSAGES, forwards=True, start_ms=at.ms, until=at, align=False)
@@ -81,7 +82,8 @@ class Conversation:
 
         So does a regenerate, and a tool result that `useChat` sends as a fork (ai-transport section 8.11).
         """
-        sent = await self.input()
+        created = self._created()
+        sent = created.messages if created else await self.input()
         parts = [text_of(message) for message in sent if _is_text(message)]
         if parts or any(_is_question(message) for message in sent):
             return "\n".join(parts)
@@ -164,6 +166,12 @@ class Conversation:
                 texts.setdefault(attempt, []).append(str(message.data or ""))
         texts.pop(self._lease.step_start_serial, None)
         return "".join(texts[max(texts)]) if texts else ""
+
+    def _created(self) -> Created | None:
+        """The send that started the turn, where it came with the lease."""
+        lease = self._lease
+        entry = unpack_entry(lease.input_position, lease.send) if lease.send else None
+        return entry if isinstance(entry, Created) else None
 
     async def _behind(self, seed: Seed) -> SessionTree:
         tree = self._tree(())

@@ -28,7 +28,7 @@ MAX_IN_FLIGHT = 64
 MAX_GATHERED = 16_384
 """Characters that are gathered before they leave, however long the window."""
 
-TAIL_S = 0.005
+TAIL_S = 0.04
 """How long the end of a message waits for the turn's terminal, to be written with it."""
 
 OnLost = Callable[[LeaseLost], None]

@@ -160,6 +160,9 @@ def pack_created(messages: Sequence[Message], *, ephemeral: bool = False) -> byt
     """The entry of a publish. Raises InvalidArgument for an encoding that is no encoding chain."""
     head, data = ["E" if ephemeral else "C"], []
     for message in messages:
+        if message.data is None and message.encoding is None:
+            head.append("-0:;")
+            continue
         raw = message.data.encode() if isinstance(message.data, str) else (message.data or b"")
         encoding = message.encoding or ""
         if not encoding.isprintable() or ";" in encoding:

@@ -264,10 +264,9 @@ def _record_keys(base: str, session: str, refs: Sequence[Ref]) -> Iterator[str]:
         yield f"{base}x:{ref}:{session}"
 
 
-def created_messages(entry: bytes, position: Position, series: str) -> list[Message]:
+def completed(created: Created, series: str) -> list[Message]:
     """The wire messages of a publish that nothing has changed since."""
-    created = unpack_entry(position, entry)
-    assert isinstance(created, Created)
+    position = created.position
     refs = ((Ref(position, index), message) for index, message in enumerate(created.messages))
     return [_current(message, ref, series, {}, None, position) for ref, message in refs]
 

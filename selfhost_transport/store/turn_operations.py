@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from selfhost_transport.redis_io.repeated import Repeated
-from selfhost_transport.store.entries import Ref, pack_append_body, pack_created, pack_value
+from selfhost_transport.store.entries import Ref, pack_created, pack_value
 from selfhost_transport.wire.message import Message
 
 
@@ -61,8 +61,8 @@ def packed_operations(operations: Sequence[Operation]) -> list[str | bytes]:
                 raw = operation.first.encode()
                 packed += ["F", piece_head(len(raw)) + raw, raw]
         else:
-            body = pack_append_body(operation.data, operation.extras)
-            packed += ["X", str(operation.ref), body, pack_value(operation.extras), operation.data.encode()]
+            raw, extras = operation.data.encode(), pack_value(operation.extras)
+            packed += ["X", str(operation.ref), _last_piece(raw, extras), extras, raw]
     return packed
 
 
@@ -85,4 +85,9 @@ def _initial(message: Message) -> bytes:
 def _closing(extras: dict[str, Any]) -> bytes:
     """A deposit: the extras for the record, and the body of the closing append."""
     packed = pack_value(extras)
-    return str(len(packed)).encode() + b" " + packed + pack_append_body("", extras)
+    return b"%d %s%s" % (len(packed), packed, _last_piece(b"", packed))
+
+
+def _last_piece(raw: bytes, extras: bytes) -> bytes:
+    """The body of an append with extras that are packed already: `pack_append_body`, without packing them again."""
+    return b"\x92" + piece_head(len(raw))[1:] + raw + extras
