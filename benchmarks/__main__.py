@@ -43,6 +43,16 @@ def run_all(
 
 
 @app.command()
+def document() -> None:
+    """Measure what docs/performance.md states, and print it as its tables. Takes about ten minutes."""
+    results = Results.begin()
+    try:
+        importlib.import_module("benchmarks.document").run([s for s in STAGES if s != "whole"], results)
+    finally:
+        Console().print(f"written to {results.save()}")
+
+
+@app.command()
 def compare(
     before: Annotated[Path, typer.Argument(help="A file of benchmarks/results/.")],
     after: Annotated[Path, typer.Argument(help="Another.")],

@@ -56,7 +56,7 @@ def main(
             console.print(f"{name} is not measured, it is not installed: {missing}", soft_wrap=True)
             complete = False
             continue
-        figures = asyncio.run(_ours(name, load) if system is None else _theirs(system, load))
+        figures = asyncio.run(_ours(name, load) if system is None else theirs(system, load))
         show(figures, console)
         results.figures += figures
     console.print(f"written to {results.save()}")
@@ -74,7 +74,8 @@ async def _ours(name: str, load: RivalLoad) -> list[Figure]:
     return our_figures(await measure(ours, _WINDOWS_MS[name]), STAGE, name)
 
 
-async def _theirs(system: System, load: RivalLoad) -> list[Figure]:
+async def theirs(system: System, load: RivalLoad) -> list[Figure]:
+    """The figures of another system."""
     async with AsyncExitStack() as stack:
         running = await system.start(stack, load)
         viewers = await started(stack, *_viewers(system.name, running.url, load))

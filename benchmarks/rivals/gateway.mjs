@@ -8,7 +8,7 @@ const redis = createClient({ url: process.argv[2] });
 await redis.connect();
 const http = createServer();
 const io = new Server(http, {
-  adapter: createAdapter(redis, { onlyPlaintext: true }),
+  adapter: createAdapter(redis, { onlyPlaintext: true, readCount: 1000, maxLen: 200_000 }),
   transports: ["websocket"],
 });
 io.on("connection", (socket) => socket.join(socket.handshake.query.session));
