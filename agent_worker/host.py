@@ -25,6 +25,7 @@ from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.server_version import check_server
 from selfhost_transport.settings import Settings, load_settings
+from selfhost_transport.store import scripts
 from selfhost_transport.store.fleet import Fleet
 from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.keys import Keyspace, bucket_of
@@ -81,6 +82,7 @@ class AgentHost:
     async def __aenter__(self) -> AgentHost:
         settings = self.settings = self.settings or load_settings()
         redis = RedisConnection(settings.redis.url)
+        redis.keep_loaded(scripts.everything())
         self._stack.push_async_callback(redis.close)
         try:
             check_server(await redis.info())

@@ -331,7 +331,9 @@ class TurnRun:
                 )
                 self._ending = ended is not None
                 self.outcome = status
-                if ended is not None:
+                if ended is None:
+                    self._writer.release_held()
+                else:
                     self._writer.forget_held()
                 return self._ending
             except StoreFull:

@@ -49,10 +49,6 @@ logger = logging.getLogger(__name__)
 
 HandlerT = TypeVar("HandlerT", bound=Handler)
 
-_SCRIPTS = (
-    "take", "write", "append", "end", "renew", "reap", "read_records", "drain", "suspend", "decide", "expire",
-    "fleet", "publish",
-)  # fmt: skip
 _HOOK_MARGIN_MS = 500
 """By how much the store waits longer for a hook's verdict than the worker does, which can tell more of it."""
 _LOOK_AGAIN_S = 5.0
@@ -179,8 +175,8 @@ class Worker:
         settings = self.settings = self.settings or load_settings()
         redis = RedisConnection(settings.redis.url)
         try:
+            redis.keep_loaded(scripts.everything())
             check_server(await redis.info())
-            await redis.load([scripts.load(name) for name in _SCRIPTS])
             await self._work(settings, redis)
         finally:
             await redis.close()

@@ -188,6 +188,8 @@ class TurnWriter:
         # What ends a message, until something follows it.
         self._tail: list[_Write] = []
         self._tail_timer: asyncio.TimerHandle | None = None
+        # Whether the step that ends the turn is about to write it.
+        self._reserved = False
         self._writing_tail: asyncio.Task[None] | None = None
 
     @property
@@ -267,12 +269,23 @@ class TurnWriter:
             self._tail_timer = asyncio.get_running_loop().call_later(TAIL_S, self._tail_is_due)
 
     def held(self) -> list[Operation]:
-        """What is held at the moment, for the step that ends the turn; nothing if the writer has stopped."""
+        """What is held at the moment, for the step that ends the turn; nothing if the writer has stopped.
+
+        From here on it is that step's to write: not by itself any more, until `release_held`.
+        """
+        self._reserved = True
         return [] if self.stopped else [self._operation(write) for write in self._tail]
+
+    def release_held(self) -> None:
+        """The turn was not ended: what is held is written as if nobody had asked for it."""
+        self._reserved = False
+        if self._tail and self._tail_timer is None:
+            self._tail_timer = asyncio.get_running_loop().call_later(TAIL_S, self._tail_is_due)
 
     def forget_held(self) -> None:
         """The turn was ended, and what was held is written or dropped."""
         self._tail = []
+        self._reserved = False
         if self._tail_timer is not None:
             self._tail_timer.cancel()
             self._tail_timer = None
@@ -301,6 +314,8 @@ class TurnWriter:
             return
         async with self._step:
             await self._settle()
+            if not step and self._reserved:
+                return
             step = [*self._tail, *step]
             self.forget_held()
             if not step:

@@ -22,6 +22,7 @@ from gateway.turn_signals import TurnRules
 from gateway.verdicts import Court
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.settings import Settings
+from selfhost_transport.store import scripts
 from selfhost_transport.store.annotations import AnnotationStore
 from selfhost_transport.store.fleet import Fleet
 from selfhost_transport.store.keys import Keyspace
@@ -106,6 +107,7 @@ class Services:
 async def connect_services(settings: Settings, identify: Identify | None = None) -> Services:
     """Connect to Redis and build everything. Raises StoreUnavailable, StoreUnsuitable."""
     redis = RedisConnection(settings.redis.url)
+    redis.keep_loaded(scripts.everything())
     keys = Keyspace(settings.redis.prefix, settings.redis.buckets)
     options = StoreOptions(
         window_ms=settings.gateway.resume_window_s * SECOND_MS,

@@ -123,7 +123,7 @@ async def _rights(redis: RedisConnection, settings: Settings) -> Finding:
     name = f"doctor-{secrets.token_hex(8)}"
     base = keys.base_of(name)
     try:
-        await redis.load([scripts.load("publish")])
+        await redis.command("SCRIPT", "LOAD", scripts.load("publish").source)
         store = SessionStore(redis, keys, StoreOptions())
         await store.publish(name, [Message(name="doctor", data="")])
         await redis.command("DEL", *(f"{base}{letter}:{name}" for letter in "splhg"))

@@ -57,7 +57,8 @@ class ClusterNodes:
         """Who has which slots, as the first server that answers knows it. Raises StoreUnavailable."""
         failed: list[str] = []
         known = random.sample(self._known, len(self._known))
-        for server in dict.fromkeys((*known, *self._seeds)):
+        at = {(server.host, server.port): server for server in (*known, *self._seeds)}
+        for server in at.values():
             try:
                 found = _owned(await ask(server, "CLUSTER", "SLOTS"), server.host)
             except StoreUnavailable as error:
@@ -97,6 +98,7 @@ class Shards:
         self._nodes = nodes
         self._timeout_s = timeout_s
         self._pipelines: dict[int, Pipeline] = {}
+        self._scripts: dict[str, LuaScript] = {}
 
     @property
     def connected(self) -> bool:
@@ -107,6 +109,10 @@ class Shards:
     def in_flight(self) -> int:
         """Calls without a reply yet."""
         return sum(pipeline.in_flight for pipeline in self._pipelines.values())
+
+    def learn(self, scripts: Sequence[LuaScript]) -> None:
+        """Scripts that every server is to have before it is used."""
+        self._scripts.update({script.digest: script for script in scripts})
 
     def start(
         self, arguments: tuple[Argument, ...], script: LuaScript | None, retry_s: float
@@ -121,7 +127,9 @@ class Shards:
         slot = key_slot(key if isinstance(key, bytes) else str(key).encode())
         pipeline = self._pipelines.get(slot)
         if pipeline is None:
-            pipeline = self._pipelines[slot] = Pipeline(_Shard(self._nodes, slot), self._timeout_s)
+            pipeline = self._pipelines[slot] = Pipeline(
+                _Shard(self._nodes, slot), self._timeout_s, self._scripts
+            )
         return pipeline
 
     async def close(self) -> None:

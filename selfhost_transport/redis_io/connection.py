@@ -64,9 +64,12 @@ class RedisConnection:
             return self._way.pipeline(beside).start(arguments, None, retry_s)
         return self._start(arguments, None, retry_s)
 
-    async def load(self, scripts: Sequence[LuaScript]) -> None:
-        """Put scripts into the server's cache; the servers of a Cluster get each when it is first needed there."""
-        await asyncio.gather(*(self.command("SCRIPT", "LOAD", script.source) for script in scripts))
+    def keep_loaded(self, scripts: Sequence[LuaScript]) -> None:
+        """Give these to every server that is connected to from now on, before anything else.
+
+        Without it a server gets a script when it is first called, and calls of other scripts may overtake that one.
+        """
+        self._way.learn(scripts)
 
     async def info(self) -> dict[str, str]:
         """The server's INFO, as text by field; of one server of a Cluster."""

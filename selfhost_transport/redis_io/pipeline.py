@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import hiredis
@@ -97,8 +98,13 @@ class Whereabouts(Protocol):
 class Pipeline:
     """A pipelining, reconnecting connection to one server: to wherever it is, asked before each attempt."""
 
-    def __init__(self, where: Whereabouts, timeout_s: float) -> None:
+    def __init__(
+        self, where: Whereabouts, timeout_s: float, scripts: dict[str, LuaScript] | None = None
+    ) -> None:
         self._where = where
+        # By digest: those that a server gets before anything else. One that has not got a script sends the call back,
+        # and a call of another script behind it would overtake it.
+        self._scripts = {} if scripts is None else scripts
         self._timeout_s = timeout_s
         self._link: Link | None = None
         # Calls not sent yet, and calls whose reply is outstanding, both in order.
@@ -140,6 +146,10 @@ class Pipeline:
             _fail(call, error)
         for calls in (self._held, self._sent, self._waiting):
             calls.clear()
+
+    def learn(self, scripts: Sequence[LuaScript]) -> None:
+        """Scripts that every server is to have before it is used."""
+        self._scripts.update({script.digest: script for script in scripts})
 
     def start(
         self, arguments: tuple[Argument, ...], script: LuaScript | None, retry_s: float
@@ -190,15 +200,9 @@ class Pipeline:
     def _refused(self, call: _Call, error: hiredis.ReplyError) -> None:
         text = str(error)
         if call.script is not None and text.startswith("NOSCRIPT"):
-            # The server restarted and lost all scripts, so calls that follow come back the same way: order is kept.
-            loading = _Call(
-                pack(("SCRIPT", "LOAD", call.script.source)),
-                None,
-                _ignored(),
-                call.until,
-                True,
-            )
-            self._waiting.extend((loading, call))
+            # Its first use, or somebody has flushed the scripts. Further calls of it come back the same way.
+            self._scripts[call.script.digest] = call.script
+            self._waiting.extend((_loading(call.script), call))
             self._schedule(asyncio.get_running_loop())
         elif _is_elsewhere(text) and call.until > asyncio.get_running_loop().time():
             self._move_on(call)
@@ -250,6 +254,7 @@ class Pipeline:
                     return
                 await asyncio.sleep(delay)  # paces reconnecting while the server is away
                 delay = min(delay * 2, LONGEST_DELAY_S)
+        self._waiting.extendleft(map(_loading, self._scripts.values()))
         self._flush()
 
     def _expire(self, now: float, error: TransportError) -> None:
@@ -272,6 +277,11 @@ class Pipeline:
             return
         loop = asyncio.get_running_loop()
         self._watch = loop.call_later(self._timeout_s, self._watch_replies, self._replies)
+
+
+def _loading(script: LuaScript) -> _Call:
+    """Not repeated after a lost connection: the next one begins with it anyway."""
+    return _Call(pack(("SCRIPT", "LOAD", script.source)), None, _ignored(), math.inf, False)
 
 
 def _ignored() -> asyncio.Future[Any]:

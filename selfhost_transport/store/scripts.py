@@ -32,5 +32,10 @@ def load(name: str) -> Script:
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
+def everything() -> list[Script]:
+    """All scripts."""
+    return [load(path.stem) for path in sorted(_FOLDER.glob("[!_]*.lua"))]
+
+
 def _read(file_name: str) -> str:
     return (_FOLDER / file_name).read_text()

@@ -248,8 +248,10 @@ async def test_tol_9_silence_counts_as_an_answer(
     by_call = {answer.call.call_id: answer for answer in got}
     assert by_call["c1"].error is not None
     assert by_call["c2"].approved is (default == "approve")
-    with pytest.raises(TurnEnded):
+    # Silence has answered: who comes later is told so, as by any first answer (TOL-7).
+    with pytest.raises(Conflict) as late:
         await people.result(turn, "late", call_id="c1")
+    assert late.value.info.detail is not None and late.value.info.detail["reason"] == "already_resolved"
 
 
 @pytest.mark.parametrize("answered", [True, False])

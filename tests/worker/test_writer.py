@@ -8,13 +8,14 @@ import time
 import pytest
 
 from agent_worker.rollup import Rollup
-from agent_worker.writer import MAX_GATHERED, MAX_IN_FLIGHT, Hold, TextStream, TurnWriter
+from agent_worker.writer import MAX_GATHERED, MAX_IN_FLIGHT, TAIL_S, Hold, TextStream, TurnWriter
 from selfhost_transport.errors import LeaseLost
 from selfhost_transport.store.entries import Appended
 from selfhost_transport.store.turn_request import unpack_context
 from selfhost_transport.store.turn_store import Lease
 from selfhost_transport.turns import parts as p
-from selfhost_transport.turns.encoder import Create, Encoder
+from selfhost_transport.turns.encoder import Close, Create, Encoder
+from tests.processes import wait_until
 from tests.worker.session import Room
 
 LEASE_S = 30.0
@@ -230,3 +231,38 @@ async def test_the_clock_flushes_at_the_first_tick_that_is_due() -> None:
     for text, when in zip(texts, due, strict=True):
         (at,) = text.flushed
         assert -0.001 <= at - when < 0.03
+
+
+async def test_the_end_of_a_text_is_written_once_however_long_the_end_of_the_turn_takes(room: Room) -> None:
+    """While Redis refuses or is away, the step that ends the turn waits, and has what is held."""
+    it = await attempt(room, window_ms=500)
+    text = await it.open_text()
+    text.add("first ")
+    text.add("last")
+    closing = [op for op in it.encoder.encode(p.TextEnd("t")) if isinstance(op, Close)]
+    await it.writer.hold(closing)
+    await it.writer.settle(hold=True)
+    held = it.writer.held()
+    await asyncio.sleep(TAIL_S * 4)  # the time after which it would have been written by itself
+    await room.turns.redis.command("PING")
+    assert await pieces(room) == ["first "]
+    await room.turns.write(it.lease, 100, held)
+    it.writer.forget_held()
+    await it.writer.settle()
+    assert await pieces(room) == ["first ", "last"]
+
+
+async def test_what_is_held_is_written_after_all_when_the_turn_goes_on(room: Room) -> None:
+    it = await attempt(room, window_ms=500)
+    text = await it.open_text()
+    text.add("first ")
+    text.add("last")
+    await it.writer.hold([op for op in it.encoder.encode(p.TextEnd("t")) if isinstance(op, Close)])
+    await it.writer.settle(hold=True)
+    assert len(it.writer.held()) == 1
+    it.writer.release_held()
+    await wait_until(lambda: _written(room, ["first ", "last"]))
+
+
+async def _written(room: Room, expected: list[str]) -> bool:
+    return await pieces(room) == expected
