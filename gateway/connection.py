@@ -180,6 +180,10 @@ class Connection:
         self.phase = Phase.CLOSING
         return [SendFrame(Frame(Action.DISCONNECTED, error=error)), CloseSocket()]
 
+    def lost(self) -> None:
+        """The socket is gone: there is nothing more to say."""
+        self.phase = Phase.CLOSING
+
     def request_token(self) -> list[Effect]:
         """Ask the client for a new token before the present one expires (section 4.7)."""
         return [SendFrame(Frame(Action.AUTH))] if self.phase is Phase.CONNECTED else []

@@ -58,7 +58,6 @@ class RawSocket(asyncio.BufferedProtocol):
         "_connections",
         "_deaf",
         "_early",
-        "_finished",
         "_held",
         "_inbound",
         "_joined",
@@ -83,6 +82,7 @@ class RawSocket(asyncio.BufferedProtocol):
         self._early = early
         self._connections = connections
         self._inbound = Inbound(max_size)
+        # Until it was told of the end.
         self._listener: Listener | None = None
         self._tasks: Background | None = None
         # What came while the listener was busy; None at the end: nothing more will come.
@@ -94,8 +94,6 @@ class RawSocket(asyncio.BufferedProtocol):
         self._closing = False
         # The rest of what comes cannot be read.
         self._deaf = False
-        # The listener was told of the end.
-        self._finished = False
         # Nothing can be written any more.
         self.closed = False
         self.congested = False
@@ -207,6 +205,8 @@ class RawSocket(asyncio.BufferedProtocol):
             # Nobody will read any more: what was sent before that is still heard.
             self.resume_writing()
         self._finish()
+        # asyncio's transports keep a method of their own: without that circle they are freed at once.
+        getattr(self._transport, "__dict__", {}).pop("_read_ready_cb", None)
 
     # The way in
 
@@ -276,9 +276,9 @@ class RawSocket(asyncio.BufferedProtocol):
         """Tell the listener that this was all, behind what it has not heard yet."""
         if self._held is not None:
             self._held.append(None)
-        elif self._listener is not None and not self._finished:
-            self._finished = True
-            self._listener.ended()
+        elif self._listener is not None:
+            listener, self._listener = self._listener, None
+            listener.ended()
 
     def _give_up_in(self, seconds: float) -> None:
         if self._timer is not None:

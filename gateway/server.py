@@ -31,7 +31,7 @@ from gateway.realtime import Realtime
 from gateway.rest import Rest
 from gateway.retention_keeper import keep_retention
 from gateway.services import Services, connect_services
-from gateway.transport import RawWebSocket
+from gateway.transport import RawWebSocket, UpgradingHttp
 from selfhost_transport.collector import calm_collector
 from selfhost_transport.errors import InvalidArgument, StoreUnavailable, TransportError
 from selfhost_transport.metrics import CONTENT_TYPE
@@ -269,6 +269,7 @@ def serve(settings: Settings, listening: socket.socket, on_ready: Callable[[], N
     config = uvicorn.Config(
         behind_local_proxies(app),
         proxy_headers=False,
+        http=UpgradingHttp,
         ws=RawWebSocket,
         ws_max_size=settings.gateway.max_frame_size,
         # Connections are pinged by `Realtime`.

@@ -208,6 +208,10 @@ class Socket:
         for timer in [*self._timers, *([self._give_up] if self._give_up else [])]:
             timer.cancel()
         await self._background.finish()
+        self.core.lost()
+        # They point back at this socket. Without the circle all of it is freed now, not by some garbage collection.
+        self._outlet = self._authenticating = None
+        del self._channels, self._commits, self._rollup
         if self.core.has_members:
             await self._services.keeper.lost(self.core.holder)
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from starlette.types import Scope, Send
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from gateway.background import Background
@@ -34,6 +35,18 @@ class SocketOutlet(Protocol):
     def close(self) -> None: ...  # noqa: D102
 
     def abort(self) -> None: ...  # noqa: D102
+
+
+class UpgradingHttp(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """uvicorn's HTTP protocol, which after an upgrade lets go of its parser: that points back at it.
+
+    Without the circle what an upgrade leaves behind is freed at once, not by some garbage collection.
+    """
+
+    def handle_websocket_upgrade(self, *event: Any) -> None:
+        """Pass the connection on to the websocket protocol."""
+        super().handle_websocket_upgrade(*event)
+        self.__dict__.pop("parser", None)
 
 
 class RawWebSocket(WebSocketsSansIOProtocol):

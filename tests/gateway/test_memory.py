@@ -1,0 +1,102 @@
+"""What a connection occupies: little while it is idle, nothing once it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import psutil
+import pytest
+
+from gateway.attachment import Attachment
+from gateway.background import Background
+from gateway.callers import RequestInfo
+from gateway.connection import Connection
+from gateway.outbox import Outbox
+from gateway.raw_socket import RawSocket
+from gateway.services import Services, connect_services
+from gateway.socket import Socket
+from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, load_settings
+from selfhost_transport.wire.codec import Format
+from selfhost_transport.wire.tokens import ApiKey
+from tests.gateway.ears import Wire
+from tests.gateway.raw import ATTACHED, CONFIG, CONNECTED, client
+from tests.gateway.test_inbound import sent
+from tests.processes import Stack, wait_until
+
+WARM, IDLE = 50, 200
+MOST_BYTES = 32 * 1024
+
+
+@pytest.fixture
+async def services(redis_url: str, redis_prefix: str) -> AsyncIterator[Services]:
+    settings = load_settings(None, redis=redis_url, redis_prefix=redis_prefix).for_dev()
+    services = await connect_services(settings)
+    yield services
+    await services.close()
+
+
+def parts() -> Counter[str]:
+    """What there is of connections."""
+    kinds = (Attachment, Connection, RawSocket, Socket)
+    return Counter(type(one).__name__ for one in gc.get_objects() if type(one) in kinds)
+
+
+async def test_an_idle_attached_connection_is_light(stack: Stack) -> None:
+    gateway = await stack.gateway(config=CONFIG)
+    process = psutil.Process(gateway.pid)
+    async with AsyncExitStack() as clients:
+
+        async def attach(number: int) -> None:
+            raw = await clients.enter_async_context(client(gateway.url))
+            assert (await raw.next())["action"] == CONNECTED
+            assert (await raw.attach(f"plain:{number}"))["action"] == ATTACHED
+
+        # What is made once is paid for by the first ones.
+        await asyncio.gather(*(attach(number) for number in range(WARM)))
+        before = process.memory_info().rss
+        for first in range(WARM, WARM + IDLE, WARM):
+            await asyncio.gather(*(attach(number) for number in range(first, first + WARM)))
+        assert (process.memory_info().rss - before) / IDLE < MOST_BYTES
+
+
+async def test_a_connection_that_is_gone_leaves_nothing_to_collect(services: Services) -> None:
+    tasks, wire = Background("test"), Wire()
+
+    async def live() -> None:
+        credential = services.authenticator.by_key(
+            ApiKey(DEV_KEY_NAME, DEV_KEY_SECRET), "alice", loopback=True
+        )
+        core = Connection("connection", credential, services.terms(), services.rules_for)
+        socket = Socket(
+            services,
+            core,
+            Format.JSON,
+            echo=True,
+            heartbeats=True,
+            info=RequestInfo("/", {}, {}, "127.0.0.1", "127.0.0.1"),
+            on_end=lambda socket: None,
+        )
+        outlet = RawSocket(wire, set(), 1000)
+        socket.open(outlet, None)
+        outlet.start(socket, tasks, 1000, Outbox())
+        attach = sent(1, json.dumps({"action": ATTACHED - 1, "channel": "plain:1"}).encode())
+        outlet.get_buffer(-1)[: len(attach)] = attach
+        outlet.buffer_updated(len(attach))
+        await wait_until(lambda: b'"action":11' in wire.written)
+        assert parts() - before == Counter(Attachment=1, Connection=1, RawSocket=1, Socket=1)
+        outlet.connection_lost(None)
+        await socket.lost()
+
+    gc.collect()
+    before = parts()
+    gc.disable()
+    try:
+        await live()
+        assert parts() == before
+    finally:
+        gc.enable()
