@@ -47,7 +47,7 @@ class _Watch:
 async def queue_wait(sessions: int) -> list[Figure]:
     """From the terminal of a turn to the first token of the one that waited for it, as Redis announces them."""
     async with rig() as bench, scripted_worker(bench):
-        alone = [await _wait(bench, f"queue-{number}") for number in range(min(sessions, 50))]
+        alone = [await _wait(bench, f"queue-{number}") for number in range(sessions)]
         together = await asyncio.gather(*(_wait(bench, f"crowd-{number}") for number in range(sessions)))
     return [
         Figure("turns", f"queue wait, {name}, p{per_cent}", percentile(waits, per_cent) * 1e3, "ms")

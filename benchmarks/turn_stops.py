@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -73,10 +73,13 @@ async def _stop_all(url: str, turns: int, *, silent: bool) -> list[_Stop]:
 async def _stop(number: int, turn: Turn) -> _Stop:
     await asyncio.sleep(random.uniform(0, _SPREAD_S))
     called = time.monotonic()
-    await turn.cancel()
-    acknowledged = time.monotonic()
-    await turn.ended
-    return _Stop(f"turn-{number}", called, acknowledged, time.monotonic())
+    acknowledged, ended = await asyncio.gather(_time_of(turn.cancel()), _time_of(turn.ended))
+    return _Stop(f"turn-{number}", called, acknowledged, ended)
+
+
+async def _time_of(event: Awaitable[object]) -> float:
+    await event
+    return time.monotonic()
 
 
 async def _closed(model: str, stops: Sequence[_Stop]) -> dict[str, float]:

@@ -17,7 +17,7 @@ def run(seconds: float) -> list[Figure]:
     for turns in (10, 50) if quick else (10, 100, 500):
         for silent in (False, True):
             found += asyncio.run(turn_stops.measure(turns, silent=silent))
-    found += asyncio.run(turn_order.queue_wait(20 if quick else 200))
+    found += asyncio.run(turn_order.queue_wait(20 if quick else 50))
     found += asyncio.run(turn_order.killed(turns=20, lease_ms=1_000))
     if not quick:
         found += asyncio.run(turn_order.killed(turns=20, lease_ms=10_000))
