@@ -26,7 +26,7 @@ _WHOLE = (
 )  # fmt: skip
 _WHOLE_S = 6.0
 _SHORT_TOKENS = 2
-_SHORT = Load(turns=100, tokens=_SHORT_TOKENS, pause_s=0.96, duration_s=6.0)
+_SHORT = Load(turns=100, tokens=_SHORT_TOKENS, pause_s=0.46, duration_s=6.0)
 _CANCELS = {
     "400 turns streaming, every fifth cancelled at some moment": Load(turns=400, cancel_percent=20, duration_s=6.0),
     "500 turns streaming, all cancelled within a second, a quarter with a silent model": Load(
@@ -114,6 +114,7 @@ def _cancel(results: Results) -> None:
 
 
 def _rivals(results: Results) -> None:
+    """The others, and beside them the rows of the whole way with as many turns, which were taken minutes before."""
     _row(
         "turns",
         "system",
@@ -125,26 +126,42 @@ def _rivals(results: Results) -> None:
     _row(*["---"] * 6)
     for turns in _RIVAL_TURNS:
         load = RivalLoad(turns, _RIVAL.rate, _RIVAL.warmup_s, _RIVAL.seconds)
+        for window in (0, 40):
+            _rival_row(
+                load, f"this, {window} ms window", _values(results.figures, f"{turns} turns, {window} ms")
+            )
         for system in SYSTEMS:
             if missing := system.missing():
                 print(f"{system.name} is not installed: {missing}", flush=True)
                 continue
             found = asyncio.run(theirs(system, load))
             results.figures += found
-            value = {figure.name.partition(": ")[2]: figure.value for figure in found}
-            roles = [
-                f"{role} {value[role]:.0f}"
-                for role in ("gateway", "worker", "redis", "generator")
-                if role in value
-            ]
-            _row(
-                f"{turns:,}",
-                system.name,
-                f"{value['tokens received']:,.0f} of {load.due:,.0f}",
-                f"{value['token due to received, p50']:,.1f} / {value['token due to received, p99']:,.1f} ms",
-                f"{value['out of order or lost']:.0f}",
-                ", ".join(roles),
-            )  # fmt: skip
+            _rival_row(load, system.name, _values(found, system.name))
+
+
+def _values(found: Iterable[Figure], name: str) -> dict[str, float]:
+    return {
+        figure.name.removeprefix(f"{name}: "): figure.value
+        for figure in found
+        if figure.name.startswith(f"{name}: ")
+    }
+
+
+def _rival_row(load: RivalLoad, name: str, value: dict[str, float]) -> None:
+    if not value:
+        return
+    roles = [
+        f"{role} {value[role]:.0f}" for role in ("gateway", "worker", "redis", "generator") if role in value
+    ]
+    _row(
+        f"{load.turns:,}",
+        name,
+        f"{value['tokens received']:,.0f} of {load.due:,.0f}",
+        f"{value['token due to received, p50']:,.1f} / {value['token due to received, p99']:,.1f} ms",
+        # A run of ours with any is not a result.
+        f"{value.get('out of order or lost', 0):.0f}",
+        ", ".join(roles),
+    )
 
 
 def _stage(stage: str, results: Results) -> None:
