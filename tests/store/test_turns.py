@@ -10,11 +10,19 @@ import pytest
 
 from selfhost_transport.errors import Busy, Conflict, LeaseLost, RateLimited
 from selfhost_transport.redis_io.connection import RedisConnection
-from selfhost_transport.store.entries import Appended, Created, Entry, Ref
+from selfhost_transport.store.entries import (
+    Appended,
+    Created,
+    Entry,
+    Operation,
+    Ref,
+    pack_append_body,
+    unpack_entry,
+)
 from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.session_store import SessionStore
-from selfhost_transport.store.turn_operations import Close, Create, OpenText
+from selfhost_transport.store.turn_operations import Close, Create, OpenText, packed_operations
 from selfhost_transport.store.turn_store import (
     CancelFilter,
     Deposit,
@@ -25,6 +33,7 @@ from selfhost_transport.store.turn_store import (
     TurnStore,
 )
 from selfhost_transport.turns.context import STEP_START_PLACEHOLDER
+from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
 
@@ -115,6 +124,39 @@ async def test_a_turn_from_send_to_end(turns: TurnStore, sessions: SessionStore)
     assert record is not None and record.status == "completed"
     assert await turns.active(SESSION) == []
     assert await take(turns) is None
+
+
+async def test_a_lease_brings_the_send_as_it_stands(turns: TurnStore, sessions: SessionStore) -> None:
+    await turns.submit(request("t1"))
+    changed = await turns.submit(request("t2"))
+    await sessions.replace(
+        SESSION, Ref(changed.position), MessageAction.UPDATE, Message(data="edited"), Operation("alice")
+    )
+    first, second = await take(turns), await take(turns)
+    assert first is not None and second is not None
+    sent = unpack_entry(first.input_position, first.send)
+    assert isinstance(sent, Created) and sent.messages[0].data == "t1" and first.more
+    # Its newest state is in the history only; and nothing is left behind it.
+    assert second.send == b"" and not second.more
+
+
+async def test_a_text_is_opened_with_its_first_piece(turns: TurnStore, sessions: SessionStore) -> None:
+    lease = await started(turns)
+    opened = Create(Message(name="text", data=""), extras(status="cancelled"), "first ")
+    (position,) = await turns.write(lease, 1, [opened])
+    text = OpenText(Ref(position), len("first "))
+    await piece(turns, lease, text, "second")
+    assert (await sessions.history.message(SESSION, text.ref)).data == "first second"
+    await turns.end(lease, "completed", [Close(text.ref, extras(status="complete"), " last")])
+    pieces = [entry for entry in await log(sessions) if isinstance(entry, Appended)]
+    assert [entry.data for entry in pieces] == ["first ", "second", " last"]
+    assert (await sessions.history.message(SESSION, text.ref)).data == "first second last"
+
+
+@pytest.mark.parametrize("length", [0, 31, 32, 255, 256, 65_535, 65_536])
+def test_a_last_piece_is_packed_like_any_append(length: int) -> None:
+    close = Close(Ref(Position(1, 0)), extras(status="complete"), "x" * length)
+    assert packed_operations([close])[2] == pack_append_body(close.data, close.extras)
 
 
 async def test_p2_nothing_of_a_turn_follows_its_cancel(turns: TurnStore, sessions: SessionStore) -> None:

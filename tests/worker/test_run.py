@@ -224,6 +224,30 @@ async def test_trn_22_two_pipes_are_two_messages_of_one_turn(
     assert (await room.names(turn)).count("finish") == 2
 
 
+async def test_the_end_of_an_answer_is_told_while_its_agent_goes_on(
+    room: Room, settings: MakeSettings, running: Run
+) -> None:
+    worker, may_return = Worker(settings()), asyncio.Event()
+
+    @worker.agent("assistant")
+    async def busy(turn: Turn) -> None:
+        await turn.pipe(["the answer"])
+        await may_return.wait()
+
+    async def is_finished() -> bool:
+        return "finish" in await room.names(turn)
+
+    await running(worker)
+    turn = await room.send("go")
+    await wait_until(is_finished, 5.0, "the end of the message")
+    (answer,) = await room.outputs(turn)
+    assert (answer.text, answer.status) == ("the answer", "complete")
+    assert await room.terminals(turn) == []
+    may_return.set()
+    await room.ended(turn)
+    assert (await room.names(turn)).count("finish") == 1
+
+
 async def test_trn_23_a_deadline_ends_the_turn_even_if_the_agent_ignores_it(
     room: Room, settings: MakeSettings, running: Run
 ) -> None:
