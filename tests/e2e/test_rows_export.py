@@ -94,5 +94,10 @@ async def test_hyd_7_an_exporter_outlives_redis(
         own_redis.stop()
         own_redis.start()
         turns += await sent(client, 3)
-        await wait_until(lambda: len(lines(file)) == 6, PATIENCE_S, "every turn in the file")
-    assert [line["turnId"] for line in lines(file)] == turns
+        await wait_until(
+            lambda: set(turns) <= {line["turnId"] for line in lines(file)},
+            PATIENCE_S,
+            "every turn in the file",
+        )
+    # One whose export Redis did not hear of is there twice; the order holds all the same.
+    assert list(dict.fromkeys(line["turnId"] for line in lines(file))) == turns

@@ -254,8 +254,10 @@ async def test_hyd_2_and_9_at_any_moment_of_a_busy_session(stage: Stage) -> None
                 seed = database.seed(session, chance.randrange(3), with_seam=True, wire_ids=number % 8 == 3)
                 joining = stage.connect(session, f"reader-{number}", gateway=1, seed=seed, **PAGING)
                 readers.append(await exits.enter_async_context(joining))
+        # Readers know of stored turns by their messages alone.
+        await each([turn.ended for turn in turns])
         for client in (sender, *readers):
-            await each([client.turn(turn_id(turn)).ended for turn in turns])
+            await client.wait_for_turn(all=True)
         whole = {m.message.id: m.message.text for m in sender.view.messages}
         assert len(whole) == 2 * len(turns)
         for reader in readers:
