@@ -178,7 +178,9 @@ FULL = Frame(
     count=1,
     res=[
         AckResult(["a", None]),
-        AckResult([], TurnReceipt("t", "queued", True, ("u",)), CancelReceipt("p", ("t",), ("v",), ("d",), ("t",))),
+        AckResult(
+            [], TurnReceipt("t", "queued", True, ("u",)), CancelReceipt("p", ("t",), ("v",), ("d",), ("t",))
+        ),
     ],
     error=ErrorInfo(40160, 401, "no", "http://help", {"a": 1}, ErrorInfo(1, 2, "why")),
     flags=Flag.RESUMED | Flag.PUBLISH,
