@@ -30,7 +30,7 @@ _SHORT = Load(turns=100, tokens=_SHORT_TOKENS, pause_s=0.46, duration_s=6.0)
 _CANCELS = {
     "400 turns streaming, every fifth cancelled at some moment": Load(turns=400, cancel_percent=20, duration_s=6.0),
     "500 turns streaming, all cancelled within a second, a quarter with a silent model": Load(
-        Scenario.CANCEL, turns=500, duration_s=8.0
+        Scenario.CANCEL, turns=500, duration_s=8.0, warmup_s=2.0
     ),
     "50 people interrupting in mixed ways": Load(Scenario.INTERRUPT, turns=50, duration_s=8.0),
 }  # fmt: skip

@@ -4,7 +4,8 @@ import { createAdapter } from "@socket.io/redis-streams-adapter";
 import { createClient } from "redis";
 import { Server } from "socket.io";
 
-const redis = createClient({ url: process.argv[2] });
+// By default the client makes a timer for each command, and gives up what has waited 5 s: tokens would be lost.
+const redis = createClient({ url: process.argv[2], commandOptions: { timeout: undefined } });
 await redis.connect();
 const http = createServer();
 const io = new Server(http, {

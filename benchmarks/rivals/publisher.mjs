@@ -7,7 +7,8 @@ import { createClient } from "redis";
 import { Server } from "socket.io";
 
 const load = JSON.parse(process.argv[3]);
-const redis = createClient({ url: process.argv[2] });
+// By default the client makes a timer for each command, and gives up what has waited 5 s: tokens would be lost.
+const redis = createClient({ url: process.argv[2], commandOptions: { timeout: undefined } });
 await redis.connect();
 const io = new Server({ adapter: createAdapter(redis, { onlyPlaintext: true, readCount: 1000, maxLen: 200_000 }) });
 const text = "x".repeat(140);
