@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
+from gateway.background import Background
 from gateway.delivery import Delivery
 from gateway.open_messages import OpenMessages
 from selfhost_transport.store.entries import Created, Entry, Ref
@@ -14,6 +16,44 @@ BATCH: Final = 1000
 """Entries read from the log at once."""
 CONFLATE_ABOVE: Final = 64
 """Backlogs longer than this carry current states instead of every delta."""
+
+
+class SharedBacklogs:
+    """Backlogs of one session that are being read: who resumes from the same place meanwhile gets the same one.
+
+    After a gateway was replaced all viewers of a session come at once: one reading and one encoding serve them. For
+    attachments that begin at `after` only: what was delivered to others before does not matter to them.
+    """
+
+    __slots__ = ("_reading", "_session", "_store", "_tasks")
+
+    def __init__(self, store: SessionStore, session: str, tasks: Background) -> None:
+        self._store = store
+        self._session = session
+        self._tasks = tasks
+        self._reading: dict[tuple[str, Position, Position], asyncio.Future[list[Delivery]]] = {}
+
+    async def read(self, series: str, after: Position, until: Position) -> list[Delivery]:
+        """As `read_backlog`. The list is not to be changed."""
+        key = (series, after, until)
+        reading = self._reading.get(key)
+        if reading is None:
+            reading = self._reading[key] = asyncio.get_running_loop().create_future()
+            self._tasks.start(self._fill(reading, *key))
+        return await asyncio.shield(reading)
+
+    async def _fill(
+        self, reading: asyncio.Future[list[Delivery]], series: str, after: Position, until: Position
+    ) -> None:
+        try:
+            reading.set_result(await read_backlog(self._store, self._session, series, after, until))
+        except Exception as error:
+            reading.set_exception(error)
+            # Whoever asked may be gone.
+            reading.exception()
+        finally:
+            del self._reading[series, after, until]
+            reading.cancel()
 
 
 async def read_backlog(

@@ -135,7 +135,13 @@ class RawSocket(asyncio.BufferedProtocol):
             self._transport.write(joined)
 
     def ping(self) -> None:
-        """Ask for a sign of life. A client that owes too many is gone."""
+        """Ask for a sign of life. A client that owes too many is gone.
+
+        One that is behind with reading is not asked: it would find the question behind all the rest, and the listener
+        sees to it that it does not stay behind for ever.
+        """
+        if self.congested:
+            return
         if self._unanswered >= _LOST_PINGS:
             self._fail(CloseCode.INTERNAL_ERROR, "no pong")
             return
@@ -192,6 +198,8 @@ class RawSocket(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """What waited has been sent."""
         self.congested = False
+        # It reads.
+        self._unanswered = 0
         if self._listener is not None:
             self._listener.drained()
 

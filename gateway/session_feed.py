@@ -13,7 +13,7 @@ from typing import Protocol
 
 from gateway.attachment import EVERYBODY, MAX_HELD, Attachment, Gap, State, Verdict
 from gateway.background import Background
-from gateway.backlog import BATCH, read_backlog
+from gateway.backlog import BATCH, SharedBacklogs, read_backlog
 from gateway.delivery import Aggregate, Delivery, Variant, encode_messages
 from gateway.open_messages import OpenMessages
 from selfhost_transport.errors import ContinuityLost, ErrorInfo, TransportError
@@ -44,6 +44,7 @@ class SessionFeed:
 
     __slots__ = (
         "_ahead_until",
+        "_backlogs",
         "_counters",
         "_last_id",
         "_latest_start",
@@ -79,6 +80,8 @@ class SessionFeed:
         self._latest_start = Position.ZERO
         # … unless an aggregate was handed out that reaches beyond what was fanned out.
         self._ahead_until = Position.ZERO
+        # There once somebody has resumed.
+        self._backlogs: SharedBacklogs | None = None
         self._passing: list[tuple[Position, asyncio.Future[None]]] = []
 
     @property
@@ -420,6 +423,12 @@ class SessionFeed:
     async def backlog(self, after: Position, until: Position) -> list[Delivery]:
         """Entries after a position up to another, conflated when there are many. Raises ContinuityLost."""
         return await read_backlog(self._store, self.session, self.series, after, until)
+
+    async def shared_backlog(self, after: Position, until: Position) -> list[Delivery]:
+        """The same for an attachment that begins at `after`, shared with others that do so at the same time."""
+        if self._backlogs is None:
+            self._backlogs = SharedBacklogs(self._store, self.session, self._tasks)
+        return await self._backlogs.read(self.series, after, until)
 
     def _catch_up_soon(self, attachment: Attachment, delay: float = 0.0) -> None:
         attachment.hold(attachment.delivered)

@@ -141,11 +141,11 @@ class SessionHub:
             return Start(Attached(format_position(here, feed.series), error=info))
         error: ErrorInfo | None = None
         try:
-            backlog = await feed.backlog(after, here)
+            backlog = await feed.shared_backlog(after, here)
         except ContinuityLost as lost:
             # What is left is replayed all the same: the position is one of this session.
             error, after = lost.info, head.floor
-            backlog = await feed.backlog(after, here)
+            backlog = await feed.shared_backlog(after, here)
         # Members are told by SYNC, as they are now, and annotations by summaries (section 5.4).
         backlog = [one for one in backlog if not (one.is_presence or one.is_annotation)]
         feed.resume(attachment, after)

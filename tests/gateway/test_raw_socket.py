@@ -132,6 +132,16 @@ async def test_a_client_that_answers_no_pings_is_given_up(
     await wait_until(lambda: scene.wire.state == "aborted")
 
 
+async def test_a_client_that_is_behind_with_reading_is_not_asked_for_pongs(scene: Scene) -> None:
+    scene.socket.ping()
+    scene.socket.ping()
+    scene.socket.pause_writing()
+    scene.socket.ping()
+    scene.socket.resume_writing()
+    scene.socket.ping()
+    assert scene.wire.written == b"\x89\x00" * 3
+
+
 async def test_a_client_that_never_answers_a_close_frame_is_dropped(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

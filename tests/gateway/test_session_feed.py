@@ -20,7 +20,7 @@ from gateway.session_hub import SessionHub
 from selfhost_transport.errors import WentBack
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.subscriber import Subscriber
-from selfhost_transport.store.entries import Ref
+from selfhost_transport.store.entries import Entry, Ref
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.session_store import SessionStore
@@ -211,6 +211,36 @@ async def test_a_redis_that_went_back_is_told_as_a_gap(scene: Scene) -> None:
     await scene.create("after")
     await wait_until(lambda: len(reader.frames) == 3)
     assert [message["data"] for message in reader.messages] == ["kept", "lost", "after"]
+
+
+async def test_those_who_resume_together_share_one_reading(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await scene.join()
+    ref = await scene.create("a")
+    await wait_until(lambda: first.frames)
+    position = first.frames[0]["channelSerial"]
+    for number in range(100):
+        await scene.append(ref, f" {number}")
+    await scene.create("other")
+    await wait_until(lambda: len(first.frames) == 102)
+    readings = 0
+    read_after = scene.store.read_after
+
+    async def counted(*arguments: Any, **options: Any) -> list[Entry]:
+        nonlocal readings
+        readings += 1
+        return await read_after(*arguments, **options)
+
+    monkeypatch.setattr(scene.store, "read_after", counted)
+    again = await asyncio.gather(*(scene.join(position) for _ in range(20)))
+    await wait_until(lambda: all(len(reader.messages) == 2 for reader in again))
+    assert readings == 1
+    await scene.append(ref, " end")
+    whole = "a" + "".join(f" {number}" for number in range(100))
+    await wait_until(lambda: all(len(reader.messages) == 3 for reader in again))
+    for reader in again:
+        assert [message["data"] for message in reader.messages] == [whole, "other", " end"]
 
 
 async def test_resuming_gets_what_was_missed_and_nothing_twice(scene: Scene) -> None:

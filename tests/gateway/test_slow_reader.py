@@ -13,7 +13,9 @@ CHANNEL = "plain:slow"
 
 
 async def test_a_slow_reader_is_caught_up_and_nobody_waits_for_it(stack: Stack) -> None:
-    small = CONFIG.replace("[gateway]", "[gateway]\noutgoing_buffer_bytes = 65536")
+    # With the usual time between pings: the slow reader's pongs are as late as its reading.
+    small = CONFIG.replace("max_idle_ms = 1500", "outgoing_buffer_bytes = 65536")
+    assert small != CONFIG
     gateway = await stack.gateway(config=small)
     async with (
         client(gateway.url, echo="false") as writer,
