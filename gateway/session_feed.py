@@ -52,6 +52,7 @@ class SessionFeed:
         "_open",
         "_passing",
         "_pending",
+        "_read_until",
         "_reading",
         "_store",
         "_tasks",
@@ -66,6 +67,8 @@ class SessionFeed:
         self.series = ""
         # The newest entry that was fanned out.
         self.position = Position.ZERO
+        # How much of that came from the log: notifications of it may still be on their way.
+        self._read_until = Position.ZERO
         self._store = store
         self._tasks = tasks
         self._counters = counters
@@ -121,7 +124,8 @@ class SessionFeed:
         """Fan an entry out if it is the next one. False: something is missing before it."""
         name, previous, entry = payload.split(b" ", 2)
         if previous != self._last_id:
-            return Position.of_name(name) <= self.position
+            # Read from the log already, if it is no newer than that was; else something is missing, or Redis went back.
+            return Position.of_name(name) <= self._read_until
         position = Position.of_name(name)
         self._advance(position, unpack_or_skip(position, entry), name)
         self._counters.fanned_out(self.position.ms)
@@ -149,6 +153,7 @@ class SessionFeed:
             for entry in entries:
                 self._advance(entry.position, entry, entry.position.stream_id.encode())
             if len(entries) < BATCH:
+                self._read_until = self.position
                 return
 
     def _drain_pending(self) -> bool:
@@ -169,7 +174,7 @@ class SessionFeed:
 
     def _reset(self, head: Head) -> None:
         self.series = head.series
-        self.position = head.position
+        self.position = self._read_until = head.position
         self._last_id = head.position.stream_id.encode()
         self._open = OpenMessages(head.series)
         self._resolve_passing()

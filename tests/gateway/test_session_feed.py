@@ -243,6 +243,29 @@ async def test_those_who_resume_together_share_one_reading(
         assert [message["data"] for message in reader.messages] == [whole, "other", " end"]
 
 
+async def test_a_redis_that_went_back_by_a_slow_clock_is_noticed(scene: Scene) -> None:
+    """A new primary whose clock is behind gives positions that are older than those seen of the old one."""
+    reader = await scene.join()
+    kept = await scene.create("kept")
+    await wait_until(lambda: reader.frames)
+    await asyncio.sleep(0.005)  # so that there is a position between the two
+    redis, keys = scene.store.redis, scene.store.keys
+    log, head = (f"{keys.base_of(SESSION)}{kind}:{SESSION}" for kind in "lp")
+    before = [await redis.command("DUMP", key) for key in (log, head)]
+    await scene.create("lost")
+    await wait_until(lambda: len(reader.frames) == 2)
+    [(_, (_, entry))] = await redis.command("XREVRANGE", log, "+", "-", "COUNT", 1)
+    for key, value in zip((log, head), before, strict=True):
+        await redis.command("RESTORE", key, 0, value, "REPLACE")
+    old = kept.position.stream_id
+    new = Position(kept.position.ms + 1, 0).stream_id
+    await redis.command("XADD", log, new, "e", entry)
+    await redis.command("SET", head, new)
+    await redis.command("PUBLISH", keys.channel(SESSION), f"{new} {old} ".encode() + entry)
+    await wait_until(lambda: reader.gaps)
+    assert WentBack.is_told_by(reader.gaps[0].error)
+
+
 async def test_resuming_gets_what_was_missed_and_nothing_twice(scene: Scene) -> None:
     reader = await scene.join()
     ref = await scene.create("a")
