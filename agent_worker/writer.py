@@ -292,6 +292,8 @@ class TurnWriter:
 
     async def close_all(self, *then: encoder.Create) -> None:
         """Close every open message as cancelled, with all its text, and write `then` in the same step."""
+        # A message whose end is on its way is not open any more once that is written.
+        await self.settle(hold=True)
         ending = {write.op.stream_key for write in self._tail}
         closes = [
             encoder.Close(key, stream.closing) for key, stream in self._streams.items() if key not in ending

@@ -63,6 +63,7 @@ class RawSocket(asyncio.BufferedProtocol):
         "_joined",
         "_listener",
         "_outbox",
+        "_owed",
         "_tasks",
         "_timer",
         "_transport",
@@ -90,6 +91,8 @@ class RawSocket(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         # Pings since the last pong.
         self._unanswered = 0
+        # The newest ping of the client that came while it did not read; its answer is that to all of them.
+        self._owed: bytes | None = None
         # A close frame was sent.
         self._closing = False
         # The rest of what comes cannot be read.
@@ -200,8 +203,22 @@ class RawSocket(asyncio.BufferedProtocol):
         self.congested = False
         # It reads.
         self._unanswered = 0
+        if self._owed is not None:
+            owed, self._owed = self._owed, None
+            self._answer_ping(owed)
         if self._listener is not None:
             self._listener.drained()
+
+    def eof_received(self) -> None:
+        """The client will send nothing more, not even a close frame: it is gone (RFC 6455, section 7.1.1).
+
+        The transport closes once what waits has left; a client that does not read it is not waited for.
+        """
+        self.flush()
+        self.closed = self._deaf = True
+        if self._timer is None:
+            self._give_up_in(CLOSE_TIMEOUT_S)
+        self._finish()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is closed."""
@@ -224,9 +241,16 @@ class RawSocket(asyncio.BufferedProtocol):
         elif not isinstance(incoming, Frame):
             self._message(incoming)
         elif incoming.opcode is Opcode.PING:
-            self.write(_frame(Opcode.PONG, bytes(incoming.data)))
+            self._answer_ping(bytes(incoming.data))
         else:
             self._unanswered = 0
+
+    def _answer_ping(self, payload: bytes) -> None:
+        """One pong may answer several pings (RFC 6455, 5.5.3): a client that does not read is owed a single one (P10)."""
+        if self.congested:
+            self._owed = payload
+        else:
+            self.write(_frame(Opcode.PONG, payload))
 
     def _message(self, raw: str | bytes) -> None:
         listener = self._listener

@@ -150,6 +150,29 @@ async def test_a_client_that_never_answers_a_close_frame_is_dropped(
     await wait_until(lambda: scene.wire.state == "aborted")
 
 
+async def test_p10_a_client_that_pings_and_does_not_read_is_owed_one_pong(scene: Scene) -> None:
+    scene.socket.pause_writing()
+    for number in range(50):
+        scene.feed(sent(9, b"%d" % number))
+    assert scene.wire.written == b""
+    scene.socket.resume_writing()
+    scene.feed(sent(9, b"after"))
+    pongs = [Frame(Opcode.PONG, payload).serialize(mask=False) for payload in (b"49", b"after")]
+    assert scene.wire.written == b"".join(pongs)
+
+
+async def test_a_client_that_hangs_up_without_a_word_is_not_waited_for(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.raw_socket.CLOSE_TIMEOUT_S", 0.01)
+    scene.socket.write(b"it reads none of this")
+    scene.socket.eof_received()
+    assert scene.ear.heard == ["(end)"]
+    scene.socket.write(b"nor this")
+    assert scene.wire.written == b"it reads none of this"
+    await wait_until(lambda: scene.wire.state == "aborted")
+
+
 async def test_a_stopping_server_closes_it(scene: Scene) -> None:
     assert scene.connections == {scene.socket}
     scene.socket.shutdown()

@@ -325,6 +325,19 @@ async def test_repeated_writes_are_written_once(turns: TurnStore, sessions: Sess
     assert (await sessions.history.message(SESSION, text.ref)).data == "abcd"
 
 
+async def test_p7_a_write_that_comes_late_from_a_connection_that_was_given_up_is_not_written_again(
+    turns: TurnStore, sessions: SessionStore
+) -> None:
+    lease = await started(turns)
+    await turns.write(lease, 1, [Create(Message(name="one"))])
+    await turns.write(lease, 2, [Create(Message(name="two"))])
+    with pytest.raises(LeaseLost):
+        await turns.write(lease, 1, [Create(Message(name="one"))])
+    await turns.write(lease, 3, [Create(Message(name="three"))])
+    written = [name for name in names(await log(sessions)) if name in ("one", "two", "three")]
+    assert written == ["one", "two", "three"]
+
+
 async def test_policy_interrupt_is_one_step(turns: TurnStore, sessions: SessionStore) -> None:
     lease = await started(turns)
     text = await open_text(turns, lease)

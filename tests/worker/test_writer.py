@@ -209,6 +209,21 @@ async def test_closing_all_keeps_the_text_and_marks_it_cancelled(room: Room) -> 
     assert (answer.text, answer.status) == ("half an answer", "cancelled")
 
 
+async def test_closing_all_while_the_end_of_a_text_is_on_its_way_closes_it_once(room: Room) -> None:
+    """An agent may fail, and be tried again, just when Redis is slow to answer."""
+    it = await attempt(room)
+    text = await it.open_text()
+    text.add("whole")
+    await it.writer.settle()
+    before = it.writer.written
+    await room.turns.redis.command("CLIENT", "PAUSE", "300")
+    await it.writer.hold([op for op in it.encoder.encode(p.TextEnd("t")) if isinstance(op, Close)])
+    await wait_until(lambda: it.writer.written > before)
+    await it.writer.close_all()
+    (answer,) = await room.outputs(it.lease.turn_id)
+    assert (answer.text, answer.status) == ("whole", "complete")
+
+
 class Text:
     """Something gathered, for the clock."""
 
