@@ -28,6 +28,9 @@ from selfhost_transport.wire.summary import summary_to_wire
 from selfhost_transport.wire.template import AppendTemplate
 from selfhost_transport.wire.websocket import ws_frame_header
 
+_LITTLE_DATA = 256
+"""Characters or bytes."""
+
 
 class Variant(NamedTuple):
     """What frames depend on beside the entry: the format, and the channel as the client names it."""
@@ -39,13 +42,26 @@ class Variant(NamedTuple):
 class OpenMessage:
     """What an append's frame repeats of its message. Replaced, never changed, when the extras change."""
 
-    __slots__ = ("header", "ref", "templates")
+    __slots__ = ("_header", "_series", "_stored", "ref", "templates")
 
-    def __init__(self, ref: Ref, header: Message) -> None:
+    def __init__(self, ref: Ref, stored: Message, series: str) -> None:
         self.ref = ref
-        # The message without data: name, id, serial, timestamp, author, extras, encoding.
-        self.header = header
         self.templates: dict[Variant, AppendTemplate] = {}
+        # Most messages are never appended to: what is repeated is made for the first append, unless that would
+        # keep much data until then.
+        self._stored = stored
+        self._series = series
+        self._header: Message | None = None
+        if stored.data is not None and len(stored.data) > _LITTLE_DATA:
+            self._stored = self.header
+
+    @property
+    def header(self) -> Message:
+        """The message without data: name, id, serial, timestamp, author, extras, encoding."""
+        if self._header is None:
+            self._header = _complete(self._stored, self.ref, self._series, MessageAction.APPEND, None)
+            self._header.data = None
+        return self._header
 
     def template(self, variant: Variant) -> AppendTemplate:
         """The append frame of this message, encoded but for what changes."""
@@ -57,7 +73,9 @@ class OpenMessage:
     def with_changes(self, extras: dict[str, object] | None, name: str | None = None) -> OpenMessage:
         """The message after an append or update that replaced extras or name."""
         header = replace(self.header, extras=extras if extras is not None else self.header.extras)
-        return OpenMessage(self.ref, replace(header, name=name) if name is not None else header)
+        if name is not None:
+            header.name = name
+        return OpenMessage(self.ref, header, self._series)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +240,7 @@ def complete_messages(entry: Created, series: str) -> list[Message]:
 
 def open_message(message: Message, ref: Ref, series: str) -> OpenMessage:
     """What appends to a stored message will repeat of it."""
-    whole = _complete(message, ref, series, MessageAction.APPEND, None)
-    return OpenMessage(ref, replace(whole, data=None))
+    return OpenMessage(ref, message, series)
 
 
 def encode_messages(variant: Variant, position: Position, series: str, messages: list[Message]) -> bytes:
@@ -251,12 +268,20 @@ def version_serial(position: Position, series: str) -> str:
 def _complete(
     message: Message, ref: Ref, series: str, action: MessageAction, version: Version | None
 ) -> Message:
+    # Not `replace`, which takes three times as long: every entry comes here.
     serial = ref.serial(series)
-    return replace(
-        message,
+    return Message(
         id=message.id or serial,
-        serial=serial,
+        name=message.name,
+        data=message.data,
+        encoding=message.encoding,
+        client_id=message.client_id,
+        connection_id=message.connection_id,
+        connection_key=message.connection_key,
         timestamp=ref.position.ms,
+        extras=message.extras,
+        serial=serial,
         action=action,
         version=version,
+        annotations=message.annotations,
     )
