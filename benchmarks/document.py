@@ -38,7 +38,7 @@ _CANCELS = {
 }  # fmt: skip
 _RIVAL_TURNS = (500, 1000)
 _RIVAL = RivalLoad(turns=0, rate=50.0, warmup_s=6.0, seconds=6.0)
-_STAGE_S = 3.0
+_STAGE_S = 2.0
 
 
 def run(stages: Iterable[str], results: Results) -> None:
