@@ -162,9 +162,12 @@ async def test_dev_12_a_regenerate_is_seen_by_all_and_moves_only_views_that_did_
         await wait_until(lambda: len(two.view.messages) == 2 and not two.active_turns)
         answer = one.view.messages[1].codec_message_id
         await (await one.view.regenerate(answer)).ended
-        await wait_until(
-            lambda: len(two.view.branch_selection(two.view.messages[1].codec_message_id).siblings) == 2
-        )
+
+        def alternatives() -> int:
+            shown = two.view.messages[1:]  # for a moment the new answer has not begun
+            return len(two.view.branch_selection(shown[0].codec_message_id).siblings) if shown else 0
+
+        await wait_until(lambda: alternatives() == 2)
         newest = two.view.messages[1].codec_message_id
         assert newest != answer
         two.view.select(newest, 0)
