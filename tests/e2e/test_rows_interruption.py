@@ -170,7 +170,7 @@ async def test_int_14_and_15_a_network_drop_cancels_nothing(stage: Stage) -> Non
         client = await ClientTransport.connect(
             network.url, key="test.key:secret-of-the-tests", client_id="user-1", channel=session
         )
-        lasting = await client.view.send(script(seconds * 100, 50))
+        lasting = await client.view.send(script(seconds * 160, 50))
         short = await client.view.send(script(50, 50))
         reading = asyncio.create_task(streamed(lasting))
         await token_seen(lasting, 5)
@@ -185,7 +185,7 @@ async def test_int_14_and_15_a_network_drop_cancels_nothing(stage: Stage) -> Non
         assert client.active_turns["user-1"] == {lasting.turn_id}
         assert short.status is TurnStatus.COMPLETED
         await lasting.ended
-        assert_exact(lasting, seconds * 100)
+        assert_exact(lasting, seconds * 160)
         assert await reading == lasting.text
         await client.close()
     assert (await stage.log(session)).created(h.AI_CANCEL) == []
