@@ -315,7 +315,7 @@ class TurnRun:
             else (StepReason.FAILED, RunReason.ERROR)
         )
         last: list[Operation] = [
-            *self._writer.held(),
+            *await self._writer.held(),
             *([Create(self._error_chunk(error))] if error is not None else []),
             Create(self._step_end(step)),
             Create(lifecycle.run_end(self._context, run, error)),

@@ -268,12 +268,15 @@ class TurnWriter:
         if self._tail_timer is None:
             self._tail_timer = asyncio.get_running_loop().call_later(TAIL_S, self._tail_is_due)
 
-    def held(self) -> list[Operation]:
+    async def held(self) -> list[Operation]:
         """What is held at the moment, for the step that ends the turn; nothing if the writer has stopped.
 
-        From here on it is that step's to write: not by itself any more, until `release_held`.
+        From here on it is that step's to write: not by itself any more, until `release_held`. What was sent before is
+        waited for: should a piece have been refused, the end of its text must not hide the hole (P7).
         """
         self._reserved = True
+        with contextlib.suppress(TransportError):  # it has stopped the writer
+            await self.settle(hold=True)
         return [] if self.stopped else [self._operation(write) for write in self._tail]
 
     def release_held(self) -> None:

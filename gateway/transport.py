@@ -77,6 +77,8 @@ class RawWebSocket(WebSocketsSansIOProtocol):
         socket = RawSocket(self.transport, self.connections, self.config.ws_max_size, self._early)
         self.transport.set_protocol(socket)
         self.transport = _GivenAway()
+        # It points back at what it belongs to, like the parser of `UpgradingHttp`.
+        self.conn.__dict__.pop("parser", None)
         return socket
 
 

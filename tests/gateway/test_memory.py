@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import psutil
 import pytest
+from starlette.types import Receive, Scope, Send
+from uvicorn import Config
+from uvicorn.server import ServerState
 
 from gateway.attachment import Attachment
 from gateway.background import Background
@@ -20,6 +25,7 @@ from gateway.outbox import Outbox
 from gateway.raw_socket import RawSocket
 from gateway.services import Services, connect_services
 from gateway.socket import Socket
+from gateway.transport import RawWebSocket, raw_websocket
 from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, load_settings
 from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.tokens import ApiKey
@@ -30,6 +36,10 @@ from tests.processes import Stack, wait_until
 
 WARM, IDLE = 50, 200
 MOST_BYTES = 32 * 1024
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: MDEyMzQ1Njc4OTAxMjM0NQ==\r\n\r\n"
+)
 
 
 @pytest.fixture
@@ -100,3 +110,40 @@ async def test_a_connection_that_is_gone_leaves_nothing_to_collect(services: Ser
         assert parts() == before
     finally:
         gc.enable()
+
+
+async def test_an_upgrade_leaves_nothing_to_collect() -> None:
+    kept: list[weakref.ref[Any]] = []
+    sockets: list[RawSocket] = []
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        protocol = raw_websocket(scope)
+        assert protocol is not None
+        await receive()
+        await send({"type": "websocket.accept"})
+        kept.extend((weakref.ref(protocol.conn), weakref.ref(protocol)))
+        sockets.append(protocol.hand_over())
+
+    class Upgradable(Wire):
+        def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+            """The next one's."""
+
+        def is_closing(self) -> bool:
+            return False
+
+    async def upgrade() -> None:
+        config = Config(application, ws=RawWebSocket, log_config=None)
+        config.load()
+        protocol = RawWebSocket(config, ServerState(), {})
+        protocol.connection_made(Upgradable())
+        protocol.data_received(UPGRADE)
+        await wait_until(lambda: sockets)
+        await wait_until(lambda: not protocol.tasks)
+
+    gc.disable()
+    try:
+        await upgrade()
+        assert [ref() for ref in kept] == [None, None]
+    finally:
+        gc.enable()
+        sockets.pop().connection_lost(None)

@@ -257,7 +257,7 @@ async def test_the_end_of_a_text_is_written_once_however_long_the_end_of_the_tur
     closing = [op for op in it.encoder.encode(p.TextEnd("t")) if isinstance(op, Close)]
     await it.writer.hold(closing)
     await it.writer.settle(hold=True)
-    held = it.writer.held()
+    held = await it.writer.held()
     await asyncio.sleep(TAIL_S * 4)  # the time after which it would have been written by itself
     await room.turns.redis.command("PING")
     assert await pieces(room) == ["first "]
@@ -267,6 +267,22 @@ async def test_the_end_of_a_text_is_written_once_however_long_the_end_of_the_tur
     assert await pieces(room) == ["first ", "last"]
 
 
+async def test_p7_the_end_of_a_text_does_not_hide_that_a_piece_of_it_was_refused(room: Room) -> None:
+    it = await attempt(room, window_ms=500)
+    text = await it.open_text()
+    text.add("first ")
+    await it.writer.settle()
+    base = room.turns.keys.base_of(room.name)
+    # As in a Redis that has lost what was written last.
+    await room.turns.redis.command("SET", f"{base}x:{text.ref}:{room.name}", "")
+    text.add("second ")
+    text.flush()
+    text.add("third")
+    await it.writer.hold([op for op in it.encoder.encode(p.TextEnd("t")) if isinstance(op, Close)])
+    assert await it.writer.held() == []
+    assert it.writer.stopped
+
+
 async def test_what_is_held_is_written_after_all_when_the_turn_goes_on(room: Room) -> None:
     it = await attempt(room, window_ms=500)
     text = await it.open_text()
@@ -274,7 +290,7 @@ async def test_what_is_held_is_written_after_all_when_the_turn_goes_on(room: Roo
     text.add("last")
     await it.writer.hold([op for op in it.encoder.encode(p.TextEnd("t")) if isinstance(op, Close)])
     await it.writer.settle(hold=True)
-    assert len(it.writer.held()) == 1
+    assert len(await it.writer.held()) == 1
     it.writer.release_held()
     await wait_until(lambda: _written(room, ["first ", "last"]))
 
