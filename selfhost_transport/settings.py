@@ -155,7 +155,7 @@ class NamespaceRule(_Section):
     agent: str | None = Field(default=None, min_length=1)
     """Agent that works on published inputs; absent: plain pub/sub."""
     policy: Policy = Policy.CONCURRENT
-    """What a send does while a turn is active: `concurrent`, `queue`, `interrupt` or `reject`."""
+    """What a send does while a turn is active: `concurrent`, `queue`, `interrupt`, `reject` or `merge`."""
     retention: Duration = timedelta(0)
     """How long a message is kept after it was sent, at least until its turn has ended; 0 = for ever."""
     max_active: Count = 0

@@ -21,6 +21,7 @@ class Policy(StrEnum):
     QUEUE = "queue"
     INTERRUPT = "interrupt"
     REJECT = "reject"
+    MERGE = "merge"
 
 
 class CrashRule(StrEnum):

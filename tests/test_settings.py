@@ -11,6 +11,7 @@ import pytest
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.settings import ENV_PREFIX, Settings, load_settings, options
 from selfhost_transport.settings_values import CrashRule, Policy, parse_duration, redact_url
+from selfhost_transport.store import turn_store
 
 FULL = """
 [redis]
@@ -148,6 +149,12 @@ def test_a_file_is_read_whole(full: Path) -> None:
 )
 def test_rul_2_a_namespace_is_the_part_up_to_the_first_colon(full: Path, channel: str, agent: str) -> None:
     assert load_settings(full).namespace_for(channel).agent == agent
+
+
+@pytest.mark.parametrize("policy", turn_store.Policy)
+def test_every_policy_of_a_send_may_be_a_namespaces(policy: turn_store.Policy, tmp_path: Path) -> None:
+    file = _file(tmp_path, f"[[namespaces]]\nid = 'x'\npolicy = '{policy}'\n")
+    assert load_settings(file).namespace_for("x:1").policy.value == policy.value
 
 
 def test_without_any_rule_a_channel_is_plain_and_kept() -> None:

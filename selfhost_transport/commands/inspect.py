@@ -144,7 +144,10 @@ def _as_text(report: SessionReport) -> str:
         )
     lines.append(f"waiting in the session: {', '.join(report.queued) or 'none'}")
     lines += [f"queue of {agent} in this bucket: {length}" for agent, length in report.ready.items()]
-    return "\n".join([*lines, "last entries:", *(f"  {entry}" for entry in report.entries)])
+    entries = [f"  {entry}" for entry in report.entries] or [
+        "  none: the live log reaches back by resume_window_s only"
+    ]
+    return "\n".join([*lines, "last entries:", *entries])
 
 
 def _text(value: Any) -> str:

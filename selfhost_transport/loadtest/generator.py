@@ -76,7 +76,14 @@ def main(share: Share, link: Connection) -> None:
     except (TransportError, OSError, TimeoutError) as error:
         link.send(Failed(str(error) or type(error).__name__))
     except ExceptionGroup as group:
-        link.send(Failed(f"{group.exceptions[0]!r}"))
+        link.send(Failed(_first_reason(group)))
+
+
+def _first_reason(group: BaseException) -> str:
+    """What went wrong first: our own errors say it all, of others the name is needed too."""
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return str(group) if isinstance(group, TransportError) else repr(group)
 
 
 class Generator:

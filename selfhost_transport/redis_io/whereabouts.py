@@ -14,6 +14,7 @@ from selfhost_transport.redis_io.link import ask
 
 _SENTINEL = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 _CLUSTER = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
+_SCHEMES = ("redis", "rediss", "unix", *_SENTINEL, *_CLUSTER)
 _CLUSTER_FORM = "redis+cluster://[user:password@]host:port[,host:port…]"
 _SENTINEL_FORM = "redis+sentinel://[user:password@]host:port[,host:port…]/service[/database]"
 _DEFAULT_PORT = 26379
@@ -69,6 +70,10 @@ def whereabouts(url: str) -> Fixed | Sentinels | ClusterNodes:
     `sentinel_password`. Raises InvalidArgument.
     """
     scheme = url.partition("://")[0]
+    if scheme not in _SCHEMES:
+        raise InvalidArgument(
+            f"not an address of a Redis: it begins with one of {', '.join(_SCHEMES)}, then ://"
+        )
     try:
         if scheme in _SENTINEL:
             return _sentinels(url)

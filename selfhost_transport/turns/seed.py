@@ -47,7 +47,10 @@ class Seed:
 
     @classmethod
     def from_json(cls, messages: Iterable[Mapping[str, Any]], seam: str | None = None) -> Seed:
-        """From messages as `EndedTurn.to_json` has them, `{codecMessageId, message}`, or as plain UI messages."""
+        """From messages as `EndedTurn.to_json` has them, `{codecMessageId, message}`, or as plain UI messages.
+
+        Raises InvalidArgument for what is neither.
+        """
         return cls(tuple(_stored(message) for message in messages), seam)
 
     @property
@@ -202,6 +205,9 @@ def _stored_prompt(stored: Sequence[Stored]) -> list[PromptMessage]:
 
 
 def _stored(value: Mapping[str, Any]) -> Stored:
+    # Checked also at run time: a stored row is often still text, or the whole answer of a database.
+    if not isinstance(value, Mapping):
+        raise InvalidArgument(f"a stored message is an object, not {type(value).__name__}")
     message = value.get("message")
     if not isinstance(message, Mapping):
         return UIMessage.from_json(value)

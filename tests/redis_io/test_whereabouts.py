@@ -116,6 +116,12 @@ def test_addresses_of_sentinels() -> None:
     assert isinstance(whereabouts("redis://host:1/2"), Fixed)
 
 
+@pytest.mark.parametrize("url", ["http://one:1", "one:6379", ""])
+def test_an_unknown_scheme_is_refused_with_all_that_are_known(url: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"redis, rediss, unix, redis\+sentinel.*redis\+cluster"):
+        whereabouts(url)
+
+
 @pytest.mark.parametrize("url", ["redis+sentinel://one:1", "redis+sentinel:///x", "redis+sentinel://one:z/x"])
 def test_addresses_that_name_no_service_or_no_sentinel(url: str) -> None:
     with pytest.raises(InvalidArgument, match="not an address of this kind"):

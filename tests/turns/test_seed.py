@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -125,6 +125,12 @@ def test_hyd_3_an_empty_seed_reads_everything() -> None:
     tree = read_back(Seed(), history, 1)
     assert before(Seed(), tree) == [] and shown(tree) == shown(folded(history))
     check_seam(Seed(), tree, "vectors", truncated_at="00000000000001-000@vectors000")
+
+
+def test_what_is_no_stored_message_is_refused() -> None:
+    for wrong in ({"messages": []}, ['{"id": "1"}'], [{"message": {"id": "1"}}]):
+        with pytest.raises(InvalidArgument, match="a stored message"):
+            Seed.from_json(cast(Any, wrong))
 
 
 def test_hyd_9_a_turn_that_began_before_the_seam_is_read_with_its_question() -> None:
