@@ -47,12 +47,17 @@ class Agent:
     codec: Codec | None = None
 
     async def answer(self, turn: Turn) -> None:
-        """Run the function to its end. Raises what it raises; a generator's error raises here too."""
+        """Run the function to its end. Raises what it raises; a generator's error raises here too.
+
+        Raises TypeError for a function that is neither, which ends the turn like any other error of an agent.
+        """
         answer = self.handler(turn)
         if inspect.isawaitable(answer):
             await answer
-        else:
-            assert isinstance(answer, AsyncIterator)
+        elif isinstance(answer, AsyncIterator):
             await turn.pipe(answer)
+        else:
+            wrong = f"the agent {self.name!r} returned {type(answer).__name__}"
+            raise TypeError(f"{wrong}: write it as an async generator or a coroutine")
         if turn.last_result is not None:
             turn.last_result.raise_for_error()

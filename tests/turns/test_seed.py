@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -128,9 +128,10 @@ def test_hyd_3_an_empty_seed_reads_everything() -> None:
 
 
 def test_what_is_no_stored_message_is_refused() -> None:
-    for wrong in ({"messages": []}, ['{"id": "1"}'], [{"message": {"id": "1"}}]):
+    unfit: list[Any] = [{"messages": []}, ['{"id": "1"}'], [{"message": {"id": "1"}}]]
+    for wrong in unfit:
         with pytest.raises(InvalidArgument, match="a stored message"):
-            Seed.from_json(cast(Any, wrong))
+            Seed.from_json(wrong)
 
 
 def test_hyd_9_a_turn_that_began_before_the_seam_is_read_with_its_question() -> None:

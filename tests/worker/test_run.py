@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -302,3 +303,16 @@ def test_an_agent_is_declared_once(settings: MakeSettings) -> None:
 async def test_a_worker_without_agents_refuses_to_run(settings: MakeSettings) -> None:
     with pytest.raises(InvalidArgument, match="serves no agent"):
         await Worker(settings()).run()
+
+
+async def test_a_function_that_is_no_agent_ends_the_turn_and_says_so_in_the_log(
+    room: Room, settings: MakeSettings, running: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = Worker(settings())
+    plain: Any = lambda turn: "an answer"  # noqa: E731
+    worker.agent("assistant")(plain)
+    await running(worker)
+    turn = await room.send("hello")
+    await room.ended(turn)
+    assert await room.terminals(turn) == ["error"]
+    assert "'assistant' returned str: write it as an async generator or a coroutine" in caplog.text
