@@ -83,7 +83,7 @@ class Subscriber:
         """Stop a channel's callbacks."""
         name = channel.encode()
         self._callbacks.pop(name, None)
-        self._resuming.discard(name)
+        self._resumed(name)
         if (confirmed := self._confirmed.pop(name, None)) is not None:
             confirmed.cancel()
         self._send("UNSUBSCRIBE", name)
@@ -123,6 +123,10 @@ class Subscriber:
         confirmed = self._confirmed.pop(name, None)
         if confirmed is not None and not confirmed.done():
             confirmed.set_result(None)
+        self._resumed(name)
+
+    def _resumed(self, name: bytes) -> None:
+        """With the last one, confirmed or given up meanwhile, what was missed on the others can be looked for (P7)."""
         if name in self._resuming:
             self._resuming.discard(name)
             if not self._resuming and self._on_reconnect is not None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha1
 
+import hiredis
 import pytest
 
 from selfhost_transport.errors import InvalidArgument, StoreFull, StoreUnavailable, StoreUnsuitable
@@ -135,6 +136,42 @@ async def test_subscriptions_return_after_a_lost_connection(redis_url: str) -> N
     await subscriber.unsubscribe("t-channel")
     await subscriber.close()
     await connection.close()
+
+
+async def test_p7_a_channel_given_up_while_subscriptions_return_does_not_hide_that_they_did() -> None:
+    """A server that confirms the second channel only the first time."""
+    confirmed_once: list[bytes] = []
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        commands = hiredis.Reader()
+        while data := await reader.read(4096):
+            commands.feed(data)
+            while command := commands.gets():
+                if command[0] != b"SUBSCRIBE":
+                    writer.write(b"+OK\r\n")
+                for name in command[1:] if command[0] == b"SUBSCRIBE" else ():
+                    if name == b"one" or name not in confirmed_once:
+                        confirmed_once.append(name)
+                        writer.write(b"*3\r\n$9\r\nsubscribe\r\n$3\r\n%b\r\n:1\r\n" % name)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    back = asyncio.Event()
+    port = server.sockets[0].getsockname()[1]
+    subscriber = Subscriber(f"redis://127.0.0.1:{port}", on_reconnect=back.set)
+    async with asyncio.timeout(5):
+        await subscriber.subscribe("one", lambda payload: None)
+        await subscriber.subscribe("two", lambda payload: None)
+    writers[0].transport.abort()
+    await wait_until(lambda: confirmed_once.count(b"one") == 2)
+    assert not back.is_set() and not subscriber.connected
+    await subscriber.unsubscribe("two")
+    await asyncio.wait_for(back.wait(), 5)
+    await subscriber.close()
+    server.close()
+    await server.wait_closed()
 
 
 async def test_a_server_that_stays_away_is_told_of_once_a_minute(
