@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from weakref import WeakValueDictionary
 
 from selfhost_transport.client import requests
 from selfhost_transport.client.connection import Connection
@@ -23,6 +22,7 @@ from selfhost_transport.client.requests import TurnFilter
 from selfhost_transport.client.rest import RestClient
 from selfhost_transport.client.state import ConnectionState, StateChange
 from selfhost_transport.client.turn import Turn
+from selfhost_transport.client.turn_handles import TurnHandles
 from selfhost_transport.errors import (
     ContinuityLost,
     Discarded,
@@ -37,7 +37,7 @@ from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.codec import Codec
 from selfhost_transport.turns.codecs import UI_MESSAGES
 from selfhost_transport.turns.context import turn_id_for
-from selfhost_transport.turns.events import ChunkReceived, OutputReplaced, TreeEvent, TurnChanged
+from selfhost_transport.turns.events import TreeEvent, TurnChanged
 from selfhost_transport.turns.inputs import InputIds
 from selfhost_transport.turns.runs import RunInfo
 from selfhost_transport.turns.seed import Seed, check_seam, is_joined
@@ -95,8 +95,7 @@ class Session:
         self._rest: RestClient | None = None
         self._loading: asyncio.Task[None] | None = None
         self._held: list[Message] = []
-        self._turns: WeakValueDictionary[str, Turn] = WeakValueDictionary()
-        self._turns_by_input: WeakValueDictionary[str, Turn] = WeakValueDictionary()
+        self._turns = TurnHandles()
         self._waiting: set[asyncio.Future[None]] = set()
         self._sends: set[asyncio.Task[TurnReceipt]] = set()
 
@@ -114,26 +113,24 @@ class Session:
 
     def turn(self, turn_id: str) -> Turn:
         """The handle of a turn, the same one for as long as somebody holds it."""
-        found = self._turns.get(turn_id)
+        found = self._turns.of_id(turn_id)
         if found is None:
             info = self.tree.turn(turn_id)
             found = Turn(self, turn_id, info.input_codec_message_id if info else None, sent_here=False)
-            self._turns[turn_id] = found
+            self._turns.add(found)
         return found
 
     def turn_for_input(self, codec_message_id: str, *, sent_here: bool = False) -> Turn:
         """The handle of the turn that an input asks for."""
-        found = self._turns_by_input.get(codec_message_id)
+        found = self._turns.of_input(codec_message_id)
         if found is None:
             turn_id = self.tree.turn_of(codec_message_id)
             if turn_id is None and self.agent is not None:
                 turn_id = turn_id_for(self.name, codec_message_id)
-            found = self._turns.get(turn_id) if turn_id is not None else None
+            found = self._turns.of_id(turn_id)
             if found is None:
                 found = Turn(self, turn_id, codec_message_id, sent_here=sent_here)
-            self._turns_by_input[codec_message_id] = found
-            if turn_id is not None:
-                self._turns[turn_id] = found
+            self._turns.add(found, codec_message_id)
         return found
 
     def open_turns(self, chosen: TurnFilter) -> list[RunInfo]:
@@ -253,8 +250,7 @@ class Session:
         if turn.accepted.done:
             return
         # Another send under the same id is a new attempt, with a handle of its own.
-        self._turns_by_input.pop(turn.input_codec_message_id or "", None)
-        self._turns.pop(turn.turn_id or "", None)
+        self._turns.forget(turn)
         turn.abandon(error)
         if self.failure is None and not isinstance(error, Discarded):
             self.on_error.emit(error)
@@ -348,12 +344,11 @@ class Session:
         elif _series(attached.serial) != _series(self.attach_serial):
             # The session was deleted and made again: nothing known of it holds.
             self.tree = self._new_tree()
-            self._abandon_turns(ContinuityLost("the session was deleted, and its turns with it"))
+            self._turns.abandon(ContinuityLost("the session was deleted, and its turns with it"))
         elif WentBack.is_told_by(attached.error):
             # What was seen last is gone; the history says what is left of it.
             self.tree = self._new_tree()
-            for turn in self._known_turns():
-                turn.restart()
+            self._turns.restart()
         self.attach_serial = attached.serial
         # What was held is older than the new position, so the history has it.
         self._held = []
@@ -383,26 +378,10 @@ class Session:
         if self._loading is not None:
             self._loading.cancel()
         self.ready.fail(error)
-        self._abandon_turns(error)
+        self._turns.abandon(error)
         self._wake()
         if not isinstance(error, SessionClosed):
             self.on_error.emit(error)
-
-    def _abandon_turns(self, error: TransportError) -> None:
-        for turn in self._known_turns():
-            turn.abandon(error)
-        self._turns.clear()
-        self._turns_by_input.clear()
-
-    def _known_turns(self) -> set[Turn]:
-        return {*self._turns.values(), *self._turns_by_input.values()}
-
-    def _abandon_lost_turns(self) -> None:
-        """Turns that the service does not know any more: nothing will ever be heard of them."""
-        for turn_id, turn in list(self._turns.items()):
-            if self.tree.turn(turn_id) is None:
-                turn.abandon(WentBack("Redis has lost this turn; send again"))
-                del self._turns[turn_id]
 
     async def stop(self) -> None:
         """Wait for what runs in the background; the connection is closed, so that nothing goes on for long."""
@@ -430,7 +409,8 @@ class Session:
         self._loading = None
         self._apply(past)
         if WentBack.is_told_by(attached.error) and self.history_refused is None:
-            self._abandon_lost_turns()
+            known = {turn.run_id for turn in self.tree.turns()}
+            self._turns.abandon_unknown(known, WentBack("Redis has lost this turn; send again"))
         held, self._held = self._held, []
         self._deliver(held)
         self.ready.happen(None)
@@ -460,33 +440,12 @@ class Session:
             self._tell(events)
 
     def _tell(self, events: list[TreeEvent]) -> None:
-        changed = False
         for event in events:
-            match event:
-                case ChunkReceived():
-                    turn = self._turns.get(event.turn_id)
-                    if turn is not None:
-                        turn.feed(event.chunk)
-                case TurnChanged():
-                    changed = True
-                    self._update_turn(event.turn)
-                case OutputReplaced():
-                    turn = self._turns.get(event.turn_id)
-                    if turn is not None:
-                        turn.restart()
+            self._turns.tell(event)
         if self.on_tree:
             self.on_tree.emit(events)
-        if changed:
+        if any(isinstance(event, TurnChanged) for event in events):
             self._wake()
-
-    def _update_turn(self, info: RunInfo) -> None:
-        turn = self._turns.get(info.run_id)
-        if turn is None and info.input_codec_message_id is not None:
-            turn = self._turns_by_input.get(info.input_codec_message_id)
-            if turn is not None:
-                self._turns[info.run_id] = turn
-        if turn is not None:
-            turn.update(info)
 
     def _wake(self) -> None:
         for waiting in list(self._waiting):
