@@ -166,7 +166,8 @@ async def messages(
 ) -> MessagesOut:
     """The conversation, read from the newest `limit` stored messages."""
     credential.capability.require(Operation.HISTORY, session)
-    conversation = await read_conversation(services.sessions, session, limit)
+    hidden = services.hidden_from(credential, session)
+    conversation = await read_conversation(services.sessions, session, limit, hidden)
     at = conversation.truncated_at
     series = (await services.sessions.open(session)).series if at is not None else ""
     return MessagesOut(

@@ -12,6 +12,7 @@ from gateway.api_models import EntriesOut
 from selfhost_transport.errors import ContinuityLost
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.history import Query
+from selfhost_transport.turns.withholding import shown
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.codes import Code
 from selfhost_transport.wire.message import Format, encode_message
@@ -38,14 +39,15 @@ async def entries(
     credential.capability.require(Operation.HISTORY, session)
     head = await services.sessions.open(session)
     cursor = _cursor(after, head.series) if after else None
+    visible = shown(services.hidden_from(credential, session))
     page = await services.sessions.history.page(
-        session, Query(limit=limit, forwards=True, cursor=cursor, align=False)
+        session, Query(limit=limit, forwards=True, cursor=cursor, align=False, visible=visible)
     )
     found: list[dict[str, Any]] = [encode_message(message, Format.JSON) for message in page.messages]
-    truncated = page.truncated_at
+    truncated, last = page.truncated_at, found[-1]["serial"] if found else after
     return EntriesOut(
         entries=found,
-        next=found[-1]["serial"] if found else after or format_position(Position.ZERO, head.series),
+        next=page.next_serial or last or format_position(Position.ZERO, head.series),
         more=page.next_cursor is not None,
         truncated_at=format_position(truncated, head.series) if truncated is not None else None,
     )

@@ -138,6 +138,8 @@ class Attachment:
             return Verdict.SEND if self.presence or own else Verdict.SKIP
         if delivery.is_annotation:
             return Verdict.SEND if self.annotations else Verdict.SKIP
+        if self.variant.hidden and delivery.is_hidden(self.variant.hidden):
+            return Verdict.SKIP
         if self.mute is not None and self.mute in (delivery.connection_id, EVERYBODY):
             return Verdict.SKIP
         ref = delivery.ref
@@ -160,6 +162,11 @@ class Attachment:
         self.parked = False
         self.epoch += 1
         self.delivered = delivered
+
+    def begin_anew(self, delivered: Position, start: Position) -> None:
+        """Deltas of messages up to `start` make no sense any more, but for states delivered ahead of `delivered`."""
+        self.seen = {ref: version for ref, version in self.seen.items() if version > delivered}
+        self.start = start
 
     def keep(self, delivery: Delivery) -> int:
         """Gather a delivery. Returns how many there are now."""

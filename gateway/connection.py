@@ -44,6 +44,7 @@ from selfhost_transport.errors import (
     Unauthorized,
 )
 from selfhost_transport.store.presence import Holder
+from selfhost_transport.turns.withholding import NOTHING, Hidden
 from selfhost_transport.wire.actions import DEFAULT_MODES, Action, Flag, PresenceAction
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import ChannelParams, ChannelRef, parse_channel, parse_params
@@ -76,6 +77,8 @@ class _Channel:
     ref: ChannelRef
     modes: Flag
     params: ChannelParams
+    # What its attachment does not get.
+    hidden: Hidden = NOTHING
     phase: ChannelPhase = ChannelPhase.ATTACHING
     # ATTACH and DETACH that came while attaching, to be looked at once that is done.
     waiting: deque[Frame] | None = None
@@ -90,12 +93,13 @@ class _Channel:
 class Connection:
     """The state of one socket. `rules_for` tells the turn rules of a channel, None where it is plain pub/sub.
 
-    `holder` answers for the presence members of the connection.
+    `holder` answers for the presence members of the connection. `hidden_from`: what a caller does not get of a channel.
     """
 
     __slots__ = (
         "_answers",
         "_channels",
+        "_hidden_from",
         "_limits",
         "_members",
         "_rules_for",
@@ -115,12 +119,14 @@ class Connection:
         rules_for: Callable[[str], TurnRules | None],
         holder: Holder | None = None,
         limits: Limits | None = None,
+        hidden_from: Callable[[Credential, str], Hidden] = lambda credential, channel: NOTHING,
     ) -> None:
         self.connection_id = connection_id
         self.credential = credential
         self.phase = Phase.NEW
         self._terms = terms
         self._rules_for = rules_for
+        self._hidden_from = hidden_from
         self._limits = limits
         self.holder = holder or Holder(connection_id, owner="", node="")
         # Whether an earlier socket of this connection may have entered members.
@@ -277,7 +283,8 @@ class Connection:
         lost_base = known is not None and params.delta and (known.modes, known.params) == (modes, params)
         if known is not None and not lost_base:
             known.modes, known.params = modes, params
-            return [Adjust(full, modes, params, answer=True, resumed=frame.channel_serial is not None)]
+            resumed = frame.channel_serial is not None
+            return [Adjust(full, modes, params, answer=True, resumed=resumed, hidden=known.hidden)]
         if known is None and len(self._channels) >= MAX_CHANNELS:
             reason = (
                 f"a connection may attach {MAX_CHANNELS} channels; detach some, or open another connection"
@@ -286,9 +293,10 @@ class Connection:
         # A re-attach is not rewound, whatever its params say (section 5.3).
         again = bool((frame.flags or 0) & Flag.ATTACH_RESUME or frame.channel_serial)
         wanted = replace(params, rewind=None) if again else params
-        self._channels[full] = _Channel(ref, modes, params)
+        hidden = self._hidden_from(self.credential, ref.name)
+        self._channels[full] = _Channel(ref, modes, params, hidden)
         dropped: list[Effect] = [Detach(full)] if lost_base else []
-        return [*dropped, Attach(ref, modes, wanted, frame.channel_serial or None)]
+        return [*dropped, Attach(ref, modes, wanted, frame.channel_serial or None, hidden)]
 
     def _on_detach(self, frame: Frame) -> list[Effect]:
         full = frame.channel
@@ -326,10 +334,17 @@ class Connection:
         if not allowed & channel.modes:
             info = CapabilityError(f"the new token does not permit channel {channel.ref.name[:128]!r}").info
             return self._fail_channel(full, info)
-        if channel.modes & ~allowed:
+        hidden = self._hidden_from(self.credential, channel.ref.name)
+        regarded = hidden != channel.hidden
+        if regarded and channel.phase is ChannelPhase.ATTACHING:
+            # What is being read for it is chosen by the rights it had.
+            reason = "the rights changed while the channel was being attached; attach again"
+            return self.attach_failed(full, error_info(Code.CHANNEL_FAILED, reason))
+        if channel.modes & ~allowed or regarded:
             channel.modes &= allowed
+            channel.hidden = hidden
             if channel.phase is ChannelPhase.ATTACHED:
-                return [Adjust(full, channel.modes, channel.params, answer=False)]
+                return [Adjust(full, channel.modes, channel.params, answer=False, hidden=hidden)]
         return []
 
     def _fail_channel(self, full: str, info: ErrorInfo) -> list[Effect]:
@@ -385,6 +400,7 @@ class Connection:
             id_base=base,
             repeat_id=f"{base}:{fingerprint(frame)}",
             may_publish=None if modes is None else bool(modes & Flag.PUBLISH),
+            hidden=self._hidden_from(self.credential, session),
         )
 
     def _addressed(self, frame: Frame, serial: int) -> tuple[str, Flag | None, str]:

@@ -10,6 +10,7 @@ from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.turns.headers import AI_OUTPUT, read_headers
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.view import View
+from selfhost_transport.turns.withholding import NOTHING, Hidden, shown
 from selfhost_transport.wire.serial import Position
 
 _CALL_PAGE = 200
@@ -35,9 +36,11 @@ class Conversation:
         return ids[-1] if ids else None
 
 
-async def read_conversation(sessions: SessionStore, session: str, limit: int) -> Conversation:
+async def read_conversation(
+    sessions: SessionStore, session: str, limit: int, hidden: Hidden = NOTHING
+) -> Conversation:
     """The conversation in the newest `limit` stored messages, or some more: turns are not cut."""
-    page = await sessions.history.page(session, Query(limit=limit))
+    page = await sessions.history.page(session, Query(limit=limit, visible=shown(hidden)))
     tree = SessionTree(session)
     for message in reversed(page.messages):
         tree.apply(message)

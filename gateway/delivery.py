@@ -20,6 +20,7 @@ from selfhost_transport.store.entries import (
     Replaced,
     Summarised,
 )
+from selfhost_transport.turns.withholding import NOTHING, Hidden, is_hidden
 from selfhost_transport.wire.actions import Action, MessageAction
 from selfhost_transport.wire.frame import Frame, encode_frame
 from selfhost_transport.wire.message import Format, Message, Version
@@ -33,10 +34,11 @@ _LITTLE_DATA = 256
 
 
 class Variant(NamedTuple):
-    """What frames depend on beside the entry: the format, and the channel as the client names it."""
+    """What frames depend on beside the entry: the format, the channel as the client names it, and what it may not see."""
 
     fmt: Format
     channel: str
+    hidden: Hidden = NOTHING
 
 
 class OpenMessage:
@@ -155,8 +157,20 @@ class Delivery:
         copy.aggregate_only = True
         return copy
 
+    def is_hidden(self, hidden: Hidden) -> bool:
+        """Whether nothing of it is for a reader from whom so much is hidden.
+
+        Of an append to a message that is not known that cannot be told: its message's state is to be judged.
+        """
+        entry = self._entry
+        if isinstance(entry, Appended):
+            return self._open is not None and is_hidden(self._open.header, hidden)
+        if isinstance(entry, Replaced):
+            return is_hidden(entry.message, hidden)
+        return isinstance(entry, Created) and all(is_hidden(message, hidden) for message in entry.messages)
+
     def frame(self, variant: Variant) -> bytes:
-        """The complete websocket frame."""
+        """The complete websocket frame. For a variant that hides something, ask `is_hidden` first."""
         encoded = self._encoded.get(variant)
         if encoded is None:
             encoded = self._encoded[variant] = self._encode(variant)
@@ -171,7 +185,10 @@ class Delivery:
         if isinstance(entry, PresenceChanged):
             frame = presence_frame(variant.channel, self._series, entry.position, entry.presence)
             return encode_websocket(frame, variant.fmt)
-        return encode_messages(variant, self.position, self._series, self._messages(entry))
+        messages = self._messages(entry)
+        if variant.hidden:
+            messages = [message for message in messages if not is_hidden(message, variant.hidden)]
+        return encode_messages(variant, self.position, self._series, messages)
 
     def _encode_append(self, entry: Appended, message: OpenMessage, variant: Variant) -> bytes:
         serial = format_position(entry.position, self._series)

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from gateway.operations import Operation
 from selfhost_transport.errors import ErrorInfo
+from selfhost_transport.turns.withholding import NOTHING, Hidden
 from selfhost_transport.wire.actions import Flag
 from selfhost_transport.wire.channel import ChannelParams, ChannelRef
 from selfhost_transport.wire.frame import Frame
@@ -35,13 +36,14 @@ class Commit:
 class Attach:
     """Begin receiving a channel and hold what arrives; answer with `attach_ready` or `attach_failed`.
 
-    `resume_from`: the last channelSerial the client saw. `modes`: granted.
+    `resume_from`: the last channelSerial the client saw. `modes`: granted. `hidden`: what it does not get.
     """
 
     channel: ChannelRef
     modes: Flag
     params: ChannelParams
     resume_from: str | None = None
+    hidden: Hidden = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +55,14 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class Adjust:
-    """The attachment stays where it is with other modes or params; `answer`: send ATTACHED at its position."""
+    """The attachment stays where it is with other modes, params or rights; `answer`: send ATTACHED at its position."""
 
     channel: str
     modes: Flag
     params: ChannelParams
     answer: bool
     resumed: bool = True
+    hidden: Hidden = NOTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,8 @@ async def stream_events(
         serial = format_position(gap.position, feeds[0].series)
         out.write(_attached(session, serial, Frame(Action.ATTACHED, error=gap.error)))
 
-    attachment = Attachment(out, Variant(Format.JSON, session), on_gap)
+    hidden = services.hidden_from(credential, session)
+    attachment = Attachment(out, Variant(Format.JSON, session, hidden), on_gap)
     feed = await services.hub.join(session, attachment)
     feeds.append(feed)
     try:

@@ -15,6 +15,7 @@ from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.history import run_id_of
 from selfhost_transport.store.pieces import Piece
 from selfhost_transport.turns.headers import is_ephemeral
+from selfhost_transport.turns.withholding import NOTHING, Hidden
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.capability import Operation as Right
 from selfhost_transport.wire.codes import Code
@@ -73,6 +74,8 @@ class Sending:
     ephemeral: bool = False
     # Modes granted to the attachment the frame was sent on; None where there is none.
     may_publish: bool | None = None
+    # What the sender does not get of the session.
+    hidden: Hidden = NOTHING
 
 
 def prepare(sending: Sending, messages: Sequence[Message]) -> Operation:
@@ -157,8 +160,10 @@ def _required_author(sending: Sending, action: MessageAction) -> str | None:
     delete = action is MessageAction.DELETE
     everyone = Right.MESSAGE_DELETE_ANY if delete else Right.MESSAGE_UPDATE_ANY
     own = Right.MESSAGE_DELETE_OWN if delete else Right.MESSAGE_UPDATE_OWN
-    # Where an agent's workers write, what they wrote is theirs.
-    if capability.allows(everyone, sending.session) and (sending.rules is None or delete):
+    # Where an agent's workers write, what they wrote is theirs. Who may not see a message may not change it either: its
+    # headers, which say that it is withheld, are among what an update replaces.
+    limited = bool(sending.hidden) or (sending.rules is not None and not delete)
+    if capability.allows(everyone, sending.session) and not limited:
         return None
     if not capability.allows(everyone, sending.session):
         capability.require(own, sending.session)

@@ -143,6 +143,7 @@ class Realtime:
             services.rules_for,
             services.holder(connection_id, remains_ms),
             services.limits,
+            services.hidden_from,
         )
         core.inherits_members = resumption.resumed
         return Socket(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -18,6 +19,7 @@ from selfhost_transport.errors import BadRequest, CapabilityError, InvalidArgume
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.history import Page, Query
 from selfhost_transport.store.occupancy import Occupancy
+from selfhost_transport.turns.withholding import is_hidden, shown
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.codes import Code, error_info
@@ -79,13 +81,11 @@ class Channels:
     async def history(self, request: Request, credential: Credential, session: str, resource: str) -> Reply:
         """A page of messages in their latest versions, cut between turns where possible."""
         credential.capability.require(Operation.HISTORY, session)
-        query = list_query(request.query_params)
+        visible = shown(self._services.hidden_from(credential, session))
+        query = replace(list_query(request.query_params), visible=visible)
         page = await self._services.sessions.history.page(session, query)
         fmt = answer_format(request)
-        cursor = None
-        if page.next_cursor is not None and page.messages:
-            cursor = page.messages[-1].serial
-        links = page_links(request, resource, cursor, {"limit": str(query.limit)})
+        links = page_links(request, resource, page.next_serial, {"limit": str(query.limit)})
         body = [encode_message(message, fmt) for message in page.messages]
         return Reply(body, links=links, headers=await self._truncation(session, page))
 
@@ -100,6 +100,7 @@ class Channels:
         """The latest version of one message."""
         credential.capability.require(Operation.HISTORY, session)
         message = await self._services.sessions.history.message(session, _ref(serial))
+        self._require_visible(credential, session, [message])
         return Reply(encode_message(message, answer_format(request)))
 
     async def versions(self, request: Request, credential: Credential, session: str, serial: str) -> Reply:
@@ -107,6 +108,7 @@ class Channels:
         credential.capability.require(Operation.HISTORY, session)
         forwards = request.query_params.get("direction", "forwards") != "backwards"
         chain = await self._services.sessions.history.versions(session, _ref(serial), forwards=forwards)
+        self._require_visible(credential, session, chain)
         limit = list_limit(request.query_params)
         at = _number(request.query_params, "cursor") or 0
         page = chain[at : at + limit]
@@ -114,6 +116,12 @@ class Channels:
         links = page_links(request, "versions", more, {"limit": str(limit)})
         fmt = answer_format(request)
         return Reply([encode_message(message, fmt) for message in page], links=links)
+
+    def _require_visible(self, credential: Credential, session: str, versions: list[Message]) -> None:
+        """What is withheld does not exist for the caller, nor does a message that it once was."""
+        hidden = self._services.hidden_from(credential, session)
+        if any(is_hidden(version, hidden) for version in versions):
+            raise NotFound(_NO_MESSAGE)
 
     async def status(self, credential: Credential, session: str) -> Reply:
         """Whether a channel is in use, and by how many attachments of all gateways."""
@@ -161,6 +169,7 @@ class Channels:
             id_base=base,
             limits=self._services.limits,
             ephemeral=ephemeral,
+            hidden=self._services.hidden_from(credential, session),
         )
 
     def _connection_of(self, messages: list[Message]) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
-from gateway.auth import Authenticator
+from gateway.auth import Authenticator, Credential
 from gateway.callers import Identify
 from gateway.continuations import Continuations
 from gateway.executor import Executor
@@ -34,6 +34,7 @@ from selfhost_transport.store.revocations import RevocationStore
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_inputs import TurnInputs
 from selfhost_transport.store.turn_store import TurnStore
+from selfhost_transport.turns.withholding import Hidden, hidden_from
 
 _SECRET_BYTES = 32
 # Renewed by every gateway that starts: a deployment that is gone leaves nothing behind (P9).
@@ -75,6 +76,10 @@ class Services:
     def rules_for(self, session: str) -> TurnRules | None:
         """The turn rules of a session; None where it is plain pub/sub."""
         return TurnRules.of(self.settings.namespace_for(session), self.settings.worker.max_attempts)
+
+    def hidden_from(self, credential: Credential, session: str) -> Hidden:
+        """What a caller does not get of a session."""
+        return hidden_from(credential.capability, session, self.settings.namespace_for(session).withhold)
 
     def terms(self, max_idle_ms: int | None = None) -> Terms:
         """What CONNECTED tells."""

@@ -23,6 +23,7 @@ from selfhost_transport.store.entries import (
     unpack_entry,
 )
 from selfhost_transport.store.session_store import Head, SessionStore
+from selfhost_transport.turns.withholding import is_hidden
 from selfhost_transport.wire.codes import Code, error_info
 from selfhost_transport.wire.serial import Position, parse_position
 
@@ -224,7 +225,7 @@ class SessionFeed:
             return
         slow: list[Attachment] = []
         for variant, members in self._live.items():
-            if not members:
+            if not members or (variant.hidden and delivery.is_hidden(variant.hidden)):
                 continue
             frame = delivery.frame(variant)
             for attachment in members:
@@ -340,6 +341,9 @@ class SessionFeed:
         awaited = attachment.held[0] if attachment.held else None
         if awaited is None or awaited.ref != ref:
             return
+        if aggregate is not None and is_hidden(aggregate.message, attachment.variant.hidden):
+            self._pass_over(attachment, awaited, aggregate)
+            return
         # A message that is gone has nothing to show; entries of it are passed over.
         version = awaited.position if aggregate is None else max(aggregate.version, awaited.position)
         attachment.seen[ref] = version
@@ -354,6 +358,14 @@ class SessionFeed:
             attachment.write(encoded[key])
             self._counters.delivered(1)
             self._learn(aggregate, attachment)
+        self._flush(attachment)
+
+    def _pass_over(self, attachment: Attachment, awaited: Delivery, aggregate: Aggregate) -> None:
+        """The message turned out to be hidden. Not `seen`: whoever gains the right to it needs it whole."""
+        self._learn(aggregate, attachment)
+        if attachment.held:
+            attachment.held.popleft()
+        attachment.delivered = max(attachment.delivered, awaited.position)
         self._flush(attachment)
 
     def _learn(self, aggregate: Aggregate, attachment: Attachment) -> None:
@@ -384,6 +396,18 @@ class SessionFeed:
         """A message's state up to a version is being delivered to an attachment outside of the feed's order."""
         attachment.seen[Ref(created, index)] = version
         self._ahead_until = max(self._ahead_until, version)
+
+    def show_as(self, attachment: Attachment, variant: Variant) -> None:
+        """From here on frames of another variant. What exists already is delivered whole when it changes next."""
+        here = self.position_of(attachment)
+        members = self._live.get(attachment.variant, {})
+        is_live = attachment in members
+        members.pop(attachment, None)
+        attachment.variant = variant
+        attachment.begin_anew(here, self.position)
+        self._latest_start = max(self._latest_start, attachment.start)
+        if is_live:
+            self._live.setdefault(variant, {})[attachment] = None
 
     def release(self, attachment: Attachment, backlog: Iterable[Delivery] = ()) -> None:
         """Deliver the backlog, what was held, and from then on everything."""

@@ -24,6 +24,7 @@ from selfhost_transport.errors import (
 from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.store.history import Query
 from selfhost_transport.store.session_store import SessionStore
+from selfhost_transport.turns.withholding import shown
 from selfhost_transport.wire.channel import RewindCount, RewindTime
 from selfhost_transport.wire.codes import Code, error_info
 from selfhost_transport.wire.message import Message
@@ -157,11 +158,12 @@ class SessionHub:
     async def _rewound(
         self, feed: SessionFeed, attachment: Attachment, rewind: RewindCount | RewindTime
     ) -> Start:
-        here = attachment.start
+        here, visible = attachment.start, shown(attachment.variant.hidden)
         if isinstance(rewind, RewindCount):
-            query = Query(limit=rewind.count, until=here, align=False)
+            query = Query(limit=rewind.count, until=here, align=False, visible=visible)
         else:
-            query = Query(limit=_MAX_REWIND, until=here, start_ms=now_ms() - rewind.ms, align=False)
+            start_ms = now_ms() - rewind.ms
+            query = Query(limit=_MAX_REWIND, until=here, start_ms=start_ms, align=False, visible=visible)
         if query.limit == 0:
             return Start(Attached(format_position(here, feed.series)))
         page = await self._store.history.page(feed.session, query)

@@ -107,7 +107,7 @@ class SocketChannels:
         full = effect.channel.full
         attachment = Attachment(
             self._opened(),
-            Variant(self._fmt, full),
+            Variant(self._fmt, full, effect.hidden),
             lambda gap: self._on_gap(full, gap),
             mute=self._muted(effect.modes, effect.params),
             whole_messages=effect.params.append_full,
@@ -171,6 +171,8 @@ class SocketChannels:
         attachment.annotations = bool(effect.modes & Flag.ANNOTATION_SUBSCRIBE)
         if lost and not effect.modes & _LISTENING:
             watched.feed.remove(attachment)
+        if effect.hidden != attachment.variant.hidden:
+            watched.feed.show_as(attachment, attachment.variant._replace(hidden=effect.hidden))
         anew = bool(gained & _LISTENING)
         if anew:
             # What it could not hear before it has not seen.

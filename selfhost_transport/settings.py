@@ -45,6 +45,7 @@ from selfhost_transport.settings_values import (
     require_rollup_window,
     unique,
 )
+from selfhost_transport.turns.withholding import Traffic
 
 ENV_PREFIX = "SELFHOST_TRANSPORT_"
 
@@ -170,6 +171,8 @@ class NamespaceRule(_Section):
     """Longest time a turn may be active; 0 = no limit."""
     abandon_after: Duration = timedelta(0)
     """Cancel active turns of a session that nobody has been attached to for so long; 0 = they go on."""
+    withhold: tuple[Traffic, ...] = ()
+    """Traffic kept from clients without the right to it: `reasoning` (`reasoning-subscribe`), `tools` (`tools-subscribe`)."""
 
 
 # The rule of a namespace that nothing is said about: plain pub/sub, kept for ever.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -50,6 +50,7 @@ class Query:
     """One page. `after`/`before` are exclusive cursors, `until` an inclusive bound on positions.
 
     `start_ms` and `end_ms` are inclusive. Newest first unless `forwards`. `align`: do not cut inside a run.
+    `visible`: tells the messages that the reader may have; the others are as if they did not exist.
     """
 
     limit: int = 100
@@ -59,11 +60,16 @@ class Query:
     start_ms: int | None = None
     end_ms: int | None = None
     align: bool = True
+    visible: Callable[[Message], bool] | None = None
+
+    def shows(self, message: Message) -> bool:
+        """Whether the reader may have a message."""
+        return self.visible is None or self.visible(message)
 
 
 @dataclass(slots=True)
 class Page:
-    """Messages in the order asked for; `next_cursor` is None on the last page.
+    """Messages in the order asked for; `next_cursor` is None on the last page, `next_serial` the same for clients.
 
     `truncated_at` is told by the page that holds the oldest messages, or that begins before it: up to there retention
     has taken them (HIS-6).
@@ -71,6 +77,7 @@ class Page:
 
     messages: list[Message] = field(default_factory=list)
     next_cursor: Ref | None = None
+    next_serial: str | None = None
     truncated_at: Position | None = None
 
 
@@ -89,9 +96,11 @@ class HistoryReader:
         if more and query.align:
             chosen, more = await self._extended(session, query, chosen)
         messages = await self._assemble(session, chosen)
-        next_cursor = chosen[-1][0] if more and chosen else None
+        next_cursor, next_serial = (chosen[-1][0], messages[-1].serial) if more and chosen else (None, None)
         oldest = query.forwards or next_cursor is None
-        return Page(messages, next_cursor, await self._truncated_at(session, query) if oldest else None)
+        truncated_at = await self._truncated_at(session, query) if oldest else None
+        # Once more, as they are now: changes may have made them something else.
+        return Page([one for one in messages if query.shows(one)], next_cursor, next_serial, truncated_at)
 
     async def _truncated_at(self, session: str, query: Query) -> Position | None:
         """Up to where retention has taken messages that the query would have found."""
@@ -172,7 +181,8 @@ class HistoryReader:
             found = await self._redis.command(*arguments, "COUNT", wanted)
             for item in found or []:
                 entry = unpack_entry(Position.parse_id(item[0].decode()), item[1][1])
-                refs.extend(pair for pair in _items(entry, forwards=query.forwards) if beyond(pair[0], query))
+                items = _items(entry, forwards=query.forwards)
+                refs.extend((ref, one) for ref, one in items if beyond(ref, query) and query.shows(one))
             if not found or len(found) < wanted:
                 break
             last = found[-1][0].decode()

@@ -1,8 +1,10 @@
 """Capabilities: which operations a credential permits on which channels (protocol section 11).
 
-Beside Ably's operations there are two of this service, `turn-start` and `turn-cancel`. Within one resource
+Beside Ably's operations there are some of this service. `turn-start` and `turn-cancel`: within one resource
 `*` implies both, and so does `publish` unless the resource names any `turn-*` operation; `turn-none` names
-one without granting anything, for publishing without the right to start or cancel turns.
+one without granting anything, for publishing without the right to start or cancel turns. Two more,
+`reasoning-subscribe` and `tools-subscribe`, are needed where a namespace withholds such traffic (COT-4, TOL-13);
+only `*` implies them.
 """
 
 from __future__ import annotations
@@ -45,6 +47,8 @@ class Operation(StrEnum):
     TURN_START = "turn-start"
     TURN_CANCEL = "turn-cancel"
     TURN_NONE = "turn-none"
+    REASONING_SUBSCRIBE = "reasoning-subscribe"
+    TOOLS_SUBSCRIBE = "tools-subscribe"
 
 
 _KNOWN = frozenset(operation.value for operation in Operation)

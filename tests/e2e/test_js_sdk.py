@@ -21,6 +21,16 @@ name = "{KEY_NAME}"
 secret = "{KEY_SECRET}"
 capability = {{ "*" = ["*"] }}
 
+[[keys]]
+name = "app.restricted"
+secret = "{KEY_SECRET}"
+capability = {{ "*" = ["subscribe", "publish", "presence", "history"] }}
+
+[[namespaces]]
+id = "veiled"
+agent = "assistant"
+withhold = ["reasoning", "tools"]
+
 [[namespaces]]
 id = "*"
 agent = "assistant"
@@ -41,6 +51,7 @@ class Site:
         """What `tests/js/support.mjs` reads."""
         return {
             "KEY": f"{KEY_NAME}:{KEY_SECRET}",
+            "RESTRICTED_KEY": f"app.restricted:{KEY_SECRET}",
             "PORTS": ",".join(str(gateway.port) for gateway in self.gateways),
             "FORMAT": wire_format,
         }
@@ -61,7 +72,8 @@ async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFac
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("wire_format", ["json", "msgpack"])
 @pytest.mark.parametrize(
-    "suite", ["ably", "presence", "errors", "turns", "agent", "usechat", "rollup", "openai", "hydration"]
+    "suite",
+    ["ably", "presence", "errors", "turns", "agent", "usechat", "rollup", "openai", "hydration", "withheld"],
 )
 async def test_sdk_1_unmodified_npm_sdks(site: Site, suite: str, wire_format: str) -> None:
     await run_suite(site.stack, f"{suite}.test.mjs", site.environment(wire_format))

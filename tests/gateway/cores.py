@@ -11,6 +11,7 @@ from gateway.operations import Done
 from gateway.state_frames import Terms
 from gateway.turn_signals import TurnRules
 from selfhost_transport.store.turn_store import Policy
+from selfhost_transport.turns.withholding import Traffic, hidden_from
 from selfhost_transport.wire.actions import Action
 from selfhost_transport.wire.capability import Capability
 from selfhost_transport.wire.frame import AckResult, Frame
@@ -39,9 +40,15 @@ def credential(
 
 
 def opened(who: Credential | None = None) -> Connection:
-    """A connection that has said CONNECTED. Channels of the namespace `bound` have an agent."""
+    """A connection that has said CONNECTED. Channels of `bound` have an agent, those of `veiled` withhold."""
     core = Connection(
-        "CONN", who or credential(), TERMS, lambda name: RULES if name.startswith("bound") else None
+        "CONN",
+        who or credential(),
+        TERMS,
+        lambda name: RULES if name.startswith("bound") else None,
+        hidden_from=lambda who, name: hidden_from(
+            who.capability, name, Traffic if name.startswith("veiled") else ()
+        ),
     )
     core.open("key")
     return core

@@ -33,6 +33,10 @@ agent = "assistant"
 id = "single"
 agent = "assistant"
 policy = "reject"
+
+[[namespaces]]
+id = "veiled"
+withhold = ["reasoning"]
 """
 ACK, NACK, CONNECTED, DISCONNECTED, ERROR, ATTACHED, DETACHED, MESSAGE = 1, 2, 4, 6, 9, 11, 13, 15
 TIMEOUT_S = 10.0

@@ -226,3 +226,52 @@ async def frames_within(raw: RawClient, seconds: float) -> list[Map]:
             return [await raw.action(MESSAGE)]
     except TimeoutError:
         return []
+
+
+def thought(data: str) -> Map:
+    return {
+        "name": "ai-output",
+        "data": data,
+        "extras": {"ai": {"transport": {}, "codec": {"kind": "reasoning"}}},
+    }
+
+
+async def test_cot_4_a_new_token_gives_and_takes_what_is_withheld(url: str, unique: Names) -> None:
+    channel = unique("veiled")
+    some = '{"*":["subscribe","history"]}'
+    more = '{"*":["subscribe","history","reasoning-subscribe"]}'
+
+    async def renew(raw: RawClient, rights: str) -> None:
+        await raw.send({"action": 17, "auth": {"accessToken": token(rights=rights, client_id="ann")}})
+        await raw.action(CONNECTED)
+
+    async with having(url, some) as reader, client(url) as writer:
+        await reader.attach(channel)
+        serials = [(await writer.publish(channel, thought("1")))["res"][0]["serials"][0]]
+        await renew(reader, more)
+        await writer.publish(channel, {"action": 5, "serial": serials[0], "data": "2"})
+        assert (await reader.message())["data"] == "12"
+        await renew(reader, some)
+        await writer.publish(channel, {"action": 5, "serial": serials[0], "data": "3"})
+        await writer.publish(channel, {"data": "text"})
+        assert (await reader.message())["data"] == "text"
+        await renew(reader, more)
+        await writer.publish(channel, {"action": 5, "serial": serials[0], "data": "4"})
+        assert (await reader.message())["data"] == "1234"
+
+
+async def test_cot_4_what_is_withheld_cannot_be_unveiled_by_changing_it(url: str, unique: Names) -> None:
+    channel = unique("veiled")
+    rights = '{"*":["subscribe","publish","history","message-update-any","message-delete-any"]}'
+    async with having(url, rights, "eve") as eve, client(url, clientId="agent") as agent:
+        await eve.attach(channel)
+        serial = (await agent.publish(channel, thought("secret")))["res"][0]["serials"][0]
+        for action in (1, 2, 5):
+            refused = await eve.publish(
+                channel, {"action": action, "serial": serial, "extras": {}, "data": ""}
+            )
+            assert (refused["action"], refused["error"]["code"]) == (NACK, 40160)
+        await eve.publish(channel, {"data": "mine"})
+        seen = await eve.message()
+        changed = await eve.publish(channel, {"action": 1, "serial": seen["serial"], "data": "still mine"})
+        assert (seen["data"], changed["action"]) == ("mine", ACK)

@@ -24,6 +24,8 @@ from selfhost_transport.store.entries import Entry, Ref
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.session_store import SessionStore
+from selfhost_transport.turns.withholding import NOTHING, Hidden
+from selfhost_transport.wire.channel import RewindCount
 from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position, parse_position
@@ -36,11 +38,11 @@ Map = dict[str, Any]
 class Reader:
     """An attachment's way out that keeps what it is given; it may be told to be full."""
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: Hidden = NOTHING) -> None:
         self.congested = False
         self.frames: list[Map] = []
         self.gaps: list[Gap] = []
-        self.attachment = Attachment(self, Variant(Format.JSON, SESSION), self.gaps.append)
+        self.attachment = Attachment(self, Variant(Format.JSON, SESSION, hidden), self.gaps.append)
 
     def write(self, frame: bytes) -> None:
         header = {126: 4, 127: 10}.get(frame[1], 2)
@@ -77,10 +79,17 @@ class Scene:
         for piece in pieces:
             await self.store.append(SESSION, ref, piece)
 
-    async def join(self, resume_from: str | None = None) -> Reader:
-        reader = Reader()
+    async def join(
+        self,
+        resume_from: str | None = None,
+        hidden: Hidden = NOTHING,
+        rewind: RewindCount | None = None,
+    ) -> Reader:
+        reader = Reader(hidden)
         feed = await self.hub.join(SESSION, reader.attachment)
-        start = await self.hub.start_of(feed, reader.attachment, resume_from, None)
+        start = await self.hub.start_of(feed, reader.attachment, resume_from, rewind)
+        for frame in start.preface:
+            reader.write(frame)
         feed.release(reader.attachment, start.backlog)
         return reader
 
