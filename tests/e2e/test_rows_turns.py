@@ -357,7 +357,7 @@ async def test_trn_19_error_detail_or_a_generic_one(build: Build) -> None:
         assert (await early.ended).status is TurnStatus.COMPLETED
         # TRN-22: two messages, one turn.
         grouped = await one.view.send("two-pipes")
-        await grouped.ended
+        await each([grouped.ended, two.turn(turn_id(grouped)).ended])
         answers = [message.message.text for message in grouped.messages]
         assert answers == ["two-pipes", "first I plan", "then I answer"]
         assert {two.turn_of(message.codec_message_id) for message in grouped.messages} == {grouped.turn_id}
