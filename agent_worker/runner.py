@@ -158,6 +158,7 @@ class TurnRun:
         self.turn.last_result = None
         self._interrupted = False
         self.handler = asyncio.create_task(self.agent.answer(self.turn), name=f"agent {self.lease.turn_id}")
+        self.handler.add_done_callback(self._look_after)
         exceeded = await watch.first_of((self.handler, self._aborted))
         if self._aborted.done():
             return False
@@ -172,6 +173,14 @@ class TurnRun:
             if self._aborted.done():
                 return False
         return await self._after(self.handler)
+
+    def _look_after(self, handler: asyncio.Task[None]) -> None:
+        """After an abort nobody awaits the agent: what it raises then is logged, unless it only learned of the abort."""
+        if not self._aborted.done() or handler.cancelled():
+            return
+        error = handler.exception()
+        if error is not None and not isinstance(error, LeaseLost):
+            logger.warning("turn.agent_failed_after_abort %s error=%r", self._names(), error)
 
     async def _after(self, handler: asyncio.Task[None]) -> bool:
         """What follows the agent's return; whether that is another pass."""

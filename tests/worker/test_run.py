@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -316,3 +317,32 @@ async def test_a_function_that_is_no_agent_ends_the_turn_and_says_so_in_the_log(
     await room.ended(turn)
     assert await room.terminals(turn) == ["error"]
     assert "'assistant' returned str: write it as an async generator or a coroutine" in caplog.text
+
+
+async def test_what_an_agent_raises_after_its_cancel_is_logged_once(
+    room: Room, settings: MakeSettings, running: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = Worker(settings())
+    began = asyncio.Event()
+
+    @worker.agent("assistant")
+    async def clumsy(turn: Turn) -> None:
+        began.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            if await turn.text() == "raise":
+                raise ValueError("while cleaning up") from None
+            await turn.pipe(["too late"])  # refused: LeaseLost, which tells nobody anything new
+
+    await running(worker)
+    for text in ("raise", "write"):
+        began.clear()
+        turn = await room.send(text)
+        await began.wait()
+        await room.cancel(turn)
+        assert (await room.ended(turn)).status == "cancelled"
+        await wait_until(lambda: worker.statistics().unwinding == 0 and worker.running == 0)
+    gc.collect()
+    noted = [record.getMessage() for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    assert len(noted) == 1 and "while cleaning up" in noted[0]
