@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from agent_worker import sources
 from agent_worker.output import Earlier, Output, Piece
 from agent_worker.suspension import Answer, Default, Suspended, Wait
-from agent_worker.tools import Tool, ToolCall, run_tool
+from agent_worker.tools import MAX_RESULT_BYTES, Offload, Tool, ToolCall, run_tool
 from agent_worker.writer import TurnWriter
 from selfhost_transport.errors import LeaseLost
 from selfhost_transport.store.turn_inputs import TurnInputs
@@ -205,15 +205,24 @@ class Turn:
         async with self._writing(self._message()):
             yield
 
-    async def tool(self, call: ToolCall, tool: Tool) -> Json:
+    async def tool(
+        self,
+        call: ToolCall,
+        tool: Tool,
+        *,
+        offload: Offload | None = None,
+        max_bytes: int = MAX_RESULT_BYTES,
+    ) -> Json:
         """Run a tool of the agent's own and tell the session of the call and its result, which is returned.
 
-        Raises what the tool raises; the session is told. Calls may run side by side.
+        A result of more than `max_bytes` (of text, or of JSON) is given to `offload`, and the session gets what that returns.
+        Raises what the tool raises, and MessageTooLarge (40009) for a result that is too large without it; the session
+        is told. Calls may run side by side.
         """
         output = self._message()
         async with self._writing(output):
             self._announced_in.setdefault(call.call_id, output)
-            return await run_tool(output, call, tool)
+            return await run_tool(output, call, tool, offload, max_bytes)
 
     async def suspend(
         self,

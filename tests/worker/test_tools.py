@@ -9,9 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from agent_worker import AgentError, Reasoning, ToolCall, Turn, Worker
 from agent_worker.output import Piece
 from agent_worker.scripted import scripted
+from agent_worker.tools import MAX_RESULT_BYTES
+from selfhost_transport.errors import ErrorInfo, MessageTooLarge
 from selfhost_transport.settings import Settings
 from selfhost_transport.turns import parts as p
 from selfhost_transport.turns import ui
+from selfhost_transport.turns.values import Json
 from tests.processes import wait_until
 from tests.worker.people import People
 from tests.worker.session import Room
@@ -212,3 +215,41 @@ async def test_can_23_the_next_turn_sees_the_cut_call_closed(
     await room.ended(second)
     text = await room.text(second)
     assert '"state":"output-error"' in text and '"state":"input-available"' not in text
+
+
+async def test_tol_14_a_large_result_is_refused_or_kept_elsewhere(
+    room: Room, settings: MakeSettings, running: Run
+) -> None:
+    worker, kept = Worker(settings()), dict[str, Json]()
+    refused: list[ErrorInfo] = []
+
+    async def keep(result: Json) -> Json:
+        kept["report-1"] = result
+        return {"url": "https://files.example/report-1"}
+
+    def report(size: int) -> Json:
+        return {"rows": "x" * size}
+
+    @worker.agent("assistant")
+    async def agent(turn: Turn) -> AsyncIterator[Piece]:
+        whole = await turn.tool(ToolCall("text", {"size": MAX_RESULT_BYTES}), lambda size: "x" * size)
+        assert isinstance(whole, str) and len(whole) == MAX_RESULT_BYTES
+        try:
+            await turn.tool(ToolCall("report", {"size": MAX_RESULT_BYTES}), report)
+        except MessageTooLarge as error:
+            refused.append(error.info)
+        large = await turn.tool(ToolCall("report", {"size": 2000}), report, offload=keep, max_bytes=1000)
+        assert large == kept["report-1"]
+        yield "done"
+
+    await running(worker)
+    turn = await room.send("go")
+    assert (await room.ended(turn)).status == "completed"
+    [text, error, offloaded] = [
+        part for part in await People(room).parts(turn) if isinstance(part, ui.ToolPart)
+    ]
+    assert isinstance(text.output, str) and len(text.output) == MAX_RESULT_BYTES
+    assert [info.code for info in refused] == [40009]
+    assert error.state == "output-error" and error.error_text == refused[0].message
+    assert "limit is 1048576" in refused[0].message
+    assert offloaded.output == {"url": "https://files.example/report-1"}
