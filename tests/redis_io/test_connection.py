@@ -55,6 +55,25 @@ async def test_scripts_come_back_after_they_were_lost(own_server: EmbeddedRedis)
     await connection.close()
 
 
+async def test_a_server_has_the_scripts_before_the_first_call(own_server: EmbeddedRedis) -> None:
+    """A call of a script that is missing comes back, and one of another script behind it would overtake it."""
+    first, second = (Lua(f"return redis.call('RPUSH', KEYS[1], '{name}' .. ARGV[1])") for name in "ab")
+    connection, other = RedisConnection(own_server.url), RedisConnection(own_server.url)
+    connection.keep_loaded([first, second])
+    for _ in range(2):
+        await connection.call(second, ["list"], [0])
+        await other.command("SCRIPT", "FLUSH")
+        await other.command(
+            "SCRIPT", "LOAD", second.source
+        )  # so that only the first one's call would come back
+        await other.command("CLIENT", "KILL", "ID", await connection.command("CLIENT", "ID"))
+        await wait_until(lambda: not connection.connected)
+        await asyncio.gather(*(connection.call(script, ["list"], [1]) for script in (first, second)))
+    assert await other.command("LRANGE", "list", 0, -1) == [b"b0", b"a1", b"b1"] * 2
+    await connection.close()
+    await other.close()
+
+
 async def test_a_cancelled_caller_leaves_the_stream_whole(redis_url: str) -> None:
     connection = RedisConnection(redis_url)
     first = connection.call(ECHO, [], ["1"])
