@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from typing import Final
 
 from gateway.delivery import Aggregate, Delivery, OpenMessage, open_message
-from selfhost_transport.store.entries import Appended, Created, Entry, Ref, Replaced
+from selfhost_transport.store.entries import Appended, Created, Entry, Ref, Replaced, unpack_entry
+from selfhost_transport.wire.serial import Position
+
+logger = logging.getLogger(__name__)
 
 OPEN_MESSAGES_KEPT: Final = 1024
 """Messages whose headers are remembered for appends to come; those that were not appended to for longest go first."""
@@ -60,3 +64,12 @@ class OpenMessages:
         self._known[message.ref] = message
         if len(self._known) > self._kept:
             self._known.popitem(last=False)
+
+
+def unpack_or_skip(position: Position, raw: bytes) -> Entry | None:
+    """The entry, or None for one this version cannot read: it must not stop the others."""
+    try:
+        return unpack_entry(position, raw)
+    except Exception:
+        logger.exception("session.entry_unreadable position=%s", position.stream_id)
+        return None

@@ -15,12 +15,11 @@ from gateway.attachment import EVERYBODY, MAX_HELD, Attachment, Gap, State, Verd
 from gateway.background import Background
 from gateway.backlog import BATCH, SharedBacklogs, read_backlog
 from gateway.delivery import Aggregate, Delivery, Variant, encode_messages
-from gateway.open_messages import OpenMessages
+from gateway.open_messages import OpenMessages, unpack_or_skip
 from selfhost_transport.errors import ContinuityLost, ErrorInfo, TransportError
 from selfhost_transport.store.entries import (
     Entry,
     Ref,
-    unpack_entry,
 )
 from selfhost_transport.store.session_store import Head, SessionStore
 from selfhost_transport.turns.withholding import is_hidden
@@ -254,7 +253,7 @@ class SessionFeed:
                 case Verdict.AGGREGATE:
                     self._suspend(attachment)
                     # Whoever resumes from here gets this entry again: it is not delivered yet.
-                    attachment.hold(_before(delivery.position))
+                    attachment.hold(delivery.position.before)
                     attachment.keep(delivery)
                     self._flush(attachment)
 
@@ -498,16 +497,3 @@ class SessionFeed:
 
     def _all(self) -> list[Attachment]:
         return [*self._waiting, *(member for members in self._live.values() for member in members)]
-
-
-def _before(position: Position) -> Position:
-    return Position(position.ms, position.counter - 1) if position.counter else Position(position.ms - 1, 999)
-
-
-def unpack_or_skip(position: Position, raw: bytes) -> Entry | None:
-    """The entry, or None for one this version cannot read: it must not stop the others."""
-    try:
-        return unpack_entry(position, raw)
-    except Exception:
-        logger.exception("session.entry_unreadable position=%s", position.stream_id)
-        return None

@@ -208,7 +208,4 @@ class SessionHub:
 def _before_first(messages: list[Message], here: Position) -> Position:
     if not messages or messages[0].serial is None:
         return here
-    first = parse_position(messages[0].serial)[0]
-    if first.counter:
-        return Position(first.ms, first.counter - 1)
-    return Position(first.ms - 1, 999)
+    return parse_position(messages[0].serial)[0].before

@@ -63,6 +63,11 @@ class Position(_Fields):
         """The Redis form, `ms-counter`, without padding."""
         return f"{self.ms}-{self.counter}"
 
+    @property
+    def before(self) -> Position:
+        """The last position that is older, whether or not there is an entry at it."""
+        return Position(self.ms, self.counter - 1) if self.counter else Position(self.ms - 1, MAX_COUNTER)
+
 
 Position.ZERO = Position(0, 0)
 
