@@ -6,10 +6,10 @@ import asyncio
 
 from benchmarks.figures import Figure
 from benchmarks.rig import TOKEN, per_call_us, rig
-from gateway.attachment import Attachment
 from gateway.background import Background
-from gateway.delivery import Variant
-from gateway.session_feed import SessionFeed
+from gateway.fanout.delivery import Variant
+from gateway.fanout.feed import SessionFeed
+from gateway.fanout.subscription import Attachment
 from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.serial import Position
 

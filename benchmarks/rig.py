@@ -21,8 +21,8 @@ from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_operations import Create, OpenText
 from selfhost_transport.store.turn_request import build_turn_request, unpack_context
 from selfhost_transport.store.turn_store import Lease, TurnStore
+from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import encoder, inputs
-from selfhost_transport.turns import parts as p
 from selfhost_transport.turns.ui import TextPart
 from selfhost_transport.wire.message import Message
 

@@ -10,7 +10,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from agent_worker import Turn, Worker
 from agent_worker.adapters import openai_chat
-from selfhost_transport.turns import parts as p
+from selfhost_transport.turns import chunks as p
 
 PROVIDER = "BENCHMARK_PROVIDER"
 

@@ -19,8 +19,8 @@ from selfhost_transport.store.keys import bucket_of
 from selfhost_transport.store.turn_operations import Close, Create, Operation
 from selfhost_transport.store.turn_request import build_turn_request, unpack_context
 from selfhost_transport.store.turn_store import Accepted, Lease, Policy
+from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import encoder, inputs, lifecycle
-from selfhost_transport.turns import parts as p
 from selfhost_transport.turns.lifecycle import RunReason, StepReason
 from selfhost_transport.turns.ui import TextPart
 

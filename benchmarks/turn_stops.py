@@ -15,7 +15,7 @@ from benchmarks.rig import KEY, gateway, rig
 from benchmarks.turn_agent import PROVIDER
 from benchmarks.turn_cost import until
 from selfhost_transport.client import ClientTransport
-from selfhost_transport.client.turn import Turn
+from selfhost_transport.client.session.turn import Turn
 from selfhost_transport.commands.children import Child
 from selfhost_transport.settings import ENV_PREFIX
 

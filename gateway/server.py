@@ -18,20 +18,20 @@ from fastapi.staticfiles import StaticFiles
 from starlette.routing import BaseRoute, Match, request_response
 from starlette.types import Receive, Scope, Send
 
-from gateway.api import router as api
-from gateway.api_entries import router as api_entries
-from gateway.api_inputs import router as api_inputs
-from gateway.api_me import router as api_me
-from gateway.auth import is_loopback
+from gateway.auth.authenticator import is_loopback
+from gateway.auth.callers import Identify, behind_local_proxies
 from gateway.background import Background
-from gateway.callers import Identify, behind_local_proxies
 from gateway.cors import Cors
+from gateway.http_api.entries import router as api_entries
+from gateway.http_api.inputs import router as api_inputs
+from gateway.http_api.me import router as api_me
+from gateway.http_api.sessions import router as api
 from gateway.processes import supervise
-from gateway.realtime import Realtime
-from gateway.rest import Rest
+from gateway.realtime.endpoint import Realtime
+from gateway.rest.router import Rest
 from gateway.retention_keeper import keep_retention
 from gateway.services import Services, connect_services
-from gateway.transport import RawWebSocket, UpgradingHttp
+from gateway.websocket.upgrade import RawWebSocket, UpgradingHttp
 from selfhost_transport.collector import calm_collector
 from selfhost_transport.errors import InvalidArgument, StoreUnavailable, TransportError
 from selfhost_transport.metrics import CONTENT_TYPE

@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
-from gateway.auth import Authenticator, Credential
-from gateway.callers import Identify
-from gateway.continuations import Continuations
-from gateway.executor import Executor
-from gateway.limits import Limits
+from gateway.auth.authenticator import Authenticator, Credential
+from gateway.auth.callers import Identify
+from gateway.auth.rate_limits import Limits
+from gateway.auth.revocations import Revocations
+from gateway.commands.cancel_verdicts import Court
+from gateway.commands.continuations import Continuations
+from gateway.commands.executor import Executor
+from gateway.commands.turn_commands import TurnRules
+from gateway.fanout.hub import SessionHub
+from gateway.fanout.occupancy import OccupancyBoard
+from gateway.fanout.presence_keeper import PresenceKeeper
 from gateway.metrics import Metrics
-from gateway.occupancy import OccupancyBoard
-from gateway.presence_keeper import PresenceKeeper
-from gateway.revocations import Revocations
-from gateway.session_hub import SessionHub
-from gateway.state_frames import Terms
-from gateway.turn_signals import TurnRules
-from gateway.verdicts import Court
+from gateway.realtime.state_frames import Terms
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.settings import Settings
 from selfhost_transport.store import scripts

@@ -118,7 +118,7 @@ def worker(
     )
     if parent is not None:
         end_with_parent(parent)
-    _call("agent_worker.main", "run_worker", settings, target, once)
+    _call("agent_worker.runtime.main", "run_worker", settings, target, once)
 
 
 @app.command()

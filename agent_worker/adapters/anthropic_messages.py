@@ -24,7 +24,7 @@ from agent_worker.adapters import prompt as conv
 from agent_worker.adapters.failures import Failure, classify, codes_in, message_in
 from agent_worker.adapters.stream import TOOL_CALLS, ProviderStream, Source, Translation
 from agent_worker.adapters.transport_failures import of_transport
-from selfhost_transport.turns import parts as p
+from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns.prompt import PromptMessage
 
 # Quoted: at run time the SDK's second type takes no parameter.

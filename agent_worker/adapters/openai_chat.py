@@ -21,7 +21,7 @@ from agent_worker.adapters import prompt as conv
 from agent_worker.adapters.failures import Failure
 from agent_worker.adapters.openai_failures import failure_of
 from agent_worker.adapters.stream import TOOL_CALLS, ProviderStream, Source, Translation
-from selfhost_transport.turns import parts as p
+from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns.prompt import PromptMessage
 from selfhost_transport.turns.values import to_text
 

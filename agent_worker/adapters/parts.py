@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from selfhost_transport.turns import parts as p
+from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns.values import Absent, Json, from_text
 
 _UNREADABLE = "The model wrote arguments that are not a JSON object."

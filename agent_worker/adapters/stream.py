@@ -10,11 +10,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Generic, Self, TypeAlias, TypeVar
 
-from agent_worker import sources
 from agent_worker.adapters.failures import Failure, agent_error
 from agent_worker.adapters.parts import Parts
+from agent_worker.output import sources
 from selfhost_transport.errors import InvalidArgument, TransportError
-from selfhost_transport.turns import parts as p
+from selfhost_transport.turns import chunks as p
 
 EventT = TypeVar("EventT")
 

@@ -1,15 +1,15 @@
 """The Python SDK: a client of one session, over a websocket that mends itself."""
 
-from selfhost_transport.client.events import CancelResult, Discontinuity, Entry
+from selfhost_transport.client.connection.state import ConnectionState, StateChange
 from selfhost_transport.client.options import ClientOptions
-from selfhost_transport.client.requests import SendPolicy
 from selfhost_transport.client.rest import HistoryPage
-from selfhost_transport.client.state import ConnectionState, StateChange
-from selfhost_transport.client.stream import StreamPart, StreamReset, TurnStream
+from selfhost_transport.client.session.events import CancelResult, Discontinuity, Entry
+from selfhost_transport.client.session.requests import SendPolicy
+from selfhost_transport.client.session.stream import StreamPart, StreamReset, TurnStream
+from selfhost_transport.client.session.turn import Turn
+from selfhost_transport.client.session.view import BranchSelection, View
 from selfhost_transport.client.sync import SyncClientTransport, SyncTurn
 from selfhost_transport.client.transport import ClientTransport
-from selfhost_transport.client.turn import Turn
-from selfhost_transport.client.view import BranchSelection, View
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.runs import RunInfo
 from selfhost_transport.turns.seed import Seed

@@ -10,9 +10,9 @@ from urllib.parse import quote, urlencode
 
 import httpx
 
-from selfhost_transport.client.credentials import Credentials
-from selfhost_transport.client.endpoint import AGENT, PROTOCOL_VERSION, Endpoint
-from selfhost_transport.client.events import CancelResult
+from selfhost_transport.client.connection.credentials import Credentials
+from selfhost_transport.client.connection.endpoint import AGENT, PROTOCOL_VERSION, Endpoint
+from selfhost_transport.client.session.events import CancelResult
 from selfhost_transport.errors import BadRequest, ErrorInfo, ServiceError, TransportError
 from selfhost_transport.wire.codec import Format, unpack
 from selfhost_transport.wire.details import decode_error

@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from selfhost_transport.client.emitter import Unsubscribe
-from selfhost_transport.client.events import CancelResult
-from selfhost_transport.client.requests import Content, SendPolicy
-from selfhost_transport.client.stream import StreamPart
+from selfhost_transport.client.session.events import CancelResult
+from selfhost_transport.client.session.requests import Content, SendPolicy
+from selfhost_transport.client.session.stream import StreamPart
+from selfhost_transport.client.session.turn import Turn
 from selfhost_transport.client.transport import ClientTransport, CloseScope, EventName
-from selfhost_transport.client.turn import Turn
 from selfhost_transport.errors import ErrorInfo, SessionClosed
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.runs import RunInfo

@@ -9,20 +9,20 @@ from typing import Any, Literal, Self, overload
 
 import httpx
 
-from selfhost_transport.client.connection import Connection
-from selfhost_transport.client.credentials import TokenCallback, make_credentials
+from selfhost_transport.client.connection.credentials import TokenCallback, make_credentials
+from selfhost_transport.client.connection.driver import Connection
+from selfhost_transport.client.connection.endpoint import parse_endpoints
+from selfhost_transport.client.connection.socket import Dial, dial_websocket
+from selfhost_transport.client.connection.state import ConnectionState, StateChange
 from selfhost_transport.client.emitter import Unsubscribe
-from selfhost_transport.client.endpoint import parse_endpoints
-from selfhost_transport.client.events import CancelResult, Discontinuity, Entry
-from selfhost_transport.client.loading import HistoryLoader
 from selfhost_transport.client.options import ClientOptions, require_channel, require_client_id
-from selfhost_transport.client.requests import Content, TurnFilter
 from selfhost_transport.client.rest import HistoryPage, RestClient
-from selfhost_transport.client.session import Session
-from selfhost_transport.client.socket import Dial, dial_websocket
-from selfhost_transport.client.state import ConnectionState, StateChange
-from selfhost_transport.client.turn import Turn
-from selfhost_transport.client.view import View
+from selfhost_transport.client.session.events import CancelResult, Discontinuity, Entry
+from selfhost_transport.client.session.history_loader import HistoryLoader
+from selfhost_transport.client.session.requests import Content, TurnFilter
+from selfhost_transport.client.session.session import Session
+from selfhost_transport.client.session.turn import Turn
+from selfhost_transport.client.session.view import View
 from selfhost_transport.errors import ConnectionFailed, InvalidArgument, SessionClosed, TransportError
 from selfhost_transport.turns.codecs import codec_named
 from selfhost_transport.turns.events import MessageChanged, Promoted, TreeEvent, TurnChanged

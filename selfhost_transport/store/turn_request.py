@@ -12,9 +12,9 @@ from selfhost_transport.errors import ErrorInfo, InvalidArgument
 from selfhost_transport.store.entries import pack_value, unpack
 from selfhost_transport.store.turn_inputs import Continuation
 from selfhost_transport.store.turn_store import CancelFilter, Deposit, Policy, Scope, TurnRequest
+from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import lifecycle
-from selfhost_transport.turns import parts as p
 from selfhost_transport.turns.context import STEP_START_PLACEHOLDER, TurnContext, context_for_input
 from selfhost_transport.turns.encoder import Create, Encoder
 from selfhost_transport.turns.lifecycle import RunReason, StepReason

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from selfhost_transport.turns.parts import Chunk, ReasoningStart, TextStart, ToolInputStart
+from selfhost_transport.turns.chunks import Chunk, ReasoningStart, TextStart, ToolInputStart
 
 if TYPE_CHECKING:
     from selfhost_transport.turns.context import TurnContext

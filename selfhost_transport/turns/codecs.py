@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import decoder, decoder_openai, messages_openai
-from selfhost_transport.turns import parts as p
 from selfhost_transport.turns.codec import Codec, PassEncoder, StreamStart
 from selfhost_transport.turns.context import OPENAI_RESPONSES, TurnContext
 from selfhost_transport.turns.encoder import Encoder

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import decoder_openai as openai
 from selfhost_transport.turns import inputs
-from selfhost_transport.turns import parts as p
 from selfhost_transport.turns.headers import ROLE_ASSISTANT, ROLE_USER, Headers
 from selfhost_transport.turns.ui import ConversationMessage, DataPart, FilePart, TextPart, UIMessage
 from selfhost_transport.turns.values import ABSENT, Absent, Json, from_text, to_text

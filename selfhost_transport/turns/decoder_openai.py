@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from selfhost_transport.turns import parts as p
+from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns.headers import STREAM_ID, Headers
 from selfhost_transport.turns.values import ABSENT, Absent, Json, from_text
 

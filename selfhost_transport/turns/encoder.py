@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import headers as h
-from selfhost_transport.turns import parts as p
 from selfhost_transport.turns.outputs import Append, Close, Create, Op, OutputMessages
 from selfhost_transport.turns.values import Absent, Json, to_text
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import decoder_openai as o
 from selfhost_transport.turns import headers as h
-from selfhost_transport.turns import parts as p
 from selfhost_transport.turns.context import TurnContext
 from selfhost_transport.turns.outputs import Op, OutputMessages
 from selfhost_transport.turns.values import Absent, Json, to_text

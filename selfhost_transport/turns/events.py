@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from selfhost_transport.turns.parts import Chunk
+from selfhost_transport.turns.chunks import Chunk
 from selfhost_transport.turns.runs import RunInfo
 
 

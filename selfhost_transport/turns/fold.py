@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import decoder as d
 from selfhost_transport.turns import headers as h
-from selfhost_transport.turns import parts as p
 from selfhost_transport.turns import ui
 from selfhost_transport.turns.codec import Codec, StreamStart
 from selfhost_transport.turns.codecs import UI_MESSAGES

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import decoder as d
 from selfhost_transport.turns import decoder_openai as o
 from selfhost_transport.turns import headers as h
-from selfhost_transport.turns import parts as p
 from selfhost_transport.turns.calls import CLOSED_CALL
 from selfhost_transport.turns.records import Record
 from selfhost_transport.turns.ui import TextPart, UIMessage

@@ -8,10 +8,10 @@ from enum import StrEnum
 
 from selfhost_transport.turns import decoder as d
 from selfhost_transport.turns import headers as h
+from selfhost_transport.turns.chunks import Chunk
 from selfhost_transport.turns.codec import Codec
 from selfhost_transport.turns.codecs import UI_MESSAGES
 from selfhost_transport.turns.fold import MessageState, Projection
-from selfhost_transport.turns.parts import Chunk
 from selfhost_transport.turns.records import Record
 from selfhost_transport.turns.runs import RunState
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from selfhost_transport.turns import headers as h
+from selfhost_transport.turns.chunks import Chunk
 from selfhost_transport.turns.codec import Codec
 from selfhost_transport.turns.decoder import InputEvent, decode_input
 from selfhost_transport.turns.headers import Headers
-from selfhost_transport.turns.parts import Chunk
 from selfhost_transport.turns.values import text_of, unpack
 from selfhost_transport.wire.message import Message
 

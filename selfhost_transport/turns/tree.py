@@ -12,6 +12,7 @@ from typing import Final
 from selfhost_transport.turns import decoder as d
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.cancels import Cancel
+from selfhost_transport.turns.chunks import Chunk
 from selfhost_transport.turns.codec import Codec
 from selfhost_transport.turns.codecs import UI_MESSAGES
 from selfhost_transport.turns.events import (
@@ -26,7 +27,6 @@ from selfhost_transport.turns.events import (
 )
 from selfhost_transport.turns.headers import Headers
 from selfhost_transport.turns.nodes import Node, NodeKind
-from selfhost_transport.turns.parts import Chunk
 from selfhost_transport.turns.records import Record, TextBuffer, read_input, read_output
 from selfhost_transport.turns.requests import Requests, Trigger
 from selfhost_transport.turns.runs import RunInfo, RunState

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from selfhost_transport.client import requests
+from selfhost_transport.client.session import requests
 from selfhost_transport.errors import ErrorInfo
 from selfhost_transport.turns import lifecycle
+from selfhost_transport.turns.chunks import Chunk, Start, StartStep, TextDelta, TextEnd, TextStart
 from selfhost_transport.turns.encoder import Append, Close, Create, Encoder
 from selfhost_transport.turns.lifecycle import RunReason, StepReason
-from selfhost_transport.turns.parts import Chunk, Start, StartStep, TextDelta, TextEnd, TextStart
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message, Version
 from tests.client.scripted import CHANNEL, ScriptedSocket, serial

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from selfhost_transport.client.backoff import Backoff
-from selfhost_transport.client.core import ConnectionCore
-from selfhost_transport.client.effects import (
+from selfhost_transport.client.connection.backoff import Backoff
+from selfhost_transport.client.connection.core import ConnectionCore
+from selfhost_transport.client.connection.effects import (
     Answered,
     Attached,
     AttachRefused,
@@ -19,8 +19,8 @@ from selfhost_transport.client.effects import (
     Received,
     Send,
 )
-from selfhost_transport.client.outbox import WINDOW
-from selfhost_transport.client.state import ChannelState, ConnectionState
+from selfhost_transport.client.connection.outbox import WINDOW
+from selfhost_transport.client.connection.state import ChannelState, ConnectionState
 from selfhost_transport.errors import (
     ErrorInfo,
     InvalidArgument,

@@ -7,12 +7,13 @@ import asyncio
 import pytest
 
 from selfhost_transport import ClientTransport, StreamReset, Turn, TurnStatus
-from selfhost_transport.client import Discontinuity, TurnStream, requests
-from selfhost_transport.client.events import Entry
+from selfhost_transport.client import Discontinuity, TurnStream
+from selfhost_transport.client.session import requests
+from selfhost_transport.client.session.events import Entry
 from selfhost_transport.errors import ErrorInfo, InvalidArgument, TransportError
 from selfhost_transport.turns import headers as h
+from selfhost_transport.turns.chunks import TextDelta
 from selfhost_transport.turns.lifecycle import RunReason
-from selfhost_transport.turns.parts import TextDelta
 from selfhost_transport.wire.actions import Action
 from selfhost_transport.wire.frame import Frame
 from selfhost_transport.wire.receipts import CancelReceipt

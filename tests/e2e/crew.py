@@ -13,12 +13,12 @@ from pathlib import Path
 import httpx
 
 from agent_worker import ToolCall, Worker
-from agent_worker.errors import AgentError
-from agent_worker.output import Piece
-from agent_worker.scripted import scripted
-from agent_worker.turn import Turn
+from agent_worker.agent.errors import AgentError
+from agent_worker.agent.turn import Turn
+from agent_worker.output.message import Piece
+from agent_worker.scripted.model import scripted
 from selfhost_transport import Seed
-from selfhost_transport.turns.parts import Start
+from selfhost_transport.turns.chunks import Start
 
 AGENTS = tuple(f"agent-{number}" for number in range(1, 6))
 # Every code point of several scripts, split between tokens at every place where a string can be split.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from agent_worker import CancelRequest, ToolCall, Turn, Worker
-from agent_worker.scripted import scripted
+from agent_worker.scripted.model import scripted
 
 worker = Worker()
 worker.agent("assistant")(scripted)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent_worker import Turn, Worker
-from agent_worker.output import Piece
+from agent_worker.output.message import Piece
 from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import headers as h
-from selfhost_transport.turns import parts as p
 from selfhost_transport.turns.codecs import UIMessageCodec
 from selfhost_transport.turns.context import TurnContext
 from selfhost_transport.turns.headers import Headers

@@ -21,8 +21,8 @@ from selfhost_transport.settings import ENV_PREFIX
 from selfhost_transport.store.entries import Appended, Created, Entry, Replaced
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.turns import headers as h
+from selfhost_transport.turns.chunks import TextDelta
 from selfhost_transport.turns.machine import TurnStatus
-from selfhost_transport.turns.parts import TextDelta
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position, parse_position
 from tests.processes import Proc, Stack, wait_until

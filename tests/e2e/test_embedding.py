@@ -65,7 +65,7 @@ async def address(stack: Stack, served_by: str) -> AsyncIterator[str]:
     assert "Traceback" not in proc.log
 
 
-@pytest.mark.parametrize("served_by", ["auto", "gateway.transport:RawWebSocket"])
+@pytest.mark.parametrize("served_by", ["auto", "gateway.websocket.upgrade:RawWebSocket"])
 async def test_sdk_6_the_example_holds_a_conversation(address: str) -> None:
     async with ClientTransport.connect(
         f"ws://{address}/realtime", token="session-of-ann", channel="conversations:ann:1"

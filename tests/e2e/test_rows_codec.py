@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from selfhost_transport import ClientTransport, TurnStatus
+from selfhost_transport.turns.chunks import Native, TextDelta
 from selfhost_transport.turns.messages_openai import responses_input
-from selfhost_transport.turns.parts import Native, TextDelta
 from selfhost_transport.turns.ui import UIMessage
 from tests.e2e.conftest import Build
 from tests.e2e.poll import Poll, PollCodec

@@ -12,7 +12,7 @@ import pytest
 from selfhost_transport import ClientTransport, TurnStatus
 from selfhost_transport.client import Discontinuity
 from selfhost_transport.settings import ENV_PREFIX
-from selfhost_transport.turns.parts import Start
+from selfhost_transport.turns.chunks import Start
 from tests.e2e.conftest import Build
 from tests.e2e.proxy import Network
 from tests.e2e.stage import (

@@ -13,7 +13,7 @@ from selfhost_transport.client import Entry
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.settings import ENV_PREFIX
 from selfhost_transport.turns import headers as h
-from selfhost_transport.turns.parts import TextDelta
+from selfhost_transport.turns.chunks import TextDelta
 from selfhost_transport.wire.actions import MessageAction
 from tests.e2e.conftest import Build
 from tests.e2e.crew import UNSAFE

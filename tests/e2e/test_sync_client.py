@@ -10,7 +10,7 @@ import pytest
 from selfhost_transport import StreamReset, SyncClientTransport, TurnStatus
 from selfhost_transport.client import RunInfo
 from selfhost_transport.errors import SessionClosed, Unauthorized
-from selfhost_transport.turns.parts import TextDelta
+from selfhost_transport.turns.chunks import TextDelta
 from tests.e2e.stage import KEY, Stage, script
 from tests.worker.session import numbered
 

@@ -154,4 +154,4 @@ async def test_a_worker_says_what_is_wrong_with_its_target(stack: Stack) -> None
     with pytest.raises(AssertionError, match="No module named 'nonsense'"):
         await stack.worker("nonsense:worker")
     with pytest.raises(AssertionError, match="is not a Worker"):
-        await stack.worker("agent_worker.scripted:scripted")
+        await stack.worker("agent_worker.scripted.model:scripted")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from gateway.auth import Credential
-from gateway.connection import Connection
-from gateway.effects import Attach, Attached, Commit, Effect, SendFrame
-from gateway.operations import Done
-from gateway.state_frames import Terms
-from gateway.turn_signals import TurnRules
+from gateway.auth.authenticator import Credential
+from gateway.commands.commands import Done
+from gateway.commands.turn_commands import TurnRules
+from gateway.realtime.connection import Connection
+from gateway.realtime.effects import Attach, Attached, Commit, Effect, SendFrame
+from gateway.realtime.state_frames import Terms
 from selfhost_transport.store.turn_store import Policy
 from selfhost_transport.turns.withholding import Traffic, hidden_from
 from selfhost_transport.wire.actions import Action

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from gateway.gate import Gate
+from gateway.realtime.gate import Gate
 
 
 class Ear:

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from gateway.callers import RequestInfo
-from gateway.connection import Connection
-from gateway.continuations import Continuations
-from gateway.executor import Executor
-from gateway.operations import Done, Operation, woken_session
+from gateway.auth.callers import RequestInfo
+from gateway.commands.cancel_verdicts import Court
+from gateway.commands.commands import Done, Operation, woken_session
+from gateway.commands.continuations import Continuations
+from gateway.commands.executor import Executor
+from gateway.fanout.feed import SessionFeed
+from gateway.realtime.connection import Connection
+from gateway.realtime.driver import Socket
 from gateway.services import Services, connect_services
-from gateway.session_feed import SessionFeed
-from gateway.socket import Socket
-from gateway.verdicts import Court
 from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, load_settings
 from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.message import Message

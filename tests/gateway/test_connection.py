@@ -6,9 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.connection import MAX_CHANNELS, Phase
-from gateway.effects import Adjust, Attach, Attached, Authenticate, CloseSocket, Commit, Deliver, Detach
-from gateway.operations import Append, Publish
+from gateway.commands.commands import Append, Publish
+from gateway.realtime.connection import MAX_CHANNELS, Phase
+from gateway.realtime.effects import (
+    Adjust,
+    Attach,
+    Attached,
+    Authenticate,
+    CloseSocket,
+    Commit,
+    Deliver,
+    Detach,
+)
 from selfhost_transport.errors import BadRequest, StoreUnavailable, TokenError
 from selfhost_transport.wire.actions import Action, Flag, MessageAction
 from selfhost_transport.wire.channel import RewindCount

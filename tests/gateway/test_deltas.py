@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.delivery import encode_websocket
-from gateway.deltas import DeltaWriter
+from gateway.fanout.delivery import encode_websocket
+from gateway.fanout.deltas import DeltaWriter
 from selfhost_transport.wire.actions import Action, MessageAction
 from selfhost_transport.wire.frame import Frame, decode_frame
 from selfhost_transport.wire.message import Format, Message, Version

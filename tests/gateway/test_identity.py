@@ -10,8 +10,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from gateway import HostIdentity, RequestInfo, create_app
-from gateway.auth import Authenticator, now_ms
-from gateway.callers import Identify
+from gateway.auth.authenticator import Authenticator, now_ms
+from gateway.auth.callers import Identify
 from selfhost_transport.errors import TransportError, Unauthorized
 from selfhost_transport.settings import KeyRule, ProxyRule, RedisSettings, Settings
 from tests.gateway.raw import CONNECTED, ERROR, client

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 
-from gateway.inbound import Inbound, Incoming, Unreadable
+from gateway.websocket.frame_reader import Inbound, Incoming, Unreadable
 
 LIMIT = 1000
 MASK = b"abcd"

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from gateway.auth import Authenticator, Credential
-from gateway.callers import RequestInfo
-from gateway.issuers import MAX_AGE_S, MAX_DOCUMENT, MAX_KEYS, REFRESH_PAUSE_S, KeySet, parse_keys
+from gateway.auth.authenticator import Authenticator, Credential
+from gateway.auth.callers import RequestInfo
+from gateway.auth.jwks import MAX_AGE_S, MAX_DOCUMENT, MAX_KEYS, REFRESH_PAUSE_S, KeySet, parse_keys
 from selfhost_transport.errors import InvalidArgument, StoreUnavailable, TransportError
 from selfhost_transport.settings import IssuerRule, KeyRule, Settings, load_settings
 from tests.gateway.tokens import ISSUER, Provider, token

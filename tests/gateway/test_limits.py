@@ -7,7 +7,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from gateway.limits import Limits, Rate
+from gateway.auth.rate_limits import Limits, Rate
 from selfhost_transport.errors import RateLimited
 from selfhost_transport.settings import LimitSettings
 from selfhost_transport.wire.jwt import TokenClaims

@@ -17,15 +17,15 @@ from starlette.types import Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from gateway.attachment import Attachment
+from gateway.auth.callers import RequestInfo
 from gateway.background import Background
-from gateway.callers import RequestInfo
-from gateway.connection import Connection
-from gateway.outbox import Outbox
-from gateway.raw_socket import RawSocket
+from gateway.fanout.subscription import Attachment
+from gateway.realtime.connection import Connection
+from gateway.realtime.driver import Socket
 from gateway.services import Services, connect_services
-from gateway.socket import Socket
-from gateway.transport import RawWebSocket, raw_websocket
+from gateway.websocket.protocol import RawSocket
+from gateway.websocket.upgrade import RawWebSocket, raw_websocket
+from gateway.websocket.write_batch import Outbox
 from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, load_settings
 from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.tokens import ApiKey

@@ -11,8 +11,8 @@ from starlette.testclient import TestClient
 
 from gateway import Gateway
 from gateway.background import Background
-from gateway.outbox import Outbox
-from gateway.transport import QueuedOutlet
+from gateway.websocket.upgrade import QueuedOutlet
+from gateway.websocket.write_batch import Outbox
 from selfhost_transport.errors import StoreUnavailable
 from selfhost_transport.settings import KeyRule, RedisSettings, Settings
 from tests.gateway.ears import Ear

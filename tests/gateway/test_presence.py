@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.connection import Connection
-from gateway.effects import Adjust, Attached, Commit, Detach, Effect, SendFrame, Sync
-from gateway.operations import ChangePresence, Done, LeavePresence
-from gateway.presence import MAX_REMAIN_MS, SYNC_PAGE, remain_ms, sync_frames
+from gateway.commands.commands import ChangePresence, Done, LeavePresence
+from gateway.commands.presence import MAX_REMAIN_MS, SYNC_PAGE, remain_ms, sync_frames
+from gateway.realtime.connection import Connection
+from gateway.realtime.effects import Adjust, Attached, Commit, Detach, Effect, SendFrame, Sync
 from selfhost_transport.store.presence import MIN_REMAIN_MS, Holder
 from selfhost_transport.wire.actions import Action, Flag, PresenceAction
 from selfhost_transport.wire.frame import AckResult, Frame

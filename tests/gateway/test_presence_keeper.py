@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.presence_keeper import PresenceKeeper
+from gateway.fanout.presence_keeper import PresenceKeeper
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.store.keys import Keyspace

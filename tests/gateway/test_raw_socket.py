@@ -9,8 +9,8 @@ import pytest
 from websockets.frames import Close, Frame, Opcode
 
 from gateway.background import Background
-from gateway.outbox import Outbox
-from gateway.raw_socket import MAX_JOINED, RawSocket
+from gateway.websocket.protocol import MAX_JOINED, RawSocket
+from gateway.websocket.write_batch import Outbox
 from tests.gateway.ears import Ear, Wire
 from tests.gateway.test_inbound import sent
 from tests.processes import wait_until
@@ -120,7 +120,7 @@ async def test_too_large_a_message_is_told_before_the_socket_closes(scene: Scene
 async def test_a_client_that_answers_no_pings_is_given_up(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.raw_socket.DEAF_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("gateway.websocket.protocol.DEAF_TIMEOUT_S", 0.01)
     scene.socket.ping()
     scene.socket.ping()
     scene.feed(sent(10, b""))
@@ -145,7 +145,7 @@ async def test_a_client_that_is_behind_with_reading_is_not_asked_for_pongs(scene
 async def test_a_client_that_never_answers_a_close_frame_is_dropped(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.raw_socket.CLOSE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("gateway.websocket.protocol.CLOSE_TIMEOUT_S", 0.01)
     scene.socket.close()
     await wait_until(lambda: scene.wire.state == "aborted")
 
@@ -164,7 +164,7 @@ async def test_p10_a_client_that_pings_and_does_not_read_is_owed_one_pong(scene:
 async def test_a_client_that_hangs_up_without_a_word_is_not_waited_for(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.raw_socket.CLOSE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("gateway.websocket.protocol.CLOSE_TIMEOUT_S", 0.01)
     scene.socket.write(b"it reads none of this")
     scene.socket.eof_received()
     assert scene.ear.heard == ["(end)"]

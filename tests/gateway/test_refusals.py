@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.refusals import AT_ONCE, PATIENCE_S, Refusals
+from gateway.auth.failed_attempts import AT_ONCE, PATIENCE_S, Refusals
 
 
 class Day:

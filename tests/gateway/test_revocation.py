@@ -11,7 +11,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway.auth import REVOCABLE_TTL_MS, now_ms
+from gateway.auth.authenticator import REVOCABLE_TTL_MS, now_ms
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store.revocations import Revocation, RevocationStore, TargetKind
 from tests.gateway.raw import ATTACHED, CONFIG, CONNECTED, DISCONNECTED, ERROR, client

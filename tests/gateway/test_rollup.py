@@ -7,9 +7,9 @@ import itertools
 
 import pytest
 
-from gateway.effects import Commit
-from gateway.operations import Append, Publish
-from gateway.rollup import MAX_GATHERED, PATIENCE, PROMPT_S, Rollup, window_ms
+from gateway.commands.commands import Append, Publish
+from gateway.realtime.append_coalescer import MAX_GATHERED, PATIENCE, PROMPT_S, Rollup, window_ms
+from gateway.realtime.effects import Commit
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.pieces import Piece
 from selfhost_transport.wire.message import Message

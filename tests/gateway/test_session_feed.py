@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from gateway.attachment import Attachment, Gap, State
 from gateway.background import Background
-from gateway.backlog import CONFLATE_ABOVE
-from gateway.delivery import Variant
+from gateway.fanout.backlog import CONFLATE_ABOVE
+from gateway.fanout.delivery import Variant
+from gateway.fanout.feed import SessionFeed
+from gateway.fanout.hub import SessionHub
+from gateway.fanout.subscription import Attachment, Gap, State
 from gateway.metrics import Metrics
-from gateway.session_feed import SessionFeed
-from gateway.session_hub import SessionHub
 from selfhost_transport.errors import WentBack
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.subscriber import Subscriber
@@ -326,7 +326,7 @@ async def _later(scene: Scene, waiting: asyncio.Task[None]) -> bool:
 
 
 async def test_a_session_nobody_watches_is_forgotten(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.session_hub.LINGER_S", 0.01)
+    monkeypatch.setattr("gateway.fanout.hub.LINGER_S", 0.01)
     reader = await scene.join()
     scene.hub.leave(scene.feed, reader.attachment)
     await wait_until(lambda: scene.hub.sessions == 0)

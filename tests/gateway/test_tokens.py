@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.auth import now_ms
+from gateway.auth.authenticator import now_ms
 from selfhost_transport.wire.capability import Capability
 from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.jwt import TokenClaims, issue_token

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.operations import Cancel, Continue, Publish, Submit
+from gateway.commands.commands import Cancel, Continue, Publish, Submit
 from selfhost_transport.store.turn_request import trigger_of, unpack_context
 from selfhost_transport.store.turn_store import CancelFilter, Policy, Scope
 from selfhost_transport.turns import headers as h

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from gateway.attachment import State
-from gateway.backlog import CONFLATE_ABOVE
-from gateway.delivery import Variant
-from gateway.effects import Adjust, Attach
-from gateway.operations import Replace
+from gateway.commands.commands import Replace
+from gateway.fanout.backlog import CONFLATE_ABOVE
+from gateway.fanout.delivery import Variant
+from gateway.fanout.subscription import State
+from gateway.realtime.effects import Adjust, Attach
 from selfhost_transport.store.entries import NO_OPERATION, Ref
 from selfhost_transport.turns.headers import make_extras
 from selfhost_transport.turns.withholding import NOTHING, Hidden, Traffic

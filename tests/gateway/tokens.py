@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from gateway.auth import now_ms
+from gateway.auth.authenticator import now_ms
 from selfhost_transport.wire.capability import Capability
 from selfhost_transport.wire.jwt import TokenClaims, issue_token
 

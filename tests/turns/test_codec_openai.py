@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import inputs
-from selfhost_transport.turns import parts as p
 from selfhost_transport.turns.calls import CLOSED_CALL, answered_call
 from selfhost_transport.turns.codecs import OPENAI
 from selfhost_transport.turns.context import STEP_START_PLACEHOLDER, TurnContext, context_for_input

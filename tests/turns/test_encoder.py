@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import headers as h
-from selfhost_transport.turns import parts as p
 from selfhost_transport.turns.context import STEP_START_PLACEHOLDER, TurnContext
 from selfhost_transport.turns.encoder import Append, Close, Create, Encoder, Op
 from selfhost_transport.wire.message import Message

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import headers as h
-from selfhost_transport.turns import parts as p
 from selfhost_transport.turns.context import STEP_START_PLACEHOLDER, context_for_input, turn_id_for
 from selfhost_transport.turns.encoder import Create, Encoder
 from selfhost_transport.turns.events import CancelSeen, ChunkReceived, OutputReplaced, Promoted, TurnChanged

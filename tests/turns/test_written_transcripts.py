@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import decoder as d
 from selfhost_transport.turns import headers as h
-from selfhost_transport.turns import parts as p
 from selfhost_transport.turns.codecs import OPENAI, UI_MESSAGES
 from selfhost_transport.turns.encoder import Create
 from selfhost_transport.turns.tree import SessionTree

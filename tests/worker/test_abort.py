@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Self
 
 from agent_worker import AbortCause, Turn, Worker
-from agent_worker.scripted import scripted
+from agent_worker.scripted.model import scripted
 from selfhost_transport.settings import Settings
 from tests.processes import wait_until
 from tests.worker.session import Room

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent_worker import CancelRequest, Reasoning, Turn, Worker
-from agent_worker.output import Piece
+from agent_worker.output.message import Piece
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.settings import Settings
 from selfhost_transport.turns.codecs import OPENAI

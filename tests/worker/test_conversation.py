@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from agent_worker import Turn, Worker
-from agent_worker import conversation as conversation_module
-from agent_worker.conversation import text_parts
+from agent_worker.agent import conversation as conversation_module
+from agent_worker.agent.conversation import text_parts
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.history import HistoryReader, Page, Query
 from selfhost_transport.turns import headers as h

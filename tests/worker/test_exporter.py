@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from agent_worker import ToolCall, Turn, Worker
-from agent_worker.scripted import scripted
+from agent_worker.scripted.model import scripted
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.exporter import EndedTurn, Export, TurnExporter
 from selfhost_transport.settings import Settings

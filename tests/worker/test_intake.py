@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from agent_worker.intake import Intake, Pair
+from agent_worker.runtime.queue_reader import Intake, Pair
 from selfhost_transport.errors import StoreUnavailable
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from agent_worker import Worker
-from agent_worker.scripted import scripted
+from agent_worker.scripted.model import scripted
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.settings import Settings, load_settings

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from agent_worker import Turn, Worker
-from agent_worker.scripted import scripted
+from agent_worker.scripted.model import scripted
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.keys import bucket_of
 from selfhost_transport.turns import headers as h

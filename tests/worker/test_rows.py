@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from agent_worker import AgentError, Reasoning, Turn, Worker
-from agent_worker.output import Piece
-from agent_worker.scripted import scripted
+from agent_worker.output.message import Piece
+from agent_worker.scripted.model import scripted
 from selfhost_transport.errors import Busy
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.entries import Appended

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent_worker import AgentError, PipeReason, PipeResult, Reasoning, Turn, Worker
-from agent_worker.scripted import scripted
+from agent_worker.scripted.model import scripted
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.entries import Appended

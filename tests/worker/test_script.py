@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_worker import AgentError, Reasoning
-from agent_worker.script import Script, parse_script
-from agent_worker.scripted import ScriptedStream
+from agent_worker.scripted.model import ScriptedStream
+from agent_worker.scripted.script import Script, parse_script
 
 
 @pytest.mark.parametrize(

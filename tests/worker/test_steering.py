@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent_worker import Turn, Worker
-from agent_worker.scripted import scripted
+from agent_worker.scripted.model import scripted
 from selfhost_transport.errors import TurnEnded
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.turn_store import Policy

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from agent_worker import Answer, ToolCall, Turn, Worker
-from agent_worker.scripted import scripted
-from agent_worker.suspension import Wait
+from agent_worker.agent.suspension import Wait
+from agent_worker.scripted.model import scripted
 from selfhost_transport.errors import Conflict, InvalidArgument, TurnEnded
 from selfhost_transport.settings import Settings
 from selfhost_transport.turns import headers as h

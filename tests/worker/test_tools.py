@@ -7,12 +7,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from agent_worker import AgentError, Reasoning, ToolCall, Turn, Worker
-from agent_worker.output import Piece
-from agent_worker.scripted import scripted
-from agent_worker.tools import MAX_RESULT_BYTES
+from agent_worker.agent.tools import MAX_RESULT_BYTES
+from agent_worker.output.message import Piece
+from agent_worker.scripted.model import scripted
 from selfhost_transport.errors import ErrorInfo, MessageTooLarge
 from selfhost_transport.settings import Settings
-from selfhost_transport.turns import parts as p
+from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import ui
 from selfhost_transport.turns.values import Json
 from tests.processes import wait_until

@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from agent_worker.rollup import Rollup
-from agent_worker.writer import MAX_GATHERED, MAX_IN_FLIGHT, TAIL_S, Hold, TextStream, TurnWriter
+from agent_worker.output.flush_timer import Rollup
+from agent_worker.output.writer import MAX_GATHERED, MAX_IN_FLIGHT, TAIL_S, Hold, TextStream, TurnWriter
 from selfhost_transport.errors import LeaseLost
 from selfhost_transport.store.entries import Appended
 from selfhost_transport.store.turn_request import unpack_context
 from selfhost_transport.store.turn_store import Lease
-from selfhost_transport.turns import parts as p
+from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns.encoder import Close, Create, Encoder
 from tests.processes import wait_until
 from tests.worker.session import Room

@@ -1,0 +1,127 @@
+"""Agents that have a say in cancels: who asks, what is matched, and the verdict (CAN-7 to CAN-11)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeAlias
+
+from selfhost_transport.errors import CancelDenied, ErrorInfo
+from selfhost_transport.store.turn_pauses import CancelAsked
+from selfhost_transport.store.turn_store import CancelFilter, Scope
+from selfhost_transport.turns import headers as h
+from selfhost_transport.wire.message import Message
+
+if TYPE_CHECKING:
+    from agent_worker.agent.turn import Turn
+
+logger = logging.getLogger(__name__)
+
+_HOOK_FAILED_CODE = 104002
+"""The SDK's code for a hook that threw (ai-transport section 12)."""
+
+_REFUSED = "the agent does not permit this cancel"
+_HOOK_FAILED = "the agent could not decide about this cancel, which then counts as {}"
+_HOOK_SILENT = "the agent did not decide about this cancel in time, which then counts as {}"
+
+
+class Undecided(StrEnum):
+    """What a hook counts as that raises or takes too long: fail open, or fail closed."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequest:
+    """What a hook is asked about. `requester`: verified client id; None: anonymous.
+
+    `matched`: the turns of the session whose agents are asked about the same cancel, with their owners ('' for
+    anonymous ones); this turn is one of them.
+    """
+
+    turn: Turn
+    requester: str | None
+    filter: CancelFilter
+    matched: Mapping[str, str]
+
+    def last_word(self, text: str) -> None:
+        """What is written last, marked as a note, if the cancel is allowed (CAN-10)."""
+        self.turn.last_word(text)
+
+
+HookFunction: TypeAlias = Callable[[CancelRequest], Awaitable[bool | None]]
+"""Allows a cancel unless it returns False."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelHook:
+    """An agent's hook. `grace_s`: how long it may take, counted from the cancel."""
+
+    function: HookFunction
+    undecided: Undecided = Undecided.ALLOW
+    grace_s: float = 1.0
+
+    async def verdict(self, request: CancelRequest) -> Verdict:
+        """Ask the hook; it cannot hold the turn open longer than its grace, nor by ignoring its cancellation."""
+        asked = asyncio.ensure_future(self.function(request))
+        await asyncio.wait({asked}, timeout=self.grace_s)
+        names = f"session={request.turn.session} turn={request.turn.turn_id}"
+        if not asked.done():
+            asked.cancel()
+            asked.add_done_callback(_forget)
+            logger.warning("cancel.hook_silent %s then=%s", names, self.undecided)
+            return self._undecided(_HOOK_SILENT)
+        if asked.cancelled() or (error := asked.exception()) is not None:
+            raised = None if asked.cancelled() else error
+            logger.error("cancel.hook_failed %s then=%s", names, self.undecided, exc_info=raised)
+            return self._undecided(_HOOK_FAILED)
+        return Verdict(True) if asked.result() is not False else Verdict(False, _denied(_REFUSED))
+
+    def _undecided(self, why: str) -> Verdict:
+        if self.undecided is Undecided.ALLOW:
+            told = ErrorInfo(code=_HOOK_FAILED_CODE, status_code=500, message=why.format("allowed"))
+            return Verdict(True, told)
+        return Verdict(False, _denied(why.format("refused")))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a cancel. `error`: what the requester is told of a refusal, or of a hook that failed (CAN-9)."""
+
+    allowed: bool
+    error: ErrorInfo | None = None
+
+
+def request_for(turn: Turn, asked: CancelAsked, entry: Message) -> CancelRequest:
+    """What the hook is told; `entry` is the cancel as it stands in the session."""
+    return CancelRequest(turn, asked.requester or None, _filter(entry, asked.requester), asked.matched)
+
+
+def _filter(entry: Message, requester: str) -> CancelFilter:
+    headers = h.read_headers(entry)
+    if headers is not None:
+        if headers.run_id:
+            return CancelFilter(Scope.TURN, headers.run_id)
+        if headers.input_codec_message_id:
+            return CancelFilter(Scope.INPUT, headers.input_codec_message_id)
+        if owner := headers.get(h.CANCEL_CLIENT_ID):
+            return CancelFilter(Scope.OWNER, owner)
+        if headers.get(h.CANCEL_OWN) == "true":
+            return CancelFilter(Scope.OWNER, requester)
+        if headers.get(h.CANCEL_CONNECTION) == "true":
+            return CancelFilter(Scope.CONNECTION, entry.connection_id or "")
+    return CancelFilter(Scope.ALL)
+
+
+def _denied(why: str) -> ErrorInfo:
+    return CancelDenied(why, detail={"reason": "cancel_denied"}).info
+
+
+def _forget(hook: asyncio.Future[bool | None]) -> None:
+    """A hook that was given up may still fail; nobody waits for it."""
+    if not hook.cancelled() and (error := hook.exception()) is not None:
+        logger.debug("cancel.hook_unwound error=%r", error)

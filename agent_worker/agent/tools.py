@@ -1,0 +1,115 @@
+"""Tools that the agent runs itself: a call and its result as chunks of the turn's message (TOL-1)."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from agent_worker.output.message import Output
+from selfhost_transport.errors import MessageTooLarge, TransportError
+from selfhost_transport.turns import chunks as p
+from selfhost_transport.turns.values import Json
+
+Tool: TypeAlias = Callable[..., "Awaitable[Json] | Json"]
+"""What a call runs: called with the call's arguments as keywords if they are an object, else with one value."""
+
+Offload: TypeAlias = Callable[[Json], Awaitable[Json]]
+"""Keeps a large result somewhere else, and returns what the session gets instead of it: a reference."""
+
+MAX_RESULT_BYTES = 1 << 20
+"""Largest result, a text or JSON, that a session is given (TOL-14). Every reader of the session gets all of it."""
+
+
+def new_call_id() -> str:
+    """A fresh id for a tool call."""
+    return f"call-{uuid.uuid4()}"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that a model makes. `call_id` is unique in its turn.
+
+    `needs_approval`: somebody has to allow it before it runs. `announced`: it is in the session already, for
+    example because the model's stream was piped, or because it was suspended for.
+    """
+
+    name: str
+    input: Json = field(default_factory=dict)
+    call_id: str = field(default_factory=new_call_id)
+    needs_approval: bool = False
+    announced: bool = False
+    # The assistant message it was announced in, where that was in an earlier invocation.
+    message_id: str | None = None
+
+    def as_announced(self) -> ToolCall:
+        """The same call, whose arguments need not be written again."""
+        return replace(self, announced=True)
+
+    def chunks(self) -> list[p.Chunk]:
+        """What tells the session of the call; nothing if it was told."""
+        return [] if self.announced else [p.ToolInputAvailable(self.call_id, self.name, self.input)]
+
+
+async def run_tool(
+    output: Output,
+    call: ToolCall,
+    tool: Tool,
+    offload: Offload | None = None,
+    max_bytes: int = MAX_RESULT_BYTES,
+) -> Json:
+    """Write the call, run the tool, write its result, and return it. Raises what the tool raises, MessageTooLarge.
+
+    The tool belongs to the agent's task: an abort cancels it at once, and a tool that goes on all the same has
+    lost its turn and can write nothing (INT-12, INT-13). A plain function runs in a thread.
+    """
+    await output.write(call.chunks())
+    try:
+        result = await _run(tool, call.input)
+        told = await _fitting(result, call, offload, max_bytes)
+    except Exception as error:
+        await output.write_result(p.ToolOutputError(call.call_id, failure_text(call, error)))
+        raise
+    await output.write_result(p.ToolOutputAvailable(call.call_id, told))
+    return result
+
+
+async def _fitting(result: Json, call: ToolCall, offload: Offload | None, max_bytes: int) -> Json:
+    """What the session is told of a result: the result, or a reference to one that is too large."""
+    size = _size(result)
+    if size <= max_bytes:
+        return result
+    if offload is not None:
+        result = await offload(result)
+        size = _size(result)
+    if size > max_bytes:
+        raise MessageTooLarge(
+            f"the result of the tool {call.name} has {size} bytes, the limit is {max_bytes}: "
+            "shorten it, or give `offload`, which keeps it elsewhere and returns a reference"
+        )
+    return result
+
+
+def _size(result: Json) -> int:
+    if isinstance(result, str):
+        return len(result.encode(errors="surrogatepass"))
+    return len(json.dumps(result, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass"))
+
+
+def failure_text(call: ToolCall, error: Exception) -> str:
+    """What the session is told of a failed tool: an exception that was not meant for it tells nothing (TRN-19)."""
+    return error.info.message if isinstance(error, TransportError) else f"The tool {call.name} failed."
+
+
+async def _run(tool: Tool, arguments: Json) -> Json:
+    named: dict[str, Any] = arguments if isinstance(arguments, dict) else {}
+    values: tuple[Json, ...] = () if isinstance(arguments, dict) else (arguments,)
+    if not inspect.iscoroutinefunction(tool):
+        result = await asyncio.to_thread(tool, *values, **named)
+    else:
+        result = tool(*values, **named)
+    return await result if inspect.isawaitable(result) else result

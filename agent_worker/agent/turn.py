@@ -1,0 +1,318 @@
+"""The handle an agent works with: who asked what, and the one way to answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from agent_worker.agent.suspension import Answer, Default, Suspended, Wait
+from agent_worker.agent.tools import MAX_RESULT_BYTES, Offload, Tool, ToolCall, run_tool
+from agent_worker.output import sources
+from agent_worker.output.message import Earlier, Output, Piece
+from agent_worker.output.writer import TurnWriter
+from selfhost_transport.errors import LeaseLost
+from selfhost_transport.store.turn_inputs import TurnInputs
+from selfhost_transport.store.turn_store import Lease
+from selfhost_transport.turns import chunks as p
+from selfhost_transport.turns.context import TurnContext
+from selfhost_transport.turns.prompt import PartialAnswers, PromptMessage
+from selfhost_transport.turns.seed import Seed, Stored
+from selfhost_transport.turns.values import Json
+
+if TYPE_CHECKING:
+    from agent_worker.agent.conversation import Conversation
+    from agent_worker.agent.steering import Steering
+
+
+_open_message: ContextVar[Output | None] = ContextVar("open_message", default=None)
+"""The message being written here. Of the task, so that pipes and tools that run side by side have their own."""
+
+
+class AbortCause(StrEnum):
+    """Why a running turn was stopped (CAN-21)."""
+
+    CANCELLED = "cancelled"
+    LEASE_LOST = "lease_lost"
+    DEADLINE = "deadline"
+    WORKER_SHUTDOWN = "worker_shutdown"
+
+
+class PipeReason(StrEnum):
+    """How a source ended."""
+
+    COMPLETE = "complete"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+@dataclass(slots=True, frozen=True)
+class PipeResult:
+    """What became of a source. `error`: what it raised; `message_id`: the codec message it was written to."""
+
+    reason: PipeReason
+    message_id: str
+    error: Exception | None = None
+
+    def raise_for_error(self) -> None:
+        """Raise the source's exception, if it ended with one."""
+        if self.error is not None:
+            raise self.error
+
+
+class Turn:
+    """One attempt at one turn. Its life cycle belongs to the runtime: an agent only reads, writes, and returns.
+
+    When the turn is cancelled or its lease is lost, the agent's task is cancelled like any asyncio task; nothing
+    it writes afterwards reaches the session (P2, P6). The agent is called once per pass: again when somebody steered
+    the turn before it could end, and again, from the beginning, when a suspended turn goes on.
+    """
+
+    def __init__(
+        self,
+        lease: Lease,
+        context: TurnContext,
+        conversation: Conversation,
+        writer: TurnWriter,
+        steering: Steering,
+        inputs: TurnInputs,
+        report: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self.context = context
+        self.conversation = conversation
+        # Set when the attempt is stopped from outside; `abort_cause` then says why.
+        self.aborted = asyncio.Event()
+        self.abort_cause: AbortCause | None = None
+        # The outcome of the last pipe: what the turn ends with, unless the agent raises.
+        self.last_result: PipeResult | None = None
+        # What an attempt before this one had written, where the agent continues after a crash; else ''. It is in
+        # the session already: the agent yields what comes after it.
+        self.partial = ""
+        # Counts the calls of the agent within this attempt, from 0.
+        self.pass_number = 0
+        self._lease = lease
+        self._writer = writer
+        self._steering = steering
+        self._inputs = inputs
+        self._report = report
+        self._earlier = Earlier("")
+        # The message that each call of this invocation was announced in.
+        self._announced_in: dict[str, Output] = {}
+        self._last_word: str | None = None
+
+    @property
+    def turn_id(self) -> str:
+        """The id of the turn, known to its sender before anything was acknowledged."""
+        return self._lease.turn_id
+
+    @property
+    def session(self) -> str:
+        """The session's name."""
+        return self._lease.session
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first try; one more after each worker that was lost and each failure that is repeated."""
+        return self._lease.attempt
+
+    @property
+    def invocation(self) -> int:
+        """0 at first; one more with every time the turn went on after a suspension."""
+        return self.context.invocation
+
+    @property
+    def owner(self) -> str | None:
+        """The verified client id of whoever started the turn; None: anonymous."""
+        return self.context.owner_client_id
+
+    @property
+    def input_client(self) -> str | None:
+        """The verified client id of whoever made this invocation necessary: the sender, or who answered last."""
+        return self.context.input_client_id
+
+    @property
+    def steers(self) -> tuple[str, ...]:
+        """Codec message ids of the messages sent into the turn that this pass answers."""
+        return self._steering.ids
+
+    async def text(self) -> str:
+        """The text that is to be answered: the user's message; in a later pass, what was sent into the turn."""
+        if self.steers and self.pass_number:
+            return await self.conversation.texts_of(self.steers)
+        return await self.conversation.text()
+
+    async def messages(
+        self,
+        partial_answers: PartialAnswers = PartialAnswers.KEEP,
+        *,
+        with_reasoning: bool = False,
+        seed: Seed | Sequence[Stored] | None = None,
+        last: int | None = None,
+    ) -> list[PromptMessage]:
+        """The conversation as the model should see it, oldest first, read from the history when asked for.
+
+        With a `seed`, the conversation as the application has stored it, only what is not in that is read (HYD-4);
+        raises SeamLost where messages may be in neither. Steers that are in the conversation count as answered by what is
+        written from here on. `last`: no more than so many messages, which also bounds what is read of a long session.
+        """
+        stored = None if seed is None else Seed.of(seed)
+        tree = await self._steering.consume(seed=stored, last=last)
+        return self.conversation.prompt(
+            tree, partial_answers, with_reasoning=with_reasoning, seed=stored, last=last
+        )
+
+    async def answers(self) -> list[Answer]:
+        """What people answered to calls of this turn, oldest first, with who it was (HIL-4)."""
+        return await self.conversation.answers()
+
+    async def report(self, status: str) -> None:
+        """Show people a status of the agent's own in the session's presence, until the next one (PRE-9)."""
+        await self._report(status)
+
+    async def pending_followups(self) -> list[str]:
+        """Ids of the turns that wait in the session for this one to end (DBL-12)."""
+        return await self._inputs.waiting(self.session)
+
+    async def pipe(self, source: AsyncIterable[Piece] | Iterable[Piece]) -> PipeResult:
+        """Write everything a source yields as one assistant message, then close the source.
+
+        An exception of the source is returned, not raised (STR-4). A turn whose last pipe failed ends with `error`
+        unless the agent pipes something else or raises.
+        """
+        output = self._message()
+        try:
+            async with self._writing(output):
+                await output.take(sources.iterate(source))
+            result = PipeResult(PipeReason.COMPLETE, output.message_id)
+        except LeaseLost:
+            result = PipeResult(PipeReason.CANCELLED, output.message_id)
+        except Exception as error:
+            if not self._writer.stopped:
+                await output.abandon()
+            result = PipeResult(PipeReason.ERROR, output.message_id, error)
+        finally:
+            await sources.close(source)
+        self.last_result = result
+        return result
+
+    @asynccontextmanager
+    async def message(self) -> AsyncIterator[None]:
+        """Everything written inside is one assistant message: a model's text, its calls, their results, more text."""
+        async with self._writing(self._message()):
+            yield
+
+    async def tool(
+        self,
+        call: ToolCall,
+        tool: Tool,
+        *,
+        offload: Offload | None = None,
+        max_bytes: int = MAX_RESULT_BYTES,
+    ) -> Json:
+        """Run a tool of the agent's own and tell the session of the call and its result, which is returned.
+
+        A result of more than `max_bytes` (of text, or of JSON) is given to `offload`, and the session gets what that returns.
+        Raises what the tool raises, and MessageTooLarge (40009) for a result that is too large without it; the session
+        is told. Calls may run side by side.
+        """
+        output = self._message()
+        async with self._writing(output):
+            self._announced_in.setdefault(call.call_id, output)
+            return await run_tool(output, call, tool, offload, max_bytes)
+
+    async def suspend(
+        self,
+        calls: Sequence[ToolCall],
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - people answer, not code
+        default: Default | str = Default.DENY,
+        escalate_after: float | None = None,
+    ) -> None:
+        """Wait for people: for the results of client tools, or for approvals. Does not return.
+
+        The turn needs no worker while it waits. Once every call has an answer the agent is called again, and finds
+        them in `answers` and in the conversation. After `timeout` seconds silence counts as an error of a client tool,
+        and as `default` of an approval. After `escalate_after` seconds, less than that, the session is told that nobody has
+        answered: an entry `ai-run-escalated` with the calls (HIL-5). Raises InvalidArgument without calls.
+        """
+        outputs = {call.call_id: self._announced_in.get(call.call_id) for call in calls}
+        fresh = [call for call in calls if outputs[call.call_id] is None]
+        output = self._message()
+        ids = [call.message_id or (outputs[call.call_id] or output).message_id for call in calls]
+        wait = Wait(tuple(calls), tuple(ids), timeout, Default(default), escalate_after)
+        async with self._writing(output):
+            await output.write([chunk for call in fresh for chunk in call.chunks()])
+            for call in calls:
+                if call.needs_approval:
+                    await (outputs[call.call_id] or output).write([_request_for(call)])
+            raise Suspended(wait)
+
+    def last_word(self, text: str) -> None:
+        """What is written last, marked as a note, should the turn be cancelled and its hook allow it (CAN-10)."""
+        self._last_word = text
+
+    @property
+    def final_note(self) -> str | None:
+        """The last word, if there is one."""
+        return self._last_word
+
+    # For the runtime
+
+    def continue_after(self, text: str) -> None:
+        """Begin the answer with what a lost attempt had written."""
+        self.partial = text
+        self._earlier = Earlier(text)
+
+    async def keep_partial(self) -> None:
+        """Write what a lost attempt had written, if the agent added nothing to it."""
+        if text := self._earlier.take():
+            await self.pipe([text])
+
+    def _message(self) -> Output:
+        """The message that is kept open around here, or a new one."""
+        current = _open_message.get()
+        if current is not None:
+            return current
+        serial = self._lease.step_start_serial
+        return Output(
+            self.context,
+            self._writer,
+            serial,
+            steers=lambda: self._steering.ids,
+            earlier=self._earlier,
+            announced=self._announced_in,
+            codec=self.conversation.codec,
+        )
+
+    @asynccontextmanager
+    async def _writing(self, output: Output) -> AsyncIterator[None]:
+        """Keep a message open, unless it is already; end it as the block ends."""
+        if _open_message.get() is output:
+            yield
+            return
+        _open_message.set(output)
+        try:
+            yield
+            await output.finish()
+        except Suspended:
+            await output.finish()
+            raise
+        except asyncio.CancelledError:
+            # A scope of the agent's own, such as a timeout: the turn goes on, this message does not.
+            if not self.aborted.is_set():
+                await output.abandon()
+            raise
+        except Exception:
+            if not self._writer.stopped:
+                await output.abandon()
+            raise
+        finally:
+            _open_message.set(None)
+
+
+def _request_for(call: ToolCall) -> p.ToolApprovalRequest:
+    return p.ToolApprovalRequest(call.call_id, f"approve-{call.call_id}")

@@ -1,0 +1,1 @@
+"""From what an agent yields to what is written."""

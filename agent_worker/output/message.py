@@ -1,0 +1,231 @@
+"""One assistant message: what an agent yields becomes chunks, chunks become operations (ai-transport 4, 5.1)."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from agent_worker.output.writer import TextStream, TurnWriter
+from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.turns import chunks as p
+from selfhost_transport.turns import encoder
+from selfhost_transport.turns.codec import Codec
+from selfhost_transport.turns.codecs import UI_MESSAGES
+from selfhost_transport.turns.context import TurnContext
+
+_YIELD_EVERY = 64
+"""Tokens after which a source that never waits lets the loop do its other work (renewals, cancels)."""
+
+
+@dataclass(slots=True, frozen=True)
+class Reasoning:
+    """A piece of the model's reasoning, shown apart from the answer (COT-1)."""
+
+    text: str
+
+
+Piece: TypeAlias = str | Reasoning | p.Chunk | Mapping[str, Any]
+"""What an agent may yield: text, reasoning, a chunk, or an event of its codec in its JSON form."""
+
+_STARTS: dict[str, type[p.TextStart | p.ReasoningStart]] = {
+    "text": p.TextStart,
+    "reasoning": p.ReasoningStart,
+}
+_DELTAS: dict[str, type[p.TextDelta | p.ReasoningDelta]] = {
+    "text": p.TextDelta,
+    "reasoning": p.ReasoningDelta,
+}
+_ENDS: dict[str, type[p.TextEnd | p.ReasoningEnd]] = {"text": p.TextEnd, "reasoning": p.ReasoningEnd}
+
+
+class Earlier:
+    """Text that a lost attempt had written and that this one continues; it begins the first text part (REC-8)."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def take(self) -> str:
+        """The text, once; then ''."""
+        text, self._text = self._text, ""
+        return text
+
+    def chunks(self, part_id: str) -> list[p.Chunk]:
+        """The same as a chunk of the part that was just opened."""
+        text = self.take()
+        return [p.TextDelta(part_id, text)] if text else []
+
+
+class Output:
+    """One pass of a turn (ai-transport section 1): one assistant message, opened by its first piece.
+
+    Plain text is put into a text part that is opened and closed as needed; the brackets that a source does not
+    send itself (`start`, `start-step`, `finish-step`, `finish`) are added.
+    """
+
+    def __init__(
+        self,
+        ctx: TurnContext,
+        writer: TurnWriter,
+        step_start_serial: str,
+        *,
+        steers: Callable[[], Sequence[str]] = tuple,
+        earlier: Earlier | None = None,
+        announced: dict[str, Output] | None = None,
+        codec: Codec = UI_MESSAGES,
+    ) -> None:
+        self.message_id = str(uuid.uuid4())
+        self._codec = codec
+        self._encoder = codec.encoder(ctx, self.message_id, step_start_serial)
+        # The steers that are answered at the moment, and those that the encoder stamps.
+        self._steers = steers
+        self._stamped: Sequence[str] = ()
+        self._writer = writer
+        self._earlier = earlier or Earlier("")
+        # The part that plain pieces go to: its kind, its id, its stream.
+        self._part: tuple[str, str, TextStream] | None = None
+        # The stream of that part if it is one of text, for the path of every token.
+        self._text: TextStream | None = None
+        self._parts = 0
+        # Calls of tools that have no result yet.
+        self._open_calls: set[str] = set()
+        # Where every call of the turn was announced; shared by its messages.
+        self._announced = {} if announced is None else announced
+        self._started = False
+        self._in_step = False
+        self._finished = False
+        # Its last source failed, and nothing came after: it does not end as if the model had stopped.
+        self._abandoned = False
+
+    async def take(self, source: AsyncIterator[Piece]) -> None:
+        """Write everything the source yields, until it ends. Raises what the source or the writer raises."""
+        writer = self._writer
+        count = 0
+        async for piece in source:
+            if type(piece) is str:
+                # The path of every token: one comparison, one append to a list.
+                if self._text is not None:
+                    self._text.add(piece)
+                else:
+                    await self._add("text", piece)
+            else:
+                await self._take_other(piece)
+            count += 1
+            if writer.crowded or not count % _YIELD_EVERY:
+                await writer.room()
+
+    async def write(self, chunks: Sequence[p.Chunk]) -> None:
+        """Write chunks, with the brackets they need, in one step. Raises what stopped the writer."""
+        ready: list[p.Chunk] = []
+        for chunk in chunks:
+            if self._finished and not isinstance(chunk, p.ToolApprovalRequest):
+                raise InvalidArgument(f"a {chunk.type} chunk came after `finish`")
+            self._note_call(chunk)
+            ready += [*self._closing_part(), *self._before(chunk), chunk]
+            if isinstance(chunk, p.TextStart):
+                ready += self._earlier.chunks(chunk.id)
+        await self._write(self._encoded(ready))
+
+    async def write_result(self, result: p.ToolOutputAvailable | p.ToolOutputError) -> None:
+        """Write the result of a call; with the last one that was open, the model call is over."""
+        is_last = self._in_step and not self._open_calls - {result.tool_call_id}
+        await self.write([result, p.FinishStep()] if is_last else [result])
+
+    async def finish(self) -> None:
+        """Close what is open and end the message, if it was ever begun: with `tool-calls` if any is unanswered."""
+        if not self._started or self._finished or self._abandoned:
+            return
+        chunks = self._closing_part()
+        if self._in_step:
+            chunks.append(p.FinishStep())
+        chunks.append(p.Finish(finish_reason="tool-calls" if self._open_calls else "stop"))
+        self._finished = True
+        ops = [*self._encoded(chunks), *self._encoder.cancel()]
+        await self._writer.hold([op for op in ops if not isinstance(op, encoder.Append)])
+
+    async def abandon(self) -> None:
+        """Close the open parts as cancelled: the source failed, or its scope was left (section 8.7)."""
+        self._closing_part()
+        self._abandoned = True
+        await self._writer.write(self._encoder.cancel())
+
+    async def _take_other(self, piece: Reasoning | p.Chunk | Mapping[str, Any] | str) -> None:
+        if isinstance(piece, Reasoning):
+            await self._add("reasoning", piece.text)
+        elif isinstance(piece, str):
+            await self._add("text", piece)
+        else:
+            await self.write([self._codec.chunk_from_json(piece) if isinstance(piece, Mapping) else piece])
+
+    async def _add(self, kind: str, piece: str) -> None:
+        """Write a plain piece; where no part of its kind is open, one is opened with it, and the other kind's closed."""
+        if self._part is not None and self._part[0] == kind:
+            self._part[2].add(piece)
+            return
+        if self._finished:
+            raise InvalidArgument("text came after a `finish` chunk")
+        part_id = f"{kind}-{self._parts}"
+        self._parts += 1
+        start = _STARTS[kind](part_id)
+        chunks = [*self._closing_part(), *self._before(start), start]
+        if kind == "text" and (earlier := self._earlier.take()):
+            chunks.append(p.TextDelta(part_id, earlier))
+        ops = self._encoded([*chunks, _DELTAS[kind](part_id, piece)])
+        await self._write(ops)
+        opened = next(op for op in ops if isinstance(op, encoder.Create) and op.stream_key is not None)
+        assert opened.stream_key is not None
+        stream = self._writer.stream(opened.stream_key)
+        self._part = kind, part_id, stream
+        if kind == "text":
+            self._text = stream
+
+    def _closing_part(self) -> list[p.Chunk]:
+        if self._part is None:
+            return []
+        kind, part_id, _ = self._part
+        self._part = self._text = None
+        return [_ENDS[kind](part_id)]
+
+    def _note_call(self, chunk: p.Chunk) -> None:
+        match chunk:
+            case p.ToolInputAvailable() if not chunk.provider_executed:
+                self._open_calls.add(chunk.tool_call_id)
+                self._announced[chunk.tool_call_id] = self
+            case p.ToolOutputAvailable() | p.ToolOutputError() | p.ToolOutputDenied():
+                self._open_calls.discard(chunk.tool_call_id)
+
+    def _before(self, chunk: p.Chunk) -> list[p.Chunk]:
+        """The brackets that are missing in front of a chunk."""
+        missing: list[p.Chunk] = []
+        if not self._started and not isinstance(chunk, p.Start):
+            missing.append(p.Start(message_id=self.message_id))
+        self._started = True
+        self._abandoned = False
+        match chunk:
+            case p.StartStep():
+                self._in_step = True
+            case p.FinishStep():
+                self._in_step = False
+            case p.Finish() if self._in_step:
+                missing.append(p.FinishStep())
+                self._in_step = False
+            case p.TextStart() | p.ReasoningStart() | p.ToolInputStart() | p.ToolInputAvailable() if (
+                not self._in_step
+            ):
+                missing.append(p.StartStep())
+                self._in_step = True
+        self._finished = self._finished or isinstance(chunk, p.Finish)
+        return missing
+
+    def _encoded(self, chunks: list[p.Chunk]) -> list[encoder.Op]:
+        steers = self._steers()
+        if steers != self._stamped:
+            self._encoder.answer_steers(steers)
+            self._stamped = steers
+        return [op for chunk in chunks for op in self._encoder.encode(chunk)]
+
+    async def _write(self, ops: list[encoder.Op]) -> None:
+        await self._writer.write(ops)

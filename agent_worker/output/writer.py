@@ -1,0 +1,393 @@
+"""Writes one turn: tokens as pipelined appends, everything else as numbered steps, in the order given.
+
+A token costs one list append unless it opens a window. No token is awaited; what bounds memory is the number
+of appends on their way (P10). Every call may be repeated after a lost reply: an append is recognised by its
+offset, a step by its number, so a lost connection is ridden out for as long as the lease lasts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent_worker.output.flush_timer import Rollup
+from selfhost_transport.errors import LeaseLost, TransportError
+from selfhost_transport.redis_io.pipeline import Told
+from selfhost_transport.store.entries import Ref
+from selfhost_transport.store.turn_operations import Close, Create, OpenText, Operation
+from selfhost_transport.store.turn_store import Lease, TurnStore
+from selfhost_transport.turns import encoder
+from selfhost_transport.wire.serial import Position
+
+MAX_IN_FLIGHT = 64
+"""Appends of one turn on their way to Redis before its source has to wait."""
+MAX_GATHERED = 16_384
+"""Characters that are gathered before they leave, however long the window."""
+
+TAIL_S = 0.04
+"""How long the end of a message waits for the turn's terminal, to be written with it."""
+
+OnLost = Callable[[LeaseLost], None]
+
+
+@dataclass(slots=True)
+class Hold:
+    """How long the worker may count on its lease; the renewal loop moves it on."""
+
+    # Monotonic time.
+    until: float
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds left; 0 once it has run out."""
+        return max(0.0, self.until - time.monotonic())
+
+
+class TextStream:
+    """One open message of a turn: its first token leaves at once, later ones at most once per window (STR-7)."""
+
+    __slots__ = ("_gathered", "_half", "_loop", "_next", "_size", "_text", "_writer", "closing")
+
+    def __init__(self, writer: TurnWriter, ref: Ref, closing: dict[str, Any], first: str = "") -> None:
+        # `first`: what it was opened with.
+        self.closing = closing
+        self._writer = writer
+        self._text = OpenText(ref, len(first.encode()))
+        self._gathered: list[str] = []
+        self._size = 0
+        # The first half of a character whose second half has not come yet.
+        self._half = ""
+        self._loop = asyncio.get_running_loop()
+        # The loop time from which the next token may leave.
+        self._next = self._loop.time() + writer.rollup.window_s if first else 0.0
+
+    @property
+    def ref(self) -> Ref:
+        """The message in the session."""
+        return self._text.ref
+
+    def add(self, piece: str) -> None:
+        """Write a token, now or with the others of its window. Raises what stopped the writer, if anything."""
+        gathered = self._gathered
+        if gathered:
+            gathered.append(piece)
+            self._size += len(piece)
+            if self._size > MAX_GATHERED:
+                self.flush()
+            return
+        self._writer.check()
+        rollup = self._writer.rollup
+        if not rollup.window_s:
+            self._send(piece)
+            return
+        now = self._loop.time()
+        if now >= self._next:
+            self._next = now + rollup.window_s
+            self._send(piece)
+        else:
+            gathered.append(piece)
+            self._size = len(piece)
+            rollup.schedule(self, self._next)
+
+    def flush(self) -> None:
+        """Send what was gathered; nothing if the writer has stopped: a cancel drops it (CAN-20)."""
+        if not self._gathered:
+            return
+        piece = "".join(self._gathered)
+        self._gathered = []
+        if not self._writer.stopped:
+            self._next = self._loop.time() + self._writer.rollup.window_s
+            self._send(piece)
+
+    def finish(self) -> None:
+        """Send everything: no more will follow before the next step."""
+        self.flush()
+        if self._half and not self._writer.stopped:
+            self._half = ""
+            self._writer.send(self._text, "\ufffd")
+
+    def rest(self) -> str:
+        """What is gathered, to be written by whoever ends the text."""
+        piece = self._half + "".join(self._gathered)
+        self._gathered, self._half = [], ""
+        return whole_characters(piece)
+
+    def _send(self, piece: str) -> None:
+        piece = self._half + piece
+        self._half = ""
+        try:
+            self._writer.send(self._text, piece)
+        except UnicodeEncodeError:
+            self._send_surrogates(piece)
+
+    def _send_surrogates(self, piece: str) -> None:
+        """JSON may carry a character as two escapes, and a provider may cut between them (STR-16)."""
+        if "\ud800" <= piece[-1] <= "\udbff":
+            self._half, piece = piece[-1], piece[:-1]
+        if whole := whole_characters(piece):
+            self._writer.send(self._text, whole)
+
+
+def is_whole(text: str) -> bool:
+    """Whether no character of it is cut in half."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def whole_characters(text: str) -> str:
+    """Halves of characters joined, and those without their other half replaced (STR-16)."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """An operation of a step. `text`: what a message begins or ends with."""
+
+    op: encoder.Create | encoder.Close
+    text: str = ""
+
+    def begins_with(self, piece: encoder.Append) -> bool:
+        """Whether the piece can be written together with this, as the first of the message that it opens."""
+        opens = isinstance(self.op, encoder.Create) and self.op.stream_key == piece.stream_key
+        return opens and not self.text and is_whole(piece.data)
+
+
+class TurnWriter:
+    """The only way that output of a turn reaches the session; used by one attempt on one lease (P6).
+
+    `on_lost` is called once, when the store refuses a write: the turn was cancelled, ended or taken over.
+    """
+
+    def __init__(
+        self, store: TurnStore, lease: Lease, hold: Hold, rollup: Rollup, on_lost: OnLost | None = None
+    ) -> None:
+        self.rollup = rollup
+        self._store = store
+        self._lease = lease
+        self._hold = hold
+        self._on_lost = on_lost
+        self._streams: dict[str, TextStream] = {}
+        self._sequence = 0
+        # Done once, before the first output is written.
+        self.before_output: Callable[[], Awaitable[None]] | None = None
+        # Counts appends and steps: whether the turn is silent.
+        self.written = 0
+        # Steps are numbered, and each waits for the appends before it.
+        self._step = asyncio.Lock()
+        self._in_flight = 0
+        self._answers = Told(self._answered)
+        self._arrived = asyncio.Event()
+        self._failure: TransportError | None = None
+        # What ends a message, until something follows it.
+        self._tail: list[_Write] = []
+        self._tail_timer: asyncio.TimerHandle | None = None
+        # Whether the step that ends the turn is about to write it.
+        self._reserved = False
+        self._writing_tail: asyncio.Task[None] | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing will be written any more."""
+        return self._failure is not None
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the source should wait until Redis has caught up."""
+        return self._in_flight >= MAX_IN_FLIGHT
+
+    def check(self) -> None:
+        """Raise what stopped the writer: LeaseLost, or the failure of an append."""
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self, reason: TransportError) -> None:
+        """Write nothing more and drop what is gathered; the first reason counts."""
+        if self._failure is None:
+            self._failure = reason
+            self._arrived.set()
+            self.forget_held()
+            if isinstance(reason, LeaseLost) and self._on_lost is not None:
+                self._on_lost(reason)
+
+    def stream(self, key: str) -> TextStream:
+        """The open message that a Create with this stream key made."""
+        return self._streams[key]
+
+    def send(self, text: OpenText, piece: str) -> None:
+        """Start one append; its answer is looked at when it comes."""
+        self._store.send_append(self._lease, text, piece, self._answers, self._hold.remaining_s)
+        self._in_flight += 1
+        self.written += 1
+
+    async def room(self) -> None:
+        """Wait while the writer is crowded; otherwise only let the loop do its other work."""
+        if not self.crowded:
+            await asyncio.sleep(0)
+        while self.crowded and not self.stopped:
+            await self._next_answer()
+
+    async def write(self, ops: Sequence[encoder.Op]) -> None:
+        """Write operations of the encoder in order. Raises LeaseLost, or ServiceError when Redis stays away.
+
+        Creates and closes are one atomic step, except for messages that are opened and closed at once; what was
+        gathered before them goes first.
+        """
+        if self.before_output is not None:
+            before, self.before_output = self.before_output, None
+            await before()
+        step: list[_Write] = []
+        for op in ops:
+            if isinstance(op, encoder.Close) and op.stream_key not in self._streams:
+                # It closes what this very step opens, and the position of that has to be known.
+                await self._write_step(step)
+                step = []
+            if not isinstance(op, encoder.Append):
+                step.append(self._to_write(op))
+            elif step and step[-1].begins_with(op):
+                step[-1] = _Write(step[-1].op, op.data)
+            else:
+                await self._write_step(step)
+                step = []
+                self._streams[op.stream_key].add(op.data)
+        await self._write_step(step)
+
+    async def hold(self, ops: Sequence[encoder.Create | encoder.Close]) -> None:
+        """Write what ends a message: in one step with whatever comes next, which for the last one is the terminal.
+
+        If nothing comes within `TAIL_S`, by itself. Raises what stopped the writer.
+        """
+        self.check()
+        self._tail += map(self._to_write, ops)
+        if self._tail_timer is None:
+            self._tail_timer = asyncio.get_running_loop().call_later(TAIL_S, self._tail_is_due)
+
+    async def held(self) -> list[Operation]:
+        """What is held at the moment, for the step that ends the turn; nothing if the writer has stopped.
+
+        From here on it is that step's to write: not by itself any more, until `release_held`. What was sent before is
+        waited for: should a piece have been refused, the end of its text must not hide the hole (P7).
+        """
+        self._reserved = True
+        with contextlib.suppress(TransportError):  # it has stopped the writer
+            await self.settle(hold=True)
+        return [] if self.stopped else [self._operation(write) for write in self._tail]
+
+    def release_held(self) -> None:
+        """The turn was not ended: what is held is written as if nobody had asked for it."""
+        self._reserved = False
+        if self._tail and self._tail_timer is None:
+            self._tail_timer = asyncio.get_running_loop().call_later(TAIL_S, self._tail_is_due)
+
+    def forget_held(self) -> None:
+        """The turn was ended, and what was held is written or dropped."""
+        self._tail = []
+        self._reserved = False
+        if self._tail_timer is not None:
+            self._tail_timer.cancel()
+            self._tail_timer = None
+
+    async def close_all(self, *then: encoder.Create) -> None:
+        """Close every open message as cancelled, with all its text, and write `then` in the same step."""
+        # A message whose end is on its way is not open any more once that is written.
+        await self.settle(hold=True)
+        ending = {write.op.stream_key for write in self._tail}
+        closes = [
+            encoder.Close(key, stream.closing) for key, stream in self._streams.items() if key not in ending
+        ]
+        await self.write([*closes, *then])
+
+    async def settle(self, *, hold: bool = False) -> None:
+        """Send what is gathered and wait until all is written, except, with `hold`, what is held.
+
+        Raises what stopped the writer.
+        """
+        if hold or not self._tail:
+            async with self._step:
+                await self._settle()
+        else:
+            await self._write_step(())
+
+    async def _write_step(self, step: Sequence[_Write]) -> None:
+        if not step and not self._tail:
+            return
+        async with self._step:
+            await self._settle()
+            if not step and self._reserved:
+                return
+            step = [*self._tail, *step]
+            self.forget_held()
+            if not step:
+                return
+            self._sequence += 1
+            self.written += 1
+            try:
+                positions = await self._store.write(
+                    self._lease,
+                    self._sequence,
+                    [self._operation(write) for write in step],
+                    retry_s=self._hold.remaining_s,
+                )
+            except TransportError as error:
+                # Whether it was written is not known, so nothing may follow it.
+                self.stop(error)
+                raise
+            self._note(step, positions)
+
+    def _to_write(self, op: encoder.Create | encoder.Close) -> _Write:
+        """A close takes along what is gathered."""
+        return _Write(op, self._streams[op.stream_key].rest() if isinstance(op, encoder.Close) else "")
+
+    def _operation(self, write: _Write) -> Operation:
+        op = write.op
+        if isinstance(op, encoder.Create):
+            return Create(op.message, op.closing, write.text)
+        return Close(self._streams[op.stream_key].ref, op.extras, write.text)
+
+    def _note(self, step: Sequence[_Write], positions: Sequence[Position]) -> None:
+        for write, position in zip(step, positions, strict=True):
+            op = write.op
+            if isinstance(op, encoder.Close):
+                del self._streams[op.stream_key]
+            elif op.stream_key is not None:
+                stream = TextStream(self, Ref(position), op.closing or {}, write.text)
+                self._streams[op.stream_key] = stream
+
+    def _tail_is_due(self) -> None:
+        self._tail_timer = None
+        self._writing_tail = asyncio.create_task(self._write_tail(), name=f"tail {self._lease.turn_id}")
+
+    async def _write_tail(self) -> None:
+        with contextlib.suppress(
+            TransportError
+        ):  # it has stopped the writer, and is told to the next who writes
+            await self._write_step(())
+
+    async def _settle(self) -> None:
+        """Send what is gathered and wait until every append is answered: a step must not hide a hole."""
+        for stream in self._streams.values():
+            stream.finish()
+        while self._in_flight and not self.stopped:
+            await self._next_answer()
+        self.check()
+
+    async def _next_answer(self) -> None:
+        self._arrived.clear()
+        await self._arrived.wait()
+
+    def _answered(self, reply: Any, error: BaseException | None) -> None:
+        self._in_flight -= 1
+        if not self._arrived.is_set():
+            self._arrived.set()
+        try:
+            if error is not None:
+                raise error
+            self._store.check_append(self._lease, reply)
+        except TransportError as failure:
+            self.stop(failure)

@@ -1,0 +1,1 @@
+"""The worker process: taking, running and ending turns."""

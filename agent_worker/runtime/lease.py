@@ -1,0 +1,157 @@
+"""Keeping leases, and collecting those that others lost (design section 5; DUR-8 to DUR-11)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from agent_worker.agent.turn import AbortCause
+from agent_worker.output.writer import Hold
+from selfhost_transport.errors import TransportError
+from selfhost_transport.store.session_store import SessionStore
+from selfhost_transport.store.turn_pauses import TurnPauses
+from selfhost_transport.store.turn_store import Lease, TurnStore
+from selfhost_transport.turns import lifecycle
+
+logger = logging.getLogger(__name__)
+
+RENEWALS_PER_CALL = 200
+"""Leases in one script call: keeps it within a few milliseconds (P9)."""
+REAP_EVERY_S = 1.0
+
+
+class Leased(Protocol):
+    """A turn in this process's hands: an attempt of a worker, or a turn that is worked on step by step."""
+
+    @property
+    def bucket(self) -> int:
+        """Where its session lives."""
+
+    @property
+    def lease(self) -> Lease:
+        """What is renewed."""
+
+    @property
+    def hold(self) -> Hold:
+        """How long it may be counted on; moved on here."""
+
+    def abort(self, cause: AbortCause) -> None:
+        """Stop at once."""
+
+
+class LeaseKeeper:
+    """Renews the leases of a worker's turns at a third of their length.
+
+    A failed renewal is repeated until the lease is over by the worker's own clock; then the turn is stopped here
+    too, without waiting to be refused.
+    """
+
+    def __init__(self, store: TurnStore, lease_ms: int, runs: Callable[[], Iterable[Leased]]) -> None:
+        self._store = store
+        self._lease_ms = lease_ms
+        self._runs = runs
+
+    async def keep(self) -> None:
+        """Renew for ever. Looks at the clock while a renewal is under way: Redis may not answer for long."""
+        interval = self._lease_ms / 3000
+        while True:
+            renewed = await self._renew_watching(interval / 4)
+            # After a failure: the sooner it is tried again, the more of the lease is left.
+            await asyncio.sleep(interval if renewed else interval / 4)
+            self._drop_expired()
+
+    async def _renew_watching(self, tick_s: float) -> bool:
+        renewing = asyncio.create_task(self.renew(), name="lease-renewal")
+        try:
+            while not renewing.done():
+                await asyncio.wait({renewing}, timeout=tick_s)
+                self._drop_expired()
+            return renewing.result()
+        finally:
+            renewing.cancel()
+
+    async def renew(self) -> bool:
+        """Renew every lease once; False if some could not be."""
+        by_bucket: dict[int, list[Leased]] = defaultdict(list)
+        for run in self._runs():
+            by_bucket[run.bucket].append(run)
+        calls = [
+            self._renew(bucket, runs[start : start + RENEWALS_PER_CALL])
+            for bucket, runs in by_bucket.items()
+            for start in range(0, len(runs), RENEWALS_PER_CALL)
+        ]
+        return all(await asyncio.gather(*calls))
+
+    async def _renew(self, bucket: int, runs: Sequence[Leased]) -> bool:
+        asked = time.monotonic()
+        try:
+            lost = set(await self._store.renew(bucket, [run.lease for run in runs], self._lease_ms))
+        except TransportError as error:
+            logger.warning("lease.renew_failed bucket=%d turns=%d error=%s", bucket, len(runs), error)
+            return False
+        for run in runs:
+            if run.lease.turn_id in lost:
+                run.abort(AbortCause.LEASE_LOST)
+            else:
+                run.hold.until = asked + self._lease_ms / 1000
+        return True
+
+    def _drop_expired(self) -> None:
+        for run in list(self._runs()):
+            if not run.hold.remaining_s:
+                run.abort(AbortCause.LEASE_LOST)
+
+
+class Reaper:
+    """Looks for expired leases about every second; every worker does, and one finds each."""
+
+    def __init__(self, store: TurnStore, pauses: TurnPauses, sessions: SessionStore, buckets: int) -> None:
+        self._store = store
+        self._pauses = pauses
+        self._sessions = sessions
+        self._buckets = buckets
+
+    async def watch(self) -> None:
+        """Reap for ever."""
+        while True:
+            await asyncio.sleep(REAP_EVERY_S * random.uniform(0.8, 1.2))
+            await self.sweep()
+
+    async def sweep(self) -> int:
+        """Deal with everything that has expired by now; the number of turns."""
+        found = 0
+        dirty: Sequence[int] = range(self._buckets)
+        while dirty:
+            replies = await asyncio.gather(*map(self._reap, dirty))
+            dirty = [bucket for bucket, reaped in zip(dirty, replies, strict=True) if reaped]
+            found += len(dirty)
+        return found
+
+    async def _reap(self, bucket: int) -> bool:
+        """One expired lease, and one turn whose time has come (a cancel nobody decided, a long suspension)."""
+        try:
+            reaped, due = await asyncio.gather(self._store.reap(bucket), self._pauses.expire(bucket))
+        except TransportError as error:
+            logger.warning("lease.reap_failed bucket=%d error=%s", bucket, error)
+            return False
+        if reaped is not None:
+            turn, session, what = reaped
+            logger.warning("lease.expired session=%s turn=%s then=%s", session, turn, what)
+        if due is not None:
+            await self._due(*due)
+        return reaped is not None or due is not None
+
+    async def _due(self, turn: str, session: str, what: str) -> None:
+        """A deadline has passed. A cancel that nobody decided in time, and so was refused, is told to the session."""
+        logger.info("turn.due session=%s turn=%s then=%s", session, turn, what)
+        if what != "denied":
+            return
+        try:
+            await self._sessions.publish(session, [lifecycle.cancel_lapsed(turn)])
+        except TransportError as error:
+            logger.warning("turn.denial_untold session=%s turn=%s error=%s", session, turn, error)

@@ -1,0 +1,86 @@
+"""Metrics of a worker, served for Prometheus on a port of their own (acceptance OPS-1)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from agent_worker.runtime.worker import Worker
+from selfhost_transport.errors import TransportError
+from selfhost_transport.metrics import DeploymentTotals
+from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.settings import Settings
+from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.statistics import Statistics, read_statistics
+
+logger = logging.getLogger(__name__)
+
+READ_TIMEOUT_S = 3.0
+
+
+class WorkerMetrics(Collector):
+    """What a worker does, and the deployment's totals, read when asked. `collect` runs in the server's thread."""
+
+    def __init__(self, worker: Worker, settings: Settings, redis: RedisConnection) -> None:
+        self._worker = worker
+        self._redis = redis
+        self._keys = Keyspace(settings.redis.prefix, settings.redis.buckets)
+        self._loop = asyncio.get_running_loop()
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing is read before somebody asks."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics at this moment; without the totals while Redis is away."""
+        now = self._worker.statistics()
+        yield GaugeMetricFamily("sht_worker_turns_running", "Turns being worked on", value=now.running)
+        unwinding = "Agents that were aborted and have not returned"
+        yield GaugeMetricFamily("sht_worker_turns_unwinding", unwinding, value=now.unwinding)
+        attempts = CounterMetricFamily(
+            "sht_worker_attempts", "Attempts at turns that are over, by how they went", labels=["outcome"]
+        )
+        for outcome, count in now.outcomes.items():
+            attempts.add_metric([outcome or "unknown"], count)
+        yield attempts
+        statistics = self._read()
+        if statistics is not None:
+            yield from DeploymentTotals(statistics).collect()
+
+    def _read(self) -> Statistics | None:
+        reading = asyncio.run_coroutine_threadsafe(
+            read_statistics(self._redis, self._keys, self._worker.agents), self._loop
+        )
+        try:
+            return reading.result(READ_TIMEOUT_S)
+        except (TransportError, TimeoutError) as error:
+            reading.cancel()
+            logger.warning("metrics.read_failed error=%r", error)
+            return None
+
+
+@asynccontextmanager
+async def metrics_served(worker: Worker, settings: Settings) -> AsyncIterator[None]:
+    """Serve `/metrics` for as long as the body runs, if a port is configured. Raises OSError for a port in use."""
+    port, host = settings.worker.metrics_port, settings.worker.metrics_host
+    if port is None:
+        yield
+        return
+    redis = RedisConnection(settings.redis.url)
+    registry = CollectorRegistry()
+    registry.register(WorkerMetrics(worker, settings, redis))
+    server, thread = start_http_server(port, host, registry)
+    print(f"metrics http://{host}:{server.server_port}/metrics", flush=True)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(server.shutdown)
+        server.server_close()
+        await asyncio.to_thread(thread.join)
+        await redis.close()

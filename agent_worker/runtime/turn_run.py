@@ -1,0 +1,397 @@
+"""One attempt at one turn, from its lease to its terminal: whatever the agent does, the turn cannot stay open.
+
+Two tasks: the agent's, which an abort cancels, and the one here, which nothing cancels and which writes the
+terminal. So an agent that ignores its cancellation holds up nobody (INT-3, INT-13).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from agent_worker.agent.agent import Agent, OnSteer
+from agent_worker.agent.cancel_hook import request_for
+from agent_worker.agent.conversation import Conversation
+from agent_worker.agent.errors import AgentError, told_to_clients, wants_another_attempt
+from agent_worker.agent.steering import Steering
+from agent_worker.agent.suspension import Suspended
+from agent_worker.agent.turn import AbortCause, Turn
+from agent_worker.output.flush_timer import Rollup
+from agent_worker.output.writer import Hold, TurnWriter
+from agent_worker.runtime.cancel_note import LAST_WORD_MS, write_last_word
+from agent_worker.runtime.deadline import Limits, Watch
+from agent_worker.runtime.presence import Activity, AgentPresence
+from selfhost_transport.errors import ErrorInfo, LeaseLost, StoreFull, TransportError
+from selfhost_transport.settings_values import CrashRule
+from selfhost_transport.store.entries import Ref
+from selfhost_transport.store.history import HistoryReader
+from selfhost_transport.store.turn_inputs import TurnInputs
+from selfhost_transport.store.turn_operations import Create, Operation
+from selfhost_transport.store.turn_pauses import TurnPauses
+from selfhost_transport.store.turn_request import unpack_context
+from selfhost_transport.store.turn_store import Lease, TurnStore
+from selfhost_transport.turns import chunks as p
+from selfhost_transport.turns import encoder, lifecycle
+from selfhost_transport.turns.lifecycle import RunReason, StepReason
+from selfhost_transport.wire.message import Message
+
+logger = logging.getLogger(__name__)
+
+COMPLETED, FAILED = "completed", "failed"
+RETRIED = "retried"
+
+_FULL_PAUSE_S = 0.2
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What every turn of a worker shares. `crash_rule`: that of a session's namespace."""
+
+    turns: TurnStore
+    pauses: TurnPauses
+    inputs: TurnInputs
+    history: HistoryReader
+    crash_rule: Callable[[str], CrashRule]
+    presence: AgentPresence
+    rollup: Rollup
+    retry_errors: bool
+
+
+class TurnRun:
+    """Runs an agent on a lease. `outcome` is how it went: a status, `retried`, or the cause of an abort."""
+
+    def __init__(self, agent: Agent, lease: Lease, bucket: int, hold: Hold, services: Services) -> None:
+        context = unpack_context(lease.context)
+        self.agent = agent
+        self.lease = lease
+        self.bucket = bucket
+        self.hold = hold
+        self.outcome = ""
+        # The agent's task; it may outlive `run` when it ignores its cancellation.
+        self.handler: asyncio.Task[None] | None = None
+        self._context = context
+        self._services = services
+        self._writer = TurnWriter(services.turns, lease, hold, services.rollup, self._refused)
+        conversation = Conversation(services.history, lease, context, agent.codec)
+        self._steering = Steering(services.pauses, lease, conversation)
+        self.turn = Turn(
+            lease, context, conversation, self._writer, self._steering, services.inputs, self._show
+        )
+        self._aborted: asyncio.Future[AbortCause] = asyncio.get_running_loop().create_future()
+        # Once the terminal is being written the store decides who wins, not an abort (INT-23).
+        self._ending = False
+        # The agent's task was cancelled because somebody steered, not to stop the turn (STE-7).
+        self._interrupted = False
+        # What is done beside the agent: asking its hook about a cancel, looking for steers.
+        self._asking: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._began = time.monotonic()
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """What the turn is found by: its bucket and id."""
+        return self.bucket, self.lease.turn_id
+
+    def abort(self, cause: AbortCause) -> None:
+        """Stop at once: drop what is gathered, refuse further writes, cancel the agent's task."""
+        if self._ending or self._aborted.done():
+            return
+        self.outcome = cause.value
+        self.turn.abort_cause = cause
+        self.turn.aborted.set()
+        self._aborted.set_result(cause)
+        self._writer.stop(_stopped(self.lease, cause))
+        if self.handler is not None:
+            self.handler.cancel()
+
+    def ask(self) -> None:
+        """A cancel waits for the verdict of the agent's hook."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._decide(), name=f"cancel hook {self.lease.turn_id}")
+
+    def told_of_input(self) -> None:
+        """Somebody sent something into the turn; an agent that wants to know at once is interrupted (STE-7)."""
+        is_idle = self._looking is None or self._looking.done()
+        if self.agent.on_steer is OnSteer.ABORT_CALL and is_idle:
+            self._looking = asyncio.create_task(self._interrupt(), name=f"steer {self.lease.turn_id}")
+
+    async def run(self, limits: Limits) -> None:
+        """Answer the turn, in as many passes as steers ask for, and end or suspend it."""
+        self._log("turn.started", logging.DEBUG)
+        if self.agent.presence:
+            await self._show(Activity.THINKING)
+            self._writer.before_output = lambda: self._show(Activity.STREAMING)
+        watch = Watch(limits, lambda: self._writer.written)
+        try:
+            await self.turn.conversation.settle_codec()
+            await self._continue_after_crash()
+            while await self._pass(watch):
+                self.turn.pass_number += 1
+        except LeaseLost as lost:
+            self.outcome = _how_lost(lost)
+        except TransportError as error:
+            # The lease runs out by itself, and another attempt follows.
+            self.outcome = "abandoned"
+            logger.warning("turn.end_failed %s error=%s", self._names(), error)
+        finally:
+            await self._settle_chores()
+            lease = self.lease
+            await self._services.presence.done(lease.session, self._context.agent_client_id, lease.turn_id)
+        self._log("turn.finished", logging.INFO)
+
+    async def hand_back(self) -> None:
+        """Give the turn to another worker (a worker that stops); the attempt does not count."""
+        self.abort(AbortCause.WORKER_SHUTDOWN)
+        await self._services.turns.hand_back(self.bucket, self.lease)
+
+    async def _pass(self, watch: Watch) -> bool:
+        """Call the agent once; whether it has to be called again for a steer."""
+        if self._aborted.done():
+            return False
+        self.turn.last_result = None
+        self._interrupted = False
+        self.handler = asyncio.create_task(self.agent.answer(self.turn), name=f"agent {self.lease.turn_id}")
+        self.handler.add_done_callback(self._look_after)
+        exceeded = await watch.first_of((self.handler, self._aborted))
+        if self._aborted.done():
+            return False
+        if exceeded is not None:
+            self.abort(AbortCause.DEADLINE)
+            await self._write_terminal(FAILED, exceeded)
+            return False
+        # A cancel that is being decided comes first: what was cancelled cannot become a success any more (P2).
+        if self._asking is not None:
+            either: set[asyncio.Future[Any]] = {self._asking, self._aborted}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if self._aborted.done():
+                return False
+        return await self._after(self.handler)
+
+    def _look_after(self, handler: asyncio.Task[None]) -> None:
+        """After an abort nobody awaits the agent: what it raises then is logged, unless it only learned of the abort."""
+        if not self._aborted.done() or handler.cancelled():
+            return
+        error = handler.exception()
+        if error is not None and not isinstance(error, LeaseLost):
+            logger.warning("turn.agent_failed_after_abort %s error=%r", self._names(), error)
+
+    async def _after(self, handler: asyncio.Task[None]) -> bool:
+        """What follows the agent's return; whether that is another pass."""
+        if self._interrupted and handler.cancelled():
+            return await self._steering.next_pass() or await self._complete()
+        error = _error_of(handler)
+        if isinstance(error, Suspended):
+            await self._suspend(error)
+        elif error is not None:
+            await self._fail(error)
+        else:
+            return await self._complete()
+        return False
+
+    async def _complete(self) -> bool:
+        """Write the terminal, unless a steer has to be answered first: then True (STE-8)."""
+        try:
+            await self.turn.keep_partial()
+            await self._writer.settle(hold=True)
+        except LeaseLost:
+            raise
+        except TransportError as error:
+            await self._fail(error)
+            return False
+        while not await self._write_terminal(COMPLETED, None):
+            await self._writer.settle()
+            if await self._steering.next_pass():
+                return True
+        return False
+
+    async def _suspend(self, suspended: Suspended) -> None:
+        """Give the turn up until people have answered; it needs no worker for that (TOL-2)."""
+        await self._writer.settle()
+        self._ending = True
+        wait = suspended.wait
+        answers, continuation = wait.expiry(self._context, self.turn.conversation.codec.input_form)
+        waits = await self._services.pauses.suspend(
+            self.lease,
+            wait.awaited,
+            [Create(self._step_end(StepReason.COMPLETE)), Create(lifecycle.run_suspend(self._context))],
+            limit_ms=int((wait.timeout_s or 0) * 1000),
+            escalation=wait.escalation(self._context),
+            expiry_answers=answers,
+            continuation=continuation,
+            retry_s=self.hold.remaining_s,
+        )
+        self.outcome = "suspended" if waits else "resumed"
+
+    async def _continue_after_crash(self) -> None:
+        """Give the agent what a lost attempt had written, where it wants to go on from there (REC-8)."""
+        rule = self.agent.on_crash or self._services.crash_rule(self.lease.session)
+        is_later = not isinstance(self.lease.fence, int) or self.lease.fence > 1
+        if rule is CrashRule.CONTINUE and is_later:
+            self.turn.continue_after(await self.turn.conversation.partial_text())
+
+    async def _interrupt(self) -> None:
+        """End the present call of the model if a steer waits; what it wrote is kept, and another pass follows."""
+        try:
+            waits = await self._services.pauses.steered(self.lease)
+        except TransportError as error:
+            logger.warning("turn.steer_missed %s error=%s", self._names(), error)
+            return
+        if waits and not self._aborted.done() and self.handler is not None and not self.handler.done():
+            self._interrupted = True
+            self.handler.cancel()
+
+    async def _decide(self) -> None:
+        """Have the agent's hook decide about a cancel, and carry the verdict out (CAN-7)."""
+        hook = self.agent.on_cancel
+        asked = await self._services.pauses.asked(self.lease) if hook is not None else None
+        if hook is None or asked is None:
+            return
+        entry = await self._services.history.state(self.lease.session, Ref(asked.position))
+        verdict = await hook.verdict(request_for(self.turn, asked, entry.message))
+        message = lifecycle.cancel_verdict(
+            self._context, asked.requester, allowed=verdict.allowed, error=verdict.error
+        )
+        await self._services.pauses.decide(
+            self.lease, allow=verdict.allowed, message=message, grace_ms=LAST_WORD_MS
+        )
+        self._log("cancel.allowed" if verdict.allowed else "cancel.denied", logging.INFO)
+        if verdict.allowed:
+            self.abort(AbortCause.CANCELLED)
+            await write_last_word(
+                self._services.turns,
+                self.lease,
+                self._context,
+                self.turn.final_note,
+                self.turn.conversation.codec,
+            )
+
+    async def _show(self, activity: str) -> None:
+        session, turn = self.lease.session, self.lease.turn_id
+        await self._services.presence.show(session, self._context.agent_client_id, turn, activity)
+
+    async def _settle_chores(self) -> None:
+        """Let what is done beside the agent come to its end; the hook's grace bounds it."""
+        for chore in (self._asking, self._looking):
+            if chore is None:
+                continue
+            try:
+                await chore
+            except LeaseLost:
+                continue  # the turn ended, or its grace was over, before the verdict
+            except TransportError as error:
+                logger.warning("turn.chore_failed %s error=%s", self._names(), error)
+
+    async def _fail(self, error: BaseException) -> None:
+        if isinstance(error, LeaseLost):
+            raise error
+        logger.warning("turn.attempt_failed %s error=%r", self._names(), error, exc_info=_trace_of(error))
+        if self._may_retry(error):
+            await self._retry()
+        else:
+            await self._write_terminal(FAILED, told_to_clients(error))
+
+    def _may_retry(self, error: BaseException) -> bool:
+        default = self.agent.retry_errors
+        wanted = wants_another_attempt(error, self._services.retry_errors if default is None else default)
+        return wanted and self.lease.attempt < self.lease.max_attempts
+
+    async def _retry(self) -> None:
+        """Close the failed attempt and put the turn back in the queue, after a pause that grows (TRN-9)."""
+        self.outcome = RETRIED
+        if not self._writer.stopped:
+            await self._writer.close_all(encoder.Create(self._step_end(StepReason.FAILED)))
+        pause = min(_FIRST_PAUSE_S * 2 ** (self.lease.attempt - 1), _LONGEST_PAUSE_S)
+        await asyncio.wait({self._aborted}, timeout=pause)
+        if not self._aborted.done():
+            await self._services.turns.hand_back(self.bucket, self.lease, counted=True)
+
+    async def _write_terminal(self, status: str, error: ErrorInfo | None) -> bool:
+        """End the turn in one step; while Redis is full, try again for as long as the lease lasts (OPS-9).
+
+        A success is not written while a steer waits: then False.
+        """
+        self._ending = True
+        step, run = (
+            (StepReason.COMPLETE, RunReason.COMPLETE)
+            if error is None
+            else (StepReason.FAILED, RunReason.ERROR)
+        )
+        last: list[Operation] = [
+            *await self._writer.held(),
+            *([Create(self._error_chunk(error))] if error is not None else []),
+            Create(self._step_end(step)),
+            Create(lifecycle.run_end(self._context, run, error)),
+        ]
+        while True:
+            try:
+                ended = await self._services.turns.end(
+                    self.lease,
+                    status,
+                    last,
+                    unless_steered=error is None,
+                    retry_s=self.hold.remaining_s,
+                )
+                self._ending = ended is not None
+                self.outcome = status
+                if ended is None:
+                    self._writer.release_held()
+                else:
+                    self._writer.forget_held()
+                return self._ending
+            except StoreFull:
+                if not self.hold.remaining_s:
+                    raise
+                await asyncio.sleep(_FULL_PAUSE_S)  # nothing announces that memory was freed
+
+    def _error_chunk(self, error: ErrorInfo) -> Message:
+        """The end of the answer's stream: without it `useChat` takes a failure for a success (10.1 e)."""
+        result = self.turn.last_result
+        message_id = str(uuid.uuid4()) if result is None else result.message_id
+        writing = encoder.Encoder(self._context, message_id, self.lease.step_start_serial)
+        (op,) = writing.encode(p.Error(error.message))
+        assert isinstance(op, encoder.Create)
+        return op.message
+
+    def _step_end(self, reason: StepReason) -> Message:
+        return lifecycle.step_end(self._context, self.lease.step_start_serial, reason)
+
+    def _refused(self, lost: LeaseLost) -> None:
+        self.abort(AbortCause.LEASE_LOST)
+
+    def _names(self) -> str:
+        lease = self.lease
+        return f"session={lease.session} turn={lease.turn_id} attempt={lease.attempt} agent={self.agent.name}"
+
+    def _log(self, event: str, level: int) -> None:
+        took_ms = (time.monotonic() - self._began) * 1000
+        logger.log(level, "%s %s outcome=%s ms=%.0f", event, self._names(), self.outcome or "-", took_ms)
+
+
+def _error_of(handler: asyncio.Task[None]) -> BaseException | None:
+    """What the agent raised. Cancelling itself is an error too: only an abort may cancel a turn (P8)."""
+    if handler.cancelled():
+        return AgentError("the agent cancelled itself; the turn was not cancelled")
+    return handler.exception()
+
+
+def _trace_of(error: BaseException) -> BaseException | None:
+    """Errors of the tree explain themselves; others need their traceback in the log."""
+    return None if isinstance(error, TransportError) else error
+
+
+def _stopped(lease: Lease, cause: AbortCause) -> LeaseLost:
+    return LeaseLost(
+        f"turn {lease.turn_id} may no longer be written by this attempt: {cause.value}",
+        detail={"turn": lease.turn_id, "session": lease.session, "status": cause.value},
+    )
+
+
+def _how_lost(lost: LeaseLost) -> str:
+    return str((lost.info.detail or {}).get("status") or AbortCause.LEASE_LOST.value)

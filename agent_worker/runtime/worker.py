@@ -1,0 +1,370 @@
+"""The worker: takes turns of its agents from the queue, runs them, and stops cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import TypedDict, TypeVar
+
+from agent_worker.agent.agent import Agent, Handler, OnSteer
+from agent_worker.agent.cancel_hook import CancelHook, HookFunction, Undecided
+from agent_worker.agent.turn import AbortCause
+from agent_worker.output.flush_timer import Rollup
+from agent_worker.output.writer import Hold
+from agent_worker.runtime.abandonment import Abandonment
+from agent_worker.runtime.deadline import Limits
+from agent_worker.runtime.heartbeat import Heartbeat
+from agent_worker.runtime.lease import LeaseKeeper, Reaper
+from agent_worker.runtime.presence import AgentPresence
+from agent_worker.runtime.queue_reader import Intake
+from agent_worker.runtime.turn_run import Services, TurnRun
+from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.redis_io.server_version import check_server
+from selfhost_transport.redis_io.subscriber import Subscriber
+from selfhost_transport.settings import Settings, load_settings
+from selfhost_transport.settings_values import CrashRule
+from selfhost_transport.store import scripts
+from selfhost_transport.store.fleet import Fleet
+from selfhost_transport.store.history import HistoryReader
+from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.occupancy import OccupancyStore
+from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.store.presence import PresenceStore
+from selfhost_transport.store.session_store import SessionStore
+from selfhost_transport.store.turn_inputs import TurnInputs
+from selfhost_transport.store.turn_pauses import TurnPauses
+from selfhost_transport.store.turn_store import Lease, TurnStore
+from selfhost_transport.turns.codec import Codec
+from selfhost_transport.turns.codecs import codec_named
+
+logger = logging.getLogger(__name__)
+
+HandlerT = TypeVar("HandlerT", bound=Handler)
+
+_HOOK_MARGIN_MS = 500
+"""By how much the store waits longer for a hook's verdict than the worker does, which can tell more of it."""
+_LOOK_AGAIN_S = 5.0
+"""How often every queue is looked at without having been told to."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatistics:
+    """What a worker is doing and has done. `outcomes`: finished attempts by how they went."""
+
+    running: int
+    unwinding: int
+    outcomes: dict[str, int]
+
+
+class Worker:
+    """Serves any number of agents. Declare them with `agent`, then `await run()`.
+
+    `settings` may be given as a Redis address; without, they are read from the environment (docs/configuration.md).
+    """
+
+    def __init__(
+        self, settings: Settings | str | None = None, *, worker_id: str | None = None, once: bool = False
+    ) -> None:
+        self.settings = load_settings(redis=settings) if isinstance(settings, str) else settings
+        self.worker_id = worker_id or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        # Stop by itself once nothing is left to be worked on; for jobs that are started from time to time.
+        self.once = once
+        self.agents: dict[str, Agent] = {}
+        # Set once it takes turns.
+        self.ready = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._stopped = False
+        self._running: dict[tuple[int, str], TurnRun] = {}
+        self._runs: set[asyncio.Task[None]] = set()
+        # Agents that were aborted and have not returned yet; they can write nothing.
+        self._unwinding: set[asyncio.Task[None]] = set()
+        self._outcomes: Counter[str] = Counter()
+
+    def agent(
+        self,
+        name: str,
+        *,
+        on_crash: CrashRule | str | None = None,
+        max_attempts: int | None = None,
+        retry_errors: bool | None = None,
+        deadline_s: float | None = None,
+        silence_s: float | None = None,
+        on_steer: OnSteer | str = OnSteer.NEXT_PASS,
+        presence: bool = False,
+        codec: Codec | str | None = None,
+    ) -> Callable[[HandlerT], HandlerT]:
+        """Declare the function that works on the turns of agent `name`.
+
+        `on_crash`: what follows when its worker is lost. `max_attempts`: tries per turn. `retry_errors`: whether
+        an attempt that raised is tried again too. `deadline_s`: longest time a turn may be active; `silence_s`:
+        longest time without output. `on_steer`: whether a message into the turn cuts the model's call off.
+        `presence`: whether sessions see that it is thinking, streaming or idle. `codec`: what its answers are written
+        in, by name or one's own; without it, the codec of whoever asks. What is not given is decided by the
+        namespace and the settings. Raises InvalidArgument for a name declared twice.
+        """
+        if name in self.agents:
+            raise InvalidArgument(f"the agent {name!r} is declared twice")
+        crash_rule = None if on_crash is None else CrashRule(on_crash)
+        chosen = None if codec is None else codec_named(codec)
+
+        def declare(handler: HandlerT) -> HandlerT:
+            self.agents[name] = Agent(
+                name,
+                handler,
+                crash_rule,
+                max_attempts,
+                retry_errors,
+                deadline_s,
+                silence_s,
+                OnSteer(on_steer),
+                presence,
+                codec=chosen,
+            )
+            return handler
+
+        return declare
+
+    def on_cancel(
+        self, agent: str, *, undecided: Undecided | str = Undecided.ALLOW, grace_s: float = 1.0
+    ) -> Callable[[HookFunction], HookFunction]:
+        """Declare the hook that is asked before a turn of `agent` is cancelled; the agent is declared first.
+
+        `undecided`: what a hook counts as that raises, or takes longer than `grace_s` seconds. Raises InvalidArgument
+        for an agent that is not declared.
+        """
+        if agent not in self.agents:
+            raise InvalidArgument(f"there is no agent {agent!r} yet; declare it before its hook")
+
+        def declare(function: HookFunction) -> HookFunction:
+            hook = CancelHook(function, Undecided(undecided), grace_s)
+            self.agents[agent] = replace(self.agents[agent], on_cancel=hook)
+            return function
+
+        return declare
+
+    @property
+    def running(self) -> int:
+        """Turns being worked on."""
+        return len(self._running)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `run` has been left, with all turns finished or handed back."""
+        return self._stopped
+
+    def statistics(self) -> WorkerStatistics:
+        """A snapshot, for metrics and logs."""
+        return WorkerStatistics(self.running, len(self._unwinding), dict(self._outcomes))
+
+    def stop(self) -> None:
+        """Take no more turns; after the grace time, hand back what still runs. `run` then returns."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Work until `stop`. Raises InvalidArgument without agents, StoreUnavailable, StoreUnsuitable at start."""
+        if not self.agents:
+            raise InvalidArgument("the worker serves no agent; declare one with @worker.agent(name)")
+        settings = self.settings = self.settings or load_settings()
+        redis = RedisConnection(settings.redis.url)
+        try:
+            redis.keep_loaded(scripts.everything())
+            check_server(await redis.info())
+            await self._work(settings, redis)
+        finally:
+            await redis.close()
+            self._stopped = True
+
+    async def _work(self, settings: Settings, redis: RedisConnection) -> None:
+        keys = Keyspace(settings.redis.prefix, settings.redis.buckets)
+        options = StoreOptions(window_ms=settings.gateway.resume_window_s * 1000)
+        presence = AgentPresence(
+            PresenceStore(redis, keys, options), self.worker_id, options.presence_lease_ms
+        )
+        store, pauses = TurnStore(redis, keys, options), TurnPauses(redis, keys, options)
+        self._services = Services(
+            turns=store,
+            pauses=pauses,
+            inputs=TurnInputs(redis, keys, options),
+            presence=presence,
+            crash_rule=lambda session: settings.namespace_for(session).on_crash,
+            history=HistoryReader(redis, keys),
+            rollup=Rollup(settings.worker.rollup_window_ms),
+            retry_errors=settings.worker.retry_errors,
+        )
+        pairs = [(bucket, name) for bucket in range(keys.buckets) for name in self.agents]
+        intake = self._intake = Intake(pairs, self._take, self._room, self._found_empty)
+        subscriber = Subscriber(settings.redis.url, on_reconnect=intake.wake_all)
+        try:
+            for bucket in range(keys.buckets):
+                await subscriber.subscribe(f"{keys.base(bucket)}ctl", self._control(bucket))
+            keeper = LeaseKeeper(store, settings.worker.lease_ms, lambda: list(self._running.values()))
+            reaper = Reaper(store, pauses, SessionStore(redis, keys, options), keys.buckets)
+            heartbeat = Heartbeat(Fleet(redis, keys), self.worker_id, self.agents, settings.worker.lease_ms)
+            await self._serve(settings, intake, keeper, reaper, heartbeat)
+        finally:
+            await subscriber.close()
+
+    async def _serve(
+        self, settings: Settings, intake: Intake, keeper: LeaseKeeper, reaper: Reaper, heartbeat: Heartbeat
+    ) -> None:
+        loops = [
+            asyncio.create_task(heartbeat.beat(), name="heartbeat"),
+            asyncio.create_task(self._services.presence.keep(), name="presence"),
+            asyncio.create_task(keeper.keep(), name="lease-keeper"),
+            asyncio.create_task(reaper.watch(), name="reaper"),
+            asyncio.create_task(self._look_again(intake), name="look-again"),
+        ]
+        if abandoned := self._abandonment(settings):
+            loops.append(asyncio.create_task(abandoned, name="abandonment"))
+        taking = asyncio.create_task(intake.work(), name="intake")
+        stopped = asyncio.create_task(self._stop.wait(), name="stop")
+        logger.info("worker.ready worker=%s agents=%s", self.worker_id, ",".join(self.agents))
+        self.ready.set()
+        try:
+            await asyncio.wait({stopped, taking, *loops}, return_when=asyncio.FIRST_COMPLETED)
+            intake.stop()
+            await taking
+            loops[0].cancel()
+            await heartbeat.tell(0)
+            for loop in loops:
+                if loop.done() and not loop.cancelled():
+                    loop.result()
+            await self._drain(settings.worker.grace_ms / 1000)
+            await self._services.presence.close()
+        finally:
+            for task in (stopped, taking, *loops):
+                task.cancel()
+            await asyncio.gather(stopped, taking, *loops, return_exceptions=True)
+
+    def _abandonment(self, settings: Settings) -> Coroutine[None, None, None] | None:
+        """The watch over turns that nobody is attached to; None where no namespace asks for it (PRE-10)."""
+        limits = [rule.abandon_after.total_seconds() for rule in settings.namespaces if rule.abandon_after]
+        if not limits:
+            return None
+        watch = Abandonment(
+            self._services.turns,
+            OccupancyStore(self._services.turns.redis, self._services.turns.keys),
+            lambda session: settings.namespace_for(session).abandon_after.total_seconds(),
+            lambda: list(self._running.values()),
+        )
+        return watch.watch(min(limits))
+
+    async def _take(self, bucket: int, name: str) -> bool:
+        assert self.settings is not None
+        agent, lease_ms = self.agents[name], self.settings.worker.lease_ms
+        asked = time.monotonic()
+        lease = await self._services.turns.take(
+            bucket, name, self.worker_id, lease_ms,
+            max_attempts=agent.max_attempts, on_crash=agent.on_crash or "", **_hook_options(agent.on_cancel),
+        )  # fmt: skip
+        if lease is None:
+            return False
+        self._start(agent, lease, bucket, Hold(asked + lease_ms / 1000))
+        return lease.more
+
+    def _start(self, agent: Agent, lease: Lease, bucket: int, hold: Hold) -> None:
+        assert self.settings is not None
+        run = TurnRun(agent, lease, bucket, hold, self._services)
+        deadline_s = agent.deadline_s
+        if deadline_s is None:
+            deadline_s = self.settings.namespace_for(lease.session).deadline.total_seconds()
+        self._running[run.key] = run
+        limits = Limits(deadline_s, agent.silence_s or 0.0)
+        task = asyncio.create_task(run.run(limits), name=f"turn {lease.turn_id}")
+        self._runs.add(task)
+        task.add_done_callback(lambda task: self._finished(run, task))
+
+    def _finished(self, run: TurnRun, task: asyncio.Task[None]) -> None:
+        self._runs.discard(task)
+        # A later attempt at the same turn may have taken its place.
+        if self._running.get(run.key) is run:
+            del self._running[run.key]
+        self._outcomes[run.outcome] += 1
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error(
+                "turn.crashed session=%s turn=%s", run.lease.session, run.lease.turn_id, exc_info=error
+            )
+        if run.handler is not None and not run.handler.done():
+            self._unwinding.add(run.handler)
+            run.handler.add_done_callback(self._unwound)
+        if self.once:
+            # It may have been put back into its queue, or have let another one start.
+            self._intake.wake_all()
+        self._intake.room_made()
+
+    def _found_empty(self) -> None:
+        """No queue holds anything at the moment."""
+        if self.once and not self._running:
+            self.stop()
+
+    def _unwound(self, handler: asyncio.Task[None]) -> None:
+        self._unwinding.discard(handler)
+        if not handler.cancelled() and (error := handler.exception()) is not None:
+            logger.debug("turn.unwinding_failed task=%s error=%r", handler.get_name(), error)
+
+    def _room(self) -> int:
+        assert self.settings is not None
+        return max(0, self.settings.worker.concurrency - len(self._running))
+
+    def _control(self, bucket: int) -> Callable[[bytes], None]:
+        """What is done with a notification on a bucket's control channel."""
+
+        def received(payload: bytes) -> None:
+            match payload.decode().split(" "):
+                case ["wake", name] if name in self.agents:
+                    self._intake.wake(bucket, name)
+                case ["stop", worker_id, turn_id, fence] if worker_id == self.worker_id:
+                    if run := self._run_of(bucket, turn_id, fence):
+                        run.abort(AbortCause.CANCELLED)
+                case ["ask", worker_id, turn_id, fence] if worker_id == self.worker_id:
+                    if run := self._run_of(bucket, turn_id, fence):
+                        run.ask()
+                case ["input", worker_id, turn_id, fence] if worker_id == self.worker_id:
+                    if run := self._run_of(bucket, turn_id, fence):
+                        run.told_of_input()
+
+        return received
+
+    def _run_of(self, bucket: int, turn_id: str, fence: str) -> TurnRun | None:
+        """The attempt that a notification is for; None if it is over."""
+        run = self._running.get((bucket, turn_id))
+        return run if run is not None and str(run.lease.fence) == fence else None
+
+    async def _look_again(self, intake: Intake) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_AGAIN_S)
+            intake.wake_all()
+
+    async def _drain(self, grace_s: float) -> None:
+        """Let running turns finish for the grace time, then give the others to another worker (DUR-12)."""
+        if self._runs:
+            logger.info("worker.draining worker=%s turns=%d", self.worker_id, len(self._runs))
+            await asyncio.wait(set(self._runs), timeout=grace_s)
+        runs = list(self._running.values())
+        await asyncio.gather(*(run.hand_back() for run in runs), return_exceptions=True)
+        left = {*self._runs, *self._unwinding}
+        if left:
+            await asyncio.wait(left, timeout=grace_s)
+        for task in {*self._runs, *self._unwinding}:
+            task.cancel()
+        logger.info("worker.stopped worker=%s outcomes=%s", self.worker_id, dict(self._outcomes))
+
+
+class _HookOptions(TypedDict, total=False):
+    hook_grace_ms: int
+    hook_default: str
+
+
+def _hook_options(hook: CancelHook | None) -> _HookOptions:
+    """What `take` is told of an agent's hook."""
+    if hook is None:
+        return {}
+    return {"hook_grace_ms": int(hook.grace_s * 1000) + _HOOK_MARGIN_MS, "hook_default": hook.undecided.value}

@@ -1,0 +1,1 @@
+"""Turns that an outside engine drives."""

@@ -1,0 +1,107 @@
+"""A session as an agent without a queue sees it: turns it starts by their id, and turns it adopts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from agent_worker.workflow.held_turn import HeldTurn
+from selfhost_transport.errors import InvalidArgument, LeaseLost, TurnNotStarted, TurnStarted
+
+if TYPE_CHECKING:
+    from agent_worker.workflow.host import AgentHost
+
+START_TIMEOUT_S = 30.0
+"""How long a turn is waited for by default (DUR-15; protocol section 8.4)."""
+
+
+class AgentSession:
+    """One session. As a context manager, its turns are detached at the end of the block."""
+
+    def __init__(self, host: AgentHost, name: str) -> None:
+        self.name = name
+        self.host = host
+
+    @property
+    def turns(self) -> list[HeldTurn]:
+        """The session's turns that this process holds."""
+        return [turn for turn in self.host.turns if turn.session == self.name]
+
+    async def __aenter__(self) -> AgentSession:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for turn in self.turns:
+            await turn.give_up()
+
+    async def create_turn(
+        self,
+        turn_id: str | None = None,
+        *,
+        input_event_id: str | None = None,
+        timeout: float = START_TIMEOUT_S,  # noqa: ASYNC109 - it bounds the waiting only
+        or_adopt: bool = False,
+    ) -> HeldTurn:
+        """Start the turn with this id, or the one that an input event started: opens its run.
+
+        Waits for up to `timeout` seconds while the turn is unknown, or waits by policy for another one. With
+        `or_adopt` a turn that was started before is adopted: for a first step that an engine repeats. Raises
+        TurnNotStarted after the time, TurnStarted, TurnSuspended, TurnEnded; NotFound for an event without a turn.
+        """
+        if (turn_id is None) == (input_event_id is None):
+            raise InvalidArgument("name the turn by its id, or by the id of its input event")
+        if turn_id is None:
+            turn_id = await self.host.steps.turn_of_event(self.name, input_event_id or "")
+        try:
+            return await self._waited_for(turn_id, self.host.claim, timeout)
+        except TurnStarted:
+            if not or_adopt:
+                raise
+        return await self.adopt(turn_id, timeout=timeout)
+
+    async def adopt(
+        self,
+        turn_id: str,
+        *,
+        timeout: float = START_TIMEOUT_S,  # noqa: ASYNC109 - it bounds the waiting only
+    ) -> HeldTurn:
+        """Go on with a turn that another process started and gave up, or lost; nothing is written (DUR-1).
+
+        Waits for up to `timeout` seconds for it to be started. Raises TurnNotStarted after that; TurnHeld, which is
+        worth trying again, while somebody works on it; TurnSuspended, TurnEnded (DUR-5).
+        """
+        return await self._waited_for(turn_id, self.host.adopt, timeout)
+
+    async def end(self) -> None:
+        """End the session for this process: its open turns are cancelled (DUR-7)."""
+        for turn in self.turns:
+            # One that was lost meanwhile has ended, or is somebody else's.
+            with contextlib.suppress(LeaseLost):
+                await turn.cancel()
+
+    async def _waited_for(
+        self, turn_id: str, take: Callable[[str, str], Awaitable[HeldTurn | None]], timeout_s: float
+    ) -> HeldTurn:
+        turn = await take(self.name, turn_id)
+        if turn is not None:
+            return turn
+        give_up = time.monotonic() + timeout_s
+        async with self.host.notices.changes(self.name) as changed:
+            while True:
+                changed.clear()
+                if (turn := await take(self.name, turn_id)) is not None:
+                    return turn
+                try:
+                    # Only the waiting is bounded: a turn that was taken must not be forgotten.
+                    await asyncio.wait_for(changed.wait(), max(0.0, give_up - time.monotonic()))
+                except TimeoutError:
+                    raise TurnNotStarted(
+                        f"turn {turn_id} of session {self.name!r} was not started within {timeout_s:g} s",
+                        detail={"turn": turn_id, "session": self.name},
+                    ) from None

@@ -1,0 +1,83 @@
+"""Limits of the operator's own on publishing, counted in this process (acceptance OPS-5, protocol section 13)."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from gateway.auth.authenticator import Credential
+from selfhost_transport.errors import RateLimited
+from selfhost_transport.settings import LimitSettings
+from selfhost_transport.wire.codes import Code
+
+_KEPT: Final = 50_000
+"""Buckets that are remembered; the ones used longest ago are forgotten first, and begin full again."""
+
+
+class Rate:
+    """Token buckets by name. A bucket holds one second's worth, so that short bursts pass. `clock` in seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        # What was left in a bucket, and when that was.
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def wait_s(self, name: str, per_second: float) -> float:
+        """Take one; 0 if there was one, else the time until there is."""
+        now, burst = self._clock(), max(1.0, per_second)
+        left, then = self._buckets.pop(name, (burst, now))
+        left = min(burst, left + (now - then) * per_second)
+        short = left < 1.0
+        self._buckets[name] = (left if short else left - 1.0, now)
+        if len(self._buckets) > _KEPT:
+            self._buckets.popitem(last=False)
+        return (1.0 - left) / per_second if short else 0.0
+
+
+class Limits:
+    """What `[limits]` and tokens say. A refused publish counts for the limits that were looked at before."""
+
+    def __init__(self, settings: LimitSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._rate = Rate(clock)
+
+    def admit(self, credential: Credential, connection_id: str | None, session: str) -> None:
+        """Count one publish. Raises RateLimited: 42911 connection, 42913 session, 42910 client or application."""
+        limits, app = self._settings, credential.app_id
+        client_id = credential.identity.client_id
+        if connection_id is not None:
+            self._take("connection", connection_id, limits.connection_publishes_per_s)
+            self._take_attachment(credential, connection_id, session)
+        if client_id is not None:
+            self._take("client", f"{app}\n{client_id}", limits.client_publishes_per_s)
+        self._take("session", session, limits.session_publishes_per_s)
+        self._take("application", app, limits.application_publishes_per_s)
+
+    def _take_attachment(self, credential: Credential, connection_id: str, session: str) -> None:
+        """The limit that a token sets for itself (section 10.4)."""
+        claims = credential.claims
+        rate = claims.publish_rate(session) if claims is not None and claims.publish_rates else None
+        if rate is not None and rate > 0:
+            self._take("attachment", f"{connection_id}\n{session}", rate)
+
+    def _take(self, kind: str, name: str, per_second: float) -> None:
+        if not per_second:
+            return
+        wait_s = self._rate.wait_s(f"{kind}\n{name}", per_second)
+        if wait_s > 0:
+            raise RateLimited(
+                f"the {kind} publishes more than {per_second:g} times a second; nothing was stored",
+                code=_CODES[kind],
+                detail={"limit": kind, "perSecond": per_second, "retryAfterMs": round(wait_s * 1000) + 1},
+            )
+
+
+_CODES: Final = {
+    "connection": Code.CONNECTION_PUBLISH_RATE,
+    "attachment": Code.CHANNEL_PUBLISH_RATE,
+    "session": Code.CHANNEL_PUBLISH_RATE,
+    "client": Code.RATE_LIMITED,
+    "application": Code.RATE_LIMITED,
+}

@@ -1,0 +1,224 @@
+"""Carries operations out against the store."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+
+from gateway.commands.cancel_verdicts import Court, Verdicts
+from gateway.commands.commands import (
+    Annotate,
+    Append,
+    Cancel,
+    ChangePresence,
+    Continue,
+    Done,
+    LeavePresence,
+    Operation,
+    Publish,
+    Replace,
+    Submit,
+)
+from gateway.commands.continuations import Continuations
+from gateway.metrics import Metrics
+from selfhost_transport.errors import CancelDenied, CapabilityError, TransportError
+from selfhost_transport.store.annotations import AnnotationStore
+from selfhost_transport.store.entries import Ref
+from selfhost_transport.store.presence import PresenceStore
+from selfhost_transport.store.session_store import SessionStore
+from selfhost_transport.store.turn_store import TurnStore
+from selfhost_transport.wire.frame import AckResult, CancelReceipt, TurnReceipt
+from selfhost_transport.wire.serial import Position, format_item, format_position
+
+_AUTHORS_KEPT = 4096
+QUEUED = "queued"
+
+
+class Executor:
+    """Runs operations. Two that are started in order reach Redis in order unless one `needs_turn`."""
+
+    def __init__(
+        self,
+        sessions: SessionStore,
+        turns: TurnStore,
+        presence: PresenceStore,
+        annotations: AnnotationStore,
+        continuations: Continuations,
+        court: Court,
+        metrics: Metrics,
+    ) -> None:
+        self._sessions = sessions
+        self._turns = turns
+        self._presence = presence
+        self._annotations = annotations
+        self._continuations = continuations
+        self._court = court
+        self._metrics = metrics
+        # Authors of messages that were changed lately: an append need not read the message again.
+        self._authors: OrderedDict[tuple[str, Ref], str | None] = OrderedDict()
+
+    def needs_turn(self, operation: Operation) -> bool:
+        """Whether it reads before it writes, and so has to wait for earlier ones and hold up later ones."""
+        match operation:
+            case Continue():
+                return True
+            case Replace():
+                return True
+            case Append():
+                return (
+                    operation.author is not None and (operation.session, operation.ref) not in self._authors
+                )
+            case _:
+                return False
+
+    async def run(self, operation: Operation) -> Done:
+        """Write it. Raises the TransportError to answer with."""
+        match operation:
+            case Publish():
+                return await self._publish(operation)
+            case Append():
+                return await self._append(operation)
+            case Replace():
+                return await self._replace(operation)
+            case Submit():
+                return await self._submit(operation)
+            case Continue():
+                return await self._continue(operation)
+            case Cancel():
+                return await self._cancel(operation)
+            case Annotate():
+                return await self._annotate(operation)
+            case ChangePresence():
+                return await self._change_presence(operation)
+            case LeavePresence():
+                return await self._leave_presence(operation)
+
+    async def _publish(self, operation: Publish) -> Done:
+        published = await self._sessions.publish(
+            operation.session,
+            operation.messages,
+            publish_id=operation.publish_id,
+            groups=operation.groups,
+            ephemeral=operation.ephemeral,
+        )
+        serials: list[str | None] = [*published.serials(len(operation.messages))]
+        for index, message in enumerate(operation.messages):
+            self._note_author(operation.session, Ref(published.position, index), message.client_id)
+        return Done(AckResult(serials), published.position, published.series)
+
+    async def _append(self, operation: Append) -> Done:
+        await self._check_author(operation)
+        versions = await self._sessions.append_pieces(operation.session, operation.ref, operation.pieces)
+        serials: list[str | None] = [version.serial(operation.series) for version in versions]
+        return Done(AckResult(serials), versions[-1].position, operation.series)
+
+    async def _replace(self, operation: Replace) -> Done:
+        await self._check_author(operation)
+        position = await self._sessions.replace(
+            operation.session,
+            operation.ref,
+            operation.action,
+            operation.change,
+            operation.edit,
+            publish_id=operation.publish_id,
+        )
+        return Done(AckResult([format_item(position, operation.series, 0)]), position, operation.series)
+
+    async def _check_author(self, operation: Append | Replace) -> None:
+        if operation.author is None:
+            return
+        key = (operation.session, operation.ref)
+        if key not in self._authors:
+            state = await self._sessions.history.state(operation.session, operation.ref)
+            self._note_author(*key, state.message.client_id)
+        if self._authors[key] != operation.author:
+            raise CapabilityError("the credentials permit changing one's own messages only")
+
+    async def _submit(self, operation: Submit) -> Done:
+        request = operation.request
+        accepted = await self._turns.submit(request)
+        receipt = TurnReceipt(accepted.turn_id, accepted.status, accepted.repeated, accepted.interrupted)
+        serials: list[str | None] = [*accepted.serials(len(request.messages))]
+        if accepted.status == QUEUED and not accepted.repeated:
+            await self._continuations.tell_queued(request)
+        self._metrics.sent(accepted.status, repeated=accepted.repeated)
+        return Done(
+            AckResult(serials, turn=receipt),
+            accepted.position,
+            accepted.series,
+            settled_at=accepted.position if accepted.interrupted else None,
+            interrupted=accepted.interrupted,
+        )
+
+    async def _continue(self, operation: Continue) -> Done:
+        """Give the inputs one by one. One that is refused beside others that are not has no serial."""
+        serials: list[str | None] = []
+        refused: TransportError | None = None
+        done: Done | None = None
+        for one in operation.inputs:
+            try:
+                accepted = await self._continuations.give(operation.session, one)
+            except TransportError as error:
+                refused = error
+                serials += [None] * len(one.messages)
+                continue
+            serials += accepted.serials(len(one.messages))
+            receipt = TurnReceipt(one.turn_id, accepted.status, accepted.repeated)
+            done = Done(AckResult(serials, turn=receipt), accepted.position, accepted.series)
+        if done is None:
+            assert refused is not None
+            raise refused
+        return done
+
+    async def _cancel(self, operation: Cancel) -> Done:
+        began = time.monotonic()
+        cancelled = await self._turns.cancel(
+            operation.session, operation.filter, operation.message, input_turn=operation.input_turn
+        )
+        position, matched, verdicts = cancelled.position, cancelled.matched, Verdicts()
+        if cancelled.asked:
+            verdicts = await self._court.verdicts(operation.session, position, cancelled.asked)
+            matched = tuple(turn for turn in matched if turn not in verdicts.denied)
+            position = max(position, verdicts.sealed_at)
+            if not matched:
+                why = next(iter(verdicts.denied.values()))
+                raise CancelDenied(why, detail={"reason": "cancel_denied", "turns": list(verdicts.denied)})
+        receipt = CancelReceipt(
+            format_position(position, cancelled.series),
+            matched,
+            cancelled.already_ended,
+            denied=tuple(verdicts.denied),
+            hook_failed=tuple(sorted(verdicts.hook_failed)),
+        )
+        self._metrics.ended_by_cancel(len(matched), time.monotonic() - began)
+        return Done(
+            AckResult([format_item(cancelled.position, cancelled.series, 0)], cancel=receipt),
+            position,
+            cancelled.series,
+            settled_at=position if position > Position.ZERO else None,
+        )
+
+    async def _annotate(self, operation: Annotate) -> Done:
+        given = await self._annotations.give(
+            operation.session, operation.annotations, publish_id=operation.repeat_id
+        )
+        serials: list[str | None] = [*given.serials]
+        return Done(AckResult(serials), given.positions[-1], given.series)
+
+    async def _change_presence(self, operation: ChangePresence) -> Done:
+        changed = await self._presence.change(
+            operation.session, operation.holder, operation.changes, publish_id=operation.publish_id
+        )
+        return Done(AckResult([]), changed.position or Position.ZERO, changed.series)
+
+    async def _leave_presence(self, operation: LeavePresence) -> Done:
+        if operation.session is None:
+            await self._presence.leave_all(operation.holder)
+        else:
+            await self._presence.leave(operation.session, operation.holder.connection_id)
+        return Done(AckResult([]), Position.ZERO, "")
+
+    def _note_author(self, session: str, ref: Ref, client_id: str | None) -> None:
+        self._authors[session, ref] = client_id
+        if len(self._authors) > _AUTHORS_KEPT:
+            self._authors.popitem(last=False)

@@ -1,0 +1,124 @@
+"""Presence frames: what a client may announce, and how members are told to clients (protocol section 8)."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from gateway.auth.authenticator import Credential
+from gateway.commands.commands import ChangePresence
+from selfhost_transport.errors import BadRequest, CapabilityError, InvalidArgument, MessageTooLarge
+from selfhost_transport.store.presence import MIN_REMAIN_MS, Holder
+from selfhost_transport.wire.actions import Action, Flag, PresenceAction
+from selfhost_transport.wire.capability import Operation as Right
+from selfhost_transport.wire.codec import Format, pack
+from selfhost_transport.wire.codes import Code
+from selfhost_transport.wire.frame import Frame
+from selfhost_transport.wire.presence import PresenceMessage
+from selfhost_transport.wire.serial import Position, format_position
+from selfhost_transport.wire.sizes import data_size, text_size
+
+MAX_OPERATIONS: Final = 200
+"""Operations in one frame: so many take the store about 2 ms (P9)."""
+SYNC_PAGE: Final = 100
+"""Members in one SYNC frame."""
+MAX_REMAIN_MS: Final = 600_000
+
+_CHANGES: Final = frozenset({PresenceAction.ENTER, PresenceAction.LEAVE, PresenceAction.UPDATE})
+
+
+@dataclass(frozen=True, slots=True)
+class Announcing:
+    """One PRESENCE frame: where, by whom. `modes`: those of the attachment, None where there is none.
+
+    `id_base` is the base of the ids given to operations; `repeat_id` recognises the same frame sent again.
+    """
+
+    session: str
+    credential: Credential
+    holder: Holder
+    modes: Flag | None
+    max_size: int
+    id_base: str
+    repeat_id: str
+
+
+def prepare_presence(announcing: Announcing, messages: Sequence[PresenceMessage]) -> ChangePresence:
+    """The operation a PRESENCE frame asks for. Raises the TransportError to answer with; nothing is stored then."""
+    if announcing.modes is None:
+        raise BadRequest("presence needs an attached channel", code=Code.PRESENCE_WRONG_STATE)
+    if not announcing.modes & Flag.PRESENCE:
+        raise CapabilityError("the channel was attached without the presence mode")
+    announcing.credential.capability.require(Right.PRESENCE, announcing.session)
+    if not 0 < len(messages) <= MAX_OPERATIONS:
+        raise InvalidArgument(f"a presence frame has 1 to {MAX_OPERATIONS} operations")
+    size = sum(presence_size(message) for message in messages)
+    if size > announcing.max_size:
+        raise MessageTooLarge(
+            f"the frame has {size} bytes, the limit is {announcing.max_size}; send less data"
+        )
+    changes = tuple(_stamped(announcing, index, message) for index, message in enumerate(messages))
+    return ChangePresence(announcing.session, announcing.holder, changes, announcing.repeat_id)
+
+
+def presence_size(message: PresenceMessage) -> int:
+    """Bytes of client id, data and extras as JSON (section 6.7)."""
+    size = text_size(message.client_id) + data_size(message.data)
+    return size if message.extras is None else size + len(pack(message.extras, Format.JSON))
+
+
+def sync_frames(channel: str, members: Sequence[PresenceMessage]) -> list[Frame]:
+    """The members as one sequence of SYNC frames; without members, one empty frame (section 8.4)."""
+    sequence = secrets.token_hex(4)
+    frames = []
+    for start in range(0, max(1, len(members)), SYNC_PAGE):
+        following = start + SYNC_PAGE
+        cursor = str(following) if following < len(members) else ""
+        page = list(members[start:following])
+        frames.append(
+            Frame(Action.SYNC, channel=channel, channel_serial=f"{sequence}:{cursor}", presence=page)
+        )
+    return frames
+
+
+def presence_frame(channel: str, series: str, position: Position, events: Sequence[PresenceMessage]) -> Frame:
+    """A PRESENCE frame; each event carries its own id, connection and time."""
+    return Frame(
+        Action.PRESENCE,
+        channel=channel,
+        channel_serial=format_position(position, series),
+        timestamp=position.ms,
+        presence=list(events),
+    )
+
+
+def remain_ms(query: Mapping[str, str], default: int) -> int:
+    """How long the members of a lost connection stay, ms: `remainPresentFor` of the query, within bounds."""
+    text = query.get("remainPresentFor", "")
+    if not text.isascii() or not text.isdigit() or len(text) > 12:
+        return default
+    return min(max(int(text), MIN_REMAIN_MS), MAX_REMAIN_MS)
+
+
+def _stamped(announcing: Announcing, index: int, message: PresenceMessage) -> PresenceMessage:
+    """The operation with its verified client id, and the id it is known by (section 8.2)."""
+    if message.action not in _CHANGES:
+        raise InvalidArgument("a client may enter, update or leave")
+    client_id = announcing.credential.identity.stamp(message.client_id)
+    if client_id is None:
+        raise BadRequest(
+            "presence needs a clientId: connect with one, or name it when entering",
+            code=Code.PRESENCE_NO_CLIENT_ID,
+        )
+    connection_id = announcing.holder.connection_id
+    # A re-entry keeps the id of the member's last change, so that it changes nothing where that is still known.
+    known = message.id is not None and message.id.startswith(f"{connection_id}:")
+    return replace(
+        message,
+        id=message.id if known else f"{announcing.id_base}:{index}",
+        client_id=client_id,
+        connection_id=connection_id,
+        timestamp=None,
+    )

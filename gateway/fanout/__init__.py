@@ -1,0 +1,1 @@
+"""One session to many readers: following the log, subscriptions, delivery."""

@@ -1,0 +1,499 @@
+"""One session as this process sees it: its notifications in order, without gaps, fanned out to attachments.
+
+Notifications carry their predecessor's position. Where it is not the last one seen, the gap is filled from the log;
+where the log does not reach back far enough, every attachment is told (P7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Protocol
+
+from gateway.background import Background
+from gateway.fanout.backlog import BATCH, SharedBacklogs, read_backlog
+from gateway.fanout.delivery import Aggregate, Delivery, Variant, encode_messages
+from gateway.fanout.open_messages import OpenMessages, unpack_or_skip
+from gateway.fanout.subscription import EVERYBODY, MAX_HELD, Attachment, Gap, State, Verdict
+from selfhost_transport.errors import ContinuityLost, ErrorInfo, TransportError
+from selfhost_transport.store.entries import (
+    Entry,
+    Ref,
+)
+from selfhost_transport.store.session_store import Head, SessionStore
+from selfhost_transport.turns.withholding import is_hidden
+from selfhost_transport.wire.codes import Code, error_info
+from selfhost_transport.wire.serial import Position, parse_position
+
+logger = logging.getLogger(__name__)
+
+
+class Counters(Protocol):
+    """Where a feed counts."""
+
+    def delivered(self, count: int) -> None: ...  # noqa: D102
+
+    def fanned_out(self, written_ms: int) -> None: ...  # noqa: D102
+
+    def gap(self) -> None: ...  # noqa: D102
+
+
+class SessionFeed:
+    """The order of one session, and everybody in this process who watches it."""
+
+    __slots__ = (
+        "_ahead_until",
+        "_backlogs",
+        "_counters",
+        "_last_id",
+        "_latest_start",
+        "_live",
+        "_open",
+        "_passing",
+        "_pending",
+        "_read_until",
+        "_reading",
+        "_store",
+        "_tasks",
+        "_waiting",
+        "position",
+        "series",
+        "session",
+    )
+
+    def __init__(self, session: str, store: SessionStore, tasks: Background, counters: Counters) -> None:
+        self.session = session
+        self.series = ""
+        # The newest entry that was fanned out.
+        self.position = Position.ZERO
+        # How much of that came from the log: notifications of it may still be on their way.
+        self._read_until = Position.ZERO
+        self._store = store
+        self._tasks = tasks
+        self._counters = counters
+        self._last_id = b""
+        # Notifications that arrived while the feed starts or fills a gap.
+        self._pending: list[bytes] | None = []
+        self._open = OpenMessages("")
+        self._live: dict[Variant, dict[Attachment, None]] = {}
+        self._waiting: dict[Attachment, None] = {}
+        self._reading: dict[Ref, list[Attachment]] = {}
+        # Messages created after this need no look at single attachments …
+        self._latest_start = Position.ZERO
+        # … unless an aggregate was handed out that reaches beyond what was fanned out.
+        self._ahead_until = Position.ZERO
+        # There once somebody has resumed.
+        self._backlogs: SharedBacklogs | None = None
+        self._passing: list[tuple[Position, asyncio.Future[None]]] = []
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody watches."""
+        return not self._waiting and not any(self._live.values())
+
+    @property
+    def watchers(self) -> int:
+        """Attachments in any state."""
+        return len(self._waiting) + sum(len(members) for members in self._live.values())
+
+    # The order of entries
+
+    async def start(self) -> None:
+        """Take the present end of the log as position. The subscription must be confirmed already."""
+        head = await self._store.open(self.session)
+        self._reset(head)
+        self._drain_pending()
+
+    def notify(self, payload: bytes) -> None:
+        """A notification: `<position> <predecessor> <entry>`."""
+        if self._pending is not None:
+            self._pending.append(payload)
+            return
+        if not self._take(payload):
+            self._pending = [payload]
+            self._tasks.start(self._fill())
+
+    def compare(self) -> None:
+        """Notifications may have been lost: read whatever came after the last one."""
+        if self._pending is None:
+            self._pending = []
+            self._tasks.start(self._fill())
+
+    def _take(self, payload: bytes) -> bool:
+        """Fan an entry out if it is the next one. False: something is missing before it."""
+        name, previous, entry = payload.split(b" ", 2)
+        if previous != self._last_id:
+            # Read from the log already, if it is no newer than that was; else something is missing, or Redis went back.
+            return Position.of_name(name) <= self._read_until
+        position = Position.of_name(name)
+        self._advance(position, unpack_or_skip(position, entry), name)
+        self._counters.fanned_out(self.position.ms)
+        return True
+
+    async def _fill(self) -> None:
+        """Read what is missing from the log, then go on with what arrived meanwhile."""
+        self._counters.gap()
+        delay = 0.05
+        while True:
+            try:
+                await self._read_missing()
+                if self._drain_pending():
+                    return
+            except ContinuityLost as error:
+                await self._lose_continuity(error.info)
+            except TransportError as error:
+                logger.warning("session.fill_failed session=%s error=%s", self.session, error)
+                await asyncio.sleep(delay)  # paces asking while Redis is away
+                delay = min(delay * 2, 2.0)
+
+    async def _read_missing(self) -> None:
+        while True:
+            entries = await self._store.read_after(self.session, self.position, BATCH, series=self.series)
+            for entry in entries:
+                self._advance(entry.position, entry, entry.position.stream_id.encode())
+            if len(entries) < BATCH:
+                self._read_until = self.position
+                return
+
+    def _drain_pending(self) -> bool:
+        pending, self._pending = self._pending or [], None
+        for index, payload in enumerate(pending):
+            if not self._take(payload):
+                self._pending = pending[index:]
+                return False
+        return True
+
+    async def _lose_continuity(self, error: ErrorInfo) -> None:
+        logger.warning(
+            "session.continuity_lost session=%s position=%s", self.session, self.position.stream_id
+        )
+        self._reset(await self._store.open(self.session))
+        for attachment in self._all():
+            self._restart(attachment, error)
+
+    def _reset(self, head: Head) -> None:
+        self.series = head.series
+        self.position = self._read_until = head.position
+        self._last_id = head.position.stream_id.encode()
+        self._open = OpenMessages(head.series)
+        self._resolve_passing()
+
+    def _advance(self, position: Position, entry: Entry | None, name: bytes) -> None:
+        self.position = position
+        self._last_id = name
+        if entry is not None:
+            self._fan_out(self._open.delivery(entry))
+        if self._passing:
+            self._resolve_passing()
+
+    async def passed(self, position: Position) -> None:
+        """Returns once everything up to a position was fanned out."""
+        if self.position >= position:
+            return
+        passing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._passing.append((position, passing))
+        await passing
+
+    def _resolve_passing(self) -> None:
+        still = []
+        for position, passing in self._passing:
+            if position > self.position:
+                still.append((position, passing))
+            elif not passing.done():
+                passing.set_result(None)
+        self._passing = still
+
+    # Fan-out
+
+    def _fan_out(self, delivery: Delivery) -> None:
+        for attachment in self._waiting:
+            if attachment.state is State.HOLDING:
+                self._hold(attachment, delivery)
+        ref = delivery.ref
+        if (
+            delivery.is_presence
+            or delivery.is_annotation
+            or delivery.position <= self._ahead_until
+            or (
+                ref is not None
+                and (ref.position <= self._latest_start or delivery.aggregate_only or not delivery.is_append)
+            )
+        ):
+            self._fan_out_singly(delivery)
+            return
+        slow: list[Attachment] = []
+        for variant, members in self._live.items():
+            if not members or (variant.hidden and delivery.is_hidden(variant.hidden)):
+                continue
+            frame = delivery.frame(variant)
+            for attachment in members:
+                if attachment.mute is not None and attachment.mute in (delivery.connection_id, EVERYBODY):
+                    continue
+                attachment.write(frame)
+                if attachment.outlet.congested:
+                    slow.append(attachment)
+            self._counters.delivered(len(members))
+        for attachment in slow:
+            self._stall(attachment, delivery.position)
+
+    def _hold(self, attachment: Attachment, delivery: Delivery) -> None:
+        if attachment.keep(delivery) > MAX_HELD:
+            attachment.go_stale(attachment.delivered)
+            if attachment.released:
+                self._catch_up_soon(attachment)
+
+    def _fan_out_singly(self, delivery: Delivery) -> None:
+        for attachment in [member for members in self._live.values() for member in members]:
+            if delivery.position <= attachment.delivered:
+                continue
+            match attachment.judge(delivery):
+                case Verdict.SEND:
+                    self._write(attachment, delivery.frame(attachment.variant), delivery.position)
+                case Verdict.AGGREGATE:
+                    self._suspend(attachment)
+                    # Whoever resumes from here gets this entry again: it is not delivered yet.
+                    attachment.hold(delivery.position.before)
+                    attachment.keep(delivery)
+                    self._flush(attachment)
+
+    def _write(self, attachment: Attachment, frame: bytes, position: Position) -> None:
+        attachment.write(frame)
+        self._counters.delivered(1)
+        if attachment.outlet.congested and attachment.state is State.LIVE:
+            self._stall(attachment, position)
+
+    def _stall(self, attachment: Attachment, delivered: Position) -> None:
+        """The socket is full: stop writing until it has drained (P10)."""
+        self._suspend(attachment)
+        attachment.go_stale(delivered)
+
+    def _suspend(self, attachment: Attachment) -> None:
+        self._live.get(attachment.variant, {}).pop(attachment, None)
+        self._waiting[attachment] = None
+
+    def _flush(self, attachment: Attachment) -> None:
+        """Write what waits for an attachment, until a message's state has to be read or nothing is left."""
+        attachment.parked = False
+        while held := attachment.held:
+            delivery = held[0]
+            if not attachment.may_pass(delivery.position):
+                break
+            verdict = attachment.judge(delivery) if delivery.position > attachment.delivered else Verdict.SKIP
+            if verdict is Verdict.AGGREGATE and delivery.ref is not None:
+                self._want_aggregate(delivery.ref, attachment)
+                return
+            held.popleft()
+            if verdict is Verdict.SEND:
+                attachment.write(delivery.frame(attachment.variant))
+                self._counters.delivered(1)
+            attachment.delivered = max(attachment.delivered, delivery.position)
+            if attachment.outlet.congested:
+                attachment.go_stale(attachment.delivered)
+                return
+        attachment.held = attachment.held or None
+        if attachment.pauses:
+            attachment.park()
+            return
+        self._waiting.pop(attachment, None)
+        self._live.setdefault(attachment.variant, {})[attachment] = None
+        self._latest_start = max(self._latest_start, attachment.start)
+        attachment.go_live()
+
+    # Aggregates
+
+    def _want_aggregate(self, ref: Ref, attachment: Attachment) -> None:
+        waiting = self._reading.get(ref)
+        if waiting is not None:
+            waiting.append(attachment)
+            return
+        self._reading[ref] = [attachment]
+        self._tasks.start(self._read_aggregate(ref))
+
+    async def _read_aggregate(self, ref: Ref) -> None:
+        # Whoever comes later awaits a later entry, which this reading need not contain.
+        waiting = self._reading.pop(ref)
+        aggregate: Aggregate | None = None
+        try:
+            found = await self._store.history.messages(self.session, [ref])
+            if found and found[0].version is not None:
+                aggregate = Aggregate(ref, found[0], parse_position(found[0].version.serial)[0])
+        except TransportError as error:
+            logger.warning("session.aggregate_failed session=%s error=%s", self.session, error)
+            for attachment in waiting:
+                if attachment.state is State.HOLDING:
+                    attachment.go_stale(attachment.delivered)
+                    self._catch_up_soon(attachment, delay=0.2)
+            return
+        encoded: dict[tuple[Variant, Position], bytes] = {}
+        for attachment in waiting:
+            if attachment.state is State.HOLDING and attachment.held:
+                self._deliver_aggregate(attachment, ref, aggregate, encoded)
+
+    def _deliver_aggregate(
+        self,
+        attachment: Attachment,
+        ref: Ref,
+        aggregate: Aggregate | None,
+        encoded: dict[tuple[Variant, Position], bytes],
+    ) -> None:
+        awaited = attachment.held[0] if attachment.held else None
+        if awaited is None or awaited.ref != ref:
+            return
+        if aggregate is not None and is_hidden(aggregate.message, attachment.variant.hidden):
+            self._pass_over(attachment, awaited, aggregate)
+            return
+        # A message that is gone has nothing to show; entries of it are passed over.
+        version = awaited.position if aggregate is None else max(aggregate.version, awaited.position)
+        attachment.seen[ref] = version
+        self._ahead_until = max(self._ahead_until, version)
+        if aggregate is not None:
+            key = (attachment.variant, awaited.position)
+            if key not in encoded:
+                # The position is that of the entry it answers: others up to its version are yet to come.
+                encoded[key] = encode_messages(
+                    attachment.variant, awaited.position, self.series, [aggregate.message]
+                )
+            attachment.write(encoded[key])
+            self._counters.delivered(1)
+            self._learn(aggregate, attachment)
+        self._flush(attachment)
+
+    def _pass_over(self, attachment: Attachment, awaited: Delivery, aggregate: Aggregate) -> None:
+        """The message turned out to be hidden. Not `seen`: whoever gains the right to it needs it whole."""
+        self._learn(aggregate, attachment)
+        if attachment.held:
+            attachment.held.popleft()
+        attachment.delivered = max(attachment.delivered, awaited.position)
+        self._flush(attachment)
+
+    def _learn(self, aggregate: Aggregate, attachment: Attachment) -> None:
+        message = self._open.learn(aggregate)
+        for delivery in attachment.held or ():
+            if delivery.ref == aggregate.ref:
+                message = delivery.adopt(message)
+
+    # Attachments
+
+    def add(self, attachment: Attachment) -> None:
+        """Hold entries for an attachment from here on."""
+        attachment.hold(self.position)
+        attachment.start = self.position
+        self._waiting[attachment] = None
+
+    def position_of(self, attachment: Attachment) -> Position:
+        """Up to where an attachment has everything."""
+        waits = attachment.state in (State.HOLDING, State.STALE)
+        return attachment.delivered if waits else self.position
+
+    def resume(self, attachment: Attachment, after: Position) -> None:
+        """A held attachment has everything up to a position; that may be ahead of what was fanned out here."""
+        attachment.start = attachment.delivered = after
+        self._ahead_until = max(self._ahead_until, after)
+
+    def note_seen(self, attachment: Attachment, created: Position, index: int, version: Position) -> None:
+        """A message's state up to a version is being delivered to an attachment outside of the feed's order."""
+        attachment.seen[Ref(created, index)] = version
+        self._ahead_until = max(self._ahead_until, version)
+
+    def show_as(self, attachment: Attachment, variant: Variant) -> None:
+        """From here on frames of another variant. What exists already is delivered whole when it changes next."""
+        here = self.position_of(attachment)
+        members = self._live.get(attachment.variant, {})
+        is_live = attachment in members
+        members.pop(attachment, None)
+        attachment.variant = variant
+        attachment.begin_anew(here, self.position)
+        self._latest_start = max(self._latest_start, attachment.start)
+        if is_live:
+            self._live.setdefault(variant, {})[attachment] = None
+
+    def release(self, attachment: Attachment, backlog: Iterable[Delivery] = ()) -> None:
+        """Deliver the backlog, what was held, and from then on everything."""
+        attachment.released = True
+        if attachment.state is State.STALE:
+            self._catch_up_soon(attachment)
+        elif attachment.state is State.HOLDING:
+            attachment.precede(backlog)
+            self._flush(attachment)
+
+    def pause(self, attachment: Attachment) -> None:
+        """Keep back what comes, until `proceed`: an answer has to leave first. Pauses add up."""
+        attachment.pauses += 1
+        if attachment.state is State.LIVE:
+            self._suspend(attachment)
+            attachment.hold(self.position)
+            attachment.park()
+
+    def clear(self, attachment: Attachment, until: Position) -> None:
+        """Entries up to a position need not wait for the answer."""
+        attachment.cleared = max(attachment.cleared, until)
+        if attachment.parked:
+            self._flush(attachment)
+
+    def proceed(self, attachment: Attachment) -> None:
+        """The answer has left: end one pause."""
+        attachment.pauses -= 1
+        if attachment.parked:
+            self._flush(attachment)
+
+    def remove(self, attachment: Attachment) -> None:
+        """Stop delivering at once."""
+        self._live.get(attachment.variant, {}).pop(attachment, None)
+        self._waiting.pop(attachment, None)
+        attachment.detach()
+
+    def drained(self, attachment: Attachment) -> None:
+        """The socket has room again: continue where it stalled."""
+        if attachment.state is State.STALE:
+            self._catch_up_soon(attachment)
+
+    async def backlog(self, after: Position, until: Position) -> list[Delivery]:
+        """Entries after a position up to another, conflated when there are many. Raises ContinuityLost."""
+        return await read_backlog(self._store, self.session, self.series, after, until)
+
+    async def shared_backlog(self, after: Position, until: Position) -> list[Delivery]:
+        """The same for an attachment that begins at `after`, shared with others that do so at the same time."""
+        if self._backlogs is None:
+            self._backlogs = SharedBacklogs(self._store, self.session, self._tasks)
+        return await self._backlogs.read(self.series, after, until)
+
+    def _catch_up_soon(self, attachment: Attachment, delay: float = 0.0) -> None:
+        attachment.hold(attachment.delivered)
+        self._tasks.start(self._catch_up(attachment, self.position, delay))
+
+    async def _catch_up(self, attachment: Attachment, until: Position, delay: float) -> None:
+        # What was held is given up when there is too much of it; a newer catch-up takes over then.
+        epoch = attachment.epoch
+        while attachment.epoch == epoch and attachment.state is State.HOLDING:
+            try:
+                if delay:
+                    await asyncio.sleep(delay)  # paces asking while Redis is away
+                backlog = await self.backlog(attachment.delivered, until)
+                if attachment.epoch != epoch:
+                    return
+            except ContinuityLost:
+                reason = "entries were skipped because they were read too slowly; read the history"
+                self._restart(attachment, error_info(Code.CONTINUITY_LOST_SLOW, reason))
+                return
+            except TransportError as error:
+                logger.warning("session.catch_up_failed session=%s error=%s", self.session, error)
+                delay = 0.5
+            else:
+                self.release(attachment, backlog)
+                return
+
+    def _restart(self, attachment: Attachment, error: ErrorInfo) -> None:
+        """Continuity is lost: say so, and go on from here (section 5.4)."""
+        if attachment.state is State.DETACHED:
+            return
+        self._suspend(attachment)
+        attachment.held = None
+        attachment.seen.clear()
+        attachment.hold(self.position)
+        attachment.start = self.position
+        attachment.on_gap(Gap(self.position, error))
+        self._flush(attachment)
+
+    def _all(self) -> list[Attachment]:
+        return [*self._waiting, *(member for members in self._live.values() for member in members)]

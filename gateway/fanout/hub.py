@@ -1,0 +1,211 @@
+"""The sessions this process watches: one subscription each, however many connections are attached."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field, replace
+
+from gateway.auth.authenticator import now_ms
+from gateway.background import Background
+from gateway.fanout.delivery import Delivery, encode_messages
+from gateway.fanout.feed import Counters, SessionFeed
+from gateway.fanout.subscription import Attachment
+from gateway.realtime.effects import Attached
+from gateway.websocket.write_batch import Outbox
+from selfhost_transport.errors import (
+    ContinuityLost,
+    ErrorInfo,
+    InvalidArgument,
+    StoreUnavailable,
+    TransportError,
+    WentBack,
+)
+from selfhost_transport.redis_io.subscriber import Subscriber
+from selfhost_transport.store.history import Query
+from selfhost_transport.store.session_store import SessionStore
+from selfhost_transport.turns.withholding import shown
+from selfhost_transport.wire.channel import RewindCount, RewindTime
+from selfhost_transport.wire.codes import Code, error_info
+from selfhost_transport.wire.message import Message
+from selfhost_transport.wire.serial import Position, format_position, parse_position
+
+logger = logging.getLogger(__name__)
+
+LINGER_S = 5.0
+"""How long a session without attachments stays subscribed: clients that reconnect find it warm."""
+START_TIMEOUT_S = 8.0
+_MAX_REWIND = 100
+
+
+@dataclass(slots=True)
+class Start:
+    """Where an attachment begins: what ATTACHED says, and what is delivered right after it."""
+
+    attached: Attached
+    # Complete websocket frames: rewound messages.
+    preface: list[bytes] = field(default_factory=list)
+    backlog: list[Delivery] = field(default_factory=list)
+
+
+class SessionHub:
+    """Feeds by session, started with the first attachment and ended some time after the last."""
+
+    def __init__(self, store: SessionStore, redis_url: str, counters: Counters) -> None:
+        self._store = store
+        # Where sockets keep what several notifications that arrived together have for them.
+        self.outbox = Outbox()
+        self._subscriber = Subscriber(redis_url, on_reconnect=self.reconnected, batch=self.outbox)
+        self._counters = counters
+        self._background = Background("session-feed")
+        self._feeds: dict[str, SessionFeed] = {}
+        self._starting: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def sessions(self) -> int:
+        """Sessions that are subscribed."""
+        return len(self._feeds)
+
+    @property
+    def connected(self) -> bool:
+        """Whether notifications arrive; without a session to watch there is no connection to lose."""
+        return not self._feeds or self._subscriber.connected
+
+    def feed(self, session: str) -> SessionFeed | None:
+        """The feed of a session that is watched."""
+        return self._feeds.get(session)
+
+    def reconnected(self) -> None:
+        """The subscriptions were away for a while: every session is compared with its log (P7)."""
+        for session, feed in self._feeds.items():
+            if session not in self._starting:
+                feed.compare()
+
+    async def join(self, session: str, attachment: Attachment) -> SessionFeed:
+        """Hold a session's entries for an attachment. Raises StoreUnavailable."""
+        feed = self._feeds.get(session)
+        if feed is None:
+            feed = SessionFeed(session, self._store, self._background, self._counters)
+            self._feeds[session] = feed
+            self._starting[session] = self._background.start(self._start(feed))
+        starting = self._starting.get(session)
+        if starting is not None:
+            try:
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    await asyncio.shield(starting)
+            except TimeoutError:
+                raise StoreUnavailable("Redis does not answer; the attach is tried again later") from None
+            if self._feeds.get(session) is not feed:
+                raise StoreUnavailable("the session could not be opened; the attach is tried again later")
+        feed.add(attachment)
+        return feed
+
+    def leave(self, feed: SessionFeed, attachment: Attachment) -> None:
+        """Stop delivering to an attachment; a session nobody watches is unsubscribed after a while."""
+        feed.remove(attachment)
+        if feed.idle:
+            self._expire_later(feed)
+
+    async def close(self) -> None:
+        """End all feeds."""
+        await self._background.close()
+        await self._subscriber.close()
+        self._feeds.clear()
+
+    async def start_of(
+        self,
+        feed: SessionFeed,
+        attachment: Attachment,
+        resume_from: str | None,
+        rewind: RewindCount | RewindTime | None,
+    ) -> Start:
+        """Where a held attachment begins (sections 5.2 to 5.4). Raises StoreUnavailable."""
+        if resume_from is not None:
+            return await self._resumed(feed, attachment, resume_from)
+        here = attachment.start
+        if rewind is not None:
+            return await self._rewound(feed, attachment, rewind)
+        return Start(Attached(format_position(here, feed.series)))
+
+    async def _resumed(self, feed: SessionFeed, attachment: Attachment, serial: str) -> Start:
+        here = attachment.start
+        head = await self._store.open(feed.session)
+        try:
+            after, series, _ = parse_position(serial)
+        except InvalidArgument:
+            after, series = Position.ZERO, ""
+        if series != feed.series or after > max(here, head.position):
+            info = error_info(Code.POSITION_UNKNOWN)
+            if series == feed.series:
+                # Somebody has seen what this session does not have: Redis has lost it.
+                info = replace(info, detail=WentBack.DETAIL)
+            return Start(Attached(format_position(here, feed.series), error=info))
+        error: ErrorInfo | None = None
+        try:
+            backlog = await feed.shared_backlog(after, here)
+        except ContinuityLost as lost:
+            # What is left is replayed all the same: the position is one of this session.
+            error, after = lost.info, head.floor
+            backlog = await feed.shared_backlog(after, here)
+        # Members are told by SYNC, as they are now, and annotations by summaries (section 5.4).
+        backlog = [one for one in backlog if not (one.is_presence or one.is_annotation)]
+        feed.resume(attachment, after)
+        attached = Attached(
+            format_position(after, feed.series), resumed=error is None, backlog=bool(backlog), error=error
+        )
+        return Start(attached, backlog=backlog)
+
+    async def _rewound(
+        self, feed: SessionFeed, attachment: Attachment, rewind: RewindCount | RewindTime
+    ) -> Start:
+        here, visible = attachment.start, shown(attachment.variant.hidden)
+        if isinstance(rewind, RewindCount):
+            query = Query(limit=rewind.count, until=here, align=False, visible=visible)
+        else:
+            start_ms = now_ms() - rewind.ms
+            query = Query(limit=_MAX_REWIND, until=here, start_ms=start_ms, align=False, visible=visible)
+        if query.limit == 0:
+            return Start(Attached(format_position(here, feed.series)))
+        page = await self._store.history.page(feed.session, query)
+        messages = page.messages[::-1]
+        preface = [self._rewound_frame(feed, attachment, message) for message in messages[:-1]]
+        if messages:
+            # After the last one a resume continues from where the attachment began.
+            preface.append(self._rewound_frame(feed, attachment, messages[-1], here))
+        first = _before_first(messages, here)
+        return Start(Attached(format_position(first, feed.series), backlog=bool(messages)), preface=preface)
+
+    def _rewound_frame(
+        self, feed: SessionFeed, attachment: Attachment, message: Message, position: Position | None = None
+    ) -> bytes:
+        assert message.serial is not None and message.version is not None
+        created, _, index = parse_position(message.serial)
+        feed.note_seen(attachment, created, index or 0, parse_position(message.version.serial)[0])
+        return encode_messages(attachment.variant, position or created, feed.series, [message])
+
+    async def _start(self, feed: SessionFeed) -> None:
+        try:
+            await self._subscriber.subscribe(self._store.keys.channel(feed.session), feed.notify)
+            await feed.start()
+        except TransportError as error:
+            logger.warning("session.open_failed session=%s error=%s", feed.session, error)
+            # Its absence tells those who wait.
+            self._feeds.pop(feed.session, None)
+        finally:
+            self._starting.pop(feed.session, None)
+        # Whoever asked for it may be gone.
+        self._expire_later(feed)
+
+    def _expire_later(self, feed: SessionFeed) -> None:
+        asyncio.get_running_loop().call_later(LINGER_S, self._expire, feed)
+
+    def _expire(self, feed: SessionFeed) -> None:
+        if feed.idle and self._feeds.get(feed.session) is feed and feed.session not in self._starting:
+            del self._feeds[feed.session]
+            self._background.start(self._subscriber.unsubscribe(self._store.keys.channel(feed.session)))
+
+
+def _before_first(messages: list[Message], here: Position) -> Position:
+    if not messages or messages[0].serial is None:
+        return here
+    return parse_position(messages[0].serial)[0].before

@@ -1,0 +1,202 @@
+"""Who is attached where: this process' share, told to the others, and the sum, told to whoever asks (section 14.4)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import orjson
+
+from gateway.auth.authenticator import now_ms
+from gateway.background import Background
+from gateway.fanout.delivery import encode_messages
+from gateway.fanout.feed import SessionFeed
+from gateway.fanout.subscription import Attachment
+from selfhost_transport.errors import TransportError
+from selfhost_transport.redis_io.subscriber import Subscriber
+from selfhost_transport.store.occupancy import REMEMBERED_MS, Occupancy, OccupancyStore, Share
+from selfhost_transport.wire.actions import Flag, MessageAction
+from selfhost_transport.wire.message import Message
+
+logger = logging.getLogger(__name__)
+
+ROUND_S: Final = 0.2
+"""Shortest time between two rounds of telling and reading: what changes meanwhile is told together."""
+REPEAT_S: Final = REMEMBERED_MS / 3000
+"""How often every share is told again."""
+LOOK_S: Final = 5.0
+"""How often an occupancy that is watched is read although nobody told of a change: processes die silently."""
+EVENT_NAME: Final = "[meta]occupancy"
+
+Listener = Callable[[Occupancy], None]
+
+
+class OccupancyBoard:
+    """Counts the attachments of this process by session, and watches the sums that its clients ask for."""
+
+    def __init__(self, store: OccupancyStore, node: str, redis_url: str) -> None:
+        self._store = store
+        self._node = node
+        self._subscriber = Subscriber(redis_url, on_reconnect=self._look_at_all)
+        self._background = Background("occupancy")
+        self._shares: dict[str, Share] = {}
+        # Sessions whose share is to be told, and sessions whose sum is to be read.
+        self._untold: set[str] = set()
+        self._unread: set[str] = set()
+        self._listeners: dict[str, dict[Listener, None]] = {}
+        self._last: dict[str, Occupancy] = {}
+        self._changed = asyncio.Event()
+
+    def count(self, session: str, before: Flag | None, after: Flag | None) -> None:
+        """An attachment has come, changed its modes, or gone."""
+        share = self._shares.get(session, Share()) + _share(before, -1) + _share(after, 1)
+        if share == Share():
+            self._shares.pop(session, None)
+        else:
+            self._shares[session] = share
+        self._untold.add(session)
+        self._changed.set()
+
+    def watch(self, session: str, listener: Listener) -> Callable[[], None]:
+        """Tell the occupancy now and at every change. Returns what ends that."""
+        listeners = self._listeners.setdefault(session, {})
+        if not listeners:
+            self._background.start(self._subscribe(session))
+        listeners[listener] = None
+        if session in self._last:
+            listener(self._last[session])
+        self._look(session)
+        return lambda: self._unwatch(session, listener)
+
+    async def read(self, session: str) -> Occupancy:
+        """The occupancy now, changes of this process that were not told yet included. Raises StoreUnavailable."""
+        if session in self._untold:
+            await self._tell(session)
+        return await self._store.read(session)
+
+    async def sessions(self, *, prefix: str, after: str | None, limit: int) -> list[str]:
+        """Names of sessions that somebody is attached to, in order. Raises StoreUnavailable."""
+        await asyncio.gather(*(self._tell(session) for session in list(self._untold)))
+        return await self._store.sessions(prefix=prefix, after=after, limit=limit)
+
+    async def run(self) -> None:
+        """Until cancelled. Redis being away is survived."""
+        loop = asyncio.get_running_loop()
+        repeat_at, look_at = loop.time() + REPEAT_S, loop.time() + LOOK_S
+        while True:
+            timeout = max(0.0, min(repeat_at, look_at) - loop.time())
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._changed.wait()
+            except TimeoutError:
+                if loop.time() >= repeat_at:
+                    self._untold.update(self._shares)
+                    repeat_at = loop.time() + REPEAT_S
+                if loop.time() >= look_at:
+                    self._look_at_all()
+                    look_at = loop.time() + LOOK_S
+            await self._round()
+            await asyncio.sleep(ROUND_S)  # the pace of the rounds
+
+    async def close(self) -> None:
+        """End watching. What this process has told counts no more once its lease is given up."""
+        await self._background.close()
+        await self._subscriber.close()
+
+    async def _round(self) -> None:
+        self._changed.clear()
+        untold, unread = list(self._untold), list(self._unread)
+        self._unread.clear()
+        work = [*(self._tell(session) for session in untold), *(self._refresh(session) for session in unread)]
+        results = await asyncio.gather(*work, return_exceptions=True)
+        failed = [result for result in results if isinstance(result, BaseException)]
+        for error in failed:
+            if not isinstance(error, TransportError):
+                raise error
+        if failed:
+            logger.warning("occupancy.round_failed sessions=%d error=%s", len(failed), failed[0])
+            self._unread.update(unread)
+
+    async def _tell(self, session: str) -> None:
+        self._untold.discard(session)
+        try:
+            await self._store.report(session, self._node, self._shares.get(session, Share()))
+        except BaseException:
+            self._untold.add(session)
+            raise
+
+    async def _refresh(self, session: str) -> None:
+        occupancy = await self._store.read(session)
+        if occupancy == self._last.get(session) or session not in self._listeners:
+            return
+        self._last[session] = occupancy
+        for listener in list(self._listeners.get(session, ())):
+            listener(occupancy)
+
+    async def _subscribe(self, session: str) -> None:
+        try:
+            await self._subscriber.subscribe(self._store.channel(session), lambda _: self._look(session))
+        except TransportError as error:
+            # It is looked at from time to time all the same.
+            logger.warning("occupancy.subscribe_failed session=%s error=%s", session, error)
+
+    def _look(self, session: str) -> None:
+        self._unread.add(session)
+        self._changed.set()
+
+    def _look_at_all(self) -> None:
+        self._unread.update(self._listeners)
+        self._changed.set()
+
+    def _unwatch(self, session: str, listener: Listener) -> None:
+        listeners = self._listeners.get(session, {})
+        listeners.pop(listener, None)
+        if not listeners and self._listeners.pop(session, None) is not None:
+            self._last.pop(session, None)
+            self._background.start(self._subscriber.unsubscribe(self._store.channel(session)))
+
+
+class OccupancyEvents:
+    """Tells one attachment. `wanted`: `metrics` for all of them, `metrics.<category>` for one."""
+
+    def __init__(self, feed: SessionFeed, attachment: Attachment, wanted: str) -> None:
+        self._feed = feed
+        self._attachment = attachment
+        self._category = wanted.partition(".")[2]
+        self._last: dict[str, int] = {}
+
+    def tell(self, occupancy: Occupancy) -> None:
+        """Send the metrics if they are others than before."""
+        metrics = occupancy.metrics()
+        if self._category:
+            metrics = {name: count for name, count in metrics.items() if name == self._category}
+        if metrics == self._last:
+            return
+        self._last = metrics
+        now = now_ms()
+        event = Message(
+            id=f"occupancy-{now}:0",
+            name=EVENT_NAME,
+            data=orjson.dumps({"metrics": metrics}).decode(),
+            encoding="json",
+            timestamp=now,
+            action=MessageAction.META,
+        )
+        position = self._feed.position_of(self._attachment)
+        self._attachment.write(
+            encode_messages(self._attachment.variant, position, self._feed.series, [event])
+        )
+
+
+def _share(modes: Flag | None, sign: int) -> Share:
+    if modes is None:
+        return Share()
+    return Share(
+        sign,
+        sign * bool(modes & Flag.PUBLISH),
+        sign * bool(modes & Flag.SUBSCRIBE),
+        sign * bool(modes & Flag.PRESENCE),
+        sign * bool(modes & Flag.PRESENCE_SUBSCRIBE),
+    )

@@ -1,0 +1,46 @@
+"""Who a caller is to this service, and what it may do (acceptance AUT-4, AUT-9)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from gateway.http_api.sessions import Caller, TypedErrors
+from selfhost_transport.wire.channel import check_name
+
+router = APIRouter(route_class=TypedErrors)
+
+
+class MeOut(BaseModel):
+    """A verified caller. `clientId`: `*` may name any, absent is anonymous."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    client_id: str | None
+    application: str
+    capability: dict[str, list[str]]
+    """Operations by channel pattern: what the credentials really permit."""
+    expires: int | None
+    """When the credentials expire, ms since the epoch; absent for those that do not."""
+    operations: list[str] | None = Field(default=None)
+    """With `session`: what is permitted on it, turn rights included; `*` is everything."""
+
+
+@router.get("/v1/me", tags=["operations"], response_model_exclude_none=True)
+async def me(credential: Caller, session: Annotated[str | None, Query()] = None) -> MeOut:
+    """What the credentials of this request stand for; `session` names a session to tell the operations of."""
+    operations: list[str] | None = None
+    if session is not None:
+        check_name(session)
+        operations = sorted(credential.capability.operations(session))
+    return MeOut(
+        client_id=credential.identity.announced,
+        application=credential.app_id,
+        capability=orjson.loads(credential.capability.canonical()),
+        expires=credential.expires_ms,
+        operations=operations,
+    )

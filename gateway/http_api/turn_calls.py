@@ -1,0 +1,142 @@
+"""Sends and cancels made through the plain HTTP API: the same messages that an SDK would publish."""
+
+from __future__ import annotations
+
+import uuid
+
+from gateway.auth.authenticator import Credential
+from gateway.commands.commands import Done
+from gateway.commands.publishing import Sender, Sending, prepare
+from gateway.commands.turn_commands import (
+    CANCEL_ALL,
+    CANCEL_CLIENT_ID,
+    CANCEL_OWN,
+    CANCEL_RUN_ID,
+    TURN_POLICY,
+)
+from gateway.http_api.conversation import read_conversation
+from gateway.http_api.models import CancelIn, CancelOut, FilterIn, SendIn, SendOut, TextPartIn
+from gateway.services import Services
+from selfhost_transport.errors import InvalidArgument, ServiceError
+from selfhost_transport.store.turn_store import Policy
+from selfhost_transport.turns import headers as h
+from selfhost_transport.turns.inputs import InputIds, user_message
+from selfhost_transport.turns.ui import FilePart, TextPart
+from selfhost_transport.wire.message import Message
+from selfhost_transport.wire.serial import format_position
+
+_BY_HEADER = {"turn_id": h.RUN_ID, "input_id": h.INPUT_CODEC_MESSAGE_ID, "client_id": CANCEL_CLIENT_ID}
+_PARENT_WINDOW = 200
+
+
+class TurnCalls:
+    """What one caller asks of one session's turns."""
+
+    def __init__(self, services: Services, credential: Credential, session: str) -> None:
+        self._services = services
+        self._credential = credential
+        self._session = session
+        self._rules = services.rules_for(session)
+        if self._rules is None:
+            raise InvalidArgument("no agent is bound to this session's namespace; see [[namespaces]]")
+
+    async def send(self, body: SendIn) -> SendOut:
+        """Accept a message and its turn."""
+        client_id = self._credential.identity.stamp(body.client_id)
+        message_id = body.id or str(uuid.uuid4())
+        # Derived from the id, so that a repeat of the send is the same send (P5).
+        ids = InputIds(message_id, str(uuid.uuid5(uuid.NAMESPACE_OID, message_id)))
+        parent = body.parent
+        if "parent" not in body.model_fields_set and body.fork_of is None:
+            parent = await self._last_message(message_id)
+        messages = user_message(_parts(body), ids, client_id=client_id, parent=parent, fork_of=body.fork_of)
+        for message in messages:
+            message.client_id = client_id
+            _transport(message).update(_policy_headers(body))
+        done = await self._run(messages)
+        turn = done.result.turn
+        if turn is None:
+            raise ServiceError("the message was stored, but no turn was started")
+        return SendOut(
+            turn_id=turn.id,
+            message_id=message_id,
+            status=turn.status,
+            position=format_position(done.position, done.series),
+            serials=done.result.serials,
+            repeated=turn.repeated,
+            interrupted=list(turn.interrupted),
+        )
+
+    async def give(self, messages: list[Message]) -> Done:
+        """Give an input to a turn that exists."""
+        return await self._run(messages)
+
+    async def cancel(self, body: CancelIn) -> CancelOut:
+        """End the turns that a filter names."""
+        transport = {h.EVENT_ID: str(uuid.uuid4()), **_cancel_headers(body)}
+        message = Message(name=h.AI_CANCEL, client_id=body.acting_client_id, extras=h.make_extras(transport))
+        receipt = (await self._run([message])).result.cancel
+        if receipt is None:
+            raise ServiceError("the cancel was not understood")
+        return CancelOut(
+            position=receipt.position,
+            matched=list(receipt.matched),
+            already_ended=list(receipt.already_ended),
+            denied=list(receipt.denied),
+            hook_failed=list(receipt.hook_failed),
+        )
+
+    async def _run(self, messages: list[Message]) -> Done:
+        sending = Sending(
+            session=self._session,
+            sender=Sender(self._credential),
+            rules=self._rules,
+            max_size=self._services.settings.gateway.max_message_size,
+            id_base=str(uuid.uuid4()),
+            limits=self._services.limits,
+        )
+        return await self._services.executor.run(prepare(sending, messages))
+
+    async def _last_message(self, message_id: str) -> str | None:
+        """The message that a send without a parent follows. A repeat follows the same one as the first time."""
+        conversation = await read_conversation(self._services.sessions, self._session, _PARENT_WINDOW)
+        return conversation.before(message_id)
+
+
+def _parts(body: SendIn) -> list[TextPart | FilePart]:
+    if body.parts is None:
+        return [TextPart(body.text or "")]
+    return [
+        TextPart(part.text) if isinstance(part, TextPartIn) else FilePart(part.url, part.media_type)
+        for part in body.parts
+    ]
+
+
+def _policy_headers(body: SendIn) -> dict[str, str]:
+    if body.policy is None:
+        if body.interrupts is not None:
+            raise InvalidArgument("interrupts needs the policy `interrupt`")
+        return {}
+    headers = {TURN_POLICY: body.policy.value}
+    if body.policy is Policy.INTERRUPT and body.interrupts is not None:
+        if body.interrupts.input_id is not None:
+            raise InvalidArgument("a send interrupts turns by turnId, own, clientId or all")
+        named = _cancel_headers(body.interrupts)
+        turn = named.pop(h.RUN_ID, None)
+        headers |= named if turn is None else {CANCEL_RUN_ID: turn}
+    return headers
+
+
+def _cancel_headers(wanted: FilterIn) -> dict[str, str]:
+    if wanted.own:
+        return {CANCEL_OWN: "true"}
+    if wanted.all:
+        return {CANCEL_ALL: "true"}
+    values = {header: getattr(wanted, name) for name, header in _BY_HEADER.items()}
+    return {header: value for header, value in values.items() if value is not None}
+
+
+def _transport(message: Message) -> dict[str, str]:
+    assert message.extras is not None
+    transport: dict[str, str] = message.extras["ai"]["transport"]
+    return transport

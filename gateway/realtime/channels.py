@@ -1,0 +1,310 @@
+"""The channels of one websocket: joins and leaves feeds as the connection's core wants (protocol section 5)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from gateway.background import Background
+from gateway.commands.commands import Done, woken_session
+from gateway.commands.presence import sync_frames
+from gateway.fanout.delivery import Variant, encode_websocket
+from gateway.fanout.deltas import DeltaWriter
+from gateway.fanout.feed import SessionFeed
+from gateway.fanout.hub import Start
+from gateway.fanout.occupancy import OccupancyEvents
+from gateway.fanout.subscription import EVERYBODY, Attachment, Gap
+from gateway.realtime.connection import Connection
+from gateway.realtime.effects import Adjust, Attach, Attached, Commit, Effect
+from gateway.services import Services
+from gateway.websocket.upgrade import SocketOutlet
+from selfhost_transport.errors import ErrorInfo, TransportError
+from selfhost_transport.wire.actions import Flag
+from selfhost_transport.wire.channel import ChannelParams
+from selfhost_transport.wire.codes import Code, error_info
+from selfhost_transport.wire.message import Format
+from selfhost_transport.wire.serial import format_position
+
+logger = logging.getLogger(__name__)
+
+SETTLE_TIMEOUT_S = 1.0
+_LISTENING = Flag.SUBSCRIBE | Flag.PRESENCE_SUBSCRIBE | Flag.PRESENCE | Flag.ANNOTATION_SUBSCRIBE
+"""Modes with which anything is delivered: messages, all members or one's own, annotations."""
+
+
+class _Watched:
+    """An attachment with the feed it belongs to, once it has one, and what ATTACHED is followed by."""
+
+    __slots__ = ("attachment", "counted", "feed", "modes", "occupancy", "session", "start", "telling")
+
+    def __init__(self, session: str, attachment: Attachment, modes: Flag, occupancy: str | None) -> None:
+        self.session = session
+        self.attachment = attachment
+        self.modes = modes
+        self.feed: SessionFeed | None = None
+        self.start: Start | None = None
+        # The modes it counts with in the session's occupancy.
+        self.counted: Flag | None = None
+        # What it wants to hear of the occupancy, and how to end that.
+        self.occupancy = occupancy
+        self.telling: Callable[[], None] | None = None
+
+
+class SocketChannels:
+    """What a socket watches. `carry_out` takes what the core wants done; `disconnect` sends the client away."""
+
+    __slots__ = (
+        "_background",
+        "_carry_out",
+        "_core",
+        "_disconnect",
+        "_fmt",
+        "_mute",
+        "_paused",
+        "_services",
+        "_watched",
+        "outlet",
+    )
+
+    def __init__(
+        self,
+        services: Services,
+        core: Connection,
+        fmt: Format,
+        background: Background,
+        carry_out: Callable[[Sequence[Effect]], None],
+        disconnect: Callable[[ErrorInfo], None],
+        *,
+        echo: bool,
+    ) -> None:
+        # Set once the socket is open.
+        self.outlet: SocketOutlet | None = None
+        self._services = services
+        self._core = core
+        self._fmt = fmt
+        self._background = background
+        self._carry_out = carry_out
+        self._disconnect = disconnect
+        self._mute = None if echo else core.connection_id
+        self._watched: dict[str, _Watched] = {}
+        # Attachments that wait for the answer to a ticket, oldest first.
+        self._paused: list[tuple[int, SessionFeed, Attachment]] = []
+
+    def drained(self) -> None:
+        """The socket has room again."""
+        for watched in self._watched.values():
+            if watched.feed is not None:
+                watched.feed.drained(watched.attachment)
+
+    def __len__(self) -> int:
+        return len(self._watched)
+
+    def attach(self, effect: Attach) -> None:
+        """Begin to join; the core is told once that is done. Raises RuntimeError before the socket is open."""
+        full = effect.channel.full
+        attachment = Attachment(
+            self._opened(),
+            Variant(self._fmt, full, effect.hidden),
+            lambda gap: self._on_gap(full, gap),
+            mute=self._muted(effect.modes, effect.params),
+            whole_messages=effect.params.append_full,
+            presence=bool(effect.modes & Flag.PRESENCE_SUBSCRIBE),
+            annotations=bool(effect.modes & Flag.ANNOTATION_SUBSCRIBE),
+            connection_id=self._core.connection_id,
+        )
+        attachment.write = self._writer(effect.params)
+        watched = _Watched(effect.channel.name, attachment, effect.modes, effect.params.occupancy)
+        self._watched[full] = watched
+        self._background.start(self._join(effect, watched))
+
+    async def _join(self, effect: Attach, watched: _Watched) -> None:
+        full, name = effect.channel.full, effect.channel.name
+        try:
+            feed = await self._services.hub.join(name, watched.attachment)
+            watched.feed = feed
+            if self._watched.get(full) is not watched:
+                self._services.hub.leave(feed, watched.attachment)
+                return
+            start = await self._services.hub.start_of(
+                feed, watched.attachment, effect.resume_from, effect.params.rewind
+            )
+            await self._add_members(watched, start)
+        except TransportError as error:
+            if self._watched.get(full) is watched:
+                self._carry_out(self._core.attach_failed(full, error.info))
+            return
+        if self._watched.get(full) is watched:
+            watched.start = start
+            self._carry_out(self._core.attach_ready(full, start.attached))
+
+    def deliver(self, channel: str) -> None:
+        """ATTACHED was sent: what follows it, and everything from then on."""
+        watched = self._watched[channel]
+        if watched.feed is None or watched.start is None:
+            raise RuntimeError("an attachment without a start cannot be delivered to")
+        start, watched.start = watched.start, None
+        self._count(watched, watched.modes)
+        if not watched.modes & _LISTENING:
+            watched.feed.remove(watched.attachment)
+            return
+        for frame in start.preface:
+            watched.attachment.write(frame)
+        watched.feed.release(watched.attachment, start.backlog)
+        self._tell_occupancy(watched, watched.occupancy)
+
+    def adjust(self, effect: Adjust) -> None:
+        """Other modes or params for an attachment, in place."""
+        watched = self._watched[effect.channel]
+        if watched.feed is None:
+            return
+        gained, lost = effect.modes & ~watched.modes, watched.modes & ~effect.modes
+        watched.modes = effect.modes
+        attachment = watched.attachment
+        attachment.mute = self._muted(effect.modes, effect.params)
+        attachment.whole_messages = effect.params.append_full
+        # A client that attaches again gets the next message whole.
+        attachment.write = self._writer(effect.params)
+        attachment.presence = bool(effect.modes & Flag.PRESENCE_SUBSCRIBE)
+        attachment.annotations = bool(effect.modes & Flag.ANNOTATION_SUBSCRIBE)
+        if lost and not effect.modes & _LISTENING:
+            watched.feed.remove(attachment)
+        if effect.hidden != attachment.variant.hidden:
+            watched.feed.show_as(attachment, attachment.variant._replace(hidden=effect.hidden))
+        anew = bool(gained & _LISTENING)
+        if anew:
+            # What it could not hear before it has not seen.
+            watched.feed.remove(attachment)
+            attachment.seen.clear()
+            watched.feed.add(attachment)
+        if effect.answer:
+            position = watched.feed.position_of(attachment)
+            serial = format_position(position, watched.feed.series)
+            attached = Attached(serial, resumed=effect.resumed, presence=attachment.presence)
+            self._carry_out(self._core.adjusted(effect.channel, attached))
+        if anew:
+            watched.feed.release(attachment)
+        self._count(watched, effect.modes)
+        self._tell_occupancy(watched, effect.params.occupancy)
+
+    def _on_gap(self, channel: str, gap: Gap) -> None:
+        watched = self._watched.get(channel)
+        if watched is not None and watched.feed is not None:
+            serial = format_position(gap.position, watched.feed.series)
+            attached = Attached(serial, error=gap.error, presence=watched.attachment.presence)
+            self._carry_out(self._core.adjusted(channel, attached))
+
+    def detach(self, channel: str) -> None:
+        """Stop delivering at once."""
+        watched = self._watched.pop(channel, None)
+        if watched is not None and watched.feed is not None:
+            self._services.hub.leave(watched.feed, watched.attachment)
+            self._count(watched, None)
+            self._tell_occupancy(watched, None)
+
+    def _count(self, watched: _Watched, modes: Flag | None) -> None:
+        """Have an attachment counted by its modes; None: it is gone."""
+        if watched.counted != modes:
+            self._services.board.count(watched.session, watched.counted, modes)
+            watched.counted = modes
+
+    def _tell_occupancy(self, watched: _Watched, wanted: str | None) -> None:
+        """Begin, change or end telling an attachment who else is there: the param `occupancy` (section 14.4)."""
+        if not watched.modes & Flag.SUBSCRIBE:
+            wanted = None
+        if watched.telling is not None and watched.occupancy == wanted:
+            return
+        watched.occupancy = wanted
+        if watched.telling is not None:
+            watched.telling()
+            watched.telling = None
+        feed = watched.feed
+        if wanted is not None and feed is not None:
+            events = OccupancyEvents(feed, watched.attachment, wanted)
+            watched.telling = self._services.board.watch(watched.session, events.tell)
+
+    def detach_all(self) -> None:
+        """Stop delivering anything."""
+        for channel in list(self._watched):
+            self.detach(channel)
+
+    def _opened(self) -> SocketOutlet:
+        if self.outlet is None:
+            raise RuntimeError("a channel cannot be attached before the socket is open")
+        return self.outlet
+
+    def _writer(self, params: ChannelParams) -> Callable[[bytes], None]:
+        """How an attachment's frames are written."""
+        write = self._opened().write
+        return DeltaWriter(write, self._fmt).write if params.delta else write
+
+    def _muted(self, modes: Flag, params: ChannelParams) -> str | None:
+        """Whose messages are not delivered to an attachment."""
+        if not modes & Flag.SUBSCRIBE:
+            return EVERYBODY
+        return self._mute if params.echo else self._core.connection_id
+
+    async def _add_members(self, watched: _Watched, start: Start) -> None:
+        """Have ATTACHED followed by the members, read now: at or after the attachment's position (section 8.4)."""
+        if not watched.attachment.presence:
+            return
+        members = await self._services.presence.members(watched.session)
+        if members:
+            start.attached = replace(start.attached, presence=True)
+            variant = watched.attachment.variant
+            frames = sync_frames(variant.channel, members)
+            start.preface += [encode_websocket(frame, variant.fmt) for frame in frames]
+
+    def sync(self, channel: str) -> None:
+        """Send the members anew."""
+        watched = self._watched.get(channel)
+        if watched is not None:
+            self._background.start(self._send_members(channel, watched))
+
+    async def _send_members(self, channel: str, watched: _Watched) -> None:
+        try:
+            members = await self._services.presence.members(watched.session)
+        except TransportError as error:
+            # The client waits for a SYNC that was announced: only a new attach ends that.
+            logger.warning("presence.sync_failed session=%s error=%s", watched.session, error)
+            self._disconnect(
+                error_info(Code.DISCONNECTED, "presence could not be read; reconnect and resume")
+            )
+            return
+        if self._watched.get(channel) is watched:
+            for frame in sync_frames(channel, members):
+                watched.attachment.write(encode_websocket(frame, self._fmt))
+
+    def answer_first(self, commit: Commit) -> None:
+        """Keep a session's entries back until its turn's input is acknowledged.
+
+        A fast agent may have answered before the ACK is on its way, and the SDK's ChatTransport hears the answer
+        only from then on.
+        """
+        session = woken_session(commit.operation)
+        if session is None:
+            return
+        for watched in self._watched.values():
+            if watched.session == session and watched.feed is not None:
+                watched.feed.pause(watched.attachment)
+                self._paused.append((commit.ticket, watched.feed, watched.attachment))
+
+    def proceed(self) -> None:
+        """Let entries follow the answers that have left."""
+        while self._paused and not self._core.owes(self._paused[0][0]):
+            _, feed, attachment = self._paused.pop(0)
+            feed.proceed(attachment)
+
+    async def settle(self, done: Done) -> None:
+        """Wait, bounded, until everything before a cancel has been written to this socket (P2)."""
+        if done.settled_at is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_TIMEOUT_S):
+                for watched in list(self._watched.values()):
+                    if watched.feed is not None and watched.feed.series == done.series:
+                        await watched.feed.passed(done.settled_at)
+                        watched.feed.clear(watched.attachment, done.settled_at)
+                        await watched.attachment.caught_up(done.settled_at)

@@ -1,0 +1,131 @@
+"""The order in which one connection's operations reach the store, and are answered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from gateway.background import Background
+from gateway.commands.commands import Done
+from gateway.commands.executor import Executor
+from gateway.realtime.effects import Commit
+from gateway.realtime.gate import Gate
+from selfhost_transport.errors import ErrorInfo, ServiceError, TransportError
+from selfhost_transport.wire.frame import AckResult
+
+logger = logging.getLogger(__name__)
+
+MAX_IN_FLIGHT = 512
+"""Operations of one connection on their way; its socket is not read while there are more."""
+
+
+class Commits:
+    """Starts operations in order without waiting for each other's round trip.
+
+    Calls that leave in order arrive in order, because they share one connection to Redis. An operation that reads
+    before it writes waits for those before it, and those after it wait for it.
+    """
+
+    __slots__ = (
+        "_background",
+        "_committed",
+        "_executor",
+        "_refused",
+        "_room",
+        "_running",
+        "_settle",
+        "_waiting",
+    )
+
+    def __init__(
+        self,
+        executor: Executor,
+        background: Background,
+        settle: Callable[[Done], Awaitable[None]],
+        committed: Callable[[int, Done], None],
+        refused: Callable[[int, ErrorInfo], None],
+    ) -> None:
+        self._executor = executor
+        self._background = background
+        self._settle = settle
+        self._committed = committed
+        self._refused = refused
+        # Both are there while something is in them.
+        self._running: set[asyncio.Task[None]] | None = None
+        self._waiting: deque[Commit] | None = None
+        self._room = Gate()
+
+    @property
+    def full(self) -> bool:
+        """Whether too many operations are on their way."""
+        return not self._room.is_open
+
+    def add(self, commit: Commit) -> None:
+        """Begin an operation, or line it up behind one that reads first."""
+        if self._waiting is not None:
+            self._waiting.append(commit)
+        elif self._executor.needs_turn(commit.operation):
+            self._waiting = deque((commit,))
+            self._background.start(self._work(self._waiting))
+        else:
+            self._launch(commit)
+        if self._in_flight >= MAX_IN_FLIGHT:
+            self._room.shut()
+
+    async def room(self) -> None:
+        """Returns once few enough operations are on their way."""
+        await self._room.passed()
+
+    def _launch(self, commit: Commit) -> None:
+        task = self._background.start(self._run(commit))
+        if self._running is None:
+            self._running = set()
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if self._running is not None:
+            self._running.discard(task)
+            self._running = self._running or None
+        if self._in_flight < MAX_IN_FLIGHT:
+            self._room.open()
+
+    @property
+    def _in_flight(self) -> int:
+        return len(self._running or ()) + len(self._waiting or ())
+
+    async def _work(self, waiting: deque[Commit]) -> None:
+        while waiting:
+            commit = waiting.popleft()
+            if self._executor.needs_turn(commit.operation):
+                await asyncio.gather(*(self._running or ()), return_exceptions=True)
+                await self._run(commit)
+            else:
+                self._launch(commit)
+        self._waiting = None
+        self._room.open()
+
+    async def _run(self, commit: Commit) -> None:
+        try:
+            done = await self._executor.run(commit.operation)
+        except TransportError as error:
+            self._refuse(commit, error.info)
+        except Exception:
+            logger.exception("gateway.commit_failed")
+            self._refuse(commit, ServiceError("internal error; try again").info)
+        else:
+            if done.settled_at is not None:
+                await self._settle(done)
+            if not commit.others:
+                self._committed(commit.ticket, done)
+                return
+            tickets = (commit.ticket, *commit.others)
+            for ticket, serial in zip(tickets, done.result.serials, strict=True):
+                self._committed(ticket, replace(done, result=AckResult([serial])))
+
+    def _refuse(self, commit: Commit, error: ErrorInfo) -> None:
+        for ticket in (commit.ticket, *commit.others):
+            self._refused(ticket, error)

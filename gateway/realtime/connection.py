@@ -1,0 +1,512 @@
+"""One connection of the realtime protocol, without I/O: frames and outcomes in, effects out.
+
+Rules are those of protocol sections 4 to 6. The order of answers is this module's business: every frame that waits
+for an ACK has its place in a queue, refusals included, and answers leave in that order (section 6.2).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+from gateway.auth.authenticator import Credential, outside_token_range
+from gateway.auth.rate_limits import Limits
+from gateway.commands.annotations import Annotating, prepare_annotations
+from gateway.commands.commands import Done, LeavePresence
+from gateway.commands.presence import Announcing, prepare_presence
+from gateway.commands.publishing import Sender, Sending, prepare
+from gateway.commands.turn_commands import TurnRules
+from gateway.realtime.effects import (
+    Adjust,
+    Attach,
+    Attached,
+    Authenticate,
+    CloseSocket,
+    Commit,
+    Deliver,
+    Detach,
+    Effect,
+    SendFrame,
+    Sync,
+)
+from gateway.realtime.pending_acks import Answers
+from gateway.realtime.state_frames import Terms, attached_frame, connected_frame
+from selfhost_transport.errors import (
+    BadRequest,
+    CapabilityError,
+    ErrorInfo,
+    InvalidArgument,
+    InvalidChannelName,
+    TransportError,
+    Unauthorized,
+)
+from selfhost_transport.store.presence import Holder
+from selfhost_transport.turns.withholding import NOTHING, Hidden
+from selfhost_transport.wire.actions import DEFAULT_MODES, Action, Flag, PresenceAction
+from selfhost_transport.wire.capability import Operation
+from selfhost_transport.wire.channel import ChannelParams, ChannelRef, parse_channel, parse_params
+from selfhost_transport.wire.codes import Code, error_info
+from selfhost_transport.wire.frame import AckResult, Frame, FrameError
+from selfhost_transport.wire.ids import default_id_base, fingerprint
+
+SERVED_MODES: Final = DEFAULT_MODES | Flag.ANNOTATION_SUBSCRIBE
+TURNS_PARAM: Final = "turns"
+MAX_CHANNELS: Final = 1000
+
+
+class Phase(Enum):
+    """Where a connection stands."""
+
+    NEW = "new"
+    CONNECTED = "connected"
+    CLOSING = "closing"
+
+
+class ChannelPhase(Enum):
+    """Where a channel of a connection stands; detached ones are not kept."""
+
+    ATTACHING = "attaching"
+    ATTACHED = "attached"
+
+
+@dataclass(slots=True)
+class _Channel:
+    ref: ChannelRef
+    modes: Flag
+    params: ChannelParams
+    # What its attachment does not get.
+    hidden: Hidden = NOTHING
+    phase: ChannelPhase = ChannelPhase.ATTACHING
+    # ATTACH and DETACH that came while attaching, to be looked at once that is done.
+    waiting: deque[Frame] | None = None
+
+    def postpone(self, frame: Frame) -> None:
+        """Look at a frame later."""
+        if self.waiting is None:
+            self.waiting = deque()
+        self.waiting.append(frame)
+
+
+class Connection:
+    """The state of one socket. `rules_for` tells the turn rules of a channel, None where it is plain pub/sub.
+
+    `holder` answers for the presence members of the connection. `hidden_from`: what a caller does not get of a channel.
+    """
+
+    __slots__ = (
+        "_answers",
+        "_channels",
+        "_hidden_from",
+        "_limits",
+        "_members",
+        "_rules_for",
+        "_terms",
+        "connection_id",
+        "credential",
+        "holder",
+        "inherits_members",
+        "phase",
+    )
+
+    def __init__(
+        self,
+        connection_id: str,
+        credential: Credential,
+        terms: Terms,
+        rules_for: Callable[[str], TurnRules | None],
+        holder: Holder | None = None,
+        limits: Limits | None = None,
+        hidden_from: Callable[[Credential, str], Hidden] = lambda credential, channel: NOTHING,
+    ) -> None:
+        self.connection_id = connection_id
+        self.credential = credential
+        self.phase = Phase.NEW
+        self._terms = terms
+        self._rules_for = rules_for
+        self._hidden_from = hidden_from
+        self._limits = limits
+        self.holder = holder or Holder(connection_id, owner="", node="")
+        # Whether an earlier socket of this connection may have entered members.
+        self.inherits_members = False
+        # Members entered by this socket: (session, client id); hardly any connection has some.
+        self._members: set[tuple[str, str]] | None = None
+        self._channels: dict[str, _Channel] = {}
+        self._answers = Answers()
+
+    @property
+    def unanswered(self) -> int:
+        """Frames whose answer has not left yet."""
+        return len(self._answers)
+
+    @property
+    def has_members(self) -> bool:
+        """Whether the connection has presence members, as far as this socket knows."""
+        return self.inherits_members or bool(self._members)
+
+    # The connection as a whole
+
+    def open(self, key: str, error: ErrorInfo | None = None) -> list[Effect]:
+        """Accept the socket: CONNECTED. `error`: why a resume failed. Raises RuntimeError when already open."""
+        if self.phase is not Phase.NEW:
+            raise RuntimeError(f"a connection that is {self.phase.value} cannot be opened")
+        self.phase = Phase.CONNECTED
+        return [SendFrame(self._connected(key, error))]
+
+    def receive(self, frame: Frame) -> list[Effect]:
+        """One frame from the client. Frames after the end, and unknown ones, are ignored."""
+        if self.phase is Phase.NEW:
+            raise RuntimeError("a frame arrived before the connection was opened")
+        handler = _HANDLERS.get(frame.action)
+        if self.phase is Phase.CLOSING or handler is None:
+            return []
+        return handler(self, frame)
+
+    def receive_malformed(self, error: BadRequest) -> list[Effect]:
+        """A message of the socket that is no frame; the connection goes on where the protocol has an answer."""
+        if self.phase is not Phase.CONNECTED:
+            return []
+        if isinstance(error, FrameError) and error.needs_nack:
+            return self._refuse(error.msg_serial or 0, error.info)
+        if isinstance(error, FrameError) and error.channel is not None:
+            return self._fail_channel(error.channel, error.info)
+        return self.fail(error.info)
+
+    def fail(self, error: ErrorInfo) -> list[Effect]:
+        """End the connection for good: ERROR without channel."""
+        self.phase = Phase.CLOSING
+        return [SendFrame(Frame(Action.ERROR, error=error)), CloseSocket(final=True)]
+
+    def disconnect(self, error: ErrorInfo) -> list[Effect]:
+        """Ask the client to come back and resume (section 4.4)."""
+        if self.phase is Phase.CLOSING:
+            return []
+        self.phase = Phase.CLOSING
+        return [SendFrame(Frame(Action.DISCONNECTED, error=error)), CloseSocket()]
+
+    def lost(self) -> None:
+        """The socket is gone: there is nothing more to say."""
+        self.phase = Phase.CLOSING
+
+    def request_token(self) -> list[Effect]:
+        """Ask the client for a new token before the present one expires (section 4.7)."""
+        return [SendFrame(Frame(Action.AUTH))] if self.phase is Phase.CONNECTED else []
+
+    def reauthenticated(self, credential: Credential, key: str) -> list[Effect]:
+        """A token that came in-band was good: take over its rights. Another identity ends the connection."""
+        if self.phase is not Phase.CONNECTED:
+            return []
+        if (credential.app_id, credential.identity) != (self.credential.app_id, self.credential.identity):
+            reason = "the new token is for another application or clientId; open a new connection for it"
+            return self.fail(error_info(Code.INCOMPATIBLE_CREDENTIALS, reason))
+        self.credential = credential
+        effects: list[Effect] = []
+        for channel in list(self._channels.values()):
+            effects += self._narrow(channel)
+        return [*effects, SendFrame(self._connected(key))]
+
+    def authentication_failed(self, error: TransportError) -> list[Effect]:
+        """A token that came in-band was refused."""
+        return self.fail(outside_token_range(error).info) if self.phase is Phase.CONNECTED else []
+
+    # Results of effects
+
+    def committed(self, ticket: int, done: Done) -> list[Effect]:
+        """The operation of a Commit is in the store."""
+        return self._settle(ticket, done.result)
+
+    def refused(self, ticket: int, error: ErrorInfo) -> list[Effect]:
+        """The operation of a Commit was not carried out."""
+        return self._settle(ticket, error)
+
+    def owes(self, ticket: int) -> bool:
+        """Whether the answer to an operation has not left yet."""
+        return self._answers.owes(ticket)
+
+    def attach_ready(self, full: str, attached: Attached) -> list[Effect]:
+        """The hub holds the channel's frames and knows where delivery starts."""
+        channel = self._attaching(full)
+        channel.phase = ChannelPhase.ATTACHED
+        effects: list[Effect] = [SendFrame(self._attached(channel, attached)), Deliver(full)]
+        return effects + self._continue_with(channel)
+
+    def attach_failed(self, full: str, error: ErrorInfo) -> list[Effect]:
+        """The attach could not be finished; DETACHED makes the client try again (section 5.2)."""
+        channel = self._attaching(full)
+        del self._channels[full]
+        effects: list[Effect] = [Detach(full), SendFrame(Frame(Action.DETACHED, channel=full, error=error))]
+        return effects + self._continue_with(channel)
+
+    def adjusted(self, full: str, attached: Attached) -> list[Effect]:
+        """The position of an attachment that was attached again, or that lost continuity (section 5.4)."""
+        channel = self._channels.get(full)
+        if channel is None or self.phase is not Phase.CONNECTED:
+            return []
+        sync: list[Effect] = [Sync(full)] if attached.presence else []
+        return [SendFrame(self._attached(channel, attached)), *sync]
+
+    # Frames of the connection
+
+    def _on_heartbeat(self, frame: Frame) -> list[Effect]:
+        return [SendFrame(Frame(Action.HEARTBEAT, id=frame.id))] if frame.id is not None else []
+
+    def _on_close(self, frame: Frame) -> list[Effect]:
+        self.phase = Phase.CLOSING
+        return [*self._leave(None), SendFrame(Frame(Action.CLOSED)), CloseSocket(final=True)]
+
+    def _on_disconnect(self, frame: Frame) -> list[Effect]:
+        self.phase = Phase.CLOSING
+        return [CloseSocket()]
+
+    def _on_auth(self, frame: Frame) -> list[Effect]:
+        if not frame.access_token:
+            return self.fail(Unauthorized("an AUTH frame needs an access token").info)
+        return [Authenticate(frame.access_token)]
+
+    # Channels
+
+    def _on_attach(self, frame: Frame) -> list[Effect]:
+        full = frame.channel
+        if full is None:
+            return self.fail(error_info(Code.BAD_REQUEST, "ATTACH needs a channel"))
+        known = self._channels.get(full)
+        if known is not None and known.phase is ChannelPhase.ATTACHING:
+            known.postpone(frame)
+            return []
+        try:
+            ref, params, modes = self._resolve(full, frame)
+        except TransportError as error:
+            return self._fail_channel(full, error.info)
+        # An unchanged ATTACH where deltas are sent: one could not be decoded, and what follows its base is sent anew.
+        lost_base = known is not None and params.delta and (known.modes, known.params) == (modes, params)
+        if known is not None and not lost_base:
+            known.modes, known.params = modes, params
+            resumed = frame.channel_serial is not None
+            return [Adjust(full, modes, params, answer=True, resumed=resumed, hidden=known.hidden)]
+        if known is None and len(self._channels) >= MAX_CHANNELS:
+            reason = (
+                f"a connection may attach {MAX_CHANNELS} channels; detach some, or open another connection"
+            )
+            return self._fail_channel(full, error_info(Code.TOO_MANY_CHANNELS, reason))
+        # A re-attach is not rewound, whatever its params say (section 5.3).
+        again = bool((frame.flags or 0) & Flag.ATTACH_RESUME or frame.channel_serial)
+        wanted = replace(params, rewind=None) if again else params
+        hidden = self._hidden_from(self.credential, ref.name)
+        self._channels[full] = _Channel(ref, modes, params, hidden)
+        dropped: list[Effect] = [Detach(full)] if lost_base else []
+        return [*dropped, Attach(ref, modes, wanted, frame.channel_serial or None, hidden)]
+
+    def _on_detach(self, frame: Frame) -> list[Effect]:
+        full = frame.channel
+        if full is None:
+            return self.fail(error_info(Code.BAD_REQUEST, "DETACH needs a channel"))
+        channel = self._channels.get(full)
+        if channel is not None and channel.phase is ChannelPhase.ATTACHING:
+            channel.postpone(frame)
+            return []
+        detached = SendFrame(Frame(Action.DETACHED, channel=full))
+        if channel is None:
+            return [detached]
+        del self._channels[full]
+        return [Detach(full), *self._leave(channel.ref.name), detached]
+
+    def _resolve(self, full: str, frame: Frame) -> tuple[ChannelRef, ChannelParams, Flag]:
+        ref = parse_channel(full)
+        given = {**ref.params, **(frame.params or {})}
+        if not self.credential.capability.allows(Operation.CHANNEL_METADATA, ref.name):
+            given.pop("occupancy", None)
+        params = parse_params(given)
+        rules = self._rules_for(ref.name)
+        if TURNS_PARAM in given and rules is not None:
+            recognised = {**params.recognised, TURNS_PARAM: rules.agent}
+            params = replace(params, recognised=recognised)
+        allowed = self.credential.capability.modes(ref.name)
+        if not allowed:
+            raise CapabilityError(f"the credentials do not permit attaching channel {ref.name[:128]!r}")
+        return ref, params, params.requested_modes(frame.flags) & allowed & SERVED_MODES
+
+    def _narrow(self, channel: _Channel) -> list[Effect]:
+        """Apply a new capability to an attachment (section 4.7)."""
+        full = channel.ref.full
+        allowed = self.credential.capability.modes(channel.ref.name)
+        if not allowed & channel.modes:
+            info = CapabilityError(f"the new token does not permit channel {channel.ref.name[:128]!r}").info
+            return self._fail_channel(full, info)
+        hidden = self._hidden_from(self.credential, channel.ref.name)
+        regarded = hidden != channel.hidden
+        if regarded and channel.phase is ChannelPhase.ATTACHING:
+            # What is being read for it is chosen by the rights it had.
+            reason = "the rights changed while the channel was being attached; attach again"
+            return self.attach_failed(full, error_info(Code.CHANNEL_FAILED, reason))
+        if channel.modes & ~allowed or regarded:
+            channel.modes &= allowed
+            channel.hidden = hidden
+            if channel.phase is ChannelPhase.ATTACHED:
+                return [Adjust(full, channel.modes, channel.params, answer=False, hidden=hidden)]
+        return []
+
+    def _fail_channel(self, full: str, info: ErrorInfo) -> list[Effect]:
+        effects: list[Effect] = []
+        channel = self._channels.get(full)
+        # An attach on its way is ended by its result, which finds nothing to attach.
+        if channel is not None:
+            del self._channels[full]
+            effects += [Detach(full), *self._leave(channel.ref.name)]
+        return [*effects, SendFrame(Frame(Action.ERROR, channel=full, error=info))]
+
+    def _attaching(self, full: str) -> _Channel:
+        channel = self._channels.get(full)
+        if channel is None or channel.phase is not ChannelPhase.ATTACHING:
+            raise RuntimeError("an attach ended that was not on its way")
+        return channel
+
+    def is_attaching(self, full: str) -> bool:
+        """Whether the result of an attach is still wanted."""
+        channel = self._channels.get(full)
+        return channel is not None and channel.phase is ChannelPhase.ATTACHING
+
+    def _continue_with(self, channel: _Channel) -> list[Effect]:
+        effects: list[Effect] = []
+        waiting, channel.waiting = channel.waiting, None
+        while waiting and not self.is_attaching(channel.ref.full):
+            effects += self.receive(waiting.popleft())
+        for frame in waiting or ():
+            self._channels[channel.ref.full].postpone(frame)
+        return effects
+
+    # Publishing
+
+    def _on_message(self, frame: Frame) -> list[Effect]:
+        serial = frame.msg_serial or 0
+        try:
+            sending = self._sending(frame, serial)
+            operation = prepare(sending, frame.messages or [])
+        except TransportError as error:
+            return self._refuse(serial, error.info)
+        return [Commit(self._answers.expect(serial), operation)]
+
+    def _sending(self, frame: Frame, serial: int) -> Sending:
+        session, modes, base = self._addressed(frame, serial)
+        if (frame.params or {}).get("_forceNack") == "true":
+            raise InvalidArgument("refused on request, by the _forceNack param", code=Code.FORCED_NACK)
+        return Sending(
+            session=session,
+            sender=Sender(self.credential, self.connection_id),
+            rules=self._rules_for(session),
+            max_size=self._terms.max_message_size,
+            limits=self._limits,
+            id_base=base,
+            repeat_id=f"{base}:{fingerprint(frame)}",
+            may_publish=None if modes is None else bool(modes & Flag.PUBLISH),
+            hidden=self._hidden_from(self.credential, session),
+        )
+
+    def _addressed(self, frame: Frame, serial: int) -> tuple[str, Flag | None, str]:
+        """Where a frame goes: the session, the modes of its attachment if there is one, and the base of its ids."""
+        if frame.channel is None:
+            raise InvalidChannelName("the frame needs a channel")
+        channel = self._channels.get(frame.channel)
+        modes = None if channel is None else channel.modes
+        return parse_channel(frame.channel).name, modes, default_id_base(self.connection_id, serial)
+
+    def _on_annotation(self, frame: Frame) -> list[Effect]:
+        serial = frame.msg_serial or 0
+        try:
+            operation = prepare_annotations(self._annotating(frame, serial), frame.annotations or [])
+        except TransportError as error:
+            return self._refuse(serial, error.info)
+        return [Commit(self._answers.expect(serial), operation)]
+
+    def _annotating(self, frame: Frame, serial: int) -> Annotating:
+        session, modes, base = self._addressed(frame, serial)
+        return Annotating(
+            session=session,
+            sender=Sender(self.credential, self.connection_id),
+            modes=modes,
+            max_size=self._terms.max_message_size,
+            id_base=base,
+            repeat_id=f"{base}:{fingerprint(frame)}",
+            limits=self._limits,
+        )
+
+    # Presence
+
+    def _on_presence(self, frame: Frame) -> list[Effect]:
+        serial = frame.msg_serial or 0
+        try:
+            operation = prepare_presence(self._announcing(frame, serial), frame.presence or [])
+        except TransportError as error:
+            return self._refuse(serial, error.info)
+        members = self._members = self._members or set()
+        for change in operation.changes:
+            member = (operation.session, change.client_id or "")
+            if change.action is PresenceAction.LEAVE:
+                members.discard(member)
+            else:
+                members.add(member)
+        return [Commit(self._answers.expect(serial), operation)]
+
+    def _announcing(self, frame: Frame, serial: int) -> Announcing:
+        session, modes, base = self._addressed(frame, serial)
+        return Announcing(
+            session=session,
+            credential=self.credential,
+            holder=self.holder,
+            modes=modes,
+            max_size=self._terms.max_message_size,
+            id_base=base,
+            repeat_id=f"{base}:{fingerprint(frame)}",
+        )
+
+    def _on_sync(self, frame: Frame) -> list[Effect]:
+        channel = self._channels.get(frame.channel or "")
+        if channel is None or channel.phase is not ChannelPhase.ATTACHED:
+            return []
+        return [Sync(channel.ref.full)] if channel.modes & Flag.PRESENCE_SUBSCRIBE else []
+
+    def _leave(self, session: str | None) -> list[Effect]:
+        """Take the connection's members out of a session no channel of it is attached to any more, or of all."""
+        if session is not None and any(channel.ref.name == session for channel in self._channels.values()):
+            return []
+        members = self._members or set()
+        gone = {member for member in members if session in (None, member[0])}
+        if not gone and not self.inherits_members:
+            return []
+        self._members = members - gone
+        # Nobody waits for the outcome: there is no frame to answer.
+        return [Commit(0, LeavePresence(session, self.holder))]
+
+    def _on_unsupported(self, frame: Frame) -> list[Effect]:
+        kind = Action(frame.action).name
+        info = error_info(Code.NOT_PERMITTED, f"{kind} frames are not supported by this service")
+        return self._refuse(frame.msg_serial or 0, info)
+
+    def _refuse(self, msg_serial: int, info: ErrorInfo) -> list[Effect]:
+        return self._settle(self._answers.expect(msg_serial), info)
+
+    def _settle(self, ticket: int, outcome: AckResult | ErrorInfo) -> list[Effect]:
+        """Note an outcome; send whatever answers it lets leave."""
+        return [SendFrame(frame) for frame in self._answers.settle(ticket, outcome)]
+
+    def _connected(self, key: str, error: ErrorInfo | None = None) -> Frame:
+        return connected_frame(self.connection_id, key, self.credential, self._terms, error)
+
+    def _attached(self, channel: _Channel, attached: Attached) -> Frame:
+        return attached_frame(channel.ref.full, channel.modes, channel.params, attached)
+
+
+_HANDLERS: Final[Mapping[int, Callable[[Connection, Frame], list[Effect]]]] = {
+    Action.HEARTBEAT: Connection._on_heartbeat,
+    Action.CLOSE: Connection._on_close,
+    Action.DISCONNECT: Connection._on_disconnect,
+    Action.ATTACH: Connection._on_attach,
+    Action.DETACH: Connection._on_detach,
+    Action.MESSAGE: Connection._on_message,
+    Action.PRESENCE: Connection._on_presence,
+    Action.SYNC: Connection._on_sync,
+    Action.ANNOTATION: Connection._on_annotation,
+    Action.OBJECT: Connection._on_unsupported,
+    Action.AUTH: Connection._on_auth,
+}

@@ -1,0 +1,332 @@
+"""One websocket: runs a connection's core, carries its effects out, keeps its timers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gateway.auth.authenticator import Credential, now_ms
+from gateway.auth.callers import RequestInfo
+from gateway.background import Background
+from gateway.commands.commands import Done
+from gateway.fanout.delivery import encode_websocket
+from gateway.realtime.append_coalescer import DEFAULT_WINDOW_MS, Rollup
+from gateway.realtime.channels import SocketChannels
+from gateway.realtime.command_queue import Commits
+from gateway.realtime.connection import Connection, Phase
+from gateway.realtime.effects import (
+    Adjust,
+    Attach,
+    Authenticate,
+    CloseSocket,
+    Commit,
+    Deliver,
+    Detach,
+    Effect,
+    SendFrame,
+    Sync,
+)
+from gateway.realtime.gate import Gate
+from gateway.services import Services
+from gateway.websocket.upgrade import SocketOutlet
+from selfhost_transport.errors import BadRequest, ErrorInfo, MessageTooLarge, StoreUnavailable, TransportError
+from selfhost_transport.wire.actions import Action
+from selfhost_transport.wire.codes import Code, error_info
+from selfhost_transport.wire.connection_key import issue_connection_key
+from selfhost_transport.wire.frame import Frame, decode_frame
+from selfhost_transport.wire.message import Format
+
+logger = logging.getLogger(__name__)
+
+SETTLE_TIMEOUT_S = 1.0
+SLOW_READER_TIMEOUT_S = 30.0
+CLOSE_TIMEOUT_S = 10.0
+RENEW_BEFORE_S = 30.0
+TOO_LATE_TO_RENEW_S = 5.5
+SHORTEST_RENEWAL_S = 1.0
+
+
+class Socket:
+    """A connected client, as the listener of its websocket.
+
+    `on_end` is called once when the websocket is gone; `lost` is to be awaited then.
+    """
+
+    __slots__ = (
+        "_authenticating",
+        "_background",
+        "_channels",
+        "_commits",
+        "_fmt",
+        "_give_up",
+        "_info",
+        "_on_end",
+        "_outlet",
+        "_readable",
+        "_rollup",
+        "_services",
+        "_timers",
+        "core",
+        "heartbeats",
+        "key_issued_ms",
+    )
+
+    def __init__(
+        self,
+        services: Services,
+        core: Connection,
+        fmt: Format,
+        *,
+        echo: bool,
+        heartbeats: bool,
+        info: RequestInfo,
+        rollup_ms: int = DEFAULT_WINDOW_MS,
+        on_end: Callable[[Socket], None] = lambda socket: None,
+    ) -> None:
+        self.core = core
+        self._on_end = on_end
+        self.key_issued_ms = now_ms()
+        self.heartbeats = heartbeats
+        self._services = services
+        self._fmt = fmt
+        self._info = info
+        # Verifies a token that came in-band.
+        self._authenticating: asyncio.Task[None] | None = None
+        self._outlet: SocketOutlet | None = None
+        self._give_up: asyncio.TimerHandle | None = None
+        self._readable = Gate()
+        self._background = Background("socket")
+        self._timers: list[asyncio.TimerHandle] = []
+        self._channels = SocketChannels(
+            services, core, fmt, self._background, self.carry_out, self.disconnect, echo=echo
+        )
+        self._commits = Commits(
+            services.executor, self._background, self._channels.settle, self._committed, self._refused
+        )
+        self._rollup = Rollup(rollup_ms, self._commits.add)
+
+    def open(self, outlet: SocketOutlet, error: ErrorInfo | None) -> None:
+        """Send CONNECTED and start the clocks. `error`: why a resume failed."""
+        self._outlet = self._channels.outlet = outlet
+        self.carry_out(self.core.open(self._new_key(), error))
+        if self.core.inherits_members:
+            self._background.start(self._inherit())
+        self._watch_expiry(self.core.credential)
+
+    def receive(self, raw: str | bytes) -> None:
+        """One message of the websocket."""
+        self._services.metrics.frames.inc()
+        fmt = Format.JSON if isinstance(raw, str) else Format.MSGPACK
+        try:
+            frame = decode_frame(raw, fmt)
+        except BadRequest as error:
+            self.carry_out(self.core.receive_malformed(error))
+            return
+        self.carry_out(self.core.receive(frame))
+
+    @property
+    def busy(self) -> bool:
+        """Whether the next message has to wait: see `ready`."""
+        return self._authenticating is not None or self._commits.full or not self._readable.is_open
+
+    async def ready(self) -> None:
+        """Returns once the next message may be looked at."""
+        if self._authenticating is not None:
+            # What follows is judged by the new rights.
+            await asyncio.wait({self._authenticating})
+            self._authenticating = None
+        await self._commits.room()
+        # Who does not read its answers is not listened to (P10).
+        await self._readable.passed()
+
+    def too_large(self) -> None:
+        """A message of the websocket is above the limit: said, because the client would only send it again."""
+        limit = self._services.settings.gateway.max_frame_size
+        reason = f"the frame is larger than {limit} bytes; send less at once"
+        self.carry_out(self.core.fail(MessageTooLarge(reason).info))
+
+    def ended(self) -> None:
+        """The websocket is gone."""
+        self._on_end(self)
+
+    def carry_out(self, effects: Sequence[Effect]) -> None:
+        """Do what the core wants, in order."""
+        for effect in effects:
+            match effect:
+                case SendFrame(frame):
+                    self._send(frame)
+                case Commit():
+                    self._channels.answer_first(effect)
+                    self._rollup.add(effect)
+                case Attach():
+                    self._channels.attach(effect)
+                case Deliver(channel):
+                    self._channels.deliver(channel)
+                case Adjust():
+                    self._channels.adjust(effect)
+                case Sync(channel):
+                    self._channels.sync(channel)
+                case Detach(channel):
+                    self._channels.detach(channel)
+                case Authenticate(token):
+                    self._authenticating = self._background.start(self._authenticate(token))
+                case CloseSocket():
+                    self._end()
+
+    def keep_alive(self) -> None:
+        """Show the client that the connection lives, and ask it for the same (section 4.3)."""
+        if self.core.phase is not Phase.CONNECTED or self._outlet is None:
+            return
+        if self.heartbeats and self._readable.is_open:
+            self._send(Frame(Action.HEARTBEAT))
+        self._outlet.ping()
+
+    def congested(self) -> None:
+        """More waits to be sent than the limit allows: the client has a bounded time to read it (P10)."""
+        self._readable.shut()
+        loop = asyncio.get_running_loop()
+        self._give_up = loop.call_later(SLOW_READER_TIMEOUT_S, self._abandon)
+
+    def drained(self) -> None:
+        """The socket has room again."""
+        self._readable.open()
+        if self._give_up is not None:
+            self._give_up.cancel()
+        self._channels.drained()
+
+    def disconnect(self, error: ErrorInfo) -> None:
+        """Send the client away; it may resume."""
+        self.carry_out(self.core.disconnect(error))
+
+    async def lost(self) -> None:
+        """The socket is gone: stop delivering, let what was begun in the store finish."""
+        self._channels.detach_all()
+        self._rollup.close()
+        self._readable.open()
+        for timer in [*self._timers, *([self._give_up] if self._give_up else [])]:
+            timer.cancel()
+        await self._background.finish()
+        self.core.lost()
+        # They point back at this socket. Without the circle all of it is freed now, not by some garbage collection.
+        self._outlet = self._authenticating = None
+        del self._channels, self._commits, self._rollup
+        if self.core.has_members:
+            await self._services.keeper.lost(self.core.holder)
+
+    async def reclaim_presence(self) -> None:
+        """Hold the connection's members again after this process was taken for dead."""
+        if not self.core.has_members:
+            return
+        if not await self._services.presence.claim(self.core.holder):
+            # They left. The client enters them again when it comes back.
+            self.disconnect(error_info(Code.DISCONNECTED, "presence was lost; reconnect and resume"))
+
+    def _abandon(self) -> None:
+        self._services.metrics.slow_readers.inc()
+        if self._outlet is not None:
+            self._outlet.abort()
+
+    def _end(self) -> None:
+        self._channels.detach_all()
+        loop = asyncio.get_running_loop()
+        self._timers.append(loop.call_later(CLOSE_TIMEOUT_S, self._abandon))
+        if self._outlet is not None:
+            self._outlet.close()
+
+    def _send(self, frame: Frame) -> None:
+        if self._outlet is not None:
+            self._outlet.write(encode_websocket(frame, self._fmt))
+
+    async def _inherit(self) -> None:
+        """Hold the members that an earlier socket of this connection entered."""
+        try:
+            self.core.inherits_members = await self._services.presence.claim(self.core.holder)
+        except TransportError as error:
+            # The client enters its members again once it has attached.
+            logger.warning("presence.claim_failed connection=%s error=%s", self.core.connection_id, error)
+
+    # Operations
+
+    def _committed(self, ticket: int, done: Done) -> None:
+        self.carry_out(self.core.committed(ticket, done))
+        self._rollup.answered(ticket)
+        self._channels.proceed()
+
+    def _refused(self, ticket: int, error: ErrorInfo) -> None:
+        self.carry_out(self.core.refused(ticket, error))
+        self._rollup.answered(ticket)
+        self._channels.proceed()
+
+    # Credentials
+
+    async def _authenticate(self, token: str) -> None:
+        identity = self.core.credential.identity
+        try:
+            credential = await self._services.authenticator.again(self._info, token, identity.client_id)
+        except StoreUnavailable:
+            # Nothing is wrong with the token: the client tries again with a new connection.
+            self.disconnect(error_info(Code.DISCONNECTED, "the token cannot be verified at the moment"))
+            return
+        except TransportError as error:
+            self.carry_out(self.core.authentication_failed(error))
+            return
+        self.carry_out(self.core.reauthenticated(credential, self._new_key()))
+        if self.core.phase is Phase.CONNECTED:
+            self._watch_expiry(credential)
+
+    def revoke(self, applies_at: int) -> None:
+        """The token was revoked; where that applies later, the client may renew it until then (section 10.7)."""
+        if applies_at > now_ms():
+            self.carry_out(self.core.request_token())
+        else:
+            self.disconnect(error_info(Code.TOKEN_REVOKED))
+
+    def _watch_expiry(self, credential: Credential) -> None:
+        """Ask for a new token in time; end the connection when its token expires (section 4.7)."""
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        if credential.expires_ms is None:
+            return
+        loop = asyncio.get_running_loop()
+        left = (credential.expires_ms - now_ms()) / 1000
+        self._timers.append(loop.call_later(max(0.0, left), self._expire))
+        if left > TOO_LATE_TO_RENEW_S:
+            renew = max(0.0, left - RENEW_BEFORE_S)
+            self._timers.append(loop.call_later(renew, lambda: self.carry_out(self.core.request_token())))
+        elif left > SHORTEST_RENEWAL_S:
+            self._timers.append(loop.call_later(left / 2, self._renew_what_is_used))
+
+    def _renew_what_is_used(self) -> None:
+        """Tokens that live for seconds are renewed only where a reconnect would interrupt something (AUT-5).
+
+        The SDKs' own tests expect an idle connection with such a token to be disconnected when it expires.
+        """
+        if len(self._channels):
+            self.carry_out(self.core.request_token())
+
+    def _expire(self) -> None:
+        self.disconnect(error_info(Code.TOKEN_EXPIRED))
+
+    def _new_key(self) -> str:
+        credential = self.core.credential
+        return issue_connection_key(
+            self._services.secret,
+            self.core.connection_id,
+            app_id=credential.app_id,
+            client_id=credential.identity.client_id,
+            now_ms=now_ms(),
+        )
+
+
+def wanted_format(query: Mapping[str, str]) -> Format:
+    """The format of the frames to send; JSON unless the client asks for msgpack."""
+    return Format.MSGPACK if query.get("format") == "msgpack" else Format.JSON
+
+
+def flag(query: Mapping[str, Any], name: str, default: bool) -> bool:
+    """A boolean query parameter."""
+    value = query.get(name)
+    return default if value not in ("true", "false") else value == "true"

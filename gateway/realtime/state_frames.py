@@ -1,0 +1,63 @@
+"""The frames that tell a client where it stands: CONNECTED (protocol section 4.1) and ATTACHED (section 5.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.auth.authenticator import Credential
+from gateway.realtime.effects import Attached
+from selfhost_transport.errors import ErrorInfo
+from selfhost_transport.wire.actions import Action, Flag
+from selfhost_transport.wire.channel import ChannelParams
+from selfhost_transport.wire.frame import ConnectionDetails, Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What CONNECTED tells, and the limits that are held. Sizes in bytes, times in ms."""
+
+    max_message_size: int
+    max_frame_size: int
+    connection_state_ttl: int
+    max_idle_interval: int
+    server_id: str
+    site_code: str = "loc"
+
+
+def connected_frame(
+    connection_id: str, key: str, credential: Credential, terms: Terms, error: ErrorInfo | None = None
+) -> Frame:
+    """CONNECTED. `error`: why a resume failed."""
+    return Frame(
+        Action.CONNECTED,
+        connection_id=connection_id,
+        connection_key=key,
+        error=error,
+        connection_details=ConnectionDetails(
+            client_id=credential.identity.announced,
+            capability=credential.capability.canonical(),
+            connection_key=key,
+            max_message_size=terms.max_message_size,
+            max_frame_size=terms.max_frame_size,
+            connection_state_ttl=terms.connection_state_ttl,
+            max_idle_interval=terms.max_idle_interval,
+            server_id=terms.server_id,
+            site_code=terms.site_code,
+        ),
+    )
+
+
+def attached_frame(channel: str, modes: Flag, params: ChannelParams, attached: Attached) -> Frame:
+    """ATTACHED, with the modes granted."""
+    flags = Flag(modes)
+    flags |= Flag.RESUMED if attached.resumed else Flag.NONE
+    flags |= Flag.HAS_BACKLOG if attached.backlog else Flag.NONE
+    flags |= Flag.HAS_PRESENCE if attached.presence else Flag.NONE
+    return Frame(
+        Action.ATTACHED,
+        channel=channel,
+        channel_serial=attached.channel_serial,
+        flags=flags,
+        params=params.accepted(modes),
+        error=attached.error,
+    )

@@ -1,0 +1,1 @@
+"""The Ably REST interface."""

@@ -1,0 +1,1 @@
+"""A client's session: its turns, view and history."""

@@ -1,0 +1,120 @@
+"""Reading the history into the tree: at the first attach, after a discontinuity, and page by page (section 7.6)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from selfhost_transport.client.connection.endpoint import Endpoint
+from selfhost_transport.client.rest import HistoryPage, RestClient
+from selfhost_transport.errors import ServiceError, TransportError
+from selfhost_transport.wire.message import Message
+
+_RETRY_S = 0.1
+_LONGEST_RETRY_S = 2.0
+# Attempts at a page somebody asked for; then 104011, as the SDKs do.
+_PAGE_ATTEMPTS = 4
+
+
+class HistoryLoader:
+    """The one cursor into a session's past. Pages come newest first and reach back from where attaching began."""
+
+    def __init__(self, rest: RestClient, endpoint: Callable[[], Endpoint], page_size: int) -> None:
+        self._rest = rest
+        self._endpoint = endpoint
+        self._page_size = page_size
+        self._next_query: str | None = None
+        # Serial of the oldest message read, or where delivery began if nothing was; None before the first attach.
+        self._oldest: str | None = None
+        # What `load_older` has to begin with, where nothing was read at the attach.
+        self._start: str | None = None
+        # Up to where retention has taken messages, once the oldest page was read.
+        self.truncated_at: str | None = None
+        self._lock = asyncio.Lock()
+
+    @property
+    def has_older(self) -> bool:
+        """Whether the service holds messages that were not read yet."""
+        return self._next_query is not None or self._start is not None
+
+    @property
+    def oldest(self) -> str | None:
+        """Serial of the oldest message read; everything since was."""
+        return self._oldest
+
+    async def join(self, attach_serial: str, count: int) -> list[Message]:
+        """Messages up to the attach, oldest first: at least `count`, or as far back as was read before.
+
+        Tries until it succeeds. Raises TransportError when the service refuses.
+        """
+        back_to = self._oldest
+        if count == 0 and back_to is None:
+            # After a gap everything since here has to be read again.
+            self._start = self._oldest = attach_serial
+            return []
+        async with self._lock:
+            self._start = None
+            page = await self._persistently(attach_serial, None)
+            pages = [page]
+            read = len(page.messages)
+            while page.next_query is not None and (
+                read < count or (back_to is not None and page.messages[-1:] and _after(page, back_to))
+            ):
+                page = await self._persistently(attach_serial, page.next_query)
+                pages.append(page)
+                read += len(page.messages)
+            self._next_query = page.next_query
+            return self._oldest_first(pages, attach_serial)
+
+    async def older(self) -> list[Message]:
+        """The next page, oldest first; [] at the beginning. Raises CapabilityError, ServiceError 104011."""
+        async with self._lock:
+            if not self.has_older:
+                return []
+            page = await self._patiently()
+            self._start = None
+            self._next_query = page.next_query
+            return self._oldest_first([page], None)
+
+    def _oldest_first(self, pages: list[HistoryPage], attach_serial: str | None) -> list[Message]:
+        self.truncated_at = pages[-1].truncated_at or self.truncated_at
+        messages = [message for page in pages for message in page.messages]
+        messages.reverse()
+        if messages:
+            self._oldest = messages[0].serial
+        elif self._oldest is None:
+            self._oldest = attach_serial
+        return messages
+
+    async def _page(self, from_serial: str | None, query: str | None) -> HistoryPage:
+        endpoint = self._endpoint()
+        if query is not None:
+            return await self._rest.page(endpoint, query)
+        return await self._rest.history(endpoint, from_serial=from_serial, limit=self._page_size)
+
+    async def _persistently(self, from_serial: str, query: str | None) -> HistoryPage:
+        delay = _RETRY_S
+        while True:
+            try:
+                return await self._page(from_serial, query)
+            except ServiceError:
+                # The gateway may be gone; the connection finds another one meanwhile.
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, _LONGEST_RETRY_S)
+
+    async def _patiently(self) -> HistoryPage:
+        for attempt in range(_PAGE_ATTEMPTS):
+            try:
+                return await self._page(self._start, self._next_query)
+            except ServiceError as error:
+                failure = error
+                await asyncio.sleep(_RETRY_S * 2**attempt)
+        raise TransportError(
+            f"the history could not be read: {failure}", code=104011, status_code=500, cause=failure.info
+        )
+
+
+def _after(page: HistoryPage, serial: str) -> bool:
+    """Whether a page does not reach back to a message yet."""
+    oldest = page.messages[-1].serial if page.messages else None
+    return oldest is not None and oldest > serial

@@ -1,0 +1,477 @@
+"""What a client knows of its session: the tree, the turns in the caller's hands, and how deliveries get there.
+
+Deliveries are held while the history is read, so that everything is folded in order, without gap or duplicate
+(SES-11), and nobody is told of a state that never was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from selfhost_transport.client.connection.driver import Connection
+from selfhost_transport.client.connection.effects import Attached
+from selfhost_transport.client.connection.state import ConnectionState, StateChange
+from selfhost_transport.client.emitter import Emitter
+from selfhost_transport.client.moment import Moment
+from selfhost_transport.client.rest import RestClient
+from selfhost_transport.client.session import requests
+from selfhost_transport.client.session.events import CancelResult, Discontinuity, Entry
+from selfhost_transport.client.session.history_loader import HistoryLoader
+from selfhost_transport.client.session.requests import TurnFilter
+from selfhost_transport.client.session.turn import Turn
+from selfhost_transport.client.session.turn_handles import TurnHandles
+from selfhost_transport.errors import (
+    ContinuityLost,
+    Discarded,
+    ErrorInfo,
+    InvalidArgument,
+    ServiceError,
+    SessionClosed,
+    TransportError,
+    WentBack,
+)
+from selfhost_transport.turns import headers as h
+from selfhost_transport.turns.codec import Codec
+from selfhost_transport.turns.codecs import UI_MESSAGES
+from selfhost_transport.turns.context import turn_id_for
+from selfhost_transport.turns.events import TreeEvent, TurnChanged
+from selfhost_transport.turns.inputs import InputIds
+from selfhost_transport.turns.runs import RunInfo
+from selfhost_transport.turns.seed import Seed, check_seam, is_joined
+from selfhost_transport.turns.tree import SessionTree
+from selfhost_transport.wire.frame import AckResult, Frame
+from selfhost_transport.wire.message import Message
+from selfhost_transport.wire.receipts import TurnReceipt
+
+_log = logging.getLogger(__name__)
+
+# Repeats of a publish that the service could not store; its id makes them harmless (ERR-2, P5).
+_PUBLISH_ATTEMPTS = 4
+_PUBLISH_RETRY_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A send on its way. Await `receipt` (shielded) for the service's answer to this very send."""
+
+    turn: Turn
+    receipt: asyncio.Task[TurnReceipt]
+
+
+class Session:
+    """The state of one session in one client. Implements the connection's `Listener`."""
+
+    def __init__(
+        self, name: str, client_id: str | None, history_limit: int, codec: Codec = UI_MESSAGES
+    ) -> None:
+        self.name = name
+        # The agent that the namespace is bound to; None: agents are ordinary participants.
+        self.agent: str | None = None
+        self.codec = codec
+        self.tree = SessionTree(codec=codec)
+        # What the application has stored of the session; it is shown in front of what is read here.
+        self.seed: Seed | None = None
+        # Where delivery began; what is older came from the history.
+        self.attach_serial = ""
+        # Resolves when the session is attached and its history is read.
+        self.ready: Moment[None] = Moment(self)
+        # Why nothing will come any more: closed, or refused for good.
+        self.failure: TransportError | None = None
+        # The service let us in, but not to the history (REC-17).
+        self.history_refused: TransportError | None = None
+        self._dial_failed = False
+        self.on_tree: Emitter[list[TreeEvent]] = Emitter(self.report_failure)
+        self.on_error: Emitter[TransportError] = Emitter(self._error_subscriber_failed)
+        self.on_discontinuity: Emitter[Discontinuity] = Emitter(self.report_failure)
+        self.on_entry: Emitter[Entry] = Emitter(self.report_failure)
+        self.on_state: Emitter[StateChange] = Emitter(self.report_failure)
+        self._wanted_client_id = client_id
+        self._history_limit = history_limit
+        self._connection: Connection | None = None
+        self._loader: HistoryLoader | None = None
+        self._rest: RestClient | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._held: list[Message] = []
+        self._turns = TurnHandles()
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._sends: set[asyncio.Task[TurnReceipt]] = set()
+
+    def use(self, connection: Connection, loader: HistoryLoader, rest: RestClient) -> None:
+        """Say what to publish on and where to read the past."""
+        self._connection, self._loader, self._rest = connection, loader, rest
+
+    @property
+    def client_id(self) -> str | None:
+        """Verified client id once connected, before that the one asked for; None is anonymous."""
+        verified = self._connection.core.client_id if self._connection is not None else None
+        return verified if verified is not None else self._wanted_client_id
+
+    # Turns
+
+    def turn(self, turn_id: str) -> Turn:
+        """The handle of a turn, the same one for as long as somebody holds it."""
+        found = self._turns.of_id(turn_id)
+        if found is None:
+            info = self.tree.turn(turn_id)
+            found = Turn(self, turn_id, info.input_codec_message_id if info else None, sent_here=False)
+            self._turns.add(found)
+        return found
+
+    def turn_for_input(self, codec_message_id: str, *, sent_here: bool = False) -> Turn:
+        """The handle of the turn that an input asks for."""
+        found = self._turns.of_input(codec_message_id)
+        if found is None:
+            turn_id = self.tree.turn_of(codec_message_id)
+            if turn_id is None and self.agent is not None:
+                turn_id = turn_id_for(self.name, codec_message_id)
+            found = self._turns.of_id(turn_id)
+            if found is None:
+                found = Turn(self, turn_id, codec_message_id, sent_here=sent_here)
+            self._turns.add(found, codec_message_id)
+        return found
+
+    def open_turns(self, chosen: TurnFilter) -> list[RunInfo]:
+        """Turns that a filter names and that have not ended."""
+        own = self.client_id
+        return [
+            turn
+            for turn in self.tree.turns()
+            if not turn.status.is_terminal
+            and (
+                self.turn(turn.run_id).sent_here
+                if chosen.connection
+                else chosen.names(turn.run_id, turn.client_id, own)
+            )
+        ]
+
+    async def wait_for(self, chosen: TurnFilter) -> None:
+        """Wait until no turn that the filter names is open (TRN-18). Raises SessionClosed, TransportError."""
+        while self.open_turns(chosen):
+            if self.failure is not None:
+                raise self.failure
+            changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.add(changed)
+            try:
+                await changed
+            finally:
+                self._waiting.discard(changed)
+
+    # Publishing
+
+    def send(self, messages: list[Message], ids: InputIds) -> Sent:
+        """Publish an input that asks for a turn, and show it at once (OPT-1)."""
+        self.require_ready()
+        # The frame leaves in this call, so that a cancel made right after it comes after it.
+        answer = self._publish(messages)
+        if self.tree.owner_of(ids.codec_message_id) is None:
+            self._tell(self.tree.insert_optimistic(messages))
+        turn = self.turn_for_input(ids.codec_message_id, sent_here=True)
+        turn.withdraw = lambda: self._connection is not None and self._connection.withdraw(answer)
+        receipt = asyncio.create_task(self._accept(turn, messages, ids.event_id, answer))
+        self._sends.add(receipt)
+        receipt.add_done_callback(self._sent)
+        return Sent(turn, receipt)
+
+    def _sent(self, receipt: asyncio.Task[TurnReceipt]) -> None:
+        self._sends.discard(receipt)
+        if not receipt.cancelled():
+            # Whoever only keeps the turn learns of a refusal from there.
+            receipt.exception()
+
+    async def publish_input(self, messages: list[Message]) -> AckResult:
+        """Publish an input that belongs to a running turn."""
+        self.require_ready()
+        return await self._settle(messages, self._publish(messages))
+
+    async def cancel_turn(self, turn: Turn) -> CancelResult:
+        """Cancel by the turn's id or, before it can be known, by the message that asked for it (CAN-4)."""
+        if self.agent is None and turn.turn_id is None and turn.input_codec_message_id is not None:
+            return await self._publish_cancel({h.INPUT_CODEC_MESSAGE_ID: turn.input_codec_message_id})
+        if self.agent is not None and turn.input_codec_message_id is not None and not turn.started.done:
+            return await self._publish_cancel({h.INPUT_CODEC_MESSAGE_ID: turn.input_codec_message_id})
+        return await self.cancel(TurnFilter(turn_id=turn.turn_id))
+
+    async def cancel(self, chosen: TurnFilter) -> CancelResult:
+        """Cancel what a filter names; never behind a queue of sends (CAN-19).
+
+        Raises InvalidArgument for own turns of an anonymous client.
+        """
+        self.require_ready()
+        if chosen.is_own and self.client_id is None:
+            raise InvalidArgument("an anonymous client has no turns of its own; name a turn, or cancel all")
+        if self.agent is None:
+            return await self._cancel_each(chosen)
+        assert self._connection is not None and self._rest is not None
+        if self._connection.is_crowded and not chosen.connection:
+            try:
+                return await self._rest.cancel(self._connection.endpoint, chosen.cancel_body(self.client_id))
+            except ServiceError as error:
+                _log.warning("cancel.not_past_the_queue session=%s error=%s", self.name, error)
+        return await self._publish_cancel(chosen.cancel_headers())
+
+    async def _cancel_each(self, chosen: TurnFilter) -> CancelResult:
+        """Without a bound agent the wire knows no wider cancels: one per turn (protocol section 1.1)."""
+        matched = [turn.run_id for turn in self.open_turns(chosen)]
+        results = await asyncio.gather(*(self._publish_cancel({h.RUN_ID: turn}) for turn in matched))
+        known = chosen.turn_id is not None and self.tree.turn(chosen.turn_id) is not None
+        ended = (chosen.turn_id,) if known and not matched and chosen.turn_id is not None else ()
+        position = max((result.position for result in results), default="")
+        return CancelResult(position, tuple(matched), ended)
+
+    async def _publish_cancel(self, headers: Mapping[str, str]) -> CancelResult:
+        self.require_ready()
+        messages = requests.cancel(headers, self.client_id)
+        result = await self._settle(messages, self._publish(messages))
+        if result.cancel is not None:
+            receipt = result.cancel
+            return CancelResult(
+                receipt.position, receipt.matched, receipt.already_ended, receipt.denied, receipt.hook_failed
+            )
+        return CancelResult(next((serial for serial in result.serials if serial), ""))
+
+    async def _accept(
+        self, turn: Turn, messages: list[Message], event_id: str, answer: asyncio.Future[AckResult]
+    ) -> TurnReceipt:
+        try:
+            result = await self._settle(messages, answer)
+        except TransportError as error:
+            self._refused(turn, event_id, error)
+            raise
+        receipt = result.turn or TurnReceipt(turn.turn_id or "", turn.status.value)
+        turn.accepted.happen(receipt)
+        return receipt
+
+    def _refused(self, turn: Turn, event_id: str, error: TransportError) -> None:
+        """Take back a send (OPT-4); one that repeats an accepted send leaves that one as it is."""
+        self._tell(self.tree.remove_optimistic(event_id))
+        if turn.accepted.done:
+            return
+        # Another send under the same id is a new attempt, with a handle of its own.
+        self._turns.forget(turn)
+        turn.abandon(error)
+        if self.failure is None and not isinstance(error, Discarded):
+            self.on_error.emit(error)
+
+    async def _settle(self, messages: list[Message], answer: asyncio.Future[AckResult]) -> AckResult:
+        """The answer to a publish, repeated while the service fails to store it."""
+        for attempt in range(1, _PUBLISH_ATTEMPTS):
+            try:
+                return await answer
+            except ServiceError as error:
+                if not error.retryable:
+                    raise
+                await asyncio.sleep(_PUBLISH_RETRY_S * 2**attempt)
+                answer = self._publish(messages)
+        return await answer
+
+    def _publish(self, messages: list[Message]) -> asyncio.Future[AckResult]:
+        assert self._connection is not None
+        return self._connection.publish(messages)
+
+    def require_ready(self) -> None:
+        """Raises InvalidArgument before the session is attached, SessionClosed or the failure afterwards."""
+        self.check_usable()
+        if self._connection is None or not self.ready.done:
+            raise InvalidArgument("the transport is not connected yet; use it inside `async with`")
+
+    def check_usable(self) -> None:
+        """Raises SessionClosed or the failure, once there is one."""
+        if self.failure is not None:
+            raise self.failure
+
+    # The past
+
+    @property
+    def has_older(self) -> bool:
+        """Whether the service holds messages that are not in the tree."""
+        return self._loader is not None and self._loader.has_older
+
+    async def load_older(self) -> int:
+        """Read one more page into the tree; the number of messages in it. Raises CapabilityError, TransportError."""
+        self.require_ready()
+        if self.history_refused is not None:
+            raise self.history_refused
+        assert self._loader is not None
+        messages = await self._loader.older()
+        self._apply(messages)
+        return len(messages)
+
+    async def join_seed(self, seed: Seed) -> None:
+        """Read back to where the stored messages end, and show them in front from then on.
+
+        Raises SeamLost where messages may be in neither (HYD-6), CapabilityError without the right to the history.
+        """
+        self.require_ready()
+        if self.history_refused is not None:
+            raise self.history_refused
+        assert self._loader is not None
+        while self.has_older and not is_joined(seed, self.tree, self._loader.oldest):
+            await self.load_older()
+        if not self.has_older:
+            check_seam(seed, self.tree, _series(self.attach_serial), self._loader.truncated_at)
+        self.seed = seed
+
+    # Told by the connection
+
+    def on_change(self, change: StateChange) -> None:
+        """The state of the connection changed."""
+        self._log_change(change)
+        if change.current == "failed":
+            info = change.reason or ErrorInfo(80000, 400, "the connection failed")
+            self.give_up(TransportError.from_info(info))
+        self.on_state.emit(change)
+
+    def _log_change(self, change: StateChange) -> None:
+        """The first dial in a row that fails is a warning: who mistyped an address should not wait in silence."""
+        failed = (change.previous, change.current) == (
+            ConnectionState.CONNECTING,
+            ConnectionState.DISCONNECTED,
+        )
+        level = logging.WARNING if failed and not self._dial_failed else logging.DEBUG
+        _log.log(level, "connection.%s session=%s reason=%s", change.current.value, self.name, change.reason)
+        self._dial_failed = failed or (self._dial_failed and change.current is not ConnectionState.CONNECTED)
+
+    def on_attached(self, attached: Attached) -> None:
+        """Attached: go on, or read what may have been missed."""
+        if attached.continuous:
+            return
+        if attached.first:
+            self.agent = attached.params.get("turns")
+            self.tree = self._new_tree()
+        elif _series(attached.serial) != _series(self.attach_serial):
+            # The session was deleted and made again: nothing known of it holds.
+            self.tree = self._new_tree()
+            self._turns.abandon(ContinuityLost("the session was deleted, and its turns with it"))
+        elif WentBack.is_told_by(attached.error):
+            # What was seen last is gone; the history says what is left of it.
+            self.tree = self._new_tree()
+            self._turns.restart()
+        self.attach_serial = attached.serial
+        # What was held is older than the new position, so the history has it.
+        self._held = []
+        if self._loading is not None:
+            self._loading.cancel()
+        self._loading = asyncio.create_task(self._load(attached))
+
+    def on_attach_refused(self, error: ErrorInfo) -> None:
+        """The session may not be used with these credentials, or not at all."""
+        self.give_up(TransportError.from_info(error))
+
+    def on_frame(self, frame: Frame) -> None:
+        """Messages arrived."""
+        messages = frame.messages or []
+        for index, message in enumerate(messages):
+            _fill_in(frame, message, index)
+        if self._loading is not None:
+            self._held += messages
+            return
+        self._deliver(messages)
+
+    def give_up(self, error: TransportError) -> None:
+        """Nothing will come any more: whoever waits is told why."""
+        if self.failure is not None:
+            return
+        self.failure = error
+        if self._loading is not None:
+            self._loading.cancel()
+        self.ready.fail(error)
+        self._turns.abandon(error)
+        self._wake()
+        if not isinstance(error, SessionClosed):
+            self.on_error.emit(error)
+
+    async def stop(self) -> None:
+        """Wait for what runs in the background; the connection is closed, so that nothing goes on for long."""
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.gather(self._loading, return_exceptions=True)
+        await asyncio.gather(*self._sends, return_exceptions=True)
+
+    # Folding
+
+    async def _load(self, attached: Attached) -> None:
+        assert self._loader is not None
+        past: list[Message] = []
+        try:
+            past = await self._loader.join(attached.serial, self._history_limit)
+            self.history_refused = None
+        except TransportError as error:
+            # Live only, then: the session is usable without its past (DEV-7).
+            self.history_refused = error
+            self.on_error.emit(error)
+        except Exception as error:
+            _log.exception("history.failed session=%s", self.name)
+            self.history_refused = TransportError(f"the history could not be read: {error}", code=104011)
+            self.on_error.emit(self.history_refused)
+        self._loading = None
+        self._apply(past)
+        if WentBack.is_told_by(attached.error) and self.history_refused is None:
+            known = {turn.run_id for turn in self.tree.turns()}
+            self._turns.abandon_unknown(known, WentBack("Redis has lost this turn; send again"))
+        held, self._held = self._held, []
+        self._deliver(held)
+        self.ready.happen(None)
+        if not attached.first:
+            self.on_discontinuity.emit(Discontinuity(attached.error, attached.serial))
+
+    def _new_tree(self) -> SessionTree:
+        return SessionTree(self.name if self.agent is not None else None, self.codec)
+
+    def _deliver(self, messages: Sequence[Message]) -> None:
+        if self.on_entry:
+            for message in messages:
+                position = message.version.serial if message.version is not None else message.serial
+                self.on_entry.emit(Entry(position or "", message))
+        self._apply(messages)
+
+    def _apply(self, messages: Sequence[Message]) -> None:
+        apply = self.tree.apply
+        events: list[TreeEvent] = []
+        for message in messages:
+            try:
+                events += apply(message)
+            except Exception as error:
+                # One entry that cannot be understood must not take the session with it (SES-13).
+                self.report_failure(error)
+        if events:
+            self._tell(events)
+
+    def _tell(self, events: list[TreeEvent]) -> None:
+        for event in events:
+            self._turns.tell(event)
+        if self.on_tree:
+            self.on_tree.emit(events)
+        if any(isinstance(event, TurnChanged) for event in events):
+            self._wake()
+
+    def _wake(self) -> None:
+        for waiting in list(self._waiting):
+            if not waiting.done():
+                waiting.set_result(None)
+
+    def report_failure(self, error: Exception) -> None:
+        """Handling an entry raised, here or in a subscriber; everything else goes on (104001)."""
+        _log.error("entry.handling_failed session=%s", self.name, exc_info=error)
+        failure = TransportError(f"handling an entry raised {type(error).__name__}: {error}", code=104001)
+        failure.__cause__ = error
+        self.on_error.emit(failure)
+
+    def _error_subscriber_failed(self, error: Exception) -> None:
+        _log.error("subscriber.failed session=%s", self.name, exc_info=error)
+
+
+def _fill_in(frame: Frame, message: Message, index: int) -> None:
+    """What a compact frame says once for all its messages (protocol section 6.1)."""
+    if message.id is None and frame.id is not None:
+        message.id = f"{frame.id}:{index}"
+    if message.connection_id is None:
+        message.connection_id = frame.connection_id
+    if message.timestamp is None:
+        message.timestamp = frame.timestamp
+
+
+def _series(serial: str) -> str:
+    return serial.partition("@")[2].partition(":")[0]

@@ -1,0 +1,280 @@
+"""A view of the session for one user interface: its branch, its window, and sending from it (design section 8)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from selfhost_transport.client.emitter import Emitter, Unsubscribe
+from selfhost_transport.client.session import requests
+from selfhost_transport.client.session.requests import Content, SendPolicy, TurnFilter
+from selfhost_transport.client.session.turn import Turn
+from selfhost_transport.errors import InvalidArgument, NotFound
+from selfhost_transport.turns import headers as h
+from selfhost_transport.turns.events import TreeEvent
+from selfhost_transport.turns.runs import RunInfo
+from selfhost_transport.turns.seed import before
+from selfhost_transport.turns.tree import SessionTree
+from selfhost_transport.turns.ui import ConversationMessage
+from selfhost_transport.turns.view import Anchor, BranchSelection, MessagesChanged, ViewEvent
+from selfhost_transport.turns.view import View as Window
+
+if TYPE_CHECKING:
+    from selfhost_transport.client.session.session import Sent, Session
+
+ViewCallback = Callable[[ViewEvent], object]
+
+
+class View:
+    """The selected branch of the conversation. Several views of one session are independent (BRA-5)."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._window = self._new_window()
+        # What is shown in front of the window, and the state of the tree it is right for.
+        self._stored: list[ConversationMessage] = []
+        self._stored_version: tuple[SessionTree, int] | None = None
+        self._changes: Emitter[ViewEvent] = Emitter(session.report_failure)
+        self._paging = asyncio.Lock()
+        self._follow: Unsubscribe | None = None
+
+    # Reading
+
+    @property
+    def messages(self) -> list[ConversationMessage]:
+        """The visible messages, oldest first."""
+        return [*self._before(), *self._current().messages()]
+
+    @property
+    def runs(self) -> list[RunInfo]:
+        """The turns that the visible messages belong to."""
+        return self._current().runs()
+
+    @property
+    def has_older(self) -> bool:
+        """Whether `load_older` has more to show; with a seed, which is shown whole, never."""
+        return self._session.seed is None and (self._current().hidden_count > 0 or self._session.has_older)
+
+    async def load_older(self, limit: int = 10) -> list[ConversationMessage]:
+        """Show up to `limit` older messages: those, oldest first; [] when there are none (HIS-1).
+
+        Concurrent calls take their turns (HIS-3). Raises CapabilityError without the right to read the history.
+        """
+        if limit < 1:
+            raise InvalidArgument("limit is at least 1")
+        if self._session.seed is not None:
+            return []
+        async with self._paging:
+            while self._current().hidden_count < limit and await self._session.load_older():
+                continue
+            return self._current().reveal(limit)
+
+    def reveal(self, count: int) -> list[ConversationMessage]:
+        """Show up to `count` older messages of those that were read already."""
+        return self._current().reveal(count)
+
+    def subscribe(self, callback: ViewCallback) -> Unsubscribe:
+        """Be told what changes in this view."""
+        if self._follow is None:
+            # Up to date first, so that the first event is about a change.
+            self._current().messages()
+            self._follow = self._session.on_tree.subscribe(self._on_tree)
+        return self._changes.subscribe(callback)
+
+    # Branches
+
+    def branch_selection(self, codec_message_id: str) -> BranchSelection:
+        """The alternatives at a message (BRA-4)."""
+        return self._current().branch_selection(codec_message_id)
+
+    def select(self, codec_message_id: str, index: int) -> None:
+        """Show another alternative at a message; other views are not affected."""
+        window = self._current()
+        hidden = window.hidden_count
+        events = window.select(codec_message_id, index)
+        # What is hidden above the fork stays hidden; the branch that was asked for is shown.
+        window.reveal(window.hidden_count - hidden)
+        self._tell(events)
+
+    async def select_for_all(self, codec_message_id: str, index: int) -> None:
+        """Show another alternative at a message in every view, of late joiners too, until somebody chooses again (BRA-7).
+
+        Views of Python clients follow; those of other SDKs keep their own. Raises CapabilityError.
+        """
+        head = self._current().alternative(codec_message_id, index)
+        if head is not None:
+            await self._session.publish_input(requests.branch_selected(head, self._session.client_id))
+
+    # Sending
+
+    def start(
+        self,
+        content: Content,
+        *,
+        policy: SendPolicy | str | None = None,
+        parent: str | None = None,
+        id: str | None = None,  # noqa: A002
+    ) -> Turn:
+        """`send` without waiting: the turn is returned at once; `turn.accepted` tells what the service said."""
+        anchor = Anchor(parent) if parent is not None else None
+        return self._send(content, anchor, id, _policy(policy)).turn
+
+    async def send(
+        self,
+        content: Content,
+        *,
+        policy: SendPolicy | str | None = None,
+        parent: str | None = None,
+        id: str | None = None,  # noqa: A002
+    ) -> Turn:
+        """Send a user's message below the last visible one, or below `parent`; its turn once it is accepted.
+
+        The message is visible at once. While there is no connection the send waits for one; sending again with
+        the same `id` is the same send (P5). Raises Busy (policy reject), RateLimited (queue or outbox full),
+        Conflict (another message under this id), CapabilityError, SessionClosed.
+        """
+        anchor = Anchor(parent) if parent is not None else None
+        return await _accepted(self._send(content, anchor, id, _policy(policy)))
+
+    async def interrupt(
+        self,
+        content: Content,
+        *,
+        turns: TurnFilter = requests.OWN,
+        id: str | None = None,  # noqa: A002
+    ) -> Turn:
+        """Cancel turns (default: one's own) and send, in one atomic step (INT-24)."""
+        if self._session.agent is None:
+            await self._session.cancel(turns)
+            return await self.send(content, id=id)
+        return await _accepted(self._send(content, None, id, turns.interrupt_headers()))
+
+    async def edit(
+        self,
+        codec_message_id: str,
+        content: Content,
+        *,
+        cancel_active: bool = False,
+        id: str | None = None,  # noqa: A002
+    ) -> Turn:
+        """Send another message in place of a user's one; the old branch is kept (BRA-2).
+
+        `cancel_active` ends one's own turns in the same step; without it nothing is cancelled (BRA-6).
+        """
+        await self._require(codec_message_id)
+        extra = requests.OWN.interrupt_headers() if cancel_active else {}
+        sent = self._send(content, self._current().edit_anchor(codec_message_id), id, extra)
+        assert sent.turn.input_codec_message_id is not None
+        self._tell(self._current().select_own(sent.turn.input_codec_message_id))
+        return await _accepted(sent)
+
+    async def regenerate(
+        self,
+        codec_message_id: str,
+        *,
+        cancel_active: bool = False,
+        id: str | None = None,  # noqa: A002
+    ) -> Turn:
+        """Ask for another answer in place of one; the old one is kept (BRA-1)."""
+        await self._require(codec_message_id)
+        anchor = self._current().regenerate_anchor(codec_message_id)
+        ids = requests.ids_for(id)
+        extra = requests.OWN.interrupt_headers() if cancel_active else {}
+        known = self._session.tree.trigger(ids.codec_message_id)
+        messages = requests.regenerate(
+            known.regenerates if known and known.regenerates else anchor.regenerates or codec_message_id,
+            ids,
+            client_id=self._session.client_id,
+            parent=known.parent if known else anchor.parent,
+            extra=extra,
+        )
+        self._current().expect_answer(ids.codec_message_id)
+        return await _accepted(self._session.send(messages, ids))
+
+    # Parts of the above
+
+    def _send(
+        self, content: Content, anchor: Anchor | None, codec_message_id: str | None, extra: Mapping[str, str]
+    ) -> Sent:
+        self._session.require_ready()
+        ids = requests.ids_for(codec_message_id)
+        node = self._session.tree.owner_of(ids.codec_message_id)
+        if node is not None:
+            # A repeat: below the same message as the first time, wherever the view is by now.
+            anchor = Anchor(node.parent, fork_of=node.fork_of)
+        elif anchor is None:
+            anchor = self._send_anchor()
+        messages = requests.user_message(
+            content,
+            ids,
+            client_id=self._session.client_id,
+            parent=anchor.parent,
+            fork_of=anchor.fork_of,
+            extra=extra,
+            form=self._session.codec.input_form,
+        )
+        return self._session.send(messages, ids)
+
+    def _send_anchor(self) -> Anchor:
+        anchor = self._current().send_anchor()
+        seed = self._session.seed
+        return Anchor(seed.last_codec_message_id) if anchor.parent is None and seed is not None else anchor
+
+    async def _require(self, codec_message_id: str) -> None:
+        self._session.require_ready()
+        seed, tree = self._session.seed, self._session.tree
+        if seed is not None and seed.index_of(codec_message_id, codec_message_id) is not None:
+            # A stored message has its place in the tree only once the history around it was read.
+            while not tree.is_placed(codec_message_id) and self._session.has_older:
+                await self._session.load_older()
+        if tree.message(codec_message_id) is None:
+            raise NotFound(f"this session has no message {codec_message_id!r}")
+
+    def _current(self) -> Window:
+        """The window on the session's tree, which is another one after the session was made again."""
+        if self._window.tree is not self._session.tree:
+            self._window = self._new_window()
+        return self._window
+
+    def _new_window(self) -> Window:
+        # Behind a seed everything that was read is shown.
+        seed = self._session.seed
+        if seed is not None:
+            return Window(self._session.tree, is_stored=seed.has)
+        return Window(self._session.tree, self._session.attach_serial)
+
+    def _before(self) -> list[ConversationMessage]:
+        """The stored messages that were not read from the session."""
+        seed, tree = self._session.seed, self._session.tree
+        if seed is None:
+            return []
+        version = (tree, tree.structure_version)
+        if self._stored_version != version:
+            self._stored, self._stored_version = before(seed, tree), version
+        return self._stored
+
+    def _on_tree(self, events: list[TreeEvent]) -> None:
+        self._tell(self._current().update(events))
+
+    def _tell(self, events: list[ViewEvent]) -> None:
+        for event in events:
+            self._changes.emit(event)
+
+
+async def _accepted(sent: Sent) -> Turn:
+    # Who stops waiting does not take the message back.
+    await asyncio.shield(sent.receipt)
+    return sent.turn
+
+
+def _policy(policy: SendPolicy | str | None) -> dict[str, str]:
+    if policy is None:
+        return {}
+    try:
+        return {h.TURN_POLICY: SendPolicy(policy).value}
+    except ValueError:
+        raise InvalidArgument(f"policy is one of {', '.join(SendPolicy)}, not {policy!r}") from None
+
+
+__all__ = ["BranchSelection", "MessagesChanged", "View", "ViewCallback", "ViewEvent"]
