@@ -97,6 +97,11 @@ class SessionFeed:
         """Attachments in any state."""
         return len(self._waiting) + sum(len(members) for members in self._live.values())
 
+    @property
+    def growing(self) -> int:
+        """Messages that are kept for appends to come."""
+        return len(self._open)
+
     # The order of entries
 
     async def start(self) -> None:
@@ -203,6 +208,12 @@ class SessionFeed:
             elif not passing.done():
                 passing.set_result(None)
         self._passing = still
+
+    def forget_idle(self) -> None:
+        """Forget what is only needed while messages grow; to be called now and then."""
+        self._open.forget_idle()
+        for attachment in self._all():
+            attachment.forget_ended(self.position_of(attachment), self._open)
 
     # Fan-out
 

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 LINGER_S = 5.0
 """How long a session without attachments stays subscribed: clients that reconnect find it warm."""
 START_TIMEOUT_S = 8.0
+FORGET_IDLE_S = 30.0
+"""How often sessions forget the messages that nothing was appended to since the time before."""
 _MAX_REWIND = 100
 
 
@@ -60,6 +62,7 @@ class SessionHub:
         self._background = Background("session-feed")
         self._feeds: dict[str, SessionFeed] = {}
         self._starting: dict[str, asyncio.Task[None]] = {}
+        self._forgetting: asyncio.TimerHandle | None = None
 
     @property
     def sessions(self) -> int:
@@ -88,6 +91,7 @@ class SessionHub:
             feed = SessionFeed(session, self._store, self._background, self._counters)
             self._feeds[session] = feed
             self._starting[session] = self._background.start(self._start(feed))
+            self._forget_later()
         starting = self._starting.get(session)
         if starting is not None:
             try:
@@ -108,6 +112,8 @@ class SessionHub:
 
     async def close(self) -> None:
         """End all feeds."""
+        if self._forgetting is not None:
+            self._forgetting.cancel()
         await self._background.close()
         await self._subscriber.close()
         self._feeds.clear()
@@ -195,6 +201,17 @@ class SessionHub:
             self._starting.pop(feed.session, None)
         # Whoever asked for it may be gone.
         self._expire_later(feed)
+
+    def _forget_later(self) -> None:
+        if self._forgetting is None:
+            self._forgetting = asyncio.get_running_loop().call_later(FORGET_IDLE_S, self._forget_idle)
+
+    def _forget_idle(self) -> None:
+        self._forgetting = None
+        for feed in self._feeds.values():
+            feed.forget_idle()
+        if self._feeds:
+            self._forget_later()
 
     def _expire_later(self, feed: SessionFeed) -> None:
         asyncio.get_running_loop().call_later(LINGER_S, self._expire, feed)

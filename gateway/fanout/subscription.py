@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
@@ -167,6 +167,12 @@ class Attachment:
         """Deltas of messages up to `start` make no sense any more, but for states delivered ahead of `delivered`."""
         self.seen = {ref: version for ref, version in self.seen.items() if version > delivered}
         self.start = start
+
+    def forget_ended(self, delivered: Position, growing: Container[Ref]) -> None:
+        """Forget the delivered states of messages that do not grow any more."""
+        if self.seen:
+            kept = {r: version for r, version in self.seen.items() if version > delivered or r in growing}
+            self.seen = kept
 
     def keep(self, delivery: Delivery) -> int:
         """Gather a delivery. Returns how many there are now."""

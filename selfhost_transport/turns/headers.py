@@ -195,6 +195,14 @@ def read_ids(text: str) -> list[str]:
     return [value for value in found if isinstance(value, str)] if isinstance(found, list) else []
 
 
+def will_grow(message: Message) -> bool | None:
+    """Whether appends to a message are still to come; None for an application's own, of which that is not known."""
+    headers = read_headers(message)
+    if headers is None:
+        return None
+    return headers.is_stream and headers.status not in (COMPLETE, CANCELLED)
+
+
 def is_ephemeral(message: Message) -> bool:
     """Whether the message is delivered but never stored."""
     return isinstance(message.extras, Mapping) and message.extras.get("ephemeral") is True
