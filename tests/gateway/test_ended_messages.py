@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.open_messages import PLAIN_MESSAGES_KEPT
+from gateway.fanout.open_messages import PLAIN_MESSAGES_KEPT
 from selfhost_transport.store.entries import NO_OPERATION, Operation, Ref, _appended_to
 from selfhost_transport.turns import headers as h
 from selfhost_transport.wire.actions import MessageAction
@@ -136,7 +136,9 @@ async def test_what_was_forgotten_and_grows_again_is_delivered_whole_once(scene:
     assert [m["data"] for m in late.messages if m["name"] == "n"] == ["abcde"]
 
 
-async def test_the_states_an_attachment_was_given_are_forgotten_once_their_messages_ended(scene: Scene) -> None:
+async def test_the_states_an_attachment_was_given_are_forgotten_once_their_messages_ended(
+    scene: Scene,
+) -> None:
     refs = [await stream(scene, str(number)) for number in range(5)]
     late = await scene.join()
     for number, ref in enumerate(refs):
