@@ -44,7 +44,7 @@ class OpenMessages:
     def __len__(self) -> int:
         return len(self._growing) + len(self._plain) + len(self._idle)
 
-    def __contains__(self, ref: Ref) -> bool:
+    def __contains__(self, ref: object) -> bool:
         return ref in self._growing or ref in self._plain or ref in self._idle
 
     def delivery(self, entry: Entry) -> Delivery:
