@@ -38,6 +38,7 @@ from selfhost_transport.metrics import CONTENT_TYPE
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.server_version import check_server
 from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, Settings
+from selfhost_transport.store.format import check_format
 from selfhost_transport.store.statistics import Statistics, read_statistics
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,6 @@ class Gateway:
     async def lifespan(self) -> AsyncIterator[None]:
         """Connect to Redis, serve, send all clients away, disconnect. Raises StoreUnavailable, StoreUnsuitable."""
         services = await connect_services(self.settings, self._identify)
-        check_server(await services.redis.info())
         self.services = services
         self.realtime = Realtime(services)
         self._rest = Rest(services)
@@ -290,6 +290,7 @@ async def _check_redis(settings: Settings) -> None:
     redis = RedisConnection(settings.redis.url)
     try:
         check_server(await redis.info())
+        await check_format(redis, settings.redis.prefix)
     finally:
         await redis.close()
 

@@ -21,10 +21,12 @@ from gateway.fanout.presence_keeper import PresenceKeeper
 from gateway.metrics import Metrics
 from gateway.realtime.state_frames import Terms
 from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.redis_io.server_version import check_server
 from selfhost_transport.settings import Settings
 from selfhost_transport.store import scripts
 from selfhost_transport.store.annotations import AnnotationStore
 from selfhost_transport.store.fleet import Fleet
+from selfhost_transport.store.format import check_format
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.occupancy import OccupancyStore
 from selfhost_transport.store.options import SECOND_MS, StoreOptions
@@ -129,6 +131,8 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
     hub = SessionHub(sessions, settings.redis.url, metrics)
     revocations = Revocations(RevocationStore(redis, settings.redis.prefix), settings.redis.url)
     try:
+        check_server(await redis.info())
+        await check_format(redis, settings.redis.prefix)
         secret = await _shared_secret(redis, settings.redis.prefix)
         await revocations.start()
     except BaseException:

@@ -16,6 +16,7 @@ from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.settings import Settings, load_settings
 from selfhost_transport.store.ended_turns import Ended, EndedTurns
+from selfhost_transport.store.format import check_format
 from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.turn_messages import TurnMessages, read_turn
@@ -148,6 +149,7 @@ class TurnExporter:
         subscriber = Subscriber(settings.redis.url, on_reconnect=lambda: self._look_at(range(keys.buckets)))
         queue = EndedTurns(redis, keys, self.name)
         try:
+            await check_format(redis, settings.redis.prefix)
             await queue.open(self._limit)
             for bucket in range(keys.buckets):
                 await subscriber.subscribe(f"{keys.base(bucket)}ctl", self._told(bucket))

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.names import control_message
 
 OnStop = Callable[[int, str, str], None]
 """Called with the bucket, the turn and the fence of a holder that has to stop."""
@@ -86,7 +87,7 @@ class Notices:
 
     def _control(self, bucket: int) -> Callable[[bytes], None]:
         def received(payload: bytes) -> None:
-            match payload.decode().split(" "):
+            match control_message(payload):
                 case ["stop", holder, turn, fence] if holder == self._holder:
                     self._on_stop(bucket, turn, fence)
                 case ["wake", agent]:

@@ -33,8 +33,10 @@ from selfhost_transport.settings import Settings, load_settings
 from selfhost_transport.settings_values import CrashRule
 from selfhost_transport.store import scripts
 from selfhost_transport.store.fleet import Fleet
+from selfhost_transport.store.format import check_format
 from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.names import control_message
 from selfhost_transport.store.occupancy import OccupancyStore
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.presence import PresenceStore
@@ -177,6 +179,7 @@ class Worker:
         try:
             redis.keep_loaded(scripts.everything())
             check_server(await redis.info())
+            await check_format(redis, settings.redis.prefix)
             await self._work(settings, redis)
         finally:
             await redis.close()
@@ -318,7 +321,7 @@ class Worker:
         """What is done with a notification on a bucket's control channel."""
 
         def received(payload: bytes) -> None:
-            match payload.decode().split(" "):
+            match control_message(payload):
                 case ["wake", name] if name in self.agents:
                     self._intake.wake(bucket, name)
                 case ["stop", worker_id, turn_id, fence] if worker_id == self.worker_id:

@@ -27,6 +27,7 @@ from selfhost_transport.redis_io.server_version import check_server
 from selfhost_transport.settings import Settings, load_settings
 from selfhost_transport.store import scripts
 from selfhost_transport.store.fleet import Fleet
+from selfhost_transport.store.format import check_format
 from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.options import StoreOptions
@@ -86,6 +87,7 @@ class AgentHost:
         self._stack.push_async_callback(redis.close)
         try:
             check_server(await redis.info())
+            await check_format(redis, settings.redis.prefix)
             self._begin(settings, redis)
         except BaseException:
             await self._stack.aclose()

@@ -22,9 +22,9 @@ class Rate:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         # What was left in a bucket, and when that was.
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._buckets: OrderedDict[tuple[str, ...], tuple[float, float]] = OrderedDict()
 
-    def wait_s(self, name: str, per_second: float) -> float:
+    def wait_s(self, name: tuple[str, ...], per_second: float) -> float:
         """Take one; 0 if there was one, else the time until there is."""
         now, burst = self._clock(), max(1.0, per_second)
         left, then = self._buckets.pop(name, (burst, now))
@@ -48,24 +48,24 @@ class Limits:
         limits, app = self._settings, credential.app_id
         client_id = credential.identity.client_id
         if connection_id is not None:
-            self._take("connection", connection_id, limits.connection_publishes_per_s)
+            self._take("connection", (connection_id,), limits.connection_publishes_per_s)
             self._take_attachment(credential, connection_id, session)
         if client_id is not None:
-            self._take("client", f"{app}\n{client_id}", limits.client_publishes_per_s)
-        self._take("session", session, limits.session_publishes_per_s)
-        self._take("application", app, limits.application_publishes_per_s)
+            self._take("client", (app, client_id), limits.client_publishes_per_s)
+        self._take("session", (session,), limits.session_publishes_per_s)
+        self._take("application", (app,), limits.application_publishes_per_s)
 
     def _take_attachment(self, credential: Credential, connection_id: str, session: str) -> None:
         """The limit that a token sets for itself (section 10.4)."""
         claims = credential.claims
         rate = claims.publish_rate(session) if claims is not None and claims.publish_rates else None
         if rate is not None and rate > 0:
-            self._take("attachment", f"{connection_id}\n{session}", rate)
+            self._take("attachment", (connection_id, session), rate)
 
-    def _take(self, kind: str, name: str, per_second: float) -> None:
+    def _take(self, kind: str, name: tuple[str, ...], per_second: float) -> None:
         if not per_second:
             return
-        wait_s = self._rate.wait_s(f"{kind}\n{name}", per_second)
+        wait_s = self._rate.wait_s((kind, *name), per_second)
         if wait_s > 0:
             raise RateLimited(
                 f"the {kind} publishes more than {per_second:g} times a second; nothing was stored",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gateway.commands.commands import Continue, TurnInput
 from selfhost_transport.errors import InvalidArgument, NotFound, TransportError, TurnEnded
+from selfhost_transport.store.names import joined
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_inputs import InputAccepted, TurnInputs
 from selfhost_transport.store.turn_request import continuation_for, unpack_context
@@ -45,8 +46,9 @@ def _read(message: Message) -> TurnInput | None:
     if message_id is None:
         raise InvalidArgument("an ai-input needs a codec-message-id header")
     # Of an answer the message is the one that made the call, so only its event tells a repeat from another answer.
-    own = message_id if call is None else f"{call}:{headers.event_id}" if headers.event_id else ""
-    input_id = f"input:{headers.run_id}:{own}" if own else ""
+    if call is None:
+        return TurnInput(headers.run_id, None, (message,), joined("steer", headers.run_id, message_id))
+    input_id = joined("answer", headers.run_id, call, headers.event_id) if headers.event_id else ""
     return TurnInput(headers.run_id, call, (message,), input_id)
 
 

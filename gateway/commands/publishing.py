@@ -13,6 +13,7 @@ from selfhost_transport.errors import BadRequest, InvalidArgument, NotFound, Una
 from selfhost_transport.store.entries import Operation as Edit
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.history import run_id_of
+from selfhost_transport.store.names import joined
 from selfhost_transport.store.pieces import Piece
 from selfhost_transport.turns.headers import is_ephemeral
 from selfhost_transport.turns.withholding import NOTHING, Hidden
@@ -120,7 +121,7 @@ def _create(sending: Sending, messages: Sequence[Message]) -> Operation:
     return Publish(
         session=session,
         messages=tuple(stamped),
-        publish_id=sending.repeat_id if base is None else _short(base),
+        publish_id=sending.repeat_id if base is None else joined("client", _short(base)),
         groups=tuple({run: None for message in stamped if (run := run_id_of(message))}),
         ephemeral=ephemeral,
     )

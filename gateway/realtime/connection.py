@@ -43,6 +43,7 @@ from selfhost_transport.errors import (
     TransportError,
     Unauthorized,
 )
+from selfhost_transport.store.names import joined
 from selfhost_transport.store.presence import Holder
 from selfhost_transport.turns.withholding import NOTHING, Hidden
 from selfhost_transport.wire.actions import DEFAULT_MODES, Action, Flag, PresenceAction
@@ -398,7 +399,7 @@ class Connection:
             max_size=self._terms.max_message_size,
             limits=self._limits,
             id_base=base,
-            repeat_id=f"{base}:{fingerprint(frame)}",
+            repeat_id=joined("frame", base, fingerprint(frame)),
             may_publish=None if modes is None else bool(modes & Flag.PUBLISH),
             hidden=self._hidden_from(self.credential, session),
         )
@@ -427,7 +428,7 @@ class Connection:
             modes=modes,
             max_size=self._terms.max_message_size,
             id_base=base,
-            repeat_id=f"{base}:{fingerprint(frame)}",
+            repeat_id=joined("frame", base, fingerprint(frame)),
             limits=self._limits,
         )
 
@@ -457,7 +458,7 @@ class Connection:
             modes=modes,
             max_size=self._terms.max_message_size,
             id_base=base,
-            repeat_id=f"{base}:{fingerprint(frame)}",
+            repeat_id=joined("frame", base, fingerprint(frame)),
         )
 
     def _on_sync(self, frame: Frame) -> list[Effect]:

@@ -22,6 +22,7 @@ from selfhost_transport.store.entries import (
     Summarised,
     unpack_entry,
 )
+from selfhost_transport.store.names import pair
 from selfhost_transport.store.turn_store import TurnRecord, TurnStore
 from selfhost_transport.wire.serial import Position
 
@@ -87,7 +88,7 @@ async def _inspect(settings: Settings, session: str, count: int) -> SessionRepor
 
 
 async def _turn_line(turns: TurnStore, base: str, session: str, record: TurnRecord) -> TurnLine:
-    expiry = await turns.redis.command("ZSCORE", f"{base}leases", f"{record.turn_id} {session}")
+    expiry = await turns.redis.command("ZSCORE", f"{base}leases", pair(record.turn_id, session))
     return TurnLine(
         turn=record.turn_id,
         status=record.status,

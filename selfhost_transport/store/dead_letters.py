@@ -73,8 +73,8 @@ class DeadLetters:
 
     async def _messages(self, letter: DeadLetter) -> Sequence[Message]:
         """The send that started the turn."""
-        base = self._turns.keys.base_of(letter.session)
-        packed = await self._turns.redis.command("HGET", f"{base}t:{letter.turn_id}:{letter.session}", "ip")
+        key = self._turns.keys.of_item("t", letter.turn_id, letter.session)
+        packed = await self._turns.redis.command("HGET", key, "ip")
         if packed is None:
             return []
         at = Position.parse_id(packed.decode())

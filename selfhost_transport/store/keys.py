@@ -19,13 +19,13 @@ Scripts build the same names from the bucket's base; the letters below are the c
 | `a:<session>`       | HASH   | turns without a terminal: turn id -> owner               | the last terminal            |
 | `w:<session>`       | LIST   | turns waiting by policy `queue`                          | they start or end            |
 | `i:<id>:<session>`  | STRING | result of a publish, for repeats                         | idempotency window           |
-| `c:<id>:<session>`  | STRING | a cancel that arrived before its turn                    | idempotency window           |
+| `c:<id>:<session>`  | STRING | a cancel that arrived before its turn: `turn <id>`, `input <id>` | idempotency window   |
 | `e:<id>:<session>`  | STRING | turn id of an input event, for the wake-up request       | a day                        |
 | `t:<turn>:<session>`| HASH   | the turn                                                 | a day after its terminal     |
 | `f:<turn>:<session>`| STRING | fence: present while a worker may write for the turn     | terminal, cancel, take-over  |
 | `y:<turn>:<session>`| LIST   | steers the turn's worker has not taken yet               | they are taken; terminal     |
 | `q:<agent>`         | STREAM | the bucket's work queue, group `workers`                 | the bucket                   |
-| `leases`            | ZSET   | `<turn> <session>` by lease expiry                       | the bucket                   |
+| `leases`            | ZSET   | `<turn> <session>` by lease expiry; a pair of names.py   | the bucket                   |
 | `deadlines`         | ZSET   | `<turn> <session>` by when something is due              | the bucket                   |
 | `stats`             | HASH   | turns ended by outcome, leases lost                      | the bucket                   |
 | `retention`         | ZSET   | sessions that do not keep for ever, by their next trim   | the bucket                   |
@@ -43,7 +43,11 @@ Scripts build the same names from the bucket's base; the letters below are the c
 | `nodes`             | ZSET   | processes that hold members, by lease expiry             | the bucket                   |
 | `gone`              | ZSET   | lost connections by the time their members leave         | the bucket                   |
 
-Outside the buckets: `agents:<agent>`, a ZSET of the workers that serve an agent, which lives while they tell.
+Outside the buckets: `agents:<agent>`, a ZSET of the workers that serve an agent, which lives while they tell, and
+`format`, the version of all this (format.py).
+
+Of two parts, as `t:<turn>:<session>`, the first is escaped (names.py): it ends at its colon, and the session is all the
+rest. A `<ref>` is the service's own, `<position>:<index>`. So no two items of any sessions share a key.
 
 Channels: `n:<session>` carries each entry of the session, `ctl` wakes workers and exporters and pushes cancels,
 `j:<session>` tells that occupancy has changed.
@@ -53,6 +57,8 @@ from __future__ import annotations
 
 import binascii
 from dataclasses import dataclass
+
+from selfhost_transport.store.names import part
 
 OWNED = (
     "s:",
@@ -120,6 +126,10 @@ class Keyspace:
     def fleet(self, agent: str) -> str:
         """The key of the workers that serve an agent."""
         return f"{self.prefix}:agents:{agent}"
+
+    def of_item(self, letter: str, item: str, session: str) -> str:
+        """The key of a family that has one per turn, event or receipt of a session: whatever its id holds."""
+        return f"{self.base_of(session)}{letter}:{part(item)}:{session}"
 
     def channel(self, session: str) -> str:
         """The pub/sub channel on which the session's entries are announced."""

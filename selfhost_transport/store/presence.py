@@ -18,6 +18,7 @@ from selfhost_transport.store import scripts
 from selfhost_transport.store.entries import PresenceChanged, Ref, pack_member, unpack_entry, unpack_member
 from selfhost_transport.store.history import Query, beyond, bounds
 from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.names import pair, split_pair
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.wire.actions import PresenceAction
 from selfhost_transport.wire.codes import Code
@@ -168,7 +169,7 @@ class PresenceStore:
         """
         roster = self._roster(session)
         if client_id is not None and connection_id is not None:
-            field_name = f"{connection_id} {client_id}".encode()
+            field_name = pair(connection_id, client_id).encode()
             record = await self._redis.command("HGET", roster, field_name)
             return [_member(field_name, record)[1]] if record else []
         flat = await self._redis.command("HGETALL", roster)
@@ -260,7 +261,7 @@ def _arguments(operation: PresenceMessage, connection_id: str) -> tuple[str | by
 
 def _member(field_name: bytes, record: bytes) -> tuple[tuple[str, str], PresenceMessage]:
     """A field of the roster: the member's identity, and the member with the id and time of its last change."""
-    connection, _, client = field_name.decode().partition(" ")
+    connection, client = split_pair(field_name.decode())
     head, _, fields = record.partition(b"\n")
     position, _, presence_id = head.decode().partition(" ")
     ms = Position.parse_id(position).ms

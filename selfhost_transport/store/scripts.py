@@ -1,7 +1,7 @@
 """Loads the Lua files: one atomic state change each.
 
-A line `--@include name` is replaced by that file, so that shared steps exist once. A script knows its own
-digest; the connection loads it into Redis when it is missing.
+A line `--@include name` is replaced by that file, so that shared steps exist once; the first time, should files
+include the same. A script knows its own digest; the connection loads it into Redis when it is missing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Script:
 @cache
 def load(name: str) -> Script:
     """The script `scripts/<name>.lua` with its includes."""
-    source = _INCLUDE.sub(lambda found: _read(found[1]), _read(f"{name}.lua"))
+    source = _with_includes(f"{name}.lua", set())
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -37,5 +37,10 @@ def everything() -> list[Script]:
     return [load(path.stem) for path in sorted(_FOLDER.glob("[!_]*.lua"))]
 
 
-def _read(file_name: str) -> str:
-    return (_FOLDER / file_name).read_text()
+def _with_includes(file_name: str, included: set[str]) -> str:
+    included.add(file_name)
+
+    def read(found: re.Match[str]) -> str:
+        return "" if found[1] in included else _with_includes(found[1], included)
+
+    return _INCLUDE.sub(read, (_FOLDER / file_name).read_text())

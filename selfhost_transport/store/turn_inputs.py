@@ -93,7 +93,7 @@ class TurnInputs:
     async def context(self, session: str, turn_id: str) -> bytes | None:
         """The packed context of an open turn's present invocation; None for a turn that is over or unknown."""
         packed: bytes | None = await self._redis.command(
-            "HGET", f"{self._keys.base_of(session)}t:{turn_id}:{session}", "tr"
+            "HGET", self._keys.of_item("t", turn_id, session), "tr"
         )
         return packed
 

@@ -99,18 +99,15 @@ class TurnPauses:
 
     async def drain(self, lease: Lease) -> list[Ref]:
         """The steers that wait, which count as consumed from now on."""
-        base = self._keys.base_of(lease.session)
-        named = f"{lease.turn_id}:{lease.session}"
-        reply = await self._redis.call(
-            scripts.load("drain"), [f"{base}f:{named}", f"{base}y:{named}"], [lease.fence]
-        )
+        keys = [self._keys.of_item(letter, lease.turn_id, lease.session) for letter in "fy"]
+        reply = await self._redis.call(scripts.load("drain"), keys, [lease.fence])
         if reply == b"lost":
             raise lease_lost(lease, b"cancelled, ended or taken over")
         return [Ref.parse(ref.decode()) for ref in reply]
 
     async def steered(self, lease: Lease) -> bool:
         """Whether a steer waits that the worker has not taken."""
-        steers = f"{self._keys.base_of(lease.session)}y:{lease.turn_id}:{lease.session}"
+        steers = self._keys.of_item("y", lease.turn_id, lease.session)
         return bool(await self._redis.command("EXISTS", steers))
 
     async def decide(self, lease: Lease, *, allow: bool, message: Message, grace_ms: int) -> Position:
@@ -141,13 +138,15 @@ class TurnPauses:
     async def asked(self, lease: Lease) -> CancelAsked | None:
         """The cancel that a turn's hook has to decide about; None when it was settled by then."""
         base, session = self._keys.base_of(lease.session), lease.session
-        fields = await self._redis.command("HMGET", f"{base}t:{lease.turn_id}:{session}", "st", "cr", "ce")
+        fields = await self._redis.command(
+            "HMGET", self._keys.of_item("t", lease.turn_id, session), "st", "cr", "ce"
+        )
         if fields[0] != b"cancelling":
             return None
         owners = await self._redis.command("HGETALL", f"{base}a:{session}")
         matched: dict[str, str] = {}
         for turn, owner in zip(owners[::2], owners[1::2], strict=True):
-            same = await self._redis.command("HGET", f"{base}t:{turn.decode()}:{session}", "ce")
+            same = await self._redis.command("HGET", self._keys.of_item("t", turn.decode(), session), "ce")
             if same == fields[2]:
                 matched[turn.decode()] = owner.decode()
         return CancelAsked(fields[1].decode(), Position.parse_id(fields[2].decode()), matched)

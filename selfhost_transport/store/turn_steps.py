@@ -155,8 +155,7 @@ class TurnSteps:
 
     async def turn_of_event(self, session: str, event_id: str) -> str:
         """The turn that an input event started. Raises NotFound."""
-        name = f"{self._keys.base_of(session)}e:{event_id}:{session}"
-        turn = await self._redis.command("GET", name)
+        turn = await self._redis.command("GET", self._keys.of_item("e", event_id, session))
         if turn is None:
             raise NotFound(f"no turn of session {session!r} was started by the input event {event_id!r}")
         return str(turn.decode())

@@ -333,7 +333,7 @@ class TurnStore:
     def _way_of(self, lease: Lease, text: OpenText) -> Repeated:
         base, session = self.keys.base_of(lease.session), lease.session
         keys = (
-            f"{base}f:{lease.turn_id}:{session}", f"{base}l:{session}", f"{base}p:{session}",
+            self.keys.of_item("f", lease.turn_id, session), f"{base}l:{session}", f"{base}p:{session}",
             f"{base}x:{text.ref}:{session}",
         )  # fmt: skip
         return self.redis.repeated(scripts.load("append"), keys, (lease.fence, self.keys.channel(session)))
@@ -392,9 +392,8 @@ class TurnStore:
 
     async def record(self, session: str, turn_id: str) -> TurnRecord | None:
         """What is known of a turn, or None."""
-        base = self.keys.base_of(session)
         fields = ("st", "ag", "ow", "in", "at", "wk", "tp", "cp")
-        values = await self.redis.command("HMGET", f"{base}t:{turn_id}:{session}", *fields)
+        values = await self.redis.command("HMGET", self.keys.of_item("t", turn_id, session), *fields)
         status, agent, owner, input_id, attempts, worker, terminal, cancel = values
         if status is None:
             return None
@@ -418,7 +417,7 @@ class TurnStore:
 
     async def turn_of_event(self, session: str, event_id: str) -> str | None:
         """The turn that an input event started, for a day."""
-        turn = await self.redis.command("GET", f"{self.keys.base_of(session)}e:{event_id}:{session}")
+        turn = await self.redis.command("GET", self.keys.of_item("e", event_id, session))
         return turn.decode() if turn else None
 
     async def _reap(

@@ -137,7 +137,7 @@ class TestPublishing:
     def test_client_ids_of_messages_name_the_publish(self) -> None:
         operation = commit(publish(opened(), 0, Message(id="base:0"), Message(id="base:1"))).operation
         assert isinstance(operation, Publish)
-        assert operation.publish_id == "base"
+        assert operation.publish_id == "client:base"
 
     @pytest.mark.parametrize(
         ("message", "code"),

@@ -31,13 +31,13 @@ class Clock:
 async def test_a_second_holds_its_rate_and_refills() -> None:
     clock = Clock()
     rate = Rate(clock)
-    assert [rate.wait_s("a", 3) for _ in range(4)] == [0, 0, 0, pytest.approx(1 / 3)]
+    assert [rate.wait_s(("a",), 3) for _ in range(4)] == [0, 0, 0, pytest.approx(1 / 3)]
     clock.now += 1 / 3
-    assert rate.wait_s("a", 3) == pytest.approx(0, abs=1e-6)
-    assert rate.wait_s("b", 3) == 0
+    assert rate.wait_s(("a",), 3) == pytest.approx(0, abs=1e-6)
+    assert rate.wait_s(("b",), 3) == 0
     clock.now += 100
     # Silence is not saved up.
-    assert [rate.wait_s("a", 3) > 0 for _ in range(4)] == [False, False, False, True]
+    assert [rate.wait_s(("a",), 3) > 0 for _ in range(4)] == [False, False, False, True]
 
 
 @pytest.mark.parametrize(

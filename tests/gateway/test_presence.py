@@ -48,7 +48,7 @@ def test_an_operation_gets_identity_and_id_from_the_connection() -> None:
             core, PresenceMessage(ENTER, data="x"), PresenceMessage(UPDATE, "CONN:0:0", "alice"), serial=7
         )
     )
-    assert operation.session == "c" and operation.publish_id.startswith("CONN:7:")
+    assert operation.session == "c" and operation.publish_id.startswith("frame:CONN%3A7:")
     assert [(item.id, item.client_id) for item in operation.changes] == [
         ("CONN:7:0", "alice"),
         ("CONN:0:0", "alice"),

@@ -15,7 +15,7 @@ local function make_adoptable(turn, window_ms)
   end
   redis.call('HSET', key, 'wk', '', 'dw', window_ms)
   redis.call('HDEL', key, 'by')
-  redis.call('ZADD', LEASES, string.format('%.0f', now_ms() + tonumber(window_ms)), turn .. ' ' .. session)
+  redis.call('ZADD', LEASES, string.format('%.0f', now_ms() + tonumber(window_ms)), pair(turn, session))
 end
 
 -- What a holder has to know. Returns {'held', fence, attempt, series, input position, packed context, max attempts,
@@ -37,7 +37,7 @@ local function hold(turn, holder, request, lease_ms, window_ms)
   redis.call('HSET', key, 'st', 'active', 'wk', holder, 'by', request, 'dw', window_ms, 'oc', 'fail', 'hk', '', 'hd', '')
   redis.call('HDEL', key, 'sq', 'sr')
   redis.call('SET', fence_key(turn), fence)
-  redis.call('ZADD', LEASES, string.format('%.0f', now_ms() + tonumber(lease_ms)), turn .. ' ' .. session)
+  redis.call('ZADD', LEASES, string.format('%.0f', now_ms() + tonumber(lease_ms)), pair(turn, session))
   redis.call('PERSIST', K_LOG)
   return held(turn)
 end

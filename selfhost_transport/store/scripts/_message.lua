@@ -18,12 +18,12 @@ end
 
 -- Makes the record if the message was never changed. Returns false when there is no such message.
 local function ensure_record(ref)
-  local record = of_session('m', ref)
+  local record = of_message('m', ref)
   -- A record without data is that of a message that was annotated only.
   if redis.call('HEXISTS', record, 't') == 1 then return true end
   local letter, encoding, data = created_data(ref)
   if not letter then return false end
   redis.call('HSET', record, 't', letter, 'v', '', 'e', encoding)
-  if data ~= '' then redis.call('SET', of_session('x', ref), data) end
+  if data ~= '' then redis.call('SET', of_message('x', ref), data) end
   return true
 end

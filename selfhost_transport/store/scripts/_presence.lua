@@ -1,8 +1,8 @@
--- Who is present in a session; follows _session.lua and _holder.lua. A member is `<connection> <client>`; its record in
+-- Who is present in a session; follows _session.lua and _holder.lua. A member is a pair of connection and client; its record in
 -- the roster is `<position> <id>\n<packed member map>`: the position and the id of its last change.
 local K_ROSTER, K_EVENTS = base .. 'r:' .. session, base .. 'k:' .. session
 
-local function clients_key(connection) return base .. 'u:' .. connection .. ':' .. session end
+local function clients_key(connection) return of_session('u', connection) end
 local function fields_of(member) return string.sub(member, string.find(member, '\n', 1, true) + 1) end
 
 local function packed_text(text)
@@ -39,7 +39,7 @@ end
 local function leave_some(connection, limit, cap, window_ms)
   local items = {}
   for _, client in ipairs(redis.call('SPOP', clients_key(connection), limit)) do
-    local field = connection .. ' ' .. client
+    local field = pair(connection, client)
     local member = redis.call('HGET', K_ROSTER, field)
     if member then
       items[#items + 1] = change_item(3, '', fields_of(member))

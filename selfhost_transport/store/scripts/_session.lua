@@ -1,5 +1,6 @@
 -- Shared by every script that writes to a session. KEYS[1] is the session's `s:` key; all other names are
 -- built from ARGV[1], the bucket's base, and ARGV[2], the session, and so carry the same hash tag.
+--@include _names.lua
 local base, session = ARGV[1], ARGV[2]
 local K_META, K_HEAD = KEYS[1], base .. 'p:' .. session
 local K_LOG, K_HISTORY = base .. 'l:' .. session, base .. 'h:' .. session
@@ -7,7 +8,9 @@ local K_GROUPS, K_ACTIVE = base .. 'g:' .. session, base .. 'a:' .. session
 local K_RETENTION = base .. 'retention'
 local CHANNEL = base .. 'n:' .. session
 
-local function of_session(letter, id) return base .. letter .. ':' .. id .. ':' .. session end
+local function of_session(letter, id) return base .. letter .. ':' .. part(id) .. ':' .. session end
+-- A message's reference, `<position>:<index>`, is the service's own and always of that shape.
+local function of_message(letter, ref) return base .. letter .. ':' .. ref .. ':' .. session end
 
 local function split_id(id)
   local dash = string.find(id, '-', 1, true)
@@ -94,7 +97,7 @@ end
 
 -- Gives back the room that a growing text keeps in reserve, up to as much again, once it has stopped growing.
 local function settle_text(ref)
-  local key = of_session('x', ref)
+  local key = of_message('x', ref)
   local text = redis.call('GET', key)
   if text and #text > 64 then redis.call('SET', key, text, 'KEEPTTL') end
 end

@@ -11,6 +11,8 @@ local function end_also_when_full() redis.call('DEL', base .. 'none') end
 
 local function turn_key(turn) return of_session('t', turn) end
 local function fence_key(turn) return of_session('f', turn) end
+-- Of a cancel that came before its turn: what it names the turn by, `turn` or `input`, and the value.
+local function early_key(filter, value) return of_session('c', pair(filter, value)) end
 
 -- Puts the serial of the attempt's step-start into a deposited entry; both have the same length.
 local function with_step_start(entry, serial)
@@ -36,7 +38,7 @@ local function close_open_messages(turn)
       local extras_length, rest = string.match(redis.call('HGET', turn_key(turn), field), '^(%d+) (.*)$')
       local extras = string.sub(rest, 1, tonumber(extras_length))
       local id = emit('A' .. ref .. '\n' .. string.sub(rest, tonumber(extras_length) + 1))
-      redis.call('HSET', of_session('m', ref), 'x', extras, 'v', id, 'a', 'A')
+      redis.call('HSET', of_message('m', ref), 'x', extras, 'v', id, 'a', 'A')
       redis.call('HDEL', turn_key(turn), field)
       settle_text(ref)
     end
@@ -49,14 +51,14 @@ local function now_ms()
 end
 
 local function set_deadline(turn, after_ms)
-  redis.call('ZADD', DEADLINES, string.format('%.0f', now_ms() + after_ms), turn .. ' ' .. session)
+  redis.call('ZADD', DEADLINES, string.format('%.0f', now_ms() + after_ms), pair(turn, session))
 end
 
 local function enqueue(turn, agent)
   -- The item is remembered for a process that starts the turn by its id (claim.lua).
   local item = redis.call('XADD', base .. 'q:' .. agent, '*', 't', turn, 's', session)
   redis.call('HSET', turn_key(turn), 'qi', item)
-  redis.call('PUBLISH', CONTROL, 'wake ' .. agent)
+  redis.call('PUBLISH', CONTROL, 'wake ' .. part(agent))
 end
 
 -- Turns of the session that keep an agent busy: neither waiting nor suspended.
@@ -107,7 +109,7 @@ local function tell_exporters(turn, status, terminal, fields)
       'se', redis.call('HGET', K_META, 'series') or '')
     local dropped = before + 1 - redis.call('XLEN', stream)
     if dropped > 0 then redis.call('HINCRBY', base .. 'dropped', name, dropped) end
-    redis.call('PUBLISH', CONTROL, 'ended ' .. name)
+    redis.call('PUBLISH', CONTROL, 'ended ' .. part(name))
   end
 end
 
@@ -121,8 +123,8 @@ local function finish(turn, status, terminal, keep_ms)
   redis.call('HINCRBY', base .. 'stats', status, 1)
   redis.call('HDEL', key, 'rs', 'ss', 'sc', 'sf', 'rc', 're', 'rm', 'tr', 'sq', 'sr', 'aw')
   redis.call('DEL', fence_key(turn), of_session('y', turn))
-  redis.call('ZREM', LEASES, turn .. ' ' .. session)
-  redis.call('ZREM', DEADLINES, turn .. ' ' .. session)
+  redis.call('ZREM', LEASES, pair(turn, session))
+  redis.call('ZREM', DEADLINES, pair(turn, session))
   if was == 'suspended' then redis.call('HINCRBY', K_META, 'suspended', -1) end
   redis.call('HDEL', K_ACTIVE, turn)
   redis.call('PEXPIRE', key, keep_ms)
@@ -142,7 +144,7 @@ local function close_turn(turn, status, step, run, keep_ms)
   local id = create(turn_fields[5])
   finish(turn, status, id, keep_ms)
   if turn_fields[7] then
-    redis.call('PUBLISH', CONTROL, 'stop ' .. turn_fields[7] .. ' ' .. turn .. ' ' .. turn_fields[6])
+    redis.call('PUBLISH', CONTROL, 'stop ' .. pair(turn_fields[7], pair(turn, turn_fields[6])))
   end
   return id
 end
@@ -152,7 +154,7 @@ local function ask_to_cancel(turn, id, requester)
   local fields = redis.call('HMGET', turn_key(turn), 'hk', 'wk', 'fn')
   redis.call('HSET', turn_key(turn), 'st', 'cancelling', 'cr', requester, 'ce', id)
   set_deadline(turn, tonumber(fields[1]))
-  redis.call('PUBLISH', CONTROL, 'ask ' .. fields[2] .. ' ' .. turn .. ' ' .. fields[3])
+  redis.call('PUBLISH', CONTROL, 'ask ' .. pair(fields[2], pair(turn, fields[3])))
 end
 
 -- Cancels turns with one cancel entry before all that it causes. Returns its position, or nil without turns, and
@@ -190,7 +192,7 @@ local function resume(turn)
   end
   redis.call('HSET', key, 'st', 'pending', 'ri', '1', 'hb', redis.call('HGET', key, 'at'))
   redis.call('HDEL', key, 'aw')
-  redis.call('ZREM', DEADLINES, turn .. ' ' .. session)
+  redis.call('ZREM', DEADLINES, pair(turn, session))
   redis.call('HINCRBY', K_META, 'suspended', -1)
   enqueue(turn, redis.call('HGET', key, 'ag'))
 end

@@ -13,19 +13,19 @@ local function write_operations(turn, at, count)
       at = at + 4
       if fourth ~= '' then
         local ref = id .. ':0'
-        redis.call('HSET', of_session('m', ref), 't', 's', 'v', '', 'e', '')
+        redis.call('HSET', of_message('m', ref), 't', 's', 'v', '', 'e', '')
         redis.call('HSET', turn_key(turn), 'o:' .. ref, fourth)
         if ARGV[at] == 'F' then
           third = third .. ARGV[at + 2]
           emit('A' .. ref .. '\n' .. ARGV[at + 1])
           at = at + 3
         end
-        redis.call('SET', of_session('x', ref), third)
+        redis.call('SET', of_message('x', ref), third)
       end
     else
-      if ARGV[at + 4] ~= '' then redis.call('APPEND', of_session('x', second), ARGV[at + 4]) end
+      if ARGV[at + 4] ~= '' then redis.call('APPEND', of_message('x', second), ARGV[at + 4]) end
       id = emit('A' .. second .. '\n' .. third)
-      redis.call('HSET', of_session('m', second), 'v', id, 'a', 'A', 'x', fourth)
+      redis.call('HSET', of_message('m', second), 'v', id, 'a', 'A', 'x', fourth)
       redis.call('HDEL', turn_key(turn), 'o:' .. second)
       settle_text(second)
       at = at + 5

@@ -15,7 +15,7 @@ if is_repeated(turn, request) then return held(turn) end
 if redis.call('HEXISTS', K_ACTIVE, turn) == 0 then return {'ended', status} end
 if status == 'pending' or status == 'queued' or status == 'suspended' then return {status} end
 if redis.call('EXISTS', fence_key(turn)) == 1 then
-  local expiry = redis.call('ZSCORE', LEASES, turn .. ' ' .. session)
+  local expiry = redis.call('ZSCORE', LEASES, pair(turn, session))
   if not fields[2] or (expiry and tonumber(expiry) > now_ms()) then return {'owned', fields[3] or ''} end
   make_adoptable(turn, ARGV[7])
 end

@@ -28,9 +28,9 @@ local function target_of(ref)
   local target = by_ref[ref]
   if target then return target end
   if not created_data(ref) then return nil end
-  local record = of_session('m', ref)
+  local record = of_message('m', ref)
   local packed = redis.call('HGET', record, 'y')
-  target = {ref = ref, record = record, given_key = of_session('z', ref), given = {}, changed = false}
+  target = {ref = ref, record = record, given_key = of_message('z', ref), given = {}, changed = false}
   target.summary = packed and cmsgpack.unpack(packed) or {}
   targets[#targets + 1], by_ref[ref] = target, target
   return target
@@ -52,6 +52,7 @@ local function line_of(target, kind, name)
   return nil, same_type
 end
 
+-- A type has no line break, and a colon: no two fields are the same.
 local function count_field(kind, name, client) return kind .. '\n' .. #name .. ':' .. name .. client end
 
 local function added_by(target, kind, name, client)
@@ -152,7 +153,7 @@ local answer = {series}
 for at = 9, #ARGV, 8 do
   local entry = 'N' .. ARGV[at] .. '\n' .. ARGV[at + 7]
   local id = emit(entry)
-  redis.call('XADD', of_session('b', ARGV[at]), 'MAXLEN', '~', kept, id, 'e', entry)
+  redis.call('XADD', of_message('b', ARGV[at]), 'MAXLEN', '~', kept, id, 'e', entry)
   answer[#answer + 1] = id
 end
 if ARGV[3] ~= '' then redis.call('SET', K_ONCE, table.concat(answer, ' ', 2), 'PX', ARGV[4]) end

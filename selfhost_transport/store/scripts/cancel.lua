@@ -22,7 +22,7 @@ elseif filter == 'turn' or filter == 'input' then
     ended[1] = turn
     position = known[2] or known[3]
   elseif ARGV[9] == '1' then
-    redis.call('SET', of_session('c', value), ARGV[5], 'PX', ARGV[8])
+    redis.call('SET', early_key(filter, value), ARGV[5], 'PX', ARGV[8])
   end
 end
 local reply = {position or redis.call('GET', K_HEAD) or '0-0', series, #turns, #asked}

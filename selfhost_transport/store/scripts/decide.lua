@@ -18,7 +18,7 @@ else
   id = create(ARGV[6])
   redis.call('HSET', key, 'st', 'active')
   redis.call('HDEL', key, 'ce', 'cr')
-  redis.call('ZREM', DEADLINES, turn .. ' ' .. session)
+  redis.call('ZREM', DEADLINES, pair(turn, session))
 end
 tidy_log(id, tonumber(ARGV[7]))
 return {id}

@@ -2,13 +2,14 @@
 -- so and once to end it.
 -- KEYS: deadlines. ARGV: base, unused, keep ms, window ms
 -- Returns nil | {turn, session, 'cancelled' | 'denied' | 'escalated' | 'resumed' | 'gone'}.
+--@include _names.lua
 local bucket = ARGV[1]
 local clock = redis.call('TIME')
 local due = string.format('%.0f', tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000))
 local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', due, 'LIMIT', 0, 1)
 if not expired[1] then return nil end
 redis.call('ZREM', KEYS[1], expired[1])
-local turn, name = string.match(expired[1], '^(%S+) (.*)$')
+local turn, name = split_pair(expired[1])
 KEYS[1], ARGV[2] = bucket .. 's:' .. name, name
 --@include _session.lua
 --@include _turn.lua
@@ -29,7 +30,7 @@ if fields[1] ~= 'suspended' then return {turn, session, 'gone'} end
 if fields[6] then
   tidy_log(create(fields[6]), tonumber(ARGV[4]))
   redis.call('HDEL', key, 'es', 'ex')
-  if fields[7] then redis.call('ZADD', DEADLINES, fields[7], turn .. ' ' .. session) end
+  if fields[7] then redis.call('ZADD', DEADLINES, fields[7], pair(turn, session)) end
   return {turn, session, 'escalated'}
 end
 local id

@@ -36,6 +36,6 @@ if kind == 'answer' then
 else
   redis.call('RPUSH', of_session('y', turn), id .. ':0')
 end
-if worker then redis.call('PUBLISH', CONTROL, 'input ' .. worker .. ' ' .. turn .. ' ' .. redis.call('HGET', key, 'fn')) end
+if worker then redis.call('PUBLISH', CONTROL, 'input ' .. pair(worker, pair(turn, redis.call('HGET', key, 'fn')))) end
 tidy_log(id, tonumber(ARGV[4]))
 return {'accepted', id, series, status}

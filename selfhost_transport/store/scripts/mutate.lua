@@ -19,7 +19,7 @@ for at = FIRST_ID, #ARGV do
 end
 if known then return {'repeated', unpack(results)} end
 if not ensure_record(ref) then return {'missing'} end
-local record, text = of_session('m', ref), of_session('x', ref)
+local record, text = of_message('m', ref), of_message('x', ref)
 
 if kind == 'A' then
   local current = redis.call('HMGET', record, 't', 'e')
@@ -46,7 +46,7 @@ if kind == 'A' then
   if ARGV[11] ~= '' then redis.call('HSET', record, 'x', ARGV[11]) end
   if ARGV[13] ~= '' then redis.call('HSET', record, 'n', ARGV[13]) end
 else
-  redis.call('XADD', of_session('v', ref), id, 'e', kind .. ref .. '\n' .. body)
+  redis.call('XADD', of_message('v', ref), id, 'e', kind .. ref .. '\n' .. body)
 end
 for at = FIRST_ID, #ARGV do
   if ARGV[at] ~= '' then

@@ -17,7 +17,7 @@ end
 
 local entering = 0
 for at = FIRST, #ARGV, WIDTH do
-  if ARGV[at] ~= '3' and redis.call('HEXISTS', K_ROSTER, connection .. ' ' .. ARGV[at + 1]) == 0 then
+  if ARGV[at] ~= '3' and redis.call('HEXISTS', K_ROSTER, pair(connection, ARGV[at + 1])) == 0 then
     entering = entering + 1
   end
 end
@@ -28,7 +28,7 @@ local series = ensure_session(ARGV[3])
 local items, changed = {}, {}
 for at = FIRST, #ARGV, WIDTH do
   local action, client, id, fields = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local field = connection .. ' ' .. client
+  local field = pair(connection, client)
   local known = redis.call('HGET', K_ROSTER, field)
   if action == 3 then
     if known then

@@ -5,6 +5,7 @@
 -- dead letter. A hand-back counts only if told so. A turn that was about to be cancelled is.
 -- A turn that is worked on step by step may be adopted for a while first; then it ends `error`.
 -- Returns nil | {turn, session, 'retried' | 'failed' | 'cancelled' | 'adoptable'}.
+--@include _names.lua
 local bucket, fence = ARGV[1], ARGV[4]
 local turn, name = ARGV[2], ARGV[3]
 if turn == '' then
@@ -12,7 +13,7 @@ if turn == '' then
   local due = string.format('%.0f', tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000))
   local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', due, 'LIMIT', 0, 1)
   if not expired[1] then return nil end
-  turn, name = string.match(expired[1], '^(%S+) (.*)$')
+  turn, name = split_pair(expired[1])
   redis.call('ZREM', KEYS[1], expired[1])
 end
 local keep_ms = tonumber(ARGV[5])
@@ -41,7 +42,7 @@ if fence == '' and (fields[4] == 'fail' or tonumber(fields[2]) - tonumber(fields
   return {turn, session, 'failed'}
 end
 redis.call('DEL', fence_key(turn))
-redis.call('ZREM', LEASES, turn .. ' ' .. session)
+redis.call('ZREM', LEASES, pair(turn, session))
 close_open_messages(turn)
 if fence ~= '' and ARGV[7] == '0' then redis.call('HINCRBY', key, 'hb', 1) end
 redis.call('HSET', key, 'st', 'pending')

@@ -49,7 +49,7 @@ redis.call('HSET', key, 'st', status, 'ag', agent, 'ow', owner, 'in', input, 'bh
 redis.call('HSET', K_ACTIVE, turn, owner)
 if event ~= '' then redis.call('SET', of_session('e', event), turn, 'PX', 86400000) end
 
-local early = redis.call('GETDEL', of_session('c', input)) or redis.call('GETDEL', of_session('c', turn))
+local early = redis.call('GETDEL', early_key('input', input)) or redis.call('GETDEL', early_key('turn', turn))
 if early then
   cancel_turns({turn}, early, keep_ms, owner, true)
   status = 'cancelled'

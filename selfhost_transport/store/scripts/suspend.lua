@@ -28,7 +28,7 @@ close_open_messages(turn)
 local positions = write_operations(turn, at + 1, tonumber(ARGV[at]))
 local id = positions[#positions]
 redis.call('DEL', fence_key(turn))
-redis.call('ZREM', LEASES, turn .. ' ' .. session)
+redis.call('ZREM', LEASES, pair(turn, session))
 redis.call('HSET', key, 'st', 'suspended', 'aw', ARGV[5], 'sp', '', 'sf_fence', ARGV[4], 'sf_at', id)
 redis.call('HINCRBY', K_META, 'suspended', 1)
 local outcome = 'suspended'

@@ -4,6 +4,7 @@
 -- Returns nil | {turn, session, fence, attempt, step-start serial, series, input position, packed context, max attempts,
 --   entry of the send ('' where its messages were changed since), number of turns left in the queue}.
 -- Attempts that were handed back do not count.
+--@include _names.lua
 local bucket, queue = ARGV[1], KEYS[1]
 
 local function next_turn()
@@ -18,7 +19,7 @@ local function next_turn()
     redis.call('XDEL', KEYS[1], item[1])
     local turn, name = item[2][2], item[2][4]
     -- A turn that was cancelled while it waited has its terminal already.
-    if redis.call('HGET', bucket .. 't:' .. turn .. ':' .. name, 'st') == 'pending' then return turn, name end
+    if redis.call('HGET', bucket .. 't:' .. part(turn) .. ':' .. name, 'st') == 'pending' then return turn, name end
   end
 end
 
@@ -41,7 +42,7 @@ local function unchanged_send(at)
   local entry = found[1][2][2]
   local _, messages = string.gsub(string.sub(entry, 1, string.find(entry, '\n', 1, true)), ';', '')
   for index = 0, messages - 1 do
-    if redis.call('EXISTS', of_session('m', at .. ':' .. index)) == 1 then return '' end
+    if redis.call('EXISTS', of_message('m', at .. ':' .. index)) == 1 then return '' end
   end
   return entry
 end
@@ -63,7 +64,7 @@ end
 redis.call('HSET', key, unpack(changed))
 redis.call('HDEL', key, 'sq', 'sr', 'ri', 'dw')
 redis.call('SET', fence_key(turn), fence)
-redis.call('ZADD', LEASES, string.format('%.0f', now_ms() + lease_ms), turn .. ' ' .. session)
+redis.call('ZADD', LEASES, string.format('%.0f', now_ms() + lease_ms), pair(turn, session))
 redis.call('PERSIST', K_LOG)
 local counted = attempt - tonumber(fields[5] or '0')
 local limit = max_attempts ~= '' and max_attempts or fields[6]

@@ -36,7 +36,7 @@ local function forget(item)
   for _ in string.gmatch(head, ';') do
     local ref = id .. ':' .. index
     local keys = {}
-    for letter in string.gmatch('mxvbz', '.') do keys[#keys + 1] = of_session(letter, ref) end
+    for letter in string.gmatch('mxvbz', '.') do keys[#keys + 1] = of_message(letter, ref) end
     redis.call('UNLINK', unpack(keys))
     index = index + 1
   end
