@@ -17,6 +17,7 @@ from typing import Final
 from prometheus_client.multiprocess import mark_process_dead
 
 from selfhost_transport.commands.children import end_with_parent
+from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.metrics import SHARED_FOLDER
 from selfhost_transport.settings import Settings
 
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 STOP_TIMEOUT_S: Final = 15.0
 # A process that cannot even start is not started over and over without a pause.
 _RESTART_PAUSE_S: Final = 1.0
+_IN_MEMORY: Final = "/dev/shm"
 
 _spawn: Final = multiprocessing.get_context("spawn")
 
@@ -37,10 +39,25 @@ def supervise(settings: Settings, listening: socket.socket, on_ready: Callable[[
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    with tempfile.TemporaryDirectory(prefix="selfhost-transport-") as folder:
+    with _shared_folder() as folder:
         # Any of the processes tells the numbers of all.
         os.environ[SHARED_FOLDER] = folder
         _supervise(settings, listening, on_ready, stopping)
+
+
+def _shared_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder for the numbers of all processes; in memory where there is no writable one for temporary files.
+
+    A container with a read-only file system has /dev/shm. Raises InvalidArgument when nothing can be written.
+    """
+    for parent in (None, _IN_MEMORY):
+        try:
+            return tempfile.TemporaryDirectory(prefix="selfhost-transport-", dir=parent)
+        except OSError as error:
+            reason = error
+    raise InvalidArgument(
+        f"several processes need a writable folder for their metrics: mount a tmpfs at /tmp, or set TMPDIR ({reason})"
+    )
 
 
 def _supervise(

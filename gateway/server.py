@@ -9,7 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import uvicorn
 from fastapi import FastAPI, Request, Response, WebSocket
@@ -18,8 +18,9 @@ from fastapi.staticfiles import StaticFiles
 from starlette.routing import BaseRoute, Match, request_response
 from starlette.types import Receive, Scope, Send
 
+from gateway.acceptor import Acceptor
 from gateway.auth.authenticator import is_loopback
-from gateway.auth.callers import Identify, behind_local_proxies
+from gateway.auth.callers import Identify, behind_local_proxies, client_address
 from gateway.background import Background
 from gateway.cors import Cors
 from gateway.http_api.entries import router as api_entries
@@ -33,6 +34,7 @@ from gateway.retention_keeper import keep_retention
 from gateway.services import Services, connect_services
 from gateway.websocket.upgrade import RawWebSocket, UpgradingHttp
 from selfhost_transport.collector import calm_collector
+from selfhost_transport.descriptors import raise_descriptor_limit
 from selfhost_transport.errors import InvalidArgument, StoreUnavailable, TransportError
 from selfhost_transport.metrics import CONTENT_TYPE
 from selfhost_transport.redis_io.connection import RedisConnection
@@ -134,7 +136,7 @@ class Gateway:
     async def _page_config(self, request: Request) -> Response:
         """The chat page's settings; the development key is told to this machine only (AUT-12)."""
         accepted = {rule.name for rule in self.settings.accepted_keys}
-        local = is_loopback(request.client.host if request.client else None)
+        local = is_loopback(client_address(request))
         if not (self.settings.gateway.dev and DEV_KEY_NAME in accepted and local):
             return JSONResponse({"error": "not available"}, status_code=404)
         return JSONResponse({"key": f"{DEV_KEY_NAME}:{DEV_KEY_SECRET}", "wakeUrl": "/api/chat"})
@@ -228,10 +230,21 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve, then say so."""
-        await super().startup(sockets)
+        # No sockets for uvicorn: asyncio's server does not stop accepting before the descriptors are used up.
+        await super().startup([])
+        acceptors = [Acceptor(listening, self._make_protocol) for listening in sockets or ()]
+        for acceptor in acceptors:
+            acceptor.start()
+        self.servers = cast(list[asyncio.base_events.Server], acceptors)
         calm_collector()
         if self.started:
             self._on_ready()
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        protocol: asyncio.Protocol = UpgradingHttp(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept nobody any more, drain, then stop."""
@@ -265,6 +278,7 @@ def run_gateway(settings: Settings) -> None:
 
 def serve(settings: Settings, listening: socket.socket, on_ready: Callable[[], None]) -> None:
     """Serve on a listening socket in this process, until SIGTERM or Ctrl-C."""
+    raise_descriptor_limit()
     app = create_app(settings)
     config = uvicorn.Config(
         behind_local_proxies(app),

@@ -105,10 +105,12 @@ class TransportError(Exception):
     @classmethod
     def from_info(cls, info: ErrorInfo) -> TransportError:
         """The exception for an ErrorInfo received from a peer, by code, then by status."""
-        chosen = _BY_CODE.get(info.code) or _by_status(info)
+        chosen = _BY_CODE.get(info.code) or _by_range(info.code) or _by_status(info.status_code)
         if chosen is InvalidArgument and info.status_code == TurnEnded.status_code:
             # They share a number on the wire; the status tells them apart.
             chosen = TurnEnded
+        if chosen is ContinuityLost and WentBack.is_told_by(info):
+            chosen = WentBack
         error = chosen(info.message)
         error.info = info
         return error
@@ -331,16 +333,40 @@ _BY_CODE: dict[int, type[TransportError]] = {
     for error in (
         InvalidArgument, MessageTooLarge, InvalidChannelName, Conflict, CapabilityError, CancelDenied, NotFound,
         Busy, RateLimited, StoreUnavailable, StoreFull, ConnectionFailed, ContinuityLost, LeaseLost, SessionClosed,
-        TurnSuspended, TurnStarted, StepOpen, SteerWaiting, TurnHeld, TurnNotStarted,
+        TurnSuspended, TurnStarted, StepOpen, SteerWaiting, TurnHeld, TurnNotStarted, Discarded,
     )
 }  # fmt: skip
 
 
-def _by_status(info: ErrorInfo) -> type[TransportError]:
-    if 40140 <= info.code <= 40149:
-        return TokenError
-    if info.status_code == 401:
-        return Unauthorized
-    if 400 <= info.status_code < 500:
+# What the codes of a range have in common; those of more than one meaning are told apart by their status.
+_BY_RANGE: tuple[tuple[range, type[TransportError]], ...] = (
+    (range(40140, 40150), TokenError),
+    (range(40160, 40170), CapabilityError),
+    # What the SDKs say of a token that they could not get or renew.
+    (range(40170, 40180), TokenError),
+    (range(40100, 40200), Unauthorized),
+    (range(40400, 40500), NotFound),
+    (range(42900, 43000), RateLimited),
+    (range(50000, 60000), ServiceError),
+    (range(80020, 80021), ContinuityLost),
+    (range(80000, 80100), ConnectionFailed),
+    (range(90003, 90006), ContinuityLost),
+    (range(104006, 104007), ContinuityLost),
+)
+
+
+def _by_range(code: int) -> type[TransportError] | None:
+    return next((found for codes, found in _BY_RANGE if code in codes), None)
+
+
+def _by_status(status: int) -> type[TransportError]:
+    match status:
+        case 401:
+            return Unauthorized
+        case 404:
+            return NotFound
+        case 429:
+            return RateLimited
+    if 400 <= status < 500:
         return BadRequest
-    return ServiceError if info.status_code >= 500 else TransportError
+    return ServiceError if status >= 500 else TransportError

@@ -12,6 +12,7 @@ from pathlib import Path
 from agent_worker.runtime.metrics import metrics_served
 from agent_worker.runtime.worker import Worker
 from selfhost_transport.collector import calm_collector
+from selfhost_transport.descriptors import raise_descriptor_limit
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.settings import Settings
 
@@ -28,6 +29,8 @@ def run_worker(settings: Settings, target: str | None = None, once: bool = False
     worker = find_worker(target or SCRIPTED)
     worker.settings = settings
     worker.once = once or worker.once
+    # An agent's model calls and tools have sockets of their own.
+    raise_descriptor_limit()
     asyncio.run(_run_measured(worker, settings))
 
 

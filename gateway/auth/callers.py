@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, cast
@@ -33,10 +34,10 @@ class RequestInfo:
     @classmethod
     def of(cls, connection: HTTPConnection) -> RequestInfo:
         """What a connection brings along."""
-        client = connection.client.host if connection.client else None
+        client = client_address(connection)
         headers = {name.lower(): value for name, value in connection.headers.items()}
         query = dict(connection.query_params)
-        peer: str | None = connection.scope.get(_PEER, client)
+        peer = plain_address(connection.scope.get(_PEER, client))
         return cls(connection.url.path, headers, query, peer, client, _token(headers, query))
 
 
@@ -58,6 +59,21 @@ Identify: TypeAlias = Callable[[RequestInfo], Awaitable[HostIdentity | None]]
 """A host application's hook: the caller, None to let keys and tokens decide, or an error of the tree to refuse."""
 
 
+def client_address(connection: HTTPConnection) -> str | None:
+    """Address of the client, as the server or a proxy that it believes gives it; None for a unix socket."""
+    return plain_address(connection.client.host if connection.client else None)
+
+
+def plain_address(host: str | None) -> str | None:
+    """An address without the IPv6 form that a dual-stack socket gives IPv4 peers (`::ffff:127.0.0.1`)."""
+    try:
+        address = ipaddress.ip_address(host or "")
+    except ValueError:
+        return host
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return host if mapped is None else str(mapped)
+
+
 class RememberPeer:
     """Keeps the address of the TCP peer where middleware replaces the client's address by what proxies say."""
 
@@ -67,13 +83,15 @@ class RememberPeer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
         client = scope.get("client")
-        scope[_PEER] = client[0] if client else None
+        if client:
+            scope["client"] = (plain_address(client[0]), *client[1:])
+        scope[_PEER] = scope["client"][0] if client else None
         await self._app(scope, receive, send)
 
 
 def behind_local_proxies(app: ASGIApp) -> ASGIApp:
     """Believe what a proxy on this machine says of the client's address, without forgetting who says so."""
-    believing: Any = ProxyHeadersMiddleware(cast(Any, app), trusted_hosts="127.0.0.1")
+    believing: Any = ProxyHeadersMiddleware(cast(Any, app), trusted_hosts=["127.0.0.1", "::1"])
     return RememberPeer(believing)
 
 

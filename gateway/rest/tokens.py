@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 
 from gateway.auth.authenticator import REVOCABLE_TTL_MS, is_loopback, now_ms
+from gateway.auth.callers import client_address
 from gateway.rest.format import Reply
 from gateway.services import Services
 from selfhost_transport.errors import BadRequest, Unauthorized
@@ -36,7 +37,7 @@ class Tokens:
             raise BadRequest("a token request is a map", code=Code.INVALID_BODY)
         wanted = TokenRequest.from_wire({"keyName": key_name, **body})
         rule = self._services.authenticator.rule(key_name)
-        loopback = is_loopback(request.client.host if request.client else None)
+        loopback = is_loopback(client_address(request))
         if key_name == DEV_KEY_NAME and not loopback:
             raise Unauthorized("the development key is accepted from this machine only; configure a key")
         if wanted.key_name != key_name:

@@ -50,9 +50,16 @@ class UpgradingHttp(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
 
 class RawWebSocket(WebSocketsSansIOProtocol):
-    """uvicorn's websocket protocol for the handshake; an application may take the connection over after it."""
+    """uvicorn's websocket protocol for the handshake; an application may take the connection over after it.
+
+    It accepts no extension, whatever the server's settings: a `RawSocket` does not decompress frames.
+    """
 
     _early = b""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.conn.available_extensions = []
 
     async def run_asgi(self) -> None:
         """Run the application with this protocol in its scope."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from selfhost_transport.client.emitter import Unsubscribe
+from selfhost_transport.client.session.content import Content
 from selfhost_transport.client.session.events import CancelResult
-from selfhost_transport.client.session.requests import Content, SendPolicy
+from selfhost_transport.client.session.requests import SendPolicy
 from selfhost_transport.client.session.stream import StreamPart
 from selfhost_transport.client.session.turn import Turn
 from selfhost_transport.client.transport import ClientTransport, CloseScope, EventName
@@ -29,18 +31,36 @@ class _Loop:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="selfhost-transport", daemon=True)
         self._thread.start()
+        self._process = os.getpid()
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process was forked from the one that the thread runs in."""
+        return os.getpid() != self._process
 
     def run(self, work: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
         """Wait for a coroutine. Raises what it raises, TimeoutError after `timeout` seconds, SessionClosed."""
-        if self._loop.is_closed():
+        try:
+            self.check()
+        except SessionClosed:
             work.close()
-            raise SessionClosed("the transport is closed")
+            raise
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result(timeout)
         except TimeoutError:
             future.cancel()
             raise
+
+    def check(self) -> None:
+        """Raises SessionClosed when nothing can run here any more."""
+        if self.is_forked:
+            raise SessionClosed(
+                "this transport was connected before the process was forked, and threads and connections do not survive "
+                "a fork: connect in the child (gunicorn: post_fork or without --preload; Celery: worker_process_init)"
+            )
+        if self._loop.is_closed():
+            raise SessionClosed("the transport is closed")
 
     def call(self, work: Callable[[], Result]) -> Result:
         """Call a function in the loop's thread and wait for it."""
@@ -138,13 +158,16 @@ class SyncClientTransport:
         """Leave the session; with `cancel` end turns first."""
         if not self._closed:
             self._closed = True
+            if self._loop.is_forked:
+                # The session is the parent's; here there is nothing to close.
+                return
             self._loop.run(self._transport.close(cancel))
             self._loop.close()
 
     @property
     def connected(self) -> bool:
         """Whether there is a live connection at this moment."""
-        return self._transport.connected
+        return not self._closed and self._loop.call(lambda: self._transport.connected)
 
     @property
     def messages(self) -> list[ConversationMessage]:

@@ -17,9 +17,10 @@ from selfhost_transport.client.connection.state import ConnectionState, StateCha
 from selfhost_transport.client.emitter import Unsubscribe
 from selfhost_transport.client.options import ClientOptions, require_channel, require_client_id
 from selfhost_transport.client.rest import HistoryPage, RestClient
+from selfhost_transport.client.session.content import Content
 from selfhost_transport.client.session.events import CancelResult, Discontinuity, Entry
 from selfhost_transport.client.session.history_loader import HistoryLoader
-from selfhost_transport.client.session.requests import Content, TurnFilter
+from selfhost_transport.client.session.requests import TurnFilter
 from selfhost_transport.client.session.session import Session
 from selfhost_transport.client.session.turn import Turn
 from selfhost_transport.client.session.view import View

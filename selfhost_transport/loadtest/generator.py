@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from selfhost_transport.collector import calm_collector
+from selfhost_transport.descriptors import raise_descriptor_limit
 from selfhost_transport.errors import TransportError
 from selfhost_transport.loadtest.behaviour import BEHAVIOURS, Window, noisy, noisy_load, until
 from selfhost_transport.loadtest.clock import ClockOffset
@@ -66,9 +66,7 @@ Report = Ready | Progress | Done | Failed
 
 def main(share: Share, link: Connection) -> None:
     """Entry of a generator process."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_descriptor_limit()
     try:
         asyncio.run(Generator(share, link).run())
     except KeyboardInterrupt:

@@ -98,16 +98,18 @@ class View:
         ]
 
     def branch_selection(self, codec_message_id: str) -> BranchSelection:
-        """The alternatives at a message; for an unknown or only message, itself alone or nothing."""
+        """The alternatives at a message, shown or not; for an unknown or only message, itself alone or nothing."""
         self._refresh()
-        group = self._branch.groups.get(codec_message_id)
+        group = self._group_at(codec_message_id)
         if group is None:
             alone = self.tree.message(codec_message_id)
             return BranchSelection(False, (alone,) if alone else (), 0)
         heads = group.heads()
         ids = [head.codec_message_id if head else None for head in heads]
         siblings = tuple(head.snapshot() if head else None for head in heads)
-        return BranchSelection(True, siblings, ids.index(codec_message_id))
+        shown = next((found for found in ids if found and self._branch.groups.get(found) is group), None)
+        at = codec_message_id if codec_message_id in self._branch.groups or shown is None else shown
+        return BranchSelection(True, siblings, ids.index(at))
 
     @property
     def hidden_count(self) -> int:
@@ -120,7 +122,7 @@ class View:
     def select(self, codec_message_id: str, index: int) -> list[ViewEvent]:
         """Show the alternative `index` (clamped) at a message; an unknown message changes nothing."""
         self._refresh()
-        group = self._branch.groups.get(codec_message_id)
+        group = self._group_at(codec_message_id)
         if group is None:
             return []
         alternatives = group.alternatives()
@@ -128,6 +130,16 @@ class View:
         self._selected.add((group.cut, alternatives[max(0, min(index, len(alternatives) - 1))]))
         self._settle(group.cut, alternatives[-1].parent)
         return self._recompute()
+
+    def _group_at(self, codec_message_id: str) -> Group | None:
+        """The group with an alternative that begins with this message; another one of them may be shown."""
+        found = self._branch.groups.get(codec_message_id)
+        if found is not None:
+            return found
+        for group in self._branch.groups.values():
+            if any(head is not None and head.codec_message_id == codec_message_id for head in group.heads()):
+                return group
+        return None
 
     def alternative(self, codec_message_id: str, index: int) -> str | None:
         """The message at the head of the alternative `index` (clamped); None where there is none to choose."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 import socket
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
 
 from selfhost_transport import ClientTransport
 from selfhost_transport.errors import TransportError
@@ -100,3 +103,13 @@ async def test_strangers_are_refused(address: str) -> None:
         ) as transport:
             await transport.view.send("x")
     assert refused.value.info.status_code in (400, 401)
+
+
+@pytest.mark.parametrize("served_by", ["auto", "gateway.websocket.upgrade:RawWebSocket"])
+async def test_a_client_that_offers_compression_is_served(address: str) -> None:
+    """As every browser and Node do; uvicorn's settings would accept the offer."""
+    url = f"ws://{address}/realtime/?access_token=session-of-ann&v=4&format=json"
+    async with connect(url, compression="deflate") as websocket, asyncio.timeout(10):
+        assert json.loads(await websocket.recv())["action"] == 4
+        await websocket.send(json.dumps({"action": 10, "channel": "conversations:ann:1"}))
+        assert json.loads(await websocket.recv())["action"] == 11

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -60,5 +62,37 @@ async def test_errors_are_raised_in_the_caller(stage: Stage) -> None:
         assert not isinstance(next(stream), StreamReset)
         client.close(cancel="own")
         client.close()
+
+    await in_thread(work, stage)
+
+
+FORKED = """
+import os, sys
+from selfhost_transport import SyncClientTransport
+from selfhost_transport.errors import SessionClosed
+url, key, channel = sys.argv[1:]
+client = SyncClientTransport(url, key=key, client_id="user-1", channel=channel)
+turn = client.send("hello")
+turn.wait(10)
+if (pid := os.fork()) == 0:
+    refused = []
+    for call in (lambda: client.send("again"), lambda: client.messages, lambda: turn.text, lambda: client.connected):
+        try:
+            call()
+        except SessionClosed as error:
+            refused.append("forked" in str(error) and "connect in the child" in str(error))
+    client.close()
+    os._exit(0 if refused == [True] * 4 else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, "the child was not refused"
+assert client.send("the parent goes on").wait(10).value == "completed"
+client.close()
+"""
+
+
+async def test_a_client_made_before_a_fork_says_so_in_the_child(stage: Stage) -> None:
+    def work(url: str, session: str) -> None:
+        command = [sys.executable, "-c", FORKED, url, KEY, session]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
 
     await in_thread(work, stage)

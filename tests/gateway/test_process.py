@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from gateway import processes
+from gateway.processes import _shared_folder
+from selfhost_transport.errors import InvalidArgument
 from tests.gateway.raw import ACK, CONFIG, CONNECTED, DISCONNECTED, MESSAGE, client
 from tests.processes import Stack, gone, wait_until
 
@@ -77,3 +81,14 @@ async def test_a_port_that_is_taken_is_one_line(stack: Stack) -> None:
     ) as failed:
         await stack.gateway("--port", port, config=CONFIG)
     assert "Traceback" not in str(failed.value)
+
+
+def test_several_processes_need_no_writable_folder_for_temporary_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    with _shared_folder() as folder:
+        assert folder.startswith("/dev/shm/")
+    monkeypatch.setattr(processes, "_IN_MEMORY", "/nowhere-either")
+    with pytest.raises(InvalidArgument, match="mount a tmpfs at /tmp, or set TMPDIR"):
+        _shared_folder()

@@ -358,3 +358,12 @@ def test_bra_13_depth_and_breadth() -> None:
         view.select("s47-answer" if n % 2 == 0 else "r199a-answer", 0 if n % 2 == 0 else 49)
         took.append(time.perf_counter() - began)
     assert min(took) < 0.05, f"fastest of {took}"
+
+
+def test_a_message_whose_alternative_is_shown_still_names_the_group() -> None:
+    view = folded("16")
+    view.select("MSG-ASST-2", 0)
+    assert view.branch_selection("MSG-ASST-2") == view.branch_selection("MSG-ASST-1")
+    assert view.alternative("MSG-ASST-2", 0) == "MSG-ASST-1"
+    view.select("MSG-ASST-2", 1)
+    assert ids(view)[-1] == "MSG-ASST-2"

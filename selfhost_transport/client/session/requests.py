@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Final
 
+from selfhost_transport.client.session.content import Content, read_content
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import inputs
-from selfhost_transport.turns.ui import TextPart
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message
-
-Content: TypeAlias = str | Sequence[inputs.UserPart]
-"""A user's message: text, or its parts."""
 
 # The turn that a send interrupts; `run-id` on an input would make it a continuation of that turn.
 _CANCEL_RUN_ID: Final = "cancel-run-id"
@@ -113,8 +110,10 @@ def user_message(
     form: inputs.InputForm = inputs.UI_INPUTS,
 ) -> list[Message]:
     """A user's message that starts a turn; `extra` are further transport headers."""
-    parts = [TextPart(content)] if isinstance(content, str) else list(content)
-    messages = inputs.user_message(parts, ids, client_id=client_id, parent=parent, fork_of=fork_of, form=form)
+    found = read_content(content)
+    messages = inputs.user_message(
+        found.parts, ids, client_id=client_id, message_id=found.message_id, parent=parent, fork_of=fork_of, form=form
+    )  # fmt: skip
     return _finished(messages, ids.codec_message_id, client_id, extra)
 
 
@@ -135,8 +134,10 @@ def steer(
     form: inputs.InputForm = inputs.UI_INPUTS,
 ) -> list[Message]:
     """A user's message into a running turn (section 8.8)."""
-    parts = [TextPart(content)] if isinstance(content, str) else list(content)
-    messages = inputs.user_message(parts, ids, client_id=client_id, run_id=turn_id, form=form)
+    found = read_content(content)
+    messages = inputs.user_message(
+        found.parts, ids, client_id=client_id, message_id=found.message_id, run_id=turn_id, form=form
+    )
     return _finished(messages, ids.codec_message_id, client_id, None)
 
 

@@ -8,6 +8,7 @@ from weakref import WeakSet
 
 from selfhost_transport.client.moment import Moment
 from selfhost_transport.client.session import requests
+from selfhost_transport.client.session.content import Content
 from selfhost_transport.client.session.events import CancelResult
 from selfhost_transport.client.session.steer import Steer
 from selfhost_transport.client.session.stream import StreamReset, TurnStream, chunks_of
@@ -149,7 +150,7 @@ class Turn:
         """
         return self.withdraw is not None and self.withdraw()
 
-    async def steer(self, content: requests.Content, *, id: str | None = None) -> Steer:  # noqa: A002
+    async def steer(self, content: Content, *, id: str | None = None) -> Steer:  # noqa: A002
         """Add a message to the running turn (section 8.8). Raises TurnEnded when it has ended.
 
         Returns once the service has it; a steer repeated with the same `id` is the same one.

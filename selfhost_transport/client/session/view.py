@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from selfhost_transport.client.emitter import Emitter, Unsubscribe
 from selfhost_transport.client.session import requests
-from selfhost_transport.client.session.requests import Content, SendPolicy, TurnFilter
+from selfhost_transport.client.session.content import Content
+from selfhost_transport.client.session.requests import SendPolicy, TurnFilter
 from selfhost_transport.client.session.turn import Turn
 from selfhost_transport.errors import InvalidArgument, NotFound
 from selfhost_transport.turns import headers as h
@@ -89,7 +90,11 @@ class View:
         return self._current().branch_selection(codec_message_id)
 
     def select(self, codec_message_id: str, index: int) -> None:
-        """Show another alternative at a message; other views are not affected."""
+        """Show another alternative at a message (by any of them); other views are not affected.
+
+        The index is clamped; at a message without alternatives nothing changes. Raises NotFound.
+        """
+        self._require_known(codec_message_id)
         window = self._current()
         hidden = window.hidden_count
         events = window.select(codec_message_id, index)
@@ -100,8 +105,10 @@ class View:
     async def select_for_all(self, codec_message_id: str, index: int) -> None:
         """Show another alternative at a message in every view, of late joiners too, until somebody chooses again (BRA-7).
 
-        Views of Python clients follow; those of other SDKs keep their own. Raises CapabilityError.
+        Views of Python clients follow; those of other SDKs keep their own. Raises CapabilityError, NotFound.
         """
+        self._session.require_ready()
+        self._require_known(codec_message_id)
         head = self._current().alternative(codec_message_id, index)
         if head is not None:
             await self._session.publish_input(requests.branch_selected(head, self._session.client_id))
@@ -228,8 +235,14 @@ class View:
             # A stored message has its place in the tree only once the history around it was read.
             while not tree.is_placed(codec_message_id) and self._session.has_older:
                 await self._session.load_older()
-        if tree.message(codec_message_id) is None:
-            raise NotFound(f"this session has no message {codec_message_id!r}")
+        self._require_known(codec_message_id)
+
+    def _require_known(self, codec_message_id: str) -> None:
+        seed = self._session.seed
+        stored = seed is not None and seed.index_of(codec_message_id, codec_message_id) is not None
+        if not stored and self._session.tree.message(codec_message_id) is None:
+            older = "; load_older() reads more of the history" if self._session.has_older else ""
+            raise NotFound(f"no message {codec_message_id!r} was read of this session{older}")
 
     def _current(self) -> Window:
         """The window on the session's tree, which is another one after the session was made again."""

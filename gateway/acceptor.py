@@ -1,0 +1,122 @@
+"""Accepts connections while the process has descriptors for them.
+
+asyncio's own server accepts until the system refuses, reports that once for each connection of its backlog, and begins
+again a second later. Here some descriptors are left for Redis, files and logs, and what waits stays in the backlog.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Final
+
+from gateway.background import Background
+from selfhost_transport.descriptors import descriptor_limit
+
+logger = logging.getLogger(__name__)
+
+_AT_ONCE: Final = 256
+"""Connections accepted before the event loop turns to those there are."""
+_SPARE: Final = 64
+_LOOK_AGAIN_S: Final = 0.2
+_WARN_EVERY_S: Final = 60.0
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Acceptor:
+    """Accepts from one listening socket, from `start` until `close`, which closes the socket.
+
+    `close` and `wait_closed` are those of an `asyncio.Server`: uvicorn calls them when it stops.
+    """
+
+    def __init__(self, listening: socket.socket, make_protocol: Callable[[], asyncio.Protocol]) -> None:
+        self._listening = listening
+        self._make_protocol = make_protocol
+        self._tasks = Background("accept")
+        self._loop = asyncio.get_running_loop()
+        self._retry: asyncio.TimerHandle | None = None
+        self._warned_at = -_WARN_EVERY_S
+        self._closed = False
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._listening.setblocking(False)
+        self._loop.add_reader(self._listening, self._accept)
+
+    def close(self) -> None:
+        """Accept no more. Other processes with the same socket still do; without one, clients are refused at once."""
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.remove_reader(self._listening)
+        self._listening.close()
+        if self._retry is not None:
+            self._retry.cancel()
+
+    async def wait_closed(self) -> None:
+        """Wait for connections that are being set up."""
+        await self._tasks.close()
+
+    def _accept(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                connection, _address = self._listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                self._pause()
+                return
+            connection.setblocking(False)
+            self._tasks.start(self._serve(connection))
+            # The system gives out the lowest number that is free: all below it are in use.
+            if not _has_room(connection.fileno()):
+                self._pause()
+                return
+
+    async def _serve(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._make_protocol, connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _pause(self) -> None:
+        self._loop.remove_reader(self._listening)
+        self._retry = self._loop.call_later(_LOOK_AGAIN_S, self._look_again)
+        now = time.monotonic()
+        if now - self._warned_at >= _WARN_EVERY_S:
+            self._warned_at = now
+            logger.warning(
+                "gateway.descriptors_exhausted limit=%s: new connections wait; raise the limit (ulimit -n, LimitNOFILE), "
+                "or start more gateways",
+                descriptor_limit(),
+            )
+
+    def _look_again(self) -> None:
+        if self._closed:
+            return
+        if _is_roomy():
+            self._loop.add_reader(self._listening, self._accept)
+        else:
+            self._retry = self._loop.call_later(_LOOK_AGAIN_S, self._look_again)
+
+
+def _has_room(descriptor: int) -> bool:
+    limit = descriptor_limit()
+    return descriptor < limit - min(_SPARE, limit // 8)
+
+
+def _is_roomy() -> bool:
+    try:
+        probe = os.open(os.devnull, os.O_RDONLY)
+    except OSError:
+        return False
+    os.close(probe)
+    return _has_room(probe)
