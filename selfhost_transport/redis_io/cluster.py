@@ -11,7 +11,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from redis.crc import key_slot
 
@@ -35,6 +35,8 @@ class Owned:
 
 class ClusterNodes:
     """The servers of a Cluster, found from those that the address names. Located: any of its primaries."""
+
+    moves: ClassVar[bool] = True
 
     def __init__(self, seeds: Sequence[Address]) -> None:
         self._seeds = tuple(seeds)
@@ -73,6 +75,8 @@ class ClusterNodes:
 
 class _Shard:
     """Where the primary is that has a slot."""
+
+    moves: ClassVar[bool] = True
 
     def __init__(self, nodes: ClusterNodes, slot: int) -> None:
         self._nodes = nodes

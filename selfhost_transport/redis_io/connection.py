@@ -51,10 +51,20 @@ class RedisConnection:
         """Run a script. With `retry_s`, it is sent again after a lost connection: only for calls that may run twice."""
         return self._start(("EVALSHA", script.digest, len(keys), *keys, *arguments), script, retry_s)
 
-    def repeated(self, script: LuaScript, keys: Sequence[Argument], first: Sequence[Argument]) -> Repeated:
-        """Calls of one script with these keys and first arguments, each with three arguments more."""
+    def repeated(
+        self,
+        script: LuaScript,
+        keys: Sequence[Argument],
+        first: Sequence[Argument],
+        *,
+        misplaced: bytes | None = None,
+    ) -> Repeated:
+        """Calls of one script with these keys and first arguments, each with three arguments more.
+
+        `misplaced`: the script's reply to a call whose predecessor was not carried out; see `Pipeline.send`.
+        """
         way = self._way.pipeline(keys[0]) if isinstance(self._way, Shards) else self._way
-        return Repeated(way, script, keys, first)
+        return Repeated(way, script, keys, first, misplaced)
 
     def command(
         self, *arguments: Argument, retry_s: float = 0.0, beside: Argument | None = None

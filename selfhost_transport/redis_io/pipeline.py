@@ -17,15 +17,18 @@ from typing import Any, Protocol
 
 import hiredis
 
-from selfhost_transport.errors import StoreFull, StoreUnavailable, StoreUnsuitable, TransportError
+from selfhost_transport.errors import StoreUnavailable, TransportError
 from selfhost_transport.redis_io.address import Address
 from selfhost_transport.redis_io.link import Argument, Link, pack
+from selfhost_transport.redis_io.refusals import Refusal, as_transport_error, refusal_of
 
 logger = logging.getLogger(__name__)
 
 FIRST_DELAY_S = 0.05
 LONGEST_DELAY_S = 1.0
-_ELSEWHERE = ("LOADING", "MASTERDOWN", "MOVED ", "ASK ", "TRYAGAIN", "CLUSTERDOWN")
+LONGEST_PAUSE_S = 0.25
+"""Between two attempts at what a server refuses for the moment: reads of the same connection wait for as long."""
+_TICK_S = 0.25
 
 
 class LuaScript(Protocol):
@@ -73,12 +76,18 @@ class Told:
 
 
 class _Call:
-    """One command on its way. `until`: loop time at which waiting for a connection, or trying again, ends."""
+    """One command on its way. `until`: loop time at which it ends, whatever the state of the connection."""
 
-    __slots__ = ("again", "packed", "reply", "script", "until")
+    __slots__ = ("again", "misplaced", "packed", "refused", "reply", "script", "until")
 
     def __init__(
-        self, packed: bytes, script: LuaScript | None, reply: Answer, until: float, again: bool
+        self,
+        packed: bytes,
+        script: LuaScript | None,
+        reply: Answer,
+        until: float,
+        again: bool,
+        misplaced: bytes | None = None,
     ) -> None:
         self.packed = packed
         self.script = script
@@ -86,10 +95,32 @@ class _Call:
         self.until = until
         # Whether it may be sent a second time after a connection was lost with the reply outstanding.
         self.again = again
+        # The reply that says that an earlier call has not been carried out.
+        self.misplaced = misplaced
+        # What the server said when it last refused the call.
+        self.refused: TransportError | None = None
+
+
+class _Nobody:
+    """In the place of an answer that was given already: the reply that may still come has to be taken in turn."""
+
+    def done(self) -> bool:
+        return True
+
+    def set_result(self, result: Any, /) -> None: ...
+
+    def set_exception(self, exception: BaseException, /) -> None: ...
+
+
+_NOBODY = _Nobody()
 
 
 class Whereabouts(Protocol):
     """Asked before every attempt to connect, so that a fail-over is followed."""
+
+    @property
+    def moves(self) -> bool:
+        """Whether another server may be named next time."""
 
     async def locate(self) -> Address:
         """Where the primary is now. Raises StoreUnavailable."""
@@ -110,12 +141,16 @@ class Pipeline:
         # Calls not sent yet, and calls whose reply is outstanding, both in order.
         self._waiting: deque[_Call] = deque()
         self._sent: deque[_Call] = deque()
-        # Calls that this server refused for what it is, and how long to wait before the next server.
+        # Calls that the server refused for now, in order: they come before those that wait. Then the pause that follows.
         self._held: list[_Call] = []
+        self._leave = False
         self._pause_s = 0.0
+        self._repeating: asyncio.TimerHandle | None = None
         self._flush_scheduled = False
         self._connecting: asyncio.Task[None] | None = None
-        self._watch: asyncio.TimerHandle | None = None
+        # Why there is no connection.
+        self._trouble: TransportError | None = None
+        self._tick: asyncio.TimerHandle | None = None
         self._replies = 0
         self._closed = False
 
@@ -136,13 +171,14 @@ class Pipeline:
             self._connecting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._connecting
-        if self._watch is not None:
-            self._watch.cancel()
+        for timer in (self._tick, self._repeating):
+            if timer is not None:
+                timer.cancel()
         if self._link is not None:
             self._link.close()
             self._link = None
         error = StoreUnavailable("the connection to Redis was closed by this process")
-        for call in (*self._held, *self._sent, *self._waiting):
+        for call in (*self._sent, *self._held, *self._waiting):
             _fail(call, error)
         for calls in (self._held, self._sent, self._waiting):
             calls.clear()
@@ -159,14 +195,28 @@ class Pipeline:
         self.send(pack(arguments), script, reply, retry_s)
         return reply
 
-    def send(self, packed: bytes, script: LuaScript | None, answer: Answer, retry_s: float) -> None:
-        """The same with a packed command, for whoever wants to be told."""
+    def send(
+        self,
+        packed: bytes,
+        script: LuaScript | None,
+        answer: Answer,
+        retry_s: float,
+        misplaced: bytes | None = None,
+    ) -> None:
+        """The same with a packed command, for a callback.
+
+        `misplaced`: the reply to a call that came before one that it depends on. Where the server has refused some
+        call for the moment, such a call is repeated with it, in the order of the calls.
+        """
         loop = asyncio.get_running_loop()
-        call = _Call(packed, script, answer, loop.time() + (retry_s or self._timeout_s), retry_s > 0)
+        until = loop.time() + (retry_s or self._timeout_s)
+        call = _Call(packed, script, answer, until, retry_s > 0, misplaced)
         if self._closed:
             _fail(call, StoreUnavailable("the connection to Redis was closed by this process"))
             return
         self._waiting.append(call)
+        if self._tick is None:
+            self._look_later(loop, loop.time(), self._replies)
         self._schedule(loop)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -184,18 +234,19 @@ class Pipeline:
         calls, self._waiting = self._waiting, deque()
         self._sent.extend(calls)
         self._link.write([call.packed for call in calls])
-        if self._watch is None:
-            self._watch_replies(-1)
 
     def _on_reply(self, reply: Any) -> None:
         self._replies += 1
         call = self._sent.popleft()
-        if call.reply.done():
-            return
-        if isinstance(reply, hiredis.ReplyError):
-            self._refused(call, reply)
-        else:
-            call.reply.set_result(reply)
+        if not call.reply.done():
+            if isinstance(reply, hiredis.ReplyError):
+                self._refused(call, reply)
+            elif self._held and call.misplaced is not None and reply == call.misplaced:
+                self._held.append(call)
+            else:
+                call.reply.set_result(reply)
+        if not self._sent:
+            self._all_answered()
 
     def _refused(self, call: _Call, error: hiredis.ReplyError) -> None:
         text = str(error)
@@ -204,25 +255,42 @@ class Pipeline:
             self._scripts[call.script.digest] = call.script
             self._waiting.extend((_loading(call.script), call))
             self._schedule(asyncio.get_running_loop())
-        elif _is_elsewhere(text) and call.until > asyncio.get_running_loop().time():
-            self._move_on(call)
-        else:
-            call.reply.set_exception(as_transport_error(text))
-
-    def _move_on(self, call: _Call) -> None:
-        """The server is starting, is no primary any more, or has given the slot away: the call is made again elsewhere.
-
-        The socket is dropped when all that is on its way has come back, so that the order stays.
-        """
+            return
+        refusal = refusal_of(text)
+        call.refused = as_transport_error(text)
+        if refusal is Refusal.FINAL or (refusal is Refusal.FULL and not call.again):
+            call.reply.set_exception(call.refused)
+            return
+        if not self._held and not self._pause_s:
+            logger.warning("redis.refuses address=%s error=%s", self._where, text)
+        # It did not happen, so the call is made again, here or elsewhere, until its time is over.
         self._held.append(call)
-        if not self._sent and self._link is not None:
+        self._leave = self._leave or refusal is Refusal.ELSEWHERE or self._where.moves
+
+    def _all_answered(self) -> None:
+        """Only now are held calls made again: what was sent behind them has to come back first, to keep the order."""
+        if not self._held:
+            self._pause_s = 0.0
+        elif self._link is None:
+            return
+        elif self._leave:
             self._link.abort()
+        elif self._repeating is None:
+            self._pause_s = min(max(FIRST_DELAY_S, self._pause_s * 2), LONGEST_PAUSE_S)
+            self._repeating = asyncio.get_running_loop().call_later(self._pause_s, self._repeat)
+
+    def _repeat(self) -> None:
+        """Send what was held, and what has come since, to the same server."""
+        self._repeating = None
+        self._waiting.extendleft(reversed(self._held))
+        self._held.clear()
+        self._flush()
 
     def _on_lost(self, error: Exception | None) -> None:
         self._link = None
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        if self._repeating is not None:
+            self._repeating.cancel()
+            self._repeating = None
         if not self._closed:
             logger.warning("redis.connection_lost address=%s error=%s", self._where, error)
         lost = StoreUnavailable(
@@ -236,12 +304,12 @@ class Pipeline:
         self._waiting.extendleft(reversed(again))
         self._pause_s = min(max(FIRST_DELAY_S, self._pause_s * 2), LONGEST_DELAY_S) if self._held else 0.0
         self._held.clear()
+        self._leave = False
         if not self._closed:
             self._schedule(asyncio.get_running_loop())
 
     async def _connect(self) -> None:
         delay = FIRST_DELAY_S
-        loop = asyncio.get_running_loop()
         if self._pause_s:
             await asyncio.sleep(self._pause_s)  # paces reconnecting while no primary is elected
         while self._link is None:
@@ -249,34 +317,52 @@ class Pipeline:
                 address = await self._where.locate()
                 self._link = await Link.open(address, self._on_reply, self._on_lost, self._timeout_s)
             except StoreUnavailable as error:
-                self._expire(loop.time(), error)
+                self._trouble = error
                 if not self._waiting:
                     return
                 await asyncio.sleep(delay)  # paces reconnecting while the server is away
                 delay = min(delay * 2, LONGEST_DELAY_S)
+        self._trouble = None
         self._waiting.extendleft(map(_loading, self._scripts.values()))
         self._flush()
 
-    def _expire(self, now: float, error: TransportError) -> None:
-        still: deque[_Call] = deque()
-        for call in self._waiting:
-            if call.until > now:
-                still.append(call)
-            else:
-                _fail(call, error)
-        self._waiting = still
+    def _look_later(self, loop: asyncio.AbstractEventLoop, heard_at: float, replies: int) -> None:
+        pause = min(_TICK_S, self._timeout_s / 4)
+        self._tick = loop.call_later(pause, self._look, heard_at, replies)
 
-    def _watch_replies(self, replies: int) -> None:
-        """A server that stopped answering keeps its sockets open: without any reply for the timeout, drop it."""
-        if self._sent and self._replies == replies and self._link is not None:
-            self._watch = None
-            self._link.abort()
-            return
-        if not self._sent:
-            self._watch = None
-            return
+    def _look(self, heard_at: float, replies: int) -> None:
+        """While there are calls: end those whose time is over, and notice a server that does not answer any more."""
+        self._tick = None
         loop = asyncio.get_running_loop()
-        self._watch = loop.call_later(self._timeout_s, self._watch_replies, self._replies)
+        now = loop.time()
+        self._expire(now)
+        if not self.in_flight:
+            return
+        if self._replies != replies or not self._sent:
+            heard_at = now
+        elif now - heard_at >= self._timeout_s and self._link is not None:
+            # It keeps its sockets open.
+            self._link.abort()
+            heard_at = now
+        self._look_later(loop, heard_at, self._replies)
+
+    def _expire(self, now: float) -> None:
+        silent = StoreUnavailable(
+            f"Redis at {self._where} did not answer in time: it is not known whether the operation happened"
+        )
+        for call in self._sent:
+            if call.until <= now and not call.reply.done():
+                call.reply.set_exception(silent)
+                call.reply = _NOBODY
+        unsent = self._trouble or StoreUnavailable(f"Redis at {self._where} cannot be reached in time")
+        for calls in (self._held, self._waiting):
+            expired = [call for call in calls if call.until <= now]
+            for call in expired:
+                _fail(call, call.refused or unsent)
+            if expired:
+                still = [call for call in calls if call.until > now]
+                calls.clear()
+                calls.extend(still)
 
 
 def _loading(script: LuaScript) -> _Call:
@@ -293,27 +379,3 @@ def _ignored() -> asyncio.Future[Any]:
 def _fail(call: _Call, error: TransportError) -> None:
     if not call.reply.done():
         call.reply.set_exception(error)
-
-
-def _is_elsewhere(text: str) -> bool:
-    """Whether a server says that it did nothing, because it cannot serve this call now, or another server does.
-
-    Redis 6 puts READONLY into the error of a script.
-    """
-    return text.startswith(_ELSEWHERE) or "READONLY" in text
-
-
-def as_transport_error(text: str) -> TransportError:
-    """What an error reply of Redis means to the caller."""
-    if "OOM" in text:
-        return StoreFull(
-            "Redis is full (maxmemory reached): nothing was written. Free memory, raise maxmemory, or shorten "
-            "the retention, then repeat the request"
-        )
-    if _is_elsewhere(text) or text.startswith(("BUSY", "MISCONF")):
-        return StoreUnavailable(f"Redis does not accept writes at the moment: {text}. Try again shortly")
-    if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")) or "NOPERM" in text:
-        return StoreUnsuitable(
-            f"Redis refuses these credentials: {text}. Check the user's ACL (docs/deployment.md)"
-        )
-    return StoreUnsuitable(f"Redis refused an operation: {text}")

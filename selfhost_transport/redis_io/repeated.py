@@ -11,20 +11,26 @@ from selfhost_transport.redis_io.pipeline import Answer, LuaScript, Pipeline
 class Repeated:
     """Calls that differ in their last three arguments. Packing them in full costs three times as much."""
 
-    __slots__ = ("_head", "_pipeline", "_script")
+    __slots__ = ("_head", "_misplaced", "_pipeline", "_script")
 
     def __init__(
-        self, pipeline: Pipeline, script: LuaScript, keys: Sequence[Argument], first: Sequence[Argument]
+        self,
+        pipeline: Pipeline,
+        script: LuaScript,
+        keys: Sequence[Argument],
+        first: Sequence[Argument],
+        misplaced: bytes | None = None,
     ) -> None:
         words = ("EVALSHA", script.digest, len(keys), *keys, *first)
         packed = pack(words)
         self._head = b"*%d%s" % (len(words) + 3, packed[packed.index(b"\r\n") :])
         self._pipeline = pipeline
         self._script = script
+        self._misplaced = misplaced
 
     def call(self, one: bytes, two: bytes, three: bytes, answer: Answer, retry_s: float) -> None:
         """Run the script; `answer` is told. `retry_s`: see `RedisConnection.call`."""
         packed = b"%s$%d\r\n%s\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n" % (
             self._head, len(one), one, len(two), two, len(three), three,
         )  # fmt: skip
-        self._pipeline.send(packed, self._script, answer, retry_s)
+        self._pipeline.send(packed, self._script, answer, retry_s, self._misplaced)

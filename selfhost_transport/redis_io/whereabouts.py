@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import dataclass
+from typing import ClassVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from selfhost_transport.errors import InvalidArgument, StoreUnavailable
@@ -25,6 +26,7 @@ class Fixed:
     """One server, which the URL names."""
 
     address: Address
+    moves: ClassVar[bool] = False
 
     def __str__(self) -> str:
         return str(self.address)
@@ -41,6 +43,7 @@ class Sentinels:
     sentinels: tuple[Address, ...]
     service: str
     server: Address
+    moves: ClassVar[bool] = True
 
     def __str__(self) -> str:
         return f"{self.service}@{','.join(f'{s.host}:{s.port}' for s in self.sentinels)}"

@@ -336,7 +336,8 @@ class TurnStore:
             self.keys.of_item("f", lease.turn_id, session), f"{base}l:{session}", f"{base}p:{session}",
             f"{base}x:{text.ref}:{session}",
         )  # fmt: skip
-        return self.redis.repeated(scripts.load("append"), keys, (lease.fence, self.keys.channel(session)))
+        first = (lease.fence, self.keys.channel(session))
+        return self.redis.repeated(scripts.load("append"), keys, first, misplaced=b"gap")
 
     def check_append(self, lease: Lease, reply: bytes) -> None:
         """Raises LeaseLost for a refused piece, ServiceError for a piece whose predecessor was never written."""
