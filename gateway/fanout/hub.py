@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass, field, replace
 
@@ -37,6 +38,7 @@ LINGER_S = 5.0
 START_TIMEOUT_S = 8.0
 FORGET_IDLE_S = 30.0
 """How often sessions forget the messages that nothing was appended to since the time before."""
+REACH_END_TIMEOUT_S = 1.0
 _MAX_REWIND = 100
 
 
@@ -85,8 +87,12 @@ class SessionHub:
                 feed.compare()
 
     async def join(self, session: str, attachment: Attachment) -> SessionFeed:
-        """Hold a session's entries for an attachment. Raises StoreUnavailable."""
+        """Hold a session's entries for an attachment, from an end of the log read now. Raises StoreUnavailable.
+
+        Notifications of what was acknowledged just before may still be on their way to a feed that runs already.
+        """
         feed = self._feeds.get(session)
+        warm = feed is not None and session not in self._starting
         if feed is None:
             feed = SessionFeed(session, self._store, self._background, self._counters)
             self._feeds[session] = feed
@@ -102,7 +108,22 @@ class SessionHub:
             if self._feeds.get(session) is not feed:
                 raise StoreUnavailable("the session could not be opened; the attach is tried again later")
         feed.add(attachment)
+        if warm:
+            try:
+                await self._reach_end(feed)
+            except BaseException:
+                self.leave(feed, attachment)
+                raise
+            feed.add(attachment)
         return feed
+
+    async def _reach_end(self, feed: SessionFeed) -> None:
+        """Wait, bounded, until what is in the log by now has been fanned out."""
+        head = await self._store.open(feed.session)
+        if head.series == feed.series:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REACH_END_TIMEOUT_S):
+                    await feed.passed(head.position)
 
     def leave(self, feed: SessionFeed, attachment: Attachment) -> None:
         """Stop delivering to an attachment; a session nobody watches is unsubscribed after a while."""

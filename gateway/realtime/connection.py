@@ -6,7 +6,6 @@ for an ACK has its place in a queue, refusals included, and answers leave in tha
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -16,9 +15,11 @@ from gateway.auth.authenticator import Credential, outside_token_range
 from gateway.auth.rate_limits import Limits
 from gateway.commands.annotations import Annotating, prepare_annotations
 from gateway.commands.commands import Done, LeavePresence
+from gateway.commands.commands import Operation as Stored
 from gateway.commands.presence import Announcing, prepare_presence
 from gateway.commands.publishing import Sender, Sending, prepare
 from gateway.commands.turn_commands import TurnRules
+from gateway.realtime.channel_order import ChannelOrder
 from gateway.realtime.effects import (
     Adjust,
     Attach,
@@ -76,19 +77,20 @@ class ChannelPhase(Enum):
 @dataclass(slots=True)
 class _Channel:
     ref: ChannelRef
+    # Granted now, out of those that were asked for.
     modes: Flag
+    asked: Flag
+    # As asked for; `_permitted` says what of them is granted.
     params: ChannelParams
     # What its attachment does not get.
     hidden: Hidden = NOTHING
-    phase: ChannelPhase = ChannelPhase.ATTACHING
-    # ATTACH and DETACH that came while attaching, to be looked at once that is done.
-    waiting: deque[Frame] | None = None
+    # While it is being attached.
+    attach: Attach | None = None
 
-    def postpone(self, frame: Frame) -> None:
-        """Look at a frame later."""
-        if self.waiting is None:
-            self.waiting = deque()
-        self.waiting.append(frame)
+    @property
+    def phase(self) -> ChannelPhase:
+        """Where it stands."""
+        return ChannelPhase.ATTACHED if self.attach is None else ChannelPhase.ATTACHING
 
 
 class Connection:
@@ -103,6 +105,7 @@ class Connection:
         "_hidden_from",
         "_limits",
         "_members",
+        "_order",
         "_rules_for",
         "_terms",
         "connection_id",
@@ -136,6 +139,12 @@ class Connection:
         self._members: set[tuple[str, str]] | None = None
         self._channels: dict[str, _Channel] = {}
         self._answers = Answers()
+        self._order = ChannelOrder()
+
+    @property
+    def postponed(self) -> int:
+        """Frames that wait for earlier ones of their channel."""
+        return self._order.waiting
 
     @property
     def unanswered(self) -> int:
@@ -160,10 +169,44 @@ class Connection:
         """One frame from the client. Frames after the end, and unknown ones, are ignored."""
         if self.phase is Phase.NEW:
             raise RuntimeError("a frame arrived before the connection was opened")
-        handler = _HANDLERS.get(frame.action)
-        if self.phase is Phase.CLOSING or handler is None:
+        if self.phase is Phase.CLOSING:
             return []
-        return handler(self, frame)
+        if frame.action in _ORDERED:
+            return self._in_order(frame)
+        handler = _HANDLERS.get(frame.action)
+        return [] if handler is None else handler(self, frame)
+
+    def _in_order(self, frame: Frame) -> list[Effect]:
+        """A frame that takes effect behind the earlier ones of its channel."""
+        ticket = self._answers.expect(frame.msg_serial or 0) if frame.action in _OPERATIONS else 0
+        full = frame.channel
+        if full is not None and (self._order.holds(full) or self._has_to_wait(full, frame)):
+            self._order.postpone(full, frame, ticket)
+            return []
+        return self._take(frame, ticket)
+
+    def _has_to_wait(self, full: str, frame: Frame) -> bool:
+        channel = self._channels.get(full)
+        if channel is not None and channel.phase is ChannelPhase.ATTACHING:
+            return True
+        # Another ATTACH of an attached channel changes it in place: nothing before it is judged or delivered anew.
+        changes_place = frame.action == Action.DETACH or (frame.action == Action.ATTACH and channel is None)
+        return changes_place and self._order.is_busy(full)
+
+    def _take(self, frame: Frame, ticket: int) -> list[Effect]:
+        if frame.action in _OPERATIONS:
+            return self._operate(frame, ticket)
+        return _HANDLERS[frame.action](self, frame)
+
+    def _go_on(self, full: str | None) -> list[Effect]:
+        """Take the frames of a channel that waited, as far as they need not wait any longer."""
+        effects: list[Effect] = []
+        while full is not None and self.phase is Phase.CONNECTED:
+            frame = self._order.peek(full)
+            if frame is None or self._has_to_wait(full, frame):
+                break
+            effects += self._take(*self._order.pop(full))
+        return effects
 
     def receive_malformed(self, error: BadRequest) -> list[Effect]:
         """A message of the socket that is no frame; the connection goes on where the protocol has an answer."""
@@ -172,31 +215,32 @@ class Connection:
         if isinstance(error, FrameError) and error.needs_nack:
             return self._refuse(error.msg_serial or 0, error.info)
         if isinstance(error, FrameError) and error.channel is not None:
-            return self._fail_channel(error.channel, error.info)
+            return self._fail_channel(error.channel, error.info) + self._go_on(error.channel)
         return self.fail(error.info)
 
     def fail(self, error: ErrorInfo) -> list[Effect]:
         """End the connection for good: ERROR without channel."""
-        self.phase = Phase.CLOSING
+        self.lost()
         return [SendFrame(Frame(Action.ERROR, error=error)), CloseSocket(final=True)]
 
     def disconnect(self, error: ErrorInfo) -> list[Effect]:
         """Ask the client to come back and resume (section 4.4)."""
         if self.phase is Phase.CLOSING:
             return []
-        self.phase = Phase.CLOSING
+        self.lost()
         return [SendFrame(Frame(Action.DISCONNECTED, error=error)), CloseSocket()]
 
     def lost(self) -> None:
-        """The socket is gone: there is nothing more to say."""
+        """The socket is gone: there is nothing more to say. What waits was not answered: the client sends it again."""
         self.phase = Phase.CLOSING
+        self._order.clear()
 
     def request_token(self) -> list[Effect]:
         """Ask the client for a new token before the present one expires (section 4.7)."""
         return [SendFrame(Frame(Action.AUTH))] if self.phase is Phase.CONNECTED else []
 
     def reauthenticated(self, credential: Credential, key: str) -> list[Effect]:
-        """A token that came in-band was good: take over its rights. Another identity ends the connection."""
+        """A token that came in-band was good: its rights count now. Another identity ends the connection."""
         if self.phase is not Phase.CONNECTED:
             return []
         if (credential.app_id, credential.identity) != (self.credential.app_id, self.credential.identity):
@@ -204,9 +248,14 @@ class Connection:
             return self.fail(error_info(Code.INCOMPATIBLE_CREDENTIALS, reason))
         self.credential = credential
         effects: list[Effect] = []
+        names = list(self._channels)
         for channel in list(self._channels.values()):
-            effects += self._narrow(channel)
-        return [*effects, SendFrame(self._connected(key))]
+            effects += self._grant_anew(channel)
+        effects.append(SendFrame(self._connected(key)))
+        # What waited for the attach of a channel that failed.
+        for full in names:
+            effects += self._go_on(full)
+        return effects
 
     def authentication_failed(self, error: TransportError) -> list[Effect]:
         """A token that came in-band was refused."""
@@ -216,11 +265,11 @@ class Connection:
 
     def committed(self, ticket: int, done: Done) -> list[Effect]:
         """The operation of a Commit is in the store."""
-        return self._settle(ticket, done.result)
+        return self._settle(ticket, done.result) + self._go_on(self._order.end(ticket))
 
     def refused(self, ticket: int, error: ErrorInfo) -> list[Effect]:
         """The operation of a Commit was not carried out."""
-        return self._settle(ticket, error)
+        return self._settle(ticket, error) + self._go_on(self._order.end(ticket))
 
     def owes(self, ticket: int) -> bool:
         """Whether the answer to an operation has not left yet."""
@@ -229,16 +278,18 @@ class Connection:
     def attach_ready(self, full: str, attached: Attached) -> list[Effect]:
         """The hub holds the channel's frames and knows where delivery starts."""
         channel = self._attaching(full)
-        channel.phase = ChannelPhase.ATTACHED
-        effects: list[Effect] = [SendFrame(self._attached(channel, attached)), Deliver(full)]
-        return effects + self._continue_with(channel)
+        channel.attach = None
+        return [SendFrame(self._attached(channel, attached)), Deliver(full), *self._go_on(full)]
 
     def attach_failed(self, full: str, error: ErrorInfo) -> list[Effect]:
         """The attach could not be finished; DETACHED makes the client try again (section 5.2)."""
-        channel = self._attaching(full)
+        self._attaching(full)
         del self._channels[full]
-        effects: list[Effect] = [Detach(full), SendFrame(Frame(Action.DETACHED, channel=full, error=error))]
-        return effects + self._continue_with(channel)
+        return [
+            Detach(full),
+            SendFrame(Frame(Action.DETACHED, channel=full, error=error)),
+            *self._go_on(full),
+        ]
 
     def adjusted(self, full: str, attached: Attached) -> list[Effect]:
         """The position of an attachment that was attached again, or that lost continuity (section 5.4)."""
@@ -255,10 +306,15 @@ class Connection:
 
     def _on_close(self, frame: Frame) -> list[Effect]:
         self.phase = Phase.CLOSING
-        return [*self._leave(None), SendFrame(Frame(Action.CLOSED)), CloseSocket(final=True)]
+        effects: list[Effect] = []
+        # Operations that were sent before it still take effect; attaching for their sake makes no difference any more.
+        for waiting, ticket in self._order.clear():
+            if waiting.action in _OPERATIONS:
+                effects += self._take(waiting, ticket)
+        return [*effects, *self._leave(None), SendFrame(Frame(Action.CLOSED)), CloseSocket(final=True)]
 
     def _on_disconnect(self, frame: Frame) -> list[Effect]:
-        self.phase = Phase.CLOSING
+        self.lost()
         return [CloseSocket()]
 
     def _on_auth(self, frame: Frame) -> list[Effect]:
@@ -273,19 +329,16 @@ class Connection:
         if full is None:
             return self.fail(error_info(Code.BAD_REQUEST, "ATTACH needs a channel"))
         known = self._channels.get(full)
-        if known is not None and known.phase is ChannelPhase.ATTACHING:
-            known.postpone(frame)
-            return []
         try:
-            ref, params, modes = self._resolve(full, frame)
+            ref, params, asked = self._resolve(full, frame)
         except TransportError as error:
             return self._fail_channel(full, error.info)
+        modes = self._granted(ref.name, asked)
         # An unchanged ATTACH where deltas are sent: one could not be decoded, and what follows its base is sent anew.
         lost_base = known is not None and params.delta and (known.modes, known.params) == (modes, params)
         if known is not None and not lost_base:
-            known.modes, known.params = modes, params
-            resumed = frame.channel_serial is not None
-            return [Adjust(full, modes, params, answer=True, resumed=resumed, hidden=known.hidden)]
+            known.modes, known.asked, known.params = modes, asked, params
+            return [self._adjust(known, answer=True, resumed=frame.channel_serial is not None)]
         if known is None and len(self._channels) >= MAX_CHANNELS:
             reason = (
                 f"a connection may attach {MAX_CHANNELS} channels; detach some, or open another connection"
@@ -293,20 +346,18 @@ class Connection:
             return self._fail_channel(full, error_info(Code.TOO_MANY_CHANNELS, reason))
         # A re-attach is not rewound, whatever its params say (section 5.3).
         again = bool((frame.flags or 0) & Flag.ATTACH_RESUME or frame.channel_serial)
-        wanted = replace(params, rewind=None) if again else params
+        wanted = self._permitted(ref.name, replace(params, rewind=None) if again else params)
         hidden = self._hidden_from(self.credential, ref.name)
-        self._channels[full] = _Channel(ref, modes, params, hidden)
+        attach = Attach(ref, modes, wanted, frame.channel_serial or None, hidden)
+        self._channels[full] = _Channel(ref, modes, asked, params, hidden, attach)
         dropped: list[Effect] = [Detach(full)] if lost_base else []
-        return [*dropped, Attach(ref, modes, wanted, frame.channel_serial or None, hidden)]
+        return [*dropped, attach]
 
     def _on_detach(self, frame: Frame) -> list[Effect]:
         full = frame.channel
         if full is None:
             return self.fail(error_info(Code.BAD_REQUEST, "DETACH needs a channel"))
         channel = self._channels.get(full)
-        if channel is not None and channel.phase is ChannelPhase.ATTACHING:
-            channel.postpone(frame)
-            return []
         detached = SendFrame(Frame(Action.DETACHED, channel=full))
         if channel is None:
             return [detached]
@@ -314,39 +365,54 @@ class Connection:
         return [Detach(full), *self._leave(channel.ref.name), detached]
 
     def _resolve(self, full: str, frame: Frame) -> tuple[ChannelRef, ChannelParams, Flag]:
+        """What an ATTACH asks for: the channel, its params, and modes. Raises CapabilityError, InvalidChannelName."""
         ref = parse_channel(full)
         given = {**ref.params, **(frame.params or {})}
-        if not self.credential.capability.allows(Operation.CHANNEL_METADATA, ref.name):
-            given.pop("occupancy", None)
         params = parse_params(given)
         rules = self._rules_for(ref.name)
         if TURNS_PARAM in given and rules is not None:
             recognised = {**params.recognised, TURNS_PARAM: rules.agent}
             params = replace(params, recognised=recognised)
-        allowed = self.credential.capability.modes(ref.name)
-        if not allowed:
+        if not self.credential.capability.modes(ref.name):
             raise CapabilityError(f"the credentials do not permit attaching channel {ref.name[:128]!r}")
-        return ref, params, params.requested_modes(frame.flags) & allowed & SERVED_MODES
+        return ref, params, params.requested_modes(frame.flags)
 
-    def _narrow(self, channel: _Channel) -> list[Effect]:
-        """Apply a new capability to an attachment (section 4.7)."""
-        full = channel.ref.full
-        allowed = self.credential.capability.modes(channel.ref.name)
-        if not allowed & channel.modes:
-            info = CapabilityError(f"the new token does not permit channel {channel.ref.name[:128]!r}").info
+    def _granted(self, name: str, asked: Flag) -> Flag:
+        return asked & self.credential.capability.modes(name) & SERVED_MODES
+
+    def _permitted(self, name: str, params: ChannelParams) -> ChannelParams:
+        """Params without those that the present credentials do not permit."""
+        if params.occupancy is None or self.credential.capability.allows(Operation.CHANNEL_METADATA, name):
+            return params
+        recognised = {key: value for key, value in params.recognised.items() if key != "occupancy"}
+        return replace(params, occupancy=None, recognised=recognised)
+
+    def _adjust(self, channel: _Channel, *, answer: bool, resumed: bool = True) -> Adjust:
+        params = self._permitted(channel.ref.name, channel.params)
+        return Adjust(channel.ref.full, channel.modes, params, answer, resumed, channel.hidden)
+
+    def _grant_anew(self, channel: _Channel) -> list[Effect]:
+        """Apply new rights to an attachment, wider or narrower: of what was asked for, what they permit (section 4.7)."""
+        full, name = channel.ref.full, channel.ref.name
+        modes = self._granted(name, channel.asked)
+        if not self.credential.capability.modes(name) or (channel.modes and not modes):
+            info = CapabilityError(f"the new token does not permit channel {name[:128]!r}").info
             return self._fail_channel(full, info)
-        hidden = self._hidden_from(self.credential, channel.ref.name)
-        regarded = hidden != channel.hidden
-        if regarded and channel.phase is ChannelPhase.ATTACHING:
+        hidden = self._hidden_from(self.credential, name)
+        unchanged = (modes, hidden) == (channel.modes, channel.hidden)
+        gained = modes & ~channel.modes
+        channel.modes, channel.hidden = modes, hidden
+        if channel.attach is not None:
+            if unchanged:
+                return []
             # What is being read for it is chosen by the rights it had.
-            reason = "the rights changed while the channel was being attached; attach again"
-            return self.attach_failed(full, error_info(Code.CHANNEL_FAILED, reason))
-        if channel.modes & ~allowed or regarded:
-            channel.modes &= allowed
-            channel.hidden = hidden
-            if channel.phase is ChannelPhase.ATTACHED:
-                return [Adjust(full, channel.modes, channel.params, answer=False, hidden=hidden)]
-        return []
+            params = self._permitted(name, channel.attach.params)
+            channel.attach = replace(channel.attach, modes=modes, hidden=hidden, params=params)
+            return [Detach(full), channel.attach]
+        if unchanged and channel.params.occupancy is None:
+            return []
+        # Modes that are gone are silently gone; of new ones the client is told, members included.
+        return [self._adjust(channel, answer=bool(gained))]
 
     def _fail_channel(self, full: str, info: ErrorInfo) -> list[Effect]:
         effects: list[Effect] = []
@@ -368,25 +434,20 @@ class Connection:
         channel = self._channels.get(full)
         return channel is not None and channel.phase is ChannelPhase.ATTACHING
 
-    def _continue_with(self, channel: _Channel) -> list[Effect]:
-        effects: list[Effect] = []
-        waiting, channel.waiting = channel.waiting, None
-        while waiting and not self.is_attaching(channel.ref.full):
-            effects += self.receive(waiting.popleft())
-        for frame in waiting or ():
-            self._channels[channel.ref.full].postpone(frame)
-        return effects
-
     # Publishing
 
-    def _on_message(self, frame: Frame) -> list[Effect]:
-        serial = frame.msg_serial or 0
+    def _operate(self, frame: Frame, ticket: int) -> list[Effect]:
+        """Begin what a frame asks to be stored, or refuse it."""
         try:
-            sending = self._sending(frame, serial)
-            operation = prepare(sending, frame.messages or [])
+            operation = _PREPARE[frame.action](self, frame)
         except TransportError as error:
-            return self._refuse(serial, error.info)
-        return [Commit(self._answers.expect(serial), operation)]
+            return self._settle(ticket, error.info)
+        if frame.channel is not None:
+            self._order.begin(ticket, frame.channel)
+        return [Commit(ticket, operation)]
+
+    def _message(self, frame: Frame) -> Stored:
+        return prepare(self._sending(frame, frame.msg_serial or 0), frame.messages or [])
 
     def _sending(self, frame: Frame, serial: int) -> Sending:
         session, modes, base = self._addressed(frame, serial)
@@ -412,13 +473,8 @@ class Connection:
         modes = None if channel is None else channel.modes
         return parse_channel(frame.channel).name, modes, default_id_base(self.connection_id, serial)
 
-    def _on_annotation(self, frame: Frame) -> list[Effect]:
-        serial = frame.msg_serial or 0
-        try:
-            operation = prepare_annotations(self._annotating(frame, serial), frame.annotations or [])
-        except TransportError as error:
-            return self._refuse(serial, error.info)
-        return [Commit(self._answers.expect(serial), operation)]
+    def _annotation(self, frame: Frame) -> Stored:
+        return prepare_annotations(self._annotating(frame, frame.msg_serial or 0), frame.annotations or [])
 
     def _annotating(self, frame: Frame, serial: int) -> Annotating:
         session, modes, base = self._addressed(frame, serial)
@@ -434,12 +490,8 @@ class Connection:
 
     # Presence
 
-    def _on_presence(self, frame: Frame) -> list[Effect]:
-        serial = frame.msg_serial or 0
-        try:
-            operation = prepare_presence(self._announcing(frame, serial), frame.presence or [])
-        except TransportError as error:
-            return self._refuse(serial, error.info)
+    def _presence(self, frame: Frame) -> Stored:
+        operation = prepare_presence(self._announcing(frame, frame.msg_serial or 0), frame.presence or [])
         members = self._members = self._members or set()
         for change in operation.changes:
             member = (operation.session, change.client_id or "")
@@ -447,7 +499,7 @@ class Connection:
                 members.discard(member)
             else:
                 members.add(member)
-        return [Commit(self._answers.expect(serial), operation)]
+        return operation
 
     def _announcing(self, frame: Frame, serial: int) -> Announcing:
         session, modes, base = self._addressed(frame, serial)
@@ -495,7 +547,8 @@ class Connection:
         return connected_frame(self.connection_id, key, self.credential, self._terms, error)
 
     def _attached(self, channel: _Channel, attached: Attached) -> Frame:
-        return attached_frame(channel.ref.full, channel.modes, channel.params, attached)
+        params = self._permitted(channel.ref.name, channel.params)
+        return attached_frame(channel.ref.full, channel.modes, params, attached)
 
 
 _HANDLERS: Final[Mapping[int, Callable[[Connection, Frame], list[Effect]]]] = {
@@ -504,10 +557,15 @@ _HANDLERS: Final[Mapping[int, Callable[[Connection, Frame], list[Effect]]]] = {
     Action.DISCONNECT: Connection._on_disconnect,
     Action.ATTACH: Connection._on_attach,
     Action.DETACH: Connection._on_detach,
-    Action.MESSAGE: Connection._on_message,
-    Action.PRESENCE: Connection._on_presence,
     Action.SYNC: Connection._on_sync,
-    Action.ANNOTATION: Connection._on_annotation,
     Action.OBJECT: Connection._on_unsupported,
     Action.AUTH: Connection._on_auth,
 }
+# Each asks for something to be stored, and is answered.
+_PREPARE: Final[Mapping[int, Callable[[Connection, Frame], Stored]]] = {
+    Action.MESSAGE: Connection._message,
+    Action.PRESENCE: Connection._presence,
+    Action.ANNOTATION: Connection._annotation,
+}
+_OPERATIONS: Final = frozenset(_PREPARE)
+_ORDERED: Final = _OPERATIONS | {Action.ATTACH, Action.DETACH}

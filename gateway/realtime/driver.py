@@ -46,6 +46,8 @@ CLOSE_TIMEOUT_S = 10.0
 RENEW_BEFORE_S = 30.0
 TOO_LATE_TO_RENEW_S = 5.5
 SHORTEST_RENEWAL_S = 1.0
+MAX_POSTPONED = 256
+"""Frames that wait for earlier ones of their channel; the socket is not read while there are more."""
 
 
 class Socket:
@@ -63,6 +65,7 @@ class Socket:
         "_give_up",
         "_info",
         "_on_end",
+        "_orderly",
         "_outlet",
         "_readable",
         "_rollup",
@@ -97,6 +100,7 @@ class Socket:
         self._outlet: SocketOutlet | None = None
         self._give_up: asyncio.TimerHandle | None = None
         self._readable = Gate()
+        self._orderly = Gate()
         self._background = Background("socket")
         self._timers: list[asyncio.TimerHandle] = []
         self._channels = SocketChannels(
@@ -129,7 +133,11 @@ class Socket:
     @property
     def busy(self) -> bool:
         """Whether the next message has to wait: see `ready`."""
-        return self._authenticating is not None or self._commits.full or not self._readable.is_open
+        return (
+            self._authenticating is not None
+            or self._commits.full
+            or not (self._readable.is_open and self._orderly.is_open)
+        )
 
     async def ready(self) -> None:
         """Returns once the next message may be looked at."""
@@ -138,6 +146,7 @@ class Socket:
             await asyncio.wait({self._authenticating})
             self._authenticating = None
         await self._commits.room()
+        await self._orderly.passed()
         # Who does not read its answers is not listened to (P10).
         await self._readable.passed()
 
@@ -174,6 +183,10 @@ class Socket:
                     self._authenticating = self._background.start(self._authenticate(token))
                 case CloseSocket():
                     self._end()
+        if self.core.postponed >= MAX_POSTPONED:
+            self._orderly.shut()
+        else:
+            self._orderly.open()
 
     def keep_alive(self) -> None:
         """Show the client that the connection lives, and ask it for the same (section 4.3)."""

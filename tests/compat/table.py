@@ -49,6 +49,7 @@ SUITES = (
     Suite("Messages, channels, history, tokens", ("ably",), "ably"),
     Suite("More of the SDK", ("ably",), "compat"),
     Suite("Rules in detail", ("ably",), "compat-areas"),
+    Suite("Order of operations, changing rights", ("ably",), "compat-order"),
     Suite("Tokens, rights, revocation", ("ably",), "auth"),
     Suite("Appends gathered by the gateway", ("ably",), "rollup"),
     Suite("Errors", ("ably",), "errors"),

@@ -10,7 +10,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.mark.parametrize("wire_format", FORMATS)
-@pytest.mark.parametrize("suite", ["compat", "compat-areas", "compat-transcripts", "compat-react"])
+@pytest.mark.parametrize(
+    "suite", ["compat", "compat-areas", "compat-order", "compat-transcripts", "compat-react"]
+)
 async def test_sdk_1_features_of_the_npm_sdks(site: Site, suite: str, wire_format: str) -> None:
     outcomes = await play_npm(site, wire_format, suite)
     failed = [f"{outcome.feature}\n{outcome.error}" for outcome in outcomes if not outcome.ok]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.commands.commands import Append, Publish
-from gateway.realtime.connection import MAX_CHANNELS, Phase
+from gateway.realtime.connection import MAX_CHANNELS, SERVED_MODES, Phase
 from gateway.realtime.effects import (
     Adjust,
     Attach,
@@ -19,7 +19,8 @@ from gateway.realtime.effects import (
     Detach,
 )
 from selfhost_transport.errors import BadRequest, StoreUnavailable, TokenError
-from selfhost_transport.wire.actions import Action, Flag, MessageAction
+from selfhost_transport.wire.actions import DEFAULT_MODES, Action, Flag, MessageAction
+from selfhost_transport.wire.capability import Capability
 from selfhost_transport.wire.channel import RewindCount
 from selfhost_transport.wire.frame import Frame, FrameError
 from selfhost_transport.wire.message import Message
@@ -283,6 +284,38 @@ class TestCredentials:
         error = sent(publish(core, 0, HELLO, channel="kept"))[0].error
         assert error is not None
         assert error.code == 40160
+
+    def test_a_new_token_widens_to_the_modes_that_were_asked_for(self) -> None:
+        core = attached(attached(opened(credential(rights='{"*":["subscribe"]}'))), "d", Flag.SUBSCRIBE)
+        effects = core.reauthenticated(credential(), "key2")
+        adjusts = [effect for effect in effects if isinstance(effect, Adjust)]
+        assert [(adjust.channel, adjust.answer, adjust.resumed) for adjust in adjusts] == [("c", True, True)]
+        assert adjusts[0].modes == DEFAULT_MODES
+        assert isinstance(commit(publish(core, 0, HELLO)).operation, Publish)
+        assert sent(publish(core, 1, HELLO, channel="d")) == []
+        narrowed = core.reauthenticated(credential(rights='{"*":["publish"]}'), "key3")
+        assert [effect.modes for effect in narrowed if isinstance(effect, Adjust)] == [Flag.PUBLISH]
+        assert only(core.reauthenticated(credential(), "key4"), Adjust).modes == DEFAULT_MODES
+
+    def test_occupancy_that_was_asked_for_comes_with_the_right_to_it(self) -> None:
+        core = opened(credential(rights='{"*":["subscribe"]}'))
+        core.receive(Frame(Action.ATTACH, channel="c", params={"occupancy": "metrics"}))
+        assert sent(core.attach_ready("c", Attached(SERIAL)))[0].params is None
+        assert only(core.reauthenticated(credential(), "key2"), Adjust).params.occupancy == "metrics"
+        fewer = only(core.reauthenticated(credential(rights='{"*":["subscribe"]}'), "key3"), Adjust)
+        assert fewer.params.occupancy is None
+
+    @pytest.mark.parametrize("rights", ['{"*":["subscribe"]}', '{"*":["*"]}'])
+    def test_an_attach_on_its_way_begins_anew_with_the_rights_of_a_new_token(self, rights: str) -> None:
+        core = opened(credential(rights='{"*":["subscribe","publish"]}'))
+        core.receive(Frame(Action.ATTACH, channel="veiled", channel_serial=SERIAL))
+        effects = core.reauthenticated(credential(rights=rights), "key2")
+        assert [type(effect) for effect in effects[:2]] == [Detach, Attach]
+        again = only(effects, Attach)
+        allowed = Capability.parse(rights).modes("veiled") & SERVED_MODES & DEFAULT_MODES
+        assert (again.modes, again.resume_from) == (allowed, SERIAL)
+        assert bool(again.hidden) == (rights != '{"*":["*"]}')
+        assert sent(core.attach_ready("veiled", Attached(SERIAL)))[0].flags == allowed
 
     def test_a_token_of_somebody_else_ends_the_connection(self) -> None:
         core = opened()
