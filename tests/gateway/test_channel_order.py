@@ -9,11 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.realtime.connection import Connection
-from gateway.realtime.effects import Adjust, Attach, Attached, CloseSocket, Commit, Deliver, Detach, Effect, SendFrame
 from gateway.commands.commands import Publish
+from gateway.realtime.connection import Connection
+from gateway.realtime.effects import (
+    Adjust,
+    Attach,
+    Attached,
+    CloseSocket,
+    Commit,
+    Deliver,
+    Detach,
+    Effect,
+    SendFrame,
+)
 from selfhost_transport.errors import BadRequest, StoreUnavailable
-from selfhost_transport.wire.actions import Action, Flag
+from selfhost_transport.wire.actions import Action, Flag, PresenceAction
 from selfhost_transport.wire.annotation import Annotation
 from selfhost_transport.wire.frame import Frame, FrameError
 from selfhost_transport.wire.message import Message
@@ -37,12 +47,12 @@ def attaching(core: Connection, channel: str = "c") -> Connection:
     "frame",
     [
         Frame(Action.MESSAGE, channel="c", msg_serial=0, messages=[HELLO]),
-        Frame(Action.PRESENCE, channel="c", msg_serial=0, presence=[PresenceMessage(2)]),
+        Frame(Action.PRESENCE, channel="c", msg_serial=0, presence=[PresenceMessage(PresenceAction.ENTER)]),
         Frame(
             Action.ANNOTATION,
             channel="c",
             msg_serial=0,
-            annotations=[Annotation(message_serial=f"{SERIAL}:000", type="likes:total.v1", action=0)],
+            annotations=[Annotation(message_serial=f"{SERIAL}:000", type="likes:total.v1")],
         ),
     ],
     ids=["publish", "presence", "annotation"],
