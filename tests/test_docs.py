@@ -30,3 +30,11 @@ def test_links_lead_to_files_that_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_files_that_the_architecture_names_exist() -> None:
+    """Files are named from the top, from a package, or after another file of the same folder."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    tracked = {str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if path.suffix in {".py", ".lua"}}
+    for name in re.findall(r"`([\w/]+\.(?:py|lua))`", text):
+        assert any(path == name or path.endswith(f"/{name}") for path in tracked), f"no file {name}"
