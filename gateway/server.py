@@ -18,7 +18,6 @@ from fastapi.staticfiles import StaticFiles
 from starlette.routing import BaseRoute, Match, request_response
 from starlette.types import Receive, Scope, Send
 
-from gateway.acceptor import Acceptor
 from gateway.auth.authenticator import is_loopback
 from gateway.auth.callers import Identify, behind_local_proxies, client_address
 from gateway.background import Background
@@ -32,6 +31,7 @@ from gateway.realtime.endpoint import Realtime
 from gateway.rest.router import Rest
 from gateway.retention_keeper import keep_retention
 from gateway.services import Services, connect_services
+from gateway.websocket.acceptor import Acceptor
 from gateway.websocket.upgrade import RawWebSocket, UpgradingHttp
 from selfhost_transport.collector import calm_collector
 from selfhost_transport.descriptors import raise_descriptor_limit

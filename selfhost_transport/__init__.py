@@ -10,26 +10,48 @@ if TYPE_CHECKING:
         CancelResult,
         ClientOptions,
         ClientTransport,
+        ConversationMessage,
+        DataPart,
+        FilePart,
+        OpenCall,
+        ReasoningDelta,
         Seed,
         SendPolicy,
         StreamReset,
         SyncClientTransport,
+        SyncTurn,
+        TextDelta,
+        TextPart,
+        ToolPart,
         Turn,
         TurnStatus,
+        UIMessage,
         View,
+        Waiting,
     )
 
 __all__ = [
     "CancelResult",
     "ClientOptions",
     "ClientTransport",
+    "ConversationMessage",
+    "DataPart",
+    "FilePart",
+    "OpenCall",
+    "ReasoningDelta",
     "Seed",
     "SendPolicy",
     "StreamReset",
     "SyncClientTransport",
+    "SyncTurn",
+    "TextDelta",
+    "TextPart",
+    "ToolPart",
     "Turn",
     "TurnStatus",
+    "UIMessage",
     "View",
+    "Waiting",
 ]
 
 
@@ -38,3 +60,8 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         return getattr(importlib.import_module("selfhost_transport.client"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """For tab completion, which does not see what was not loaded yet."""
+    return sorted({*globals(), *__all__})

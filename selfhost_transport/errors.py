@@ -23,6 +23,7 @@
      |    +-- StoreFull          50004
      |    +-- StoreUnsuitable    50000  Redis is too old or badly configured; no retry helps
      +-- ConnectionFailed       800xx
+     |    +-- UntrustedCertificate 80000
      +-- ContinuityLost          9000x / 104006
      |    +-- SeamLost           90003  stored messages do not reach the session's history
      +-- LeaseLost               104012 another worker owns the turn, or it has ended
@@ -264,6 +265,12 @@ class ConnectionFailed(TransportError):
     code = 80000
     status_code = 400
     retryable = True
+
+
+class UntrustedCertificate(ConnectionFailed):
+    """The certificate of a gateway is not signed by anybody the client trusts, or is for another name."""
+
+    retryable = False
 
 
 class ContinuityLost(TransportError):

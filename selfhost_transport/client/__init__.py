@@ -3,17 +3,18 @@
 from selfhost_transport.client.connection.state import ConnectionState, StateChange
 from selfhost_transport.client.options import ClientOptions
 from selfhost_transport.client.rest import HistoryPage
-from selfhost_transport.client.session.events import CancelResult, Discontinuity, Entry
+from selfhost_transport.client.session.events import CancelResult, Discontinuity, Entry, Waiting
 from selfhost_transport.client.session.requests import SendPolicy
 from selfhost_transport.client.session.stream import StreamPart, StreamReset, TurnStream
-from selfhost_transport.client.session.turn import Turn
+from selfhost_transport.client.session.turn import OpenCall, Turn
 from selfhost_transport.client.session.view import BranchSelection, View
-from selfhost_transport.client.sync import SyncClientTransport, SyncTurn
+from selfhost_transport.client.sync import SyncClientTransport, SyncTurn, SyncTurnStream, SyncView
 from selfhost_transport.client.transport import ClientTransport
+from selfhost_transport.turns.chunks import ReasoningDelta, TextDelta
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.runs import RunInfo
 from selfhost_transport.turns.seed import Seed
-from selfhost_transport.turns.ui import ConversationMessage, UIMessage
+from selfhost_transport.turns.ui import ConversationMessage, DataPart, FilePart, TextPart, ToolPart, UIMessage
 
 __all__ = [
     "BranchSelection",
@@ -22,9 +23,13 @@ __all__ = [
     "ClientTransport",
     "ConnectionState",
     "ConversationMessage",
+    "DataPart",
     "Discontinuity",
     "Entry",
+    "FilePart",
     "HistoryPage",
+    "OpenCall",
+    "ReasoningDelta",
     "RunInfo",
     "Seed",
     "SendPolicy",
@@ -33,9 +38,15 @@ __all__ = [
     "StreamReset",
     "SyncClientTransport",
     "SyncTurn",
+    "SyncTurnStream",
+    "SyncView",
+    "TextDelta",
+    "TextPart",
+    "ToolPart",
     "Turn",
     "TurnStatus",
     "TurnStream",
     "UIMessage",
     "View",
+    "Waiting",
 ]

@@ -24,6 +24,11 @@ class Moment(Generic[Value]):
     def __await__(self) -> Generator[object, None, Value]:
         return self._wait().__await__()
 
+    def __repr__(self) -> str:
+        if not self.done:
+            return "<Moment: not yet; await it>"
+        return f"<Moment: {self._value if self._error is None else self._error!r}>"
+
     @property
     def done(self) -> bool:
         """Whether it has happened, or can happen no more."""

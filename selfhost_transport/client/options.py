@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns.codec import Codec
@@ -35,6 +37,10 @@ class ClientOptions:
     echo: bool = True
     # What messages are read and written in, by name ("vercel-ui-message", "openai-responses") or one's own (SDK-5).
     codec: Codec | str = UI_MESSAGES
+    # Certificates of gateways: a context of one's own, or a file (PEM) with the CAs to trust besides the system's. The
+    # system's are those that SSL_CERT_FILE and SSL_CERT_DIR name, where they are set.
+    ssl_context: ssl.SSLContext | None = None
+    ca_file: str | Path | None = None
     # Further query parameters of the connection, such as `appendRollupWindow` (protocol section 2.1).
     transport_params: Mapping[str, str] = field(default_factory=dict)
     # Channel parameters (protocol section 5.3).

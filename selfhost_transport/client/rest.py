@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ import httpx
 
 from selfhost_transport.client.connection.credentials import Credentials
 from selfhost_transport.client.connection.endpoint import AGENT, PROTOCOL_VERSION, Endpoint
+from selfhost_transport.client.connection.tls import describe_tls_failure
 from selfhost_transport.client.session.events import CancelResult
 from selfhost_transport.errors import BadRequest, ErrorInfo, ServiceError, TransportError
 from selfhost_transport.wire.codec import Format, unpack
@@ -45,13 +47,16 @@ class RestClient:
         credentials: Credentials,
         channel: str,
         fmt: Format,
+        tls: ssl.SSLContext | None = None,
         http: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._credentials = credentials
         self._channel = channel
         self._format = fmt
         # A gateway is reached directly, never by way of a proxy found in the environment.
-        self._http = httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False, transport=http)
+        self._http = httpx.AsyncClient(
+            timeout=_TIMEOUT_S, trust_env=False, verify=tls or True, transport=http
+        )
 
     async def close(self) -> None:
         """Close idle connections."""
@@ -106,8 +111,16 @@ class RestClient:
         try:
             return await self._http.request(method, url, headers=headers, json=body)
         except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
-            raise ServiceError(f"the service cannot be reached over HTTP: {reason}") from error
+            raise ServiceError(f"the service cannot be reached over HTTP: {_reason(error, url)}") from error
+
+
+def _reason(error: httpx.HTTPError, url: str) -> str:
+    cause = error.__cause__ or error.__context__
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None:
+        return describe_tls_failure(cause, httpx.URL(url).netloc.decode())
+    return str(error) or type(error).__name__
 
 
 def _body(response: httpx.Response, fmt: Format) -> Any:

@@ -2,149 +2,136 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
+from selfhost_transport.client.connection.credentials import TokenCallback
 from selfhost_transport.client.emitter import Unsubscribe
 from selfhost_transport.client.session.content import Content
 from selfhost_transport.client.session.events import CancelResult
 from selfhost_transport.client.session.requests import SendPolicy
-from selfhost_transport.client.session.stream import StreamPart
-from selfhost_transport.client.session.turn import Turn
+from selfhost_transport.client.session.view import BranchSelection, View
+from selfhost_transport.client.sync_loop import LoopThread
+from selfhost_transport.client.sync_turn import SyncTurn, SyncTurnStream
 from selfhost_transport.client.transport import ClientTransport, CloseScope, EventName
-from selfhost_transport.errors import ErrorInfo, SessionClosed
-from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.runs import RunInfo
+from selfhost_transport.turns.seed import Seed, Stored
 from selfhost_transport.turns.ui import ConversationMessage
 
-Result = TypeVar("Result")
 
+class SyncView:
+    """A view of the conversation; see `View`."""
 
-class _Loop:
-    """An event loop in a thread of its own."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="selfhost-transport", daemon=True)
-        self._thread.start()
-        self._process = os.getpid()
-
-    @property
-    def is_forked(self) -> bool:
-        """Whether this process was forked from the one that the thread runs in."""
-        return os.getpid() != self._process
-
-    def run(self, work: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
-        """Wait for a coroutine. Raises what it raises, TimeoutError after `timeout` seconds, SessionClosed."""
-        try:
-            self.check()
-        except SessionClosed:
-            work.close()
-            raise
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result(timeout)
-        except TimeoutError:
-            future.cancel()
-            raise
-
-    def check(self) -> None:
-        """Raises SessionClosed when nothing can run here any more."""
-        if self.is_forked:
-            raise SessionClosed(
-                "this transport was connected before the process was forked, and threads and connections do not survive "
-                "a fork: connect in the child (gunicorn: post_fork or without --preload; Celery: worker_process_init)"
-            )
-        if self._loop.is_closed():
-            raise SessionClosed("the transport is closed")
-
-    def call(self, work: Callable[[], Result]) -> Result:
-        """Call a function in the loop's thread and wait for it."""
-
-        async def once() -> Result:
-            return work()
-
-        return self.run(once())
-
-    def close(self) -> None:
-        """Stop the thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-class SyncTurn:
-    """A turn; see `Turn`."""
-
-    def __init__(self, loop: _Loop, turn: Turn) -> None:
+    def __init__(self, loop: LoopThread, view: View) -> None:
         self._loop = loop
-        self._turn = turn
+        self._view = view
 
-    @property
-    def turn_id(self) -> str | None:
-        """Its id; None until an agent has begun, where the namespace is not bound to one."""
-        return self._turn.turn_id
-
-    @property
-    def status(self) -> TurnStatus:
-        """Where it stands."""
-        return self._loop.call(lambda: self._turn.status)
-
-    @property
-    def error(self) -> ErrorInfo | None:
-        """Why it failed."""
-        return self._loop.call(lambda: self._turn.error)
-
-    @property
-    def text(self) -> str:
-        """The answer so far."""
-        return self._loop.call(lambda: self._turn.text)
+    def __repr__(self) -> str:
+        return self._loop.call(lambda: repr(self._view)).replace("<View", "<SyncView", 1)
 
     @property
     def messages(self) -> list[ConversationMessage]:
-        """The input and all outputs."""
-        return self._loop.call(lambda: self._turn.messages)
+        """The visible messages, oldest first."""
+        return self._loop.call(lambda: self._view.messages)
 
     @property
-    def stream(self) -> Iterator[StreamPart]:
-        """What was said so far, then every further part, until the turn ends."""
-        parts: AsyncIterator[StreamPart] = self._loop.call(lambda: self._turn.stream)
+    def has_older(self) -> bool:
+        """Whether `load_older` has more to show."""
+        return self._loop.call(lambda: self._view.has_older)
 
-        async def following() -> StreamPart | None:
-            return await anext(parts, None)
+    def load_older(self, limit: int = 10) -> list[ConversationMessage]:
+        """Show older messages; those, oldest first."""
+        return self._loop.run(self._view.load_older(limit))
 
-        while (part := self._loop.run(following())) is not None:
-            yield part
+    def send(
+        self,
+        content: Content,
+        *,
+        policy: SendPolicy | str | None = None,
+        parent: str | None = None,
+        id: str | None = None,  # noqa: A002
+        timeout: float | None = None,
+    ) -> SyncTurn:
+        """Send a user's message; its turn once it is accepted. A send that timed out may be repeated by its id."""
+        sending = self._view.send(content, policy=policy, parent=parent, id=id)
+        return SyncTurn(self._loop, self._loop.run(sending, timeout))
 
-    def wait(self, timeout: float | None = None) -> TurnStatus:
-        """Wait for the end; how it ended. Raises TimeoutError, SessionClosed, TransportError."""
+    def edit(
+        self,
+        codec_message_id: str,
+        content: Content,
+        *,
+        cancel_active: bool = False,
+        id: str | None = None,  # noqa: A002
+    ) -> SyncTurn:
+        """Send another message in place of a user's one; the old branch is kept."""
+        editing = self._view.edit(codec_message_id, content, cancel_active=cancel_active, id=id)
+        return SyncTurn(self._loop, self._loop.run(editing))
 
-        async def ended() -> TurnStatus:
-            return (await self._turn.ended).status
+    def regenerate(
+        self,
+        codec_message_id: str,
+        *,
+        cancel_active: bool = False,
+        id: str | None = None,  # noqa: A002
+    ) -> SyncTurn:
+        """Ask for another answer in place of one; the old one is kept."""
+        asking = self._view.regenerate(codec_message_id, cancel_active=cancel_active, id=id)
+        return SyncTurn(self._loop, self._loop.run(asking))
 
-        return self._loop.run(ended(), timeout)
+    def branch_selection(self, codec_message_id: str) -> BranchSelection:
+        """The alternatives at a message."""
+        return self._loop.call(lambda: self._view.branch_selection(codec_message_id))
 
-    def cancel(self) -> CancelResult:
-        """End the turn."""
-        return self._loop.run(self._turn.cancel())
+    def select(self, codec_message_id: str, index: int) -> None:
+        """Show another alternative at a message in this view."""
+        self._loop.call(lambda: self._view.select(codec_message_id, index))
+
+    def select_for_all(self, codec_message_id: str, index: int) -> None:
+        """Show another alternative at a message in every view."""
+        self._loop.run(self._view.select_for_all(codec_message_id, index))
 
 
 class SyncClientTransport:
-    """One client of one session, for threads; see `ClientTransport`. Use it as a context manager."""
+    """One client of one session, for threads; see `ClientTransport`. Use it as a context manager.
 
-    def __init__(self, url: str | None = None, *, within: float | None = 30.0, **arguments: Any) -> None:
-        """Connect; arguments are those of `ClientTransport.connect`, and so are the errors."""
-        self._loop = _Loop()
+    Connect in the process that uses it: neither its thread nor its connection survives a fork.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        channel: str,
+        key: str | None = None,
+        token: str | None = None,
+        auth_callback: TokenCallback | None = None,
+        client_id: str | None = None,
+        endpoints: Sequence[str] = (),
+        seed: Seed | Sequence[Stored] | None = None,
+        within: float | None = 30.0,
+        **options: Any,
+    ) -> None:
+        """Connect; arguments and errors are those of `ClientTransport.connect`."""
+
+        async def connected() -> ClientTransport:
+            return await ClientTransport.connect(
+                url, channel=channel, key=key, token=token, auth_callback=auth_callback, client_id=client_id,
+                endpoints=endpoints, seed=seed, within=within, **options,
+            )  # fmt: skip
+
+        self._closed = False
+        self._loop = LoopThread()
         try:
-            self._transport = self._loop.run(_connected(url, within, arguments))
+            self._transport = self._loop.run(connected())
+            self._view = SyncView(self._loop, self._loop.call(lambda: self._transport.view))
         except BaseException:
             self._loop.close()
             raise
-        self._closed = False
+
+    def __repr__(self) -> str:
+        return repr(self._transport).replace("<Client", "<SyncClient", 1)
 
     def __enter__(self) -> Self:
         return self
@@ -165,14 +152,29 @@ class SyncClientTransport:
             self._loop.close()
 
     @property
+    def channel(self) -> str:
+        """Name of the session."""
+        return self._transport.channel
+
+    @property
+    def client_id(self) -> str | None:
+        """Who this client is, as the service verified it; None is anonymous."""
+        return self._loop.call(lambda: self._transport.client_id)
+
+    @property
     def connected(self) -> bool:
         """Whether there is a live connection at this moment."""
         return not self._closed and self._loop.call(lambda: self._transport.connected)
 
     @property
+    def view(self) -> SyncView:
+        """The conversation along the branch that is shown."""
+        return self._view
+
+    @property
     def messages(self) -> list[ConversationMessage]:
         """The visible messages, oldest first."""
-        return self._loop.call(lambda: self._transport.view.messages)
+        return self._view.messages
 
     @property
     def active_turns(self) -> Mapping[str, set[str]]:
@@ -188,23 +190,44 @@ class SyncClientTransport:
         id: str | None = None,  # noqa: A002
         timeout: float | None = None,
     ) -> SyncTurn:
-        """Send a user's message; its turn once it is accepted. A send that timed out may be repeated by its id."""
-        sending = self._transport.view.send(content, policy=policy, parent=parent, id=id)
-        return SyncTurn(self._loop, self._loop.run(sending, timeout))
+        """`view.send`."""
+        return self._view.send(content, policy=policy, parent=parent, id=id, timeout=timeout)
 
-    def interrupt(self, content: Content, **chosen: Any) -> SyncTurn:
-        """Cancel turns and send, in one atomic step; keywords as for `ClientTransport.interrupt`."""
-        return SyncTurn(self._loop, self._loop.run(self._transport.interrupt(content, **chosen)))
+    def interrupt(
+        self,
+        content: Content,
+        *,
+        turn_id: str | None = None,
+        client_id: str | None = None,
+        all: bool = False,  # noqa: A002
+        id: str | None = None,  # noqa: A002
+    ) -> SyncTurn:
+        """Cancel turns (default: one's own) and send, in one atomic step."""
+        work = self._transport.interrupt(content, turn_id=turn_id, client_id=client_id, all=all, id=id)
+        return SyncTurn(self._loop, self._loop.run(work))
 
-    def cancel(self, turn_id: str | None = None, **chosen: Any) -> CancelResult:
-        """End turns; keywords as for `ClientTransport.cancel`."""
-        return self._loop.run(self._transport.cancel(turn_id, **chosen))
+    def cancel(
+        self,
+        turn_id: str | None = None,
+        *,
+        client_id: str | None = None,
+        all: bool = False,  # noqa: A002
+        connection: bool = False,
+    ) -> CancelResult:
+        """End turns; see `ClientTransport.cancel`."""
+        work = self._transport.cancel(turn_id, client_id=client_id, all=all, connection=connection)
+        return self._loop.run(work)
 
     def wait_for_turn(
-        self, turn_id: str | None = None, *, timeout: float | None = None, **chosen: Any
+        self,
+        turn_id: str | None = None,
+        *,
+        client_id: str | None = None,
+        all: bool = False,  # noqa: A002
+        timeout: float | None = None,
     ) -> None:
-        """Wait until none of the turns is open; keywords as for `ClientTransport.wait_for_turn`."""
-        self._loop.run(self._transport.wait_for_turn(turn_id, **chosen), timeout)
+        """Wait until none of the turns is open; see `ClientTransport.wait_for_turn`."""
+        self._loop.run(self._transport.wait_for_turn(turn_id, client_id=client_id, all=all), timeout)
 
     def turns(self) -> list[RunInfo]:
         """All turns known."""
@@ -215,14 +238,13 @@ class SyncClientTransport:
         return SyncTurn(self._loop, self._loop.call(lambda: self._transport.turn(turn_id)))
 
     def load_older(self, limit: int = 10) -> list[ConversationMessage]:
-        """Show older messages; those, oldest first."""
-        return self._loop.run(self._transport.view.load_older(limit))
+        """`view.load_older`."""
+        return self._view.load_older(limit)
 
     def on(self, event: EventName, callback: Callable[[Any], object]) -> Unsubscribe:
-        """Be told of events, in the client's thread."""
+        """Be told of events, in the client's thread: a callback may not call this client; see `ClientTransport.on`."""
         on: Callable[[Any, Callable[[Any], object]], Unsubscribe] = self._transport.on
         return self._loop.call(lambda: on(event, callback))
 
 
-async def _connected(url: str | None, within: float | None, arguments: Mapping[str, Any]) -> ClientTransport:
-    return await ClientTransport.connect(url, within=within, **arguments)
+__all__ = ["SyncClientTransport", "SyncTurn", "SyncTurnStream", "SyncView"]

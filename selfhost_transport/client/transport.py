@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, NoReturn, Self, get_args, overload
 
 import httpx
 
@@ -14,11 +15,12 @@ from selfhost_transport.client.connection.driver import Connection
 from selfhost_transport.client.connection.endpoint import parse_endpoints
 from selfhost_transport.client.connection.socket import Dial, dial_websocket
 from selfhost_transport.client.connection.state import ConnectionState, StateChange
+from selfhost_transport.client.connection.tls import tls_context
 from selfhost_transport.client.emitter import Unsubscribe
 from selfhost_transport.client.options import ClientOptions, require_channel, require_client_id
 from selfhost_transport.client.rest import HistoryPage, RestClient
 from selfhost_transport.client.session.content import Content
-from selfhost_transport.client.session.events import CancelResult, Discontinuity, Entry
+from selfhost_transport.client.session.events import CancelResult, Discontinuity, Entry, Waiting
 from selfhost_transport.client.session.history_loader import HistoryLoader
 from selfhost_transport.client.session.requests import TurnFilter
 from selfhost_transport.client.session.session import Session
@@ -34,7 +36,7 @@ from selfhost_transport.wire.frame import AckResult
 from selfhost_transport.wire.message import Message
 
 CloseScope = Literal["own", "all"]
-EventName = Literal["turn", "message", "promoted", "error", "discontinuity", "state", "entry"]
+EventName = Literal["turn", "message", "promoted", "error", "discontinuity", "state", "entry", "waiting"]
 
 
 class ClientTransport:
@@ -56,7 +58,7 @@ class ClientTransport:
         endpoints: Sequence[str] = (),
         seed: Seed | Sequence[Stored] | None = None,
         options: ClientOptions | None = None,
-        dial: Dial = dial_websocket,
+        dial: Dial | None = None,
         http: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """Prepare a client; `connect` is the usual way. `dial` and `http` take the place of the network.
@@ -73,7 +75,8 @@ class ClientTransport:
             self._options.history_limit,
             codec_named(self._options.codec),
         )
-        self._rest = RestClient(credentials, self.channel, self._options.format, http)
+        tls = tls_context(self._endpoints, self._options.ssl_context, self._options.ca_file)
+        self._rest = RestClient(credentials, self.channel, self._options.format, tls, http)
         self._connection = Connection(
             self._endpoints,
             credentials,
@@ -83,7 +86,7 @@ class ClientTransport:
             # Asks the service to say which agent the namespace is bound to, if any.
             channel_params={"turns": "1", **self._options.channel_params},
             options=self._options,
-            dial=dial,
+            dial=dial or partial(dial_websocket, tls=tls),
         )
         loader = HistoryLoader(self._rest, lambda: self._connection.endpoint, self._options.page_size)
         self._session.use(self._connection, loader, self._rest)
@@ -129,19 +132,23 @@ class ClientTransport:
         )
         return Connecting(transport, within)
 
+    def __repr__(self) -> str:
+        who = self.client_id or "anonymous"
+        return f"<ClientTransport {self.channel!r} as {who} at {self._connection.endpoint.netloc}: {self.state.value}>"
+
     async def open(self, within: float | None = 30.0) -> Self:
         """Connect and attach; does nothing when that was done. Raises as `connect` does (SES-9)."""
         self._session.check_usable()
         self._connection.start()
         try:
             async with asyncio.timeout(within):
-                await self._session.ready
+                with self._session.telling("the session to be attached"):
+                    await self._session.ready
                 if self._seed is not None and self._session.seed is None:
                     await self._session.join_seed(self._seed)
         except TimeoutError:
-            reason = self._connection.core.reason
+            reason, why = self._session.trouble, self._session.why_waiting()
             await self.close()
-            why = reason.message if reason is not None else "no answer"
             raise ConnectionFailed(
                 f"the session could not be attached within {within} s: {why}",
                 code=80000, status_code=408, cause=reason,
@@ -335,12 +342,15 @@ class ClientTransport:
     def on(self, event: Literal["state"], callback: Callable[[StateChange], object]) -> Unsubscribe: ...
     @overload
     def on(self, event: Literal["entry"], callback: Callable[[Entry], object]) -> Unsubscribe: ...
+    @overload
+    def on(self, event: Literal["waiting"], callback: Callable[[Waiting], object]) -> Unsubscribe: ...
     def on(self, event: EventName, callback: Callable[[Any], object]) -> Unsubscribe:
         """Be told of events of one kind; returns what ends it.
 
         `turn`: a turn's state changed. `message`: a message is new or has grown. `promoted`: an own message has its
         position. `error`: something failed that no call reports. `discontinuity`: entries may have been missed and
-        the session was read again. `state`: of the connection. `entry`: each delivered message as it came.
+        the session was read again. `state`: of the connection. `entry`: each delivered message as it came. `waiting`: a
+        call, or a turn that was sent here, has waited for five seconds, and why; it is also logged.
         """
         match event:
             case "turn":
@@ -357,7 +367,9 @@ class ClientTransport:
                 return self._session.on_state.subscribe(callback)
             case "entry":
                 return self._session.on_entry.subscribe(callback)
-        raise InvalidArgument(f"there is no event {event!r}")
+            case "waiting":
+                return self._session.long_waits.changes.subscribe(callback)
+        raise InvalidArgument(f"there is no event {event!r}; there are {', '.join(get_args(EventName))}")
 
     def _on_tree(self, tell: Callable[[TreeEvent], object]) -> Unsubscribe:
         def each(events: list[TreeEvent]) -> None:
@@ -373,6 +385,15 @@ class Connecting:
     def __init__(self, transport: ClientTransport, within: float | None) -> None:
         self._transport = transport
         self._within = within
+
+    def __repr__(self) -> str:
+        return f"<Connecting to {self._transport.channel!r}: await it, or use it with `async with`>"
+
+    def __getattr__(self, name: str) -> NoReturn:
+        hint = "; await it first" if hasattr(ClientTransport, name) else ""
+        raise AttributeError(
+            f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self
+        )
 
     def __await__(self) -> Generator[object, None, ClientTransport]:
         return self._transport.open(self._within).__await__()

@@ -27,7 +27,15 @@ from selfhost_transport.client.connection.outbox import Outgoing, Settled
 from selfhost_transport.client.connection.socket import Dial, Socket, dial_websocket
 from selfhost_transport.client.connection.state import ConnectionState, StateChange
 from selfhost_transport.client.options import ClientOptions
-from selfhost_transport.errors import BadRequest, Discarded, ErrorInfo, TokenError, TransportError
+from selfhost_transport.errors import (
+    BadRequest,
+    Discarded,
+    ErrorInfo,
+    InvalidArgument,
+    TokenError,
+    TransportError,
+    UntrustedCertificate,
+)
 from selfhost_transport.wire.actions import Action
 from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.frame import AckResult, Frame, decode_frame, encode_frame
@@ -76,6 +84,8 @@ class Connection:
         self.options = options or ClientOptions()
         self._endpoints = list(endpoints)
         self._attempts = 0
+        # Attempts in a row that will fail again, however often they are repeated.
+        self._hopeless = 0
         self._credentials = credentials
         self._listener = listener
         self._client_id = client_id
@@ -175,6 +185,9 @@ class Connection:
         while not self.core.state.is_final:
             error = await self._attempt()
             self._stop_timer()
+            if self._hopeless >= len(self._endpoints) and not self.core.connections:
+                self._perform(self.core.fail(error))
+                return
             self._perform(self.core.lost(error, self._clock()))
             if not self.core.state.is_final:
                 await self._pause(error)
@@ -192,7 +205,11 @@ class Connection:
             await self._read(socket)
         except TimeoutError:
             return ErrorInfo(80000, 408, f"no answer from {self.endpoint.netloc} in time")
+        except (InvalidArgument, UntrustedCertificate) as error:
+            self._hopeless += 1
+            return error.info
         except TransportError as error:
+            self._hopeless = 0
             return error.info
         finally:
             self._socket = None

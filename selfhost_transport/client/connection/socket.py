@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections import deque
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
 
-from selfhost_transport.errors import ConnectionFailed, InvalidArgument
+from selfhost_transport.client.connection.tls import describe_tls_failure
+from selfhost_transport.errors import ConnectionFailed, InvalidArgument, UntrustedCertificate
 
 # Frames are bounded by the service; this only stops a peer that is no gateway at all.
 _MAX_FRAME_BYTES = 64 * 2**20
@@ -109,11 +112,13 @@ class WebSocket:
                 plain.setsockopt(socket.IPPROTO_TCP, option, int(on))
 
 
-async def dial_websocket(url: str) -> Socket:
-    """Open a websocket. Raises ConnectionFailed, InvalidArgument."""
+async def dial_websocket(url: str, tls: ssl.SSLContext | None = None) -> Socket:
+    """Open a websocket; `tls` counts for wss only. Raises ConnectionFailed, UntrustedCertificate, InvalidArgument."""
+    where = urlsplit(url)
     try:
         connection = await connect(
             url,
+            ssl=(tls or True) if where.scheme == "wss" else None,
             compression=None,
             max_size=_MAX_FRAME_BYTES,
             # Dead peers are noticed by the protocol's own heartbeats (section 4.3).
@@ -125,7 +130,24 @@ async def dial_websocket(url: str) -> Socket:
             user_agent_header=None,
         )
     except InvalidURI as error:
-        raise InvalidArgument(str(error)) from error
+        # Not its text: that quotes the address with the key in it.
+        raise InvalidArgument(f"{where.netloc} is no address to connect to: {error.msg}") from None
+    except ssl.SSLError as error:
+        kind = UntrustedCertificate if isinstance(error, ssl.SSLCertVerificationError) else ConnectionFailed
+        raise kind(f"cannot connect: {describe_tls_failure(error, where.netloc)}") from error
     except (OSError, WebSocketException, EOFError) as error:
-        raise ConnectionFailed(f"cannot connect: {error or type(error).__name__}") from error
+        raise ConnectionFailed(f"cannot connect to {where.netloc}: {_reason(error)}") from error
     return WebSocket(connection)
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case InvalidStatus(response=response):
+            return f"it answered with HTTP status {response.status_code}; is the address that of a gateway?"
+        case WebSocketException():
+            return (
+                f"no answer that a gateway gives ({error}); a gateway behind TLS needs wss:// in the address"
+            )
+        case OSError(strerror=str(reason)):
+            return reason
+    return str(error) or type(error).__name__

@@ -29,6 +29,16 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """Something takes long: what is waited for, and why it has not happened yet."""
+
+    what: str
+    reason: str
+    seconds: float
+    turn_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CancelResult:
     """What a cancel did (CAN-3). No content of a matched turn has a position after `position` (P2).
 

@@ -30,6 +30,8 @@ class HistoryLoader:
         self._start: str | None = None
         # Up to where retention has taken messages, once the oldest page was read.
         self.truncated_at: str | None = None
+        # Why reading has not succeeded yet.
+        self.trouble: ServiceError | None = None
         self._lock = asyncio.Lock()
 
     @property
@@ -96,9 +98,12 @@ class HistoryLoader:
         delay = _RETRY_S
         while True:
             try:
-                return await self._page(from_serial, query)
-            except ServiceError:
+                page = await self._page(from_serial, query)
+                self.trouble = None
+                return page
+            except ServiceError as error:
                 # The gateway may be gone; the connection finds another one meanwhile.
+                self.trouble = error
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, _LONGEST_RETRY_S)
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
+from weakref import ref
 
 from selfhost_transport.client.connection.driver import Connection
 from selfhost_transport.client.connection.effects import Attached
@@ -20,6 +23,7 @@ from selfhost_transport.client.rest import RestClient
 from selfhost_transport.client.session import requests
 from selfhost_transport.client.session.events import CancelResult, Discontinuity, Entry
 from selfhost_transport.client.session.history_loader import HistoryLoader
+from selfhost_transport.client.session.long_waits import LongWaits
 from selfhost_transport.client.session.requests import TurnFilter
 from selfhost_transport.client.session.turn import Turn
 from selfhost_transport.client.session.turn_handles import TurnHandles
@@ -39,6 +43,7 @@ from selfhost_transport.turns.codecs import UI_MESSAGES
 from selfhost_transport.turns.context import turn_id_for
 from selfhost_transport.turns.events import TreeEvent, TurnChanged
 from selfhost_transport.turns.inputs import InputIds
+from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.runs import RunInfo
 from selfhost_transport.turns.seed import Seed, check_seam, is_joined
 from selfhost_transport.turns.tree import SessionTree
@@ -51,6 +56,8 @@ _log = logging.getLogger(__name__)
 # Repeats of a publish that the service could not store; its id makes them harmless (ERR-2, P5).
 _PUBLISH_ATTEMPTS = 4
 _PUBLISH_RETRY_S = 0.1
+# Status of a receipt: the turn waits for others of its session, as its policy says.
+_QUEUED = "queued"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,7 @@ class Session:
         self.on_discontinuity: Emitter[Discontinuity] = Emitter(self.report_failure)
         self.on_entry: Emitter[Entry] = Emitter(self.report_failure)
         self.on_state: Emitter[StateChange] = Emitter(self.report_failure)
+        self.long_waits = LongWaits(name, self.report_failure)
         self._wanted_client_id = client_id
         self._history_limit = history_limit
         self._connection: Connection | None = None
@@ -108,6 +116,31 @@ class Session:
         """Verified client id once connected, before that the one asked for; None is anonymous."""
         verified = self._connection.core.client_id if self._connection is not None else None
         return verified if verified is not None else self._wanted_client_id
+
+    # Waiting
+
+    @property
+    def trouble(self) -> ErrorInfo | None:
+        """The last failure of what the session is waiting for; None while nothing has failed."""
+        reason = self._connection.core.reason if self._connection is not None else None
+        if reason is None and self._loading is not None and self._loader is not None:
+            reason = self._loader.trouble.info if self._loader.trouble is not None else None
+        return reason
+
+    def why_waiting(self) -> str:
+        """What the session is waiting for, in a sentence."""
+        assert self._connection is not None
+        gateway, reason = self._connection.endpoint.netloc, self.trouble
+        why = f": {reason.message}" if reason is not None else ""
+        if self._connection.core.state is not ConnectionState.CONNECTED:
+            return f"there is no connection to {gateway}{why}"
+        if self._loading is not None:
+            return f"the history is being read from {gateway}{why}"
+        return f"{gateway} has not answered{why}"
+
+    def telling(self, what: str) -> AbstractContextManager[None]:
+        """Say why the block takes long, if it does."""
+        return self.long_waits.telling(what, self.why_waiting)
 
     # Turns
 
@@ -242,6 +275,10 @@ class Session:
             raise
         receipt = result.turn or TurnReceipt(turn.turn_id or "", turn.status.value)
         turn.accepted.happen(receipt)
+        if self.agent is not None and turn.status is TurnStatus.PENDING and receipt.status != _QUEUED:
+            self.long_waits.tell_later(
+                "a worker to begin", partial(_why_not_begun, ref(turn), self.agent), turn.turn_id
+            )
         return receipt
 
     def _refused(self, turn: Turn, event_id: str, error: TransportError) -> None:
@@ -257,15 +294,16 @@ class Session:
 
     async def _settle(self, messages: list[Message], answer: asyncio.Future[AckResult]) -> AckResult:
         """The answer to a publish, repeated while the service fails to store it."""
-        for attempt in range(1, _PUBLISH_ATTEMPTS):
-            try:
-                return await answer
-            except ServiceError as error:
-                if not error.retryable:
-                    raise
-                await asyncio.sleep(_PUBLISH_RETRY_S * 2**attempt)
-                answer = self._publish(messages)
-        return await answer
+        with self.telling("a publish to be acknowledged"):
+            for attempt in range(1, _PUBLISH_ATTEMPTS):
+                try:
+                    return await answer
+                except ServiceError as error:
+                    if not error.retryable:
+                        raise
+                    await asyncio.sleep(_PUBLISH_RETRY_S * 2**attempt)
+                    answer = self._publish(messages)
+            return await answer
 
     def _publish(self, messages: list[Message]) -> asyncio.Future[AckResult]:
         assert self._connection is not None
@@ -471,6 +509,13 @@ def _fill_in(frame: Frame, message: Message, index: int) -> None:
         message.connection_id = frame.connection_id
     if message.timestamp is None:
         message.timestamp = frame.timestamp
+
+
+def _why_not_begun(held: ref[Turn], agent: str) -> str | None:
+    turn = held()
+    if turn is None or turn.ended.done or turn.status is not TurnStatus.PENDING:
+        return None
+    return f"no worker has taken the turn: is one running that serves the agent {agent!r}, on the same Redis and prefix?"
 
 
 def _series(serial: str) -> str:

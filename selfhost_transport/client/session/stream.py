@@ -38,6 +38,11 @@ class TurnStream(AsyncIterator[StreamPart]):
         self._ended = False
         self._error: Exception | None = None
 
+    def __repr__(self) -> str:
+        return (
+            f"<TurnStream {'ended' if self._ended else 'open'}: use `async for part in` it, or its `text()`>"
+        )
+
     def __aiter__(self) -> TurnStream:
         return self
 
@@ -54,7 +59,10 @@ class TurnStream(AsyncIterator[StreamPart]):
         return self._parts.popleft()
 
     async def text(self) -> AsyncIterator[str]:
-        """Only the pieces of text. Raises nothing at a reset: use `turn.text` for the answer as it stands."""
+        """Only the pieces of text, for printing as they come.
+
+        After a `StreamReset` they begin again: `turn.text` is the answer as it stands.
+        """
         async for part in self:
             if isinstance(part, TextDelta):
                 yield part.delta

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
 from selfhost_transport.client.moment import Moment
@@ -19,12 +20,53 @@ from selfhost_transport.turns.chunks import Chunk
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.runs import RunInfo
-from selfhost_transport.turns.ui import ConversationMessage
-from selfhost_transport.turns.values import Json
+from selfhost_transport.turns.ui import APPROVAL_REQUESTED, INPUT_AVAILABLE, ConversationMessage, ToolPart
+from selfhost_transport.turns.values import Absent, Json
 from selfhost_transport.wire.receipts import TurnReceipt
 
 if TYPE_CHECKING:
     from selfhost_transport.client.session.session import Session
+
+
+_SHOWN: Final = 60
+_OPEN: Final = frozenset({INPUT_AVAILABLE, APPROVAL_REQUESTED})
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCall:
+    """A tool call that waits for a client. The first answer counts; a later one raises Conflict."""
+
+    turn: Turn
+    codec_message_id: str
+    part: ToolPart
+
+    @property
+    def tool_call_id(self) -> str:
+        """The model's id of the call."""
+        return self.part.tool_call_id
+
+    @property
+    def tool_name(self) -> str:
+        """Which tool is called."""
+        return self.part.tool_name
+
+    @property
+    def input(self) -> Json:
+        """The arguments; None while they are not known."""
+        return None if isinstance(self.part.input, Absent) else self.part.input
+
+    @property
+    def needs_approval(self) -> bool:
+        """Whether somebody has to allow it; else the result of a client's own tool is wanted."""
+        return self.part.state == APPROVAL_REQUESTED
+
+    async def approve(self, approved: bool = True, *, reason: str | None = None) -> None:
+        """Allow or refuse the call; the turn resumes. Raises Conflict, TurnEnded."""
+        await self.turn.approve(self.codec_message_id, self.tool_call_id, approved, reason=reason)
+
+    async def answer(self, output: Json) -> None:
+        """Give the result of the tool; the turn resumes. Raises Conflict, TurnEnded."""
+        await self.turn.answer_tool(self.codec_message_id, self.tool_call_id, output)
 
 
 class Turn:
@@ -55,7 +97,9 @@ class Turn:
             self.update(info)
 
     def __repr__(self) -> str:
-        return f"Turn(turn_id={self.turn_id!r}, status={self.status.value!r})"
+        text = self.text
+        shown = repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}…"
+        return f"<Turn {self.turn_id or '(no id yet)'} {self.status.value} text={shown}>"
 
     # State
 
@@ -122,6 +166,16 @@ class Turn:
         """The answer's text so far."""
         answers = (m.message for m in self.messages if m.message.role == h.ROLE_ASSISTANT)
         return "".join(message.text for message in answers)
+
+    @property
+    def calls(self) -> list[OpenCall]:
+        """The tool calls that wait for a client: for the result of a tool, or for somebody's approval."""
+        return [
+            OpenCall(self, item.codec_message_id, part)
+            for item in self.messages
+            for part in item.message.parts
+            if isinstance(part, ToolPart) and part.state in _OPEN and not part.provider_executed
+        ]
 
     @property
     def stream(self) -> TurnStream:

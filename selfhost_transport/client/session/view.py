@@ -40,6 +40,9 @@ class View:
         self._paging = asyncio.Lock()
         self._follow: Unsubscribe | None = None
 
+    def __repr__(self) -> str:
+        return f"<View of {self._session.name!r}: {len(self.messages)} messages, has_older={self.has_older}>"
+
     # Reading
 
     @property
