@@ -16,12 +16,13 @@ from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.routing import BaseRoute, Match, request_response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.auth.authenticator import is_loopback
 from gateway.auth.callers import Identify, behind_local_proxies, client_address
 from gateway.background import Background
 from gateway.cors import Cors
+from gateway.head import answer_head
 from gateway.http_api.entries import router as api_entries
 from gateway.http_api.inputs import router as api_inputs
 from gateway.http_api.me import router as api_me
@@ -105,7 +106,7 @@ class Gateway:
         app.add_api_route("/metrics", self._metrics, methods=["GET"], tags=["operations"])
         if _STATIC.is_dir():
             app.mount("/static", StaticFiles(directory=_STATIC), name="static")
-        app.router.routes.append(_EveryPath(self._protocol_rest))
+        app.router.routes.append(_EveryPath(self._protocol_rest, app.router))
 
     def app(self) -> FastAPI:
         """The routes as an application to mount under a path or a host name; the lifespan stays the host's to enter."""
@@ -176,10 +177,14 @@ class Gateway:
 
 
 class _EveryPath(BaseRoute):
-    """Matches every HTTP request, line breaks in its path and all: channel names may hold anything."""
+    """Matches every HTTP request, line breaks in its path and all: channel names may hold anything.
 
-    def __init__(self, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
+    A HEAD that no other route takes is the GET of the same path, without the body.
+    """
+
+    def __init__(self, endpoint: Callable[[Request], Awaitable[Response]], router: ASGIApp) -> None:
         self._app = request_response(endpoint)
+        self._router = router
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Every HTTP request."""
@@ -187,7 +192,10 @@ class _EveryPath(BaseRoute):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one."""
-        await self._app(scope, receive, send)
+        if scope["method"] == "HEAD":
+            await answer_head(self._router, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 def create_app(settings: Settings, identify: Identify | None = None) -> FastAPI:

@@ -231,8 +231,9 @@ def annotation_frame(channel: str, series: str, entry: Annotated) -> Frame:
 
 
 def summary_message(entry: Summarised, series: str) -> Message:
-    """The message that tells a new summary: no data, no id, the serial of the annotated message."""
+    """The message that tells a new summary: no data, no id, serial and name of the annotated message."""
     return Message(
+        name=entry.name,
         serial=entry.ref.serial(series),
         action=MessageAction.SUMMARY,
         timestamp=entry.ref.position.ms,

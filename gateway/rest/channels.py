@@ -18,14 +18,13 @@ from gateway.services import Services
 from selfhost_transport.errors import BadRequest, CapabilityError, InvalidArgument, NotFound, TransportError
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.history import Page, Query
-from selfhost_transport.store.occupancy import Occupancy
 from selfhost_transport.turns.withholding import is_hidden, shown
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.codes import Code, error_info
 from selfhost_transport.wire.connection_key import read_connection_key
 from selfhost_transport.wire.message import Format, Message, decode_message, encode_message
-from selfhost_transport.wire.serial import Position, format_position, parse_position
+from selfhost_transport.wire.serial import format_position, parse_position
 
 DEFAULT_LIMIT = 100
 TRUNCATED_AT = "X-Truncated-At"
@@ -146,11 +145,9 @@ class Channels:
         return Reply(await asyncio.gather(*(self._details(name) for name in page)), links=links)
 
     async def _details(self, session: str) -> dict[str, Any]:
-        head, occupancy = await asyncio.gather(
-            self._services.sessions.open(session), self._services.board.read(session)
-        )
-        active = occupancy != Occupancy() or head.position > Position.ZERO
-        status = {"isActive": active, "occupancy": {"metrics": occupancy.metrics()}}
+        occupancy = await self._services.board.read(session)
+        # Whoever asks for a channel activates it, as in Ably's service.
+        status = {"isActive": True, "occupancy": {"metrics": occupancy.metrics()}}
         return {"channelId": session, "name": session, "status": status}
 
     def _sending(

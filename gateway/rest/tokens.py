@@ -52,7 +52,7 @@ class Tokens:
         wanted.check_client_id()
         ttl = wanted.ttl_ms(REVOCABLE_TTL_MS if rule.revocable_tokens else MAX_TTL_MS)
         granted = wanted.grant(self._services.authenticator.capability_of(key_name))
-        await self._claim_nonce(key_name, wanted.nonce)
+        await self._claim_nonce(wanted)
         claims = TokenClaims(
             key_name=key_name,
             issued_ms=now,
@@ -80,11 +80,12 @@ class Tokens:
             raise Unauthorized("the key sent is not the one of the path")
         self._services.authenticator.by_key(key, None, loopback=loopback)
 
-    async def _claim_nonce(self, key_name: str, nonce: str | None) -> None:
-        """Raises Unauthorized 40105 for a nonce that any gateway has seen."""
-        if nonce is None:
+    async def _claim_nonce(self, wanted: TokenRequest) -> None:
+        """Raises Unauthorized 40105 for a nonce that any gateway has seen with this timestamp."""
+        if wanted.nonce is None:
             return
-        digest = hashlib.blake2b(f"{key_name}\n{nonce}".encode(), digest_size=16).hexdigest()
+        seen = f"{wanted.key_name}\n{wanted.timestamp or ''}\n{wanted.nonce}"
+        digest = hashlib.blake2b(seen.encode(), digest_size=16).hexdigest()
         key = f"{self._services.settings.redis.prefix}:nonce:{digest}"
         fresh = await self._services.redis.command("SET", key, "1", "NX", "PX", 2 * TIMESTAMP_WINDOW_MS)
         if fresh is None:

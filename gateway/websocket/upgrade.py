@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from starlette.types import Scope, Send
+from uvicorn import Config
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -37,11 +38,28 @@ class SocketOutlet(Protocol):
     def abort(self) -> None: ...  # noqa: D102
 
 
-class UpgradingHttp(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """uvicorn's HTTP protocol, which after an upgrade lets go of its parser: that points back at it.
+KEEP_ALIVE_S: Final = 120
+"""How long an idle HTTP connection stays open: longer than clients and proxies keep theirs (Node 5 s, ALB 60 s, nginx
+75 s, Go 90 s), so that it is they who close it, and no request meets a connection that is being closed."""
+ANNOUNCED_BEFORE_S: Final = 5
+"""Clients are told of so much less: their last request may be on its way."""
 
-    Without the circle what an upgrade leaves behind is freed at once, not by some garbage collection.
+
+class UpgradingHttp(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """uvicorn's HTTP protocol, which keeps idle connections open for long, and says so.
+
+    After an upgrade it lets go of its parser, which points back at it. Without the circle what an upgrade leaves behind
+    is freed at once, not by some garbage collection.
     """
+
+    def __init__(self, config: Config, *arguments: Any, **options: Any) -> None:
+        super().__init__(config, *arguments, **options)
+        self.timeout_keep_alive = max(config.timeout_keep_alive, KEEP_ALIVE_S)
+        announced = (b"keep-alive", f"timeout={self.timeout_keep_alive - ANNOUNCED_BEFORE_S}".encode())
+        # The lists of the whole server: the first one lasts, the other is made from it every second.
+        for headers in (config.encoded_headers, self.server_state.default_headers):
+            if not any(name.lower() == b"keep-alive" for name, _ in headers):
+                headers.append(announced)
 
     def handle_websocket_upgrade(self, *event: Any) -> None:
         """Pass the connection on to the websocket protocol."""

@@ -12,7 +12,7 @@ one decoder and one delivery path.
 | `U<ref>`, `D<ref>` | message map, the whole new state              | update or delete of the message `ref`          |
 | `P`             | list of [action, id or nil, member map]          | presence                                       |
 | `N<ref>`        | [action, annotation map]                         | annotation of the message `ref`                |
-| `S<ref>`        | list of tallies                                  | the message's new summary of annotations       |
+| `S<ref>`        | [list of tallies, name], before: list of tallies | the message's new summary of annotations       |
 
 `ref` names a message inside its session: `<ms>-<counter>:<index>`. `payloads` has, for each message,
 `<letter><length>:<encoding>;` where the letter tells what `data` is: `s` text, `b` bytes, `-` absent. The data
@@ -22,7 +22,7 @@ own and kept with the member, so that a script can write its leave with the memb
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
@@ -151,6 +151,7 @@ class Summarised:
     position: Position
     ref: Ref
     tallies: tuple[Tally, ...]
+    name: str | None = None
 
 
 Entry = Created | Appended | Replaced | PresenceChanged | Annotated | Summarised
@@ -209,7 +210,10 @@ def unpack_entry(position: Position, raw: bytes) -> Entry:
     if kind == b"N":
         return Annotated(position, ref, _annotation(position, content))
     if kind == b"S":
-        return Summarised(position, ref, unpack_summary(content))
+        # Of two elements, a second tally is a list; the message's name is not.
+        named = len(content) == 2 and not isinstance(content[1], list)
+        lines, name = content if named else (content, None)
+        return Summarised(position, ref, unpack_summary(lines), name)
     action = MessageAction.UPDATE if kind == b"U" else MessageAction.DELETE
     return Replaced(position, ref, action, _message(content[0]), Operation.unpack(content[1]))
 
@@ -256,6 +260,11 @@ def pack_member(presence: PresenceMessage, connection_id: str) -> bytes:
     """
     member = replace(presence, connection_id=connection_id or None)
     return _pack({name: value for name in _MEMBER_FIELDS if (value := getattr(member, name)) is not None})
+
+
+def pack_extras(extras: Mapping[str, Any]) -> bytes:
+    """Extras that replace those of a member map: a script appends them, and the later value of a key counts."""
+    return _pack({"extras": extras})
 
 
 def unpack_member(action: PresenceAction, presence_id: str | None, ms: int, raw: bytes) -> PresenceMessage:

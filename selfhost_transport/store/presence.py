@@ -15,7 +15,14 @@ from typing import Any
 from selfhost_transport.errors import BadRequest, InvalidArgument
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts
-from selfhost_transport.store.entries import PresenceChanged, Ref, pack_member, unpack_entry, unpack_member
+from selfhost_transport.store.entries import (
+    PresenceChanged,
+    Ref,
+    pack_extras,
+    pack_member,
+    unpack_entry,
+    unpack_member,
+)
 from selfhost_transport.store.history import Query, beyond, bounds
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.names import pair, split_pair
@@ -254,8 +261,9 @@ def _arguments(operation: PresenceMessage, connection_id: str) -> tuple[str | by
         raise BadRequest("presence needs a client id", code=Code.PRESENCE_NO_CLIENT_ID)
     if _PRESENCE_ID.fullmatch(presence_id) is None:
         raise BadRequest("a presence id has no whitespace and at most 512 characters", code=40031)
-    last_data = action is PresenceAction.LEAVE and operation.data is None
-    member = b"" if last_data else pack_member(operation, connection_id)
+    member = pack_member(operation, connection_id)
+    if action is PresenceAction.LEAVE and operation.data is None:
+        member = b"" if operation.extras is None else pack_extras(operation.extras)
     return int(action), client_id, presence_id, member
 
 

@@ -135,7 +135,7 @@ class Capability:
             resource = Resource.parse(_resource_text(text))
             # Two spellings of one resource, as `[]a` and `a`, add up.
             rights[resource] = rights.get(resource, frozenset()) | _parse_operations(text, operations, strict)
-        return cls(rights, value if isinstance(value, str) else None)
+        return cls(rights, value if isinstance(value, str) else _text_of(wire))
 
     @property
     def is_empty(self) -> bool:
@@ -199,6 +199,14 @@ class Capability:
 
 Capability.FULL = Capability({Resource("", (ALL,)): frozenset({ALL})}, '{"*":["*"]}')
 Capability.NONE = Capability({})
+
+
+def _text_of(wire: Mapping[str, Any]) -> str | None:
+    """JSON in the order of a map; None where a value has no JSON form."""
+    try:
+        return orjson.dumps(dict(wire)).decode()
+    except TypeError:
+        return None
 
 
 def _meet(first: str, second: str) -> str | None:

@@ -11,7 +11,7 @@ import orjson
 from jwt import PyJWK, PyJWS, PyJWTError
 from jwt.algorithms import HMACAlgorithm
 
-from selfhost_transport.errors import BadRequest, TokenError
+from selfhost_transport.errors import BadRequest, TokenError, Unauthorized
 from selfhost_transport.wire.capability import Capability, Resource
 from selfhost_transport.wire.codes import Code
 
@@ -96,13 +96,13 @@ def issue_token(claims: TokenClaims, secret: str) -> str:
 def token_key_name(token: str) -> str:
     """The `kid` of a JWT, not verified: which key to verify it with.
 
-    Raises BadRequest 40005 for a text that is no token at all, TokenError 40143 for an opaque token (this
+    Raises Unauthorized 40101 for a text that is no token at all, TokenError 40143 for an opaque token (this
     service issues none), 40144 for a JWT without a readable header or `kid`.
     """
     if _JWT_FORM.fullmatch(token) is None:
         if _OPAQUE_FORM.fullmatch(token):
             raise TokenError("the token is not one of this service", code=Code.TOKEN_UNRECOGNISED)
-        raise BadRequest("the access token is neither a JWT nor a token", code=Code.INVALID_CREDENTIAL)
+        raise Unauthorized("the access token is neither a JWT nor a token")
     try:
         key_name = _JWS.get_unverified_header(token).get("kid")
     except (PyJWTError, ValueError, RecursionError) as error:

@@ -36,10 +36,10 @@ class ApiKey:
 
     @classmethod
     def parse(cls, text: str) -> ApiKey:
-        """Read `appId.keyId:secret`. Raises BadRequest 40005."""
+        """Read `appId.keyId:secret`. Raises Unauthorized 40101."""
         match = _KEY.fullmatch(text)
         if match is None or "." not in match[1]:
-            raise BadRequest("a key has the form appId.keyId:secret", code=Code.INVALID_CREDENTIAL)
+            raise Unauthorized("a key has the form appId.keyId:secret")
         return cls(match[1], match[2])
 
     @property
@@ -57,10 +57,10 @@ def app_of(key_name: str) -> str:
 
 
 def parse_basic(header_value: str) -> ApiKey:
-    """The key of an `Authorization: Basic` value, given without the scheme. Raises BadRequest 40005."""
+    """The key of an `Authorization: Basic` value, given without the scheme. Raises Unauthorized 40101."""
     decoded = base64_text(header_value)
     if decoded is None:
-        raise BadRequest("basic credentials must be the base64 of a key", code=Code.INVALID_CREDENTIAL)
+        raise Unauthorized("basic credentials must be the base64 of a key")
     return ApiKey.parse(decoded)
 
 

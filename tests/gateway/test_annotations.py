@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -57,6 +58,7 @@ async def test_summaries_go_to_all_and_annotations_to_those_who_asked(
         shown = {"summary": {FLAG: {"total": 1, "clientIds": ["alice"], "clipped": False}}}
         assert (summary["action"], summary["serial"], summary["annotations"]) == (4, serial, shown)
         assert "data" not in summary and "id" not in summary
+        assert summary["name"] == "n"
         frame = await listener.action(ANNOTATION)
         (annotation,) = frame["annotations"]
         assert (annotation["serial"], annotation["messageSerial"], annotation["clientId"]) == (
@@ -87,6 +89,30 @@ async def test_a_repeated_frame_counts_once_and_an_update_keeps_the_summary(url:
             lambda frame: frame["action"] == MESSAGE and frame["messages"][0]["action"] == 1
         )
         assert updated["messages"][0]["annotations"] == {"summary": {"views:total.v1": {"total": 1}}}
+
+
+async def test_a_summary_has_the_name_that_its_message_has_by_now(url: str, unique: Names) -> None:
+    channel = unique("plain")
+    async with client(url, clientId="alice") as raw:
+        await joined(raw, channel)
+        messages: list[Map] = [
+            {"data": "a"},
+            {"name": "two\nlines", "data": "b", "extras": {"x": [1.5, None]}},
+        ]
+        first, second = (await raw.publish(channel, *messages))["res"][0]["serials"]
+
+        async def name_in_summary(number: int, serial: str) -> Any:
+            await annotate(raw, channel, number, messageSerial=serial, type="views:total.v1")
+            summary = await raw.next(lambda frame: "annotations" in (frame.get("messages") or [{}])[0])
+            return summary["messages"][0].get("name")
+
+        assert await name_in_summary(1, first) is None
+        assert await name_in_summary(2, second) == "two\nlines"
+        await raw.publish(channel, {"action": 5, "serial": first, "data": "c", "name": "appended"})
+        assert await name_in_summary(4, first) == "appended"
+        await raw.publish(channel, {"action": 1, "serial": second, "name": "updated"})
+        await raw.message()
+        assert await name_in_summary(6, second) == "updated"
 
 
 async def test_a_resume_brings_the_summary_that_was_missed(url: str, unique: Names) -> None:

@@ -78,10 +78,10 @@ async def test_identity(query: dict[str, str], announced: str | None) -> None:
     ("query", "code"),
     [
         ({}, 40101),
-        ({"key": "nonsense"}, 40005),
+        ({"key": "nonsense"}, 40101),
         ({"key": "app.full:wrong"}, 40101),
         ({"key": "app.none:s1"}, 40101),
-        ({"access_token": "no token at all"}, 40005),
+        ({"access_token": "no token at all"}, 40101),
         ({"access_token": token(secret="wrong")}, 40144),
         ({"access_token": token(key="app.none")}, 40101),
         ({"access_token": token(life_ms=-1)}, 40142),

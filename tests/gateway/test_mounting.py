@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
+from uvicorn import Config
+from uvicorn.server import ServerState
 
 from gateway import Gateway
 from gateway.background import Background
-from gateway.websocket.upgrade import QueuedOutlet
+from gateway.websocket.upgrade import QueuedOutlet, UpgradingHttp
 from gateway.websocket.write_batch import Outbox
 from selfhost_transport.errors import StoreUnavailable
 from selfhost_transport.settings import KeyRule, RedisSettings, Settings
@@ -77,3 +79,16 @@ async def test_a_queued_outlet_says_when_it_is_full_and_when_it_has_room() -> No
     outlet.write(b"\x82\x01x")
     await outlet.flush()
     assert len(sent) == 3
+
+
+@pytest.mark.parametrize(("configured", "kept", "announced"), [(5, 120, b"115"), (300, 300, b"295")])
+async def test_an_idle_connection_of_an_embedding_server_is_kept_open_for_long(
+    configured: int, kept: int, announced: bytes
+) -> None:
+    config = Config(FastAPI(), timeout_keep_alive=configured)
+    config.load()
+    state = ServerState()
+    first, second = UpgradingHttp(config, state, {}), UpgradingHttp(config, state, {})
+    assert first.timeout_keep_alive == second.timeout_keep_alive == kept
+    for headers in (config.encoded_headers, state.default_headers):
+        assert headers.count((b"keep-alive", b"timeout=" + announced)) == 1

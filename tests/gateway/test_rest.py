@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from urllib.parse import parse_qsl, quote
 
 import httpx
@@ -135,6 +136,9 @@ async def test_errors_are_json_with_headers(http: httpx.AsyncClient, unique: Nam
         (basic("app.other:x"), 401, 40400),
         (basic("else.other:x"), 404, 40400),
         ({"Authorization": "Bearer a.b.c"}, 401, 40144),
+        ({"Authorization": "Bearer nonsense"}, 401, 40101),
+        ({"Authorization": "Basic nonsense"}, 401, 40101),
+        (basic("nonsense"), 401, 40101),
     ],
 )
 async def test_credentials(http: httpx.AsyncClient, headers: dict[str, str], status: int, code: int) -> None:
@@ -161,11 +165,51 @@ async def test_a_signed_token_request_works_once(http: httpx.AsyncClient, url: s
     assert (response.status_code, details["capability"]) == (201, '{"plain:*":["subscribe"]}')
     again = await http.post(path, json=body, headers=anonymous)
     assert again.json()["error"]["code"] == 40105
+    # Uniqueness is that of nonce and time together.
+    later = replace(unsigned, timestamp=str(now + 1))
+    signed = {**later.to_wire(), "mac": later.compute_mac(SECRET)}
+    assert (await http.post(path, json=signed, headers=anonymous)).status_code == 201
     async with client(url, Format.JSON, key="", access_token=details["token"]) as raw:
         connected = await raw.next()
         assert connected["connectionDetails"]["clientId"] == "eve"
         refused = await raw.publish(unique("plain"), {"data": "x"})
         assert refused["error"]["code"] == 40160
+
+
+async def test_a_token_of_all_rights_of_a_key_names_them_in_the_order_of_the_key(
+    http: httpx.AsyncClient,
+) -> None:
+    response = await http.post("/keys/app.reader/requestToken", json={}, headers=basic("app.reader:reader"))
+    assert response.json()["capability"] == '{"*":["subscribe","history"]}'
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/time", 200),
+        ("/healthz", 200),
+        ("/readyz", 200),
+        ("/metrics", 200),
+        ("/", 200),
+        ("/channels/plain:head/messages", 200),
+        ("/v1/sessions/plain:head/messages", 200),
+        ("/v1/sessions/plain:head/events", 200),
+        ("/nothing/here", 404),
+    ],
+)
+async def test_head_answers_as_get_does_without_the_body(
+    http: httpx.AsyncClient, path: str, status: int
+) -> None:
+    head = await http.head(path)
+    assert (head.status_code, head.content) == (status, b"")
+    async with http.stream("GET", path) as got:
+        assert got.status_code == status
+        assert head.headers["content-type"] == got.headers["content-type"]
+
+
+async def test_idle_connections_are_kept_open_and_that_is_announced(http: httpx.AsyncClient) -> None:
+    for path in ("/time", "/healthz", "/nothing/here"):
+        assert (await http.get(path)).headers["keep-alive"] == "timeout=115"
 
 
 async def test_a_key_may_ask_for_a_token_of_all_its_rights(http: httpx.AsyncClient) -> None:

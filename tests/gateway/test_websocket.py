@@ -236,7 +236,7 @@ async def test_nothing_follows_detached(url: str, unique: Names) -> None:
     [
         ({"key": "app.key:wrong"}, 40101),
         ({"key": "app.nobody:x"}, 40101),
-        ({"key": "nonsense"}, 40005),
+        ({"key": "nonsense"}, 40101),
         ({"key": ""}, 40101),
         ({"key": "", "access_token": "a.b.c"}, 40144),
         ({"v": "1"}, 40017),

@@ -10,7 +10,7 @@ import pytest
 from selfhost_transport.errors import BadRequest, NotFound
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store.annotations import MAX_LISTED, MAX_NAMES, AnnotationStore
-from selfhost_transport.store.entries import Annotated, Operation, Ref, Summarised
+from selfhost_transport.store.entries import Annotated, Operation, Ref, Summarised, unpack_entry
 from selfhost_transport.store.history import Query
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
@@ -18,6 +18,7 @@ from selfhost_transport.store.retention import Retention
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.wire.actions import AnnotationAction, MessageAction
 from selfhost_transport.wire.annotation import Annotation
+from selfhost_transport.wire.codec import Format, pack
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
 from selfhost_transport.wire.summary import method_of
@@ -251,3 +252,11 @@ async def test_annotations_leave_with_their_message(connection: RedisConnection,
     base = keys.base_of("room")
     for letter in "mbz":
         assert await connection.command("EXISTS", f"{base}{letter}:{ref}:room") == 0
+
+
+def test_a_summary_that_was_written_without_a_name_is_still_read() -> None:
+    line = ["seen:flag.v1", "", 1, 0, 1, [["ann", 1]]]
+    for lines in ([], [line], [line, line], [line, line, line]):
+        entry = unpack_entry(Position(7, 0), b"S7-0:0\n" + pack(lines, Format.MSGPACK))
+        assert isinstance(entry, Summarised)
+        assert (len(entry.tallies), entry.name) == (len(lines), None)

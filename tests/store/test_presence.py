@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -34,9 +35,14 @@ def presence(connection: RedisConnection, keys: Keyspace) -> PresenceStore:
 
 
 def operation(
-    action: PresenceAction, client_id: str = "ann", data: str | None = None, presence_id: str = ""
+    action: PresenceAction,
+    client_id: str = "ann",
+    data: str | bytes | None = None,
+    presence_id: str = "",
+    extras: dict[str, Any] | None = None,
 ) -> PresenceMessage:
-    return PresenceMessage(action, presence_id or f"conn:{next(serials)}:0", client_id, data=data)
+    known = presence_id or f"conn:{next(serials)}:0"
+    return PresenceMessage(action, known, client_id, data=data, extras=extras)
 
 
 async def enter(presence: PresenceStore, session: str, *clients: str, holder: Holder = FIRST) -> None:
@@ -125,6 +131,20 @@ async def test_leave_of_a_stranger_is_silent_and_leave_with_data_carries_it(
     await enter(presence, "room", "ann")
     await presence.change("room", FIRST, [operation(LEAVE, data="")])
     assert told(await events(sessions, "room")) == [(ENTER, "ann", "data of ann"), (LEAVE, "ann", "")]
+
+
+@pytest.mark.parametrize("data", ["text", b"\x00\xff"])
+async def test_a_leave_has_extras_of_its_own_beside_the_last_data(
+    presence: PresenceStore, sessions: SessionStore, data: str | bytes
+) -> None:
+    await presence.change("room", FIRST, [operation(ENTER, data=data, extras={"headers": {"a": "old"}})])
+    await presence.change("room", FIRST, [operation(LEAVE, extras={"headers": {"a": "new"}})])
+    left = (await events(sessions, "room"))[-1]
+    assert (left.action, left.data, left.extras) == (LEAVE, data, {"headers": {"a": "new"}})
+    await presence.change("room", FIRST, [operation(ENTER)])
+    await presence.change("room", FIRST, [operation(LEAVE, extras={"x": 1})])
+    left = (await events(sessions, "room"))[-1]
+    assert (left.data, left.extras, left.client_id, left.connection_id) == (None, {"x": 1}, "ann", "conn")
 
 
 async def test_one_client_id_on_two_connections_is_two_members(presence: PresenceStore) -> None:

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from selfhost_transport.errors import BadRequest, TokenError
+from selfhost_transport.errors import TokenError, Unauthorized
 from selfhost_transport.wire.capability import Capability
 from selfhost_transport.wire.jwt import (
     CLOCK_AHEAD_MS,
@@ -134,17 +134,17 @@ def test_wrong_signature_missing_kid_and_other_algorithms() -> None:
 @pytest.mark.parametrize(
     ("token", "error", "code"),
     [
-        ("", BadRequest, 40005),
-        ("not a token", BadRequest, 40005),
-        ("app.key:secret", BadRequest, 40005),
+        ("", Unauthorized, 40101),
+        ("not a token", Unauthorized, 40101),
+        ("app.key:secret", Unauthorized, 40101),
         ("app.opaque-token", TokenError, 40143),
         ("a.b.c", TokenError, 40144),
         ("e30.e30.e30", TokenError, 40144),
         ("bnVsbA.e30.e30", TokenError, 40144),
-        ("." * 3, BadRequest, 40005),
+        ("." * 3, Unauthorized, 40101),
     ],
 )
-def test_what_is_not_a_jwt(token: str, error: type[BadRequest] | type[TokenError], code: int) -> None:
+def test_what_is_not_a_jwt(token: str, error: type[Unauthorized] | type[TokenError], code: int) -> None:
     with pytest.raises(error) as caught:
         token_key_name(token)
     assert caught.value.info.code == code

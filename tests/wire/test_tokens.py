@@ -144,15 +144,15 @@ def test_api_key() -> None:
     ["", "x", "app.key", "app.key:", "app.key:a:b", "app.key:a.b", "appkey:x", "a b.c:x", "app.key:x\n"],
 )
 def test_bad_api_key(text: str) -> None:
-    with pytest.raises(BadRequest) as caught:
+    with pytest.raises(Unauthorized) as caught:
         ApiKey.parse(text)
-    assert (caught.value.info.code, caught.value.info.status_code) == (40005, 400)
+    assert (caught.value.info.code, caught.value.info.status_code) == (40101, 401)
 
 
 def test_authorization_values() -> None:
     assert parse_basic(b64encode(b"app.key:x").decode()) == ApiKey("app.key", "x")
     for bad in ("%%%", "", b64encode(b"\xff").decode(), b64encode(b"nokey").decode()):
-        with pytest.raises(BadRequest):
+        with pytest.raises(Unauthorized):
             parse_basic(bad)
     jwt = "eyJhbGciOiJIUzI1NiJ9.e30.c2ln"
     assert parse_bearer(jwt) == parse_bearer(b64encode(jwt.encode()).decode()) == jwt

@@ -16,6 +16,16 @@ local function created_data(ref)
   return nil
 end
 
+-- The map of a message as it was created: everything but its data and encoding.
+local function created_fields(ref)
+  local id, index = string.match(ref, '^(%d+%-%d+):(%d+)$')
+  local entry = redis.call('XRANGE', K_HISTORY, id, id)[1][2][2]
+  local start = string.find(entry, '\n', 1, true) + 1
+  local size = 0
+  for length in string.gmatch(string.sub(entry, 2, start - 2), '.(%d+):[^;]*;') do size = size + tonumber(length) end
+  return cmsgpack.unpack(string.sub(entry, start + size))[tonumber(index) + 1]
+end
+
 -- Makes the record if the message was never changed. Returns false when there is no such message.
 local function ensure_record(ref)
   local record = of_message('m', ref)

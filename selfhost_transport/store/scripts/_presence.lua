@@ -5,6 +5,15 @@ local K_ROSTER, K_EVENTS = base .. 'r:' .. session, base .. 'k:' .. session
 local function clients_key(connection) return of_session('u', connection) end
 local function fields_of(member) return string.sub(member, string.find(member, '\n', 1, true) + 1) end
 
+-- The member map of a leave. A map of one key has the extras alone: they follow those of the last change in one map, of
+-- which readers take the later value.
+local function fields_of_leave(known, given)
+  if given == '' then return fields_of(known) end
+  if string.byte(given) ~= 0x81 then return given end
+  local last = fields_of(known)
+  return string.char(string.byte(last) + 1) .. string.sub(last, 2) .. string.sub(given, 2)
+end
+
 local function packed_text(text)
   if #text < 32 then return string.char(0xa0 + #text) .. text end
   if #text < 256 then return string.char(0xd9, #text) .. text end

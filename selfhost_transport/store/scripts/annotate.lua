@@ -122,6 +122,14 @@ local function take_back(target, kind, method, name, client)
   fold(target, kind, name, client, -mine)
 end
 
+-- The name that a message has now; nil for none. What is unpacked here is only read.
+local function name_of(target)
+  local changed = redis.call('HMGET', target.record, 'n', 'b')
+  if changed[1] then return changed[1] end
+  local fields = changed[2] and cmsgpack.unpack(changed[2]) or created_fields(target.ref)
+  return type(fields.name) == 'string' and fields.name or nil
+end
+
 -- Writes what one message's annotations amount to now.
 local function write_summary(target)
   local shown = {}
@@ -133,7 +141,9 @@ local function write_summary(target)
   for field, value in pairs(target.given) do
     if value then redis.call('HSET', target.given_key, field, value) else redis.call('HDEL', target.given_key, field) end
   end
-  if redis.call('HGET', target.record, 'a') ~= 'D' then emit('S' .. target.ref .. '\n' .. packed) end
+  if redis.call('HGET', target.record, 'a') ~= 'D' then
+    emit('S' .. target.ref .. '\n' .. string.char(0x92) .. packed .. cmsgpack.pack(name_of(target)))
+  end
 end
 
 for at = 9, #ARGV, 8 do

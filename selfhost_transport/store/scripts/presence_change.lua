@@ -1,7 +1,7 @@
 -- Applies the presence operations of one frame, in order, and announces those that changed something as one entry.
 -- ARGV: base, session, series candidate, window ms, publish id or '', idempotency ms, connection or '', owner, node,
 --   remain ms, events cap, members cap, lease ms, then for each operation: action (2|3|4), client, id, packed member
---   map ('' for a leave with the last data)
+--   map ('' for a leave with the last data; a map of the extras alone for one with the last data and other extras)
 -- An operation with the id that its member has is a repeat or a re-entry: no change, but the members are held again.
 -- Returns {position or '', series, number of changes} | {'full', members}.
 --@include _session.lua
@@ -32,7 +32,7 @@ for at = FIRST, #ARGV, WIDTH do
   local known = redis.call('HGET', K_ROSTER, field)
   if action == 3 then
     if known then
-      items[#items + 1] = change_item(3, id, fields ~= '' and fields or fields_of(known))
+      items[#items + 1] = change_item(3, id, fields_of_leave(known, fields))
       redis.call('HDEL', K_ROSTER, field)
       if connection ~= '' then redis.call('SREM', clients_key(connection), client) end
       changed[field] = nil
