@@ -59,9 +59,10 @@ class Replace:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Store messages together with the turn they start (P4)."""
+    """Store messages together with the turn they start (P4). `is_adrift`: they do not say what they follow."""
 
     request: TurnRequest
+    is_adrift: bool = False
 
 
 @dataclass(frozen=True, slots=True)

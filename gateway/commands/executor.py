@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 
+from gateway.commands.branch import find_parent
 from gateway.commands.cancel_verdicts import Court, Verdicts
 from gateway.commands.commands import (
     Annotate,
@@ -26,7 +27,9 @@ from selfhost_transport.store.annotations import AnnotationStore
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.presence import PresenceStore
 from selfhost_transport.store.session_store import SessionStore
-from selfhost_transport.store.turn_store import TurnStore
+from selfhost_transport.store.turn_request import trigger_of, with_parent
+from selfhost_transport.store.turn_store import TurnRequest, TurnStore
+from selfhost_transport.turns.headers import read_headers
 from selfhost_transport.wire.frame import AckResult, CancelReceipt, TurnReceipt
 from selfhost_transport.wire.serial import Position, format_item, format_position
 
@@ -64,6 +67,8 @@ class Executor:
                 return True
             case Replace():
                 return True
+            case Submit():
+                return operation.is_adrift
             case Append():
                 return (
                     operation.author is not None and (operation.session, operation.ref) not in self._authors
@@ -135,7 +140,7 @@ class Executor:
             raise CapabilityError("the credentials permit changing one's own messages only")
 
     async def _submit(self, operation: Submit) -> Done:
-        request = operation.request
+        request = await self._anchored(operation)
         accepted = await self._turns.submit(request)
         receipt = TurnReceipt(accepted.turn_id, accepted.status, accepted.repeated, accepted.interrupted)
         serials: list[str | None] = [*accepted.serials(len(request.messages))]
@@ -149,6 +154,16 @@ class Executor:
             settled_at=accepted.position if accepted.interrupted else None,
             interrupted=accepted.interrupted,
         )
+
+    async def _anchored(self, operation: Submit) -> TurnRequest:
+        """The request with what its message follows, which a client that has read nothing yet cannot say (P14)."""
+        request = operation.request
+        trigger = trigger_of(request.messages) if operation.is_adrift else None
+        headers = read_headers(trigger) if trigger is not None else None
+        if headers is None:
+            return request
+        parent = await find_parent(self._sessions, request.session, headers)
+        return with_parent(request, parent) if parent is not None else request
 
     async def _continue(self, operation: Continue) -> Done:
         """Give the inputs one by one. One that is refused beside others that are not has no serial."""

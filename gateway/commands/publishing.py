@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from gateway.auth.authenticator import Credential
 from gateway.auth.rate_limits import Limits
-from gateway.commands.commands import Append, Cancel, Operation, Publish, Replace
+from gateway.commands.commands import Append, Cancel, Operation, Publish, Replace, Submit
 from gateway.commands.turn_commands import TurnRules, read_signal
 from selfhost_transport.errors import BadRequest, InvalidArgument, NotFound, Unauthorized
 from selfhost_transport.store.entries import Operation as Edit
@@ -77,6 +77,8 @@ class Sending:
     may_publish: bool | None = None
     # What the sender does not get of the session.
     hidden: Hidden = NOTHING
+    # Whether an input without a parent follows the newest message; else it is a first one.
+    anchor: bool = True
 
 
 def prepare(sending: Sending, messages: Sequence[Message]) -> Operation:
@@ -115,6 +117,8 @@ def _create(sending: Sending, messages: Sequence[Message]) -> Operation:
     assign_ids(stamped, sending.id_base)
     if sending.rules is not None:
         signal = read_signal(session, stamped, sending.rules, sender.credential.capability)
+        if isinstance(signal, Submit) and not sending.anchor:
+            return replace(signal, is_adrift=False)
         if signal is not None:
             return signal
     _require_publish(sending)

@@ -136,7 +136,8 @@ def _submit(session: str, messages: Sequence[Message], rules: TurnRules, capabil
             queue_cap=rules.queue_cap,
             max_attempts=rules.max_attempts,
             on_crash=rules.on_crash,
-        )
+        ),
+        is_adrift=headers is not None and headers.parent is None and headers.role == h.ROLE_USER,
     )
 
 

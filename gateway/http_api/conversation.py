@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gateway.commands.branch import PAGE, read_back
 from selfhost_transport.store.history import Query
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.turns.headers import AI_OUTPUT, read_headers
@@ -28,31 +29,28 @@ class Conversation:
     truncated: bool
     truncated_at: Position | None = None
 
-    def before(self, codec_message_id: str) -> str | None:
-        """The message that one with this id follows: its predecessor if it is there, else the last one."""
-        ids = [str(message["codecMessageId"]) for message in self.messages]
-        if codec_message_id in ids:
-            ids = ids[: ids.index(codec_message_id)]
-        return ids[-1] if ids else None
-
 
 async def read_conversation(
     sessions: SessionStore, session: str, limit: int, hidden: Hidden = NOTHING
 ) -> Conversation:
-    """The conversation in the newest `limit` stored messages, or some more: turns are not cut."""
-    page = await sessions.history.page(session, Query(limit=limit, visible=shown(hidden)))
+    """The newest `limit` messages of the conversation, however many entries they and others between them are."""
     tree = SessionTree(session)
-    for message in reversed(page.messages):
-        tree.apply(message)
     view = View(tree)
+    page = await read_back(
+        sessions, tree, Query(limit=PAGE, visible=shown(hidden)), lambda: view.is_read(limit)
+    )
+    known = view.messages()
+    messages = known[-limit:]
+    turns = {tree.turn_of(message.codec_message_id) for message in messages}
     return Conversation(
-        messages=[message.to_json() for message in view.messages()],
+        messages=[message.to_json() for message in messages],
         turns=[
             {**run.to_json(), "status": run.shown_status.value, "agent": run.agent_client_id}
             for run in view.runs()
+            if run.run_id in turns or not run.status.is_terminal
         ],
-        truncated=page.next_cursor is not None,
-        truncated_at=page.truncated_at,
+        truncated=page.next_cursor is not None or len(messages) < len(known),
+        truncated_at=page.truncated_at if len(messages) == len(known) else None,
     )
 
 

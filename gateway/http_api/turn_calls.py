@@ -14,7 +14,6 @@ from gateway.commands.turn_commands import (
     CANCEL_RUN_ID,
     TURN_POLICY,
 )
-from gateway.http_api.conversation import read_conversation
 from gateway.http_api.models import CancelIn, CancelOut, FilterIn, SendIn, SendOut, TextPartIn
 from gateway.services import Services
 from selfhost_transport.errors import InvalidArgument, ServiceError
@@ -26,7 +25,6 @@ from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import format_position
 
 _BY_HEADER = {"turn_id": h.RUN_ID, "input_id": h.INPUT_CODEC_MESSAGE_ID, "client_id": CANCEL_CLIENT_ID}
-_PARENT_WINDOW = 200
 
 
 class TurnCalls:
@@ -46,14 +44,14 @@ class TurnCalls:
         message_id = body.id or str(uuid.uuid4())
         # Derived from the id, so that a repeat of the send is the same send (P5).
         ids = InputIds(message_id, str(uuid.uuid5(uuid.NAMESPACE_OID, message_id)))
-        parent = body.parent
-        if "parent" not in body.model_fields_set and body.fork_of is None:
-            parent = await self._last_message(message_id)
-        messages = user_message(_parts(body), ids, client_id=client_id, parent=parent, fork_of=body.fork_of)
+        messages = user_message(
+            _parts(body), ids, client_id=client_id, parent=body.parent, fork_of=body.fork_of
+        )
         for message in messages:
             message.client_id = client_id
             _transport(message).update(_policy_headers(body))
-        done = await self._run(messages)
+        # Without a parent it follows the newest message; with null it is a first one.
+        done = await self._run(messages, anchor="parent" not in body.model_fields_set)
         turn = done.result.turn
         if turn is None:
             raise ServiceError("the message was stored, but no turn was started")
@@ -86,7 +84,7 @@ class TurnCalls:
             hook_failed=list(receipt.hook_failed),
         )
 
-    async def _run(self, messages: list[Message]) -> Done:
+    async def _run(self, messages: list[Message], *, anchor: bool = True) -> Done:
         sending = Sending(
             session=self._session,
             sender=Sender(self._credential),
@@ -94,13 +92,9 @@ class TurnCalls:
             max_size=self._services.settings.gateway.max_message_size,
             id_base=str(uuid.uuid4()),
             limits=self._services.limits,
+            anchor=anchor,
         )
         return await self._services.executor.run(prepare(sending, messages))
-
-    async def _last_message(self, message_id: str) -> str | None:
-        """The message that a send without a parent follows. A repeat follows the same one as the first time."""
-        conversation = await read_conversation(self._services.sessions, self._session, _PARENT_WINDOW)
-        return conversation.before(message_id)
 
 
 def _parts(body: SendIn) -> list[TextPart | FilePart]:

@@ -81,6 +81,35 @@ def build_turn_request(
     )
 
 
+def with_parent(request: TurnRequest, parent: str) -> TurnRequest:
+    """A request whose messages hang below `parent`. Its fingerprint stays: a repeat of the send is told by what was sent."""
+    messages = [_below(message, parent) for message in request.messages]
+    trigger = trigger_of(messages)
+    if trigger is None:
+        return request
+    agent_client_id = unpack_context(request.context).agent_client_id
+    context = context_for_input(trigger, session=request.session, agent_client_id=agent_client_id)
+    return dataclasses.replace(
+        request, messages=messages, deposit=deposit_for(context), context=pack_context(context)
+    )
+
+
+def _below(message: Message, parent: str) -> Message:
+    headers = h.read_headers(message)
+    if (
+        message.name != h.AI_INPUT
+        or headers is None
+        or headers.codec_message_id is None
+        or message.extras is None
+    ):
+        return message
+    if headers.run_id is not None or headers.parent is not None:
+        return message
+    ai = message.extras["ai"]
+    extras = {**message.extras, "ai": {**ai, "transport": {**ai["transport"], h.PARENT: parent}}}
+    return dataclasses.replace(message, extras=extras)
+
+
 def trigger_of(messages: Sequence[Message]) -> Message | None:
     """The message that starts a turn: the last `ai-input` with a codec-message-id and without a run-id."""
     for message in reversed(messages):

@@ -41,8 +41,6 @@ class Group:
 
 # Which of a group's alternatives to show.
 Chooser = Callable[[Group], Node]
-# Whether the application shows what is in front of a node by itself.
-Stored = Callable[[Node], bool]
 
 
 @dataclass(slots=True)
@@ -55,16 +53,15 @@ class Branch:
     groups: dict[str, Group] = field(default_factory=dict)
 
 
-def linearise(tree: SessionTree, choose: Chooser, is_stored: Stored = lambda node: False) -> Branch:
-    """The branch that `choose` selects. A run that `is_stored` is shown also where its input was not read."""
-    return _Walk(tree, choose, is_stored).run()
+def linearise(tree: SessionTree, choose: Chooser) -> Branch:
+    """The branch that `choose` selects. A node whose parent was not read is a root of it: no node waits for another."""
+    return _Walk(tree, choose).run()
 
 
 class _Walk:
-    def __init__(self, tree: SessionTree, choose: Chooser, is_stored: Stored) -> None:
+    def __init__(self, tree: SessionTree, choose: Chooser) -> None:
         self._tree = tree
         self._choose = choose
-        self._is_stored = is_stored
         nodes = tree.nodes()
         superseded = {node.supersedes for node in nodes if node.supersedes}
         self._nodes = [node for node in nodes if node.key not in superseded]
@@ -126,9 +123,7 @@ class _Walk:
     def _belongs(self, node: Node) -> bool:
         """Whether a node is on the path, given those before it."""
         if node.parent is not None:
-            parent = self._tree.node_of(node.parent)
-            if parent is not None and self._is_input_stored(node.parent, parent):
-                parent = None
+            parent = self._tree.owner_of(node.parent)
             if parent is not None and (parent not in self._path or node.parent in self._hidden):
                 return False
         group = self._group_of.get(node)
@@ -138,10 +133,6 @@ class _Walk:
         if chosen is None:
             chosen = self._chosen[group.key] = self._choose(group)
         return chosen is node
-
-    def _is_input_stored(self, codec_message_id: str, run: Node) -> bool:
-        """Whether an input that was not read, but is known from a run that answers it, is shown by the application."""
-        return self._tree.owner_of(codec_message_id) is None and self._is_stored(run)
 
     def _cut_tail(self, node: Node) -> None:
         """Hide what another answer of this run replaces, so that nothing below it is shown either (BRA-15)."""
@@ -174,12 +165,19 @@ class _Walk:
 
 
 def _connected(inputs: list[Node]) -> list[list[Node]]:
-    """Inputs of one parent, grouped by `fork-of`; without it they are not alternatives (v13)."""
+    """Inputs of one parent, grouped by `fork-of`; without it they are not alternatives (v13).
+
+    Two edits of one message are alternatives also where that message was not read.
+    """
     group_of: dict[str, list[Node]] = {node.key: [node] for node in inputs}
     for node in inputs:
-        other = group_of.get(node.fork_of) if node.fork_of is not None else None
+        if node.fork_of is None:
+            continue
         mine = group_of[node.key]
-        if other is not None and other is not mine:
+        other = group_of.setdefault(node.fork_of, mine)
+        if other is not mine:
             joined = sorted(other + mine, key=lambda n: n.order)
-            group_of.update({member.key: joined for member in joined})
+            group_of.update(
+                {key: joined for key, group in group_of.items() if group is other or group is mine}
+            )
     return list({id(group): group for group in group_of.values()}.values())

@@ -153,6 +153,11 @@ class RunState:
         return took
 
     @property
+    def is_started(self) -> bool:
+        """Whether its run-start was seen."""
+        return self._structure_evidence[0] == _STRUCTURE_RANK[h.AI_RUN_START]
+
+    @property
     def owner(self) -> str:
         """Client id of whoever started the turn; "" when anonymous or not known yet."""
         return self._owner

@@ -137,10 +137,10 @@ class SessionTree:
         """The node that a message really is in."""
         return self._owners.get(codec_message_id)
 
-    def is_placed(self, codec_message_id: str) -> bool:
-        """Whether a message is known together with the one it hangs below."""
+    def has_whole(self, codec_message_id: str) -> bool:
+        """Whether a message is known together with the beginning of its run, and so with its place."""
         node = self._owners.get(codec_message_id)
-        return node is not None and (node.parent is None or node.parent in self._owners)
+        return node is not None and (node.run is None or node.run.is_started)
 
     def message(self, codec_message_id: str) -> ConversationMessage | None:
         """One message as it is now."""

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from selfhost_transport.turns import anchors
+from selfhost_transport.turns.anchors import Anchor
+from selfhost_transport.turns.completeness import is_settled
 from selfhost_transport.turns.events import (
     CancelSeen,
     ChunkReceived,
@@ -16,7 +19,7 @@ from selfhost_transport.turns.events import (
     TurnChanged,
 )
 from selfhost_transport.turns.fold import MessageState
-from selfhost_transport.turns.linear import Branch, Group, Stored, linearise
+from selfhost_transport.turns.linear import Branch, Group, linearise
 from selfhost_transport.turns.nodes import Node, NodeKind
 from selfhost_transport.turns.runs import RunInfo
 from selfhost_transport.turns.tree import SessionTree
@@ -42,31 +45,15 @@ class BranchSelection:
     index: int
 
 
-@dataclass(slots=True, frozen=True)
-class Anchor:
-    """Tree headers for an input (protocol sections 3.2, 8.9, 8.10)."""
-
-    parent: str | None
-    fork_of: str | None = None
-    regenerates: str | None = None
-
-
 class View:
     """A view of `tree`. Give every batch of the tree's events to `update`.
 
     `live_after` is the position (channelSerial) at which watching began: older messages stay hidden until
-    `reveal` is called (section 7.6). None shows everything. `is_stored` tells nodes whose input the application has
-    stored, and shows by itself (`turns.seed`).
+    `reveal` is called (section 7.6). None shows everything.
     """
 
-    def __init__(
-        self,
-        tree: SessionTree,
-        live_after: str | None = None,
-        is_stored: Stored = lambda node: False,
-    ) -> None:
+    def __init__(self, tree: SessionTree, live_after: str | None = None) -> None:
         self.tree = tree
-        self._is_stored = is_stored
         self._live_after = live_after
         self._revealed: set[str] = set()
         # Chosen by the user, at most one of a group, with the group's cut: a run may stand in two groups.
@@ -116,6 +103,15 @@ class View:
         """Messages of the branch that are loaded but not revealed."""
         self._refresh()
         return len(self._branch.messages) - len(self._visible)
+
+    def is_read(self, count: int) -> bool:
+        """Whether enough of the session is in the tree to show the newest `count` messages of the branch (P14)."""
+        self._refresh()
+        return len(self._branch.messages) >= count and is_settled(self.tree)
+
+    def can_reveal(self, count: int) -> bool:
+        """Whether enough of the session is in the tree to show `count` older messages of the branch."""
+        return self.hidden_count >= count and is_settled(self.tree)
 
     # Changing what is shown
 
@@ -191,35 +187,18 @@ class View:
     # Anchors of inputs
 
     def send_anchor(self) -> Anchor:
-        """For a new message: below the last visible one."""
+        """For a new message: below the newest one of the branch, whether the window shows that or not."""
         self._refresh()
-        return Anchor(self._visible[-1].codec_message_id if self._visible else None)
+        messages = self._branch.messages
+        return Anchor(messages[-1].codec_message_id if messages else None)
 
     def edit_anchor(self, codec_message_id: str) -> Anchor:
-        """For an edit of a visible message: beside it."""
-        return Anchor(self._predecessor(codec_message_id), fork_of=codec_message_id)
+        """For an edit of a message: beside it."""
+        return anchors.edit_anchor(self.tree, codec_message_id)
 
     def regenerate_anchor(self, codec_message_id: str) -> Anchor:
-        """For another answer in place of a visible one; of a regenerated head: its target (section 8.9)."""
-        node = self.tree.owner_of(codec_message_id)
-        target = codec_message_id
-        if node is not None and node.regenerates and next(iter(node.messages), None) == codec_message_id:
-            target = node.regenerates
-        return Anchor(self._predecessor(codec_message_id), regenerates=target)
-
-    def _predecessor(self, codec_message_id: str) -> str | None:
-        self._refresh()
-        ids = [message.codec_message_id for message in self._branch.messages]
-        if codec_message_id in ids:
-            at = ids.index(codec_message_id)
-            return ids[at - 1] if at > 0 else None
-        # Not on this branch: what it was written below, so that the new one stands beside it.
-        node = self.tree.owner_of(codec_message_id)
-        if node is None:
-            return None
-        own = list(node.messages)
-        at = own.index(codec_message_id) if codec_message_id in own else 0
-        return own[at - 1] if at > 0 else node.parent
+        """For another answer in place of one; of a regenerated head: its target (section 8.9)."""
+        return anchors.regenerate_anchor(self.tree, codec_message_id)
 
     # The branch
 
@@ -231,10 +210,13 @@ class View:
         before = [message.codec_message_id for message in self._visible]
         self._version = self.tree.structure_version
         self._show_expected()
-        self._branch = linearise(self.tree, self._choose, self._is_stored)
+        self._branch = linearise(self.tree, self._choose)
         self._visible = [message for message in self._branch.messages if self._is_visible(message)]
         shown = [message.codec_message_id for message in self._visible]
         self._shown = set(shown)
+        if self._live_after is not None:
+            # What was seen stays, also where its beginning turns out to be older than the window.
+            self._revealed |= self._shown
         self._turns = {node.run.run_id for node in self._branch.nodes if node.run is not None}
         self._pinned.update(
             n for n in self._branch.nodes if n.kind is NodeKind.INPUT and n.key in self._shown

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
+import httpx
 import pytest
 
 from selfhost_transport import TurnStatus
 from selfhost_transport.client import HistoryPage
 from selfhost_transport.turns.ui import messages_to_json
 from selfhost_transport.wire.message import Message
-from tests.e2e.stage import Stage, script, token_seen
+from tests.e2e.stage import KEY, Stage, script, token_seen
 from tests.processes import wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -111,3 +113,27 @@ async def test_his_10_only_redis(stage: Stage) -> None:
         assert [shown.message.text for shown in late.view.messages] == ["script: say=kept", "kept"]
     stage.gateways.remove(gateway)
     gateway.terminate()
+
+
+async def test_a_late_device_sends_below_the_newest_message_of_a_long_conversation(stage: Stage) -> None:
+    """P14: a page of the history is not the conversation, whatever lies between its messages."""
+    session, turns = stage.session(), 12
+    async with stage.connect(session, "user-1") as first:
+        for number in range(turns):
+            await (await first.view.send(f"script: reasoning=2 tool=server say=answer-{number}")).ended
+            await first.publish([Message(name="note", data="between") for _ in range(40)])
+        everything = [item.codec_message_id for item in first.view.messages]
+        assert len(everything) == 2 * turns
+    url = stage.gateways[1].url.replace("ws", "http", 1)
+    async with httpx.AsyncClient(base_url=url, auth=tuple(KEY.split(":"))) as http:
+        listed = (await http.get(f"/v1/sessions/{session}/messages", params={"limit": 5})).json()
+        assert [item["codecMessageId"] for item in listed["messages"]] == everything[-5:]
+        assert listed["truncated"]
+    for loaded in (0, 1, 7, 100):
+        async with stage.connect(session, "user-2", gateway=1, history_limit=loaded, page_size=20) as late:
+            shown = [item.codec_message_id for item in late.view.messages]
+            assert shown == everything[len(everything) - min(loaded, len(everything)) :]
+            turn = await late.view.send("script: echo_context=1")
+            await turn.ended
+            assert len(json.loads(turn.text)) == len(everything) + 1
+            everything += [item.codec_message_id for item in turn.messages]

@@ -35,7 +35,7 @@ def shown(tree: SessionTree) -> list[ConversationMessage]:
 
 
 def behind(seed: Seed, tree: SessionTree) -> list[ConversationMessage]:
-    return View(tree, is_stored=seed.has).messages()
+    return View(tree).messages()
 
 
 def pages(history: list[Message], size: int) -> Iterator[list[Message]]:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from selfhost_transport.turns import headers as h
+from selfhost_transport.turns.anchors import Anchor
 from selfhost_transport.turns.events import ChunkReceived, MessageChanged
 from selfhost_transport.turns.inputs import InputIds, branch_selected, user_message
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import TextPart, messages_to_json
-from selfhost_transport.turns.view import Anchor, MessagesChanged, View
+from selfhost_transport.turns.view import MessagesChanged, View
 from selfhost_transport.wire.message import Message
 from tests.turns.transcripts import load, transport
 

@@ -44,27 +44,33 @@ class HistoryLoader:
         """Serial of the oldest message read; everything since was."""
         return self._oldest
 
-    async def join(self, attach_serial: str, count: int) -> list[Message]:
-        """Messages up to the attach, oldest first: at least `count`, or as far back as was read before.
+    def begin(self, attach_serial: str) -> None:
+        """Nothing is read yet; `older` begins here, and after a gap everything since here has to be read again."""
+        self._start = self._oldest = attach_serial
 
-        Tries until it succeeds. Raises TransportError when the service refuses.
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a position down to which everything was read."""
+        return self._oldest is not None
+
+    async def join(self, attach_serial: str, enough: Callable[[list[Message]], bool]) -> list[Message]:
+        """Messages up to the attach, oldest first: until there are `enough`, and as far back as was read before.
+
+        `enough` is given each page as it comes, the newest page first, its messages oldest first. Tries until it
+        succeeds. Raises TransportError when the service refuses.
         """
         back_to = self._oldest
-        if count == 0 and back_to is None:
-            # After a gap everything since here has to be read again.
-            self._start = self._oldest = attach_serial
-            return []
         async with self._lock:
             self._start = None
             page = await self._persistently(attach_serial, None)
             pages = [page]
-            read = len(page.messages)
+            has_enough = enough(page.messages[::-1])
             while page.next_query is not None and (
-                read < count or (back_to is not None and page.messages[-1:] and _after(page, back_to))
+                not has_enough or (back_to is not None and page.messages[-1:] and _after(page, back_to))
             ):
                 page = await self._persistently(attach_serial, page.next_query)
                 pages.append(page)
-                read += len(page.messages)
+                has_enough = enough(page.messages[::-1])
             self._next_query = page.next_query
             return self._oldest_first(pages, attach_serial)
 

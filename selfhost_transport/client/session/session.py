@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -40,13 +40,15 @@ from selfhost_transport.errors import (
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.codec import Codec
 from selfhost_transport.turns.codecs import UI_MESSAGES
+from selfhost_transport.turns.completeness import is_settled
 from selfhost_transport.turns.context import turn_id_for
-from selfhost_transport.turns.events import TreeEvent, TurnChanged
+from selfhost_transport.turns.events import StructureChanged, TreeEvent, TurnChanged
 from selfhost_transport.turns.inputs import InputIds
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.runs import RunInfo
 from selfhost_transport.turns.seed import Seed, check_seam, is_joined
 from selfhost_transport.turns.tree import SessionTree
+from selfhost_transport.turns.view import View as Window
 from selfhost_transport.wire.frame import AckResult, Frame
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.receipts import TurnReceipt
@@ -79,6 +81,10 @@ class Session:
         self.agent: str | None = None
         self.codec = codec
         self.tree = SessionTree(codec=codec)
+        # The past of this tree was not read yet.
+        self._is_fresh = True
+        # What folding it has brought, the newest page first, until it is told.
+        self._folded: list[list[TreeEvent]] = []
         # What the application has stored of the session; it is shown in front of what is read here.
         self.seed: Seed | None = None
         # Where delivery began; what is older came from the history.
@@ -102,6 +108,7 @@ class Session:
         self._loader: HistoryLoader | None = None
         self._rest: RestClient | None = None
         self._loading: asyncio.Task[None] | None = None
+        self._settling: asyncio.Task[None] | None = None
         self._held: list[Message] = []
         self._turns = TurnHandles()
         self._waiting: set[asyncio.Future[None]] = set()
@@ -327,15 +334,45 @@ class Session:
         """Whether the service holds messages that are not in the tree."""
         return self._loader is not None and self._loader.has_older
 
-    async def load_older(self) -> int:
-        """Read one more page into the tree; the number of messages in it. Raises CapabilityError, TransportError."""
+    async def load_older(self) -> bool:
+        """Read one more page into the tree; False when there is none. Raises CapabilityError, TransportError."""
         self.require_ready()
         if self.history_refused is not None:
             raise self.history_refused
         assert self._loader is not None
-        messages = await self._loader.older()
-        self._apply(messages)
-        return len(messages)
+        if not self._loader.has_older:
+            return False
+        self._apply(await self._loader.older())
+        return True
+
+    async def read_until(self, enough: Callable[[], bool]) -> None:
+        """Read older messages until there are enough, or no more. Raises as `load_older` does."""
+        while not enough() and await self.load_older():
+            continue
+
+    def _is_settled(self) -> bool:
+        """Whether what was read tells which branch is shown."""
+        if self.seed is None:
+            return is_settled(self.tree)
+        return self._loader is None or is_joined(self.seed, self.tree, self._loader.oldest)
+
+    def _settle_later(self) -> None:
+        """Somebody took up what was not read here, such as by an edit of an old message: read back to it."""
+        if (
+            self.has_older
+            and self.history_refused is None
+            and self._settling is None
+            and not self._is_settled()
+        ):
+            self._settling = asyncio.create_task(self._settle_branch())
+
+    async def _settle_branch(self) -> None:
+        try:
+            await self.read_until(self._is_settled)
+        except TransportError as error:
+            _log.warning("history.not_settled session=%s error=%s", self.name, error)
+        finally:
+            self._settling = None
 
     async def join_seed(self, seed: Seed) -> None:
         """Read back to where the stored messages end, and show them in front from then on.
@@ -346,8 +383,8 @@ class Session:
         if self.history_refused is not None:
             raise self.history_refused
         assert self._loader is not None
-        while self.has_older and not is_joined(seed, self.tree, self._loader.oldest):
-            await self.load_older()
+        loader = self._loader
+        await self.read_until(lambda: is_joined(seed, self.tree, loader.oldest))
         if not self.has_older:
             check_seam(seed, self.tree, _series(self.attach_serial), self._loader.truncated_at)
         self.seed = seed
@@ -423,18 +460,19 @@ class Session:
 
     async def stop(self) -> None:
         """Wait for what runs in the background; the connection is closed, so that nothing goes on for long."""
-        if self._loading is not None:
-            self._loading.cancel()
-            await asyncio.gather(self._loading, return_exceptions=True)
+        reading = [task for task in (self._loading, self._settling) if task is not None]
+        for task in reading:
+            task.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
         await asyncio.gather(*self._sends, return_exceptions=True)
 
     # Folding
 
     async def _load(self, attached: Attached) -> None:
-        assert self._loader is not None
         past: list[Message] = []
         try:
-            past = await self._loader.join(attached.serial, self._history_limit)
+            past = await self._read_past(attached)
+            self._is_fresh = False
             self.history_refused = None
         except TransportError as error:
             # Live only, then: the session is usable without its past (DEV-7).
@@ -445,6 +483,9 @@ class Session:
             self.history_refused = TransportError(f"the history could not be read: {error}", code=104011)
             self.on_error.emit(self.history_refused)
         self._loading = None
+        folded, self._folded = self._folded, []
+        for events in reversed(folded):
+            self._tell(events)
         self._apply(past)
         if WentBack.is_told_by(attached.error) and self.history_refused is None:
             known = {turn.run_id for turn in self.tree.turns()}
@@ -455,7 +496,26 @@ class Session:
         if not attached.first:
             self.on_discontinuity.emit(Discontinuity(attached.error, attached.serial))
 
+    async def _read_past(self, attached: Attached) -> list[Message]:
+        """What is to be known of the past, oldest first."""
+        assert self._loader is not None
+        if self._history_limit == 0 and not self._loader.has_begun:
+            self._loader.begin(attached.serial)
+            return []
+        # What is shown is counted in messages of the conversation, however many entries those are. A tree that nobody
+        # has seen takes the pages as they come; one that is known is completed in one step, by the caller.
+        window, is_fresh = Window(self.tree), self._is_fresh
+
+        def enough(page: list[Message]) -> bool:
+            if is_fresh:
+                self._folded.append(self._fold(page))
+            return not is_fresh or window.is_read(self._history_limit)
+
+        past = await self._loader.join(attached.serial, enough)
+        return [] if is_fresh else past
+
     def _new_tree(self) -> SessionTree:
+        self._is_fresh, self._folded = True, []
         return SessionTree(self.name if self.agent is not None else None, self.codec)
 
     def _deliver(self, messages: Sequence[Message]) -> None:
@@ -463,9 +523,16 @@ class Session:
             for message in messages:
                 position = message.version.serial if message.version is not None else message.serial
                 self.on_entry.emit(Entry(position or "", message))
-        self._apply(messages)
+        if any(isinstance(event, StructureChanged) for event in self._apply(messages)):
+            self._settle_later()
 
-    def _apply(self, messages: Sequence[Message]) -> None:
+    def _apply(self, messages: Sequence[Message]) -> list[TreeEvent]:
+        events = self._fold(messages)
+        if events:
+            self._tell(events)
+        return events
+
+    def _fold(self, messages: Sequence[Message]) -> list[TreeEvent]:
         apply = self.tree.apply
         events: list[TreeEvent] = []
         for message in messages:
@@ -474,8 +541,7 @@ class Session:
             except Exception as error:
                 # One entry that cannot be understood must not take the session with it (SES-13).
                 self.report_failure(error)
-        if events:
-            self._tell(events)
+        return events
 
     def _tell(self, events: list[TreeEvent]) -> None:
         for event in events:

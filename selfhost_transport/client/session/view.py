@@ -13,12 +13,13 @@ from selfhost_transport.client.session.requests import SendPolicy, TurnFilter
 from selfhost_transport.client.session.turn import Turn
 from selfhost_transport.errors import InvalidArgument, NotFound
 from selfhost_transport.turns import headers as h
+from selfhost_transport.turns.anchors import Anchor
 from selfhost_transport.turns.events import TreeEvent
 from selfhost_transport.turns.runs import RunInfo
 from selfhost_transport.turns.seed import before
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import ConversationMessage
-from selfhost_transport.turns.view import Anchor, BranchSelection, MessagesChanged, ViewEvent
+from selfhost_transport.turns.view import BranchSelection, MessagesChanged, ViewEvent
 from selfhost_transport.turns.view import View as Window
 
 if TYPE_CHECKING:
@@ -70,8 +71,7 @@ class View:
         if self._session.seed is not None:
             return []
         async with self._paging:
-            while self._current().hidden_count < limit and await self._session.load_older():
-                continue
+            await self._session.read_until(lambda: self._current().can_reveal(limit))
             return self._current().reveal(limit)
 
     def reveal(self, count: int) -> list[ConversationMessage]:
@@ -232,12 +232,11 @@ class View:
         return Anchor(seed.last_codec_message_id) if anchor.parent is None and seed is not None else anchor
 
     async def _require(self, codec_message_id: str) -> None:
+        """Read back to a message, whose place in the tree tells where its replacement hangs."""
         self._session.require_ready()
-        seed, tree = self._session.seed, self._session.tree
-        if seed is not None and seed.index_of(codec_message_id, codec_message_id) is not None:
-            # A stored message has its place in the tree only once the history around it was read.
-            while not tree.is_placed(codec_message_id) and self._session.has_older:
-                await self._session.load_older()
+        session = self._session
+        if session.has_older and session.history_refused is None:
+            await session.read_until(lambda: session.tree.has_whole(codec_message_id))
         self._require_known(codec_message_id)
 
     def _require_known(self, codec_message_id: str) -> None:
@@ -257,7 +256,7 @@ class View:
         # Behind a seed everything that was read is shown.
         seed = self._session.seed
         if seed is not None:
-            return Window(self._session.tree, is_stored=seed.has)
+            return Window(self._session.tree)
         return Window(self._session.tree, self._session.attach_serial)
 
     def _before(self) -> list[ConversationMessage]:
