@@ -125,7 +125,7 @@ async def test_a_late_device_sends_below_the_newest_message_of_a_long_conversati
         everything = [item.codec_message_id for item in first.view.messages]
         assert len(everything) == 2 * turns
     url = stage.gateways[1].url.replace("ws", "http", 1)
-    async with httpx.AsyncClient(base_url=url, auth=tuple(KEY.split(":"))) as http:
+    async with httpx.AsyncClient(base_url=url, auth=httpx.BasicAuth(*KEY.split(":"))) as http:
         listed = (await http.get(f"/v1/sessions/{session}/messages", params={"limit": 5})).json()
         assert [item["codecMessageId"] for item in listed["messages"]] == everything[-5:]
         assert listed["truncated"]
