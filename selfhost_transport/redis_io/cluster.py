@@ -17,8 +17,9 @@ from redis.crc import key_slot
 
 from selfhost_transport.errors import StoreUnavailable
 from selfhost_transport.redis_io.address import Address
+from selfhost_transport.redis_io.databases import LuaScript
 from selfhost_transport.redis_io.link import Argument, ask
-from selfhost_transport.redis_io.pipeline import LuaScript, Pipeline
+from selfhost_transport.redis_io.pipeline import Pipeline
 
 _WITHOUT_KEY = frozenset({"PING", "TIME", "INFO", "SCRIPT", "CLIENT", "CONFIG", "ACL", "COMMAND", "WAIT"})
 
@@ -37,6 +38,8 @@ class ClusterNodes:
     """The servers of a Cluster, found from those that the address names. Located: any of its primaries."""
 
     moves: ClassVar[bool] = True
+    # A Cluster has no others.
+    database: ClassVar[int] = 0
 
     def __init__(self, seeds: Sequence[Address]) -> None:
         self._seeds = tuple(seeds)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from selfhost_transport.redis_io.cluster import ClusterNodes, Shards
+from selfhost_transport.redis_io.databases import Database, LuaScript
 from selfhost_transport.redis_io.link import Argument
-from selfhost_transport.redis_io.pipeline import LuaScript, Pipeline
+from selfhost_transport.redis_io.pipeline import Pipeline
 from selfhost_transport.redis_io.repeated import Repeated
 from selfhost_transport.redis_io.whereabouts import whereabouts
 
@@ -29,6 +30,7 @@ class RedisConnection:
         else:
             self._way = Pipeline(where, timeout_s)
         self._start = self._way.start
+        self.database = Database(where.database)
 
     @property
     def connected(self) -> bool:
@@ -49,6 +51,7 @@ class RedisConnection:
         retry_s: float = 0.0,
     ) -> asyncio.Future[Any]:
         """Run a script. With `retry_s`, it is sent again after a lost connection: only for calls that may run twice."""
+        script = self.database.script(script)
         return self._start(("EVALSHA", script.digest, len(keys), *keys, *arguments), script, retry_s)
 
     def repeated(
@@ -64,7 +67,7 @@ class RedisConnection:
         `misplaced`: the script's reply to a call whose predecessor was not carried out; see `Pipeline.send`.
         """
         way = self._way.pipeline(keys[0]) if isinstance(self._way, Shards) else self._way
-        return Repeated(way, script, keys, first, misplaced)
+        return Repeated(way, self.database.script(script), keys, first, misplaced)
 
     def command(
         self, *arguments: Argument, retry_s: float = 0.0, beside: Argument | None = None
@@ -79,7 +82,7 @@ class RedisConnection:
 
         Without it a server gets a script when it is first called, and calls of other scripts may overtake that one.
         """
-        self._way.learn(scripts)
+        self._way.learn(self.database.scripts(scripts))
 
     async def info(self) -> dict[str, str]:
         """The server's INFO, as text by field; of one server of a Cluster."""

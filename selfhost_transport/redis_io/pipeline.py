@@ -19,6 +19,7 @@ import hiredis
 
 from selfhost_transport.errors import StoreUnavailable, TransportError
 from selfhost_transport.redis_io.address import Address
+from selfhost_transport.redis_io.databases import LuaScript
 from selfhost_transport.redis_io.link import Argument, Link, pack
 from selfhost_transport.redis_io.refusals import Refusal, as_transport_error, refusal_of
 
@@ -29,16 +30,6 @@ LONGEST_DELAY_S = 1.0
 LONGEST_PAUSE_S = 0.25
 """Between two attempts at what a server refuses for the moment: reads of the same connection wait for as long."""
 _TICK_S = 0.25
-
-
-class LuaScript(Protocol):
-    """What is needed of a script: its digest and its source."""
-
-    @property
-    def digest(self) -> str: ...  # noqa: D102
-
-    @property
-    def source(self) -> str: ...  # noqa: D102
 
 
 class Answer(Protocol):

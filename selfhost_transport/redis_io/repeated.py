@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from selfhost_transport.redis_io.databases import LuaScript
 from selfhost_transport.redis_io.link import Argument, pack
-from selfhost_transport.redis_io.pipeline import Answer, LuaScript, Pipeline
+from selfhost_transport.redis_io.pipeline import Answer, Pipeline
 
 
 class Repeated:

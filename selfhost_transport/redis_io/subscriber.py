@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from selfhost_transport.errors import StoreUnavailable
+from selfhost_transport.redis_io.databases import Database
 from selfhost_transport.redis_io.link import Link, pack
 from selfhost_transport.redis_io.pipeline import FIRST_DELAY_S, LONGEST_DELAY_S
 from selfhost_transport.redis_io.whereabouts import whereabouts
@@ -48,6 +49,7 @@ class Subscriber:
     ) -> None:
         self._batch = batch
         self._where = whereabouts(url)
+        self._database = Database(self._where.database)
         self._timeout_s = timeout_s
         self._on_reconnect = on_reconnect
         self._link: Link | None = None
@@ -67,7 +69,7 @@ class Subscriber:
 
     async def subscribe(self, channel: str, callback: OnMessage) -> None:
         """Returns once Redis has confirmed: whatever is published from then on arrives."""
-        name = channel.encode()
+        name = self._database.channel(channel).encode()
         if self._closed:
             raise StoreUnavailable("the subscriber was closed by this process")
         confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -81,7 +83,7 @@ class Subscriber:
 
     async def unsubscribe(self, channel: str) -> None:
         """Stop a channel's callbacks."""
-        name = channel.encode()
+        name = self._database.channel(channel).encode()
         self._callbacks.pop(name, None)
         self._resumed(name)
         if (confirmed := self._confirmed.pop(name, None)) is not None:

@@ -28,6 +28,11 @@ class Fixed:
     address: Address
     moves: ClassVar[bool] = False
 
+    @property
+    def database(self) -> int:
+        """The number of the database."""
+        return self.address.database
+
     def __str__(self) -> str:
         return str(self.address)
 
@@ -44,6 +49,11 @@ class Sentinels:
     service: str
     server: Address
     moves: ClassVar[bool] = True
+
+    @property
+    def database(self) -> int:
+        """The number of the database."""
+        return self.server.database
 
     def __str__(self) -> str:
         return f"{self.service}@{','.join(f'{s.host}:{s.port}' for s in self.sentinels)}"

@@ -50,7 +50,8 @@ Of two parts, as `t:<turn>:<session>`, the first is escaped (names.py): it ends 
 rest. A `<ref>` is the service's own, `<position>:<index>`. So no two items of any sessions share a key.
 
 Channels: `n:<session>` carries each entry of the session, `ctl` wakes workers and exporters and pushes cancels,
-`j:<session>` tells that occupancy has changed.
+`j:<session>` tells that occupancy has changed. In a database other than 0 of its server, the names of channels end with a
+line break and the number, because pub/sub is one for all of them (`redis_io/databases.py`).
 """
 
 from __future__ import annotations

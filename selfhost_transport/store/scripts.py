@@ -1,7 +1,8 @@
 """Loads the Lua files: one atomic state change each.
 
 A line `--@include name` is replaced by that file, so that shared steps exist once; the first time, should files
-include the same. A script knows its own digest; the connection loads it into Redis when it is missing.
+include the same. A script that publishes puts `DATABASE` behind the
+name of a channel. A script knows its own digest; the connection loads it into Redis when it is missing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from selfhost_transport.redis_io.databases import SCRIPT_BEGINS
 
 _FOLDER = Path(__file__).parent / "scripts"
 _INCLUDE = re.compile(r"^--@include (\S+)$", re.MULTILINE)
@@ -29,6 +32,8 @@ class Script:
 def load(name: str) -> Script:
     """The script `scripts/<name>.lua` with its includes."""
     source = _with_includes(f"{name}.lua", set())
+    if "DATABASE" in source:
+        source = SCRIPT_BEGINS + source
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 

@@ -6,7 +6,7 @@ local K_META, K_HEAD = KEYS[1], base .. 'p:' .. session
 local K_LOG, K_HISTORY = base .. 'l:' .. session, base .. 'h:' .. session
 local K_GROUPS, K_ACTIVE = base .. 'g:' .. session, base .. 'a:' .. session
 local K_RETENTION = base .. 'retention'
-local CHANNEL = base .. 'n:' .. session
+local CHANNEL = base .. 'n:' .. session .. DATABASE
 
 local function of_session(letter, id) return base .. letter .. ':' .. part(id) .. ':' .. session end
 -- A message's reference, `<position>:<index>`, is the service's own and always of that shape.

@@ -1,6 +1,6 @@
 -- The life of a turn. A turn's hash holds packed entries that only need a position: whoever opens a turn or a
 -- message deposits what closes it, so that a script can end a turn with no worker alive.
-local LEASES, DEAD, CONTROL = base .. 'leases', base .. 'dead', base .. 'ctl'
+local LEASES, DEAD, CONTROL = base .. 'leases', base .. 'dead', base .. 'ctl' .. DATABASE
 -- Turns that something has to happen to at a time: a cancel whose hook is asked, a suspension with a limit.
 local DEADLINES = base .. 'deadlines'
 local STEP_START_PLACEHOLDER = '00000000000000-000@stepstart0:000'

@@ -19,5 +19,5 @@ if #id >= 17 then
   if tonumber(counter) >= 990 then redis.call('XSETID', KEYS[2], string.format('%.0f-0', tonumber(ms) + 1)) end
 end
 local previous = redis.call('GETSET', KEYS[3], id) or '0-0'
-redis.call('PUBLISH', ARGV[2], id .. ' ' .. previous .. ' ' .. entry)
+redis.call('PUBLISH', ARGV[2] .. DATABASE, id .. ' ' .. previous .. ' ' .. entry)
 return id

@@ -15,5 +15,5 @@ else
   redis.call('ZREM', K_USED, session)
 end
 redis.call('ZREMRANGEBYSCORE', K_USED, '-inf', string.format('%.0f', now_ms))
-redis.call('PUBLISH', KEYS[1], '')
+redis.call('PUBLISH', KEYS[1] .. DATABASE, '')
 return 1

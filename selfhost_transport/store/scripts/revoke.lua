@@ -10,5 +10,5 @@ end
 local until_ms = string.format('%.0f', now_ms + tonumber(ARGV[2]))
 for at = 3, #ARGV do redis.call('HSET', KEYS[1], ARGV[at], until_ms) end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-redis.call('PUBLISH', ARGV[1], 'changed')
+redis.call('PUBLISH', ARGV[1] .. DATABASE, 'changed')
 return redis.call('HLEN', KEYS[1])

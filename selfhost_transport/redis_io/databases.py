@@ -1,0 +1,65 @@
+"""Channels of the numbered databases of one server: pub/sub is shared by all of them, so a name says which one it is of.
+
+Keys of two databases never meet; what one publishes, subscribers of all others get. In any database but 0 the names
+of channels end with a line break and the number: a line break is in no session's name. On the way to Redis they are
+completed here, and in scripts by the constant that begins them, so that nothing else knows of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+SCRIPT_BEGINS: Final = "local DATABASE = ''\n"
+"""The first line of a script that publishes; it puts `DATABASE` behind the name of a channel."""
+
+
+class LuaScript(Protocol):
+    """What is needed of a script: its digest and its source."""
+
+    @property
+    def digest(self) -> str: ...  # noqa: D102
+
+    @property
+    def source(self) -> str: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class _Variant:
+    digest: str
+    source: str
+
+
+class Database:
+    """Names of channels, and scripts, as they are used in one database."""
+
+    __slots__ = ("_variants", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._variants: dict[str, LuaScript] = {}
+
+    def channel(self, name: str) -> str:
+        """The channel that is meant by a name in this database."""
+        return f"{name}\n{self.number}" if self.number else name
+
+    def script(self, script: LuaScript) -> LuaScript:
+        """The script, with channels of this database."""
+        if not self.number:
+            return script
+        variant = self._variants.get(script.digest)
+        if variant is None:
+            variant = self._variants[script.digest] = self._variant(script)
+        return variant
+
+    def scripts(self, scripts: Sequence[LuaScript]) -> list[LuaScript]:
+        """The same for several."""
+        return [self.script(script) for script in scripts]
+
+    def _variant(self, script: LuaScript) -> LuaScript:
+        if not script.source.startswith(SCRIPT_BEGINS):
+            return script
+        source = f"local DATABASE = '\\n{self.number}'\n{script.source.removeprefix(SCRIPT_BEGINS)}"
+        return _Variant(hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(), source)
