@@ -1,8 +1,8 @@
 """Loads the Lua files: one atomic state change each.
 
 A line `--@include name` is replaced by that file, so that shared steps exist once; the first time, should files
-include the same. A script that publishes puts `DATABASE` behind the
-name of a channel. A script knows its own digest; the connection loads it into Redis when it is missing.
+include the same. A script that publishes puts `DATABASE` behind the name of a channel
+(`redis_io/databases.py`). A script knows its own digest; the connection loads it into Redis when it is missing.
 """
 
 from __future__ import annotations
