@@ -28,7 +28,6 @@ class Publish:
     session: str
     messages: tuple[Message, ...]
     publish_id: str = ""
-    groups: tuple[str, ...] = ()
     ephemeral: bool = False
 
 

@@ -103,7 +103,6 @@ class Executor:
             operation.session,
             operation.messages,
             publish_id=operation.publish_id,
-            groups=operation.groups,
             ephemeral=operation.ephemeral,
         )
         serials: list[str | None] = [*published.serials(len(operation.messages))]

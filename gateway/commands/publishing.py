@@ -12,7 +12,6 @@ from gateway.commands.turn_commands import TurnRules, read_signal
 from selfhost_transport.errors import BadRequest, InvalidArgument, NotFound, Unauthorized
 from selfhost_transport.store.entries import Operation as Edit
 from selfhost_transport.store.entries import Ref
-from selfhost_transport.store.history import run_id_of
 from selfhost_transport.store.names import joined
 from selfhost_transport.store.pieces import Piece
 from selfhost_transport.turns.headers import is_ephemeral
@@ -126,7 +125,6 @@ def _create(sending: Sending, messages: Sequence[Message]) -> Operation:
         session=session,
         messages=tuple(stamped),
         publish_id=sending.repeat_id if base is None else joined("client", _short(base)),
-        groups=tuple({run: None for message in stamped if (run := run_id_of(message))}),
         ephemeral=ephemeral,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,16 +21,23 @@ from selfhost_transport.store.entries import (
     unpack_summary,
 )
 from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.turn_spans import TurnSpans
+from selfhost_transport.turns.headers import read_headers
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message, Version
-from selfhost_transport.wire.serial import Position
+from selfhost_transport.wire.serial import Position, parse_position
+from selfhost_transport.wire.sizes import data_size
 from selfhost_transport.wire.summary import summary_to_wire
 
 MAX_PAGE_EXTENSION = 1000
-"""Messages a page may grow by, so as not to be cut inside a run."""
+"""Messages a page may grow by, so as not to be cut inside a turn."""
+MAX_PAGE_EXTENSION_BYTES = 4 * 1024 * 1024
+"""Bytes of data it may grow by. A page that would grow more begins inside a turn; the next one has the rest."""
 
 RECORDS_PER_CALL = 100
 """Messages whose records are read by one script: it stays within a millisecond (P9)."""
+ENTRIES_PER_READ = 200
+"""Publishes that are read and unpacked at once: other tasks wait that long, a few milliseconds."""
 
 _NO_RECORD: dict[str, bytes] = {}
 _RECORD_FIELDS = ("t", "v", "e", "b", "x", "n", "a", "o", "y")
@@ -49,7 +56,8 @@ class State:
 class Query:
     """One page. `after`/`before` are exclusive cursors, `until` an inclusive bound on positions.
 
-    `start_ms` and `end_ms` are inclusive. Newest first unless `forwards`. `align`: do not cut inside a run.
+    `start_ms` and `end_ms` are inclusive. Newest first unless `forwards`. `align`: a page does not begin inside a turn: it
+    grows towards older messages, up to the turn's question, so far as that is not out of bounds.
     `visible`: tells the messages that the reader may have; the others are as if they did not exist.
     """
 
@@ -87,16 +95,21 @@ class HistoryReader:
     def __init__(self, redis: RedisConnection, keys: Keyspace) -> None:
         self._redis = redis
         self._keys = keys
+        self._spans = TurnSpans(redis, keys)
 
     async def page(self, session: str, query: Query) -> Page:
         """One page of messages, complete wire messages with serials and versions."""
         refs = await self._refs(session, query, query.limit + 1)
         more = len(refs) > query.limit
         chosen = refs[: query.limit]
-        if more and query.align:
-            chosen, more = await self._extended(session, query, chosen)
         messages = await self._assemble(session, chosen)
-        next_cursor, next_serial = (chosen[-1][0], messages[-1].serial) if more and chosen else (None, None)
+        if more and chosen and query.align and not query.forwards:
+            async for grown, assembled in self._grown(session, query, chosen):
+                chosen = [*chosen, *grown]
+                messages += assembled
+            more = bool(await self._refs(session, replace(query, cursor=chosen[-1][0]), 1))
+        next_cursor = chosen[-1][0] if more and chosen else None
+        next_serial = await self._serial(session, next_cursor, messages) if next_cursor else None
         oldest = query.forwards or next_cursor is None
         truncated_at = await self._truncated_at(session, query) if oldest else None
         # Once more, as they are now: changes may have made them something else.
@@ -128,7 +141,7 @@ class HistoryReader:
         created = await self._created(session, ref)
         if created is None:
             raise NotFound("there is no such message in this session, or its retention has passed")
-        record, data, _ = (await self._records(session, [ref]))[1][0]
+        record, data, _ = (await self._records(session, [ref]))[2][0]
         return State(ref, _apply(created, record, data), (record.get("v") or b"").decode())
 
     async def versions(self, session: str, ref: Ref, *, forwards: bool = True) -> list[Message]:
@@ -150,6 +163,10 @@ class HistoryReader:
                 version = entry.operation.version(entry.position, series)
                 chain.append(_complete(entry.message, ref, series, entry.action, version))
         return chain if forwards else chain[::-1]
+
+    async def _serial(self, session: str, ref: Ref, known: Sequence[Message]) -> str:
+        series = parse_position(known[0].serial)[1] if known else await self._series(session)
+        return ref.serial(series)
 
     async def _series(self, session: str) -> str:
         base = self._keys.base_of(session)
@@ -177,7 +194,7 @@ class HistoryReader:
                 arguments = ("XRANGE", self._history_key(session), low, high)
             else:
                 arguments = ("XREVRANGE", self._history_key(session), high, low)
-            wanted = count - len(refs) + 1
+            wanted = min(count - len(refs) + 1, ENTRIES_PER_READ)
             found = await self._redis.command(*arguments, "COUNT", wanted)
             for item in found or []:
                 entry = unpack_entry(Position.parse_id(item[0].decode()), item[1][1])
@@ -189,53 +206,60 @@ class HistoryReader:
             low, high = (f"({last}", high) if query.forwards else (low, f"({last}")
         return refs[:count]
 
-    async def _extended(
+    async def _grown(
         self, session: str, query: Query, chosen: list[tuple[Ref, Message]]
-    ) -> tuple[list[tuple[Ref, Message]], bool]:
-        """Grow a page until no run or multi-part input in it continues beyond the cut (ai-transport section 7.7)."""
-        if query.forwards:
-            return chosen, True
-        chosen = await self._whole_publish(session, query, chosen)
-        cut = await self._run_start(session, (message for _, message in chosen))
-        for _ in range(8):
-            last = chosen[-1][0].position
-            if cut is None or cut >= last:
-                break
-            rest = replace(query, cursor=chosen[-1][0], start_ms=cut.ms)
-            grown = await self._refs(session, rest, MAX_PAGE_EXTENSION + 1)
-            grown = [pair for pair in grown if pair[0].position >= cut]
-            if not grown or len(grown) > MAX_PAGE_EXTENSION:
-                break
-            chosen = [*chosen, *grown]
-            cut = await self._run_start(session, (message for _, message in grown))
-        beyond = await self._refs(session, replace(query, cursor=chosen[-1][0]), 1)
-        return chosen, bool(beyond)
+    ) -> AsyncIterator[tuple[list[tuple[Ref, Message]], list[Message]]]:
+        """What a page grows by until no turn or publish in it continues beyond its end (ai-transport section 7.7)."""
+        room, room_bytes = MAX_PAGE_EXTENSION, MAX_PAGE_EXTENSION_BYTES
+        grown = await self._rest_of_publish(session, query, chosen)
+        if grown:
+            yield grown, await self._assemble(session, grown)
+        last = (grown or chosen)[-1][0]
+        first = await self._spans.first_of(session, (message for _, message in [*chosen, *grown]))
+        while first is not None and first < last.position and room > 0:
+            start_ms = first.ms if query.start_ms is None else max(first.ms, query.start_ms)
+            rest = replace(query, cursor=last, start_ms=start_ms)
+            grown = [pair for pair in await self._refs(session, rest, room + 1) if pair[0].position >= first]
+            if not grown or len(grown) > room:
+                return
+            messages = await self._assemble_within(session, grown, room_bytes)
+            if messages is None:
+                return
+            yield grown, messages
+            room -= len(grown)
+            room_bytes -= sum(data_size(message.data) for message in messages)
+            last = grown[-1][0]
+            first = await self._spans.first_of(session, (message for _, message in grown))
 
-    async def _whole_publish(
+    async def _assemble_within(
+        self, session: str, created: Sequence[tuple[Ref, Message]], most_bytes: int
+    ) -> list[Message] | None:
+        """None when the data have more bytes than that; little more is read then."""
+        messages: list[Message] = []
+        for start in range(0, len(created), RECORDS_PER_CALL):
+            messages += await self._assemble(session, created[start : start + RECORDS_PER_CALL])
+            if sum(data_size(message.data) for message in messages) > most_bytes:
+                return None
+        return messages
+
+    async def _rest_of_publish(
         self, session: str, query: Query, chosen: list[tuple[Ref, Message]]
     ) -> list[tuple[Ref, Message]]:
-        """Add what is left of the publish that the cut fell into, where it is part of a conversation."""
+        """What is left of the publish that the cut fell into, where it is part of a conversation."""
         last, message = chosen[-1]
         if last.index == 0 or not _is_of_conversation(message):
-            return chosen
+            return []
         rest = await self._refs(session, replace(query, cursor=last), last.index)
-        return [*chosen, *(pair for pair in rest if pair[0].position == last.position)]
-
-    async def _run_start(self, session: str, messages: Iterable[Message]) -> Position | None:
-        runs = {run for message in messages if (run := run_id_of(message)) is not None}
-        if not runs:
-            return None
-        key = f"{self._keys.base_of(session)}g:{session}"
-        starts = await self._redis.command("HMGET", key, *runs)
-        known = [Position.parse_id(start.decode()) for start in starts if start]
-        return min(known) if known else None
+        return [pair for pair in rest if pair[0].position == last.position]
 
     async def _records(
         self, session: str, refs: Sequence[Ref]
-    ) -> tuple[str, list[tuple[dict[str, bytes], bytes | None, Position]]]:
-        """Series, and for each ref: record, data, head, read in one step for each so many messages."""
+    ) -> tuple[str, int, list[tuple[dict[str, bytes], bytes | None, Position]]]:
+        """Series, up to when retention has taken turns, and for each ref: record, data, head.
+
+        Records are read in one step for each so many messages. What retention took meanwhile lies before that time.
+        """
         base = self._keys.base_of(session)
-        series = self._redis.command("HGET", f"{base}s:{session}", "series")
         calls = [
             self._redis.call(
                 scripts.load("read_records"),
@@ -244,6 +268,9 @@ class HistoryReader:
             )
             for start in range(0, len(refs), RECORDS_PER_CALL)
         ]
+        meta = self._redis.command(
+            "HMGET", f"{base}s:{session}", "series", "cut"
+        )  # read after all the records
         records: list[tuple[dict[str, bytes], bytes | None, Position]] = []
         for call in calls:
             head, *found = await call
@@ -255,17 +282,34 @@ class HistoryReader:
                     pairs = zip(_RECORD_FIELDS, fields[1:], strict=True)
                     record = {name: value for name, value in pairs if value is not None}
                     records.append((record, fields[0], position))
-        name = await series
-        return (name.decode() if name else ""), records
+        series, cut = await meta
+        return (series.decode() if series else ""), int(cut or 0), records
 
     async def _assemble(self, session: str, created: Sequence[tuple[Ref, Message]]) -> list[Message]:
+        """The newest versions, without those that retention has taken."""
         if not created:
             return []
-        series, records = await self._records(session, [ref for ref, _ in created])
-        return [
-            _current(message, ref, series, *record)
-            for (ref, message), record in zip(created, records, strict=True)
-        ]
+        series, cut_ms, records = await self._records(session, [ref for ref, _ in created])
+        messages: list[Message] = []
+        for start in range(0, len(created), RECORDS_PER_CALL):
+            if start:
+                await asyncio.sleep(0)  # lets others run
+            part = slice(start, start + RECORDS_PER_CALL)
+            messages += [
+                _current(message, ref, series, *record)
+                for (ref, message), record in zip(created[part], records[part], strict=True)
+            ]
+        return await self._without_taken(session, [message for _, message in created], messages, cut_ms)
+
+    async def _without_taken(
+        self, session: str, created: Sequence[Message], messages: list[Message], cut_ms: int
+    ) -> list[Message]:
+        old = [at for at, message in enumerate(messages) if (message.timestamp or 0) < cut_ms]
+        if not old:
+            return messages
+        taken = await self._spans.taken(session, [created[at] for at in old], cut_ms)
+        gone = {at for at, is_taken in zip(old, taken, strict=True) if is_taken}
+        return [message for at, message in enumerate(messages) if at not in gone]
 
 
 def _record_keys(base: str, session: str, refs: Sequence[Ref]) -> Iterator[str]:
@@ -281,20 +325,9 @@ def completed(created: Created, series: str) -> list[Message]:
     return [_current(message, ref, series, {}, None, position) for ref, message in refs]
 
 
-def run_id_of(message: Message) -> str | None:
-    """The run a message belongs to, from its AI Transport headers."""
-    return _transport_header(message, "run-id")
-
-
 def _is_of_conversation(message: Message) -> bool:
-    return run_id_of(message) is not None or _transport_header(message, "codec-message-id") is not None
-
-
-def _transport_header(message: Message, name: str) -> str | None:
-    ai = message.extras.get("ai") if isinstance(message.extras, dict) else None
-    transport = ai.get("transport") if isinstance(ai, dict) else None
-    value = transport.get(name) if isinstance(transport, dict) else None
-    return value if isinstance(value, str) else None
+    headers = read_headers(message)
+    return headers is not None and (headers.run_id is not None or headers.codec_message_id is not None)
 
 
 def bounds(query: Query) -> tuple[str, str]:

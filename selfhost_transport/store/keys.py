@@ -15,7 +15,7 @@ Scripts build the same names from the bucket's base; the letters below are the c
 | `v:<ref>:<session>` | STREAM | versions of that message (updates and deletes)           | retention                    |
 | `b:<ref>:<session>` | STREAM | annotations of that message, capped                      | retention                    |
 | `z:<ref>:<session>` | HASH   | what each client has added to its annotations            | retention                    |
-| `g:<session>`       | HASH   | run id -> its first position, to align history pages     | retention                    |
+| `g:<session>`       | HASH   | turn -> where it begins and ends; question -> its turn   | retention                    |
 | `a:<session>`       | HASH   | turns without a terminal: turn id -> owner               | the last terminal            |
 | `w:<session>`       | LIST   | turns waiting by policy `queue`                          | they start or end            |
 | `i:<id>:<session>`  | STRING | result of a publish, for repeats                         | idempotency window           |

@@ -27,8 +27,15 @@ class Retention:
         return sum(await asyncio.gather(*(self._sweep(base) for base in self._keys.bases())))
 
     async def _sweep(self, base: str) -> int:
-        script, total = scripts.load("trim_history"), 0
-        arguments = (base, "", PUBLISHES_PER_STEP, self._options.unused_session_ms)
-        while (taken := await self._redis.call(script, [f"{base}retention"], arguments)) is not None:
+        total = 0
+        while (taken := await self.step(base)) is not None:
             total += taken
         return total
+
+    async def step(self, base: str) -> int | None:
+        """One short script for a bucket. Returns how many publishes it took; None when nothing is due."""
+        arguments = (base, "", PUBLISHES_PER_STEP, self._options.unused_session_ms)
+        taken: int | None = await self._redis.call(
+            scripts.load("trim_history"), [f"{base}retention"], arguments
+        )
+        return taken

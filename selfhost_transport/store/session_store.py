@@ -33,6 +33,7 @@ from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.pieces import Piece, joined
+from selfhost_transport.store.turn_spans import WrittenTo, run_id_of, written_to
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position, new_series
@@ -90,13 +91,15 @@ class SessionStore:
     ) -> Published:
         """Append one publish (all of it or nothing). A known `publish_id` returns the first result.
 
-        `groups` names what history pages must not be cut inside of (run ids; ai-transport section 7.7).
+        History pages are not cut inside the turns that the messages are of, by their run ids (ai-transport section 7.7);
+        `groups` names more of them.
         Raises InvalidArgument for an empty publish or more than 1,000 messages.
         """
         if not messages:
             raise InvalidArgument("a publish needs at least one message")
         if len(messages) > MAX_MESSAGES_PER_PUBLISH:
             raise BadRequest("too many messages in one publish: the limit is 1000", code=40034)
+        turns = [*written_to(messages), *(WrittenTo(turn, "") for turn in groups)]
         position, series, repeated = await self._call(
             "publish",
             session,
@@ -106,8 +109,8 @@ class SessionStore:
             self.options.idempotency_ms,
             self.options.window_ms,
             self.options.retention_of(session),
-            len(groups),
-            *groups,
+            len(turns),
+            *(name for turn in turns for name in turn),
         )
         return Published(Position.parse_id(position.decode()), series.decode(), bool(repeated))
 
@@ -167,6 +170,7 @@ class SessionStore:
             _pack_operation(whole.operation),
             whole.name or "",
             self.options.max_message_bytes,
+            _turn_of_extras(whole.extras),
             *[piece.publish_id for piece in pieces],
         )
 
@@ -202,6 +206,7 @@ class SessionStore:
                 pack_value(_state_fields(merged)),
                 _pack_operation(operation),
                 current.version_id,
+                "",
                 "",
                 publish_id,
             )
@@ -246,6 +251,10 @@ class SessionStore:
 
 def _entry(item: Any) -> Entry:
     return unpack_entry(Position.parse_id(item[0].decode()), item[1][1])
+
+
+def _turn_of_extras(extras: dict[str, Any] | None) -> str:
+    return run_id_of(Message(extras=extras)) or ""
 
 
 def _pack_operation(operation: Operation) -> bytes:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from selfhost_transport.store.ended_turns import Ended
-from selfhost_transport.store.history import HistoryReader, Page, Query, run_id_of
+from selfhost_transport.store.history import HistoryReader, Page, Query
+from selfhost_transport.store.turn_spans import run_id_of
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import ConversationMessage

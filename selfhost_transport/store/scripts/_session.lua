@@ -67,7 +67,10 @@ end
 -- write of a script.
 local function keep_for(retention_ms, id)
   if retention_ms == '0' then
-    if redis.call('HDEL', K_META, 'rt') == 1 then redis.call('ZREM', K_RETENTION, session) end
+    -- What was begun to be taken is gone for readers already: that is finished.
+    if redis.call('HDEL', K_META, 'rt') == 1 and redis.call('HEXISTS', K_META, 'tc') == 0 then
+      redis.call('ZREM', K_RETENTION, session)
+    end
     return
   end
   redis.call('HSET', K_META, 'rt', retention_ms)
@@ -102,7 +105,50 @@ local function settle_text(ref)
   if text and #text > 64 then redis.call('SET', key, text, 'KEEPTTL') end
 end
 
--- Remembers where a run begins, so that history pages can be cut between runs.
-local function note_group(group, id)
-  if group ~= '' then redis.call('HSETNX', K_GROUPS, group, id) end
+-- The index of turns. A turn -> "<first> <last>": its first position, which is that of its question, and its last; only
+-- "<first>" while a worker's turn is open. "q <codec message id>" of a question -> ">" and the turn that answers it, or
+-- without one "<first> <last>" of its own. History pages are cut between turns, and retention takes whole ones.
+local function of_question(question) return pair('q', question) end
+
+local function span_of(field)
+  local known = redis.call('HGET', K_GROUPS, field)
+  if known then return string.match(known, '^(%d%S*) ?(%S*)$') end
+end
+
+local function turn_span(turn) return span_of(part(turn)) end
+
+-- The turn that answers a question; nil: none does.
+local function answer_to(question)
+  local known = redis.call('HGET', K_GROUPS, of_question(question))
+  return known and string.match(known, '^>(.*)$')
+end
+
+-- A turn that begins at `id`; one that is known keeps its beginning.
+local function note_turn(turn, id)
+  redis.call('HSETNX', K_GROUPS, part(turn), id)
+end
+
+local function note_answer(question, turn)
+  if question ~= '' then redis.call('HSET', K_GROUPS, of_question(question), '>' .. turn) end
+end
+
+-- A question that no turn answers yet.
+local function note_question(question, id)
+  redis.call('HSETNX', K_GROUPS, of_question(question), id .. ' ' .. id)
+end
+
+local function note_end(turn, id)
+  redis.call('HSET', K_GROUPS, part(turn), (turn_span(turn) or id) .. ' ' .. id)
+end
+
+-- Something was written at `id` to a turn, which may be of a worker or of any publisher. `question`: what it answers, or ''.
+local function note_activity(turn, id, question)
+  if redis.call('HEXISTS', K_ACTIVE, turn) == 1 then return note_turn(turn, id) end
+  local first = turn_span(turn)
+  if not first and question ~= '' then
+    local other = answer_to(question)
+    if other then first = turn_span(other) else first = span_of(of_question(question)) end
+    if other or first then note_answer(question, turn) end
+  end
+  redis.call('HSET', K_GROUPS, part(turn), (first or id) .. ' ' .. id)
 end

@@ -120,6 +120,7 @@ local function finish(turn, status, terminal, keep_ms)
   local was = fields[1]
   tell_exporters(turn, status, terminal, fields)
   redis.call('HSET', key, 'st', status, 'tp', terminal)
+  note_end(turn, terminal)
   redis.call('HINCRBY', base .. 'stats', status, 1)
   redis.call('HDEL', key, 'rs', 'ss', 'sc', 'sf', 'rc', 're', 'rm', 'tr', 'sq', 'sr', 'aw')
   redis.call('DEL', fence_key(turn), of_session('y', turn))
@@ -139,7 +140,7 @@ local function close_turn(turn, status, step, run, keep_ms)
   local turn_fields = redis.call('HMGET', key, 'rs', 'at', 'sp', step, run, 'fn', 'wk')
   redis.call('DEL', fence_key(turn))
   close_open_messages(turn)
-  if turn_fields[2] == '0' then note_group(turn, create(turn_fields[1])) end
+  if turn_fields[2] == '0' then note_turn(turn, create(turn_fields[1])) end
   if turn_fields[3] and turn_fields[3] ~= '' then create(with_step_start(turn_fields[4], turn_fields[3])) end
   local id = create(turn_fields[5])
   finish(turn, status, id, keep_ms)

@@ -16,7 +16,7 @@ if redis.call('HEXISTS', K_ACTIVE, turn) == 0 then return {'ended', status} end
 if status == 'queued' or status == 'suspended' then return {status} end
 if status ~= 'pending' then return {'started', fields[7] or ''} end
 if fields[2] == '0' or fields[4] then
-  note_group(turn, create(fields[3]))
+  note_turn(turn, create(fields[3]))
   redis.call('HDEL', key, 'ri')
 end
 redis.call('HINCRBY', key, 'at', 1)

@@ -3,14 +3,14 @@
 --   data, type letter, encoding,
 --   append: packed extras or '', packed operation or '', name or '', max bytes
 --   update/delete: packed state, packed operation or '', expected version, ''
---   then one publish id ('' for none) for each piece that the append joins; one for all others
+--   turn the append is an activity of, or '', then one publish id ('' for none) for each piece that the append joins; one for all others
 -- Returns {position} | {'repeated', result or '' for each publish id} | {'missing'} | {'mismatch', type}
 --   | {'too large', bytes} | {'stale'}. A result is `<position>:<index of the piece>`. When any is known nothing is written.
 --@include _session.lua
 --@include _message.lua
 local ref, kind, body, once_ms = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local data, letter, encoding = ARGV[8], ARGV[9], ARGV[10]
-local FIRST_ID = 15
+local FIRST_ID = 16
 local results, known = {}, false
 for at = FIRST_ID, #ARGV do
   local result = ARGV[at] ~= '' and redis.call('GET', of_session('i', ARGV[at]))
@@ -48,6 +48,7 @@ if kind == 'A' then
 else
   redis.call('XADD', of_message('v', ref), id, 'e', kind .. ref .. '\n' .. body)
 end
+if ARGV[15] ~= '' then note_activity(ARGV[15], id, '') end
 for at = FIRST_ID, #ARGV do
   if ARGV[at] ~= '' then
     redis.call('SET', of_session('i', ARGV[at]), id .. ':' .. (at - FIRST_ID), 'PX', once_ms)

@@ -1,6 +1,6 @@
 -- Publishes messages to a session: one entry, whatever their number.
 -- ARGV: base, session, entry, series candidate, publish id or '', idempotency ms, window ms, retention ms,
---   groups (count, names…)
+--   number of turns written to, pairs of turn and the question it answers or '' (turn '': it waits for one)
 -- Returns {position, series, repeated (0|1), floor}.
 --@include _session.lua
 local entry, publish_id = ARGV[3], ARGV[5]
@@ -11,7 +11,15 @@ if publish_id ~= '' then
   if known then return {known, series, 1} end
 end
 local id = create(entry)
-for index = 1, tonumber(ARGV[9]) do note_group(ARGV[9 + index], id) end
+local turns = string.sub(entry, 1, 1) == 'C' and tonumber(ARGV[9]) or 0
+for at = 10, 8 + 2 * turns, 2 do
+  local turn, question = ARGV[at], ARGV[at + 1]
+  if turn ~= '' then
+    note_activity(turn, id, question)
+  else
+    note_question(question, id)
+  end
+end
 if publish_id ~= '' then redis.call('SET', K_ONCE, id, 'PX', ARGV[6]) end
 keep_for(ARGV[8], id)
 tidy_log(id, tonumber(ARGV[7]))

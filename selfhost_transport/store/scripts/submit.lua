@@ -47,6 +47,8 @@ local status = queued and 'queued' or 'pending'
 local tolerated = (policy == 'queue' or policy == 'merge') and 1 or max_active
 redis.call('HSET', key, 'st', status, 'ag', agent, 'ow', owner, 'in', input, 'bh', ARGV[11], 'ip', id, 'at', '0', 'fn', '0', 'qm', tolerated, 'po', policy, unpack(ARGV, 21))
 redis.call('HSET', K_ACTIVE, turn, owner)
+note_turn(turn, id)
+note_answer(input, turn)
 if event ~= '' then redis.call('SET', of_session('e', event), turn, 'PX', 86400000) end
 
 local early = redis.call('GETDEL', early_key('input', input)) or redis.call('GETDEL', early_key('turn', turn))

@@ -50,7 +50,7 @@ end
 local fields = redis.call('HMGET', key, 'rs', 'ss', 'tr', 'ip', 'hb', 'ma', 'ri', 'fn', 'at')
 local fence, attempt = tonumber(fields[8]) + 1, tonumber(fields[9]) + 1
 local series = redis.call('HGET', K_META, 'series')
-if attempt == 1 or fields[7] then note_group(turn, create(fields[1])) end
+if attempt == 1 or fields[7] then note_turn(turn, create(fields[1])) end
 local step_start = item_serial(create(fields[2]), series)
 local changed = {'fn', fence, 'at', attempt, 'st', 'active', 'wk', worker, 'sp', step_start, 'hk', hook_grace, 'hd', hook_default}
 if max_attempts ~= '' then

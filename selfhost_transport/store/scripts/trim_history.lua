@@ -1,6 +1,8 @@
 -- Takes what is older than its session's retention out of the history of one session that is due, with its records.
--- KEYS: retention. ARGV: base, '' (becomes the session), publishes per call, ms an empty session is remembered
--- Nothing is taken from the input of the first open turn on: a turn that waits for its answer keeps what it is about.
+-- KEYS: retention. ARGV: base, '' (becomes the session), publishes and messages per call, ms an empty session is remembered
+-- A turn goes as a whole, once its end is too old, and never while it is open; other messages go by their own time. What
+-- goes is decided for all readers at once, by moving `cut`: the history does not show what is gone by it (history.py). Then
+-- a pass takes it out step by step. `tc`: how far the pass has come; `tn`: when what it left is due.
 -- Returns nil when no session is due, else the number of publishes taken. Call again until then.
 local now = redis.call('TIME')
 local now_ms = tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000)
@@ -10,63 +12,150 @@ ARGV[2] = due[1]
 KEYS[1] = ARGV[1] .. 's:' .. ARGV[2]
 --@include _session.lua
 local RECHECK_MS, GROUPS_PER_CALL = 60000, 64
-local limit, retention = tonumber(ARGV[3]), tonumber(redis.call('HGET', K_META, 'rt') or '')
-if not retention then
+local limit = tonumber(ARGV[3])
+local pass = redis.call('HMGET', K_META, 'rt', 'cut', 'tc', 'tn')
+local retention, cursor, next_ms = tonumber(pass[1] or ''), pass[3], tonumber(pass[4] or '')
+if not retention and not cursor then
   redis.call('ZREM', K_RETENTION, session)
   return 0
 end
+local function recheck_ms() return now_ms + math.min(retention or 0, RECHECK_MS) end
 
-local function look_again(at_ms)
-  redis.call('ZADD', K_RETENTION, string.format('%.0f', math.max(at_ms, now_ms + 1)), session)
-end
+-- Turns that end before this millisecond are gone, and other messages that stand before it.
+local cut = tonumber(pass[2] or '0')
+if not cursor then cut = math.max(cut, now_ms - retention) end
 
--- Positions before this millisecond are taken.
-local function boundary()
-  local cut = now_ms - retention
-  for _, turn in ipairs(redis.call('HKEYS', K_ACTIVE)) do
-    local input = redis.call('HGET', of_session('t', turn), 'ip')
-    if input then cut = math.min(cut, (split_id(input))) end
+local function is_open(turn) return redis.call('HEXISTS', K_ACTIVE, turn) == 1 end
+
+local kept_turns = {}
+local function keeps_turn(turn)
+  if kept_turns[turn] == nil then
+    local first, last = turn_span(turn)
+    local at_ms
+    if is_open(turn) then
+      at_ms = recheck_ms()
+    elseif first then
+      -- Turns of before spans were kept have no end: they go by their beginning.
+      local ended_ms = split_id(last ~= '' and last or first)
+      at_ms = ended_ms >= cut and ended_ms + (retention or 0)
+    end
+    if at_ms then next_ms = math.min(next_ms or at_ms, at_ms) end
+    kept_turns[turn] = at_ms and true or false
   end
-  return cut
+  return kept_turns[turn]
 end
 
-local function forget(item)
-  local id, entry = item[1], item[2][2]
-  local head, index = string.sub(entry, 2, string.find(entry, '\n', 1, true) - 1), 0
-  for _ in string.gmatch(head, ';') do
-    local ref = id .. ':' .. index
-    local keys = {}
+-- The headers of a publish's messages that tell what turn they belong to.
+local function headers_of(entry)
+  local head = string.sub(entry, 2, string.find(entry, '\n', 1, true) - 1)
+  local offset, count, found = #head + 3, 0, {}
+  for size in string.gmatch(head, '.(%d+):[^;]*;') do
+    offset, count = offset + tonumber(size), count + 1
+  end
+  local readable, maps = pcall(cmsgpack.unpack, string.sub(entry, offset))
+  for _, message in ipairs(readable and type(maps) == 'table' and maps or {}) do
+    local extras = type(message) == 'table' and message.extras
+    local ai = type(extras) == 'table' and extras.ai
+    local transport = type(ai) == 'table' and ai.transport
+    if type(transport) == 'table' then found[#found + 1] = transport end
+  end
+  return found, count
+end
+
+local function is_kept(headers)
+  for _, transport in ipairs(headers) do
+    local turn, question = transport['run-id'], transport['codec-message-id']
+    if type(turn) ~= 'string' and type(question) == 'string' then
+      turn = answer_to(question)
+    end
+    if type(turn) == 'string' and keeps_turn(turn) then return true end
+  end
+  return false
+end
+
+local function forget(id, headers, count)
+  for index = 0, count - 1 do
+    local ref, keys = id .. ':' .. index, {}
     for letter in string.gmatch('mxvbz', '.') do keys[#keys + 1] = of_message(letter, ref) end
     redis.call('UNLINK', unpack(keys))
-    index = index + 1
+  end
+  for _, transport in ipairs(headers) do
+    local turn, question = transport['run-id'], transport['codec-message-id']
+    if type(turn) == 'string' then
+      local _, last = turn_span(turn)
+      if last == id then redis.call('HDEL', K_GROUPS, part(turn)) end
+    elseif type(question) == 'string' then
+      redis.call('HDEL', K_GROUPS, of_question(question))
+    end
   end
   redis.call('XDEL', K_HISTORY, id)
 end
 
--- Some of the runs that lie before the cut; over several calls all of them.
-local function forget_groups(cut)
+-- Some of the turns and questions that are gone; over several calls all of them.
+local function forget_groups()
   if redis.call('EXISTS', K_GROUPS) == 0 then return end
   local some = redis.call('HRANDFIELD', K_GROUPS, GROUPS_PER_CALL, 'WITHVALUES')
   for at = 1, #some, 2 do
-    if split_id(some[at + 1]) < cut then redis.call('HDEL', K_GROUPS, some[at]) end
+    local field, value = some[at], some[at + 1]
+    local answer, is_gone = string.match(value, '^>(.*)$'), false
+    if answer then
+      is_gone = not turn_span(answer)
+    else
+      is_gone = split_id(string.match(value, '(%S+)$')) < cut and not is_open(whole(field))
+    end
+    if is_gone then redis.call('HDEL', K_GROUPS, field) end
   end
 end
 
-local cut = boundary()
-local items = redis.call('XRANGE', K_HISTORY, '-', string.format('%.0f', cut - 1), 'COUNT', limit)
-for _, item in ipairs(items) do forget(item) end
-if #items > 0 then redis.call('HSET', K_META, 'tr', items[#items][1]) end
-forget_groups(cut)
-if #items == limit then return #items end
+local function later_of(one, other)
+  local ms, counter = split_id(one)
+  local other_ms, other_counter = split_id(other)
+  if ms > other_ms or (ms == other_ms and counter > other_counter) then return one end
+  return other
+end
 
-local oldest = redis.call('XRANGE', K_HISTORY, '-', '+', 'COUNT', 1)
-if oldest[1] then
-  local at_ms = split_id(oldest[1][1]) + retention
-  -- Older ones are left only where a turn is open.
-  if at_ms <= now_ms then at_ms = now_ms + math.min(retention, RECHECK_MS) end
-  look_again(at_ms)
-elseif redis.call('EXISTS', K_ACTIVE, K_LOG, base .. 'r:' .. session) > 0 then
-  look_again(now_ms + RECHECK_MS)
+local low, high = cursor and '(' .. cursor or '-', string.format('%.0f', math.max(0, cut - 1))
+local items = redis.call('XRANGE', K_HISTORY, low, high, 'COUNT', limit)
+local is_whole, taken, messages, newest = #items < limit, 0, 0, nil
+if #items > 0 then redis.call('HSET', K_META, 'cut', string.format('%.0f', cut)) end
+for at, item in ipairs(items) do
+  local id, entry = item[1], item[2][2]
+  local headers, count = headers_of(entry)
+  cursor, messages = id, messages + count
+  if not is_kept(headers) then
+    forget(id, headers, count)
+    taken, newest = taken + 1, id
+  end
+  if messages >= limit and at < #items then
+    is_whole = false
+    break
+  end
+end
+if newest then
+  local before = redis.call('HGET', K_META, 'tr')
+  redis.call('HSET', K_META, 'tr', before and later_of(newest, before) or newest)
+end
+forget_groups()
+if not is_whole then
+  redis.call('HSET', K_META, 'tc', cursor)
+  if next_ms then redis.call('HSET', K_META, 'tn', string.format('%.0f', next_ms)) end
+  return taken
+end
+
+redis.call('HDEL', K_META, 'tc', 'tn')
+if not retention then
+  redis.call('ZREM', K_RETENTION, session)
+  return taken
+end
+local following = redis.call('XRANGE', K_HISTORY, string.format('%.0f', cut), '+', 'COUNT', 1)
+if following[1] then
+  local at_ms = split_id(following[1][1]) + retention
+  next_ms = math.min(next_ms or at_ms, at_ms)
+elseif not next_ms and redis.call('EXISTS', K_ACTIVE, K_LOG, base .. 'r:' .. session) > 0 then
+  next_ms = now_ms + RECHECK_MS
+end
+if next_ms then
+  redis.call('ZADD', K_RETENTION, string.format('%.0f', math.max(next_ms, now_ms + 1)), session)
 else
   -- Who comes back with a position is still told that it is one of this session.
   redis.call('UNLINK', K_HISTORY, K_GROUPS, base .. 'k:' .. session)
@@ -74,4 +163,4 @@ else
   redis.call('PEXPIRE', K_HEAD, math.max(retention, tonumber(ARGV[4])))
   redis.call('ZREM', K_RETENTION, session)
 end
-return #items
+return taken
