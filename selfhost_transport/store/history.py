@@ -165,7 +165,7 @@ class HistoryReader:
         return chain if forwards else chain[::-1]
 
     async def _serial(self, session: str, ref: Ref, known: Sequence[Message]) -> str:
-        series = parse_position(known[0].serial)[1] if known else await self._series(session)
+        series = parse_position(known[0].serial or "")[1] if known else await self._series(session)
         return ref.serial(series)
 
     async def _series(self, session: str) -> str:
