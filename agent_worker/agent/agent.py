@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from types import GeneratorType
 from typing import Any, TypeAlias
 
 from agent_worker.agent.cancel_hook import CancelHook
@@ -14,8 +15,12 @@ from agent_worker.output.message import Piece
 from selfhost_transport.settings_values import CrashRule
 from selfhost_transport.turns.codec import Codec
 
-Handler: TypeAlias = Callable[[Turn], AsyncIterator[Piece]] | Callable[[Turn], Awaitable[Any]]
-"""An async generator that yields its answer, or a coroutine that pipes it."""
+Handler: TypeAlias = (
+    Callable[[Turn], AsyncIterator[Piece]]
+    | Callable[[Turn], Iterator[Piece]]
+    | Callable[[Turn], Awaitable[Any]]
+)
+"""A generator that yields its answer (a plain one runs in a thread), or a coroutine that pipes it."""
 
 
 class OnSteer(StrEnum):
@@ -51,10 +56,10 @@ class Agent:
 
         Raises TypeError for a function that is neither, which ends the turn like any other error of an agent.
         """
-        answer = self.handler(turn)
+        answer: Any = self.handler(turn)
         if inspect.isawaitable(answer):
             await answer
-        elif isinstance(answer, AsyncIterator):
+        elif isinstance(answer, AsyncIterator | GeneratorType):
             await turn.pipe(answer)
         else:
             wrong = f"the agent {self.name!r} returned {type(answer).__name__}"

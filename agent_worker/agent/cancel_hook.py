@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeAlias
 
+from agent_worker.agent.errors import described
+from agent_worker.user_code.containment import UserCode, drop_frames, start
+from agent_worker.user_code.threads import Threads
 from selfhost_transport.errors import CancelDenied, ErrorInfo
 from selfhost_transport.store.turn_pauses import CancelAsked
 from selfhost_transport.store.turn_store import CancelFilter, Scope
@@ -53,8 +56,8 @@ class CancelRequest:
         self.turn.last_word(text)
 
 
-HookFunction: TypeAlias = Callable[[CancelRequest], Awaitable[bool | None]]
-"""Allows a cancel unless it returns False."""
+HookFunction: TypeAlias = Callable[[CancelRequest], Awaitable[bool | None] | bool | None]
+"""Allows a cancel unless it returns False. A plain function runs in a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +68,13 @@ class CancelHook:
     undecided: Undecided = Undecided.ALLOW
     grace_s: float = 1.0
 
-    async def verdict(self, request: CancelRequest) -> Verdict:
+    async def verdict(self, request: CancelRequest, threads: Threads, agent: str) -> Verdict:
         """Ask the hook; it cannot hold the turn open longer than its grace, nor by ignoring its cancellation."""
-        asked = asyncio.ensure_future(self.function(request))
+        turn = request.turn
+        code = UserCode("cancel hook", agent, turn.session, turn.turn_id)
+        asked = start(threads.call(self.function, request), code)
         await asyncio.wait({asked}, timeout=self.grace_s)
-        names = f"session={request.turn.session} turn={request.turn.turn_id}"
+        names = f"session={turn.session} turn={turn.turn_id}"
         if not asked.done():
             asked.cancel()
             asked.add_done_callback(_forget)
@@ -78,6 +83,7 @@ class CancelHook:
         if asked.cancelled() or (error := asked.exception()) is not None:
             raised = None if asked.cancelled() else error
             logger.error("cancel.hook_failed %s then=%s", names, self.undecided, exc_info=raised)
+            drop_frames(raised)
             return self._undecided(_HOOK_FAILED)
         return Verdict(True) if asked.result() is not False else Verdict(False, _denied(_REFUSED))
 
@@ -124,4 +130,5 @@ def _denied(why: str) -> ErrorInfo:
 def _forget(hook: asyncio.Future[bool | None]) -> None:
     """A hook that was given up may still fail; nobody waits for it."""
     if not hook.cancelled() and (error := hook.exception()) is not None:
-        logger.debug("cancel.hook_unwound error=%r", error)
+        logger.debug("cancel.hook_unwound error=%s", described(error))
+        drop_frames(error)

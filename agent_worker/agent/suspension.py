@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agent_worker.agent.tools import ToolCall
+from agent_worker.user_code.containment import ControlFlow
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.store.turn_inputs import Continuation
 from selfhost_transport.store.turn_pauses import Escalation
@@ -120,11 +121,8 @@ class Wait:
         return answer
 
 
-class Suspended(BaseException):
-    """Leaves the agent's function for as long as the turn waits; the runtime catches it, agents let it pass.
-
-    Not an `Exception`, so that an agent's own error handling does not catch it.
-    """
+class Suspended(ControlFlow):
+    """Leaves the agent's function for as long as the turn waits; the runtime catches it, agents let it pass."""
 
     def __init__(self, wait: Wait) -> None:
         super().__init__("the turn is suspended")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import json
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
+from agent_worker.agent.errors import told_to_clients
 from agent_worker.output.message import Output
+from agent_worker.user_code.containment import ControlFlow
+from agent_worker.user_code.threads import Threads
 from selfhost_transport.errors import MessageTooLarge, TransportError
 from selfhost_transport.turns import chunks as p
-from selfhost_transport.turns.values import Json
+from selfhost_transport.turns.values import Json, carried, to_text
 
 Tool: TypeAlias = Callable[..., "Awaitable[Json] | Json"]
 """What a call runs: called with the call's arguments as keywords if they are an object, else with one value."""
@@ -59,57 +60,67 @@ async def run_tool(
     output: Output,
     call: ToolCall,
     tool: Tool,
+    threads: Threads,
     offload: Offload | None = None,
     max_bytes: int = MAX_RESULT_BYTES,
 ) -> Json:
     """Write the call, run the tool, write its result, and return it. Raises what the tool raises, MessageTooLarge.
 
     The tool belongs to the agent's task: an abort cancels it at once, and a tool that goes on all the same has
-    lost its turn and can write nothing (INT-12, INT-13). A plain function runs in a thread.
+    lost its turn and can write nothing (INT-12, INT-13). A plain function runs in a thread. However the tool ends, the
+    session is told, unless the turn is over, or was suspended.
     """
-    await output.write(call.chunks())
+    arguments = call.input if call.announced else carried(call.input, f"the input of the tool {call.name}")
+    await output.write(replace(call, input=arguments).chunks())
     try:
-        result = await _run(tool, call.input)
-        told = await _fitting(result, call, offload, max_bytes)
-    except Exception as error:
-        await output.write_result(p.ToolOutputError(call.call_id, failure_text(call, error)))
+        result = await _run(tool, call.input, threads)
+        told = await _fitting(result, call, threads, offload, max_bytes)
+    except ControlFlow:
+        raise
+    except BaseException as error:
+        if not output.stopped:
+            await output.write_result(p.ToolOutputError(call.call_id, failure_text(call, error)))
         raise
     await output.write_result(p.ToolOutputAvailable(call.call_id, told))
     return result
 
 
-async def _fitting(result: Json, call: ToolCall, offload: Offload | None, max_bytes: int) -> Json:
-    """What the session is told of a result: the result, or a reference to one that is too large."""
-    size = _size(result)
+async def _fitting(
+    result: Any, call: ToolCall, threads: Threads, offload: Offload | None, max_bytes: int
+) -> Json:
+    """What the session is told of a result: the result as it can be written, or a reference to one that is too large."""
+    what = f"the result of the tool {call.name}"
+    told = carried(result, what)
+    size = _size(told)
     if size <= max_bytes:
-        return result
+        return told
     if offload is not None:
-        result = await offload(result)
-        size = _size(result)
+        told = carried(await threads.call(offload, result), f"what `offload` returned for {what}")
+        size = _size(told)
     if size > max_bytes:
         raise MessageTooLarge(
-            f"the result of the tool {call.name} has {size} bytes, the limit is {max_bytes}: "
+            f"{what} has {size} bytes, the limit is {max_bytes}: "
             "shorten it, or give `offload`, which keeps it elsewhere and returns a reference"
         )
-    return result
+    return told
 
 
-def _size(result: Json) -> int:
-    if isinstance(result, str):
-        return len(result.encode(errors="surrogatepass"))
-    return len(json.dumps(result, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass"))
+def _size(told: Json) -> int:
+    return len((told if isinstance(told, str) else to_text(told)).encode())
 
 
-def failure_text(call: ToolCall, error: Exception) -> str:
+def failure_text(call: ToolCall, error: BaseException) -> str:
     """What the session is told of a failed tool: an exception that was not meant for it tells nothing (TRN-19)."""
-    return error.info.message if isinstance(error, TransportError) else f"The tool {call.name} failed."
+    if isinstance(error, asyncio.CancelledError):
+        return f"The tool {call.name} was stopped."
+    return (
+        told_to_clients(error).message
+        if isinstance(error, TransportError)
+        else f"The tool {call.name} failed."
+    )
 
 
-async def _run(tool: Tool, arguments: Json) -> Json:
-    named: dict[str, Any] = arguments if isinstance(arguments, dict) else {}
-    values: tuple[Json, ...] = () if isinstance(arguments, dict) else (arguments,)
-    if not inspect.iscoroutinefunction(tool):
-        result = await asyncio.to_thread(tool, *values, **named)
-    else:
-        result = tool(*values, **named)
-    return await result if inspect.isawaitable(result) else result
+async def _run(tool: Tool, arguments: Json, threads: Threads) -> Json:
+    if isinstance(arguments, dict):
+        return await threads.call(tool, **arguments)
+    return await threads.call(tool, arguments)

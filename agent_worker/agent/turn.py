@@ -15,6 +15,7 @@ from agent_worker.agent.tools import MAX_RESULT_BYTES, Offload, Tool, ToolCall, 
 from agent_worker.output import sources
 from agent_worker.output.message import Earlier, Output, Piece
 from agent_worker.output.writer import TurnWriter
+from agent_worker.user_code.threads import PulledIterable, Threads
 from selfhost_transport.errors import LeaseLost
 from selfhost_transport.store.turn_inputs import TurnInputs
 from selfhost_transport.store.turn_store import Lease
@@ -81,6 +82,7 @@ class Turn:
         steering: Steering,
         inputs: TurnInputs,
         report: Callable[[str], Awaitable[None]],
+        threads: Threads,
     ) -> None:
         self.context = context
         self.conversation = conversation
@@ -99,6 +101,7 @@ class Turn:
         self._steering = steering
         self._inputs = inputs
         self._report = report
+        self._threads = threads
         self._earlier = Earlier("")
         # The message that each call of this invocation was announced in.
         self._announced_in: dict[str, Output] = {}
@@ -184,18 +187,24 @@ class Turn:
         unless the agent pipes something else or raises.
         """
         output = self._message()
+        # What is closed in the end: the source, or what reads a plain one.
+        reading: object = source
         try:
             async with self._writing(output):
-                await output.take(sources.iterate(source))
+                items = sources.iterate(source, self._threads)
+                reading = items if isinstance(items, PulledIterable) else source
+                await output.take(items)
             result = PipeResult(PipeReason.COMPLETE, output.message_id)
-        except LeaseLost:
-            result = PipeResult(PipeReason.CANCELLED, output.message_id)
         except Exception as error:
             if not self._writer.stopped:
                 await output.abandon()
-            result = PipeResult(PipeReason.ERROR, output.message_id, error)
+            # A source may raise it of its own; then the turn is not lost.
+            if isinstance(error, LeaseLost) and self._writer.stopped:
+                result = PipeResult(PipeReason.CANCELLED, output.message_id)
+            else:
+                result = PipeResult(PipeReason.ERROR, output.message_id, error)
         finally:
-            await sources.close(source)
+            await sources.close(reading, self._threads)
         self.last_result = result
         return result
 
@@ -222,7 +231,7 @@ class Turn:
         output = self._message()
         async with self._writing(output):
             self._announced_in.setdefault(call.call_id, output)
-            return await run_tool(output, call, tool, offload, max_bytes)
+            return await run_tool(output, call, tool, self._threads, offload, max_bytes)
 
     async def suspend(
         self,
@@ -306,7 +315,7 @@ class Turn:
             if not self.aborted.is_set():
                 await output.abandon()
             raise
-        except Exception:
+        except BaseException:
             if not self._writer.stopped:
                 await output.abandon()
             raise

@@ -100,6 +100,11 @@ class Output:
         # Its last source failed, and nothing came after: it does not end as if the model had stopped.
         self._abandoned = False
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the turn is not this attempt's to write any more."""
+        return self._writer.stopped
+
     async def take(self, source: AsyncIterator[Piece]) -> None:
         """Write everything the source yields, until it ends. Raises what the source or the writer raises."""
         writer = self._writer
@@ -119,6 +124,8 @@ class Output:
 
     async def write(self, chunks: Sequence[p.Chunk]) -> None:
         """Write chunks, with the brackets they need, in one step. Raises what stopped the writer."""
+        # Before anything is noted: what cannot be carried must leave nothing half told.
+        chunks = [p.carried_chunk(chunk) for chunk in chunks]
         ready: list[p.Chunk] = []
         for chunk in chunks:
             if self._finished and not isinstance(chunk, p.ToolApprovalRequest):
@@ -127,7 +134,7 @@ class Output:
             ready += [*self._closing_part(), *self._before(chunk), chunk]
             if isinstance(chunk, p.TextStart):
                 ready += self._earlier.chunks(chunk.id)
-        await self._write(self._encoded(ready))
+        await self._write_encoded(ready)
 
     async def write_result(self, result: p.ToolOutputAvailable | p.ToolOutputError) -> None:
         """Write the result of a call; with the last one that was open, the model call is over."""
@@ -154,9 +161,9 @@ class Output:
 
     async def _take_other(self, piece: Reasoning | p.Chunk | Mapping[str, Any] | str) -> None:
         if isinstance(piece, Reasoning):
-            await self._add("reasoning", piece.text)
+            await self._add("reasoning", _text(piece.text))
         elif isinstance(piece, str):
-            await self._add("text", piece)
+            await self._add("text", _text(piece))
         else:
             await self.write([self._codec.chunk_from_json(piece) if isinstance(piece, Mapping) else piece])
 
@@ -227,5 +234,21 @@ class Output:
             self._stamped = steers
         return [op for chunk in chunks for op in self._encoder.encode(chunk)]
 
+    async def _write_encoded(self, chunks: list[p.Chunk]) -> None:
+        """What comes before a chunk out of sequence is written all the same: the encoder has noted it."""
+        ops: list[encoder.Op] = []
+        try:
+            for chunk in chunks:
+                ops += self._encoded([chunk])
+        finally:
+            await self._write(ops)
+
     async def _write(self, ops: list[encoder.Op]) -> None:
         await self._writer.write(ops)
+
+
+def _text(piece: object) -> str:
+    """A text of exactly that type. Raises InvalidArgument for what is none."""
+    if not isinstance(piece, str):
+        raise InvalidArgument(f"a text is expected, not {type(piece).__name__}")
+    return str.__str__(piece)

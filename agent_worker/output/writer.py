@@ -21,6 +21,7 @@ from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.turn_operations import Close, Create, OpenText, Operation
 from selfhost_transport.store.turn_store import Lease, TurnStore
 from selfhost_transport.turns import encoder
+from selfhost_transport.turns.values import is_whole, whole_characters
 from selfhost_transport.wire.serial import Position
 
 MAX_IN_FLIGHT = 64
@@ -103,13 +104,6 @@ class TextStream:
             self._next = self._loop.time() + self._writer.rollup.window_s
             self._send(piece)
 
-    def finish(self) -> None:
-        """Send everything: no more will follow before the next step."""
-        self.flush()
-        if self._half and not self._writer.stopped:
-            self._half = ""
-            self._writer.send(self._text, "\ufffd")
-
     def rest(self) -> str:
         """What is gathered, to be written by whoever ends the text."""
         piece = self._half + "".join(self._gathered)
@@ -130,20 +124,6 @@ class TextStream:
             self._half, piece = piece[-1], piece[:-1]
         if whole := whole_characters(piece):
             self._writer.send(self._text, whole)
-
-
-def is_whole(text: str) -> bool:
-    """Whether no character of it is cut in half."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def whole_characters(text: str) -> str:
-    """Halves of characters joined, and those without their other half replaced (STR-16)."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,7 +352,7 @@ class TurnWriter:
     async def _settle(self) -> None:
         """Send what is gathered and wait until every append is answered: a step must not hide a hole."""
         for stream in self._streams.values():
-            stream.finish()
+            stream.flush()
         while self._in_flight and not self.stopped:
             await self._next_answer()
         self.check()

@@ -17,7 +17,7 @@ from typing import Any
 from agent_worker.agent.agent import Agent, OnSteer
 from agent_worker.agent.cancel_hook import request_for
 from agent_worker.agent.conversation import Conversation
-from agent_worker.agent.errors import AgentError, told_to_clients, wants_another_attempt
+from agent_worker.agent.errors import AgentError, described, told_to_clients, wants_another_attempt
 from agent_worker.agent.steering import Steering
 from agent_worker.agent.suspension import Suspended
 from agent_worker.agent.turn import AbortCause, Turn
@@ -26,6 +26,8 @@ from agent_worker.output.writer import Hold, TurnWriter
 from agent_worker.runtime.cancel_note import LAST_WORD_MS, write_last_word
 from agent_worker.runtime.deadline import Limits, Watch
 from agent_worker.runtime.presence import Activity, AgentPresence
+from agent_worker.user_code.containment import Escaped, UserCode, start
+from agent_worker.user_code.threads import Threads
 from selfhost_transport.errors import ErrorInfo, LeaseLost, StoreFull, TransportError
 from selfhost_transport.settings_values import CrashRule
 from selfhost_transport.store.entries import Ref
@@ -61,6 +63,7 @@ class Services:
     crash_rule: Callable[[str], CrashRule]
     presence: AgentPresence
     rollup: Rollup
+    threads: Threads
     retry_errors: bool
 
 
@@ -82,7 +85,14 @@ class TurnRun:
         conversation = Conversation(services.history, lease, context, agent.codec)
         self._steering = Steering(services.pauses, lease, conversation)
         self.turn = Turn(
-            lease, context, conversation, self._writer, self._steering, services.inputs, self._show
+            lease,
+            context,
+            conversation,
+            self._writer,
+            self._steering,
+            services.inputs,
+            self._show,
+            services.threads,
         )
         self._aborted: asyncio.Future[AbortCause] = asyncio.get_running_loop().create_future()
         # Once the terminal is being written the store decides who wins, not an abort (INT-23).
@@ -157,7 +167,8 @@ class TurnRun:
             return False
         self.turn.last_result = None
         self._interrupted = False
-        self.handler = asyncio.create_task(self.agent.answer(self.turn), name=f"agent {self.lease.turn_id}")
+        code = UserCode("agent", self.agent.name, self.lease.session, self.lease.turn_id)
+        self.handler = start(self.agent.answer(self.turn), code, f"agent {self.lease.turn_id}")
         self.handler.add_done_callback(self._look_after)
         exceeded = await watch.first_of((self.handler, self._aborted))
         if self._aborted.done():
@@ -180,7 +191,7 @@ class TurnRun:
             return
         error = handler.exception()
         if error is not None and not isinstance(error, LeaseLost):
-            logger.warning("turn.agent_failed_after_abort %s error=%r", self._names(), error)
+            logger.warning("turn.agent_failed_after_abort %s error=%s", self._names(), described(error))
 
     async def _after(self, handler: asyncio.Task[None]) -> bool:
         """What follows the agent's return; whether that is another pass."""
@@ -254,7 +265,8 @@ class TurnRun:
         if hook is None or asked is None:
             return
         entry = await self._services.history.state(self.lease.session, Ref(asked.position))
-        verdict = await hook.verdict(request_for(self.turn, asked, entry.message))
+        request = request_for(self.turn, asked, entry.message)
+        verdict = await hook.verdict(request, self._services.threads, self.agent.name)
         message = lifecycle.cancel_verdict(
             self._context, asked.requester, allowed=verdict.allowed, error=verdict.error
         )
@@ -289,9 +301,11 @@ class TurnRun:
                 logger.warning("turn.chore_failed %s error=%s", self._names(), error)
 
     async def _fail(self, error: BaseException) -> None:
-        if isinstance(error, LeaseLost):
+        if isinstance(error, LeaseLost) and self._writer.stopped:
             raise error
-        logger.warning("turn.attempt_failed %s error=%r", self._names(), error, exc_info=_trace_of(error))
+        logger.warning(
+            "turn.attempt_failed %s error=%s", self._names(), described(error), exc_info=_trace_of(error)
+        )
         if self._may_retry(error):
             await self._retry()
         else:
@@ -383,7 +397,7 @@ def _error_of(handler: asyncio.Task[None]) -> BaseException | None:
 
 def _trace_of(error: BaseException) -> BaseException | None:
     """Errors of the tree explain themselves; others need their traceback in the log."""
-    return None if isinstance(error, TransportError) else error
+    return None if isinstance(error, TransportError) and not isinstance(error, Escaped) else error
 
 
 def _stopped(lease: Lease, cause: AbortCause) -> LeaseLost:

@@ -15,6 +15,7 @@ from typing import TypedDict, TypeVar
 
 from agent_worker.agent.agent import Agent, Handler, OnSteer
 from agent_worker.agent.cancel_hook import CancelHook, HookFunction, Undecided
+from agent_worker.agent.errors import described
 from agent_worker.agent.turn import AbortCause
 from agent_worker.output.flush_timer import Rollup
 from agent_worker.output.writer import Hold
@@ -25,6 +26,8 @@ from agent_worker.runtime.lease import LeaseKeeper, Reaper
 from agent_worker.runtime.presence import AgentPresence
 from agent_worker.runtime.queue_reader import Intake
 from agent_worker.runtime.turn_run import Services, TurnRun
+from agent_worker.user_code.containment import children_contained
+from agent_worker.user_code.threads import Threads
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.server_version import check_server
@@ -192,6 +195,7 @@ class Worker:
             PresenceStore(redis, keys, options), self.worker_id, options.presence_lease_ms
         )
         store, pauses = TurnStore(redis, keys, options), TurnPauses(redis, keys, options)
+        threads = Threads(settings.worker.concurrency)
         self._services = Services(
             turns=store,
             pauses=pauses,
@@ -200,6 +204,7 @@ class Worker:
             crash_rule=lambda session: settings.namespace_for(session).on_crash,
             history=HistoryReader(redis, keys),
             rollup=Rollup(settings.worker.rollup_window_ms),
+            threads=threads,
             retry_errors=settings.worker.retry_errors,
         )
         pairs = [(bucket, name) for bucket in range(keys.buckets) for name in self.agents]
@@ -211,8 +216,10 @@ class Worker:
             keeper = LeaseKeeper(store, settings.worker.lease_ms, lambda: list(self._running.values()))
             reaper = Reaper(store, pauses, SessionStore(redis, keys, options), keys.buckets)
             heartbeat = Heartbeat(Fleet(redis, keys), self.worker_id, self.agents, settings.worker.lease_ms)
-            await self._serve(settings, intake, keeper, reaper, heartbeat)
+            with children_contained():
+                await self._serve(settings, intake, keeper, reaper, heartbeat)
         finally:
+            threads.close()
             await subscriber.close()
 
     async def _serve(
@@ -311,7 +318,7 @@ class Worker:
     def _unwound(self, handler: asyncio.Task[None]) -> None:
         self._unwinding.discard(handler)
         if not handler.cancelled() and (error := handler.exception()) is not None:
-            logger.debug("turn.unwinding_failed task=%s error=%r", handler.get_name(), error)
+            logger.debug("turn.unwinding_failed task=%s error=%s", handler.get_name(), described(error))
 
     def _room(self) -> int:
         assert self.settings is not None

@@ -86,7 +86,9 @@ class ScriptedStream:
         if at == script.crash_at:
             os.kill(os.getpid(), signal.SIGKILL)
         if at == script.fail_at:
-            raise AgentError(f"the scripted provider failed at token {at}", status_code=502)
+            # Tried again: the next attempt goes through, unless it always fails.
+            again = None if script.always else True
+            raise AgentError(f"the scripted provider failed at token {at}", status_code=502, again=again)
         if at == script.hang_at:
             await self._loop.create_future()
 

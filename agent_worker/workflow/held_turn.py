@@ -22,6 +22,7 @@ from agent_worker.agent.turn import AbortCause, Turn
 from agent_worker.output.flush_timer import Rollup
 from agent_worker.output.writer import Hold, TurnWriter
 from agent_worker.runtime.presence import AgentPresence
+from agent_worker.user_code.threads import Threads
 from agent_worker.workflow.step import Step, context_of, step_deposit
 from selfhost_transport.errors import LeaseLost, SteerWaiting, StepOpen, TransportError, TurnSuspended
 from selfhost_transport.store.history import HistoryReader
@@ -51,6 +52,7 @@ class HeldServices:
     history: HistoryReader
     presence: AgentPresence
     rollup: Rollup
+    threads: Threads
     window_ms: int
     released: Callable[[HeldTurn], None]
 
@@ -247,8 +249,9 @@ class HeldTurn:
             lambda lost: self.abort(AbortCause.LEASE_LOST),
         )
         turn = Turn(
-            lease, context, self._conversation, writer, self._steering, self._services.inputs, self._report
-        )
+            lease, context, self._conversation, writer, self._steering, self._services.inputs, self._report,
+            self._services.threads,
+        )  # fmt: skip
         turn.pass_number = self._steps_done
         self._step = Step(turn, writer, step_id, started.serial, is_new=started.attempt == 1)
         self._note(self._step, StepOutcome.OPEN)

@@ -19,6 +19,7 @@ from agent_worker.runtime.heartbeat import Heartbeat
 from agent_worker.runtime.lease import LeaseKeeper, Reaper
 from agent_worker.runtime.notices import Notices
 from agent_worker.runtime.presence import AgentPresence
+from agent_worker.user_code.threads import Threads
 from agent_worker.workflow.held_turn import HeldServices, HeldTurn
 from agent_worker.workflow.session import AgentSession
 from selfhost_transport.errors import InvalidArgument
@@ -143,6 +144,8 @@ class AgentHost:
         self.notices = Notices(settings.redis.url, keys, self.host_id, self._stop)
         self._stack.push_async_callback(self.notices.close)
         turns, pauses = TurnStore(redis, keys, options), TurnPauses(redis, keys, options)
+        threads = Threads(settings.worker.concurrency)
+        self._stack.callback(threads.close)
         presence = AgentPresence(PresenceStore(redis, keys, options), self.host_id, options.presence_lease_ms)
         self._services = HeldServices(
             turns=turns,
@@ -152,6 +155,7 @@ class AgentHost:
             history=HistoryReader(redis, keys),
             presence=presence,
             rollup=Rollup(settings.worker.rollup_window_ms),
+            threads=threads,
             window_ms=self._window_ms,
             released=self._released,
         )

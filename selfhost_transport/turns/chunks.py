@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeAlias
 
 from selfhost_transport.errors import InvalidArgument
-from selfhost_transport.turns.values import ABSENT, Absent, Json
+from selfhost_transport.turns.values import ABSENT, Absent, Json, carried, whole_characters
 
 
 @dataclass(slots=True, frozen=True)
@@ -285,9 +285,49 @@ _CLASSES: Final[tuple[type[Chunk], ...]] = (
     Start, StartStep, FinishStep, Finish, MessageMetadata, Abort, Error, File, SourceUrl, SourceDocument,
 )  # fmt: skip
 _BY_TYPE: Final[dict[str, type[Chunk]]] = {cls.type: cls for cls in _CLASSES}
-_JSON_FIELDS: Final = frozenset({"input", "output", "data", "provider_metadata", "message_metadata"})
+_JSON_FIELDS: Final = frozenset({"input", "output", "data", "provider_metadata", "message_metadata", "event"})
+# More of a text: a character may be cut between two of them.
+_GROWING: Final = frozenset({"delta", "input_text_delta"})
+_REQUIRED: Final[dict[type[Chunk], frozenset[str]]] = {
+    cls: frozenset(field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING)
+    for cls in (*_CLASSES, Data, Native)
+}
 _BOOL_FIELDS: Final = frozenset({"dynamic", "provider_executed", "preliminary", "transient"})
 DATA_PREFIX: Final = "data-"
+
+
+def carried_chunk(chunk: Chunk) -> Chunk:
+    """The chunk with values that can be written: its fields by `values.carried`.
+
+    Raises InvalidArgument, naming the field, for a value that cannot be carried, and for what is no chunk.
+    """
+    # The path of every token: halves of characters are joined where the texts are.
+    if isinstance(chunk, TextDelta | ReasoningDelta) and type(chunk.delta) is str and type(chunk.id) is str:
+        return chunk
+    if not isinstance(chunk, Chunk):
+        raise InvalidArgument(
+            f"{type(chunk).__name__} is no piece of an answer; yield text, Reasoning, a chunk, or its JSON form"
+        )
+    changed = {
+        field.name: new
+        for field in dataclasses.fields(chunk)
+        if (old := getattr(chunk, field.name)) is not field.default
+        and (new := _carried_field(chunk, field.name, old)) is not old
+    }
+    return dataclasses.replace(chunk, **changed) if changed else chunk
+
+
+def _carried_field(chunk: Chunk, name: str, value: Any) -> Any:
+    what = f"`{_camel(name)}` of a {chunk.type} chunk"
+    if value is ABSENT or (value is None and name not in _REQUIRED[type(chunk)]):
+        return value
+    if name in _JSON_FIELDS:
+        return whole_characters(value) if type(value) is str else carried(value, what)
+    if not _fits(name, value):
+        raise InvalidArgument(f"{what} cannot be of the type {type(value).__name__}")
+    if not isinstance(value, str) or name in _GROWING:
+        return value
+    return whole_characters(str.__str__(value))
 
 
 def chunk_from_json(value: Mapping[str, Any]) -> Chunk:

@@ -143,7 +143,7 @@ async def test_con_10_one_user_may_own_many_turns(stage: Stage) -> None:
 
 async def test_con_12_a_failure_is_isolated(stage: Stage) -> None:
     async with stage.connect(stage.session()) as client:
-        texts = (script(30, 60), script(30, 60, fail_at=5), script(30, 60))
+        texts = (script(30, 60), script(30, 60, fail_at=5, always=1), script(30, 60))
         turns = [await client.view.send(text) for text in texts]
         await client.wait_for_turn()
         statuses = [turn.status for turn in turns]

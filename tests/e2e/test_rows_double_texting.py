@@ -166,7 +166,9 @@ async def test_dbl_7_a_policy_of_the_session_holds_on_every_device(stage: Stage)
 async def test_dbl_9_the_queue_drains_after_every_ending(stage: Stage, ending: str) -> None:
     session = stage.session("queue")
     async with stage.connect(session) as client:
-        first = await client.view.send(script(40, 80, **({"fail_at": 20} if ending == "error" else {})))
+        first = await client.view.send(
+            script(40, 80, **({"fail_at": 20, "always": 1} if ending == "error" else {}))
+        )
         queued = [await client.view.send(script(tokens, 0)) for tokens in (3, 4)]
         await token_seen(first)
         if ending == "cancelled":
@@ -201,7 +203,7 @@ async def test_dbl_10_a_rate_limit_of_the_provider_hits_only_its_own_turn(stage:
     session = stage.session()
     async with stage.connect(session) as client:
         failing = {3, 8, 13, 18}
-        texts = [script(20, 60, **({"fail_at": 5} if n in failing else {})) for n in range(20)]
+        texts = [script(20, 60, **({"fail_at": 5, "always": 1} if n in failing else {})) for n in range(20)]
         turns = [client.view.start(text) for text in texts]
         await each([turn.ended for turn in turns])
         for number, turn in enumerate(turns):

@@ -88,7 +88,7 @@ async def test_str_3_the_message_says_how_it_stands(stage: Stage) -> None:
         client.on("entry", note)
         complete = await client.view.send(script(5, 0))
         cancelled = await client.view.send(script(99, 50))
-        failed = await client.view.send(script(20, 100, fail_at=5))
+        failed = await client.view.send(script(20, 100, fail_at=5, always=1))
         await token_seen(cancelled)
         await cancelled.cancel()
         await client.wait_for_turn()
@@ -110,7 +110,7 @@ async def test_str_4_5_and_16_sources_errors_and_unsafe_text(build: Build) -> No
         answers = [message.message.text for message in turn.messages[1:]]
         assert answers[:4] == ["list ", "generator ", "async ", "partial "]
         assert answers[4] == "complete:NoneType complete:NoneType complete:NoneType error:ValueError"
-        failed = await client.view.send(script(20, 100, fail_at=10))
+        failed = await client.view.send(script(20, 100, fail_at=10, always=1))
         await failed.ended
         assert failed.error is not None and "token 10" in failed.error.message
         assert_exact(failed, 10)

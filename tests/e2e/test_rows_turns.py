@@ -108,7 +108,13 @@ async def test_trn_3_visible_before_any_agent_works(build: Build) -> None:
 
 async def test_trn_4_only_legal_moves(stage: Stage) -> None:
     session, chance = stage.session(), random.Random(4)
-    texts = [script(20, 100), script(5, 0), script(50, 100, fail_at=10), script(50, 50, hang_at=3), "hello"]
+    texts = [
+        script(20, 100),
+        script(5, 0),
+        script(50, 100, fail_at=10, always=1),
+        script(50, 50, hang_at=3),
+        "hello",
+    ]
     async with stage.connect(session) as client, stage.connect(session, "user-2", gateway=1) as other:
 
         async def live() -> str:
@@ -185,7 +191,7 @@ async def test_trn_6_terminal_reasons(stage: Stage) -> None:
     async with stage.connect(session) as client, stage.connect(session, "user-2") as other:
         complete = await client.view.send(script(3, 0))
         cancelled = await client.view.send(script(100, 50))
-        failed = await client.view.send(script(10, 100, fail_at=5))
+        failed = await client.view.send(script(10, 100, fail_at=5, always=1))
         await token_seen(cancelled)
         await cancelled.cancel()
         await client.wait_for_turn()

@@ -189,7 +189,7 @@ async def test_dbl_9_the_queue_drains_after_every_ending(
     room: Room, settings: MakeSettings, running: Run, ending: str
 ) -> None:
     await running(scripted_worker(settings()))
-    how = {"complete": "rate=50", "cancelled": "hang_at=2", "error": "rate=50 fail_at=5"}[ending]
+    how = {"complete": "rate=50", "cancelled": "hang_at=2", "error": "rate=50 fail_at=5 always=1"}[ending]
     first = await room.send(f"script: tokens=10 {how}", policy=Policy.QUEUE)
     waiting = [await room.send(f"script: say={n}", policy=Policy.QUEUE) for n in range(3)]
     if ending == "cancelled":

@@ -94,9 +94,12 @@ async def test_str_5_a_provider_error_ends_the_turn_and_not_the_worker(
     room: Room, settings: MakeSettings, running: Run
 ) -> None:
     await running(scripted_worker(settings()))
-    failing, fine = await room.send("script: tokens=20 fail_at=10"), await room.send("script: tokens=20")
+    failing, fine = (
+        await room.send("script: tokens=20 fail_at=10 always=1"),
+        await room.send("script: tokens=20"),
+    )
     assert (await room.ended(failing)).status == "failed"
-    assert await failure_of(room, failing) == ("104008", "the scripted provider failed at token 10")
+    assert await failure_of(room, failing) == ("50200", "the scripted provider failed at token 10")
     (answer,) = await room.outputs(failing)
     assert (answer.text, answer.status) == (numbered(10), "cancelled")
     assert (await room.ended(fine)).status == "completed"
@@ -140,7 +143,7 @@ async def test_trn_10_retries_exhausted_end_with_the_last_cause(
     turn = await room.send("script: tokens=20 fail_at=3 always=1", max_attempts=3)
     record = await room.ended(turn)
     assert (record.status, record.attempts) == ("failed", 3)
-    assert await failure_of(room, turn) == ("104008", "the scripted provider failed at token 3")
+    assert await failure_of(room, turn) == ("50200", "the scripted provider failed at token 3")
 
 
 async def test_trn_20_returning_without_an_answer_completes_the_turn(

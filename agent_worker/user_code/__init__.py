@@ -1,0 +1,1 @@
+"""User code in the worker: kept from the process and from the loop."""

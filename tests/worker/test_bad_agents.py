@@ -1,0 +1,151 @@
+"""User code that misbehaves: its own turn ends, with a true reason; the worker lives, and its neighbours stream on (P12)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from agent_worker import Worker
+from selfhost_transport.settings import Settings
+from selfhost_transport.store.history import Query
+from selfhost_transport.turns import headers as h
+from selfhost_transport.wire.message import Message
+from tests.processes import Stack
+from tests.worker import bad_agents as bad
+from tests.worker.session import Room, header, run_of
+
+Run = Callable[[Worker], Awaitable[Worker]]
+MakeSettings = Callable[..., Settings]
+Serve = Callable[[], Awaitable[Callable[[], bool]]]
+
+# What the terminal says, for those whose own words are fit for people.
+TOLD = {
+    "group-that-tells": "told in a group",
+    "half-a-character": "half \ufffd",
+    "long-message": "x" * 4_000,
+    "rate-limited": "slow down",
+    "store": "not true either",
+    "bytes-message": "b'raw'",
+    "no-message": "None",
+}
+# An iterator says with it that it ends; a task group takes no notice of a child that was cancelled.
+HARMLESS = {("plain-iterator", "stop-iteration"), ("task-group", "cancelled")}
+# asyncio's task group says these as a group of its own.
+WRAPPED = {("task-group", "odd-base"), ("task-group", "group-of-exits")}
+EXITS = ("system-exit", "system-exit-text", "keyboard-interrupt", "odd-base", "group-of-exits")
+
+
+@pytest.fixture(params=["embedded", "alone"])
+def serve(request: pytest.FixtureRequest, settings: MakeSettings, running: Run, stack: Stack) -> Serve:
+    """Starts the worker in this process, or in one of its own; the answer tells whether it lives."""
+
+    async def embedded() -> Callable[[], bool]:
+        worker = await running(bad.bad_worker(settings()))
+        return lambda: not worker.stopped
+
+    async def alone() -> Callable[[], bool]:
+        process = await stack.worker("tests.worker.bad_agents:alone")
+        return lambda: process.returncode is None
+
+    return embedded if request.param == "embedded" else alone
+
+
+async def test_whatever_user_code_raises_ends_its_own_turn(room: Room, serve: Serve) -> None:
+    lives = await serve()
+    sent: dict[str, tuple[str, str]] = {}
+    async with streaming_beside(room):
+        for where in bad.FAILING | bad.FINE:
+            turns = {await room.send(f"{where} {way}", agent="bad"): (where, way) for way in bad.WAYS}
+            sent |= turns
+            for turn, how in turns.items():
+                record = await room.ended(turn)
+                assert (record.status, record.attempts) == (expected_status(*how), 1), how
+    # Outside of the measurement: it is the test that reads.
+    terminals = await terminals_of(room)
+    for turn, how in sent.items():
+        assert len(terminals[turn]) == 1, how
+        assert_true_reason(terminals[turn][0], *how)
+    assert lives()
+
+
+def expected_status(where: str, way: str) -> str:
+    return "completed" if where in bad.FINE or (where, way) in HARMLESS else "failed"
+
+
+async def test_what_is_raised_while_a_turn_is_cancelled_changes_nothing(room: Room, serve: Serve) -> None:
+    lives = await serve()
+    async with streaming_beside(room):
+        for where in bad.CANCELLED:
+            turns = [
+                await room.send(f"{where} {way}", agent=f"hooked-{way}" if where == "plain-hook" else "bad")
+                for way in bad.WAYS
+            ]
+            await said(room, *turns)
+            for turn in turns:
+                await room.cancel(turn)
+            for turn in turns:
+                assert (await room.ended(turn)).status == "cancelled"
+    terminals = await terminals_of(room)
+    assert {len(ends) for ends in terminals.values()} == {1}
+    assert lives()
+
+
+@asynccontextmanager
+async def streaming_beside(room: Room) -> AsyncIterator[None]:
+    """A turn that streams all the while; it is never kept waiting for 100 ms, as the worker's own process counts them."""
+    neighbour = await room.send("", agent="neighbour")
+    await said(room, neighbour)
+    await longest_pause(room)
+    yield
+    assert await longest_pause(room) < bad.LIMIT_TICKS
+    assert (await room.record(neighbour)).status == "active"
+    assert (await room.record(neighbour)).attempts == 1
+    await room.cancel(neighbour)
+    await room.ended(neighbour)
+
+
+async def longest_pause(room: Room) -> int:
+    turn = await room.send("", agent="gap")
+    await room.ended(turn)
+    return int(await room.text(turn))
+
+
+async def said(room: Room, *turns: str) -> None:
+    """Wait until each of the turns, which are the newest, has written something; seldom looks, and at little."""
+    while True:
+        page = await room.sessions.history.page(room.name, Query(limit=8 * len(turns)))
+        if set(turns) <= {run_of(message) for message in page.messages if message.name == h.AI_OUTPUT}:
+            return
+        await asyncio.sleep(0.05)
+
+
+async def terminals_of(room: Room) -> dict[str, list[Message]]:
+    """By turn."""
+    found: dict[str, list[Message]] = defaultdict(list)
+    for message in await room.history():
+        if message.name == h.AI_RUN_END:
+            found[str(run_of(message))].append(message)
+    return found
+
+
+def assert_true_reason(end: Message, where: str, way: str) -> None:
+    if expected_status(where, way) == "completed":
+        assert header(end, h.RUN_REASON) == "complete"
+        return
+    assert header(end, h.RUN_REASON) == "error"
+    code, message = header(end, h.ERROR_CODE), header(end, h.ERROR_MESSAGE)
+    assert code is not None and message
+    if where in ("cleanup", "generator-cleanup"):
+        # Why the source failed comes first.
+        assert "would have ended" not in message and message != TOLD.get(way)
+        return
+    if way in EXITS and (where, way) not in WRAPPED:
+        assert "would have ended its process" in message, (where, way, message)
+    if way in TOLD:
+        assert message == TOLD[way], (where, way)
+    if way == "rate-limited":
+        assert code == "42900"
