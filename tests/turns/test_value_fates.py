@@ -62,7 +62,10 @@ def circle() -> Any:
     return value
 
 
-MOMENT = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+RAW: Any = b"raw"
+ANYTHING: Any = object()
+NOTHING: Any = None
+MOMENT: Any = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
 
 
 @pytest.mark.parametrize(
@@ -166,16 +169,16 @@ def test_a_text_payload_is_mended() -> None:
 @pytest.mark.parametrize(
     ("chunk", "field"),
     [
-        (p.ToolInputAvailable("c", "t", {"a": b"x"}), "`input` of a tool-input-available chunk.a"),
-        (p.ToolOutputAvailable("c", [object()]), "`output` of a tool-output-available chunk[0]"),
-        (p.Data("data-x", b"x"), "`data` of a data- chunk"),
-        (p.Finish("stop", {"m": b"x"}), "`messageMetadata` of a finish chunk.m"),
-        (p.TextStart("t", {"m": b"x"}), "`providerMetadata` of a text-start chunk.m"),
-        (p.ToolOutputError("c", b"x"), "`errorText` of a tool-output-error chunk"),  # type: ignore[arg-type]
-        (p.TextDelta("t", None), "`delta` of a text-delta chunk"),  # type: ignore[arg-type]
-        (p.TextStart(None), "`id` of a text-start chunk"),  # type: ignore[arg-type]
-        (p.ToolInputAvailable("c", "t", dynamic="yes"), "`dynamic` of"),  # type: ignore[arg-type]
-        (b"x", "bytes is no piece of an answer"),
+        (p.ToolInputAvailable("c", "t", {"a": RAW}), "`input` of a tool-input-available chunk.a"),
+        (p.ToolOutputAvailable("c", [ANYTHING]), "`output` of a tool-output-available chunk[0]"),
+        (p.Data("data-x", RAW), "`data` of a data- chunk"),
+        (p.Finish("stop", {"m": RAW}), "`messageMetadata` of a finish chunk.m"),
+        (p.TextStart("t", {"m": RAW}), "`providerMetadata` of a text-start chunk.m"),
+        (p.ToolOutputError("c", RAW), "`errorText` of a tool-output-error chunk"),
+        (p.TextDelta("t", NOTHING), "`delta` of a text-delta chunk"),
+        (p.TextStart(NOTHING), "`id` of a text-start chunk"),
+        (p.ToolInputAvailable("c", "t", dynamic=ANYTHING), "`dynamic` of"),
+        (RAW, "bytes is no piece of an answer"),
         (None, "NoneType is no piece of an answer"),
         (7, "int is no piece of an answer"),
     ],
