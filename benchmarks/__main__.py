@@ -13,7 +13,7 @@ from benchmarks.figures import Results, show, show_comparison
 
 STAGES = (
     "append", "notify", "decode", "frame", "hub", "fanout", "connect", "attach", "history", "resume", "idle", "growth",
-    "generator", "turns", "whole",
+    "generator", "provider", "turns", "whole",
 )  # fmt: skip
 # "whole" is part of the tables in a form of its own; "turns" takes minutes by itself.
 _APART = ("whole", "turns")

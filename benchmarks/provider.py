@@ -1,106 +1,107 @@
-"""A model provider on loopback, as a process: Chat Completions as a stream, and a note of when each reader hung up.
+"""Provider: what reading a token from a provider's stream costs the worker, beside the provider's own library.
 
-    python -m benchmarks.provider            # prints `ready http://127.0.0.1:PORT`
-
-The user's text says what it does: `<id> <tokens per second>`, where 0 is a model that falls silent after its first
-token. `GET /hang-ups` tells the ids and when, by the machine's monotonic clock.
+`as fast as read`: many events arrive together. `at a model's pace`: each token is a read of its own, and the HTTP client
+below the library costs more than the library and the adapter together; the aiohttp client that both libraries offer
+(`DefaultAioHttpClient`) is measured beside their default.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import os
-import sys
+import statistics
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
-import msgspec
+import anthropic
+import openai
 
-from selfhost_transport.commands.children import end_with_parent
+from agent_worker.adapters import ProviderStream, anthropic_messages, openai_chat, openai_responses
+from benchmarks.figures import Figure
+from benchmarks.provider_streams import provider_streams
 
-_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-_CHUNK: dict[str, Any] = {
-    "id": "chatcmpl-0",
-    "object": "chat.completion.chunk",
-    "created": 0,
-    "model": "m",
-    "choices": [{"index": 0, "delta": {"role": "assistant", "content": "token "}, "finish_reason": None}],
-}
+_REPEATS = 3
+_PACE = 50.0
+# A token of this many us fills a repeat; only used to choose how many tokens to read.
+_GUESS_US = 50.0
 
-
-class Provider:
-    """Answers until its reader hangs up."""
-
-    def __init__(self) -> None:
-        self._hang_ups: dict[str, float] = {}
-        event = f"data: {json.dumps(_CHUNK)}\n\n".encode()
-        self._token = b"%x\r\n%s\r\n" % (len(event), event)
-
-    async def serve(self) -> None:
-        """Listen on a free port of loopback, for ever."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        print(f"ready http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
-        await server.serve_forever()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-            if head.startswith("get /hang-ups"):
-                body = json.dumps(self._hang_ups).encode()
-                writer.write(
-                    b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-                )
-                writer.write(body)
-            else:
-                length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
-                asked = json.loads(await reader.readexactly(length))["messages"][-1]["content"]
-                await self._stream(asked, reader, writer)
-        writer.close()
-
-    async def _stream(self, asked: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        name, _, rate = asked.partition(" ")
-        writer.write(_HEAD + self._token)
-        streaming = asyncio.create_task(self._repeat(float(rate), writer)) if float(rate) else None
-        # Who waits for an answer sends nothing: whatever can be read is the end.
-        with contextlib.suppress(ConnectionError):
-            await reader.read(1)
-        self._hang_ups[name] = time.monotonic()
-        if streaming is not None:
-            streaming.cancel()
-
-    async def _repeat(self, rate: float, writer: asyncio.StreamWriter) -> None:
-        while True:
-            await asyncio.sleep(1 / rate)  # the model's pace
-            writer.write(self._token)
+Start = Callable[[str, bool], ProviderStream[Any]]
 
 
-@asynccontextmanager
-async def provider() -> AsyncIterator[str]:
-    """A provider process; its address."""
-    arguments = ("-m", "benchmarks.provider", str(os.getpid()))
-    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
-    assert process.stdout is not None
-    try:
-        yield (await process.stdout.readline()).decode().split()[1]
-    finally:
-        process.kill()
-        await process.wait()
+def run(seconds: float) -> list[Figure]:
+    """Figures of this stage."""
+    return asyncio.run(_run(seconds))
 
 
-async def hang_ups(url: str) -> dict[str, float]:
-    """Who hung up, and when by the monotonic clock."""
-    host, _, port = url.removeprefix("http://").partition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(b"GET /hang-ups HTTP/1.1\r\n\r\n")
-    answer = await reader.read(-1)
-    writer.close()
-    return msgspec.json.decode(answer.partition(b"\r\n\r\n")[2], type=dict[str, float])
+async def _run(seconds: float) -> list[Figure]:
+    found: list[Figure] = []
+    async with (
+        provider_streams() as url,
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as ours,
+        anthropic.AsyncAnthropic(base_url=url, api_key="none", max_retries=0) as theirs,
+        openai.AsyncOpenAI(
+            base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=openai.DefaultAioHttpClient()
+        ) as aio,
+    ):
+        starts: dict[str, Start] = {
+            "OpenAI chat": _chat(ours),
+            "OpenAI responses": _responses(ours),
+            "Anthropic": _claude(theirs),
+            "OpenAI chat, aiohttp": _chat(aio),
+        }
+        for name, start in starts.items():
+            burst = max(500, int(seconds / _REPEATS / 4 * 1e6 / _GUESS_US))
+            found += await _pair(f"{name}, as fast as read", start, streams=1, tokens=burst, pace=0.0)
+            paced = max(20, int(_PACE * seconds / _REPEATS))
+            found += await _pair(f"{name}, at a model's pace", start, streams=40, tokens=paced, pace=_PACE)
+    return found
 
 
-if __name__ == "__main__":
-    end_with_parent(int(sys.argv[1]))
-    asyncio.run(Provider().serve())
+async def _pair(name: str, start: Start, *, streams: int, tokens: int, pace: float) -> list[Figure]:
+    """Adapter and library in turns; the median of each, and of the ratio of each pair."""
+    lean, library = [], []
+    for _ in range(_REPEATS):
+        lean.append(await _us_per_token(start, False, streams, tokens, pace))
+        library.append(await _us_per_token(start, True, streams, tokens, pace))
+    ratios = [one / other for one, other in zip(library, lean, strict=True)]
+    return [
+        Figure("provider", f"{name}: adapter", statistics.median(lean), "us"),
+        Figure("provider", f"{name}: through the library's models", statistics.median(library), "us"),
+        Figure("provider", f"{name}: library costs", statistics.median(ratios), "times the adapter"),
+    ]
+
+
+async def _us_per_token(start: Start, library: bool, streams: int, tokens: int, pace: float) -> float:
+    began = time.process_time()
+    counts = await asyncio.gather(*(_read(start(f"{tokens} {pace}", library)) for _ in range(streams)))
+    return (time.process_time() - began) * 1e6 / sum(counts)
+
+
+async def _read(stream: ProviderStream[Any]) -> int:
+    count = 0
+    async with stream as chunks:
+        async for _ in chunks:
+            count += 1
+    return count
+
+
+def _chat(client: openai.AsyncOpenAI) -> Start:
+    return lambda asked, library: openai_chat.stream(
+        client.chat.completions.create(model="m", messages=[{"role": "user", "content": asked}], stream=True),
+        library=library,
+    )
+
+
+def _responses(client: openai.AsyncOpenAI) -> Start:
+    return lambda asked, library: openai_responses.stream(
+        client.responses.create(model="m", input=asked, stream=True), library=library
+    )
+
+
+def _claude(client: anthropic.AsyncAnthropic) -> Start:
+    return lambda asked, library: anthropic_messages.stream(
+        client.messages.create(
+            model="m", max_tokens=9, messages=[{"role": "user", "content": asked}], stream=True
+        ),
+        library=library,
+    )

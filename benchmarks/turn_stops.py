@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from benchmarks.figures import Figure
-from benchmarks.provider import hang_ups, provider
+from benchmarks.model_server import hang_ups, provider
 from benchmarks.rig import KEY, gateway, rig
 from benchmarks.turn_agent import PROVIDER
 from benchmarks.turn_cost import until

@@ -6,10 +6,11 @@ await turn.pipe(stream(client.messages.create(model=…, messages=messages(promp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from typing import Any, ClassVar, Final, TypeAlias
 
 import anthropic
+import msgspec
 from anthropic.lib.streaming import ParsedMessageStreamEvent
 from anthropic.types import (
     ContentBlockParam,
@@ -21,7 +22,8 @@ from anthropic.types import (
 from pydantic_core import to_jsonable_python
 
 from agent_worker.adapters import prompt as conv
-from agent_worker.adapters.failures import Failure, classify, codes_in, message_in
+from agent_worker.adapters.failures import Failure, agent_error, classify, codes_in, message_in
+from agent_worker.adapters.lean import batches, decode_fields, decoder_of
 from agent_worker.adapters.stream import TOOL_CALLS, ProviderStream, Source, Translation
 from agent_worker.adapters.transport_failures import of_transport
 from selfhost_transport.turns import chunks as p
@@ -42,23 +44,51 @@ _RESULT_SUFFIX: Final = "_tool_result"
 _TOO_LONG: Final = "prompt is too long"
 
 
-def stream(source: Source[Event], *, finish: bool = True) -> ProviderStream[Event]:
+class _BlockDelta(msgspec.Struct):
+    type: str
+    text: str = ""
+    thinking: str = ""
+    partial_json: str = ""
+    signature: str = ""
+
+
+class _Delta(msgspec.Struct, tag_field="type", tag="content_block_delta"):
+    """A RawContentBlockDeltaEvent, as far as it is read here."""
+
+    index: int
+    delta: _BlockDelta
+    type: ClassVar[str] = "content_block_delta"
+
+
+_delta = decoder_of(_Delta)
+
+
+def stream(source: Source[Event], *, finish: bool = True, library: bool = False) -> ProviderStream[Any]:
     """The chunks of `client.messages.create(…, stream=True)`, awaited or not, or of `client.messages.stream(…)`.
 
-    `finish=False` leaves the message open for more, whatever the reason the model stopped for.
+    `finish=False` leaves the message open for more, whatever the reason the model stopped for. `library=True` reads
+    the events through the `anthropic` package's own models, at several times the CPU; `client.messages.stream(…)`
+    is always read so.
     """
-    return ProviderStream(source, MessagesTranslation(), finish=finish)
+    return ProviderStream(source, MessagesTranslation(library=library), finish=finish)
 
 
-class MessagesTranslation(Translation[Event]):
+class MessagesTranslation(Translation[Any]):
     """One message."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, library: bool = False) -> None:
         super().__init__()
+        self._library = library
         # Tool calls that are being written, by the index of their block.
         self._calls: dict[int, str] = {}
         self._signature: str | None = None
         self._stopped = False
+
+    def events(self, response: AsyncIterable[Any]) -> AsyncIterable[Any]:
+        """The response's events, decoded here unless `library`."""
+        if self._library or not isinstance(response, anthropic.AsyncStream):
+            return response
+        return _events(response)
 
     def feed(self, event: Event) -> Iterable[p.Chunk]:
         """The chunks of one event; the events that the SDK's stream helper adds to them are passed over."""
@@ -133,6 +163,25 @@ class MessagesTranslation(Translation[Event]):
             return self.parts.call_ready(call_id)
         signature, self._signature = self._signature, None
         return self.parts.end({"anthropic": {"signature": signature}} if signature else None)
+
+
+async def _events(response: anthropic.AsyncStream[Any]) -> AsyncIterator[Any]:
+    async for batch in batches(response.response):
+        for name, data in batch:
+            if not name or name == b"ping" or not data:
+                continue
+            if name == b"error":
+                raise agent_error(_failure_in(response.response.status_code, data))
+            yield _delta(data) or decode_fields(data)
+
+
+def _failure_in(status: int, data: bytes) -> Failure:
+    """What an error in the middle of a stream means; its body need not be JSON."""
+    try:
+        body = decode_fields(data)
+    except ValueError:
+        return classify(status)
+    return Failure.TOO_LONG if message_in(body).startswith(_TOO_LONG) else classify(status, *codes_in(body))
 
 
 def messages(prompt: Iterable[PromptMessage], *, interrupted: str = conv.INTERRUPTED) -> list[MessageParam]:

@@ -6,9 +6,11 @@ await turn.pipe(stream(client.chat.completions.create(model=…, messages=messag
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from typing import Any, Final, TypeAlias
 
+import msgspec
+import openai
 from openai.types.chat import (
     ChatCompletionAssistantMessageParam,
     ChatCompletionChunk,
@@ -19,7 +21,8 @@ from openai.types.chat.chat_completion_chunk import ChoiceDelta, ChoiceDeltaTool
 
 from agent_worker.adapters import prompt as conv
 from agent_worker.adapters.failures import Failure
-from agent_worker.adapters.openai_failures import failure_of
+from agent_worker.adapters.lean import batches, decode_fields, decoder_of
+from agent_worker.adapters.openai_failures import failure_of, raise_error_in
 from agent_worker.adapters.stream import TOOL_CALLS, ProviderStream, Source, Translation
 from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns.prompt import PromptMessage
@@ -36,25 +39,70 @@ _FINISH_REASONS: Final = {
 _REASONING_FIELDS: Final = ("reasoning_content", "reasoning")
 
 
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _Call(msgspec.Struct):
+    index: int
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_Call] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    """A ChatCompletionChunk, as far as it is read here."""
+
+    choices: list[_Choice]
+    error: Any = None
+
+
+_chunk = decoder_of(_Chunk)
+
+Event: TypeAlias = ChatCompletionChunk | _Chunk
+
+
 def stream(
-    source: Source[ChatCompletionChunk], *, finish: bool = True
-) -> ProviderStream[ChatCompletionChunk]:
+    source: Source[ChatCompletionChunk], *, finish: bool = True, library: bool = False
+) -> ProviderStream[Event]:
     """The chunks of `client.chat.completions.create(…, stream=True)`, awaited or not; first choice only.
 
-    `finish=False` leaves the message open for more, whatever the reason the model stopped for.
+    `finish=False` leaves the message open for more, whatever the reason the model stopped for. `library=True` reads
+    the events through the `openai` package's own models, at several times the CPU.
     """
-    return ProviderStream(source, ChatTranslation(), finish=finish)
+    return ProviderStream[Event](source, ChatTranslation(library=library), finish=finish)
 
 
-class ChatTranslation(Translation[ChatCompletionChunk]):
+class ChatTranslation(Translation[Event]):
     """One Chat Completions response."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, library: bool = False) -> None:
         super().__init__()
+        self._library = library
         # Only the first delta of a call has its id.
         self._ids: dict[int, str] = {}
 
-    def feed(self, event: ChatCompletionChunk) -> Iterator[p.Chunk]:
+    def events(self, response: AsyncIterable[Event]) -> AsyncIterable[Event]:
+        """The response's events, decoded here unless `library`."""
+        if self._library or not isinstance(response, openai.AsyncStream):
+            return response
+        return _events(response)
+
+    def feed(self, event: Event) -> Iterator[p.Chunk]:
         """The chunks of one event."""
         for choice in event.choices or ():
             if choice.index != 0:
@@ -68,7 +116,7 @@ class ChatTranslation(Translation[ChatCompletionChunk]):
         """What an exception of the SDK means."""
         return failure_of(error)
 
-    def _delta(self, delta: ChoiceDelta) -> Iterator[p.Chunk]:
+    def _delta(self, delta: ChoiceDelta | _Delta) -> Iterator[p.Chunk]:
         for name in _REASONING_FIELDS:
             thought = getattr(delta, name, None)
             if isinstance(thought, str) and thought:
@@ -79,7 +127,7 @@ class ChatTranslation(Translation[ChatCompletionChunk]):
         for call in delta.tool_calls or ():
             yield from self._call(call)
 
-    def _call(self, call: ChoiceDeltaToolCall) -> Iterator[p.Chunk]:
+    def _call(self, call: ChoiceDeltaToolCall | _Call) -> Iterator[p.Chunk]:
         function = call.function
         call_id = self._ids.get(call.index)
         if call_id is None:
@@ -87,6 +135,16 @@ class ChatTranslation(Translation[ChatCompletionChunk]):
             yield from self.parts.call(call_id, (function.name if function else None) or "")
         if function is not None:
             yield from self.parts.arguments(call_id, function.arguments or "")
+
+
+async def _events(response: openai.AsyncStream[Any]) -> AsyncIterator[Event]:
+    async for batch in batches(response.response):
+        for _, data in batch:
+            # What is not of the usual shape is an error, or a server's own dialect.
+            chunk = _chunk(data) or decode_fields(data)
+            if chunk.error:
+                raise_error_in(chunk.error, response.response.request)
+            yield chunk
 
 
 def messages(

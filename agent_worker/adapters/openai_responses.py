@@ -6,9 +6,11 @@ await turn.pipe(stream(client.responses.create(model=…, input=messages(prompt)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from typing import Any, Final
 
+import msgspec
+import openai
 from openai.types.responses import (
     Response,
     ResponseInputContentParam,
@@ -19,7 +21,8 @@ from openai.types.responses import (
 
 from agent_worker.adapters import prompt as conv
 from agent_worker.adapters.failures import Failure, agent_error, classify
-from agent_worker.adapters.openai_failures import failure_of
+from agent_worker.adapters.lean import batches, decode_fields, decoder_of
+from agent_worker.adapters.openai_failures import failure_of, raise_error_in
 from agent_worker.adapters.stream import TOOL_CALLS, ProviderStream, Source, Translation
 from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns.prompt import PromptMessage
@@ -28,23 +31,54 @@ from selfhost_transport.turns.values import to_text
 _INCOMPLETE: Final = {"max_output_tokens": "length", "content_filter": "content-filter"}
 
 
+_KINDS: Final = (
+    "response.output_text.delta",
+    "response.refusal.delta",
+    "response.reasoning_summary_text.delta",
+    "response.reasoning_text.delta",
+    "response.function_call_arguments.delta",
+)
+
+
+class _Delta(msgspec.Struct):
+    """An event that carries a piece of the answer, as far as it is read here."""
+
+    type: str
+    delta: str
+    item_id: str = ""
+    content_index: int = 0
+    summary_index: int = 0
+    error: Any = None
+
+
+_delta = decoder_of(_Delta)
+
+
 def stream(
-    source: Source[ResponseStreamEvent], *, finish: bool = True
-) -> ProviderStream[ResponseStreamEvent]:
+    source: Source[ResponseStreamEvent], *, finish: bool = True, library: bool = False
+) -> ProviderStream[Any]:
     """The chunks of `client.responses.create(…, stream=True)`, awaited or not.
 
-    `finish=False` leaves the message open for more, whatever the reason the model stopped for.
+    `finish=False` leaves the message open for more, whatever the reason the model stopped for. `library=True` reads
+    the events through the `openai` package's own models, at several times the CPU.
     """
-    return ProviderStream(source, ResponsesTranslation(), finish=finish)
+    return ProviderStream(source, ResponsesTranslation(library=library), finish=finish)
 
 
-class ResponsesTranslation(Translation[ResponseStreamEvent]):
+class ResponsesTranslation(Translation[Any]):
     """One response. Events are told apart by `type`: the SDK gives ones it does not know any class."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, library: bool = False) -> None:
         super().__init__()
+        self._library = library
         # Argument deltas name the output item, results name the call.
         self._ids: dict[str, str] = {}
+
+    def events(self, response: AsyncIterable[Any]) -> AsyncIterable[Any]:
+        """The response's events, decoded here unless `library`."""
+        if self._library or not isinstance(response, openai.AsyncStream):
+            return response
+        return _events(response)
 
     def feed(self, event: ResponseStreamEvent) -> Iterable[p.Chunk]:
         """The chunks of one event. Raises AgentError for `response.failed` and `error`."""
@@ -90,6 +124,18 @@ class ResponsesTranslation(Translation[ResponseStreamEvent]):
         if item.type == "function_call":
             return self.parts.call_ready(item.call_id, item.arguments)
         return self.parts.end()
+
+
+async def _events(response: openai.AsyncStream[Any]) -> AsyncIterator[Any]:
+    async for batch in batches(response.response):
+        for _, data in batch:
+            event: Any = _delta(data)
+            if event is None or event.type not in _KINDS:
+                event = decode_fields(data)
+            # The protocol's own `error` event has no member of that name.
+            if event.error:
+                raise_error_in(event.error, response.response.request)
+            yield event
 
 
 def _why_incomplete(response: Response) -> str:

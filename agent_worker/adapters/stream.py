@@ -39,6 +39,10 @@ class Translation(ABC, Generic[EventT]):
     def opened(self, response: object) -> None:
         """The response is there; for what is told by it rather than by its events."""
 
+    def events(self, response: AsyncIterable[EventT]) -> AsyncIterable[EventT]:
+        """The events of a response; for providers whose events can be read at less cost than their library's."""
+        return response
+
     @abstractmethod
     def feed(self, event: EventT) -> Iterable[p.Chunk]:
         """The chunks of one event. Raises AgentError for an event that says the answer failed."""
@@ -145,9 +149,9 @@ async def _chunks(
     # Not a method: a stream that is dropped is then freed, and its response closed, without waiting for the
     # garbage collector.
     try:
-        async with _opened(source) as events:
-            translation.opened(events)
-            async for event in events:
+        async with _opened(source) as response:
+            translation.opened(response)
+            async for event in translation.events(response):
                 for chunk in translation.feed(event):
                     yield chunk
         for chunk in translation.end(finish):

@@ -40,6 +40,8 @@ class Exchange:
 
     path: str
     body: dict[str, Any]
+    # The client's port: the same for requests over one connection.
+    peer: int = 0
     # Set when the scripted frames have been sent.
     sent: asyncio.Event = field(default_factory=asyncio.Event)
     # Set when the client has closed the connection.
@@ -85,6 +87,7 @@ class Provider:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while (exchange := await _read_request(reader)) is not None:
+                exchange.peer = writer.get_extra_info("peername")[1]
                 answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
                 async with self._arrived:
                     self.exchanges.append(exchange)

@@ -1,0 +1,88 @@
+"""The events of a provider's response, decoded from its body without the provider's own models.
+
+What arrives with every token is decoded into small structs; everything else into `Fields`, which read like the
+library's objects: a member that is absent is None.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
+
+from agent_worker.adapters.event_stream import EventStreamDecoder, ServerEvent
+
+StructT = TypeVar("StructT", bound=msgspec.Struct)
+
+_DRAIN_S: Final = 0.1
+"""How long the end of a body is waited for after the last event, so that its connection can be used again."""
+
+
+class Body(Protocol):
+    """The HTTP response below a library's stream."""
+
+    def aiter_bytes(self) -> AsyncIterator[bytes]:
+        """The pieces of its body, content encodings undone."""
+
+
+class Fields(dict[str, Any]):
+    """A JSON object whose members can be read as attributes."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self.get(name)
+
+
+_fields = json.JSONDecoder(object_hook=Fields)
+
+
+def decode_fields(data: bytes) -> Any:
+    """Any JSON, objects as Fields. Raises JSONDecodeError."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise json.JSONDecodeError("not UTF-8", "", 0) from error
+    return _fields.decode(text)
+
+
+def decoder_of(kind: type[StructT]) -> Callable[[bytes], StructT | None]:
+    """Decodes events of one shape; None for those of another."""
+    decode = msgspec.json.Decoder(kind).decode
+
+    def decoded(data: bytes) -> StructT | None:
+        try:
+            return decode(data)
+        except msgspec.DecodeError:
+            return None
+
+    return decoded
+
+
+async def batches(body: Body) -> AsyncIterator[list[ServerEvent]]:
+    """The events of a body, as many at a time as arrived together, until it ends or says `[DONE]`."""
+    decoder = EventStreamDecoder()
+    pieces = body.aiter_bytes()
+    async for piece in pieces:
+        events = decoder.feed(piece)
+        for number, (_, data) in enumerate(events):
+            if data.startswith(b"[DONE]"):
+                yield events[:number]
+                await _drain(pieces)
+                return
+        yield events
+
+
+async def _drain(pieces: AsyncIterator[bytes]) -> None:
+    try:
+        async with asyncio.timeout(_DRAIN_S):
+            async for _ in pieces:
+                pass
+    except TimeoutError:
+        # The answer is whole. The connection is closed instead of being used again.
+        pass
