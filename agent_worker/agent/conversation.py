@@ -218,13 +218,27 @@ class Path:
         """Whether what was read, this page too, goes back to the first message, or `last` messages back."""
         for message in page:
             headers = h.read_headers(message)
-            if headers is not None and headers.codec_message_id is not None:
-                self._parents.setdefault(headers.codec_message_id, headers.parent)
+            if headers is None:
+                continue
+            if headers.run_id is not None and message.name == h.AI_RUN_START:
+                self._parents[_run_key(headers.run_id)] = headers.parent
+            if headers.codec_message_id is not None:
+                # What belongs to a run hangs where the run does; a steer does not say so itself.
+                parent = headers.parent if headers.run_id is None else _run_key(headers.run_id)
+                self._parents.setdefault(headers.codec_message_id, parent)
         # Taken out, so that a circle ends.
         while self._at is not None and self._at in self._parents:
+            self._length += not self._at.startswith(_RUN)
             self._at = self._parents.pop(self._at)
-            self._length += 1
         return self._at is None or (last is not None and self._length > last)
+
+
+# No message has such an id: ids are texts without control characters.
+_RUN = "\0run "
+
+
+def _run_key(run_id: str) -> str:
+    return f"{_RUN}{run_id}"
 
 
 def text_parts(message: ui.UIMessage) -> list[str]:

@@ -67,7 +67,7 @@ class RunInfo:
     error: ErrorInfo | None = None
     agent_client_id: str | None = None
     input_codec_message_id: str | None = None
-    # A cancel has been seen that the agent did not refuse; it need not have had its effect yet.
+    # A cancel has been seen that the agent did not refuse, and it has not had its effect yet.
     cancel_requested: bool = False
     # Of a pending turn that waits by policy: how many start before it, and itself.
     queue_position: int | None = None
@@ -75,9 +75,7 @@ class RunInfo:
     @property
     def shown_status(self) -> TurnStatus:
         """The status for people: `cancelling` from the cancel until the end or the agent's refusal (INT-9)."""
-        if self.cancel_requested and not self.status.is_terminal:
-            return TurnStatus.CANCELLING
-        return self.status
+        return TurnStatus.CANCELLING if self.cancel_requested else self.status
 
     def to_json(self) -> dict[str, Any]:
         """`RunInfo` of the JS SDK."""
@@ -202,7 +200,7 @@ class RunState:
             self._error,
             self.agent_client_id,
             self.input_codec_message_id,
-            self.cancel_requested,
+            self.cancel_requested and not self.status.is_terminal,
         )
 
     def _replay(self) -> None:
