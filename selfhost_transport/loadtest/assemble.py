@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from selfhost_transport.loadtest.behaviour import Window
-from selfhost_transport.loadtest.histogram import Histogram
+from selfhost_transport.loadtest.histogram import Histogram, Summary
 from selfhost_transport.loadtest.plan import Load, Scenario
 from selfhost_transport.loadtest.poller import ROUND_S
-from selfhost_transport.loadtest.recorder import Metric, Recording
+from selfhost_transport.loadtest.recorder import Metric, Recording, SendSecond
 from selfhost_transport.loadtest.result import Measure, Moment, RoleUsage, RunResult
 from selfhost_transport.loadtest.thresholds import GENERATOR_ROLE
 from selfhost_transport.loadtest.usage import Sample, Sampler, cpu_between
@@ -85,21 +85,39 @@ def _usage(result: RunResult, window: Window, sampler: Sampler) -> dict[str, Rol
 
 def _moments(recording: Recording, window: Window, sampler: Sampler) -> list[Moment]:
     moments = []
-    for second, found in sorted(recording.seconds.items()):
-        latency = Histogram.decode(found.token).summary()
+    for second in sorted({*recording.seconds, *_measured(recording, window)}):
+        found = recording.seconds.get(second)
+        latency = Summary() if found is None else Histogram.decode(found.token).summary()
+        sends = recording.sends.get(second, SendSecond())
         before, after = sampler.near(second), sampler.near(second + 1)
         moments.append(
             Moment(
                 at=math.floor(second - window.begin),
-                tokens=found.tokens,
+                tokens=0 if found is None else found.tokens,
                 p50=latency.p50,
                 p99=latency.p99,
                 max=latency.max,
                 cpu=_cores(before, after),
                 memory={} if after is None else {role: usage.rss for role, usage in after.roles.items()},
+                offered=sends.offered,
+                shed=sends.shed,
+                ended=sends.ended,
+                first_token_p99=percentile_ms(sends.first_tokens, 99),
             )
         )
     return moments
+
+
+def _measured(recording: Recording, window: Window) -> list[int]:
+    """Whole seconds of the window in which something was sent, or ended."""
+    return [second for second in recording.sends if window.begin <= second < window.end - 1]
+
+
+def percentile_ms(seconds: list[float], percent: float) -> float:
+    """A percentile of a few durations, in milliseconds; 0 of none."""
+    if not seconds:
+        return 0.0
+    return sorted(seconds)[math.ceil(len(seconds) * percent / 100) - 1] * 1e3
 
 
 def _cores(before: Sample | None, after: Sample | None) -> dict[str, float]:

@@ -40,6 +40,10 @@ class Window:
         begin = start + load.lead_s
         return cls(start, begin, begin + load.duration_s)
 
+    def calm_from(self, load: Load) -> float:
+        """When the offered rate falls."""
+        return self.end - load.calm_s
+
 
 Behaviour = Callable[[Session, Load, Window, random.Random, float], Awaitable[None]]
 
@@ -129,6 +133,24 @@ async def cancel_storm(
             began += _STORM_ROUND_S
 
 
+async def overload(session: Session, load: Load, window: Window, rng: random.Random, phase: float) -> None:
+    """Sends on schedule at the offered rate, whatever became of those before."""
+    calm_from = window.calm_from(load)
+    scheduled = window.start + phase * load.turns / load.sends_per_s
+    async with asyncio.TaskGroup() as turns:
+        while scheduled < window.end:
+            await until(scheduled)
+            turns.create_task(_offered(session, scheduled))
+            rate = load.sends_per_s if scheduled < calm_from else load.calm_sends_per_s
+            scheduled += load.turns / rate
+
+
+async def _offered(session: Session, scheduled: float) -> None:
+    turn = await session.send(scheduled, may_be_shed=True)
+    if turn is not None:
+        await session.wait(turn)
+
+
 async def idle(session: Session, load: Load, window: Window, rng: random.Random, phase: float) -> None:
     """Nothing, attached."""
     await until(window.end)
@@ -163,6 +185,7 @@ BEHAVIOURS: dict[Scenario, Behaviour] = {
     Scenario.INTERRUPT: interrupt,
     Scenario.CANCEL: cancel_storm,
     Scenario.IDLE: idle,
+    Scenario.OVERLOAD: overload,
 }
 
 

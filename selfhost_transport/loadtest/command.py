@@ -10,7 +10,15 @@ from typing import Annotated, TypeVar
 import typer
 
 from selfhost_transport.errors import InvalidArgument
-from selfhost_transport.loadtest.plan import Budget, Job, Load, LocalOptions, Scenario, Target
+from selfhost_transport.loadtest.plan import (
+    Budget,
+    Job,
+    Load,
+    LocalOptions,
+    OverloadOptions,
+    Scenario,
+    Target,
+)
 from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, ENV_PREFIX
 from selfhost_transport.wire.codec import Format
 
@@ -30,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
 def loadtest(
     scenario: Annotated[
-        str, typer.Argument(help="steady, ramp, interrupt, noisy, herd, cancel or idle.")
+        str, typer.Argument(help="steady, ramp, interrupt, noisy, herd, cancel, idle or overload.")
     ] = "steady",
     url: Annotated[
         list[str] | None, typer.Option(help="Gateway to test; may be given several times.")
@@ -63,11 +71,15 @@ def loadtest(
     processes: Annotated[int, typer.Option(help="Generator processes; 0 = by the number of connections.")] = 0,
     knee: Annotated[float, typer.Option(help="ramp: p99 in ms that the search stays inside.")] = 100.0,
     max_turns: Annotated[int, typer.Option(help="ramp: where the search ends.")] = 4096,
+    sends: Annotated[float, typer.Option(help="overload: sends per second that count as the capacity; 0 = found first.")] = 0.0,
+    factors: Annotated[str, typer.Option(help="overload: multiples of the capacity to offer.")] = "0.5,1,2,4",
+    rounds: Annotated[int, typer.Option(help="overload: how often all factors are tried, in turn.")] = 1,
     max_p99_ms: Annotated[float | None, typer.Option(help="Fail above: p99, token due to received.")] = None,
     max_first_token_p99_ms: Annotated[float | None, typer.Option(help="Fail above.")] = None,
     max_cancel_p99_ms: Annotated[float | None, typer.Option(help="Fail above: cancel to acknowledged.")] = None,
     min_tokens_per_s: Annotated[float | None, typer.Option(help="Fail below.")] = None,
     max_us_per_token: Annotated[float | None, typer.Option(help="With --local: fail above, all CPU together.")] = None,
+    min_goodput: Annotated[float | None, typer.Option(help="overload: fail below this share of the peak.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write everything to this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a report to this file.")] = None,
     compare: Annotated[
@@ -87,15 +99,17 @@ def loadtest(
         scenario=_choice(Scenario, scenario), turns=turns, rate=rate, tokens=tokens, viewers=viewers,
         cancel_percent=cancel, duration_s=duration, warmup_s=warmup, pause_s=pause, patience_s=patience,
         namespace=namespace, formats=tuple(_choice(Format, name) for name in formats.split(",")),
-        processes=processes,
+        processes=processes, sends_per_s=sends,
     )  # fmt: skip
     load.check()
-    budget = Budget(max_p99_ms, max_first_token_p99_ms, max_cancel_p99_ms, min_tokens_per_s, max_us_per_token)
+    budget = Budget(
+        max_p99_ms, max_first_token_p99_ms, max_cancel_p99_ms, min_tokens_per_s, max_us_per_token, min_goodput
+    )
     job = Job(
         load, budget, knee, max_turns,
         target=None if local else Target.parse(url or [], key or ("" if token else _DEV_KEY), token),
         local=LocalOptions(gateways, workers, max(turns, _ramp_turns(load, max_turns)), window) if local else None,
-        json=json, html=html, quiet=quiet,
+        overload=OverloadOptions.parse(factors, rounds), json=json, html=html, quiet=quiet,
     )  # fmt: skip
     if load.scenario is Scenario.HERD and (not local or gateways < 2):
         raise InvalidArgument("the herd scenario kills a gateway: it needs --local and --gateways 2 or more")

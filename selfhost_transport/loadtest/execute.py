@@ -47,7 +47,7 @@ async def _run(job: Job, console: Console) -> RunResult:
             local = await stack.enter_async_context(LocalStack(job.local))
             target = local.target
         assert target is not None
-        plan = Plan(target, job.load, job.budget, job.knee_ms, job.max_turns)
+        plan = Plan(target, job.load, job.budget, job.knee_ms, job.max_turns, job.overload)
         live = stack.enter_context(Live(console, quiet=job.quiet))
         # The loop of this thread watches the local processes meanwhile.
         return await asyncio.to_thread(Runner(plan, live, local).run)

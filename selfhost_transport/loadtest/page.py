@@ -25,6 +25,9 @@ _PLOTS = (
     ("Percentiles", plots.percentiles),
     ("Throughput", plots.throughput),
     ("The knee", plots.knee),
+    ("Offered and achieved", plots.overload),
+    ("First tokens under overload", plots.overload_latency),
+    ("The load falls", plots.overload_over_time),
     ("Cancel", plots.cancels),
     ("CPU", plots.cpu),
     ("Memory", plots.memory),
@@ -47,6 +50,7 @@ def render(result: RunResult) -> str:
         _section("Latency, ms", _latencies(result)),
         _section("CPU and memory", _usage(result)),
         _section("Loads tried", _steps(result)),
+        _section("Loads offered", _offered(result)),
         *(_section(name, plots.draw(result, picture)) for name, picture in _PLOTS),
         _section("Counts", _counts(result)),
         _section("Violations", _violations(result)),
@@ -130,6 +134,29 @@ def _steps(result: RunResult) -> str:
         for step in result.steps
     ]
     return _table(("turns", "tokens/s", "p50", "p99", "budget"), rows)
+
+
+def _offered(result: RunResult) -> str:
+    rows = [
+        [
+            f"{step.factor:g}",
+            *(f"{rate:,.0f}" for rate in (step.offered_per_s, step.achieved_per_s, step.shed_per_s)),
+            *(f"{ms:,.0f}" for ms in (step.first_token_p50, step.first_token_p99, step.refusal_p99)),
+            ", ".join(f"{role} {rss / 1e6:,.0f}" for role, rss in step.memory.items()),
+        ]
+        for step in result.overload
+    ]
+    heads = (
+        "times the capacity",
+        "offered/s",
+        "ended/s",
+        "refused/s",
+        "first token p50",
+        "p99",
+        "refusal p99",
+        "most MB",
+    )
+    return _table(heads, rows)
 
 
 def _counts(result: RunResult) -> str:

@@ -41,6 +41,8 @@ class Scenario(StrEnum):
     """All turns cancelled within a second, again and again, every fourth with a model gone silent."""
     IDLE = "idle"
     """Attached connections on which nothing happens."""
+    OVERLOAD = "overload"
+    """Sends at a rate that does not wait for answers: below, at, and several times the capacity, and back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,11 @@ class Load:
     namespace: str = "loadtest"
     formats: tuple[Format, ...] = (Format.JSON, Format.MSGPACK)
     processes: int = 0
+    # overload: sends per second of all sessions together; in the runs of the scenario, those of the run.
+    sends_per_s: float = 0.0
+    # overload: the last seconds of the duration, in which only `calm_sends_per_s` are offered.
+    calm_s: float = 0.0
+    calm_sends_per_s: float = 0.0
 
     @property
     def connections(self) -> int:
@@ -110,6 +117,8 @@ class Load:
         """Seconds of load before what is measured."""
         if self.warmup_s is not None:
             return self.warmup_s
+        if self.scenario is Scenario.OVERLOAD:
+            return _SHORTEST_LEAD_S
         return max(_SHORTEST_LEAD_S, self.turns / FIRST_SENDS_PER_S / _SPREAD)
 
     @property
@@ -149,6 +158,25 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class OverloadOptions:
+    """`factors`: what is offered, as multiples of the capacity. `rounds`: how often all of them are tried, in turn."""
+
+    factors: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    rounds: int = 1
+
+    @classmethod
+    def parse(cls, factors: str, rounds: int) -> OverloadOptions:
+        """Read `0.5,1,2,4`. Raises InvalidArgument."""
+        try:
+            found = tuple(float(factor) for factor in factors.split(","))
+        except ValueError:
+            raise InvalidArgument(f"factors are numbers such as 0.5,1,2,4, not {factors[:64]!r}") from None
+        if min(found) <= 0 or rounds < 1:
+            raise InvalidArgument("factors and rounds are positive")
+        return cls(found, rounds)
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """Thresholds of a run; None: not asked for."""
 
@@ -157,6 +185,8 @@ class Budget:
     max_cancel_p99_ms: float | None = None
     min_tokens_per_s: float | None = None
     max_us_per_token: float | None = None
+    # overload: the least goodput beyond the capacity, as a share of the most that was seen.
+    min_goodput: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +198,7 @@ class Plan:
     budget: Budget = field(default_factory=Budget)
     knee_ms: float = 100.0
     max_turns: int = 4096
+    overload: OverloadOptions = field(default_factory=OverloadOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +221,7 @@ class Job:
     max_turns: int
     target: Target | None = None
     local: LocalOptions | None = None
+    overload: OverloadOptions = field(default_factory=OverloadOptions)
     json: Path | None = None
     html: Path | None = None
     quiet: bool = False

@@ -118,6 +118,56 @@ def knee(result: RunResult, axes: Axes) -> bool:
     return True
 
 
+def overload(result: RunResult, axes: Axes) -> bool:
+    """Turns per second that ended, by turns per second offered; and what was refused."""
+    steps = sorted(result.overload, key=lambda step: step.offered_per_s)
+    if not steps:
+        return False
+    offered = [step.offered_per_s for step in steps]
+    axes.plot(offered, offered, color="#d1d5db", linestyle="--", label="all of it")
+    axes.plot(offered, [step.achieved_per_s for step in steps], "o-", color="#059669", label="ended")
+    axes.plot(offered, [step.shed_per_s for step in steps], "o-", color="#9ca3af", label="refused at once")
+    axes.set(xlabel="turns offered per second", ylabel="turns per second", ylim=(0, None))
+    axes.legend(frameon=False, ncols=3)
+    return True
+
+
+def overload_latency(result: RunResult, axes: Axes) -> bool:
+    """Send to first token of the accepted turns, by turns per second offered."""
+    steps = sorted(result.overload, key=lambda step: step.offered_per_s)
+    if not steps:
+        return False
+    offered = [step.offered_per_s for step in steps]
+    axes.plot(offered, [step.first_token_p99 for step in steps], "o-", color="#dc2626", label="p99")
+    axes.plot(offered, [step.first_token_p50 for step in steps], "o-", color="#2563eb", label="p50")
+    axes.set(xlabel="turns offered per second", ylabel="ms, send to first token")
+    _logarithmic(axes)
+    axes.legend(frameon=False, ncols=2)
+    return True
+
+
+def overload_over_time(result: RunResult, axes: Axes) -> bool:
+    """The last run, second by second: how soon everything is back after the load has fallen."""
+    moments = [moment for moment in result.moments if moment.offered]
+    if not result.overload or not moments:
+        return False
+    seconds = [moment.at for moment in moments]
+    for name, values, color in (
+        ("offered", [moment.offered for moment in moments], "#9ca3af"),
+        ("ended", [moment.ended for moment in moments], "#059669"),
+    ):
+        axes.plot(seconds, values, color=color, label=name)
+    axes.set(xlabel="seconds", ylabel="turns per second", ylim=(0, None))
+    late = axes.twinx()
+    late.plot(
+        seconds, [moment.first_token_p99 for moment in moments], color="#dc2626", label="first token p99"
+    )
+    late.set(ylabel="ms", ylim=(0, None))
+    axes.legend(frameon=False, ncols=2, loc="upper left")
+    late.legend(frameon=False, loc="upper right")
+    return True
+
+
 def cancels(result: RunResult, axes: Axes) -> bool:
     """How long a stop button takes: to the acknowledgement, and to the terminal."""
     found = {metric: result.histogram(metric) for metric in (Metric.CANCEL_ACK, Metric.CANCEL_TERMINAL)}

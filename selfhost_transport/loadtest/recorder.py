@@ -26,6 +26,8 @@ class Metric(StrEnum):
     """Between two arrivals of one turn."""
     SEND_ACK = "send_ack"
     """From the schedule of a send to its acknowledgement."""
+    REFUSAL = "refusal"
+    """From the schedule of a send to the answer that asks to send it again later."""
     QUEUE_WAIT = "queue_wait"
     """From the position of a send to the position of its turn's start."""
     CANCEL_ACK = "cancel_ack"
@@ -80,6 +82,23 @@ class Second:
 
 
 @dataclass(slots=True)
+class SendSecond:
+    """What became of sends in one second: offered by schedule, refused, ended; and seconds to the first tokens that came."""
+
+    offered: int = 0
+    shed: int = 0
+    ended: int = 0
+    first_tokens: list[float] = field(default_factory=list)
+
+    def add(self, other: SendSecond) -> None:
+        """Count what another process saw in the same second."""
+        self.offered += other.offered
+        self.shed += other.shed
+        self.ended += other.ended
+        self.first_tokens += other.first_tokens
+
+
+@dataclass(slots=True)
 class _Filling:
     """A second while it is filled."""
 
@@ -97,6 +116,7 @@ class Recording:
 
     histograms: dict[str, str] = field(default_factory=dict)
     seconds: dict[int, Second] = field(default_factory=dict)
+    sends: dict[int, SendSecond] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     violation_counts: dict[str, int] = field(default_factory=dict)
@@ -117,6 +137,7 @@ class Recorder:
         self._violations: list[Violation] = []
         self._histograms = {metric: Histogram() for metric in Metric}
         self._seconds: dict[int, _Filling] = {}
+        self._sends: dict[int, SendSecond] = {}
         # Put into the histograms many at a time: between two frames the processor has forgotten where they are.
         self._arrivals: list[tuple[float, int, float, float, float, float | None]] = []
 
@@ -132,6 +153,14 @@ class Recorder:
         """Count one duration."""
         if self.active:
             self._histograms[metric].record(seconds)
+
+    def sends(self, now: float) -> SendSecond:
+        """Where the sends of a moment are counted, in the measured window or not."""
+        return self._sends.setdefault(int(now), SendSecond())
+
+    def first_token(self, now: float, seconds: float) -> None:
+        """The first token of a turn came, `seconds` after its send was due."""
+        self.sends(now).first_tokens.append(seconds)
 
     def arrived(
         self,
@@ -187,6 +216,7 @@ class Recorder:
         return Recording(
             {metric: found.encode() for metric, found in histograms.items() if found.count},
             {second: filled.closed() for second, filled in self._seconds.items()},
+            self._sends,
             dict(self.outcomes),
             dict(self.counters),
             dict(self.violation_counts),
@@ -207,6 +237,8 @@ def add_up(recordings: list[Recording]) -> Recording:
                 before.frames + found.frames,
                 _merged(before.token or None, found.token),
             )
+        for second, sends in one.sends.items():
+            total.sends.setdefault(second, SendSecond()).add(sends)
         for mine, theirs in (
             (total.outcomes, one.outcomes),
             (total.counters, one.counters),

@@ -69,6 +69,11 @@ class Moment:
     max: float
     cpu: dict[str, float] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
+    # Sends: offered by the schedule, refused for later, turns that ended; the slowest of first tokens but one in a hundred.
+    offered: int = 0
+    shed: int = 0
+    ended: int = 0
+    first_token_p99: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,27 @@ class Step:
     p99: float
     passed: bool
     why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OverloadStep:
+    """One offered load: turns per second, milliseconds, and the most memory that each role had in it (bytes).
+
+    `calm_first_token_p99`: after the load had fallen for two seconds; 0 where it did not fall.
+    """
+
+    factor: float
+    round: int
+    offered_per_s: float
+    achieved_per_s: float
+    shed_per_s: float
+    first_token_p50: float
+    first_token_p99: float
+    refusal_p99: float
+    generator_lag_p99: float
+    memory: dict[str, int] = field(default_factory=dict)
+    cpu: dict[str, float] = field(default_factory=dict)
+    calm_first_token_p99: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +156,7 @@ class RunResult:
     # Why the figures say more about the generator than about the deployment; empty when they do not.
     generator_limit: str = ""
     steps: list[Step] = field(default_factory=list)
+    overload: list[OverloadStep] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     format: int = FORMAT
 

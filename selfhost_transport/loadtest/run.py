@@ -11,9 +11,10 @@ from selfhost_transport.loadtest.assemble import fill
 from selfhost_transport.loadtest.behaviour import Window
 from selfhost_transport.loadtest.fleet import Fleet
 from selfhost_transport.loadtest.generator import Progress
+from selfhost_transport.loadtest.overload import check_goodput, try_factors
 from selfhost_transport.loadtest.plan import Load, Plan, Scenario, shares
-from selfhost_transport.loadtest.recorder import Metric
-from selfhost_transport.loadtest.result import Environment, RunResult, Step, new_result
+from selfhost_transport.loadtest.recorder import Metric, Recording
+from selfhost_transport.loadtest.result import Environment, OverloadStep, RunResult, Step, new_result
 from selfhost_transport.loadtest.stack import LocalStack
 from selfhost_transport.loadtest.thresholds import GENERATOR_ROLE, check_budget
 from selfhost_transport.loadtest.usage import Sampler
@@ -41,6 +42,9 @@ class Watcher:
     def stepped(self, step: Step) -> None:
         """A ramp has tried a load."""
 
+    def offered(self, step: OverloadStep) -> None:
+        """An overload has tried a load."""
+
 
 @dataclass(slots=True)
 class Runner:
@@ -54,11 +58,21 @@ class Runner:
 
     def run(self) -> RunResult:
         """The whole plan. Raises ServiceError when the load cannot be generated."""
-        result = self._ramp() if self.plan.load.scenario is Scenario.RAMP else self._once(self.plan.load)
-        result.checks = check_budget(result, self.plan.budget)
+        load, budget = self.plan.load, self.plan.budget
+        match load.scenario:
+            case Scenario.RAMP:
+                result = self._ramp()
+            case Scenario.OVERLOAD:
+                result = try_factors(load, self.plan.overload, self._recorded, self.watcher.offered)
+            case _:
+                result = self._once(load)
+        result.checks = [*check_budget(result, budget), *check_goodput(result.overload, budget.min_goodput)]
         return result
 
     def _once(self, load: Load) -> RunResult:
+        return self._recorded(load)[0]
+
+    def _recorded(self, load: Load) -> tuple[RunResult, Recording, Window]:
         result = new_result(secrets.token_hex(4), load, self._environment())
         pids = {} if self.stack is None else self.stack.pids
         sampler = Sampler(dict(pids))
@@ -79,7 +93,7 @@ class Runner:
             fleet.stop()
         fill(result, recording, window, sampler)
         self._memory(result, memory)
-        return result
+        return result, recording, window
 
     def _ramp(self) -> RunResult:
         """Double until a load fails, then bisect; the result is that of the highest load that passed."""

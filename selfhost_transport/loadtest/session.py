@@ -22,6 +22,8 @@ from selfhost_transport.wire.message import Message
 
 CANCELLABLE: Final = frozenset({h.COMPLETE, h.CANCELLED})
 CANCELLED: Final = frozenset({h.CANCELLED})
+_LATER: Final = (429, 503)
+"""Statuses of a refusal that asks to send again later."""
 
 
 class Viewer:
@@ -56,6 +58,8 @@ class Viewer:
             )
         else:
             recorder.record(Metric.FIRST_TOKEN, now - turn.scheduled)
+            if self._primary:
+                recorder.first_token(now, now - turn.scheduled)
             recorder.arrived(now, count, now - published, now - turn.due - since_first, spacing)
         view.arrived = now
 
@@ -70,6 +74,7 @@ class Viewer:
         if self._primary:
             turn.outcome = reason
             self._recorder.outcomes[reason] += 1
+            self._recorder.sends(time.time()).ended += 1
             called, view = turn.cancel_called, self.check.view(turn)
             if called is not None and reason == h.CANCELLED and view is not None:
                 self._recorder.record(Metric.CANCEL_TERMINAL, time.time() - called)
@@ -123,8 +128,9 @@ class Session:
         rate: float = 0.0,
         outcomes: frozenset[str] = frozenset({h.COMPLETE}),
         policy: str = "",
+        may_be_shed: bool = False,
     ) -> Turn | None:
-        """Send a text for the scripted model; None if it was refused, which is a violation.
+        """Send a text for the scripted model; None if it was refused, which is a violation unless it `may_be_shed`.
 
         `scheduled`: when it should have left, seconds since the epoch. `script`: further directives.
         """
@@ -139,8 +145,9 @@ class Session:
         if policy:
             _set_header(messages[0], h.TURN_POLICY, policy)
         self._recorder.counters["turns_sent"] += 1
+        self._recorder.sends(scheduled).offered += 1
         sent = time.time()
-        result = await self._answer(messages, turn)
+        result = await self._answer(messages, turn, may_be_shed=may_be_shed)
         if result is None:
             self.ended(turn)
             return None
@@ -223,11 +230,18 @@ class Session:
         for viewer in self.viewers:
             viewer.check.cancelled(turn, position)
 
-    async def _answer(self, messages: list[Message], turn: Turn) -> IncomingResult | None:
+    async def _answer(
+        self, messages: list[Message], turn: Turn, *, may_be_shed: bool = False
+    ) -> IncomingResult | None:
         try:
             async with asyncio.timeout(self._load.patience_s):
                 return await self.sender.publish(messages)
         except (Refused, TransportError, TimeoutError) as error:
+            if may_be_shed and isinstance(error, Refused) and error.info.status_code in _LATER:
+                self._recorder.sends(time.time()).shed += 1
+                self._recorder.counters["turns_shed"] += 1
+                self._recorder.record(Metric.REFUSAL, time.time() - turn.scheduled)
+                return None
             detail = str(error) or "no acknowledgement in time"
             self._recorder.violation(ViolationKind.REFUSED, self.name, turn.run_id, detail)
             return None

@@ -16,7 +16,7 @@ from selfhost_transport.loadtest.behaviour import Window
 from selfhost_transport.loadtest.histogram import Summary
 from selfhost_transport.loadtest.plan import Load
 from selfhost_transport.loadtest.recorder import Metric
-from selfhost_transport.loadtest.result import RunResult, Step
+from selfhost_transport.loadtest.result import OverloadStep, RunResult, Step
 from selfhost_transport.loadtest.run import Watcher
 from selfhost_transport.loadtest.thresholds import GENERATOR_ROLE
 
@@ -26,6 +26,7 @@ LABELS: Final[dict[Metric, str]] = {
     Metric.DELIVERY: "published to received",
     Metric.GAP: "between pieces",
     Metric.SEND_ACK: "send to acknowledged",
+    Metric.REFUSAL: "send to refused, to send later",
     Metric.QUEUE_WAIT: "waiting for a worker",
     Metric.CANCEL_ACK: "cancel to acknowledged",
     Metric.CANCEL_CONTENT: "cancel to last content",
@@ -108,6 +109,17 @@ class Live(Watcher):
         self._console.print(
             f"{step.turns:>6} turns  {step.tokens_per_s:>10,.0f} tokens/s  p50 {step.p50:.1f}  "
             f"p99 {step.p99:.1f} ms  {verdict}"
+        )
+
+    def offered(self, step: OverloadStep) -> None:
+        """One offered load of an overload is done."""
+        calm = f"  after it p99 {step.calm_first_token_p99:,.0f} ms" if step.calm_first_token_p99 else ""
+        memory = "".join(f"  {role} {rss / 1e6:,.0f} MB" for role, rss in step.memory.items())
+        self._console.print(
+            f"{step.factor:>4g} x  {step.offered_per_s:>6,.0f} offered/s  {step.achieved_per_s:>6,.0f} ended/s  "
+            f"{step.shed_per_s:>6,.0f} refused/s  first token p50 {step.first_token_p50:,.0f}  "
+            f"p99 {step.first_token_p99:,.0f} ms{calm}{memory}",
+            soft_wrap=True,
         )
 
 
