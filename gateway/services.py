@@ -20,6 +20,7 @@ from gateway.fanout.occupancy import OccupancyBoard
 from gateway.fanout.presence_keeper import PresenceKeeper
 from gateway.metrics import Metrics
 from gateway.realtime.state_frames import Terms
+from selfhost_transport.loop_lag import LoopLag
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.server_version import check_server
 from selfhost_transport.settings import Settings
@@ -69,6 +70,7 @@ class Services:
     authenticator: Authenticator
     revocations: Revocations
     limits: Limits
+    lag: LoopLag
     metrics: Metrics
     secret: bytes
     server_id: str
@@ -105,6 +107,7 @@ class Services:
 
     async def close(self) -> None:
         """Stop watching and disconnect from Redis."""
+        self.lag.stop()
         await self.revocations.close()
         await self.board.close()
         await self.hub.close()
@@ -119,6 +122,9 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
     options = StoreOptions(
         window_ms=settings.gateway.resume_window_s * SECOND_MS,
         presence_lease_ms=settings.gateway.presence_lease_ms,
+        max_open_turns=settings.limits.max_open_turns,
+        max_waiting=settings.limits.max_waiting,
+        max_wait_ms=settings.limits.max_wait_ms,
         retention_of=lambda session: round(
             settings.namespace_for(session).retention / timedelta(milliseconds=1)
         ),
@@ -139,6 +145,8 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
         await revocations.close()
         await redis.close()
         raise
+    lag = LoopLag()
+    lag.start()
     return Services(
         settings=settings,
         redis=redis,
@@ -163,7 +171,8 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
         ),
         authenticator=Authenticator(settings, identify, revocations),
         revocations=revocations,
-        limits=Limits(settings.limits),
+        limits=Limits(settings.limits, lag=lambda: lag.seconds),
+        lag=lag,
         metrics=metrics,
         secret=secret,
         server_id=server_id,

@@ -21,6 +21,7 @@
      +-- ServiceError            500xx  ours or Redis' fault; a retry may help
      |    +-- StoreUnavailable   50003
      |    +-- StoreFull          50004
+     |    +-- Overloaded         50005  more work than capacity; nothing was stored, send again later
      |    +-- StoreUnsuitable    50000  Redis is too old or badly configured; no retry helps
      +-- ConnectionFailed       800xx
      |    +-- UntrustedCertificate 80000
@@ -52,6 +53,12 @@ class ErrorInfo:
     href: str | None = None
     detail: Mapping[str, Any] | None = None
     cause: ErrorInfo | None = field(default=None)
+
+    @property
+    def retry_after_ms(self) -> int | None:
+        """When to send the same again; None where that is not known."""
+        after = (self.detail or {}).get("retryAfterMs")
+        return after if isinstance(after, int) else None
 
     def to_wire(self) -> dict[str, Any]:
         """The map that goes on the wire; absent fields are left out."""
@@ -253,6 +260,16 @@ class StoreFull(ServiceError):
     status_code = 503
 
 
+class Overloaded(ServiceError):
+    """More is asked for than can be done in time: refused at once, nothing was stored (P13).
+
+    `detail`: `reason`, `retryAfterMs`, and `waiting`, the turns that wait for a worker, where that is the reason.
+    """
+
+    code = 50005
+    status_code = 503
+
+
 class StoreUnsuitable(ServiceError):
     """Redis is too old or is configured so that promises cannot be kept."""
 
@@ -339,8 +356,8 @@ _BY_CODE: dict[int, type[TransportError]] = {
     error.code: error
     for error in (
         InvalidArgument, MessageTooLarge, InvalidChannelName, Conflict, CapabilityError, CancelDenied, NotFound,
-        Busy, RateLimited, StoreUnavailable, StoreFull, ConnectionFailed, ContinuityLost, LeaseLost, SessionClosed,
-        TurnSuspended, TurnStarted, StepOpen, SteerWaiting, TurnHeld, TurnNotStarted, Discarded,
+        Busy, RateLimited, StoreUnavailable, StoreFull, Overloaded, ConnectionFailed, ContinuityLost, LeaseLost,
+        SessionClosed, TurnSuspended, TurnStarted, StepOpen, SteerWaiting, TurnHeld, TurnNotStarted, Discarded,
     )
 }  # fmt: skip
 

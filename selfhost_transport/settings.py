@@ -211,7 +211,10 @@ class GatewaySettings(_Section):
 
 
 class LimitSettings(_Section):
-    """Limits of one's own, counted by each gateway process; cancels are exempt. 0 = no limit."""
+    """What is refused, so that the rest is done in time; cancels are exempt. 0 = no limit.
+
+    Rates and connections are counted by each gateway process, turns in Redis.
+    """
 
     connection_publishes_per_s: Count = 0
     """Publishes of one connection per second; beyond: 42911."""
@@ -223,6 +226,14 @@ class LimitSettings(_Section):
     """Publishes of one application (tenant: the part of a key before the dot, or an issuer) per second; beyond: 42910."""
     connections_per_client: Count = 0
     """Open connections of one client id; a further one is refused with 42920."""
+    max_open_turns: Count = 1_000
+    """Turns of one session that have not ended; a further send is refused with 42910."""
+    max_waiting: Count = 1_000
+    """Turns of one agent that wait for a worker, in each bucket; a further send is refused with 50005."""
+    max_wait_ms: Count = 1_000
+    """Longest wait for a worker, at the pace at which they take turns, ms; a send that would wait longer is refused with 50005."""
+    max_lag_ms: Count = 500
+    """How late a gateway's event loop may be on average, ms; beyond it sends are refused with 50005."""
 
 
 class WorkerSettings(_Section):

@@ -29,6 +29,7 @@ from agent_worker.runtime.turn_run import Services, TurnRun
 from agent_worker.user_code.containment import children_contained
 from agent_worker.user_code.threads import Threads
 from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.loop_lag import LoopLag
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.server_version import check_server
 from selfhost_transport.redis_io.subscriber import Subscriber
@@ -92,6 +93,7 @@ class Worker:
         # Agents that were aborted and have not returned yet; they can write nothing.
         self._unwinding: set[asyncio.Task[None]] = set()
         self._outcomes: Counter[str] = Counter()
+        self._lag = LoopLag()
 
     def agent(
         self,
@@ -208,7 +210,9 @@ class Worker:
             retry_errors=settings.worker.retry_errors,
         )
         pairs = [(bucket, name) for bucket in range(keys.buckets) for name in self.agents]
-        intake = self._intake = Intake(pairs, self._take, self._room, self._found_empty)
+        intake = self._intake = Intake(
+            pairs, self._take, self._room, self._found_empty, lambda: self._lag.seconds
+        )
         subscriber = Subscriber(settings.redis.url, on_reconnect=intake.wake_all)
         try:
             for bucket in range(keys.buckets):
@@ -234,6 +238,7 @@ class Worker:
         ]
         if abandoned := self._abandonment(settings):
             loops.append(asyncio.create_task(abandoned, name="abandonment"))
+        self._lag.start()
         taking = asyncio.create_task(intake.work(), name="intake")
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
         logger.info("worker.ready worker=%s agents=%s", self.worker_id, ",".join(self.agents))
@@ -250,6 +255,7 @@ class Worker:
             await self._drain(settings.worker.grace_ms / 1000)
             await self._services.presence.close()
         finally:
+            self._lag.stop()
             for task in (stopped, taking, *loops):
                 task.cancel()
             await asyncio.gather(stopped, taking, *loops, return_exceptions=True)

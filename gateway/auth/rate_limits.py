@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.auth.authenticator import Credential
-from selfhost_transport.errors import RateLimited
+from selfhost_transport.errors import Overloaded, RateLimited
 from selfhost_transport.settings import LimitSettings
 from selfhost_transport.wire.codes import Code
 
+_SHORTEST_RETRY_MS: Final = 500
 _KEPT: Final = 50_000
 """Buckets that are remembered; the ones used longest ago are forgotten first, and begin full again."""
 
@@ -39,9 +40,25 @@ class Rate:
 class Limits:
     """What `[limits]` and tokens say. A refused publish counts for the limits that were looked at before."""
 
-    def __init__(self, settings: LimitSettings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: LimitSettings,
+        clock: Callable[[], float] = time.monotonic,
+        lag: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self._settings = settings
+        # How late this process is, in seconds.
+        self._lag = lag
         self._rate = Rate(clock)
+
+    def admit_turn(self) -> None:
+        """Before anything is done for a send that starts a turn. Raises Overloaded while this process is late (P13)."""
+        lag_ms, most = self._lag() * 1000, self._settings.max_lag_ms
+        if most and lag_ms > most:
+            raise Overloaded(
+                "this gateway has more to do than it can do in time; nothing was stored, send again later",
+                detail={"reason": "gateway_late", "retryAfterMs": max(_SHORTEST_RETRY_MS, round(lag_ms))},
+            )
 
     def admit(self, credential: Credential, connection_id: str | None, session: str) -> None:
         """Count one publish. Raises RateLimited: 42911 connection, 42913 session, 42910 client or application."""

@@ -14,6 +14,7 @@ from selfhost_transport.store.entries import Operation as Edit
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.names import joined
 from selfhost_transport.store.pieces import Piece
+from selfhost_transport.store.turn_request import trigger_of
 from selfhost_transport.turns.headers import is_ephemeral
 from selfhost_transport.turns.withholding import NOTHING, Hidden
 from selfhost_transport.wire.actions import MessageAction
@@ -115,6 +116,8 @@ def _create(sending: Sending, messages: Sequence[Message]) -> Operation:
     ephemeral = _ephemeral(stamped) or sending.ephemeral
     assign_ids(stamped, sending.id_base)
     if sending.rules is not None:
+        if sending.limits is not None and trigger_of(stamped) is not None:
+            sending.limits.admit_turn()
         signal = read_signal(session, stamped, sending.rules, sender.credential.capability)
         if isinstance(signal, Submit) and not sending.anchor:
             return replace(signal, is_adrift=False)

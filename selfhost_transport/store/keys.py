@@ -25,6 +25,7 @@ Scripts build the same names from the bucket's base; the letters below are the c
 | `f:<turn>:<session>`| STRING | fence: present while a worker may write for the turn     | terminal, cancel, take-over  |
 | `y:<turn>:<session>`| LIST   | steers the turn's worker has not taken yet               | they are taken; terminal     |
 | `q:<agent>`         | STREAM | the bucket's work queue, group `workers`                 | the bucket                   |
+| `pace:<agent>`      | HASH   | how fast the queue's turns are taken                     | a minute after the last take |
 | `leases`            | ZSET   | `<turn> <session>` by lease expiry; a pair of names.py   | the bucket                   |
 | `deadlines`         | ZSET   | `<turn> <session>` by when something is due              | the bucket                   |
 | `stats`             | HASH   | turns ended by outcome, leases lost                      | the bucket                   |

@@ -30,6 +30,12 @@ class StoreOptions:
     max_message_bytes: int = 64 * 1024 * 1024
     # Turns of one session that may wait under policy `queue`.
     queue_cap: int = 100
+    # Turns of one session without a terminal; a further send is refused. 0 = no limit.
+    max_open_turns: int = 1000
+    # Turns of one agent that may wait for a worker, in each bucket; 0 = no limit.
+    max_waiting: int = 1000
+    # Longest time a turn should wait for a worker at the pace at which they take; beyond it sends are refused. 0 = any.
+    max_wait_ms: int = 1000
     # A process that holds presence members is taken for dead when it did not renew for this long.
     presence_lease_ms: int = 5 * SECOND_MS
     # Members of one session; entering beyond it is refused with 91003.

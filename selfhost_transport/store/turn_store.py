@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from selfhost_transport.errors import Busy, Conflict, LeaseLost, RateLimited, ServiceError
+from selfhost_transport.errors import Busy, Conflict, LeaseLost, Overloaded, RateLimited, ServiceError
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.pipeline import Answer
 from selfhost_transport.redis_io.repeated import Repeated
@@ -184,7 +184,8 @@ class TurnStore:
         self.options = options or StoreOptions()
 
     async def submit(self, request: TurnRequest) -> Accepted:
-        """Accept a send. Raises Conflict (id used with another body), Busy (policy reject), RateLimited (queue full)."""
+        """Accept a send. Raises Conflict (id used with another body), Busy (policy reject), RateLimited (queue full,
+        too many open turns), Overloaded (too many turns wait for a worker)."""
         reply = await self._session_call("submit", request.session, *self._submit_arguments(request))
         match reply[0]:
             case b"conflict":
@@ -201,6 +202,17 @@ class TurnStore:
                 raise RateLimited(
                     f"{reply[1]} turns are waiting in this session, which is its limit; try again later",
                     detail={"reason": "queue_full", "queued": reply[1]},
+                )
+            case b"too many":
+                raise RateLimited(
+                    f"{reply[1]} turns are open in this session, which is its limit; end some, or try again later",
+                    detail={"reason": "too_many_open_turns", "open": reply[1]},
+                )
+            case b"overloaded":
+                raise Overloaded(
+                    f"{reply[1]} turns wait for a worker already, and more than can be taken in time; nothing was "
+                    "stored, send again later",
+                    detail={"reason": "queue_too_long", "waiting": reply[1], "retryAfterMs": reply[2]},
                 )
         return Accepted(
             turn_id=request.turn_id,
@@ -447,6 +459,7 @@ class TurnStore:
             request.interrupts.scope, request.interrupts.value, cancel_entry, request.max_active,
             self.options.queue_cap if request.queue_cap is None else request.queue_cap,
             self.options.ended_turn_ms, self.options.idempotency_ms, self.options.retention_of(request.session),
+            self.options.max_open_turns, self.options.max_waiting, self.options.max_wait_ms,
         ]  # fmt: skip
         fields: dict[str, str | bytes | int] = {
             **request.deposit.fields(),

@@ -1,9 +1,11 @@
 -- Accepts a message and its turn in one step (P4), by the policy of the session or of the send.
 -- ARGV: base, session, entry, series candidate, window ms, turn id, agent, owner, input id, event id, body hash,
 --   policy, cancel filter, cancel value, cancel entry, max active (0: no limit), queue cap, keep ms, idempotency ms,
---   retention ms, then pairs of further fields of the turn's hash (the deposit and limits)
+--   retention ms, most open turns (0: any), most waiting for a worker (0: any), longest wait in ms (0: any), then pairs of
+--   further fields of the turn's hash (the deposit and limits)
 -- Returns {'accepted', position, series, status, interrupted…} | {'repeated', position, series, status}
---   | {'conflict'} | {'busy', turn…} | {'queue full', length}.
+--   | {'conflict'} | {'busy', turn…} | {'queue full', length} | {'too many', open turns}
+--   | {'overloaded', turns that wait for a worker, ms after which to try again}.
 --@include _session.lua
 --@include _turn.lua
 local entry, turn, agent, owner, input, event = ARGV[3], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
@@ -19,12 +21,11 @@ local function take_waiting(same_owner, same_agent)
   end
   return found
 end
-local series = ensure_session(ARGV[4])
 
 local known = redis.call('HMGET', key, 'bh', 'ip', 'st')
 if known[2] then
   if known[1] ~= ARGV[11] then return {'conflict'} end
-  return {'repeated', known[2], series, known[3]}
+  return {'repeated', known[2], redis.call('HGET', K_META, 'series'), known[3]}
 end
 
 local running, waits = running_turns(), redis.call('LLEN', waiting)
@@ -36,6 +37,16 @@ if policy == 'merge' and queued then merged = take_waiting(owner, agent) end
 if queued and waits - #merged >= tonumber(ARGV[17]) then
   return {'queue full', waits}
 end
+local most_open = tonumber(ARGV[21])
+if most_open > 0 and redis.call('HLEN', K_ACTIVE) >= most_open and policy ~= 'interrupt' then
+  return {'too many', most_open}
+end
+if not queued then
+  local length, again_ms = too_long(agent, tonumber(ARGV[22]), tonumber(ARGV[23]))
+  if length then return {'overloaded', length, again_ms} end
+end
+-- Only now: a send that is refused leaves nothing behind.
+local series = ensure_session(ARGV[4])
 local interrupted = {}
 if policy == 'interrupt' then
   interrupted = matching(ARGV[13], ARGV[14])
@@ -45,7 +56,7 @@ end
 local id = create(entry)
 local status = queued and 'queued' or 'pending'
 local tolerated = (policy == 'queue' or policy == 'merge') and 1 or max_active
-redis.call('HSET', key, 'st', status, 'ag', agent, 'ow', owner, 'in', input, 'bh', ARGV[11], 'ip', id, 'at', '0', 'fn', '0', 'qm', tolerated, 'po', policy, unpack(ARGV, 21))
+redis.call('HSET', key, 'st', status, 'ag', agent, 'ow', owner, 'in', input, 'bh', ARGV[11], 'ip', id, 'at', '0', 'fn', '0', 'qm', tolerated, 'po', policy, unpack(ARGV, 24))
 redis.call('HSET', K_ACTIVE, turn, owner)
 note_turn(turn, id)
 note_answer(input, turn)

@@ -47,6 +47,7 @@ local function unchanged_send(at)
   return entry
 end
 
+note_take(string.sub(queue, #bucket + 3))
 local fields = redis.call('HMGET', key, 'rs', 'ss', 'tr', 'ip', 'hb', 'ma', 'ri', 'fn', 'at')
 local fence, attempt = tonumber(fields[8]) + 1, tonumber(fields[9]) + 1
 local series = redis.call('HGET', K_META, 'series')
