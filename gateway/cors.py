@@ -14,7 +14,7 @@ _ALLOW: Final = {
         "authorization, accept, content-type, last-event-id, x-ably-version, ably-agent, x-ably-clientid"
     ),
     "Access-Control-Expose-Headers": (
-        "Link, X-Ably-Errorcode, X-Ably-Errormessage, X-Ably-Serverid, X-Truncated-At"
+        "Link, X-Ably-Errorcode, X-Ably-Errormessage, X-Ably-Serverid, X-Truncated-At, Retry-After"
     ),
     "Access-Control-Max-Age": "86400",
     "Vary": "Origin",

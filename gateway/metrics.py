@@ -39,6 +39,12 @@ class Metrics:
         self.turns = Counter(
             "sht_gateway_sends", "Sends accepted, by status", ["status"], registry=self.registry
         )
+        self.refused = Counter(
+            "sht_gateway_sends_refused",
+            "Sends refused for later, by reason",
+            ["reason"],
+            registry=self.registry,
+        )
         self.cancelled = Counter(
             "sht_gateway_turns_cancelled",
             "Turns ended by cancels through this gateway",
@@ -87,6 +93,10 @@ class Metrics:
     def sent(self, status: str, *, repeated: bool) -> None:
         """A send was accepted."""
         self.turns.labels("repeated" if repeated else status).inc()
+
+    def shed(self, reason: str) -> None:
+        """A send was refused because there is more to do than can be done in time."""
+        self.refused.labels(reason).inc()
 
     def ended_by_cancel(self, turns: int, seconds: float) -> None:
         """A cancel was carried out."""

@@ -11,6 +11,7 @@ from gateway.auth.authenticator import Authenticator, Credential
 from gateway.auth.callers import Identify
 from gateway.auth.rate_limits import Limits
 from gateway.auth.revocations import Revocations
+from gateway.commands.burst import Burst
 from gateway.commands.cancel_verdicts import Court
 from gateway.commands.continuations import Continuations
 from gateway.commands.executor import Executor
@@ -168,10 +169,11 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
             Continuations(sessions, turns, inputs),
             Court(hub, sessions),
             metrics,
+            Burst(settings.limits.burst),
         ),
         authenticator=Authenticator(settings, identify, revocations),
         revocations=revocations,
-        limits=Limits(settings.limits, lag=lambda: lag.seconds),
+        limits=Limits(settings.limits, lag=lambda: lag.seconds, shed=metrics.shed),
         lag=lag,
         metrics=metrics,
         secret=secret,

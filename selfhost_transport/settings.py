@@ -228,10 +228,12 @@ class LimitSettings(_Section):
     """Open connections of one client id; a further one is refused with 42920."""
     max_open_turns: Count = 1_000
     """Turns of one session that have not ended; a further send is refused with 42910."""
-    max_waiting: Count = 1_000
+    max_waiting: Count = 2_000
     """Turns of one agent that wait for a worker, in each bucket; a further send is refused with 50005."""
     max_wait_ms: Count = 1_000
-    """Longest wait for a worker, at the pace at which they take turns, ms; a send that would wait longer is refused with 50005."""
+    """Longest wait for a worker, at the pace at which they take turns, ms; a send that would wait longer: 50005."""
+    burst: Count = 1_000
+    """Turns that a gateway takes beyond `max_wait_ms` when many come at once; full again after ten seconds without need."""
     max_lag_ms: Count = 500
     """How late a gateway's event loop may be on average, ms; beyond it sends are refused with 50005."""
 

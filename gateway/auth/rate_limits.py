@@ -45,16 +45,20 @@ class Limits:
         settings: LimitSettings,
         clock: Callable[[], float] = time.monotonic,
         lag: Callable[[], float] = lambda: 0.0,
+        shed: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self._settings = settings
         # How late this process is, in seconds.
         self._lag = lag
+        # Told of a turn that is refused, and why.
+        self._shed = shed
         self._rate = Rate(clock)
 
     def admit_turn(self) -> None:
         """Before anything is done for a send that starts a turn. Raises Overloaded while this process is late (P13)."""
         lag_ms, most = self._lag() * 1000, self._settings.max_lag_ms
         if most and lag_ms > most:
+            self._shed("gateway_late")
             raise Overloaded(
                 "this gateway has more to do than it can do in time; nothing was stored, send again later",
                 detail={"reason": "gateway_late", "retryAfterMs": max(_SHORTEST_RETRY_MS, round(lag_ms))},

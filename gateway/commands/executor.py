@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 
 from gateway.commands.branch import find_parent
+from gateway.commands.burst import Burst
 from gateway.commands.cancel_verdicts import Court, Verdicts
 from gateway.commands.commands import (
     Annotate,
@@ -22,7 +23,7 @@ from gateway.commands.commands import (
 )
 from gateway.commands.continuations import Continuations
 from gateway.metrics import Metrics
-from selfhost_transport.errors import CancelDenied, CapabilityError, TransportError
+from selfhost_transport.errors import CancelDenied, CapabilityError, Overloaded, TransportError
 from selfhost_transport.store.annotations import AnnotationStore
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.presence import PresenceStore
@@ -49,6 +50,7 @@ class Executor:
         continuations: Continuations,
         court: Court,
         metrics: Metrics,
+        burst: Burst,
     ) -> None:
         self._sessions = sessions
         self._turns = turns
@@ -57,6 +59,7 @@ class Executor:
         self._continuations = continuations
         self._court = court
         self._metrics = metrics
+        self._burst = burst
         # Authors of messages that were changed lately: an append need not read the message again.
         self._authors: OrderedDict[tuple[str, Ref], str | None] = OrderedDict()
 
@@ -140,8 +143,17 @@ class Executor:
 
     async def _submit(self, operation: Submit) -> Done:
         request = await self._anchored(operation)
-        accepted = await self._turns.submit(request)
-        receipt = TurnReceipt(accepted.turn_id, accepted.status, accepted.repeated, accepted.interrupted)
+        try:
+            accepted = await self._turns.submit(request, may_burst=self._burst.allowed)
+        except Overloaded:
+            self._burst.refused()
+            self._metrics.shed("queue_too_long")
+            raise
+        if accepted.burst:
+            self._burst.take()
+        receipt = TurnReceipt(
+            accepted.turn_id, accepted.status, accepted.repeated, accepted.interrupted, accepted.waiting
+        )
         serials: list[str | None] = [*accepted.serials(len(request.messages))]
         if accepted.status == QUEUED and not accepted.repeated:
             await self._continuations.tell_queued(request)

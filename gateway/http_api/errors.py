@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from starlette.responses import JSONResponse
 
+from gateway.error_headers import error_headers
 from selfhost_transport.errors import ErrorInfo
 from selfhost_transport.wire.codes import Code
-
-_LATER: Final = (429, 503)
 
 
 def error_response(info: ErrorInfo) -> JSONResponse:
     """An ErrorInfo as an answer."""
-    message = info.message.encode("ascii", "replace").decode().replace("\n", " ")
-    headers = {"X-Ably-Errorcode": str(info.code), "X-Ably-Errormessage": message}
-    headers |= retry_headers(info)
-    return JSONResponse({"error": info.to_wire()}, status_code=info.status_code, headers=headers)
-
-
-def retry_headers(info: ErrorInfo) -> dict[str, str]:
-    """When to ask again, in whole seconds, where an answer says "later"."""
-    if info.status_code not in _LATER:
-        return {}
-    return {"Retry-After": str(max(1, math.ceil((info.retry_after_ms or 0) / 1000)))}
+    return JSONResponse({"error": info.to_wire()}, status_code=info.status_code, headers=error_headers(info))
 
 
 def validation_error(error: RequestValidationError) -> ErrorInfo:

@@ -87,6 +87,8 @@ class SendOut(_Wire):
     serials: list[str | None]
     repeated: bool
     interrupted: list[str]
+    waiting: int = 0
+    """Turns that wait before this one."""
 
 
 class CancelIn(FilterIn):

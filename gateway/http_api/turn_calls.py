@@ -63,6 +63,7 @@ class TurnCalls:
             serials=done.result.serials,
             repeated=turn.repeated,
             interrupted=list(turn.interrupted),
+            waiting=turn.waiting,
         )
 
     async def give(self, messages: list[Message]) -> Done:

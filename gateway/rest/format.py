@@ -10,6 +10,7 @@ from urllib.parse import unquote_plus, urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.error_headers import error_headers
 from selfhost_transport.errors import BadRequest, ErrorInfo, MessageTooLarge
 from selfhost_transport.wire.codec import Format, pack, unpack
 
@@ -83,10 +84,7 @@ def respond(request: Request, reply: Reply, server_id: str) -> Response:
 
 def respond_error(request: Request, error: ErrorInfo, server_id: str) -> Response:
     """A refusal: always JSON, since browsers cannot read msgpack errors."""
-    headers = {
-        "X-Ably-Errorcode": str(error.code),
-        "X-Ably-Errormessage": error.message.encode("ascii", "replace").decode().replace("\n", " "),
-    }
+    headers = error_headers(error)
     body: dict[str, Any] = {"error": error.to_wire()}
     status = error.status_code
     if request.query_params.get("envelope") in ("json", "msgpack"):

@@ -55,6 +55,7 @@ def loadtest(
     gateways: Annotated[int, typer.Option(min=1, help="With --local: gateways.")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="With --local: workers.")] = 1,
     window: Annotated[int, typer.Option(help="With --local: ms for which workers gather tokens.")] = 40,
+    slots: Annotated[int, typer.Option(help="With --local: turns a worker runs at once; 0 = as many as come.")] = 0,
     turns: Annotated[int, typer.Option(help="Turns at once (sessions, or connections when idle).")] = 100,
     rate: Annotated[float, typer.Option(help="Tokens per second of each turn.")] = 50.0,
     tokens: Annotated[int, typer.Option(help="Tokens of each turn.")] = 200,
@@ -108,7 +109,7 @@ def loadtest(
     job = Job(
         load, budget, knee, max_turns,
         target=None if local else Target.parse(url or [], key or ("" if token else _DEV_KEY), token),
-        local=LocalOptions(gateways, workers, max(turns, _ramp_turns(load, max_turns)), window) if local else None,
+        local=LocalOptions(gateways, workers, max(turns, _ramp_turns(load, max_turns)), window, slots) if local else None,
         overload=OverloadOptions.parse(factors, rounds), json=json, html=html, quiet=quiet,
     )  # fmt: skip
     if load.scenario is Scenario.HERD and (not local or gateways < 2):

@@ -203,12 +203,16 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class LocalOptions:
-    """What to start. `turns`: how many the workers must be able to run at once; `window_ms`: gathering of tokens."""
+    """What to start. `turns`: how many the workers must be able to run at once; `window_ms`: gathering of tokens.
+
+    `slots`: how many each worker runs at once instead; 0: as `turns` says.
+    """
 
     gateways: int = 1
     workers: int = 1
     turns: int = 100
     window_ms: int = 40
+    slots: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,8 @@ class LocalStack:
 
     def _configuration(self) -> str:
         # Turns overlap, those of an interrupt storm several times over; and a share goes to one worker by chance.
-        concurrency = math.ceil(self.options.turns * 4 / self.options.workers) + 50
+        wanted = math.ceil(self.options.turns * 4 / self.options.workers) + 50
+        concurrency = self.options.slots or wanted
         return (
             f'[[keys]]\nname = "{_KEY_NAME}"\nsecret = "{self._secret}"\n\n'
             f'[[namespaces]]\nid = "*"\nagent = "{_AGENT}"\n\n'

@@ -33,7 +33,7 @@ class StoreOptions:
     # Turns of one session without a terminal; a further send is refused. 0 = no limit.
     max_open_turns: int = 1000
     # Turns of one agent that may wait for a worker, in each bucket; 0 = no limit.
-    max_waiting: int = 1000
+    max_waiting: int = 2000
     # Longest time a turn should wait for a worker at the pace at which they take; beyond it sends are refused. 0 = any.
     max_wait_ms: int = 1000
     # A process that holds presence members is taken for dead when it did not renew for this long.

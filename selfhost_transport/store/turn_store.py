@@ -119,6 +119,10 @@ class Accepted:
     status: str
     repeated: bool = False
     interrupted: tuple[str, ...] = ()
+    # Turns that wait before it: `queued`, in its session; else for a worker of the agent, in its bucket. And whether it
+    # was accepted, as part of a burst, though it will wait longer than it should.
+    waiting: int = 0
+    burst: bool = False
 
     def serials(self, count: int) -> list[str]:
         """The serials of the send's messages."""
@@ -183,10 +187,15 @@ class TurnStore:
         self.keys = keys
         self.options = options or StoreOptions()
 
-    async def submit(self, request: TurnRequest) -> Accepted:
+    async def submit(self, request: TurnRequest, *, may_burst: bool = True) -> Accepted:
         """Accept a send. Raises Conflict (id used with another body), Busy (policy reject), RateLimited (queue full,
-        too many open turns), Overloaded (too many turns wait for a worker)."""
-        reply = await self._session_call("submit", request.session, *self._submit_arguments(request))
+        too many open turns), Overloaded (too many turns wait for a worker).
+
+        `may_burst`: accept it also where it would wait longer than it should, up to the most that may wait.
+        """
+        reply = await self._session_call(
+            "submit", request.session, *self._submit_arguments(request, may_burst)
+        )
         match reply[0]:
             case b"conflict":
                 raise Conflict(
@@ -220,7 +229,9 @@ class TurnStore:
             series=reply[2].decode(),
             status=reply[3].decode(),
             repeated=reply[0] == b"repeated",
-            interrupted=tuple(turn.decode() for turn in reply[4:]),
+            waiting=reply[4] if len(reply) > 4 else 0,
+            burst=len(reply) > 4 and reply[5] == 1,
+            interrupted=tuple(turn.decode() for turn in reply[6:]),
         )
 
     async def cancel(
@@ -451,7 +462,7 @@ class TurnStore:
             return None
         return reply[0].decode(), reply[1].decode(), reply[2].decode()
 
-    def _submit_arguments(self, request: TurnRequest) -> list[str | bytes | int]:
+    def _submit_arguments(self, request: TurnRequest, may_burst: bool) -> list[str | bytes | int]:
         cancel_entry = b"" if request.cancel_message is None else pack_created([request.cancel_message])
         arguments: list[str | bytes | int] = [
             pack_created(request.messages), new_series(), self.options.window_ms, request.turn_id, request.agent,
@@ -460,6 +471,7 @@ class TurnStore:
             self.options.queue_cap if request.queue_cap is None else request.queue_cap,
             self.options.ended_turn_ms, self.options.idempotency_ms, self.options.retention_of(request.session),
             self.options.max_open_turns, self.options.max_waiting, self.options.max_wait_ms,
+            int(may_burst),
         ]  # fmt: skip
         fields: dict[str, str | bytes | int] = {
             **request.deposit.fields(),

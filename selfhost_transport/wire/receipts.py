@@ -17,22 +17,24 @@ from selfhost_transport.wire import fields
 class TurnReceipt:
     """The turn that a send started. `status`: pending, queued or cancelled; `repeated`: the send was known (P5).
 
-    `interrupted` holds the ids of the turns that the same step cancelled.
+    `interrupted` holds the ids of the turns that the same step cancelled. `waiting`: turns that wait before this one.
     """
 
     id: str
     status: str
     repeated: bool = False
     interrupted: tuple[str, ...] = ()
+    waiting: int = 0
 
     def to_wire(self) -> dict[str, Any]:
         """The map that travels as `res[i].turn`."""
-        return {
+        wire: dict[str, Any] = {
             "id": self.id,
             "status": self.status,
             "repeated": self.repeated,
             "interrupted": list(self.interrupted),
         }
+        return {**wire, "waiting": self.waiting} if self.waiting else wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ def decode_turn(wire: Mapping[str, Any]) -> TurnReceipt:
         status=fields.text(wire, "status") or "",
         repeated=wire.get("repeated") is True,
         interrupted=_texts(wire, "interrupted"),
+        waiting=fields.integer(wire, "waiting") or 0,
     )
 
 

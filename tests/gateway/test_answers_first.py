@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.auth.callers import RequestInfo
+from gateway.commands.burst import Burst
 from gateway.commands.cancel_verdicts import Court
 from gateway.commands.commands import Done, Operation, woken_session
 from gateway.commands.continuations import Continuations
@@ -70,7 +71,7 @@ class EagerAgent(Executor):
         continuations = Continuations(sessions, turns, services.inputs)
         court = Court(services.hub, sessions)
         stores = (sessions, turns, services.presence, services.annotations)
-        super().__init__(*stores, continuations, court, services.metrics)
+        super().__init__(*stores, continuations, court, services.metrics, Burst(1000))
         self.services = services
         self.feed = feed
 

@@ -8,8 +8,14 @@ import httpx
 import pytest
 
 from gateway.auth.rate_limits import Limits, Rate
-from selfhost_transport.errors import RateLimited
+from gateway.commands.commands import Cancel
+from gateway.commands.publishing import Sender, Sending, prepare
+from gateway.commands.turn_commands import TurnRules
+from selfhost_transport.errors import Overloaded, RateLimited
 from selfhost_transport.settings import LimitSettings
+from selfhost_transport.store.turn_store import Policy
+from selfhost_transport.turns.inputs import InputIds, cancel, user_message
+from selfhost_transport.turns.ui import TextPart
 from selfhost_transport.wire.jwt import TokenClaims
 from tests.gateway.cores import credential
 from tests.gateway.raw import ACK, CONFIG, CONNECTED, ERROR, NACK, client
@@ -152,3 +158,25 @@ async def test_rest_is_limited_too(site: Stack, unique: Names) -> None:
         answers = [await http.post(path, json={"name": "x"}) for _ in range(6)]
     assert [answer.status_code for answer in answers[:2]] == [201, 201]
     assert {answer.json()["error"]["code"] for answer in answers if answer.status_code == 429} == {42910}
+
+
+async def test_a_gateway_that_is_late_refuses_turns_and_says_when_to_come_back() -> None:
+    lag = 0.0
+    limits = Limits(LimitSettings(max_lag_ms=500), Clock(), lambda: lag)
+    limits.admit_turn()
+    lag = 0.7
+    with pytest.raises(Overloaded) as refused:
+        limits.admit_turn()
+    assert refused.value.info.retry_after_ms == 700
+    # Everything else, a cancel above all, is done as before.
+    limits.admit(credential(), "c1", "s")
+    Limits(LimitSettings(max_lag_ms=0), Clock(), lambda: lag).admit_turn()
+
+
+async def test_a_cancel_passes_where_a_send_is_refused() -> None:
+    rules = TurnRules("assistant", Policy.CONCURRENT)
+    limits = Limits(LimitSettings(), lag=lambda: 9.0)
+    sending = Sending("room", Sender(credential()), rules, 65_536, "base", limits)
+    with pytest.raises(Overloaded):
+        prepare(sending, user_message([TextPart("hello")], InputIds(), client_id="me"))
+    assert isinstance(prepare(sending, [cancel(event_id="e", run_id="t1")]), Cancel)

@@ -18,7 +18,8 @@ class Queues:
         self.taken = self.under_way = self.refused = 0
         self.at_once: list[int] = []
         self.empty = asyncio.Event()
-        self.intake = Intake(list(waiting), self.take, lambda: self.room, self.empty.set)
+        self.lag = 0.0
+        self.intake = Intake(list(waiting), self.take, lambda: self.room, self.empty.set, lambda: self.lag)
 
     async def take(self, bucket: int, agent: str) -> bool:
         self.under_way += 1
@@ -79,3 +80,26 @@ async def test_a_take_that_failed_is_tried_again() -> None:
     queues.refused = 1
     await queues.run()
     assert queues.taken == 5
+
+
+async def test_a_loop_that_is_late_takes_ever_fewer_at_once_and_goes_on() -> None:
+    queues = Queues({(bucket, "a"): 4 for bucket in range(32)})
+    queues.lag = 0.06
+    await queues.run()
+    assert queues.taken == 128
+    assert queues.at_once[:5] == [32, 32, 16, 8, 4]
+    assert queues.at_once[-1] == 1
+
+
+async def test_a_loop_that_has_caught_up_takes_as_many_as_before() -> None:
+    queues = Queues({(bucket, "a"): 20 for bucket in range(32)})
+    queues.lag = 0.06
+
+    async def catch_up() -> None:
+        while queues.at_once[-1:] != [1]:
+            await asyncio.sleep(0)
+        queues.lag = 0.0
+
+    await asyncio.gather(queues.run(), catch_up())
+    assert queues.taken == 32 * 20
+    assert queues.at_once[-1] > 1

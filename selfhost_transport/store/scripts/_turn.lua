@@ -63,7 +63,7 @@ end
 
 -- How fast an agent's turns are taken from the bucket's queue: a decayed count of takes (n), as of the last one (at), and
 -- the first one (since).
-local PACE_MS, FORGOTTEN_MS, FEWEST_TAKES, FEWEST_WAITING, SILENT_MS = 5000, 60000, 5, 8, 1000
+local PACE_MS, FORGOTTEN_MS, FEWEST_TAKES, FEWEST_WAITING, SILENT_MS = 5000, 60000, 5, 2, 1000
 
 local function pace_key(agent) return base .. 'pace:' .. agent end
 
@@ -76,14 +76,10 @@ local function note_take(agent)
   redis.call('PEXPIRE', key, FORGOTTEN_MS)
 end
 
--- Whether an agent's queue is too long for one more turn: by number, or by how long that one would wait at the pace of
--- the workers. Of a pace nothing is said where few turns are taken, or none at the moment: those wait.
--- Returns nil, or how many wait and after how many ms to try again.
-local function too_long(agent, most, wait_ms)
-  local waiting = redis.call('XLEN', base .. 'q:' .. agent)
-  if waiting < FEWEST_WAITING then return nil end
-  if most > 0 and waiting >= most then return waiting, 1000 end
-  if wait_ms == 0 then return nil end
+-- Whether one more turn would wait too long in an agent's queue, at the pace of its workers. Nothing is said where few
+-- turns are taken, or none at the moment: those wait. Returns nil, or after how many ms to try again.
+local function too_long(agent, waiting, wait_ms)
+  if wait_ms == 0 or waiting < FEWEST_WAITING then return nil end
   local pace = redis.call('HMGET', pace_key(agent), 'n', 'at', 'since')
   if not pace[1] then return nil end
   local now = now_ms()
@@ -93,7 +89,7 @@ local function too_long(agent, most, wait_ms)
   local seen = 1 - math.exp((tonumber(pace[3]) - now - 1) / PACE_MS)
   local wait = waiting * PACE_MS * seen / taken
   if wait <= wait_ms then return nil end
-  return waiting, math.ceil(math.max(100, wait - wait_ms))
+  return math.ceil(math.max(100, wait - wait_ms))
 end
 
 -- Turns of the session that keep an agent busy: neither waiting nor suspended.

@@ -1,9 +1,9 @@
 -- Accepts a message and its turn in one step (P4), by the policy of the session or of the send.
 -- ARGV: base, session, entry, series candidate, window ms, turn id, agent, owner, input id, event id, body hash,
 --   policy, cancel filter, cancel value, cancel entry, max active (0: no limit), queue cap, keep ms, idempotency ms,
---   retention ms, most open turns (0: any), most waiting for a worker (0: any), longest wait in ms (0: any), then pairs of
---   further fields of the turn's hash (the deposit and limits)
--- Returns {'accepted', position, series, status, interrupted…} | {'repeated', position, series, status}
+--   retention ms, most open turns (0: any), most waiting for a worker (0: any), longest wait in ms (0: any), 1 if it may
+--   wait longer (a burst), then pairs of further fields of the turn's hash (the deposit and limits)
+-- Returns {'accepted', position, series, status, turns that wait before it, 1 if it waits too long, interrupted…} | {'repeated', position, series, status}
 --   | {'conflict'} | {'busy', turn…} | {'queue full', length} | {'too many', open turns}
 --   | {'overloaded', turns that wait for a worker, ms after which to try again}.
 --@include _session.lua
@@ -41,9 +41,11 @@ local most_open = tonumber(ARGV[21])
 if most_open > 0 and redis.call('HLEN', K_ACTIVE) >= most_open and policy ~= 'interrupt' then
   return {'too many', most_open}
 end
+local most_waiting, length, again_ms = tonumber(ARGV[22]), redis.call('XLEN', base .. 'q:' .. agent), nil
 if not queued then
-  local length, again_ms = too_long(agent, tonumber(ARGV[22]), tonumber(ARGV[23]))
-  if length then return {'overloaded', length, again_ms} end
+  if most_waiting > 0 and length >= most_waiting then return {'overloaded', length, 1000} end
+  again_ms = too_long(agent, length, tonumber(ARGV[23]))
+  if again_ms and ARGV[24] == '0' then return {'overloaded', length, again_ms} end
 end
 -- Only now: a send that is refused leaves nothing behind.
 local series = ensure_session(ARGV[4])
@@ -56,7 +58,7 @@ end
 local id = create(entry)
 local status = queued and 'queued' or 'pending'
 local tolerated = (policy == 'queue' or policy == 'merge') and 1 or max_active
-redis.call('HSET', key, 'st', status, 'ag', agent, 'ow', owner, 'in', input, 'bh', ARGV[11], 'ip', id, 'at', '0', 'fn', '0', 'qm', tolerated, 'po', policy, unpack(ARGV, 24))
+redis.call('HSET', key, 'st', status, 'ag', agent, 'ow', owner, 'in', input, 'bh', ARGV[11], 'ip', id, 'at', '0', 'fn', '0', 'qm', tolerated, 'po', policy, unpack(ARGV, 25))
 redis.call('HSET', K_ACTIVE, turn, owner)
 note_turn(turn, id)
 note_answer(input, turn)
@@ -74,4 +76,4 @@ end
 for _, other in ipairs(merged) do close_turn(other, 'completed', 'sc', 'rm', keep_ms) end
 keep_for(ARGV[20], id)
 tidy_log(id, tonumber(ARGV[5]))
-return {'accepted', id, series, status, unpack(interrupted)}
+return {'accepted', id, series, status, queued and waits or length, again_ms and 1 or 0, unpack(interrupted)}
