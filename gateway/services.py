@@ -126,6 +126,7 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
         max_open_turns=settings.limits.max_open_turns,
         max_waiting=settings.limits.max_waiting,
         max_wait_ms=settings.limits.max_wait_ms,
+        burst_wait_ms=settings.limits.burst_wait_ms,
         retention_of=lambda session: round(
             settings.namespace_for(session).retention / timedelta(milliseconds=1)
         ),
@@ -169,7 +170,7 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
             Continuations(sessions, turns, inputs),
             Court(hub, sessions),
             metrics,
-            Burst(settings.limits.burst),
+            Burst(),
         ),
         authenticator=Authenticator(settings, identify, revocations),
         revocations=revocations,

@@ -232,8 +232,8 @@ class LimitSettings(_Section):
     """Turns of one agent that wait for a worker, in each bucket; a further send is refused with 50005."""
     max_wait_ms: Count = 1_000
     """Longest wait for a worker, at the pace at which they take turns, ms; a send that would wait longer: 50005."""
-    burst: Count = 1_000
-    """Turns that a gateway takes beyond `max_wait_ms` when many come at once; full again after ten seconds without need."""
+    burst_wait_ms: Count = 5_000
+    """The same for the first five seconds of an overload, so that many sends at once wait instead of being refused."""
     max_lag_ms: Count = 500
     """How late a gateway's event loop may be on average, ms; beyond it sends are refused with 50005."""
 

@@ -146,11 +146,11 @@ class Executor:
         try:
             accepted = await self._turns.submit(request, may_burst=self._burst.allowed)
         except Overloaded:
-            self._burst.refused()
+            self._burst.press()
             self._metrics.shed("queue_too_long")
             raise
         if accepted.burst:
-            self._burst.take()
+            self._burst.press()
         receipt = TurnReceipt(
             accepted.turn_id, accepted.status, accepted.repeated, accepted.interrupted, accepted.waiting
         )

@@ -191,7 +191,7 @@ class TurnStore:
         """Accept a send. Raises Conflict (id used with another body), Busy (policy reject), RateLimited (queue full,
         too many open turns), Overloaded (too many turns wait for a worker).
 
-        `may_burst`: accept it also where it would wait longer than it should, up to the most that may wait.
+        `may_burst`: it may wait as long as a turn of a burst may.
         """
         reply = await self._session_call(
             "submit", request.session, *self._submit_arguments(request, may_burst)
@@ -471,7 +471,7 @@ class TurnStore:
             self.options.queue_cap if request.queue_cap is None else request.queue_cap,
             self.options.ended_turn_ms, self.options.idempotency_ms, self.options.retention_of(request.session),
             self.options.max_open_turns, self.options.max_waiting, self.options.max_wait_ms,
-            int(may_burst),
+            self.options.burst_wait_ms if may_burst else self.options.max_wait_ms,
         ]  # fmt: skip
         fields: dict[str, str | bytes | int] = {
             **request.deposit.fields(),

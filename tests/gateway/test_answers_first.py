@@ -71,7 +71,7 @@ class EagerAgent(Executor):
         continuations = Continuations(sessions, turns, services.inputs)
         court = Court(services.hub, sessions)
         stores = (sessions, turns, services.presence, services.annotations)
-        super().__init__(*stores, continuations, court, services.metrics, Burst(1000))
+        super().__init__(*stores, continuations, court, services.metrics, Burst())
         self.services = services
         self.feed = feed
 

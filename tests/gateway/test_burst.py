@@ -1,8 +1,8 @@
-"""How many turns may wait longer than they should, and when as many may again."""
+"""How long many turns at once may wait longer than usual, and when they may again."""
 
 from __future__ import annotations
 
-from gateway.commands.burst import CALM_S, Burst
+from gateway.commands.burst import CALM_S, LASTS_S, Burst
 
 
 class Clock:
@@ -13,24 +13,23 @@ class Clock:
         return self.now
 
 
-def test_a_burst_ends_and_is_refilled_by_calm_only() -> None:
+def test_a_burst_ends_and_only_calm_allows_another() -> None:
     clock = Clock()
-    burst = Burst(3, clock)
-    for _ in range(3):
-        assert burst.allowed
-        burst.take()
-    assert not burst.allowed
-    # An overload that lasts: each refusal keeps the next burst away.
-    for _ in range(5):
-        clock.now += CALM_S / 2
-        assert not burst.allowed
-        burst.refused()
-    clock.now += CALM_S + 0.1
+    burst = Burst(clock)
     assert burst.allowed
-    for _ in range(3):
-        burst.take()
+    burst.press()
+    clock.now += LASTS_S
+    assert burst.allowed
+    burst.press()
+    clock.now += 0.1
     assert not burst.allowed
-
-
-def test_none_at_all() -> None:
-    assert not Burst(0).allowed
+    # An overload that lasts: each turn too many keeps the next burst away.
+    for _ in range(5):
+        burst.press()
+        clock.now += CALM_S - 0.1
+        assert not burst.allowed
+    clock.now += 0.2
+    assert burst.allowed
+    burst.press()
+    clock.now += LASTS_S
+    assert burst.allowed

@@ -45,7 +45,7 @@ async def test_without_a_worker_turns_wait_up_to_the_limit_and_then_are_refused(
 
 
 async def test_what_would_wait_longer_than_the_workers_need_is_refused(turns: TurnStore) -> None:
-    store = limited(turns, max_wait_ms=1)
+    store = limited(turns, max_wait_ms=1, burst_wait_ms=60_000)
     await run_quickly(store, 10)
     await submit(store, 0, 2)
     with pytest.raises(Overloaded) as refused:
@@ -54,6 +54,9 @@ async def test_what_would_wait_longer_than_the_workers_need_is_refused(turns: Tu
     # As part of a burst it waits; the answer says behind how many.
     accepted = await store.submit(request("more"))
     assert (accepted.burst, accepted.waiting, accepted.status) == (True, 2, "pending")
+    # A burst is not without an end either.
+    with pytest.raises(Overloaded):
+        await limited(turns, max_wait_ms=1, burst_wait_ms=2).submit(request("even more"))
 
 
 async def test_a_pace_that_suffices_refuses_nothing(turns: TurnStore) -> None:

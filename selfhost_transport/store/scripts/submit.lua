@@ -1,9 +1,9 @@
 -- Accepts a message and its turn in one step (P4), by the policy of the session or of the send.
 -- ARGV: base, session, entry, series candidate, window ms, turn id, agent, owner, input id, event id, body hash,
 --   policy, cancel filter, cancel value, cancel entry, max active (0: no limit), queue cap, keep ms, idempotency ms,
---   retention ms, most open turns (0: any), most waiting for a worker (0: any), longest wait in ms (0: any), 1 if it may
---   wait longer (a burst), then pairs of further fields of the turn's hash (the deposit and limits)
--- Returns {'accepted', position, series, status, turns that wait before it, 1 if it waits too long, interrupted…} | {'repeated', position, series, status}
+--   retention ms, most open turns (0: any), most waiting for a worker (0: any), longest wait in ms (0: any), the same for
+--   this send (0: any), then pairs of further fields of the turn's hash (the deposit and limits)
+-- Returns {'accepted', position, series, status, turns that wait before it, 1 if it waits longer than it should, interrupted…} | {'repeated', position, series, status}
 --   | {'conflict'} | {'busy', turn…} | {'queue full', length} | {'too many', open turns}
 --   | {'overloaded', turns that wait for a worker, ms after which to try again}.
 --@include _session.lua
@@ -45,7 +45,8 @@ local most_waiting, length, again_ms = tonumber(ARGV[22]), redis.call('XLEN', ba
 if not queued then
   if most_waiting > 0 and length >= most_waiting then return {'overloaded', length, 1000} end
   again_ms = too_long(agent, length, tonumber(ARGV[23]))
-  if again_ms and ARGV[24] == '0' then return {'overloaded', length, again_ms} end
+  local refused_ms = again_ms and too_long(agent, length, tonumber(ARGV[24]))
+  if refused_ms then return {'overloaded', length, refused_ms} end
 end
 -- Only now: a send that is refused leaves nothing behind.
 local series = ensure_session(ARGV[4])
