@@ -12,8 +12,8 @@ from selfhost_transport.client.session.content import Content
 from selfhost_transport.client.session.events import CancelResult
 from selfhost_transport.client.session.requests import SendPolicy
 from selfhost_transport.client.session.view import BranchSelection, View
-from selfhost_transport.client.sync_loop import LoopThread
-from selfhost_transport.client.sync_turn import SyncTurn, SyncTurnStream
+from selfhost_transport.client.sync.loop import LoopThread
+from selfhost_transport.client.sync.turn import SyncTurn
 from selfhost_transport.client.transport import ClientTransport, CloseScope, EventName
 from selfhost_transport.turns.runs import RunInfo
 from selfhost_transport.turns.seed import Seed, Stored
@@ -245,6 +245,3 @@ class SyncClientTransport:
         """Be told of events, in the client's thread: a callback may not call this client; see `ClientTransport.on`."""
         on: Callable[[Any, Callable[[Any], object]], Unsubscribe] = self._transport.on
         return self._loop.call(lambda: on(event, callback))
-
-
-__all__ = ["SyncClientTransport", "SyncTurn", "SyncTurnStream", "SyncView"]

@@ -8,7 +8,7 @@ from selfhost_transport.client.session.content import Content
 from selfhost_transport.client.session.events import CancelResult
 from selfhost_transport.client.session.stream import StreamPart, TurnStream
 from selfhost_transport.client.session.turn import OpenCall, Turn
-from selfhost_transport.client.sync_loop import LoopThread
+from selfhost_transport.client.sync.loop import LoopThread
 from selfhost_transport.errors import ErrorInfo
 from selfhost_transport.turns.chunks import TextDelta
 from selfhost_transport.turns.machine import TurnStatus
