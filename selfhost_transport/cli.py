@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +20,9 @@ from selfhost_transport.commands.children import end_with_parent
 from selfhost_transport.commands.dead import app as dead_app
 from selfhost_transport.errors import InvalidArgument, TransportError
 from selfhost_transport.loadtest.command import register as register_loadtest
-from selfhost_transport.settings import load_settings
+from selfhost_transport.settings import ENV_PREFIX, Settings, load_settings, options
+
+_TRACEBACK = f"{ENV_PREFIX}TRACEBACK"
 
 app = typer.Typer(
     name="selfhost-transport",
@@ -26,34 +30,59 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Options are also environment variables, SELFHOST_TRANSPORT_<OPTION>, and keys of the file given by --config.",
 )
 
-Config = Annotated[Path | None, typer.Option(help="TOML file with the configuration.")]
+
+def _setting(name: str, help: str, *flags: str, default: str | None = None) -> Any:  # noqa: A002
+    """An option that is a setting, too: where it is not given, the environment, the file and the default count."""
+    shown = str(options()[name].default) if default is None else default
+    return typer.Option(*flags, help=help, show_default=shown)
+
+
+Config = Annotated[Path | None, typer.Option(help="TOML file with the configuration.", show_default="none")]
 Redis = Annotated[
     str | None,
-    typer.Option(
-        help="Address of Redis: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://."
+    _setting(
+        "redis", "Address of Redis: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://."
     ),
 ]
-Prefix = Annotated[str | None, typer.Option("--redis-prefix", help="First part of every key.")]
-Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
-Port = Annotated[int | None, typer.Option(help="TCP port; 0 = any free one.")]
-Processes = Annotated[int | None, typer.Option(help="Gateway processes that share the port.")]
+DevRedis = Annotated[str | None, _setting("redis", "Address of Redis.", default="one that is started for it")]
+Prefix = Annotated[str | None, _setting("redis_prefix", "First part of every key.", "--redis-prefix")]
+Host = Annotated[str | None, _setting("host", "Address to listen on.")]
+Port = Annotated[int | None, _setting("port", "TCP port; 0 = any free one.")]
+Processes = Annotated[int | None, _setting("processes", "Gateway processes that share the port.")]
 Parent = Annotated[int | None, typer.Option(hidden=True)]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every turn.")]
-Session = Annotated[str, typer.Argument(help="Name of the session (channel).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Dev = Annotated[
-    bool, typer.Option("--dev", help="As `dev` reads the configuration: its key, its agent for all channels.")
+    bool, typer.Option("--dev", help="As for `dev`: its Redis, its key, its agent for all channels.")
 ]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"selfhost-transport {metadata.version('selfhost-transport')}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """A self-hosted session layer for AI conversations on Redis."""
 
 
 @app.command()
 def dev(
     host: Host = None,
     port: Port = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where the data of its Redis is kept.")] = None,
-    redis: Redis = None,
+    data_dir: Annotated[Path | None, _setting("data_dir", "Where the data of its Redis is kept.")] = None,
+    redis: DevRedis = None,
     redis_prefix: Prefix = None,
     config: Config = None,
     processes: Processes = None,
@@ -97,9 +126,10 @@ def worker(
         str | None, typer.Argument(metavar="[MODULE:OBJECT]", help="Default: the scripted model.")
     ] = None,
     redis: Redis = None,
-    concurrency: Annotated[int | None, typer.Option(help="Turns to run at once.")] = None,
+    concurrency: Annotated[int | None, _setting("concurrency", "Turns to run at once.")] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(help="TCP port for Prometheus metrics; 0 = any free one.")
+        int | None,
+        _setting("metrics_port", "TCP port for Prometheus metrics; 0 = any free one.", default="no metrics"),
     ] = None,
     config: Config = None,
     redis_prefix: Prefix = None,
@@ -135,24 +165,35 @@ def doctor(
     from selfhost_transport.commands.doctor import run_doctor
 
     settings = load_settings(config, redis=redis, redis_prefix=redis_prefix)
-    healthy = run_doctor(settings.for_dev() if as_dev else settings, channel)
+    healthy = run_doctor(_as_dev(settings) if as_dev else settings, channel)
     raise typer.Exit(0 if healthy else 1)
 
 
 @app.command()
 def inspect(
-    session: Session,
+    session: Annotated[
+        str | None, typer.Argument(help="Name of the session (channel); without it, the sessions are listed.")
+    ] = None,
+    ended: Annotated[int, typer.Option(help="How many of the turns that ended last to show.")] = 10,
     entries: Annotated[int, typer.Option(help="How many of the last entries to show.")] = 10,
+    prefix: Annotated[str, typer.Option(help="Of the list: names that begin so.", show_default="all")] = "",
+    limit: Annotated[int, typer.Option(help="Of the list: how many.")] = 100,
     as_json: AsJson = False,
     redis: Redis = None,
     config: Config = None,
     redis_prefix: Prefix = None,
+    as_dev: Dev = False,
 ) -> None:
-    """Show a session's turns with their owners, workers and leases, its queue, and its last entries."""
+    """Show a session: its open turns with owners, workers and leases, how the others ended, its queue, its last entries."""
     from selfhost_transport.commands.inspect import run_inspect
+    from selfhost_transport.commands.session_list import run_list
 
     settings = load_settings(config, redis=redis, redis_prefix=redis_prefix)
-    run_inspect(settings, session, entries=entries, as_json=as_json)
+    settings = _as_dev(settings) if as_dev else settings
+    if session is None:
+        run_list(settings, prefix, limit=limit, as_json=as_json)
+        return
+    run_inspect(settings, session, ended=ended, entries=entries, as_json=as_json)
 
 
 @app.command()
@@ -170,6 +211,7 @@ def cancel(
     redis: Redis = None,
     config: Config = None,
     redis_prefix: Prefix = None,
+    as_dev: Dev = False,
 ) -> None:
     """Cancel turns at once, with no gateway and no worker needed. Name one of --turn, --client, --all.
 
@@ -179,6 +221,7 @@ def cancel(
     from selfhost_transport.commands.cancel_all import run_cancel_all
 
     settings = load_settings(config, redis=redis, redis_prefix=redis_prefix)
+    settings = _as_dev(settings) if as_dev else settings
     if session is None or prefix is not None:
         if prefix is None or session is not None or not everything or turn or client:
             raise InvalidArgument("name one session, or no session and --all --prefix PREFIX")
@@ -257,8 +300,30 @@ def main() -> None:
     try:
         app()
     except TransportError as error:
-        print(f"error {error.info.code}: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        reason = f"error {error.info.code}: {error}"
+    except BrokenPipeError:
+        # The reader of our output has seen enough. Python would complain when it flushes what is left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    except OSError as error:
+        reason = f"error 50000: {error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+    except Exception as error:
+        if os.environ.get(_TRACEBACK):
+            raise
+        reason = f"error 50000: {type(error).__name__}: {error} (a fault of this program; {_TRACEBACK}=1 shows where)"
+    print(reason, file=sys.stderr)
+    raise SystemExit(1)
+
+
+def _as_dev(settings: Settings) -> Settings:
+    """The settings with what `dev` adds, its Redis included where no other is given."""
+    from selfhost_transport.commands.dev_folder import redis_of_dev
+
+    settings = settings.for_dev()
+    if settings.redis.url_given:
+        return settings
+    redis = settings.redis.model_copy(update={"url": redis_of_dev(settings.data_dir)})
+    return settings.model_copy(update={"redis": redis})
 
 
 def _call(module: str, function: str, *arguments: object) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -36,8 +35,10 @@ from pydantic_settings import (
 )
 
 from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.settings_errors import explain
 from selfhost_transport.settings_values import (
     CrashRule,
+    Operations,
     Policy,
     parse_duration,
     redact_url,
@@ -57,6 +58,7 @@ DEV_AGENT = "assistant"
 # Option names that differ from the last part of the path, because the command line calls them so.
 _OPTION_NAMES: dict[tuple[str, ...], str] = {("redis", "url"): "redis", ("redis", "prefix"): "redis_prefix"}
 
+Rights = dict[str, Operations]
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 RollupWindow = Annotated[int, AfterValidator(require_rollup_window)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -102,7 +104,7 @@ class KeyRule(_Section):
     """`appId.keyId`."""
     secret: SecretStr = Field(min_length=1)
     """The part after the colon; never shown."""
-    capability: dict[str, tuple[str, ...]] = {"*": ("*",)}
+    capability: Rights = {"*": ("*",)}
     """Channel pattern to the operations allowed on it."""
     revocable_tokens: bool = False
     """Whether tokens made from this key can be revoked; they then live at most an hour."""
@@ -127,7 +129,7 @@ class IssuerRule(_Section):
     """The claim that becomes the client id."""
     capability_claim: str | None = Field(default=None, min_length=1)
     """The claim that narrows the rights: a map, or its JSON text; absent: everybody has those of `capability`."""
-    capability: dict[str, tuple[str, ...]] = {"*": ("subscribe", "publish", "history", "presence")}
+    capability: Rights = {"*": ("subscribe", "publish", "history", "presence")}
     """The most that its tokens can permit: channel pattern to operations."""
 
     @model_validator(mode="after")
@@ -144,7 +146,7 @@ class ProxyRule(_Section):
     """Addresses or networks (`10.0.0.0/8`) of the proxies; the header of anybody else is ignored."""
     header: str = Field(pattern=r"^[A-Za-z0-9-]+$")
     """The header that holds the client id, for example `X-Forwarded-User`; the proxy has to drop a client's own."""
-    capability: dict[str, tuple[str, ...]] = {"*": ("subscribe", "publish", "history", "presence")}
+    capability: Rights = {"*": ("subscribe", "publish", "history", "presence")}
     """The rights of these clients: channel pattern to operations."""
 
 
@@ -377,14 +379,33 @@ def load_settings(config: Path | None = None, **overrides: object) -> Settings:
             raise InvalidArgument(f"there is no option {name!r}; see docs/configuration.md")
         if value is not None:
             given = _merge(given, options()[name].place(value))
+    file = config or _config_in_environment()
     try:
         return Settings(**given)
     except ValidationError as error:
-        raise InvalidArgument(_explain(error)) from None
+        raise InvalidArgument(explain(error, Settings, file, _sources(overrides))) from None
     except tomllib.TOMLDecodeError as error:
-        raise InvalidArgument(f"the configuration file is not valid TOML: {error}") from None
+        raise InvalidArgument(f"{file} is not valid TOML: {error}") from None
+    except UnicodeDecodeError:
+        raise InvalidArgument(f"{file} is not valid TOML: it is not UTF-8") from None
     except OSError as error:
-        raise InvalidArgument(f"the configuration file cannot be read: {error}") from None
+        raise InvalidArgument(f"the configuration file {file} cannot be read: {error.strerror}") from None
+
+
+def _config_in_environment() -> Path | None:
+    name = os.environ.get(options()["config"].variable)
+    return Path(name) if name else None
+
+
+def _sources(overrides: Mapping[str, object]) -> dict[tuple[str, ...], str]:
+    """Where values come from that are not the file's: a flag of the command line, or a variable."""
+    found = {}
+    for option in options().values():
+        if overrides.get(option.name) is not None:
+            found[option.path] = f"--{option.name.replace('_', '-')}"
+        elif os.environ.get(option.variable):
+            found[option.path] = option.variable
+    return found
 
 
 class _OptionEnvironment(PydanticBaseSettingsSource):
@@ -428,12 +449,3 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both_tables = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = _merge(merged[key], value) if both_tables else value
     return merged
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors(include_input=False, include_url=False):
-        where = re.sub(r"\.(\d+)", r"[\1]", ".".join(str(part) for part in problem["loc"])) or "configuration"
-        unknown = problem["type"] == "extra_forbidden"
-        lines.append(f"{where}: {'unknown key' if unknown else problem['msg'].removeprefix('Value error, ')}")
-    return "; ".join(lines)

@@ -7,6 +7,12 @@ import re
 from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from selfhost_transport.settings_errors import did_you_mean
+from selfhost_transport.wire.capability import Operation
 
 ROLLUP_WINDOWS_MS = (0, 20, 40, 100, 500)
 
@@ -47,6 +53,17 @@ def require_rollup_window(value: int) -> int:
     if value not in ROLLUP_WINDOWS_MS:
         raise ValueError(f"must be one of {', '.join(map(str, ROLLUP_WINDOWS_MS))}")
     return value
+
+
+def require_operation(value: str) -> str:
+    """The name of a right. Raises ValueError, so that a typing error does not take rights away in silence."""
+    known = [operation.value for operation in Operation]
+    if value not in known:
+        raise ValueError(f"there is no operation {value!r}{did_you_mean(value, known)}")
+    return value
+
+
+Operations = tuple[Annotated[str, AfterValidator(require_operation)], ...]
 
 
 def require_network(value: str) -> str:

@@ -165,24 +165,57 @@ def test_without_any_rule_a_channel_is_plain_and_kept() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[gateway]\nporty = 1", "gateway.porty: unknown key"),
-        ("[gatway]\nport = 1", "gatway: unknown key"),
-        ("[[keys]]\nname='a.b'\nsecret='c'\ncapabilty={}", r"keys\[0\].capabilty: unknown key"),
-        ("[gateway]\nport = 70000", "gateway.port: "),
-        ("[[keys]]\nname = 'ab'\nsecret = 'c'", r"keys\[0\].name: "),
-        ("[[namespaces]]\nid = 'a:b'", r"namespaces\[0\].id: "),
-        ("[[namespaces]]\nid = 'a'\npolicy = 'sometimes'", r"namespaces\[0\].policy: "),
-        ("[[namespaces]]\nid = 'a'\nretention = '1y'", r"namespaces\[0\].retention: a duration is"),
-        ("[[namespaces]]\nid = 'a'\n[[namespaces]]\nid = 'a'", "namespaces: 'a' is given twice"),
-        ("[worker]\nrollup_window_ms = 30", "worker.rollup_window_ms: must be one of 0, 20, 40, 100, 500"),
-        ("[redis]\nprefix = '{x}'", "redis.prefix: "),
-        ("redis = 7", "redis: "),
-        ("port", "not valid TOML"),
+        ("[gateway]\nporty = 1", r"line 2: porty in \[gateway\]: unknown key; did you mean 'port'\?"),
+        ("[gatway]\nport = 1", r"line 1: gatway: unknown key; did you mean 'gateway'\?"),
+        (
+            "[[keys]]\nname='a.b'\nsecret='c'\ncapabilty={}",
+            r"line 4: capabilty in \[\[keys\]\] number 1: unknown key; did you mean 'capability'",
+        ),
+        ("[gateway]\nport = 70000", r"line 2: port in \[gateway\]: "),
+        (
+            "[[keys]]\nname = 'a.b'\nsecret = 'c'\n\n[[keys]]\nname = 'ab'\nsecret = 'c'",
+            r"line 6: name in \[\[keys\]\] number 2: is not of the form that is needed: `appId.keyId`",
+        ),
+        ("[[keys]]\nname = 'a.b'", r"line 1: secret in \[\[keys\]\] number 1: is missing: "),
+        ("[[namespaces]]\nid = 'a:b'", r"line 2: id in \[\[namespaces\]\] number 1: "),
+        ("[[namespaces]]\nid = 'a'\npolicy = 'sometimes'", "line 3: policy in .*'merge'"),
+        ("[[namespaces]]\nid = 'a'\nretention = '1y'", "line 3: retention in .*: a duration is"),
+        ("[[namespaces]]\nid = 'a'\n[[namespaces]]\nid = 'a'", "config.toml: namespaces: 'a' is given twice"),
+        (
+            "[worker]\nrollup_window_ms = 30",
+            "line 2: rollup_window_ms in .*must be one of 0, 20, 40, 100, 500",
+        ),
+        ("[redis]\nprefix = '{x}'", r"line 2: prefix in \[redis\]: "),
+        ("redis = 7", "line 1: redis: "),
+        ("port", "config.toml is not valid TOML"),
+        (
+            "[[keys]]\nname = 'a.b'\nsecret = 'c'\ncapability = { '*' = ['subscibe'] }",
+            "line 4: capability.* in .*there is no operation 'subscibe'; did you mean 'subscribe'",
+        ),
+        (
+            "[[trusted_proxies]]\naddresses = ['::1']\nheader = 'x'\n[trusted_proxies.capability]\na = ['pubish']",
+            "there is no operation 'pubish'; did you mean 'publish'",
+        ),
     ],
 )
-def test_a_wrong_file_is_refused_with_the_name_of_the_key(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(InvalidArgument, match=message):
+def test_a_wrong_file_is_refused_with_file_line_and_key(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message) as refused:
         load_settings(_file(tmp_path, text))
+    assert str(refused.value).startswith(str(tmp_path / "config.toml"))
+
+
+def test_a_wrong_value_from_elsewhere_names_the_flag_or_the_variable(
+    full: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InvalidArgument, match=r"^--port: "):
+        load_settings(full, port=70_000)
+    monkeypatch.setenv(f"{ENV_PREFIX}CONCURRENCY", "many")
+    monkeypatch.setenv(f"{ENV_PREFIX}NAMESPACES", '[{"id": "a:b"}]')
+    with pytest.raises(InvalidArgument) as refused:
+        load_settings(full)
+    first, second = str(refused.value).split("; ")
+    assert first.startswith("SELFHOST_TRANSPORT_CONCURRENCY: ")
+    assert second.startswith("SELFHOST_TRANSPORT_NAMESPACES: ")
 
 
 def test_a_missing_file_and_an_unknown_option_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 from agent_worker.runtime.metrics import metrics_served
@@ -48,12 +49,28 @@ def find_worker(target: str) -> Worker:
         found = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise InvalidArgument(f"{target!r}: {error}; is it on the path, or in the current folder?") from error
+    except Exception as error:
+        raise _failed(target, error) from error
     worker = getattr(found, name, None)
     if inspect.isfunction(worker) and not inspect.signature(worker).parameters:
-        worker = worker()
+        try:
+            worker = worker()
+        except Exception as error:
+            raise _failed(target, error) from error
     if not isinstance(worker, Worker):
         raise InvalidArgument(f"{target!r} is not a Worker, nor a function that returns one")
     return worker
+
+
+def _failed(target: str, error: Exception) -> InvalidArgument:
+    """What the application's own module raised, and where in it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = (
+        f" ({frames[-1].filename}, line {frames[-1].lineno})"
+        if frames and not isinstance(error, SyntaxError)
+        else ""
+    )
+    return InvalidArgument(f"{target!r} cannot be loaded: {type(error).__name__}: {error}{place}")
 
 
 async def _run_measured(worker: Worker, settings: Settings) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
 
+from selfhost_transport.commands.session_list import keys_beginning
 from selfhost_transport.commands.stores import turn_store
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.turn_store import CancelFilter, Cancelled, Scope, TurnStore
@@ -15,7 +15,6 @@ from selfhost_transport.wire.message import Message
 
 audit = logging.getLogger("selfhost_transport.audit")
 
-_SCAN_COUNT = 500
 _AT_ONCE = 50
 
 
@@ -59,20 +58,6 @@ async def _cancel(turns: TurnStore, session: str, by: str, *, force: bool) -> Ca
 
 async def active_sessions(turns: TurnStore, prefix: str) -> list[str]:
     """Sessions with open turns whose names begin with `prefix`. Walks the keys of Redis: for operators only (P9)."""
-    found: set[str] = set()
-    for base in turns.keys.bases():
-        start = f"{base}a:"
-        cursor = b"0"
-        while True:
-            cursor, names = await turns.redis.command(
-                "SCAN", cursor, "MATCH", _escaped(start + prefix) + "*", "COUNT", _SCAN_COUNT, beside=base
-            )
-            found.update(name.decode()[len(start) :] for name in names)
-            if int(cursor) == 0:
-                break
-    return list(found)
-
-
-def _escaped(text: str) -> str:
-    """The text as a glob pattern that matches itself."""
-    return re.sub(r"([\\*?\[\]])", r"\\\1", text)
+    return [
+        name for base in turns.keys.bases() async for name in keys_beginning(turns, base, f"{base}a:", prefix)
+    ]

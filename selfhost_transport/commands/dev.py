@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from selfhost_transport.commands.children import Child
+from selfhost_transport.commands.dev_folder import DevFolder
 from selfhost_transport.errors import ServiceError
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.settings import ENV_PREFIX, Settings
@@ -33,7 +34,9 @@ class _Dev:
             loop.add_signal_handler(number, self._stop.set)
         async with AsyncExitStack() as stack:
             redis = self._settings.redis.url
+            folder: DevFolder | None = None
             if not self._settings.redis.url_given:
+                folder = stack.enter_context(DevFolder(self._settings.data_dir))
                 embedded = await stack.enter_async_context(EmbeddedRedis(self._settings.data_dir))
                 redis = embedded.url
                 # Its port is another one each time; doctor, inspect and cancel need it.
@@ -42,6 +45,8 @@ class _Dev:
             gateway = await self._started(stack, "gateway", redis, *self._listen())
             worker = await self._started(stack, "worker", redis)
             if await self._announced(gateway, worker):
+                if folder is not None:
+                    folder.describe(url=await gateway.ready(), redis=redis)
                 await self._serve(stack, redis, gateway, worker)
 
     async def _started(self, stack: AsyncExitStack, name: str, redis: str, *options: str) -> Child:

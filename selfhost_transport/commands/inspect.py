@@ -6,9 +6,10 @@ import asyncio
 import dataclasses
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from selfhost_transport.commands.ended import EndedLine, ended_turns
 from selfhost_transport.commands.stores import turn_store
 from selfhost_transport.errors import NotFound
 from selfhost_transport.settings import Settings
@@ -22,11 +23,15 @@ from selfhost_transport.store.entries import (
     Summarised,
     unpack_entry,
 )
+from selfhost_transport.store.history import HistoryReader, Query
 from selfhost_transport.store.names import pair
 from selfhost_transport.store.turn_store import TurnRecord, TurnStore
+from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
 
 _SHOWN = 60
+# Messages of the history that are read at once, in search of turns that ended.
+_PAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +48,23 @@ class TurnLine:
 
 
 @dataclass(frozen=True, slots=True)
+class EntryLine:
+    """An entry of the live log. `names`: of the messages of a publish; `ref`: the message that it changes."""
+
+    position: str
+    kind: str
+    names: tuple[str, ...] = ()
+    client_id: str | None = None
+    ref: str | None = None
+    data: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SessionReport:
-    """A session at one moment. `queued`: turns that wait for others to end; `ready`: by agent, those in its queue."""
+    """A session at one moment. `queued`: turns that wait for others to end; `ready`: by agent, those in its queue.
+
+    `ended`: the newest of the turns that have ended, oldest first.
+    """
 
     session: str
     bucket: str
@@ -54,21 +74,25 @@ class SessionReport:
     turns: list[TurnLine]
     queued: list[str]
     ready: dict[str, int]
-    entries: list[str]
+    ended: list[EndedLine]
+    entries: list[EntryLine]
 
 
-def run_inspect(settings: Settings, session: str, *, entries: int, as_json: bool) -> None:
+def run_inspect(settings: Settings, session: str, *, ended: int, entries: int, as_json: bool) -> None:
     """Print the report. Raises NotFound for a session that was never used."""
-    report = asyncio.run(_inspect(settings, session, entries))
+    report = asyncio.run(_inspect(settings, session, ended, entries))
     print(json.dumps(dataclasses.asdict(report), indent=2) if as_json else _as_text(report))
 
 
-async def _inspect(settings: Settings, session: str, count: int) -> SessionReport:
+async def _inspect(settings: Settings, session: str, ended: int, count: int) -> SessionReport:
     async with turn_store(settings) as turns:
         base = turns.keys.base_of(session)
         series, floor = await turns.redis.command("HMGET", f"{base}s:{session}", "series", "floor")
         if series is None:
-            raise NotFound(f"the session {session!r} does not exist under the prefix {turns.keys.prefix!r}")
+            raise NotFound(
+                f"the session {session!r} does not exist under the prefix {turns.keys.prefix!r}; "
+                "without a name, `inspect` lists those there are"
+            )
         head = await turns.redis.command("GET", f"{base}p:{session}")
         open_turns = await turns.active(session)
         return SessionReport(
@@ -83,6 +107,7 @@ async def _inspect(settings: Settings, session: str, count: int) -> SessionRepor
                 record.agent: await turns.redis.command("XLEN", f"{base}q:{record.agent}")
                 for record in open_turns
             },
+            ended=await _last_ended(turns, session, ended),
             entries=await _last_entries(turns, base, session, count),
         )
 
@@ -100,33 +125,65 @@ async def _turn_line(turns: TurnStore, base: str, session: str, record: TurnReco
     )
 
 
-async def _last_entries(turns: TurnStore, base: str, session: str, count: int) -> list[str]:
+async def _last_ended(turns: TurnStore, session: str, count: int) -> list[EndedLine]:
+    if count < 1:
+        return []
+    reader, query = HistoryReader(turns.redis, turns.keys), Query(limit=_PAGE)
+    messages: list[Message] = []
+    while True:
+        page = await reader.page(session, query)
+        messages += page.messages
+        found = list(ended_turns(reversed(messages)))
+        if len(found) >= count or page.next_cursor is None:
+            return found[-count:]
+        query = replace(query, cursor=page.next_cursor)
+
+
+async def _last_entries(turns: TurnStore, base: str, session: str, count: int) -> list[EntryLine]:
     found = await turns.redis.command("XREVRANGE", f"{base}l:{session}", "+", "-", "COUNT", max(1, count))
     entries = [
         unpack_entry(Position.parse_id(item[0].decode()), item[1][1]) for item in reversed(found or [])
     ]
-    return [_described(entry) for entry in entries[-count:] if count > 0]
+    return [_entry_line(entry) for entry in entries[-count:] if count > 0]
 
 
-def _described(entry: Entry) -> str:
+def _entry_line(entry: Entry) -> EntryLine:
     where = entry.position.stream_id
     match entry:
         case Created():
-            names = ", ".join(
-                f"{message.name} by {message.client_id or '(anonymous)'}" for message in entry.messages
-            )
-            return f"{where}  publish  {names}"
+            names = tuple(message.name or "" for message in entry.messages)
+            who = next((message.client_id for message in entry.messages if message.client_id), None)
+            return EntryLine(where, "publish", names, who)
         case Appended():
-            return f"{where}  append   to {entry.ref}: {_cut(entry.data)}"
+            data = entry.data if isinstance(entry.data, str) else entry.data.hex()
+            return EntryLine(where, "append", ref=str(entry.ref), data=data)
         case PresenceChanged():
-            return f"{where}  presence {len(entry.presence)} change(s)"
+            names = tuple(
+                change.action.name.lower() for change in entry.presence if change.action is not None
+            )
+            return EntryLine(where, "presence", names, next((c.client_id for c in entry.presence), None))
         case Annotated() | Summarised():
-            return f"{where}  {'annotate' if isinstance(entry, Annotated) else 'summary ':8} {entry.ref}"
+            kind = "annotate" if isinstance(entry, Annotated) else "summary"
+            return EntryLine(where, kind, ref=str(entry.ref))
         case Replaced():
-            return f"{where}  {entry.action.name.lower():8} {entry.ref}"
+            return EntryLine(where, entry.action.name.lower(), ref=str(entry.ref))
 
 
-def _cut(data: str | bytes) -> str:
+def _described(entry: EntryLine) -> str:
+    what = [", ".join(entry.names)] if entry.names else []
+    what += [f"by {entry.client_id or '(anonymous)'}"] if entry.kind in ("publish", "presence") else []
+    what += [f"to {entry.ref}"] if entry.ref else []
+    what += [_cut(entry.data)] if entry.data is not None else []
+    return f"{entry.position}  {entry.kind:8} {' '.join(what)}"
+
+
+def _described_end(turn: EndedLine) -> str:
+    why = f"  by {turn.cancelled_by}" if turn.cancelled_by else ""
+    why += f"  {turn.error_code}: {turn.error}" if turn.error_code is not None else ""
+    return f"  {turn.turn}  {turn.reason}  owner {turn.owner}  agent {turn.agent}{why}"
+
+
+def _cut(data: str) -> str:
     shown = repr(data)
     return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
 
@@ -145,7 +202,8 @@ def _as_text(report: SessionReport) -> str:
         )
     lines.append(f"waiting in the session: {', '.join(report.queued) or 'none'}")
     lines += [f"queue of {agent} in this bucket: {length}" for agent, length in report.ready.items()]
-    entries = [f"  {entry}" for entry in report.entries] or [
+    lines += [f"last ended turns: {len(report.ended)}", *map(_described_end, report.ended)]
+    entries = [f"  {_described(entry)}" for entry in report.entries] or [
         "  none: the live log reaches back by resume_window_s only"
     ]
     return "\n".join([*lines, "last entries:", *entries])

@@ -93,6 +93,10 @@ def loadtest(
     Exit status 1 when anything was lost, repeated, reordered, came after a cancel or did not end, and when a
     threshold was missed.
     """
+    if local and url:
+        raise InvalidArgument(
+            "--local starts a deployment of its own, and --url names another one: give one of them"
+        )
     if compare is not None:
         _with_packages("compare_files", *compare)
         return

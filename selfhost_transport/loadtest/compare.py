@@ -49,13 +49,15 @@ def differences(before: RunResult, after: RunResult) -> Iterator[Difference]:
     )
 
 
-def show_comparison(before: RunResult, after: RunResult, console: Console) -> None:
-    """Print both, with the change in per cent; green is better, red worse, beyond a twentieth."""
+def show_comparison(
+    before: RunResult, after: RunResult, console: Console, names: tuple[str, str] = ("before", "after")
+) -> None:
+    """Print both under their names, with the change in per cent; green is better, red worse, beyond a twentieth."""
     if before.load != after.load:
         console.print("[yellow]the two runs had different loads: compare with care[/]")
     table = Table(box=None, header_style="dim")
     table.add_column("")
-    for name in (before.started, after.started, "change"):
+    for name in (f"{names[0]}\n{before.started}", f"{names[1]}\n{after.started}", "change"):
         table.add_column(name, justify="right")
     for found in differences(before, after):
         if found.before or found.after:

@@ -36,7 +36,13 @@ def execute(job: Job) -> bool:
 
 def compare_files(before: Path, after: Path) -> None:
     """Show two results side by side. Raises InvalidArgument for a file that is no result."""
-    show_comparison(RunResult.load_file(before), RunResult.load_file(after), Console())
+    show_comparison(RunResult.load_file(before), RunResult.load_file(after), Console(), _names(before, after))
+
+
+def _names(before: Path, after: Path) -> tuple[str, str]:
+    """What tells two files apart: their names or, where these are the same, their paths."""
+    names = before.stem, after.stem
+    return names if names[0] != names[1] else (str(before), str(after))
 
 
 async def _run(job: Job, console: Console) -> RunResult:

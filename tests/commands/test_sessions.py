@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from selfhost_transport.errors import InvalidArgument, NotFound
+from selfhost_transport.store.turn_store import Policy
 from tests.commands.conftest import Call, InRoom
 from tests.worker.session import Room
 
@@ -30,9 +31,52 @@ def test_ops_14_inspect_shows_turns_owners_leases_queue_and_entries(call: Call, 
     assert 0 < turns[first]["lease_ms"] <= 60_000
     assert (turns[second]["status"], turns[second]["lease_ms"]) == ("pending", None)
     assert report["ready"] == {"assistant": 1}
-    assert [entry.split()[2] for entry in report["entries"]] == [
-        "ai-input", "ai-run-start", "ai-step-start", "ai-input",
-    ]  # fmt: skip
+    assert [(entry["kind"], entry["names"]) for entry in report["entries"]] == [
+        ("publish", [name]) for name in ("ai-input", "ai-run-start", "ai-step-start", "ai-input")
+    ]
+    assert report["entries"][0]["client_id"] == "alice"
+
+
+def test_inspect_tells_how_turns_ended_and_who_cancelled(call: Call, in_room: InRoom) -> None:
+    async def turns(room: Room) -> list[str]:
+        names = [*await two_turns(room), await room.send("and me", client_id="dan")]
+        await room.cancel(names[2], "dan")
+        return names
+
+    first, second, third = in_room(turns)
+    call("cancel", "room", "--turn", first, "--by", "carol")
+    call("cancel", "room", "--all", "--by", "eve")
+    ended = json.loads(call("inspect", "room", "--json").output)["ended"]
+    told = [(line["turn"], line["reason"], line["owner"], line["cancelled_by"]) for line in ended]
+    assert told == [
+        (third, "cancelled", "dan", "dan"),
+        (first, "cancelled", "alice", "carol"),
+        (second, "cancelled", "bob", "eve"),
+    ]
+    assert [
+        line["turn"] for line in json.loads(call("inspect", "room", "--json", "--ended", "1").output)["ended"]
+    ] == [second]
+    assert f"{first}  cancelled  owner alice  agent assistant  by carol" in call("inspect", "room").output
+
+
+def test_a_turn_that_was_interrupted_names_who_interrupted(call: Call, in_room: InRoom) -> None:
+    async def interrupted(room: Room) -> str:
+        first = await room.send("hello", client_id="alice")
+        await room.send("hello again", client_id="alice", policy=Policy.INTERRUPT)
+        return first
+
+    first = in_room(interrupted)
+    (ended,) = json.loads(call("inspect", "room", "--json").output)["ended"]
+    assert (ended["turn"], ended["reason"], ended["cancelled_by"]) == (first, "cancelled", "alice")
+
+
+def test_inspect_without_a_name_lists_the_sessions(call: Call, in_room: InRoom) -> None:
+    in_room(two_turns)
+    (line,) = json.loads(call("inspect", "--json").output)
+    assert (line["session"], line["open"], line["queued"]) == ("room", 2, 0) and line["last_ms"] > 1e12
+    assert "open turns 2  waiting 0  room\n1 session(s) under the prefix" in call("inspect").output
+    assert json.loads(call("inspect", "--json", "--prefix", "r*").output) == []
+    assert len(json.loads(call("inspect", "--json", "--prefix", "ro").output)) == 1
 
 
 def test_inspect_reads_well(call: Call, in_room: InRoom) -> None:
