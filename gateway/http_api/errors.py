@@ -8,9 +8,9 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 from starlette.responses import JSONResponse
 
-from gateway.error_headers import error_headers
 from selfhost_transport.errors import ErrorInfo
 from selfhost_transport.wire.codes import Code
+from selfhost_transport.wire.error_headers import error_headers
 
 
 def error_response(info: ErrorInfo) -> JSONResponse:

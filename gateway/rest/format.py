@@ -10,9 +10,9 @@ from urllib.parse import unquote_plus, urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.error_headers import error_headers
 from selfhost_transport.errors import BadRequest, ErrorInfo, MessageTooLarge
 from selfhost_transport.wire.codec import Format, pack, unpack
+from selfhost_transport.wire.error_headers import error_headers
 
 _TYPES: Final = {Format.JSON: "application/json", Format.MSGPACK: "application/x-msgpack"}
 # Parameters that say how to answer, not what: they do not belong in links.
