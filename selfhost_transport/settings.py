@@ -160,7 +160,7 @@ class NamespaceRule(_Section):
     policy: Policy = Policy.CONCURRENT
     """What a send does while a turn is active: `concurrent`, `queue`, `interrupt`, `reject` or `merge`."""
     retention: Duration = timedelta(0)
-    """How long a message is kept after it was sent, at least until its turn has ended; 0 = for ever."""
+    """How long a message is kept after it was sent; a turn goes as a whole, so long after its end. 0 = for ever."""
     max_active: Count = 0
     """Turns that may be active at once in a session; 0 = no limit."""
     queue_cap: Count = 100

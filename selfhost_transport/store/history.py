@@ -102,12 +102,17 @@ class HistoryReader:
         refs = await self._refs(session, query, query.limit + 1)
         more = len(refs) > query.limit
         chosen = refs[: query.limit]
-        messages = await self._assemble(session, chosen)
+        messages, cut_ms = await self._states(session, chosen)
         if more and chosen and query.align and not query.forwards:
-            async for grown, assembled in self._grown(session, query, chosen):
+            async for grown, states in self._grown(session, query, chosen):
                 chosen = [*chosen, *grown]
-                messages += assembled
-            more = bool(await self._refs(session, replace(query, cursor=chosen[-1][0]), 1))
+                messages += states
+            # Retention may have gone on since the first part was read: one time counts for the whole page.
+            cut_ms, beyond_end = await asyncio.gather(
+                self._cut_ms(session), self._refs(session, replace(query, cursor=chosen[-1][0]), 1)
+            )
+            more = bool(beyond_end)
+        messages = await self._without_taken(session, [one for _, one in chosen], messages, cut_ms)
         next_cursor = chosen[-1][0] if more and chosen else None
         next_serial = await self._serial(session, next_cursor, messages) if next_cursor else None
         oldest = query.forwards or next_cursor is None
@@ -213,7 +218,7 @@ class HistoryReader:
         room, room_bytes = MAX_PAGE_EXTENSION, MAX_PAGE_EXTENSION_BYTES
         grown = await self._rest_of_publish(session, query, chosen)
         if grown:
-            yield grown, await self._assemble(session, grown)
+            yield grown, (await self._states(session, grown))[0]
         last = (grown or chosen)[-1][0]
         first = await self._spans.first_of(session, (message for _, message in [*chosen, *grown]))
         while first is not None and first < last.position and room > 0:
@@ -222,7 +227,7 @@ class HistoryReader:
             grown = [pair for pair in await self._refs(session, rest, room + 1) if pair[0].position >= first]
             if not grown or len(grown) > room:
                 return
-            messages = await self._assemble_within(session, grown, room_bytes)
+            messages = await self._states_within(session, grown, room_bytes)
             if messages is None:
                 return
             yield grown, messages
@@ -231,13 +236,13 @@ class HistoryReader:
             last = grown[-1][0]
             first = await self._spans.first_of(session, (message for _, message in grown))
 
-    async def _assemble_within(
+    async def _states_within(
         self, session: str, created: Sequence[tuple[Ref, Message]], most_bytes: int
     ) -> list[Message] | None:
         """None when the data have more bytes than that; little more is read then."""
         messages: list[Message] = []
         for start in range(0, len(created), RECORDS_PER_CALL):
-            messages += await self._assemble(session, created[start : start + RECORDS_PER_CALL])
+            messages += (await self._states(session, created[start : start + RECORDS_PER_CALL]))[0]
             if sum(data_size(message.data) for message in messages) > most_bytes:
                 return None
         return messages
@@ -287,8 +292,15 @@ class HistoryReader:
 
     async def _assemble(self, session: str, created: Sequence[tuple[Ref, Message]]) -> list[Message]:
         """The newest versions, without those that retention has taken."""
+        messages, cut_ms = await self._states(session, created)
+        return await self._without_taken(session, [message for _, message in created], messages, cut_ms)
+
+    async def _states(
+        self, session: str, created: Sequence[tuple[Ref, Message]]
+    ) -> tuple[list[Message], int]:
+        """The newest versions, and up to when retention has taken turns: what lies before may be incomplete."""
         if not created:
-            return []
+            return [], 0
         series, cut_ms, records = await self._records(session, [ref for ref, _ in created])
         messages: list[Message] = []
         for start in range(0, len(created), RECORDS_PER_CALL):
@@ -299,7 +311,10 @@ class HistoryReader:
                 _current(message, ref, series, *record)
                 for (ref, message), record in zip(created[part], records[part], strict=True)
             ]
-        return await self._without_taken(session, [message for _, message in created], messages, cut_ms)
+        return messages, cut_ms
+
+    async def _cut_ms(self, session: str) -> int:
+        return int(await self._redis.command("HGET", f"{self._keys.base_of(session)}s:{session}", "cut") or 0)
 
     async def _without_taken(
         self, session: str, created: Sequence[Message], messages: list[Message], cut_ms: int

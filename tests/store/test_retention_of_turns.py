@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import random
 import time
+from typing import Any
 
 import pytest
 
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import retention as retention_module
 from selfhost_transport.store.entries import Ref
-from selfhost_transport.store.history import Query
+from selfhost_transport.store.history import HistoryReader, Query
 from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.retention import Retention
@@ -117,6 +118,33 @@ async def test_at_every_boundary_and_at_every_step_turns_are_whole(
         return await sweeper.fields() == set()
 
     await wait_until(nothing_noted)
+
+
+@pytest.mark.parametrize("reading", range(1, 7))
+async def test_what_is_taken_while_a_page_is_read_is_left_out_as_a_whole(
+    sessions: SessionStore, reading: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk, sweeper = Talk(sessions), Sweeper(sessions, "talk")
+    for text in "abc":
+        await passed((await talk.say(text)).last)
+    read, count = HistoryReader._refs, 0
+
+    async def swept_in_between(self: HistoryReader, *arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == reading:
+            await sweeper.sweep_to(talk.turns[1].last.ms + 1)
+        return await read(self, *arguments)
+
+    monkeypatch.setattr(HistoryReader, "_refs", swept_in_between)
+    # The first page reaches into the second turn.
+    for limit in (1, len(talk.turns[2].serials) + 2):
+        found = of_all(await pages(sessions, "talk", Query(limit=limit)))
+        whole = [serial for said in talk.turns for serial in said.serials if serial in found]
+        assert found == whole[::-1]
+        assert all(
+            set(said.serials) <= set(found) or not set(said.serials) & set(found) for said in talk.turns
+        )
 
 
 async def test_a_turn_goes_with_its_question_however_long_that_waited(sessions: SessionStore) -> None:
