@@ -26,7 +26,7 @@ from agent_worker.output.writer import Hold, TurnWriter
 from agent_worker.runtime.cancel_note import LAST_WORD_MS, write_last_word
 from agent_worker.runtime.deadline import Limits, Watch
 from agent_worker.runtime.presence import Activity, AgentPresence
-from agent_worker.user_code.containment import Escaped, UserCode, start
+from agent_worker.user_code.containment import Escaped, UserCode, drop_frames, start
 from agent_worker.user_code.threads import Threads
 from selfhost_transport.errors import ErrorInfo, LeaseLost, StoreFull, TransportError
 from selfhost_transport.settings_values import CrashRule
@@ -154,12 +154,20 @@ class TurnRun:
             await self._settle_chores()
             lease = self.lease
             await self._services.presence.done(lease.session, self._context.agent_client_id, lease.turn_id)
+            self._let_go()
         self._log("turn.finished", logging.INFO)
 
     async def hand_back(self) -> None:
         """Give the turn to another worker (a worker that stops); the attempt does not count."""
         self.abort(AbortCause.WORKER_SHUTDOWN)
         await self._services.turns.hand_back(self.bucket, self.lease)
+
+    def _let_go(self) -> None:
+        """Errors hold the frames of the agent, and these its data, until the collector comes by: seldom, and too late."""
+        if self.turn.last_result is not None:
+            drop_frames(self.turn.last_result.error)
+        if self.handler is not None:
+            self.handler.add_done_callback(let_go)
 
     async def _pass(self, watch: Watch) -> bool:
         """Call the agent once; whether it has to be called again for a steer."""
@@ -386,6 +394,14 @@ class TurnRun:
     def _log(self, event: str, level: int) -> None:
         took_ms = (time.monotonic() - self._began) * 1000
         logger.log(level, "%s %s outcome=%s ms=%.0f", event, self._names(), self.outcome or "-", took_ms)
+
+
+def let_go(task: asyncio.Task[Any]) -> None:
+    """Free what the frames of a task hold that has ended with an error, or was cancelled."""
+    try:
+        drop_frames(task.exception())
+    except asyncio.CancelledError as cancelled:
+        drop_frames(cancelled)
 
 
 def _error_of(handler: asyncio.Task[None]) -> BaseException | None:
