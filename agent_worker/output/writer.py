@@ -35,6 +35,10 @@ TAIL_S = 0.04
 OnLost = Callable[[LeaseLost], None]
 
 
+OUTAGE_S = 60.0
+"""How long calls of a turn ride out a Redis that is away. The fence keeps them from writing for a turn that was lost."""
+
+
 @dataclass(slots=True)
 class Hold:
     """How long the worker may count on its lease; the renewal loop moves it on."""
@@ -44,8 +48,13 @@ class Hold:
 
     @property
     def remaining_s(self) -> float:
-        """Seconds left; 0 once it has run out."""
+        """Seconds left; 0 once it has run out: another worker may have taken the turn."""
         return max(0.0, self.until - time.monotonic())
+
+    @property
+    def retry_s(self) -> float:
+        """How long a call is repeated: longer than the lease, since only Redis knows whether that was taken."""
+        return self.remaining_s + OUTAGE_S
 
 
 class TextStream:
@@ -202,7 +211,7 @@ class TurnWriter:
 
     def send(self, text: OpenText, piece: str) -> None:
         """Start one append; its answer is looked at when it comes."""
-        self._store.send_append(self._lease, text, piece, self._answers, self._hold.remaining_s)
+        self._store.send_append(self._lease, text, piece, self._answers, self._hold.retry_s)
         self._in_flight += 1
         self.written += 1
 
@@ -312,7 +321,7 @@ class TurnWriter:
                     self._lease,
                     self._sequence,
                     [self._operation(write) for write in step],
-                    retry_s=self._hold.remaining_s,
+                    retry_s=self._hold.retry_s,
                 )
             except TransportError as error:
                 # Whether it was written is not known, so nothing may follow it.

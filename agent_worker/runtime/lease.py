@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 RENEWALS_PER_CALL = 200
 """Leases in one script call: keeps it within a few milliseconds (P9)."""
 REAP_EVERY_S = 1.0
+LONGEST_GRACE_MS = 3_000
+"""For how long leases that expired while Redis stood still are left to their owners."""
+_FAILED_PAUSE_S = 0.5
 
 
 class Leased(Protocol):
@@ -47,33 +50,31 @@ class Leased(Protocol):
 class LeaseKeeper:
     """Renews the leases of a worker's turns at a third of their length.
 
-    A failed renewal is repeated until the lease is over by the worker's own clock; then the turn is stopped here
-    too, without waiting to be refused.
+    A failed renewal is repeated until Redis has said what became of the lease: one that has run out while Redis did not
+    answer is very often still there, and what would be written without it is refused.
     """
 
-    def __init__(self, store: TurnStore, lease_ms: int, runs: Callable[[], Iterable[Leased]]) -> None:
+    def __init__(
+        self,
+        store: TurnStore,
+        lease_ms: int,
+        runs: Callable[[], Iterable[Leased]],
+        *,
+        only_renew: bool = False,
+    ) -> None:
+        # `only_renew`: another thread than the one that the turns run in; they learn of a loss by themselves.
         self._store = store
         self._lease_ms = lease_ms
         self._runs = runs
+        self._only_renew = only_renew
 
     async def keep(self) -> None:
-        """Renew for ever. Looks at the clock while a renewal is under way: Redis may not answer for long."""
+        """Renew until cancelled."""
         interval = self._lease_ms / 3000
         while True:
-            renewed = await self._renew_watching(interval / 4)
+            renewed = await self.renew()
             # After a failure: the sooner it is tried again, the more of the lease is left.
-            await asyncio.sleep(interval if renewed else interval / 4)
-            self._drop_expired()
-
-    async def _renew_watching(self, tick_s: float) -> bool:
-        renewing = asyncio.create_task(self.renew(), name="lease-renewal")
-        try:
-            while not renewing.done():
-                await asyncio.wait({renewing}, timeout=tick_s)
-                self._drop_expired()
-            return renewing.result()
-        finally:
-            renewing.cancel()
+            await asyncio.sleep(interval if renewed else min(interval / 4, _FAILED_PAUSE_S))
 
     async def renew(self) -> bool:
         """Renew every lease once; False if some could not be."""
@@ -95,22 +96,20 @@ class LeaseKeeper:
             logger.warning("lease.renew_failed bucket=%d turns=%d error=%s", bucket, len(runs), error)
             return False
         for run in runs:
-            if run.lease.turn_id in lost:
-                run.abort(AbortCause.LEASE_LOST)
-            else:
+            if run.lease.turn_id not in lost:
                 run.hold.until = asked + self._lease_ms / 1000
-        return True
-
-    def _drop_expired(self) -> None:
-        for run in list(self._runs()):
-            if not run.hold.remaining_s:
+            elif not self._only_renew:
                 run.abort(AbortCause.LEASE_LOST)
+        return True
 
 
 class Reaper:
     """Looks for expired leases about every second; every worker does, and one finds each."""
 
-    def __init__(self, store: TurnStore, pauses: TurnPauses, sessions: SessionStore, buckets: int) -> None:
+    def __init__(
+        self, store: TurnStore, pauses: TurnPauses, sessions: SessionStore, buckets: int, lease_ms: int
+    ) -> None:
+        self._grace_ms = min(lease_ms, LONGEST_GRACE_MS)
         self._store = store
         self._pauses = pauses
         self._sessions = sessions
@@ -135,7 +134,9 @@ class Reaper:
     async def _reap(self, bucket: int) -> bool:
         """One expired lease, and one turn whose time has come (a cancel nobody decided, a long suspension)."""
         try:
-            reaped, due = await asyncio.gather(self._store.reap(bucket), self._pauses.expire(bucket))
+            reaped, due = await asyncio.gather(
+                self._store.reap(bucket, self._grace_ms), self._pauses.expire(bucket)
+            )
         except TransportError as error:
             logger.warning("lease.reap_failed bucket=%d error=%s", bucket, error)
             return False

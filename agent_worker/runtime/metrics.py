@@ -49,6 +49,8 @@ class WorkerMetrics(Collector):
         for outcome, count in now.outcomes.items():
             attempts.add_metric([outcome or "unknown"], count)
         yield attempts
+        blocked = "Seconds in which user code blocked the loop"
+        yield CounterMetricFamily("sht_worker_loop_blocked_seconds", blocked, value=now.blocked[1])
         statistics = self._read()
         if statistics is not None:
             yield from DeploymentTotals(statistics).collect()

@@ -132,14 +132,21 @@ class TurnRun:
         if self.agent.on_steer is OnSteer.ABORT_CALL and is_idle:
             self._looking = asyncio.create_task(self._interrupt(), name=f"steer {self.lease.turn_id}")
 
-    async def run(self, limits: Limits) -> None:
-        """Answer the turn, in as many passes as steers ask for, and end or suspend it."""
+    async def run(self, limits: Limits, alone: asyncio.Future[bool] | None = None) -> None:
+        """Answer the turn, in as many passes as steers ask for, and end or suspend it.
+
+        `alone`: what to wait for before it begins, done when nothing else runs in the worker (True), or after the
+        longest wait (False).
+        """
         self._log("turn.started", logging.DEBUG)
         if self.agent.presence:
             await self._show(Activity.THINKING)
             self._writer.before_output = lambda: self._show(Activity.STREAMING)
         watch = Watch(limits, lambda: self._writer.written)
         try:
+            if alone is not None:
+                await self._wait_alone(alone)
+                watch = Watch(limits, lambda: self._writer.written)
             await self.turn.conversation.settle_codec()
             await self._continue_after_crash()
             while await self._pass(watch):
@@ -161,6 +168,12 @@ class TurnRun:
         """Give the turn to another worker (a worker that stops); the attempt does not count."""
         self.abort(AbortCause.WORKER_SHUTDOWN)
         await self._services.turns.hand_back(self.bucket, self.lease)
+
+    async def _wait_alone(self, alone: asyncio.Future[bool]) -> None:
+        either: set[asyncio.Future[Any]] = {alone, self._aborted}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if alone.done() and alone.result():
+            await self._services.turns.begin_alone(self.lease)
 
     def _let_go(self) -> None:
         """Errors hold the frames of the agent, and these its data, until the collector comes by: seldom, and too late."""
@@ -244,7 +257,7 @@ class TurnRun:
             escalation=wait.escalation(self._context),
             expiry_answers=answers,
             continuation=continuation,
-            retry_s=self.hold.remaining_s,
+            retry_s=self.hold.retry_s,
         )
         self.outcome = "suspended" if waits else "resumed"
 
@@ -358,7 +371,7 @@ class TurnRun:
                     status,
                     last,
                     unless_steered=error is None,
-                    retry_s=self.hold.remaining_s,
+                    retry_s=self.hold.retry_s,
                 )
                 self._ending = ended is not None
                 self.outcome = status

@@ -23,6 +23,7 @@ from agent_worker.runtime.abandonment import Abandonment
 from agent_worker.runtime.deadline import Limits
 from agent_worker.runtime.heartbeat import Heartbeat
 from agent_worker.runtime.lease import LeaseKeeper, Reaper
+from agent_worker.runtime.loop_guard import LoopGuard
 from agent_worker.runtime.presence import AgentPresence
 from agent_worker.runtime.queue_reader import Intake
 from agent_worker.runtime.turn_run import Services, TurnRun
@@ -57,17 +58,23 @@ HandlerT = TypeVar("HandlerT", bound=Handler)
 
 _HOOK_MARGIN_MS = 500
 """By how much the store waits longer for a hook's verdict than the worker does, which can tell more of it."""
+_LONGEST_WAIT_S = 30.0
+"""For how long a turn that is to run alone waits for others; then it runs beside them, and its loss does not count."""
 _LOOK_AGAIN_S = 5.0
 """How often every queue is looked at without having been told to."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatistics:
-    """What a worker is doing and has done. `outcomes`: finished attempts by how they went."""
+    """What a worker is doing and has done. `outcomes`: finished attempts by how they went.
+
+    `blocked`: how often its loop was blocked by user code, and for how many seconds altogether.
+    """
 
     running: int
     unwinding: int
     outcomes: dict[str, int]
+    blocked: tuple[int, float] = (0, 0.0)
 
 
 class Worker:
@@ -94,6 +101,9 @@ class Worker:
         self._unwinding: set[asyncio.Task[None]] = set()
         self._outcomes: Counter[str] = Counter()
         self._lag = LoopLag()
+        self._guard: LoopGuard | None = None
+        # A turn that is to run alone: what it waits for. Nothing is taken meanwhile.
+        self._lone: tuple[TurnRun, asyncio.Future[bool]] | None = None
 
     def agent(
         self,
@@ -169,7 +179,9 @@ class Worker:
 
     def statistics(self) -> WorkerStatistics:
         """A snapshot, for metrics and logs."""
-        return WorkerStatistics(self.running, len(self._unwinding), dict(self._outcomes))
+        guard = self._guard
+        blocked = (guard.blocked_count, guard.blocked_s) if guard else (0, 0.0)
+        return WorkerStatistics(self.running, len(self._unwinding), dict(self._outcomes), blocked)
 
     def stop(self) -> None:
         """Take no more turns; after the grace time, hand back what still runs. `run` then returns."""
@@ -218,9 +230,16 @@ class Worker:
             for bucket in range(keys.buckets):
                 await subscriber.subscribe(f"{keys.base(bucket)}ctl", self._control(bucket))
             keeper = LeaseKeeper(store, settings.worker.lease_ms, lambda: list(self._running.values()))
-            reaper = Reaper(store, pauses, SessionStore(redis, keys, options), keys.buckets)
+            lease_ms = settings.worker.lease_ms
+            reaper = Reaper(store, pauses, SessionStore(redis, keys, options), keys.buckets, lease_ms)
             heartbeat = Heartbeat(Fleet(redis, keys), self.worker_id, self.agents, settings.worker.lease_ms)
-            with children_contained():
+            self._guard = LoopGuard(
+                settings.redis.url,
+                lambda connection: TurnStore(connection, keys, options),
+                lease_ms,
+                lambda: list(self._running.values()),
+            )
+            with self._guard, children_contained():
                 await self._serve(settings, intake, keeper, reaper, heartbeat)
         finally:
             threads.close()
@@ -283,6 +302,10 @@ class Worker:
         )  # fmt: skip
         if lease is None:
             return False
+        if lease.alone and self._lone is not None:
+            # One at a time; the queue has others in front of it now.
+            await self._services.turns.hand_back(bucket, lease)
+            return lease.more
         self._start(agent, lease, bucket, Hold(asked + lease_ms / 1000))
         return lease.more
 
@@ -294,7 +317,16 @@ class Worker:
             deadline_s = self.settings.namespace_for(lease.session).deadline.total_seconds()
         self._running[run.key] = run
         limits = Limits(deadline_s, agent.silence_s or 0.0)
-        task = asyncio.create_task(run.run(limits), name=f"turn {lease.turn_id}")
+        loop = asyncio.get_running_loop()
+        alone: asyncio.Future[bool] | None = loop.create_future() if lease.alone else None
+        if alone is not None:
+            logger.warning(
+                "turn.alone session=%s turn=%s attempt=%d", lease.session, lease.turn_id, lease.attempt
+            )
+            self._lone = run, alone
+            loop.call_later(_LONGEST_WAIT_S, _waited_too_long, alone)
+            self._may_be_alone()
+        task = asyncio.create_task(run.run(limits, alone), name=f"turn {lease.turn_id}")
         self._runs.add(task)
         task.add_done_callback(lambda task: self._finished(run, task))
 
@@ -303,6 +335,9 @@ class Worker:
         # A later attempt at the same turn may have taken its place.
         if self._running.get(run.key) is run:
             del self._running[run.key]
+        if self._lone is not None and self._lone[0] is run:
+            self._lone = None
+        self._may_be_alone()
         self._outcomes[run.outcome] += 1
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error(
@@ -326,8 +361,15 @@ class Worker:
         if not handler.cancelled() and (error := handler.exception()) is not None:
             logger.debug("turn.unwinding_failed task=%s error=%s", handler.get_name(), described(error))
 
+    def _may_be_alone(self) -> None:
+        """Let a turn begin that waits for the others to end."""
+        if self._lone is not None and len(self._running) <= 1 and not self._lone[1].done():
+            self._lone[1].set_result(True)
+
     def _room(self) -> int:
         assert self.settings is not None
+        if self._lone is not None:
+            return 0
         return max(0, self.settings.worker.concurrency - len(self._running))
 
     def _control(self, bucket: int) -> Callable[[bytes], None]:
@@ -372,6 +414,11 @@ class Worker:
         for task in {*self._runs, *self._unwinding}:
             task.cancel()
         logger.info("worker.stopped worker=%s outcomes=%s", self.worker_id, dict(self._outcomes))
+
+
+def _waited_too_long(alone: asyncio.Future[bool]) -> None:
+    if not alone.done():
+        alone.set_result(False)
 
 
 class _HookOptions(TypedDict, total=False):

@@ -217,9 +217,7 @@ class HeldTurn:
 
     async def _detach(self) -> None:
         with self._noticing_a_loss():
-            await self._services.steps.detach(
-                self.lease, self._services.window_ms, retry_s=self.hold.remaining_s
-            )
+            await self._services.steps.detach(self.lease, self._services.window_ms, retry_s=self.hold.retry_s)
         self._release(LeaseLost(f"turn {self.turn_id} was detached; adopt it to go on"))
 
     async def _open(self, wanted: str | None) -> Step:
@@ -235,7 +233,7 @@ class HeldTurn:
                     uuid.uuid4().hex,
                     step_id,
                     step_deposit(context),
-                    retry_s=self.hold.remaining_s,
+                    retry_s=self.hold.retry_s,
                 )
         except BaseException:
             self._opening = None
@@ -281,7 +279,7 @@ class HeldTurn:
         outcome = StepOutcome.COMPLETE if reason is StepReason.COMPLETE else StepOutcome.FAILED
         with self._noticing_a_loss():
             await self._services.steps.end(
-                self.lease, step.serial, outcome, _step_end(step, reason), retry_s=self.hold.remaining_s
+                self.lease, step.serial, outcome, _step_end(step, reason), retry_s=self.hold.retry_s
             )
         self._note(step, outcome)
         if outcome is StepOutcome.COMPLETE:
@@ -314,7 +312,7 @@ class HeldTurn:
             escalation=wait.escalation(self.context),
             expiry_answers=answers,
             continuation=continuation,
-            retry_s=self.hold.remaining_s,
+            retry_s=self.hold.retry_s,
         )
         self._release(LeaseLost(f"turn {self.turn_id} waits for people; create it again to go on"))
 
@@ -323,7 +321,7 @@ class HeldTurn:
         with self._noticing_a_loss():
             position = await self._services.turns.end(
                 self.lease, status, [Create(message) for message in messages],
-                unless_steered=status == "completed", retry_s=self.hold.remaining_s,
+                unless_steered=status == "completed", retry_s=self.hold.retry_s,
             )  # fmt: skip
         if position is None:
             return False

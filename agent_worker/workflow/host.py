@@ -160,7 +160,7 @@ class AgentHost:
             released=self._released,
         )
         keeper = LeaseKeeper(turns, self._lease_ms, lambda: self.turns)
-        reaper = Reaper(turns, pauses, SessionStore(redis, keys, options), keys.buckets)
+        reaper = Reaper(turns, pauses, SessionStore(redis, keys, options), keys.buckets, self._lease_ms)
         self._loops += [
             asyncio.create_task(keeper.keep(), name="lease-keeper"),
             asyncio.create_task(reaper.watch(), name="reaper"),
@@ -176,7 +176,7 @@ class AgentHost:
         holder = Holder(self.host_id, secrets.token_hex(8), self._lease_ms, self._window_ms)
         asked = time.monotonic()
         hold = Hold(asked + self._lease_ms / 1000)
-        holding = await take(session, turn_id, holder, retry_s=hold.remaining_s)
+        holding = await take(session, turn_id, holder, retry_s=hold.retry_s)
         if holding is None:
             return None
         turn = HeldTurn(holding, bucket, hold, self._services, adopted=adopted)

@@ -27,6 +27,7 @@ Scripts build the same names from the bucket's base; the letters below are the c
 | `q:<agent>`         | STREAM | the bucket's work queue, group `workers`                 | the bucket                   |
 | `pace:<agent>`      | HASH   | how fast the queue's turns are taken                     | a minute after the last take |
 | `leases`            | ZSET   | `<turn> <session>` by lease expiry; a pair of names.py   | the bucket                   |
+| `swept`             | STRING | when leases were looked at last, until when none is taken | an hour                     |
 | `deadlines`         | ZSET   | `<turn> <session>` by when something is due              | the bucket                   |
 | `stats`             | HASH   | turns ended by outcome, leases lost                      | the bucket                   |
 | `retention`         | ZSET   | sessions that do not keep for ever, by their next trim   | the bucket                   |

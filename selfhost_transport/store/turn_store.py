@@ -147,7 +147,7 @@ class Lease:
 
     `attempt` counts from 1, without those that were handed back; `max_attempts` is the last one's number. `send`: the
     entry that started the turn, as it was sent; empty where that has been changed since. `more`: whether other turns
-    were waiting in the queue behind this one.
+    were waiting in the queue behind this one. `alone`: nothing else may run in the worker beside it (`begin_alone`).
     """
 
     session: str
@@ -162,6 +162,7 @@ class Lease:
     context: bytes
     send: bytes = b""
     more: bool = True
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +312,7 @@ class TurnStore:
             context=reply[7],
             send=reply[9],
             more=reply[10] > 0,
+            alone=reply[11] == 1,
         )
 
     async def write(
@@ -405,9 +407,18 @@ class TurnStore:
         )
         return [turn.decode() for turn in lost]
 
-    async def reap(self, bucket: int) -> tuple[str, str, str] | None:
-        """Deal with one expired lease of a bucket: (turn id, session, `retried` or `failed`), or None."""
-        return await self._reap(bucket, "", "", "", counted=True)
+    async def begin_alone(self, lease: Lease) -> None:
+        """Nothing runs beside an attempt that is to be made alone: it begins, and counts. Raises LeaseLost."""
+        keys = [self.keys.of_item(kind, lease.turn_id, lease.session) for kind in ("f", "t")]
+        if not await self.redis.call(scripts.load("begin_alone"), keys, [lease.fence]):
+            raise lease_lost(lease, b"cancelled, ended or taken over")
+
+    async def reap(self, bucket: int, grace_ms: int = 0) -> tuple[str, str, str] | None:
+        """Deal with one expired lease of a bucket: (turn id, session, `retried` or `failed`), or None.
+
+        `grace_ms`: for how long owners may renew expired leases after Redis stood still.
+        """
+        return await self._reap(bucket, "", "", "", counted=True, grace_ms=grace_ms)
 
     async def hand_back(self, bucket: int, lease: Lease, *, counted: bool = False) -> bool:
         """Return a turn to the queue. `counted`: the attempt failed; else it was given up by a stopping worker."""
@@ -445,7 +456,7 @@ class TurnStore:
         return turn.decode() if turn else None
 
     async def _reap(
-        self, bucket: int, turn: str, session: str, fence: str, *, counted: bool
+        self, bucket: int, turn: str, session: str, fence: str, *, counted: bool, grace_ms: int = 0
     ) -> tuple[str, str, str] | None:
         base = self.keys.base(bucket)
         arguments: list[str | int] = [
@@ -456,6 +467,7 @@ class TurnStore:
             self.options.ended_turn_ms,
             self.options.window_ms,
             int(counted),
+            grace_ms,
         ]
         reply = await self.redis.call(scripts.load("reap"), [f"{base}leases"], arguments)
         if reply is None:

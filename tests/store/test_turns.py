@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -280,13 +281,50 @@ async def test_attempts_used_up_end_the_turn_and_leave_a_dead_letter(
 ) -> None:
     lease = await started(turns, lease_ms=1, max_attempts=2)
     assert await expired(turns) == ("t1", SESSION, "retried")
-    assert (again := await take(turns, lease_ms=1)) is not None and again.attempt == 2
+    again = await take(turns, lease_ms=1000)
+    assert again is not None and again.attempt == 2
+    # Another turn may have ended the worker: the last attempt is made alone, and counts once it has begun.
+    assert again.alone and not lease.alone
+    await turns.begin_alone(again)
+    bucket = bucket_of(SESSION, turns.keys.buckets)
+    assert await turns.renew(bucket, [again], 1) == []
     assert await expired(turns) == ("t1", SESSION, "failed")
     assert names(await log(sessions))[-2:] == ["step-failed", "run-lost"]
     record = await turns.record(SESSION, "t1")
     assert record is not None and record.status == "failed"
     dead = await connection.command("XRANGE", turns.keys.base_of(SESSION) + "dead", "-", "+")
     assert len(dead) == 1 and lease.turn_id.encode() in dead[0][1]
+
+
+async def test_an_attempt_that_had_not_begun_alone_does_not_count(turns: TurnStore) -> None:
+    await started(turns, lease_ms=1, max_attempts=2)
+    assert await expired(turns) == ("t1", SESSION, "retried")
+    for _ in range(3):
+        again = await take(turns, lease_ms=1)
+        assert again is not None and again.alone and again.attempt == 2
+        assert await expired(turns) == ("t1", SESSION, "retried")
+        with pytest.raises(LeaseLost):
+            await turns.begin_alone(again)
+
+
+async def test_what_expired_while_redis_stood_still_is_left_to_its_owner(
+    turns: TurnStore, connection: RedisConnection
+) -> None:
+    lease = await started(turns, lease_ms=1)
+    bucket = bucket_of(SESSION, turns.keys.buckets)
+    await asyncio.sleep(0.01)
+    # Somebody looked last before Redis stood still.
+    swept = turns.keys.base_of(SESSION) + "swept"
+    long_ago = int(time.time() * 1000) - 10_000
+    await connection.command("SET", swept, f"{long_ago} 0", "PX", 60_000)
+    assert await turns.reap(bucket, grace_ms=300) is None
+    assert await turns.renew(bucket, [lease], 1) == []
+    await asyncio.sleep(0.01)
+    assert await turns.reap(bucket, grace_ms=300) is None
+    async with asyncio.timeout(5):
+        while (reaped := await turns.reap(bucket, grace_ms=300)) is None:
+            await asyncio.sleep(0.01)
+    assert reaped == ("t1", SESSION, "retried")
 
 
 async def test_a_turn_handed_back_does_not_count_as_an_attempt(turns: TurnStore) -> None:

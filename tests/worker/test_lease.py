@@ -97,12 +97,12 @@ async def test_redis_away_for_longer_than_the_lease(tmp_path: Path, running: Run
         await wait_until(lambda: worker.running == 1)
         redis = psutil.Process(server.pid)
         redis.suspend()
-        # By its own clock the worker knows that it may not write any more.
-        await wait_until(lambda: worker.running == 0)
-        assert worker.statistics().outcomes == {"lease_lost": 1}
+        await asyncio.sleep(3.0)  # six leases, and longer than anybody ever pauses looking for expired ones
         redis.resume()
+        # Nobody else could take it either: the worker asks, and goes on.
         record = await room.ended(turn)
-        assert (record.status, record.attempts) == ("completed", 2)
+        assert (record.status, record.attempts) == ("completed", 1)
+        assert worker.statistics().outcomes == {"completed": 1}
         assert await room.text(turn) == numbered(200)
         assert await room.terminals(turn) == ["complete"]
         worker.stop()

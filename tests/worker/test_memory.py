@@ -6,6 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -95,7 +96,7 @@ async def failing_chain(turn: Turn) -> None:
     "agent", [failing, exiting, waiting, failing_tool, failing_source, failing_chain], ids=lambda it: it.__name__
 )  # fmt: skip
 async def test_nothing_of_a_failed_or_cancelled_turn_stays(
-    room: Room, settings: MakeSettings, running: Run, agent: Callable[[Turn], Awaitable[None]]
+    room: Room, settings: MakeSettings, running: Run, agent: Callable[[Turn], Any]
 ) -> None:
     before = HOLDER.made
     worker = Worker(settings())

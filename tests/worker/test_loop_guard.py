@@ -1,0 +1,64 @@
+"""Code that blocks the loop is found and named, and costs the other turns no more than the time it blocks."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from agent_worker import Turn, Worker
+from selfhost_transport.settings import Settings
+from tests.processes import Stack, wait_until
+from tests.worker.session import Room
+
+Run = Callable[[Worker], Awaitable[Worker]]
+MakeSettings = Callable[..., Settings]
+
+LEASE_MS = 600
+
+
+def blocking_worker(settings: Settings, blocks_s: float) -> Worker:
+    worker = Worker(settings)
+
+    @worker.agent("blocker")
+    async def blocker(turn: Turn) -> AsyncIterator[str]:
+        yield "a "
+        blocked_at.append(time.time())
+        busy_by_mistake(blocks_s)
+        yield "b "
+
+    @worker.agent("neighbour")
+    async def neighbour(turn: Turn) -> AsyncIterator[str]:
+        yield "x "
+        await wait_until(lambda: blocked_at, 10)
+        yield "y "
+
+    blocked_at: list[float] = []
+    worker.blocked_at = blocked_at  # type: ignore[attr-defined]
+    return worker
+
+
+def busy_by_mistake(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+async def test_blocking_code_is_named_within_a_second_and_no_lease_is_lost(
+    room: Room, settings: MakeSettings, running: Run, stack: Stack, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Another worker looks for leases that have expired.
+    await stack.worker()
+    worker = await running(blocking_worker(settings(lease_ms=LEASE_MS), blocks_s=4 * LEASE_MS / 1000))
+    turns = [await room.send("go", agent=name) for name in ("neighbour", "blocker")]
+    for turn in turns:
+        record = await room.ended(turn)
+        assert (record.status, record.attempts) == ("completed", 1)
+    (told,) = [record for record in caplog.records if record.getMessage().startswith("worker.loop_blocked")]
+    assert told.levelno == logging.ERROR
+    assert told.created - worker.blocked_at[0] < 1.0  # type: ignore[attr-defined]
+    assert "role=agent agent=blocker session=room" in told.getMessage()
+    assert "busy_by_mistake(blocks_s)" in told.getMessage()
+    await wait_until(lambda: worker.statistics().blocked[1])
+    count, seconds = worker.statistics().blocked
+    assert count == 1 and seconds > 2
