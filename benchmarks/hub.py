@@ -32,6 +32,9 @@ class _Nowhere:
     def fanned_out(self, written_ms: int) -> None:
         pass
 
+    def jumped(self) -> None:
+        """Not counted."""
+
     def gap(self) -> None:
         """As the feed's counters."""
         self.gaps += 1

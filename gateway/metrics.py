@@ -62,6 +62,11 @@ class Metrics:
             buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0),
             registry=self.registry,
         )
+        self.jumps = Counter(
+            "sht_gateway_conflated_sessions",
+            "Times a session had more notifications than could be fanned out, and was read from its log",
+            registry=self.registry,
+        )
         self._fanned_out = 0
         # Not in its counter yet: that takes a lock, and a shared file where processes count together.
         self._delivered = 0
@@ -85,6 +90,10 @@ class Metrics:
         if self._fanned_out % _MEASURED_EVERY == 0:
             self.fanout_lag.observe(max(0.0, time.time() - written_ms / 1000))
         self._fanned_out += 1
+
+    def jumped(self) -> None:
+        """A session is read from its log, conflated."""
+        self.jumps.inc()
 
     def gap(self) -> None:
         """A session is compared with its log."""

@@ -174,7 +174,7 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
         ),
         authenticator=Authenticator(settings, identify, revocations),
         revocations=revocations,
-        limits=Limits(settings.limits, lag=lambda: lag.seconds, shed=metrics.shed),
+        limits=Limits(settings.limits, lag=lambda: max(lag.seconds, hub.inbox.behind_s), shed=metrics.shed),
         lag=lag,
         metrics=metrics,
         secret=secret,

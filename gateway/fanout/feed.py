@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.background import Background
 from gateway.fanout.backlog import BATCH, SharedBacklogs, read_backlog
@@ -29,6 +29,10 @@ from selfhost_transport.wire.serial import Position, parse_position
 logger = logging.getLogger(__name__)
 
 
+MAX_PENDING: Final = 4096
+"""Notifications that are kept while the log is read."""
+
+
 class Counters(Protocol):
     """Where a feed counts."""
 
@@ -38,6 +42,8 @@ class Counters(Protocol):
 
     def gap(self) -> None: ...  # noqa: D102
 
+    def jumped(self) -> None: ...  # noqa: D102
+
 
 class SessionFeed:
     """The order of one session, and everybody in this process who watches it."""
@@ -46,6 +52,7 @@ class SessionFeed:
         "_ahead_until",
         "_backlogs",
         "_counters",
+        "_dropped",
         "_last_id",
         "_latest_start",
         "_live",
@@ -75,6 +82,8 @@ class SessionFeed:
         self._last_id = b""
         # Notifications that arrived while the feed starts or fills a gap.
         self._pending: list[bytes] | None = []
+        # Some of them were dropped: the log has to be read once more.
+        self._dropped = False
         self._open = OpenMessages("")
         self._live: dict[Variant, dict[Attachment, None]] = {}
         self._waiting: dict[Attachment, None] = {}
@@ -108,12 +117,13 @@ class SessionFeed:
         """Take the present end of the log as position. The subscription must be confirmed already."""
         head = await self._store.open(self.session)
         self._reset(head)
-        self._drain_pending()
+        if self._dropped or not self._drain_pending():
+            self._tasks.start(self._fill())
 
     def notify(self, payload: bytes) -> None:
         """A notification: `<position> <predecessor> <entry>`."""
         if self._pending is not None:
-            self._pending.append(payload)
+            self._keep_pending(payload)
             return
         if not self._take(payload):
             self._pending = [payload]
@@ -124,6 +134,50 @@ class SessionFeed:
         if self._pending is None:
             self._pending = []
             self._tasks.start(self._fill())
+
+    def jump(self) -> None:
+        """There are more notifications than can be fanned out: go on from the end of the log.
+
+        Whoever is attached reads for himself what lies between, conflated where that is much.
+        """
+        if self._pending is not None:
+            self._pending.clear()
+            self._dropped = True
+            return
+        self._pending = []
+        self._counters.jumped()
+        self._tasks.start(self._jump())
+
+    def _keep_pending(self, payload: bytes) -> None:
+        assert self._pending is not None
+        self._pending.append(payload)
+        if len(self._pending) > MAX_PENDING:
+            # They are in the log, which is looked at once more.
+            self._pending.clear()
+            self._dropped = True
+
+    async def _jump(self) -> None:
+        try:
+            head = await self._store.open(self.session)
+        except TransportError as error:
+            logger.warning("session.jump_failed session=%s error=%s", self.session, error)
+            await self._fill()
+            return
+        if head.series == self.series:
+            behind, attachments = self.position, self._all()
+            self._reset(head)
+            for attachment in attachments:
+                self._send_to_log(attachment, behind)
+        # What came meanwhile; and a log that began anew is noticed there.
+        await self._fill()
+
+    def _send_to_log(self, attachment: Attachment, behind: Position) -> None:
+        """What an attachment does not have it reads from the log, now or once its socket has room."""
+        if attachment.state is State.STALE:
+            return
+        self._stall(attachment, behind if attachment.state is State.LIVE else attachment.delivered)
+        if attachment.released and not attachment.outlet.congested:
+            self._catch_up_soon(attachment)
 
     def _take(self, payload: bytes) -> bool:
         """Fan an entry out if it is the next one. False: something is missing before it."""
@@ -142,8 +196,9 @@ class SessionFeed:
         delay = 0.05
         while True:
             try:
+                self._dropped = False
                 await self._read_missing()
-                if self._drain_pending():
+                if not self._dropped and self._drain_pending():
                     return
             except ContinuityLost as error:
                 await self._lose_continuity(error.info)

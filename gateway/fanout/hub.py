@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from gateway.auth.authenticator import now_ms
 from gateway.background import Background
 from gateway.fanout.delivery import Delivery, encode_messages
 from gateway.fanout.feed import Counters, SessionFeed
+from gateway.fanout.inbox import Inbox
 from gateway.fanout.subscription import Attachment
 from gateway.realtime.effects import Attached
 from gateway.websocket.write_batch import Outbox
@@ -59,7 +61,8 @@ class SessionHub:
         self._store = store
         # Where sockets keep what several notifications that arrived together have for them.
         self.outbox = Outbox()
-        self._subscriber = Subscriber(redis_url, on_reconnect=self.reconnected, batch=self.outbox)
+        self.inbox = Inbox(self.outbox)
+        self._subscriber = Subscriber(redis_url, on_reconnect=self.reconnected, batch=self.inbox)
         self._counters = counters
         self._background = Background("session-feed")
         self._feeds: dict[str, SessionFeed] = {}
@@ -212,7 +215,9 @@ class SessionHub:
 
     async def _start(self, feed: SessionFeed) -> None:
         try:
-            await self._subscriber.subscribe(self._store.keys.channel(feed.session), feed.notify)
+            await self._subscriber.subscribe(
+                self._store.keys.channel(feed.session), partial(self.inbox.add, feed)
+            )
             await feed.start()
         except TransportError as error:
             logger.warning("session.open_failed session=%s error=%s", feed.session, error)
@@ -240,6 +245,7 @@ class SessionHub:
     def _expire(self, feed: SessionFeed) -> None:
         if feed.idle and self._feeds.get(feed.session) is feed and feed.session not in self._starting:
             del self._feeds[feed.session]
+            self.inbox.forget(feed)
             self._background.start(self._subscriber.unsubscribe(self._store.keys.channel(feed.session)))
 
 

@@ -27,6 +27,8 @@ def pack(arguments: tuple[Argument, ...]) -> bytes:
 
 
 _READ_BYTES = 1 << 16
+# Where much may arrive while a process is busy: the more is taken in each turn of the loop, the less waits in Redis.
+_READ_BYTES_TOGETHER = 1 << 20
 
 
 class Link(asyncio.BufferedProtocol):
@@ -45,7 +47,7 @@ class Link(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._opening: list[asyncio.Future[Any]] = []
         # Without one of ours asyncio allocates 256 KB for every read, which costs ten times the read itself.
-        self._buffer = memoryview(bytearray(_READ_BYTES))
+        self._buffer = memoryview(bytearray(_READ_BYTES if batch is None else _READ_BYTES_TOGETHER))
 
     @classmethod
     async def open(

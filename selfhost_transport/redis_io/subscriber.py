@@ -150,7 +150,9 @@ class Subscriber:
         while self._link is None:
             try:
                 address = await self._where.locate()
-                self._link = await Link.open(address, self._on_reply, self._on_lost, self._timeout_s)
+                self._link = await Link.open(
+                    address, self._on_reply, self._on_lost, self._timeout_s, self._batch
+                )
             except StoreUnavailable as error:
                 # Not for each attempt: what depends on Redis says more, and at its own pace.
                 if time.monotonic() - told_at >= TELL_AGAIN_S:

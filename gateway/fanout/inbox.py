@@ -1,0 +1,137 @@
+"""Notifications that were read and not fanned out yet: reading never waits for the work that follows it (P13).
+
+Redis drops a subscriber that reads more slowly than others write. What is read waits here, in bounded time slices and
+bounded bytes; a session with more than its share is read from the log instead, where it is conflated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Final, Protocol
+
+SLICE_S: Final = 0.002
+"""How long fan-out may go on before the event loop reads and writes again."""
+MAX_BYTES: Final = 16 * 1024 * 1024
+"""Bytes that wait for all sessions together."""
+MAX_OF_ONE: Final = 1024 * 1024
+"""Bytes that wait for one session."""
+_AT_ONCE: Final = 16
+
+
+class Reader(Protocol):
+    """Who fans the notifications of one session out."""
+
+    def notify(self, payload: bytes) -> None:
+        """Take one notification."""
+
+    def jump(self) -> None:
+        """Notifications were dropped: go on from the end of the log."""
+
+
+class _Waiting:
+    """What waits for one reader."""
+
+    __slots__ = ("payloads", "size")
+
+    def __init__(self) -> None:
+        self.payloads: deque[bytes] = deque()
+        self.size = 0
+
+
+class Inbox:
+    """Hands notifications to their readers, in order for each. A context around those that were read together.
+
+    `together` is entered around each slice. `clock` in seconds.
+    """
+
+    def __init__(
+        self,
+        together: AbstractContextManager[object],
+        *,
+        max_bytes: int = MAX_BYTES,
+        max_of_one: int = MAX_OF_ONE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._together = together
+        self._max_bytes = max_bytes
+        self._max_of_one = max_of_one
+        self._clock = clock
+        # The reader whose turn it is comes first.
+        self._waiting: dict[Reader, _Waiting] = {}
+        self.size = 0
+        self._reading = self._scheduled = False
+        # Since when something waits.
+        self._since: float | None = None
+
+    @property
+    def behind_s(self) -> float:
+        """For how long something has been waiting without a break."""
+        return 0.0 if self._since is None else self._clock() - self._since
+
+    def __enter__(self) -> None:
+        self._reading = True
+
+    def __exit__(self, *_: object) -> None:
+        self._reading = False
+        if not self._scheduled:
+            self._work()
+
+    def add(self, reader: Reader, payload: bytes) -> None:
+        """One notification was read."""
+        waiting = self._waiting.get(reader)
+        if waiting is None:
+            if not self._reading and not self._waiting:
+                reader.notify(payload)
+                return
+            waiting = self._waiting[reader] = _Waiting()
+        waiting.payloads.append(payload)
+        waiting.size += len(payload)
+        self.size += len(payload)
+        if waiting.size > self._max_of_one or self.size > self._max_bytes:
+            self.forget(reader)
+            reader.jump()
+        if not self._reading and not self._scheduled:
+            self._schedule()
+
+    def forget(self, reader: Reader) -> None:
+        """Drop what waits for a reader."""
+        waiting = self._waiting.pop(reader, None)
+        if waiting is not None:
+            self.size -= waiting.size
+
+    def _work(self) -> None:
+        self._scheduled = False
+        until = self._clock() + SLICE_S
+        with self._together:
+            while self._waiting:
+                self._serve_first()
+                if self._clock() > until:
+                    break
+        if not self._waiting:
+            self._since = None
+            return
+        if self._since is None:
+            self._since = self._clock()
+        self._schedule()
+
+    def _serve_first(self) -> None:
+        """A few notifications of the first reader, which then is the last."""
+        reader, waiting = next(iter(self._waiting.items()))
+        del self._waiting[reader]
+        payloads = waiting.payloads
+        for _ in range(min(_AT_ONCE, len(payloads))):
+            payload = payloads.popleft()
+            waiting.size -= len(payload)
+            self.size -= len(payload)
+            reader.notify(payload)
+        if payloads:
+            self._waiting[reader] = waiting
+
+    def _schedule(self) -> None:
+        if self._waiting:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._work)
