@@ -12,8 +12,8 @@ from rich.console import Console
 from benchmarks.figures import Results, show, show_comparison
 
 STAGES = (
-    "append", "notify", "decode", "frame", "hub", "fanout", "connect", "attach", "history", "resume", "idle", "growth",
-    "generator", "provider", "turns", "whole",
+    "append", "notify", "decode", "frame", "hub", "fanout", "connect", "attach", "history", "long", "resume", "idle",
+    "growth", "generator", "provider", "turns", "whole",
 )  # fmt: skip
 # "whole" is part of the tables in a form of its own; "turns" takes minutes by itself.
 _APART = ("whole", "turns")

@@ -29,10 +29,11 @@ class ClientOptions:
     retry_max: float = 15.0
     # Sends that may wait for the service; the next one is refused with RateLimited.
     outbox_limit: int = 10_000
-    # Messages of the history that are read and shown at once on attach; 0: none until `load_older`.
+    # Messages of the conversation that are read and shown at once on attach; 0: none until `load_older`.
     history_limit: int = 100
-    # Messages per history request; how many are shown at a time is the caller's choice (HIS-7).
-    page_size: int = 100
+    # Entries of the session per history request; None: as many as the messages wanted probably take. How many are
+    # shown at a time is the caller's choice (HIS-7).
+    page_size: int | None = None
     # False: this connection does not receive its own messages.
     echo: bool = True
     # What messages are read and written in, by name ("vercel-ui-message", "openai-responses") or one's own (SDK-5).
@@ -55,7 +56,11 @@ class ClientOptions:
         for name in ("connect_timeout", "attach_timeout", "retry_initial", "retry_max"):
             if getattr(self, name) <= 0:
                 raise InvalidArgument(f"{name} is a number of seconds above 0")
-        if self.outbox_limit < 1 or not 1 <= self.page_size <= 1000 or self.history_limit < 0:
+        if (
+            self.outbox_limit < 1
+            or self.history_limit < 0
+            or not 1 <= (1 if self.page_size is None else self.page_size) <= 1000
+        ):
             raise InvalidArgument("outbox_limit is at least 1, page_size 1..1000, history_limit 0 or more")
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from agent_worker import AgentError, AgentHost
-from selfhost_transport import TurnStatus
+from selfhost_transport import ClientTransport, TurnStatus
 from selfhost_transport.errors import TurnEnded
 from selfhost_transport.settings import load_settings
+from selfhost_transport.turns.headers import ROLE_ASSISTANT
+from selfhost_transport.turns.prompt import build_prompt
+from selfhost_transport.wire.message import Message
 from tests.e2e.peer import peer
 from tests.e2e.stage import Stage, assert_exact, script, streamed, token_seen, turn_id
 from tests.worker.session import numbered
@@ -120,3 +125,48 @@ async def test_dev_3_stop_on_the_phone_stops_the_turn_of_the_laptop(stage: Stage
         await phone.heard("stopped")
         assert (await turn.ended).status is TurnStatus.CANCELLED
         assert await stage.logged_end(session, turn_id(turn)) == ["cancelled"]
+
+
+async def test_a_late_js_client_has_the_conversation_of_a_python_client(stage: Stage) -> None:
+    """P14: whatever it has loaded, what it sends belongs to the branch that everybody sees."""
+    session = stage.session()
+    async with stage.connect(session) as client:
+        for number in range(12):
+            turn = await client.view.send(f"script: reasoning=2 tool=server say=answer-{number}")
+            await turn.ended
+            await client.publish([Message(name="note", data="between") for _ in range(30)])
+        edited = client.view.messages[8].codec_message_id
+        await (await client.view.edit(edited, "script: say=edited")).ended
+        for number in range(12):
+            await (await client.view.send(f"script: reasoning=2 say=more-{number}")).ended
+        again = client.view.messages[-1].codec_message_id
+        await (await client.view.regenerate(again)).ended
+        async with peer(stage, session) as js:
+            # Nothing is loaded; then one page; then everything.
+            js.ask(do="send", text="script: echo_context=1")
+            await given(client, (await js.heard("sent"))["sent"])
+            js.ask(do="read", older=2)
+            shown = (await js.heard("ids"))["ids"]
+            js.ask(do="regenerate", id=shown[-1])
+            await given(client, (await js.heard("sent"))["sent"])
+            js.ask(do="edit", id=shown[0], text="script: echo_context=1")
+            await given(client, (await js.heard("sent"))["sent"])
+        # Another one: the SDK keeps in its own tree that the edit had no parent, whatever the service made of it.
+        async with peer(stage, session) as js:
+            js.ask(do="read", older=15)
+            part = await js.heard("messages")
+            js.ask(do="read", older=1000)
+            loaded = await js.heard("messages")
+        async with stage.connect(session, "late", history_limit=1000) as late:
+            whole = [item.codec_message_id for item in late.view.messages]
+            assert loaded["ids"] == whole and part["ids"] == whole[-15:]
+
+
+async def given(client: ClientTransport, trigger: str) -> None:
+    """The turn that a JS client asked for has ended; the model was given its branch from the first message on."""
+    turn = client.turn_for(trigger)
+    await turn.ended
+    said = [one.codec_message_id for one in build_prompt(client.tree, trigger)]
+    outputs = {one.codec_message_id for one in turn.messages if one.message.role == ROLE_ASSISTANT}
+    assert said[0] == client.view.messages[0].codec_message_id
+    assert len(json.loads(turn.text)) == len([one for one in said if one not in outputs]) > 10

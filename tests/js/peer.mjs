@@ -1,8 +1,10 @@
 // An agent and a reader of the JS SDK for tests in another language. One JSON command per line on stdin:
 //   {"do":"answer","invocation":{…},"tokens":n,"pause":ms}   open a run and stream the numbered words
-//   {"do":"read"}                                            print what a JS client's view shows
+//   {"do":"read","older":n}                                  load n older messages, print what a JS client's view shows
 //   {"do":"stop","run":"…"}                                  cancel a run
 //   {"do":"send","text":"…"}                                 send a user's message
+//   {"do":"edit","id":"…","text":"…"}                        send another one in place of one
+//   {"do":"regenerate","id":"…"}                             ask for another answer in place of one
 // Answers are JSON lines on stdout.
 import { createInterface } from 'node:readline';
 import { Invocation } from '@ably/ai-transport';
@@ -46,9 +48,10 @@ async function answer({ invocation, tokens, pause }) {
   say({ ended: run.runId, reason });
 }
 
-async function read() {
-  await reader.view.loadOlder(100);
+async function read({ older = 100 }) {
+  await reader.view.loadOlder(older);
   say({
+    ids: reader.view.getMessages().map(({ codecMessageId }) => codecMessageId),
     messages: reader.view.getMessages().map(({ message }) => ({
       role: message.role,
       text: message.parts.filter((part) => part.type === 'text').map((part) => part.text).join(''),
@@ -62,13 +65,27 @@ async function stop({ run }) {
   say({ stopped: run });
 }
 
-async function send({ text }) {
+function asked(text) {
   const message = { id: crypto.randomUUID(), role: 'user', parts: [{ type: 'text', text }] };
-  await reader.view.send(createUIMessageCodec().createUserMessage(message));
-  say({ sent: message.id });
+  return createUIMessageCodec().createUserMessage(message);
 }
 
-const commands = { answer, read, stop, send };
+async function send({ text }) {
+  const run = await reader.view.send(asked(text));
+  say({ sent: run.inputCodecMessageId });
+}
+
+async function edit({ id, text }) {
+  const run = await reader.view.edit(id, asked(text));
+  say({ sent: run.inputCodecMessageId });
+}
+
+async function regenerate({ id }) {
+  const run = await reader.view.regenerate(id);
+  say({ sent: run.inputCodecMessageId });
+}
+
+const commands = { answer, read, stop, send, edit, regenerate };
 for await (const line of createInterface({ input: process.stdin })) {
   const command = JSON.parse(line);
   commands[command.do](command).catch((error) => say({ error: String(error) }));

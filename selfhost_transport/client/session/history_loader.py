@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from urllib.parse import parse_qsl, urlencode
 
 from selfhost_transport.client.connection.endpoint import Endpoint
 from selfhost_transport.client.rest import HistoryPage, RestClient
@@ -14,15 +15,23 @@ _RETRY_S = 0.1
 _LONGEST_RETRY_S = 2.0
 # Attempts at a page somebody asked for; then 104011, as the SDKs do.
 _PAGE_ATTEMPTS = 4
+# Entries that a message of a conversation usually takes, its share of the turn's life cycle included.
+_ENTRIES_PER_MESSAGE = 6
+_SMALLEST_PAGE, _LARGEST_PAGE = 50, 1000
 
 
 class HistoryLoader:
-    """The one cursor into a session's past. Pages come newest first and reach back from where attaching began."""
+    """The one cursor into a session's past. Pages come newest first and reach back from where attaching began.
 
-    def __init__(self, rest: RestClient, endpoint: Callable[[], Endpoint], page_size: int) -> None:
+    Without a `page_size`, in entries, a page is as large as the messages wanted usually take, and the next one is
+    twice as large: there is other traffic between them.
+    """
+
+    def __init__(self, rest: RestClient, endpoint: Callable[[], Endpoint], page_size: int | None) -> None:
         self._rest = rest
         self._endpoint = endpoint
         self._page_size = page_size
+        self._limit = page_size or _SMALLEST_PAGE
         self._next_query: str | None = None
         # Serial of the oldest message read, or where delivery began if nothing was; None before the first attach.
         self._oldest: str | None = None
@@ -52,6 +61,11 @@ class HistoryLoader:
     def has_begun(self) -> bool:
         """Whether there is a position down to which everything was read."""
         return self._oldest is not None
+
+    def expect(self, messages: int) -> None:
+        """So many messages of the conversation are wanted next."""
+        wanted = messages * _ENTRIES_PER_MESSAGE
+        self._limit = self._page_size or min(_LARGEST_PAGE, max(_SMALLEST_PAGE, wanted))
 
     async def join(self, attach_serial: str, enough: Callable[[list[Message]], bool]) -> list[Message]:
         """Messages up to the attach, oldest first: until there are `enough`, and as far back as was read before.
@@ -96,9 +110,12 @@ class HistoryLoader:
 
     async def _page(self, from_serial: str | None, query: str | None) -> HistoryPage:
         endpoint = self._endpoint()
-        if query is not None:
-            return await self._rest.page(endpoint, query)
-        return await self._rest.history(endpoint, from_serial=from_serial, limit=self._page_size)
+        if query is None:
+            page = await self._rest.history(endpoint, from_serial=from_serial, limit=self._limit)
+        else:
+            page = await self._rest.page(endpoint, _with_limit(query, self._limit))
+        self._limit = self._page_size or min(_LARGEST_PAGE, 2 * self._limit)
+        return page
 
     async def _persistently(self, from_serial: str, query: str | None) -> HistoryPage:
         delay = _RETRY_S
@@ -123,6 +140,10 @@ class HistoryLoader:
         raise TransportError(
             f"the history could not be read: {failure}", code=104011, status_code=500, cause=failure.info
         )
+
+
+def _with_limit(query: str, limit: int) -> str:
+    return urlencode({**dict(parse_qsl(query)), "limit": limit})
 
 
 def _after(page: HistoryPage, serial: str) -> bool:

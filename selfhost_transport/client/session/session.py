@@ -345,8 +345,10 @@ class Session:
         self._apply(await self._loader.older())
         return True
 
-    async def read_until(self, enough: Callable[[], bool]) -> None:
-        """Read older messages until there are enough, or no more. Raises as `load_older` does."""
+    async def read_until(self, enough: Callable[[], bool], *, wanted: int = 100) -> None:
+        """Read older messages, probably so many `wanted`, until there are enough or no more. Raises as `load_older`."""
+        if self._loader is not None:
+            self._loader.expect(wanted)
         while not enough() and await self.load_older():
             continue
 
@@ -511,6 +513,7 @@ class Session:
                 self._folded.append(self._fold(page))
             return not is_fresh or window.is_read(self._history_limit)
 
+        self._loader.expect(self._history_limit)
         past = await self._loader.join(attached.serial, enough)
         return [] if is_fresh else past
 

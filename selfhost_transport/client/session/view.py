@@ -71,7 +71,7 @@ class View:
         if self._session.seed is not None:
             return []
         async with self._paging:
-            await self._session.read_until(lambda: self._current().can_reveal(limit))
+            await self._session.read_until(lambda: self._current().can_reveal(limit), wanted=limit)
             return self._current().reveal(limit)
 
     def reveal(self, count: int) -> list[ConversationMessage]:
