@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from gateway.services import Services
 from selfhost_transport.errors import BadRequest, CapabilityError, InvalidArgument, NotFound, TransportError
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.history import Page, Query
+from selfhost_transport.turns.headers import is_deleted_input
 from selfhost_transport.turns.withholding import is_hidden, shown
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.capability import Operation
@@ -85,7 +86,7 @@ class Channels:
         page = await self._services.sessions.history.page(session, query)
         fmt = answer_format(request)
         links = page_links(request, resource, page.next_serial, {"limit": str(query.limit)})
-        body = [encode_message(message, fmt) for message in page.messages]
+        body = [encode_message(message, fmt) for message in told_to(request.query_params, page.messages)]
         return Reply(body, links=links, headers=await self._truncation(session, page))
 
     async def _truncation(self, session: str, page: Page) -> dict[str, str]:
@@ -189,6 +190,18 @@ def _published(session: str, message_id: str, done: Done) -> dict[str, Any]:
     if result.cancel is not None:
         body["cancel"] = result.cancel.to_wire()
     return body
+
+
+def told_to(params: Mapping[str, str], messages: Sequence[Message]) -> Sequence[Message]:
+    """A page for a reader that joins a conversation (`untilAttach`): of a question that was deleted its place has to stay.
+
+    The SDKs take no notice of a deletion while they watch, and skip a deleted question when they read it: the turn that
+    answered it, and all after it, would never be shown. They are told its last state as an update. `deletes=told` asks for
+    deletions as they are.
+    """
+    if params.get("deletes") == "told" or not (params.get("from_serial") or params.get("fromSerial")):
+        return messages
+    return [replace(m, action=MessageAction.UPDATE) if is_deleted_input(m) else m for m in messages]
 
 
 def require_on_all(credential: Credential, operation: Operation) -> None:

@@ -64,7 +64,7 @@ class RestClient:
 
     async def history(self, endpoint: Endpoint, *, from_serial: str | None, limit: int) -> HistoryPage:
         """The newest page up to a position. Raises CapabilityError, ServiceError, TransportError."""
-        query: dict[str, str | int] = {"limit": limit}
+        query: dict[str, str | int] = {"limit": limit, "deletes": "told"}
         if from_serial:
             query["from_serial"] = from_serial
         return await self.page(endpoint, urlencode(query))

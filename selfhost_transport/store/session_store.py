@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from selfhost_transport.errors import (
@@ -34,6 +34,7 @@ from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.pieces import Piece, joined
 from selfhost_transport.store.turn_spans import WrittenTo, run_id_of, written_to
+from selfhost_transport.turns.headers import read_headers
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position, new_series
@@ -190,7 +191,7 @@ class SessionStore:
         """
         for _ in range(_MAX_RACES):
             current = await self.history.state(session, ref)
-            merged = _merge(current.message, change)
+            merged = _merge(current.message, change, deletes=action is MessageAction.DELETE)
             data = merged.data
             reply = await self._call(
                 "mutate",
@@ -267,9 +268,17 @@ def _state_fields(message: Message) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if value is not None}
 
 
-def _merge(current: Message, change: Message) -> Message:
-    """Section 7.3: `name`, `data` (with its encoding) and `extras` are each replaced if present."""
+def _merge(current: Message, change: Message, *, deletes: bool) -> Message:
+    """Section 7.3: `name`, `data` (with its encoding) and `extras` are each replaced if present.
+
+    What says where a message stands in its conversation stays: what was said after it hangs on that.
+    """
     has_data = change.data is not None
+    extras = change.extras if change.extras is not None else current.extras
+    if read_headers(current) is not None and current.extras is not None:
+        extras = {"ai": current.extras["ai"], **(extras or {})}
+        if deletes:
+            extras, change = {**extras, "ai": current.extras["ai"]}, replace(change, name=current.name)
     return Message(
         id=current.id,
         name=change.name if change.name is not None else current.name,
@@ -277,7 +286,7 @@ def _merge(current: Message, change: Message) -> Message:
         encoding=change.encoding if has_data else current.encoding,
         client_id=current.client_id,
         connection_id=current.connection_id,
-        extras=change.extras if change.extras is not None else current.extras,
+        extras=extras,
         annotations=current.annotations,
     )
 

@@ -70,8 +70,7 @@ def decode_input(headers: Headers, payload: Json | Absent) -> InputEvent | None:
     match headers.kind:
         case inputs.USER_MESSAGE:
             part = _user_part(headers, payload)
-            role = ROLE_ASSISTANT if headers.role == ROLE_ASSISTANT else ROLE_USER
-            return None if part is None else UserPart(headers.field("messageId") or "", role, part)
+            return None if part is None else UserPart(headers.field("messageId") or "", _role(headers), part)
         case inputs.TOOL_RESULT:
             body = _mapping(payload)
             return ToolResolved(_call_id(headers), body.get("output", ABSENT), _seed(body))
@@ -85,6 +84,15 @@ def decode_input(headers: Headers, payload: Json | Absent) -> InputEvent | None:
             return RegenerateRequested()
         case _:
             return None
+
+
+def deleted_question(headers: Headers) -> UserPart:
+    """What is left of a part of a user message that was deleted: whose it was, without what it said."""
+    return UserPart(headers.field("messageId") or "", _role(headers), TextPart(""))
+
+
+def _role(headers: Headers) -> str:
+    return ROLE_ASSISTANT if headers.role == ROLE_ASSISTANT else ROLE_USER
 
 
 def needs_life_cycle(headers: Headers) -> bool:

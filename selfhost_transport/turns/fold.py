@@ -111,8 +111,13 @@ class MessageState:
             parts = tuple(q.snapshot() if isinstance(q, TextState | ToolState) else q for q in self.parts)
             message = ui.UIMessage(self.id, self.role, parts, self.metadata)
             message = self.codec.message(message, self.records)
-            self._snapshot = ui.ConversationMessage(self.codec_message_id, message)
+            self._snapshot = ui.ConversationMessage(self.codec_message_id, message, self.deleted)
         return self._snapshot
+
+    @property
+    def deleted(self) -> bool:
+        """Whether everything it was made of was deleted."""
+        return bool(self.records) and all(record.deleted for record in self.records)
 
 
 class Projection:
@@ -135,7 +140,9 @@ class Projection:
         """Fold a record that comes after all others; the chunks it amounts to, repairs included."""
         chunks: list[p.Chunk] = []
         self._records.setdefault(record.codec_message_id, []).append(record)
-        if record.input is not None:
+        if record.deleted:
+            self._keep_place(record)
+        elif record.input is not None:
             if not self._fold_input(record, record.input):
                 self._pending.append(record)
         elif record.stream is not None:
@@ -166,6 +173,13 @@ class Projection:
     def message_of(self, record: Record) -> MessageState | None:
         """The message a record belongs to."""
         return self.messages.get(record.codec_message_id)
+
+    def _keep_place(self, record: Record) -> None:
+        """Of what was deleted the message is left, without parts."""
+        if isinstance(record.input, d.UserPart):
+            self._ensure(record, record.input.role, record.input.message_id or None)
+        else:
+            self._ensure(record)
 
     def _ensure(
         self, record: Record, role: str = h.ROLE_ASSISTANT, message_id: str | None = None

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import orjson
 
+from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message
 
 AI_INPUT: Final = "ai-input"
@@ -201,6 +202,13 @@ def will_grow(message: Message) -> bool | None:
     if headers is None:
         return None
     return headers.is_stream and headers.status not in (COMPLETE, CANCELLED)
+
+
+def is_deleted_input(message: Message) -> bool:
+    """Whether it is what a client said, deleted, and of no turn that others tell of: a node by itself."""
+    headers = read_headers(message)
+    is_input = headers is not None and headers.run_id is None and message.name == AI_INPUT
+    return is_input and message.action is MessageAction.DELETE
 
 
 def is_ephemeral(message: Message) -> bool:

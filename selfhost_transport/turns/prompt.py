@@ -114,6 +114,8 @@ class _Chain:
         for state in node.messages.values():
             if state.codec_message_id in ends:
                 break
+            if state.deleted:
+                continue
             message = state.snapshot().message
             is_answer = node.run is not None and message.role != "user"
             interrupted = is_answer and _is_partial(node)
@@ -124,9 +126,8 @@ class _Chain:
     def _of_current(self, node: Node, policy: PartialAnswers) -> list[PromptMessage]:
         """The turn itself: nothing is closed, for its open tool calls are what it may be about to run."""
         waiting = [s for s in node.steers(self._trigger) if s not in node.answered_steers()]
-        order = [key for key in node.messages if key not in waiting] + [
-            k for k in waiting if k in node.messages
-        ]
+        kept = [key for key, state in node.messages.items() if not state.deleted]
+        order = [key for key in kept if key not in waiting] + [key for key in waiting if key in kept]
         messages = [node.messages[key].snapshot().message for key in order]
         if policy is not PartialAnswers.DROP:
             messages = [_explained(message, node) for message in messages]

@@ -71,7 +71,10 @@ class SessionTree:
     # Taking deliveries
 
     def apply(self, message: Message) -> list[TreeEvent]:
-        """Take one delivery: create, append or update, live or from history. Unknown messages change nothing."""
+        """Take one delivery: create, append, update or delete, live or from history.
+
+        Unknown messages change nothing. A message that was deleted keeps its place, and what was said after it.
+        """
         serial = message.serial
         if serial is None:
             return []
@@ -79,11 +82,7 @@ class SessionTree:
         if known is not None:
             return self._apply_again(known[0], known[1], message)
         headers = h.read_headers(message)
-        if headers is None or message.action in (
-            MessageAction.DELETE,
-            MessageAction.META,
-            MessageAction.SUMMARY,
-        ):
+        if headers is None or message.action in (MessageAction.META, MessageAction.SUMMARY):
             return []
         return self._apply_new(serial, message, headers)
 
@@ -189,9 +188,15 @@ class SessionTree:
     # A message that was seen before
 
     def _apply_again(self, node: Node, record: Record, message: Message) -> list[TreeEvent]:
-        """Later versions of a stream; anything else was seen already (sections 4 and 7.5)."""
+        """A later version of a message; any other was seen already (sections 4 and 7.5)."""
         version = message.version.serial if message.version is not None else None
-        if record.stream is None or not version or version <= record.version:
+        if not version or version <= record.version:
+            return []
+        if message.action is MessageAction.DELETE or (
+            message.action is MessageAction.UPDATE and (record.stream is None or record.deleted)
+        ):
+            return self._replaced(node, record, message)
+        if record.stream is None or record.deleted:
             return []
         if message.action is MessageAction.APPEND:
             record.version = version
@@ -202,6 +207,22 @@ class SessionTree:
             record.version = version
             return self._updated(node, record, message)
         return []
+
+    def _replaced(self, node: Node, record: Record, message: Message) -> list[TreeEvent]:
+        """An update of what is no stream, or a deletion. The message keeps its place in the tree whatever it says."""
+        given = h.read_headers(message)
+        headers = Headers(
+            record.headers.transport, given.codec if given and given.codec else record.headers.codec
+        )
+        is_input = record.input is not None
+        newer = read_input(message, headers) if is_input else read_output(message, headers, self.codec)
+        record.version = message.version.serial if message.version is not None else record.version
+        if newer is None:
+            return []
+        record.input, record.chunks, record.stream = newer.input, newer.chunks, newer.stream
+        record.status, record.deleted = newer.status, newer.deleted
+        node.refold()
+        return self._refolded(node)
 
     def _updated(self, node: Node, record: Record, message: Message) -> list[TreeEvent]:
         """A full text: told as a delta when it continues what is known, else the newest version wins."""

@@ -167,10 +167,13 @@ class ConversationMessage:
 
     codec_message_id: str
     message: UIMessage
+    # Deleted by its sender: it has no parts any more, and keeps its place.
+    deleted: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """`{codecMessageId, message}`, the form of the JS SDK's view."""
-        return {"codecMessageId": self.codec_message_id, "message": self.message.to_json()}
+        """`{codecMessageId, message}`, the form of the JS SDK's view; `deleted` where it is."""
+        shown = {"codecMessageId": self.codec_message_id, "message": self.message.to_json()}
+        return {**shown, "deleted": True} if self.deleted else shown
 
 
 def messages_to_json(messages: Sequence[ConversationMessage]) -> list[dict[str, Any]]:

@@ -73,7 +73,19 @@ async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFac
 @pytest.mark.parametrize("wire_format", ["json", "msgpack"])
 @pytest.mark.parametrize(
     "suite",
-    ["ably", "presence", "errors", "turns", "agent", "usechat", "rollup", "openai", "hydration", "withheld"],
+    [
+        "ably",
+        "presence",
+        "errors",
+        "turns",
+        "agent",
+        "usechat",
+        "rollup",
+        "openai",
+        "hydration",
+        "withheld",
+        "deleted",
+    ],
 )
 async def test_sdk_1_unmodified_npm_sdks(site: Site, suite: str, wire_format: str) -> None:
     await run_suite(site.stack, f"{suite}.test.mjs", site.environment(wire_format))
