@@ -33,18 +33,22 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Append pieces to one message, as one change. `author`: the only client id whose message it may be."""
+    """Append pieces to one message, as one change. `author`: the only client id whose message it may be.
+
+    `keeps_kind`: what the message is has to stay as it was published (message_rules.py).
+    """
 
     session: str
     ref: Ref
     series: str
     pieces: tuple[Piece, ...]
     author: str | None = None
+    keeps_kind: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """Update or delete one message. `author`: the only client id whose message it may be."""
+    """Update or delete one message. `author` and `keeps_kind` as for an append."""
 
     session: str
     ref: Ref
@@ -54,6 +58,7 @@ class Replace:
     edit: Edit
     publish_id: str = ""
     author: str | None = None
+    keeps_kind: bool = False
 
 
 @dataclass(frozen=True, slots=True)

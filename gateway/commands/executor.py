@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from typing import TypeVar
 
 from gateway.commands.branch import find_parent
 from gateway.commands.burst import Burst
@@ -22,6 +23,7 @@ from gateway.commands.commands import (
     Submit,
 )
 from gateway.commands.continuations import Continuations
+from gateway.commands.message_rules import Kind
 from gateway.metrics import Metrics
 from selfhost_transport.errors import CancelDenied, CapabilityError, Overloaded, TransportError
 from selfhost_transport.store.annotations import AnnotationStore
@@ -31,11 +33,24 @@ from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_request import trigger_of, with_parent
 from selfhost_transport.store.turn_store import TurnRequest, TurnStore
 from selfhost_transport.turns.headers import read_headers
+from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.frame import AckResult, CancelReceipt, TurnReceipt
 from selfhost_transport.wire.serial import Position, format_item, format_position
 
-_AUTHORS_KEPT = 4096
+_MESSAGES_KEPT = 4096
 QUEUED = "queued"
+
+
+_KeptT = TypeVar("_KeptT")
+
+
+class _Latest(OrderedDict[tuple[str, Ref], _KeptT]):
+    """What is known of the messages that were looked at last."""
+
+    def put(self, message: tuple[str, Ref], value: _KeptT) -> None:
+        self[message] = value
+        if len(self) > _MESSAGES_KEPT:
+            self.popitem(last=False)
 
 
 class Executor:
@@ -60,8 +75,10 @@ class Executor:
         self._court = court
         self._metrics = metrics
         self._burst = burst
-        # Authors of messages that were changed lately: an append need not read the message again.
-        self._authors: OrderedDict[tuple[str, Ref], str | None] = OrderedDict()
+        # Of messages that were changed lately: an append need not read the message again.
+        self._authors: _Latest[str | None] = _Latest()
+        # Only of those that have to keep it, and so cannot change it.
+        self._kinds: _Latest[Kind] = _Latest()
 
     def needs_turn(self, operation: Operation) -> bool:
         """Whether it reads before it writes, and so has to wait for earlier ones and hold up later ones."""
@@ -72,9 +89,10 @@ class Executor:
                 return True
             case Submit():
                 return operation.is_adrift
-            case Append():
-                return (
-                    operation.author is not None and (operation.session, operation.ref) not in self._authors
+            case Append(author=author, keeps_kind=keeps_kind):
+                key = (operation.session, operation.ref)
+                return (author is not None and key not in self._authors) or (
+                    keeps_kind and key not in self._kinds
                 )
             case _:
                 return False
@@ -110,17 +128,17 @@ class Executor:
         )
         serials: list[str | None] = [*published.serials(len(operation.messages))]
         for index, message in enumerate(operation.messages):
-            self._note_author(operation.session, Ref(published.position, index), message.client_id)
+            self._authors.put((operation.session, Ref(published.position, index)), message.client_id)
         return Done(AckResult(serials), published.position, published.series)
 
     async def _append(self, operation: Append) -> Done:
-        await self._check_author(operation)
+        await self._check_change(operation)
         versions = await self._sessions.append_pieces(operation.session, operation.ref, operation.pieces)
         serials: list[str | None] = [version.serial(operation.series) for version in versions]
         return Done(AckResult(serials), versions[-1].position, operation.series)
 
     async def _replace(self, operation: Replace) -> Done:
-        await self._check_author(operation)
+        await self._check_change(operation)
         position = await self._sessions.replace(
             operation.session,
             operation.ref,
@@ -131,15 +149,19 @@ class Executor:
         )
         return Done(AckResult([format_item(position, operation.series, 0)]), position, operation.series)
 
-    async def _check_author(self, operation: Append | Replace) -> None:
-        if operation.author is None:
-            return
+    async def _check_change(self, operation: Append | Replace) -> None:
+        """Raises CapabilityError for a change of another's message, or of what the message is."""
         key = (operation.session, operation.ref)
-        if key not in self._authors:
-            state = await self._sessions.history.state(operation.session, operation.ref)
-            self._note_author(*key, state.message.client_id)
-        if self._authors[key] != operation.author:
+        unknown = operation.author is not None and key not in self._authors
+        if unknown or (operation.keeps_kind and key not in self._kinds):
+            message = (await self._sessions.history.state(*key)).message
+            self._authors.put(key, message.client_id)
+            if operation.keeps_kind:
+                self._kinds.put(key, Kind.of(message))
+        if operation.author is not None and self._authors[key] != operation.author:
             raise CapabilityError("the credentials permit changing one's own messages only")
+        if operation.keeps_kind:
+            _check_kind(self._kinds[key], operation)
 
     async def _submit(self, operation: Submit) -> Done:
         request = await self._anchored(operation)
@@ -244,7 +266,11 @@ class Executor:
             await self._presence.leave(operation.session, operation.holder.connection_id)
         return Done(AckResult([]), Position.ZERO, "")
 
-    def _note_author(self, session: str, ref: Ref, client_id: str | None) -> None:
-        self._authors[session, ref] = client_id
-        if len(self._authors) > _AUTHORS_KEPT:
-            self._authors.popitem(last=False)
+
+def _check_kind(kind: Kind, operation: Append | Replace) -> None:
+    if isinstance(operation, Append):
+        for piece in operation.pieces:
+            kind.check_change(piece.name, piece.extras)
+    else:
+        delete = operation.action is MessageAction.DELETE
+        kind.check_change(operation.change.name, operation.change.extras, delete=delete)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from gateway.auth.authenticator import Credential
 from gateway.auth.rate_limits import Limits
 from gateway.commands.commands import Append, Cancel, Operation, Publish, Replace, Submit
+from gateway.commands.message_rules import require_not_agents
 from gateway.commands.turn_commands import TurnRules, read_signal
 from selfhost_transport.errors import BadRequest, InvalidArgument, NotFound, Unauthorized
 from selfhost_transport.store.entries import Operation as Edit
@@ -140,6 +141,9 @@ def _mutate(sending: Sending, message: Message) -> Append | Replace:
     except InvalidArgument as error:
         raise NotFound("there is no message with this serial in this session") from error
     action = message.action or MessageAction.UPDATE
+    guarded = sending.rules is not None
+    if guarded:
+        require_not_agents(message)
     author = _required_author(sending, action)
     if sending.may_publish is False:
         raise Unauthorized(
@@ -155,9 +159,9 @@ def _mutate(sending: Sending, message: Message) -> Append | Replace:
     ref = Ref(position, index or 0)
     if action is MessageAction.APPEND:
         piece = Piece(message.data, message.encoding, message.extras, message.name, edit, sending.repeat_id)
-        return Append(sending.session, ref, series, (piece,), author)
+        return Append(sending.session, ref, series, (piece,), author, guarded)
     change = Message(name=message.name, data=message.data, encoding=message.encoding, extras=message.extras)
-    return Replace(sending.session, ref, series, action, change, edit, sending.repeat_id, author)
+    return Replace(sending.session, ref, series, action, change, edit, sending.repeat_id, author, guarded)
 
 
 def _required_author(sending: Sending, action: MessageAction) -> str | None:

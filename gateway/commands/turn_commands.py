@@ -12,6 +12,7 @@ from typing import Final
 
 from gateway.commands.commands import Cancel, Continue, Submit
 from gateway.commands.continuations import read_continuation
+from gateway.commands.message_rules import require_not_agents
 from selfhost_transport.errors import BadRequest, CapabilityError, InvalidArgument
 from selfhost_transport.settings import NamespaceRule
 from selfhost_transport.store.turn_request import build_turn_request, trigger_of
@@ -65,8 +66,7 @@ def read_signal(
     could answer, BadRequest for a cancel among other messages.
     """
     for message in messages:
-        if message.name in h.AGENT_MESSAGES:
-            raise CapabilityError(f"in this namespace only the agent's workers publish {message.name}")
+        require_not_agents(message)
     if any(message.name == h.AI_CANCEL for message in messages):
         if len(messages) > 1:
             raise BadRequest("an ai-cancel is published alone", code=Code.INVALID_PUBLISH)
@@ -116,7 +116,7 @@ def _submit(session: str, messages: Sequence[Message], rules: TurnRules, capabil
     trigger = trigger_of(messages)
     headers = h.read_headers(trigger) if trigger is not None else None
     asked = headers.get(TURN_POLICY) if headers is not None else None
-    policy, interrupts = rules.policy, CancelFilter(Scope.ALL)
+    policy, interrupts, own_suspended = rules.policy, CancelFilter(Scope.ALL), False
     if asked is not None and headers is not None and trigger is not None:
         policy = _policy(asked)
         if policy is Policy.INTERRUPT:
@@ -125,6 +125,11 @@ def _submit(session: str, messages: Sequence[Message], rules: TurnRules, capabil
     if superseded := _superseded(headers):
         # A client tool's result that forks: the turn that waited for it is answered by another (section 8.11).
         policy, interrupts = Policy.INTERRUPT, CancelFilter(Scope.TURN, superseded)
+        own_suspended = not capability.allows(Operation.TURN_CANCEL, session)
+        if own_suspended and trigger is not None and trigger.client_id is None:
+            raise CapabilityError(
+                "ending a turn without the right turn-cancel needs a clientId: that of its owner"
+            )
     return Submit(
         build_turn_request(
             session,
@@ -132,6 +137,7 @@ def _submit(session: str, messages: Sequence[Message], rules: TurnRules, capabil
             agent=rules.agent,
             policy=policy,
             interrupts=interrupts,
+            interrupts_own_suspended=own_suspended,
             max_active=rules.max_active,
             queue_cap=rules.queue_cap,
             max_attempts=rules.max_attempts,

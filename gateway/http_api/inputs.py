@@ -22,7 +22,7 @@ from gateway.http_api.models import (
 from gateway.http_api.sessions import Caller, Running, Session, TypedErrors
 from gateway.http_api.turn_calls import TurnCalls
 from gateway.services import Services
-from selfhost_transport.errors import InvalidArgument, NotFound, ServiceError, TurnEnded
+from selfhost_transport.errors import CapabilityError, InvalidArgument, NotFound, ServiceError, TurnEnded
 from selfhost_transport.turns import inputs
 from selfhost_transport.turns.ui import FilePart, TextPart
 from selfhost_transport.wire.capability import Operation
@@ -90,14 +90,25 @@ async def queue(session: Session, credential: Caller, services: Running) -> Queu
 
 @router.post("/v1/sessions/{session}/queue/{turn_id}/promote", tags=["turns"])
 async def promote(session: Session, turn_id: str, credential: Caller, services: Running) -> PromoteOut:
-    """Start a waiting turn now, beside what runs and before those that waited longer."""
+    """Start a waiting turn now, beside what runs and before those that waited longer; within `max_active`.
+
+    Another's turn needs the right to cancel turns: those who wait longer wait even longer.
+    """
     credential.capability.require(Operation.TURN_START, session)
-    return PromoteOut(promoted=await services.inputs.promote(session, turn_id))
+    rules = services.rules_for(session)
+    promoted = await services.inputs.promote(
+        session,
+        turn_id,
+        owner=_owner_only(credential, session),
+        max_active=rules.max_active if rules is not None else 0,
+    )
+    return PromoteOut(promoted=promoted)
 
 
 @router.delete("/v1/sessions/{session}/queue/{turn_id}", tags=["turns"])
 async def withdraw(session: Session, turn_id: str, credential: Caller, services: Running) -> CancelOut:
     """Take a waiting turn out of the queue: it ends `cancelled` and never starts. Refused once it has started."""
+    credential.capability.require(Operation.TURN_CANCEL, session)
     if turn_id not in await services.inputs.waiting(session):
         record = await services.turns.record(session, turn_id)
         if record is None:
@@ -106,6 +117,18 @@ async def withdraw(session: Session, turn_id: str, credential: Caller, services:
             raise TurnEnded(f"turn {turn_id} has ended ({record.status})")
         raise InvalidArgument(f"turn {turn_id} does not wait any more ({record.status}); cancel it instead")
     return await TurnCalls(services, credential, session).cancel(CancelIn(turn_id=turn_id))
+
+
+def _owner_only(credential: Credential, session: str) -> str | None:
+    """Whose turns the caller may move: its own, unless it may cancel any. An anonymous one has none of its own."""
+    if credential.capability.allows(Operation.TURN_CANCEL, session) or credential.identity.may_assume_any:
+        return None
+    client_id = credential.identity.client_id
+    if client_id is None:
+        raise CapabilityError(
+            "promoting a turn without the right turn-cancel needs a clientId: that of its owner"
+        )
+    return client_id
 
 
 async def _give(

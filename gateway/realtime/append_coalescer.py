@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from gateway.commands.commands import Append
@@ -140,7 +141,7 @@ class Rollup:
             self._start(first)
             return
         pieces = tuple(piece for _, one in appends for piece in one.pieces)
-        joined = Append(append.session, append.ref, append.series, pieces, append.author)
+        joined = replace(append, pieces=pieces)
         self._start(Commit(first.ticket, joined, tuple(commit.ticket for commit, _ in appends[1:])))
 
     def _watch(self, key: tuple[str, Ref], delay_s: float) -> None:

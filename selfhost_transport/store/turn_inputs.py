@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from selfhost_transport.errors import Conflict, NotFound, TurnEnded
+from selfhost_transport.errors import Busy, CapabilityError, Conflict, NotFound, TurnEnded
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts
 from selfhost_transport.store.entries import Ref, pack_created
@@ -80,15 +80,28 @@ class TurnInputs:
             session, turn_id, messages, "answer", call, publish_id, continuation.fields()
         )
 
-    async def promote(self, session: str, turn_id: str) -> bool:
-        """Start a waiting turn now. False when it was not waiting. Raises NotFound."""
+    async def promote(
+        self, session: str, turn_id: str, *, owner: str | None = None, max_active: int = 0
+    ) -> bool:
+        """Start a waiting turn now. False when it was not waiting.
+
+        `owner`: the only client id whose turn it may be; None: anybody's. `max_active`: turns that may run at once, 0 for
+        no limit. Raises NotFound, CapabilityError for another's turn, Busy where as many run.
+        """
         base = self._keys.base_of(session)
-        status = await self._redis.call(
-            scripts.load("promote"), [f"{base}s:{session}"], [base, session, turn_id]
-        )
-        if status is None:
-            raise NotFound(f"there is no turn {turn_id} in this session")
-        return bool(status == b"queued")
+        arguments: list[str | int] = [base, session, turn_id, owner or "", int(owner is not None), max_active]
+        reply = await self._redis.call(scripts.load("promote"), [f"{base}s:{session}"], arguments)
+        match reply:
+            case None:
+                raise NotFound(f"there is no turn {turn_id} in this session")
+            case [b"forbidden"]:
+                raise CapabilityError("the credentials permit `turn-start` only: it promotes one's own turns")
+            case [b"full", running]:
+                raise Busy(
+                    f"{running} turns run in this session, which is its limit; the turn waits until one has ended",
+                    detail={"running": running},
+                )
+        return bool(reply == b"queued")
 
     async def context(self, session: str, turn_id: str) -> bytes | None:
         """The packed context of an open turn's present invocation; None for a turn that is over or unknown."""

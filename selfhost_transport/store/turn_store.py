@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from selfhost_transport.errors import Busy, Conflict, LeaseLost, Overloaded, RateLimited, ServiceError
+from selfhost_transport.errors import (
+    Busy,
+    CapabilityError,
+    Conflict,
+    LeaseLost,
+    Overloaded,
+    RateLimited,
+    ServiceError,
+)
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.pipeline import Answer
 from selfhost_transport.redis_io.repeated import Repeated
@@ -100,6 +108,8 @@ class TurnRequest:
     context: bytes
     policy: Policy = Policy.CONCURRENT
     interrupts: CancelFilter = CancelFilter(Scope.ALL)
+    # The sender may not cancel: only turns of its own that wait for people can be interrupted.
+    interrupts_own_suspended: bool = False
     # Written before the turns that this send interrupts are closed; needed with policy `interrupt`.
     cancel_message: Message | None = None
     max_active: int = 0
@@ -190,7 +200,8 @@ class TurnStore:
 
     async def submit(self, request: TurnRequest, *, may_burst: bool = True) -> Accepted:
         """Accept a send. Raises Conflict (id used with another body), Busy (policy reject), RateLimited (queue full,
-        too many open turns), Overloaded (too many turns wait for a worker).
+        too many open turns), Overloaded (too many turns wait for a worker), CapabilityError (it would interrupt a turn
+        that the sender may not end).
 
         `may_burst`: it may wait as long as a turn of a burst may.
         """
@@ -207,6 +218,11 @@ class TurnStore:
                 raise Busy(
                     "the session has an active turn and its policy is `reject`; wait for it or cancel it",
                     detail={"turns": active},
+                )
+            case b"forbidden":
+                raise CapabilityError(
+                    "the credentials permit `turn-start` only: it ends turns of one's own, while they wait for people",
+                    detail={"turn": reply[1].decode()},
                 )
             case b"queue full":
                 raise RateLimited(
@@ -484,6 +500,7 @@ class TurnStore:
             self.options.ended_turn_ms, self.options.idempotency_ms, self.options.retention_of(request.session),
             self.options.max_open_turns, self.options.max_waiting, self.options.max_wait_ms,
             self.options.burst_wait_ms if may_burst else self.options.max_wait_ms,
+            int(request.interrupts_own_suspended),
         ]  # fmt: skip
         fields: dict[str, str | bytes | int] = {
             **request.deposit.fields(),

@@ -50,6 +50,8 @@ AGENT_MESSAGES: Final = frozenset(
         AI_RUN_ESCALATED,
     }
 )
+PROTOCOL_MESSAGES: Final = AGENT_MESSAGES | {AI_INPUT, AI_CANCEL, AI_BRANCH_SELECTED}
+"""Names that mean something to readers of a conversation."""
 RUN_LIFECYCLE: Final = frozenset({AI_RUN_START, AI_RUN_RESUME, AI_RUN_SUSPEND, AI_RUN_END})
 
 ROLE: Final = "role"

@@ -35,6 +35,11 @@ agent = "assistant"
 policy = "reject"
 
 [[namespaces]]
+id = "limited"
+agent = "assistant"
+max_active = 1
+
+[[namespaces]]
 id = "veiled"
 withhold = ["reasoning"]
 """

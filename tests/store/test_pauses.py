@@ -7,14 +7,21 @@ from dataclasses import replace
 
 import pytest
 
-from selfhost_transport.errors import Conflict, LeaseLost, NotFound, TurnEnded
+from selfhost_transport.errors import Busy, CapabilityError, Conflict, LeaseLost, NotFound, TurnEnded
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_inputs import Continuation, TurnInputs
 from selfhost_transport.store.turn_operations import Create
 from selfhost_transport.store.turn_pauses import TurnPauses
-from selfhost_transport.store.turn_store import CancelFilter, Lease, Policy, Scope, TurnStore
+from selfhost_transport.store.turn_store import (
+    CancelFilter,
+    Lease,
+    Policy,
+    Scope,
+    TurnRequest,
+    TurnStore,
+)
 from selfhost_transport.wire.message import Message
 from tests.store.test_turns import CANCEL, SESSION, finish, log, names, request, started, take
 
@@ -250,3 +257,46 @@ async def test_a_waiting_turn_can_be_started_before_the_others(turns: TurnStore,
     assert await inputs.waiting(SESSION) == ["t2"]
     with pytest.raises(NotFound):
         await inputs.promote(SESSION, "nope")
+
+
+async def test_without_the_right_to_cancel_a_send_ends_its_owners_suspended_turn_only(
+    turns: TurnStore, pauses: TurnPauses, sessions: SessionStore
+) -> None:
+    def fork(turn: str, owner: str) -> TurnRequest:
+        return request(
+            turn, owner=owner, policy=Policy.INTERRUPT, interrupts=CancelFilter(Scope.TURN, "t1"),
+            interrupts_own_suspended=True,
+        )  # fmt: skip
+
+    lease = await started(turns)
+    before = await log(sessions)
+    for owner in ("alice", "eve", ""):
+        with pytest.raises(CapabilityError) as refused:
+            await turns.submit(fork(f"fork-{owner}", owner))
+        assert refused.value.info.detail == {"turn": "t1"}
+    assert await log(sessions) == before
+    await pauses.suspend(lease, ["result:1"], SUSPEND)
+    for owner in ("eve", ""):
+        with pytest.raises(CapabilityError):
+            await turns.submit(fork(f"fork-{owner}", owner))
+    assert (await turns.submit(fork("fork", "alice"))).interrupted == ("t1",)
+    # What has ended is nobody's to end.
+    assert (await turns.submit(fork("late", "eve"))).interrupted == ()
+
+
+async def test_a_turn_is_promoted_by_its_owner_and_within_the_limit(
+    turns: TurnStore, inputs: TurnInputs
+) -> None:
+    lease = await started(turns)
+    await turns.submit(request("t2", policy=Policy.QUEUE))
+    for owner in ("eve", ""):
+        with pytest.raises(CapabilityError):
+            await inputs.promote(SESSION, "t2", owner=owner)
+        with pytest.raises(CapabilityError):
+            await inputs.promote(SESSION, "t1", owner=owner)
+    with pytest.raises(Busy) as full:
+        await inputs.promote(SESSION, "t2", owner="alice", max_active=1)
+    assert full.value.info.detail == {"running": 1}
+    assert await inputs.waiting(SESSION) == ["t2"]
+    assert await inputs.promote(SESSION, "t2", owner="alice", max_active=2)
+    await finish(turns, lease)

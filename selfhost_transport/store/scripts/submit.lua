@@ -2,9 +2,10 @@
 -- ARGV: base, session, entry, series candidate, window ms, turn id, agent, owner, input id, event id, body hash,
 --   policy, cancel filter, cancel value, cancel entry, max active (0: no limit), queue cap, keep ms, idempotency ms,
 --   retention ms, most open turns (0: any), most waiting for a worker (0: any), longest wait in ms (0: any), the same for
---   this send (0: any), then pairs of further fields of the turn's hash (the deposit and limits)
+--   this send (0: any), 1 if the sender may end its own suspended turns only (else 0), then pairs of further fields of the
+--   turn's hash (the deposit and limits)
 -- Returns {'accepted', position, series, status, turns that wait before it, 1 if it waits longer than it should, interrupted…} | {'repeated', position, series, status}
---   | {'conflict'} | {'busy', turn…} | {'queue full', length} | {'too many', open turns}
+--   | {'conflict'} | {'busy', turn…} | {'queue full', length} | {'too many', open turns} | {'forbidden', turn}
 --   | {'overloaded', turns that wait for a worker, ms after which to try again}.
 --@include _session.lua
 --@include _turn.lua
@@ -37,8 +38,13 @@ if policy == 'merge' and queued then merged = take_waiting(owner, agent) end
 if queued and waits - #merged >= tonumber(ARGV[17]) then
   return {'queue full', waits}
 end
+local interrupted = policy == 'interrupt' and matching(ARGV[13], ARGV[14]) or {}
+for _, other in ipairs(ARGV[25] == '1' and interrupted or {}) do
+  local fields = redis.call('HMGET', turn_key(other), 'st', 'ow')
+  if fields[1] ~= 'suspended' or fields[2] ~= owner then return {'forbidden', other} end
+end
 local most_open = tonumber(ARGV[21])
-if most_open > 0 and redis.call('HLEN', K_ACTIVE) >= most_open and policy ~= 'interrupt' then
+if most_open > 0 and redis.call('HLEN', K_ACTIVE) - #interrupted >= most_open then
   return {'too many', most_open}
 end
 local most_waiting, length, again_ms = tonumber(ARGV[22]), redis.call('XLEN', base .. 'q:' .. agent), nil
@@ -50,16 +56,12 @@ if not queued then
 end
 -- Only now: a send that is refused leaves nothing behind.
 local series = ensure_session(ARGV[4])
-local interrupted = {}
-if policy == 'interrupt' then
-  interrupted = matching(ARGV[13], ARGV[14])
-  cancel_turns(interrupted, ARGV[15], keep_ms, owner, true)
-end
+cancel_turns(interrupted, ARGV[15], keep_ms, owner, true)
 
 local id = create(entry)
 local status = queued and 'queued' or 'pending'
 local tolerated = (policy == 'queue' or policy == 'merge') and 1 or max_active
-redis.call('HSET', key, 'st', status, 'ag', agent, 'ow', owner, 'in', input, 'bh', ARGV[11], 'ip', id, 'at', '0', 'fn', '0', 'qm', tolerated, 'po', policy, unpack(ARGV, 25))
+redis.call('HSET', key, 'st', status, 'ag', agent, 'ow', owner, 'in', input, 'bh', ARGV[11], 'ip', id, 'at', '0', 'fn', '0', 'qm', tolerated, 'po', policy, unpack(ARGV, 26))
 redis.call('HSET', K_ACTIVE, turn, owner)
 note_turn(turn, id)
 note_answer(input, turn)
