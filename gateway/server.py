@@ -9,7 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import uvicorn
 from fastapi import FastAPI, Request, Response, WebSocket
@@ -18,14 +18,16 @@ from fastapi.staticfiles import StaticFiles
 from starlette.routing import BaseRoute, Match, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.auth.authenticator import is_loopback
-from gateway.auth.callers import Identify, behind_local_proxies, client_address
+from gateway.auth.callers import Identify, RequestInfo, behind_local_proxies
+from gateway.auth.origins import Origins, is_same_origin
 from gateway.background import Background
-from gateway.cors import Cors
+from gateway.cors import SAME_ORIGIN_ONLY, Cors, KnownHosts
 from gateway.head import answer_head
 from gateway.http_api.entries import router as api_entries
+from gateway.http_api.errors import error_response
 from gateway.http_api.inputs import router as api_inputs
 from gateway.http_api.me import router as api_me
+from gateway.http_api.operators import add_documentation, require_operator
 from gateway.http_api.sessions import router as api
 from gateway.processes import supervise
 from gateway.realtime.endpoint import Realtime
@@ -49,6 +51,17 @@ logger = logging.getLogger(__name__)
 _STATISTICS_TIMEOUT_S: Final = 2.0
 _OBSERVED_EVERY_S: Final = 1.0
 _STATIC: Final = Path(__file__).parent / "static"
+_TITLE: Final = "selfhost-transport gateway"
+_WITHOUT_DOCUMENTATION: Final[dict[str, Any]] = {"docs_url": None, "redoc_url": None, "openapi_url": None}
+_PAGE_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+"""The chat page runs its own script only, talks to its own gateway only, and is shown in no other page."""
 
 
 class Gateway:
@@ -110,10 +123,16 @@ class Gateway:
 
     def app(self) -> FastAPI:
         """The routes as an application to mount under a path or a host name; the lifespan stays the host's to enter."""
-        app = FastAPI(title="selfhost-transport gateway")
-        self.add_routes(app)
-        app.add_middleware(Cors)
+        app = FastAPI(title=_TITLE, **_WITHOUT_DOCUMENTATION)
+        self._complete(app)
         return app
+
+    def _complete(self, app: FastAPI) -> None:
+        """Make an application of the gateway's own."""
+        add_documentation(app, self)
+        self.add_routes(app)
+        app.add_middleware(Cors, settings=self.settings)
+        app.add_middleware(KnownHosts, settings=self.settings)
 
     def running(self) -> Services:
         """The services. Raises StoreUnavailable outside the lifespan."""
@@ -132,15 +151,20 @@ class Gateway:
         return await self._rest.handle(request)
 
     async def _page(self) -> Response:
-        return FileResponse(_STATIC / "index.html")
+        return FileResponse(_STATIC / "index.html", headers=_PAGE_HEADERS)
 
     async def _page_config(self, request: Request) -> Response:
-        """The chat page's settings; the development key is told to this machine only (AUT-12)."""
-        accepted = {rule.name for rule in self.settings.accepted_keys}
-        local = is_loopback(client_address(request))
-        if not (self.settings.gateway.dev and DEV_KEY_NAME in accepted and local):
-            return JSONResponse({"error": "not available"}, status_code=404)
-        return JSONResponse({"key": f"{DEV_KEY_NAME}:{DEV_KEY_SECRET}", "wakeUrl": "/api/chat"})
+        """The chat page's settings; the development key is told to the page of this machine only (AUT-12)."""
+        info = RequestInfo.of(request)
+        origins = Origins(self.settings.gateway)
+        own_page = "origin" not in info.headers or is_same_origin(info.headers)
+        told = own_page and info.headers.get("sec-fetch-site") not in ("cross-site", "same-site")
+        if not (
+            self.settings.accepts_development_key and told and origins.is_local(info.client, info.headers)
+        ):
+            return JSONResponse({"error": "not available"}, status_code=404, headers=SAME_ORIGIN_ONLY)
+        config = {"key": f"{DEV_KEY_NAME}:{DEV_KEY_SECRET}", "wakeUrl": "/api/chat"}
+        return JSONResponse(config, headers={**SAME_ORIGIN_ONLY, "Cache-Control": "no-store"})
 
     async def _healthy(self) -> Response:
         return JSONResponse({"status": "ok"})
@@ -157,8 +181,12 @@ class Gateway:
             return JSONResponse({"status": "unavailable", "reason": reason}, status_code=503)
         return JSONResponse({"status": "ok"})
 
-    async def _metrics(self) -> Response:
+    async def _metrics(self, request: Request) -> Response:
         services = self.running()
+        try:
+            await require_operator(request, services)
+        except TransportError as error:
+            return error_response(error.info)
         agents = {rule.agent for rule in self.settings.namespaces if rule.agent is not None}
         statistics: Statistics | None = None
         try:
@@ -210,9 +238,8 @@ def create_app(settings: Settings, identify: Identify | None = None) -> FastAPI:
         async with gateway.lifespan():
             yield
 
-    app = FastAPI(title="selfhost-transport gateway", lifespan=lifespan)
-    gateway.add_routes(app)
-    app.add_middleware(Cors)
+    app = FastAPI(title=_TITLE, lifespan=lifespan, **_WITHOUT_DOCUMENTATION)
+    gateway._complete(app)
     return app
 
 

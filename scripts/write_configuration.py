@@ -66,7 +66,7 @@ other does. Without any rule a session is plain publish and subscribe, and is ke
 
 _KEYS = """
 One table per API key. Clients use `name:secret`. The `dev` command accepts the key `dev.local:development-secret`,
-from loopback only, as long as the file has none.
+from loopback only, as long as the file has none: from clients and pages of this machine, not from a page of another origin.
 """
 
 
@@ -102,7 +102,8 @@ def _options(title: str, model: type[BaseModel], path: tuple[str, ...]) -> Itera
     yield from (f"## {_heading(title)}", "", about, "")
     yield from ("| key | variable | default | meaning |", "|---|---|---|---|")
     for option in options().values():
-        if option.path[:-1] == path and option.default != ():
+        is_table = len(option.path) == 1 and option.default == ()
+        if option.path[:-1] == path and not is_table:
             yield f"| `{option.path[-1]}` | `{option.variable}` | {_default(option)} | {option.description} |"
     yield ""
 
@@ -135,6 +136,8 @@ def _shown(value: object) -> str:
         return f"`{value.total_seconds():.0f}`"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return f"`{list(value)}`"
     if isinstance(value, dict):
         entries = ", ".join(f'"{key}" = {list(names)}'.replace("'", '"') for key, names in value.items())
         return f"`{{ {entries} }}`"

@@ -43,6 +43,7 @@ from selfhost_transport.settings_values import (
     parse_duration,
     redact_url,
     require_network,
+    require_origin,
     require_rollup_window,
     unique,
 )
@@ -210,6 +211,10 @@ class GatewaySettings(_Section):
     """Time over which a stopping gateway sends its connections away, ms; 0 = all at once."""
     dev: bool = False
     """Accept the development key, from loopback only, when no key is configured."""
+    allowed_origins: tuple[Annotated[str, AfterValidator(require_origin)], ...] = ()
+    """Origins (`https://chat.example.com`) of pages whose cookies and proxies count, a list; the gateway's own is one always."""
+    allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[^\s/]+$")], ...] = ()
+    """Host names answered to besides this machine's, a list; empty = any, unless the development key is accepted."""
 
 
 class LimitSettings(_Section):
@@ -320,6 +325,11 @@ class Settings(BaseSettings):
         if self.keys or not self.gateway.dev:
             return self.keys
         return (KeyRule(name=DEV_KEY_NAME, secret=SecretStr(DEV_KEY_SECRET)),)
+
+    @property
+    def accepts_development_key(self) -> bool:
+        """Whether the key that everybody knows is one of those."""
+        return any(rule.name == DEV_KEY_NAME for rule in self.accepted_keys)
 
     def namespace_for(self, channel: str) -> NamespaceRule:
         """The rule of a channel: its exact namespace, else `*`, else plain pub/sub kept for ever (RUL-2)."""

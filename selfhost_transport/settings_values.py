@@ -71,6 +71,15 @@ def require_network(value: str) -> str:
     return str(ipaddress.ip_network(value))
 
 
+def require_origin(value: str) -> str:
+    """The origin of a page, as browsers send it. Raises ValueError."""
+    if re.fullmatch(r"https?://[^\s/?#@*]+", value) is None:
+        raise ValueError(
+            "an origin is scheme and host, with the port if it is another, as https://chat.example.com"
+        )
+    return value
+
+
 def unique(what: str, names: Sequence[str]) -> None:
     """Raise ValueError if a name stands twice: the second would be ignored without a word."""
     for name in names:

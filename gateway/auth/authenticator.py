@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from gateway.auth.callers import HostIdentity, Identify, RequestInfo
 from gateway.auth.jwks import Issuers
+from gateway.auth.origins import Origins
 from selfhost_transport.errors import NotFound, ServiceError, TokenError, TransportError, Unauthorized
 from selfhost_transport.settings import DEV_KEY_NAME, KeyRule, ProxyRule, Settings
 from selfhost_transport.wire.capability import Capability
@@ -81,6 +82,7 @@ class Authenticator:
         self._issuers = Issuers(settings.issuers)
         self._proxies = [_Proxy(rule) for rule in settings.trusted_proxies]
         self._identify = identify
+        self.origins = Origins(settings.gateway)
         self._revocations = revocations or _NothingRevoked()
 
     async def of_connection(self, info: RequestInfo) -> Credential:
@@ -99,7 +101,7 @@ class Authenticator:
         match scheme.lower():
             case "basic":
                 client_id = base64_text(info.headers.get("x-ably-clientid", "")) or info.query.get("clientId")
-                return self.by_key(parse_basic(value), client_id, loopback=is_loopback(info.client))
+                return self.by_key(parse_basic(value), client_id, local=self.is_local(info))
             case "bearer":
                 return await self._by_token(info)
             case "":
@@ -121,11 +123,17 @@ class Authenticator:
         # A proxy's header is as old as the connection: only the token counts now.
         return await self._by_hook(renewed) or await self._by_token(renewed)
 
-    def by_key(self, key: ApiKey, client_id: str | None, *, loopback: bool) -> Credential:
+    def is_local(self, info: RequestInfo) -> bool:
+        """Whether a request comes from this machine, and not for a page or a client from elsewhere."""
+        return self.origins.is_local(info.client, info.headers)
+
+    def by_key(self, key: ApiKey, client_id: str | None, *, local: bool) -> Credential:
         """The caller with an API key. Raises Unauthorized 40101; NotFound for a key that does not exist."""
         rule = self.rule(key.name)
-        if key.name == DEV_KEY_NAME and not loopback:
-            raise Unauthorized("the development key is accepted from this machine only; configure a key")
+        if key.name == DEV_KEY_NAME and not local:
+            raise Unauthorized(
+                "the development key is accepted from this machine and its pages only; configure a key, or allowed_origins"
+            )
         if not hmac.compare_digest(rule.secret.get_secret_value().encode(), key.secret.encode()):
             raise Unauthorized("the key's secret is wrong")
         return Credential(key.name, self._capabilities[key.name], key_identity(client_id))
@@ -148,14 +156,25 @@ class Authenticator:
         found = await self._by_hook(info)
         if found is not None:
             return found
-        return next((known for proxy in self._proxies if (known := proxy.caller(info))), None)
+        proxy = next((proxy for proxy in self._proxies if proxy.named_by(info)), None)
+        if proxy is None:
+            return None
+        if not self.origins.is_foreign(info.headers):
+            return proxy.caller(info)
+        if _has_credentials(info):
+            return None
+        page = info.headers.get("origin", "another origin")[:128]
+        raise Unauthorized(
+            f"pages of {page} may not use what a proxy knows of their user; see allowed_origins"
+        )
 
     async def _by_hook(self, info: RequestInfo) -> Credential | None:
         if self._identify is None:
             return None
+        told = replace(info, headers=self.origins.explicit(info.headers))
         try:
             async with asyncio.timeout(HOOK_TIMEOUT_S):
-                found = await self._identify(info)
+                found = await self._identify(told)
         except TransportError:
             raise
         except Exception as error:
@@ -166,8 +185,7 @@ class Authenticator:
     async def _by_query(self, info: RequestInfo) -> Credential:
         key = info.query.get("key")
         if key:
-            loopback = is_loopback(info.client)
-            return self.by_key(ApiKey.parse(key), info.query.get("clientId"), loopback=loopback)
+            return self.by_key(ApiKey.parse(key), info.query.get("clientId"), local=self.is_local(info))
         if info.token:
             return await self._by_token(info)
         raise Unauthorized("no credentials: give a key or an access token")
@@ -177,7 +195,7 @@ class Authenticator:
         token, client_id = info.token or "", info.query.get("clientId")
         issued = self._issuers.of(token)
         if issued is None:
-            credential = self._by_ably_token(token, client_id, loopback=is_loopback(info.client))
+            credential = self._by_ably_token(token, client_id, local=self.is_local(info))
             self._revocations.check(credential)
             return credential
         issuer, says = issued
@@ -188,11 +206,13 @@ class Authenticator:
         identity = token_identity(claims.client_id, client_id)
         return Credential(says.issuer, capability, identity, claims, application=says.issuer)
 
-    def _by_ably_token(self, token: str, client_id: str | None, *, loopback: bool) -> Credential:
+    def _by_ably_token(self, token: str, client_id: str | None, *, local: bool) -> Credential:
         name = token_key_name(token)
         rule = self.rule(name)
-        if name == DEV_KEY_NAME and not loopback:
-            raise Unauthorized("tokens of the development key are accepted from this machine only")
+        if name == DEV_KEY_NAME and not local:
+            raise Unauthorized(
+                "tokens of the development key are accepted from this machine and its pages only"
+            )
         claims = verify_token(token, rule.secret.get_secret_value(), now_ms=now_ms())
         if rule.revocable_tokens and claims.expires_ms - claims.issued_ms > REVOCABLE_TTL_MS:
             reason = (
@@ -213,11 +233,14 @@ class _Proxy:
         self._header = rule.header.lower()
         self._capability = Capability.parse(dict(rule.capability), strict=False)
 
-    def caller(self, info: RequestInfo) -> Credential | None:
-        """Whom the header names; None for a request that did not come through these proxies."""
+    def named_by(self, info: RequestInfo) -> str:
+        """Whom the header names; '' for a request that did not come through these proxies."""
         client_id = info.headers.get(self._header, "").strip()
-        if not client_id or not self._trusts(info.peer):
-            return None
+        return client_id if client_id and self._trusts(info.peer) else ""
+
+    def caller(self, info: RequestInfo) -> Credential:
+        """The caller that the header names."""
+        client_id = self.named_by(info)
         if client_id == WILDCARD:
             raise Unauthorized("a proxy may not name the clientId '*'")
         identity = token_identity(client_id, info.query.get("clientId"))
@@ -241,14 +264,9 @@ def _of_host(found: HostIdentity, requested: str | None) -> Credential:
     )
 
 
-def is_loopback(host: str | None) -> bool:
-    """Whether an address belongs to this machine; a unix socket, which has none, does too."""
-    if host is None:
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _has_credentials(info: RequestInfo) -> bool:
+    """Whether the request itself holds credentials; whether they are good is another question."""
+    return bool(info.token or info.query.get("key") or info.headers.get("authorization"))
 
 
 def now_ms() -> int:

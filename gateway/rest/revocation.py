@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from gateway.auth.authenticator import Authenticator, is_loopback, now_ms
+from gateway.auth.authenticator import Authenticator, now_ms
 from gateway.auth.callers import RequestInfo
 from gateway.auth.revocations import Revocations
 from gateway.rest.format import Reply
@@ -54,7 +54,7 @@ def _check_key(authenticator: Authenticator, info: RequestInfo, key_name: str) -
     if scheme.lower() != "basic":
         raise Unauthorized("tokens are revoked with the key itself", code=Code.REVOKE_NEEDS_BASIC_AUTH)
     key = parse_basic(value)
-    authenticator.by_key(key, None, loopback=is_loopback(info.client))
+    authenticator.by_key(key, None, local=authenticator.is_local(info))
     if key.name != key_name:
         raise Unauthorized(
             "tokens are revoked with the key that issued them", code=Code.WRONG_KEY_FOR_REVOCATION

@@ -8,8 +8,8 @@ from typing import Any
 
 from starlette.requests import Request
 
-from gateway.auth.authenticator import REVOCABLE_TTL_MS, is_loopback, now_ms
-from gateway.auth.callers import client_address
+from gateway.auth.authenticator import REVOCABLE_TTL_MS, now_ms
+from gateway.auth.callers import RequestInfo
 from gateway.rest.format import Reply
 from gateway.services import Services
 from selfhost_transport.errors import BadRequest, Unauthorized
@@ -37,16 +37,18 @@ class Tokens:
             raise BadRequest("a token request is a map", code=Code.INVALID_BODY)
         wanted = TokenRequest.from_wire({"keyName": key_name, **body})
         rule = self._services.authenticator.rule(key_name)
-        loopback = is_loopback(client_address(request))
-        if key_name == DEV_KEY_NAME and not loopback:
-            raise Unauthorized("the development key is accepted from this machine only; configure a key")
+        local = self._services.authenticator.is_local(RequestInfo.of(request))
+        if key_name == DEV_KEY_NAME and not local:
+            raise Unauthorized(
+                "the development key is accepted from this machine and its pages only; configure a key, or allowed_origins"
+            )
         if wanted.key_name != key_name:
             raise Unauthorized("the keyName of the token request is not the one of the path")
         secret = rule.secret.get_secret_value()
         if wanted.mac is not None:
             wanted.check_mac(secret)
         else:
-            self._check_basic(request, key_name, loopback)
+            self._check_basic(request, key_name, local)
         now = now_ms()
         wanted.check_fresh(now)
         wanted.check_client_id()
@@ -71,14 +73,14 @@ class Tokens:
         )
         return Reply(details.to_wire(), status=201)
 
-    def _check_basic(self, request: Request, key_name: str, loopback: bool) -> None:
+    def _check_basic(self, request: Request, key_name: str, local: bool) -> None:
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "basic":
             raise Unauthorized("a token request is signed, or sent with the key")
         key = parse_basic(value)
         if key.name != key_name:
             raise Unauthorized("the key sent is not the one of the path")
-        self._services.authenticator.by_key(key, None, loopback=loopback)
+        self._services.authenticator.by_key(key, None, local=local)
 
     async def _claim_nonce(self, wanted: TokenRequest) -> None:
         """Raises Unauthorized 40105 for a nonce that any gateway has seen with this timestamp."""

@@ -97,7 +97,7 @@ class Scene:
         services.executor = self.agent
         self.outlet = Outlet()
         key = ApiKey(DEV_KEY_NAME, DEV_KEY_SECRET)
-        credential = services.authenticator.by_key(key, "alice", loopback=True)
+        credential = services.authenticator.by_key(key, "alice", local=True)
         info = RequestInfo("/", {}, {}, "127.0.0.1", "127.0.0.1")
         core = Connection("connection", credential, services.terms(), services.rules_for)
         self.socket = Socket(services, core, Format.JSON, echo=True, heartbeats=False, info=info)

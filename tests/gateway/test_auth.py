@@ -8,8 +8,9 @@ from urllib.parse import urlencode
 import pytest
 from starlette.requests import HTTPConnection
 
-from gateway.auth.authenticator import Authenticator, Credential, is_loopback, now_ms
+from gateway.auth.authenticator import Authenticator, Credential, now_ms
 from gateway.auth.callers import RequestInfo
+from gateway.auth.origins import is_loopback
 from selfhost_transport.errors import TransportError
 from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, GatewaySettings, KeyRule, Settings
 from selfhost_transport.wire.capability import Capability

@@ -78,9 +78,7 @@ async def test_a_connection_that_is_gone_leaves_nothing_to_collect(services: Ser
     tasks, wire = Background("test"), Wire()
 
     async def live() -> None:
-        credential = services.authenticator.by_key(
-            ApiKey(DEV_KEY_NAME, DEV_KEY_SECRET), "alice", loopback=True
-        )
+        credential = services.authenticator.by_key(ApiKey(DEV_KEY_NAME, DEV_KEY_SECRET), "alice", local=True)
         core = Connection("connection", credential, services.terms(), services.rules_for)
         socket = Socket(
             services,

@@ -1,0 +1,55 @@
+"""What is for operators only: figures and the description of requests, on the port that clients use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from fastapi import FastAPI, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.responses import JSONResponse, Response
+
+from gateway.auth.callers import RequestInfo
+from gateway.http_api.errors import error_response
+from gateway.services import Services
+from selfhost_transport.errors import CapabilityError, TransportError
+from selfhost_transport.wire.capability import Operation
+
+if TYPE_CHECKING:
+    from gateway.server import Gateway
+
+
+async def require_operator(request: Request, services: Services) -> None:
+    """Let requests from this machine pass, and those of credentials with `stats` on all sessions.
+
+    Raises Unauthorized, CapabilityError.
+    """
+    info = RequestInfo.of(request)
+    if services.authenticator.is_local(info):
+        return
+    credential = await services.authenticator.of_request(info)
+    if not credential.capability.allows_on_all(Operation.STATS):
+        raise CapabilityError("the credentials do not permit `stats` on all sessions")
+
+
+def add_documentation(app: FastAPI, gateway: Gateway) -> None:
+    """Serve `/docs` and `/openapi.json` to operators. The application was made without routes of its own for them."""
+
+    async def described(request: Request) -> Response:
+        try:
+            await require_operator(request, gateway.running())
+        except TransportError as error:
+            return error_response(error.info)
+        return JSONResponse(app.openapi())
+
+    async def shown(request: Request) -> Response:
+        try:
+            await require_operator(request, gateway.running())
+        except TransportError as error:
+            return error_response(error.info)
+        # A browser that gave its credentials in the address gives them for the description too.
+        query = urlencode(list(request.query_params.multi_items()))
+        return get_swagger_ui_html(openapi_url=f"openapi.json{'?' if query else ''}{query}", title=app.title)
+
+    app.add_api_route("/openapi.json", described, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/docs", shown, methods=["GET"], include_in_schema=False)
