@@ -1,0 +1,42 @@
+"""Pages of other origins in a real browser: what they cannot do with what the browser adds by itself."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+
+from tests.e2e.node import run_suite
+from tests.e2e.test_page import BROWSERS
+from tests.processes import Stack
+
+CONFIG = """
+[gateway]
+allowed_origins = ["http://friend.example:{port}"]
+
+[[keys]]
+name = "app.key"
+secret = "secret"
+
+[[trusted_proxies]]
+addresses = ["127.0.0.1"]
+header = "X-User"
+capability = {{ "*" = ["*"] }}
+"""
+
+
+async def test_pages_of_other_origins_in_a_browser(stack: Stack) -> None:
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    assert browser, f"no browser on the PATH: one of {', '.join(BROWSERS)} is needed"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    dev = await stack.dev()
+    gateway = await stack.gateway(config=CONFIG.format(port=port))
+    env = {
+        "DEV": dev.url,
+        "GATEWAY": gateway.url,
+        "ALLOWED": f"http://friend.example:{port}",
+        "KEY": "app.key:secret",
+        "CHROMIUM": browser,
+    }
+    await run_suite(stack, "origins.test.mjs", env)
