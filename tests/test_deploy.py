@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import redis
 from redis.exceptions import NoPermissionError
 
 from selfhost_transport.redis_io.embedded import EmbeddedRedis, find_server
 from selfhost_transport.settings import load_settings
+from tests.processes import Stack
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
+ACL_CONFIG = """
+[[keys]]
+name = "app.key"
+secret = "secret"
+
+[[namespaces]]
+id = "chat"
+agent = "assistant"
+"""
 _CALL = re.compile(r"redis\.p?call\(\s*['\"](\w+)['\"]")
 
 
@@ -23,8 +37,8 @@ _CALL = re.compile(r"redis\.p?call\(\s*['\"](\w+)['\"]")
 def guarded() -> Iterator[EmbeddedRedis]:
     """A Redis with the published ACL, except that the administrator of the test stays in."""
     with EmbeddedRedis() as server, redis.Redis.from_url(server.url) as admin:
-        user = next(line for line in _acl() if line.startswith("user transport "))
-        _run(admin, "ACL SETUSER", *user.split()[1:])
+        for user in _users():
+            _run(admin, "ACL SETUSER", *user)
         yield server
 
 
@@ -39,6 +53,17 @@ def _acl() -> list[str]:
     return (DEPLOY / "redis" / "users.acl").read_text().splitlines()
 
 
+def _users() -> list[list[str]]:
+    """Name and rules of each user that may do anything."""
+    return [line.split()[1:] for line in _acl() if line.startswith("user ") and " on " in line]
+
+
+def _allowed(name: str) -> set[str]:
+    """The single commands of a user."""
+    (rules,) = (user[1:] for user in _users() if user[0] == name)
+    return {rule[1:].partition("|")[0].upper() for rule in rules if rule[0] == "+" and rule[1] != "@"}
+
+
 def _run(client: redis.Redis, *words: str) -> object:
     return client.execute_command(*words)  # type: ignore[no-untyped-call]
 
@@ -46,6 +71,35 @@ def _run(client: redis.Redis, *words: str) -> object:
 def _commands_of_scripts() -> list[str]:
     sources = (ROOT / "selfhost_transport").rglob("*.lua")
     return sorted({name.upper() for source in sources for name in _CALL.findall(source.read_text())})
+
+
+def _commands_of_python(known: set[str]) -> set[str]:
+    """Commands that Python sends: first in a call of `command`, or in a tuple that becomes one."""
+    found: set[str] = set()
+    for package in ("selfhost_transport", "gateway", "agent_worker"):
+        for source in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(source.read_text())):
+                parts: list[ast.expr] = []
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                    parts = node.args if node.func.attr == "command" else []
+                elif isinstance(node, ast.Tuple):
+                    parts = node.elts
+                first = parts[0] if parts else None
+                if isinstance(first, ast.Constant) and isinstance(first.value, str) and first.value.isupper():
+                    found.add(first.value)
+    return found & known
+
+
+def test_the_acl_allows_what_the_product_uses_and_no_other_command(guarded: EmbeddedRedis) -> None:
+    with redis.Redis.from_url(guarded.url) as admin:
+        known = {name.upper() for name in admin.command()}
+    used = {*_commands_of_scripts(), *_commands_of_python(known)}
+    # A connection's own, which the pipeline and the Cluster client write themselves.
+    used |= {"EVALSHA", "SCRIPT", "CLUSTER", "ASKING", "SELECT", "PING", "ROLE"}
+    # Always allowed; by category, for the sake of the sharded ones of Redis 7; of tests and of operators.
+    used -= {"AUTH", "SUBSCRIBE", "UNSUBSCRIBE", "PUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE", "SPUBLISH"}
+    assert _allowed("transport") == used - {"SCAN"}
+    assert _allowed("operator") == used | {"SCAN"}
 
 
 def test_the_example_configuration_loads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,10 +185,123 @@ def test_aut_10_the_acl_allows_scripts_and_notifications(transport: redis.Redis)
         "ACL LIST",
         "SHUTDOWN NOSAVE",
         "SCRIPT FLUSH",
+        "FUNCTION FLUSH",
+        "FUNCTION LOAD x",
+        "RENAME sht:a sht:b",
+        "SORT sht:a",
+        "MIGRATE h 1 sht:a 0 1",
+        "PUBSUB CHANNELS",
+        "PSUBSCRIBE *",
+        "CLIENT LIST",
+        "DEBUG SLEEP 0",
+        "MULTI",
+        "EVAL return(1) 0",
+        "CLUSTER RESET",
         "MONITOR",
         "RANDOMKEY",
     ],
 )
 def test_p9_the_acl_refuses_everything_else(transport: redis.Redis, command: str) -> None:
-    with pytest.raises(redis.ResponseError, match=r"(?i)no permissions|can't (access|run)"):
+    with pytest.raises(
+        redis.ResponseError, match=r"(?i)no permissions|can't (access|run)|unknown command `FUNCTION"
+    ):
         _run(transport, *command.split())
+
+
+OPERATORS = (
+    ("doctor",),
+    ("cancel", "SESSION", "--turn", "no-such-turn"),
+    ("cancel", "--all", "--prefix", "chat"),
+    ("dead", "list"),
+    ("inspect", "SESSION"),
+)
+
+
+async def test_the_product_runs_under_the_acl(guarded: EmbeddedRedis, tmp_path: Path) -> None:
+    """Each process and command with the rights of its user; a turn runs, another one is cancelled."""
+    host = guarded.url.removeprefix("redis://").partition("/")[0]
+    stack = Stack(f"redis://transport:CHANGE-ME@{host}/0", "sht", tmp_path)
+    try:
+        gateway = await stack.gateway(config=ACL_CONFIG)
+        worker = await stack.worker(config=ACL_CONFIG)
+        async with httpx.AsyncClient(base_url=gateway.url, auth=("app.key", "secret")) as http:
+            path = "/v1/sessions/chat:acl"
+            for text in ("script: tokens=3 rate=0", "script: tokens=1000 rate=20"):
+                sent = await http.post(f"{path}/turns", json={"text": text, "clientId": "ann"})
+                assert sent.status_code == 202, sent.text
+            await _ended(http, f"{path}/turns/{sent.json()['turnId']}", "active")
+            for command in OPERATORS:
+                words = [word.replace("SESSION", "chat:acl") for word in command]
+                shown = await stack.run(
+                    "selfhost-transport", *words, "--redis", f"redis://operator:CHANGE-ME-TOO@{host}/0",
+                )  # fmt: skip
+                status = await shown.wait()
+                assert "NOPERM" not in shown.log and "permission" not in shown.log.lower(), shown.log
+                assert status == 0 or words[0] == "doctor", shown.log
+            await _ended(http, f"{path}/turns/{sent.json()['turnId']}", "cancelled")
+            assert (await http.get(f"{path}/messages")).status_code == 200
+            assert (await http.get("/metrics")).status_code == 200
+        for process in (gateway, worker):
+            assert "NOPERM" not in process.log, process.log
+    finally:
+        await stack.close()
+
+
+async def _ended(http: httpx.AsyncClient, path: str, status: str) -> None:
+    async with asyncio.timeout(10):
+        while (await http.get(path)).json()["status"] != status:
+            await asyncio.sleep(0.02)
+
+
+SHIELDS = {
+    "NoNewPrivileges": "yes", "CapabilityBoundingSet": "", "ProtectSystem": "strict", "ProtectHome": "yes",
+    "PrivateTmp": "yes", "PrivateDevices": "yes", "ProtectKernelTunables": "yes", "RestrictNamespaces": "yes",
+    "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX", "SystemCallArchitectures": "native", "UMask": "0077",
+}  # fmt: skip
+MOST_EXPOSED = 2.0
+"""Of 10, as `systemd-analyze security` counts: what is left is mostly that the service uses the network."""
+
+
+@pytest.mark.parametrize("unit", sorted((DEPLOY / "systemd").glob("*.service")), ids=lambda path: path.name)
+def test_the_services_are_confined(unit: Path) -> None:
+    set_to = dict(line.partition("=")[::2] for line in unit.read_text().splitlines() if "=" in line)
+    assert {name: set_to.get(name) for name in SHIELDS} == SHIELDS
+    assert "SystemCallFilter=@system-service" in unit.read_text()
+    if (analyze := shutil.which("systemd-analyze")) is not None:
+        told = subprocess.run(
+            [analyze, "security", "--offline=true", "--no-pager", str(unit)],
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout
+        found = re.search(r"exposure level for .*: ([\d.]+)", told)
+        # Older versions cannot look at a file.
+        assert found is None or float(found[1]) <= MOST_EXPOSED, told
+
+
+def _service(name: str) -> str:
+    """The lines of one service, or of what services share."""
+    text = (DEPLOY / "docker-compose.yml").read_text()
+    found = re.search(rf"^( {{0,2}}){name}:.*\n((?:\1 +.*\n|\n)+)", text, re.MULTILINE)
+    assert found is not None, name
+    return found[2]
+
+
+def test_the_containers_are_confined() -> None:
+    for name in ("x-product", "redis"):
+        service = _service(name)
+        for line in (
+            "cap_drop: [ALL]",
+            'security_opt: ["no-new-privileges:true"]',
+            "read_only: true",
+            "pids_limit: ",
+        ):
+            assert line in service, (name, line)
+        assert re.search(r"tmpfs: \[.*noexec,nosuid,nodev", service), name
+    for name in ("gateway", "worker"):
+        assert "<<: *product" in _service(name)
+    # Arguments of a process can be listed by others on the machine.
+    assert "--pass" not in (DEPLOY / "docker-compose.yml").read_text()
+    assert "user: redis" in _service("redis")
+    assert "USER transport" in (DEPLOY / "Dockerfile").read_text()
+    assert re.search(r"ports:\n +- 127\.0\.0\.1:8080:8080\n", _service("gateway"))
