@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 
 from agent_worker.agent.suspension import Answer, answers_in
+from agent_worker.output.left_behind import LeftBehind, left_behind
 from selfhost_transport.store.entries import Created, unpack_entry
 from selfhost_transport.store.history import HistoryReader, Page, Query, completed
 from selfhost_transport.store.turn_store import Lease
@@ -164,8 +165,13 @@ class Conversation:
             start = self.codec.decode_stream_start(headers) if headers.is_stream else None
             if attempt and headers.get(h.STEP_ID) == self._context.step_id and isinstance(start, TextStart):
                 texts.setdefault(attempt, []).append(str(message.data or ""))
-        texts.pop(self._lease.step_start_serial, None)
+        if not self._lease.continued:
+            texts.pop(self._lease.step_start_serial, None)
         return "".join(texts[max(texts)]) if texts else ""
+
+    async def left_behind(self) -> LeftBehind | None:
+        """What the lost attempt that this one continues left in the session."""
+        return left_behind(await self._since_send(), self.codec, self._lease.step_start_serial)
 
     def _created(self) -> Created | None:
         """The send that started the turn, where it came with the lease."""

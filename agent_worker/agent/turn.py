@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from agent_worker.agent.suspension import Answer, Default, Suspended, Wait
 from agent_worker.agent.tools import MAX_RESULT_BYTES, Offload, Tool, ToolCall, run_tool
 from agent_worker.output import sources
+from agent_worker.output.left_behind import LeftBehind
 from agent_worker.output.message import Earlier, Output, Piece
 from agent_worker.output.writer import TurnWriter
 from agent_worker.user_code.threads import PulledIterable, Threads
@@ -20,7 +21,9 @@ from selfhost_transport.errors import LeaseLost
 from selfhost_transport.store.turn_inputs import TurnInputs
 from selfhost_transport.store.turn_store import Lease
 from selfhost_transport.turns import chunks as p
+from selfhost_transport.turns.codecs import UI_MESSAGES
 from selfhost_transport.turns.context import TurnContext
+from selfhost_transport.turns.outputs import Close, Op
 from selfhost_transport.turns.prompt import PartialAnswers, PromptMessage
 from selfhost_transport.turns.seed import Seed, Stored
 from selfhost_transport.turns.values import Json
@@ -103,6 +106,8 @@ class Turn:
         self._report = report
         self._threads = threads
         self._earlier = Earlier("")
+        # The message that a lost attempt left, until the agent goes on with it.
+        self._left: Output | None = None
         # The message that each call of this invocation was announced in.
         self._announced_in: dict[str, Output] = {}
         self._last_word: str | None = None
@@ -271,13 +276,33 @@ class Turn:
 
     # For the runtime
 
-    def continue_after(self, text: str) -> None:
-        """Begin the answer with what a lost attempt had written."""
+    def continue_after(self, text: str, *, is_shown: bool) -> None:
+        """What a lost attempt had written; the answer begins with it, unless it is shown already."""
         self.partial = text
-        self._earlier = Earlier(text)
+        if not is_shown:
+            self._earlier = Earlier(text)
+
+    async def take_up(self, left: LeftBehind) -> None:
+        """Go on in the message that a lost attempt left, if it can be; its calls without a result have failed."""
+        if left.finished:
+            return
+        if self.conversation.codec is UI_MESSAGES:
+            self._left = self._output(left)
+            for call in left.calls:
+                await self._left.write_result(p.ToolOutputError(call, _LOST_CALL))
+            return
+        # Another codec's message cannot be taken up in its middle: it ends here, and the answer goes on in the next.
+        closing: list[Op] = []
+        for number, stream in enumerate(left.streams):
+            self._writer.take_up(f"left/{number}", stream)
+            closing.append(Close(f"left/{number}", stream.closing))
+        await self._writer.write(closing)
 
     async def keep_partial(self) -> None:
-        """Write what a lost attempt had written, if the agent added nothing to it."""
+        """Write what a lost attempt had written, if the agent added nothing to it; end the message that it left."""
+        if self._left is not None:
+            async with self._writing(self._message()):
+                pass
         if text := self._earlier.take():
             await self.pipe([text])
 
@@ -286,6 +311,12 @@ class Turn:
         current = _open_message.get()
         if current is not None:
             return current
+        if self._left is not None:
+            left, self._left = self._left, None
+            return left
+        return self._output()
+
+    def _output(self, left: LeftBehind | None = None) -> Output:
         serial = self._lease.step_start_serial
         return Output(
             self.context,
@@ -295,6 +326,7 @@ class Turn:
             earlier=self._earlier,
             announced=self._announced_in,
             codec=self.conversation.codec,
+            left=left,
         )
 
     @asynccontextmanager
@@ -321,6 +353,9 @@ class Turn:
             raise
         finally:
             _open_message.set(None)
+
+
+_LOST_CALL = "The tool was stopped: its worker was lost."
 
 
 def _request_for(call: ToolCall) -> p.ToolApprovalRequest:

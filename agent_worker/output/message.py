@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from agent_worker.output.left_behind import LeftBehind
 from agent_worker.output.writer import TextStream, TurnWriter
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import chunks as p
@@ -76,8 +77,10 @@ class Output:
         earlier: Earlier | None = None,
         announced: dict[str, Output] | None = None,
         codec: Codec = UI_MESSAGES,
+        left: LeftBehind | None = None,
     ) -> None:
-        self.message_id = str(uuid.uuid4())
+        # `left`: the message of a lost attempt, to go on with.
+        self.message_id = str(uuid.uuid4()) if left is None else left.message_id
         self._codec = codec
         self._encoder = codec.encoder(ctx, self.message_id, step_start_serial)
         # The steers that are answered at the moment, and those that the encoder stamps.
@@ -99,6 +102,9 @@ class Output:
         self._finished = False
         # Its last source failed, and nothing came after: it does not end as if the model had stopped.
         self._abandoned = False
+
+        if left is not None:
+            self._take_up(left)
 
     @property
     def stopped(self) -> bool:
@@ -158,6 +164,18 @@ class Output:
         self._closing_part()
         self._abandoned = True
         await self._writer.write(self._encoder.cancel())
+
+    def _take_up(self, left: LeftBehind) -> None:
+        assert isinstance(self._encoder, encoder.Encoder)
+        self._started, self._in_step, self._parts = True, left.in_step, left.parts
+        self._open_calls.update(left.calls)
+        for stream in left.streams:
+            written = self._writer.take_up(
+                self._encoder.take_up(stream.kind, stream.stream_id, stream.codec), stream
+            )
+            if stream.kind in _STARTS:
+                self._part = stream.kind, stream.stream_id, written
+                self._text = written if stream.kind == "text" else None
 
     async def _take_other(self, piece: Reasoning | p.Chunk | Mapping[str, Any] | str) -> None:
         if isinstance(piece, Reasoning):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent_worker.output.flush_timer import Rollup
+from agent_worker.output.left_behind import OpenStream
 from selfhost_transport.errors import LeaseLost, TransportError
 from selfhost_transport.redis_io.pipeline import Told
 from selfhost_transport.store.entries import Ref
@@ -208,6 +209,11 @@ class TurnWriter:
     def stream(self, key: str) -> TextStream:
         """The open message that a Create with this stream key made."""
         return self._streams[key]
+
+    def take_up(self, key: str, left: OpenStream) -> TextStream:
+        """Go on with a message that an earlier attempt left open."""
+        stream = self._streams[key] = TextStream(self, left.ref, left.closing, left.text)
+        return stream
 
     def send(self, text: OpenText, piece: str) -> None:
         """Start one append; its answer is looked at when it comes."""

@@ -265,8 +265,11 @@ class TurnRun:
         """Give the agent what a lost attempt had written, where it wants to go on from there (REC-8)."""
         rule = self.agent.on_crash or self._services.crash_rule(self.lease.session)
         is_later = not isinstance(self.lease.fence, int) or self.lease.fence > 1
-        if rule is CrashRule.CONTINUE and is_later:
-            self.turn.continue_after(await self.turn.conversation.partial_text())
+        if self.lease.continued or (rule is CrashRule.CONTINUE and is_later):
+            conversation, is_shown = self.turn.conversation, self.lease.continued
+            self.turn.continue_after(await conversation.partial_text(), is_shown=is_shown)
+            if is_shown and (left := await conversation.left_behind()) is not None:
+                await self.turn.take_up(left)
 
     async def _interrupt(self) -> None:
         """End the present call of the model if a steer waits; what it wrote is kept, and another pass follows."""

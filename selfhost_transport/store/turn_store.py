@@ -158,6 +158,7 @@ class Lease:
     `attempt` counts from 1, without those that were handed back; `max_attempts` is the last one's number. `send`: the
     entry that started the turn, as it was sent; empty where that has been changed since. `more`: whether other turns
     were waiting in the queue behind this one. `alone`: nothing else may run in the worker beside it (`begin_alone`).
+    `continued`: the attempt goes on under the start, and in the messages, of one that was lost.
     """
 
     session: str
@@ -173,6 +174,7 @@ class Lease:
     send: bytes = b""
     more: bool = True
     alone: bool = False
+    continued: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +331,7 @@ class TurnStore:
             send=reply[9],
             more=reply[10] > 0,
             alone=reply[11] == 1,
+            continued=reply[12] == 1,
         )
 
     async def write(

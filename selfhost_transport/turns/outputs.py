@@ -120,6 +120,14 @@ class OutputMessages:
         closing = self._stream_extras(stream_id, codec, h.CANCELLED)
         return [Create(self._message("", None, stream.extras), stream.key, closing)]
 
+    def take_up(self, kind: str, stream_id: str, codec: Mapping[str, str]) -> str:
+        """Go on with a stream that an earlier attempt left open; its key."""
+        extras = self._stream_extras(stream_id, codec, h.STREAMING)
+        stream = _Stream(f"{self.codec_message_id}/{self._opened}", extras, codec, stream_id)
+        self._opened += 1
+        self._streams[kind, stream_id] = stream
+        return stream.key
+
     def append(self, kind: str, stream_id: str, text: str) -> list[Op]:
         """More text of an open stream. Raises InvalidArgument when it is not open."""
         stream = self._stream(kind, stream_id)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 
-from agent_worker import Turn, Worker
+from agent_worker import Reasoning, ToolCall, Turn, Worker
 from agent_worker.scripted.model import scripted
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.keys import bucket_of
@@ -83,6 +83,70 @@ async def test_rec_8_the_next_attempt_continues_or_starts_over(
     # Readers see the second attempt only, and in it no token twice.
     parts = await People(room).parts(turn)
     assert "".join(part.text for part in parts if isinstance(part, ui.TextPart)) == numbered(10)
+
+
+async def test_rec_8_what_is_shown_stays_shown_while_another_worker_continues(
+    room: Room, settings: MakeSettings, running: Run
+) -> None:
+    worker = Worker(settings(rollup_window_ms=0))
+    stuck = asyncio.Event()
+
+    @worker.agent("assistant", on_crash="continue")
+    async def agent(turn: Turn) -> None:
+        async with turn.message():
+            if not turn.partial:
+                await turn.pipe([Reasoning("hm "), "one ", "two "])
+                stuck.set()
+                await turn.tool(ToolCall("slow", call_id="c1"), asyncio.Event().wait)
+            await turn.pipe(["three ", "four"])
+
+    await running(worker)
+    turn = await room.send("go")
+    await stuck.wait()
+
+    async def announced() -> bool:
+        return "tool-input" in await room.names(turn)
+
+    await wait_until(announced)
+    await expire_lease(room, turn)
+    shown = ""
+    while (await room.record(turn)).status != "completed":
+        text = text_of(await People(room).parts(turn))
+        assert text.startswith(shown)
+        shown = text
+    parts = await People(room).parts(turn)
+    assert text_of(parts) == "one two three four"
+    # A second start is what takes the first attempt's output away in a reader.
+    names = await room.names(turn)
+    assert [names.count(name) for name in ("ai-step-start", "start", "finish", "ai-run-end")] == [1, 1, 1, 1]
+    (call,) = [part for part in parts if isinstance(part, ui.ToolPart)]
+    assert call.state == "output-error"
+    assert {output.status for output in await room.outputs(turn)} == {"complete"}
+
+
+def text_of(parts: Sequence[object]) -> str:
+    return "".join(part.text for part in parts if isinstance(part, ui.TextPart))
+
+
+@pytest.mark.parametrize("rule", ["continue", "restart"])
+async def test_the_attempt_after_one_that_failed_starts_over_in_what_is_shown(
+    room: Room, settings: MakeSettings, running: Run, rule: str
+) -> None:
+    worker = Worker(settings())
+
+    @worker.agent("assistant", on_crash=rule, retry_errors=True)
+    async def agent(turn: Turn) -> AsyncIterator[str]:
+        if not turn.partial:
+            yield "one "
+        if turn.attempt == 1:
+            raise ValueError("once")
+        yield "two"
+
+    await running(worker)
+    turn = await room.send("go")
+    assert (await room.ended(turn)).status == "completed"
+    assert text_of(await People(room).parts(turn)) == "one two"
+    assert (await room.names(turn)).count("ai-step-start") == 2
 
 
 async def test_a_partial_answer_that_was_whole_is_kept(

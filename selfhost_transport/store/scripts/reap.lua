@@ -64,7 +64,12 @@ if fence == '' and not unused and (fields[4] == 'fail' or tonumber(fields[2]) - 
 end
 redis.call('DEL', fence_key(turn))
 redis.call('ZREM', LEASES, pair(turn, session))
-close_open_messages(turn)
+-- An attempt that failed is over; where one was lost or given up, the next may go on in what it left open.
+if fields[4] == 'continue' and (fence == '' or ARGV[7] == '0') then
+  redis.call('HSET', key, 'co', '1')
+else
+  close_open_messages(turn)
+end
 if unused or (fence ~= '' and ARGV[7] == '0') then redis.call('HINCRBY', key, 'hb', 1) end
 if fence == '' then redis.call('HINCRBY', key, 'lw', 1) end
 redis.call('HSET', key, 'st', 'pending')

@@ -2,7 +2,8 @@
 -- KEYS: queue, leases. ARGV: base, group, worker, lease ms, the agent's own max attempts ('' for the send's), 
 --   crash rule ('' likewise), grace of its cancel hook in ms ('' without a hook), what an undecided hook means
 -- Returns nil | {turn, session, fence, attempt, step-start serial, series, input position, packed context, max attempts,
---   entry of the send ('' where its messages were changed since), number of turns left in the queue, 1 if it runs alone}.
+--   entry of the send ('' where its messages were changed since), number of turns left in the queue, 1 if it runs alone,
+--   1 if the attempt goes on in the messages that a lost one left open}.
 -- Attempts that were handed back do not count. The last attempt at a turn whose worker was lost before is made alone: until
 -- then it may have been another turn that ended the worker.
 --@include _names.lua
@@ -49,11 +50,13 @@ local function unchanged_send(at)
 end
 
 note_take(string.sub(queue, #bucket + 3))
-local fields = redis.call('HMGET', key, 'rs', 'ss', 'tr', 'ip', 'hb', 'ma', 'ri', 'fn', 'at', 'lw')
+local fields = redis.call('HMGET', key, 'rs', 'ss', 'tr', 'ip', 'hb', 'ma', 'ri', 'fn', 'at', 'lw', 'co', 'sp')
 local fence, attempt = tonumber(fields[8]) + 1, tonumber(fields[9]) + 1
 local series = redis.call('HGET', K_META, 'series')
 if attempt == 1 or fields[7] then note_turn(turn, create(fields[1])) end
-local step_start = item_serial(create(fields[2]), series)
+-- A new start would take away, in every reader, what is to be continued.
+local continued = fields[11] and fields[12]
+local step_start = continued and fields[12] or item_serial(create(fields[2]), series)
 local changed = {'fn', fence, 'at', attempt, 'st', 'active', 'wk', worker, 'sp', step_start, 'hk', hook_grace, 'hd', hook_default}
 if max_attempts ~= '' then
   changed[#changed + 1] = 'ma'
@@ -64,7 +67,7 @@ if on_crash ~= '' then
   changed[#changed + 1] = on_crash
 end
 redis.call('HSET', key, unpack(changed))
-redis.call('HDEL', key, 'sq', 'sr', 'ri', 'dw', 'ap')
+redis.call('HDEL', key, 'sq', 'sr', 'ri', 'dw', 'ap', 'co')
 redis.call('SET', fence_key(turn), fence)
 redis.call('ZADD', LEASES, string.format('%.0f', now_ms() + lease_ms), pair(turn, session))
 redis.call('PERSIST', K_LOG)
@@ -73,4 +76,4 @@ local limit = max_attempts ~= '' and max_attempts or fields[6]
 local alone = fields[10] and counted >= tonumber(limit)
 if alone then redis.call('HSET', key, 'ap', 'waits') end
 return {turn, session, fence, counted, step_start, series, fields[4], fields[3], limit, unchanged_send(fields[4]),
-  redis.call('XLEN', queue), alone and 1 or 0}
+  redis.call('XLEN', queue), alone and 1 or 0, continued and 1 or 0}
