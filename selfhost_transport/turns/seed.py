@@ -56,8 +56,12 @@ class Seed:
     @property
     def last_codec_message_id(self) -> str | None:
         """The newest message's identity on the wire, where it was stored."""
-        newest = self.messages[-1] if self.messages else None
-        return newest.codec_message_id if isinstance(newest, ConversationMessage) else None
+        return self.codec_message_id_at(len(self.messages) - 1)
+
+    def codec_message_id_at(self, index: int) -> str | None:
+        """A stored message's identity on the wire; None where it was not stored, or there is no such message."""
+        found = self.messages[index] if 0 <= index < len(self.messages) else None
+        return found.codec_message_id if isinstance(found, ConversationMessage) else None
 
     def has(self, node: Node) -> bool:
         """Whether a node of the session's tree is stored, with what it hangs below: turns are once they have ended."""

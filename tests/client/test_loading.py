@@ -8,16 +8,22 @@ import pytest
 
 from selfhost_transport import ClientOptions, ClientTransport
 from selfhost_transport.client import Discontinuity
+from selfhost_transport.client.session import requests
 from selfhost_transport.errors import (
     CapabilityError,
     ContinuityLost,
     ErrorInfo,
     InvalidArgument,
     TransportError,
+    WentBack,
 )
 from selfhost_transport.turns import headers as h
+from selfhost_transport.turns.seed import Seed
+from selfhost_transport.turns.tree import SessionTree
+from selfhost_transport.turns.view import MessagesChanged, View
 from selfhost_transport.wire.actions import Action
 from selfhost_transport.wire.frame import Frame
+from selfhost_transport.wire.message import Message
 from tests.client.agent import ScriptedAgent, echo, user_messages
 from tests.client.scripted import CHANNEL, ScriptedService, serial
 from tests.processes import wait_until
@@ -242,3 +248,100 @@ async def test_closing_with_a_cancel_needs_a_connection() -> None:
     with pytest.raises(TransportError, match="there is no connection"):
         await client.close(cancel="own")
     assert client.state == "closed"
+
+
+def fork(key: str, parent: str, fork_of: str, at: int) -> list[Message]:
+    """An edit by another device."""
+    sent = requests.user_message(
+        f"text {key}", requests.ids_for(key), client_id="user-2", parent=parent, fork_of=fork_of
+    )
+    return echo(sent, at)
+
+
+async def test_pages_count_messages_of_the_conversation() -> None:
+    """P14: hundreds of the application's messages between them change nothing of what is shown."""
+    service = ScriptedService()
+    said = user_messages(12)
+    notes = [Message(name="note", data="x") for _ in range(150)]
+    service.history = [*said[:6], *echo(notes, 16), *echo(said[6:], 20), *echo(notes, 30)]
+    client, _ = await service.open(options=options(history_limit=8, page_size=20))
+    assert shown(client) == texts(4, 12)
+    assert [item.message.text for item in await client.view.load_older(3)] == texts(1, 4)
+    await client.close()
+
+
+async def test_edits_and_sends_do_not_depend_on_what_was_read() -> None:
+    """P14: the first message of a page has one before it; one that was not read is read for its edit."""
+    service = ScriptedService()
+    service.history = user_messages(30)
+    client, socket = await service.open(options=options(history_limit=3, page_size=3))
+    for edited, parent in (("m27", "m26"), ("m9", "m8"), ("m0", None)):
+        sending = asyncio.create_task(client.view.edit(edited, "instead"))
+        frame = await socket.next(Action.MESSAGE)
+        headers = h.read_headers((frame.messages or [])[0])
+        assert headers is not None and (headers.parent, headers.get(h.FORK_OF)) == (parent, edited)
+        socket.ack(frame)
+        await sending
+    await client.close()
+
+
+async def test_a_send_without_history_follows_the_newest_message_where_no_agent_is_bound() -> None:
+    service = ScriptedService()
+    service.history = user_messages(30)
+    client, socket = await service.open(agent=None, options=options(history_limit=0))
+    sending = asyncio.create_task(client.view.send("and then?"))
+    frame = await socket.next(Action.MESSAGE)
+    headers = h.read_headers((frame.messages or [])[0])
+    assert headers is not None and headers.parent == "m29"
+    socket.ack(frame)
+    await sending
+    assert shown(client) == ["and then?"]
+    await client.close()
+
+
+async def test_an_edit_of_what_was_not_read_shows_its_branch_alone() -> None:
+    """P14: another device edits an old message; the page that was read belongs to the branch it replaces."""
+    service = ScriptedService()
+    service.history = user_messages(30)
+    client, socket = await service.open(options=options(history_limit=3, page_size=3))
+    socket.messages(101, *fork("m2-again", "m1", "m2", 101))
+    await wait_until(lambda: shown(client) == ["text m2-again"])
+    assert [item.message.text for item in await client.view.load_older(9)] == texts(0, 2)
+    await client.close()
+    service.history += fork("m2-again", "m1", "m2", 50)
+    late, _ = await service.open(options=options(history_limit=2, page_size=3))
+    assert shown(late) == ["text 1", "text m2-again"]
+    await late.close()
+
+
+async def test_a_session_that_went_back_is_shown_again() -> None:
+    service = ScriptedService()
+    service.history = user_messages(20)
+    client, socket = await service.open(options=options(history_limit=5, page_size=3))
+    assert shown(client) == texts(15, 20)
+    seen: list[object] = []
+    client.view.subscribe(seen.append)
+    service.history = user_messages(18)
+    lost = WentBack("lost").info
+    socket.deliver(Frame(Action.ATTACHED, channel=CHANNEL, channel_serial=serial(90), flags=0, error=lost))
+    await wait_until(lambda: shown(client) == texts(13, 18))
+    assert MessagesChanged() in seen
+    await client.close()
+
+
+async def test_an_edit_of_a_stored_message_that_the_session_no_longer_has_keeps_its_place() -> None:
+    service = ScriptedService()
+    said = user_messages(6)
+    tree = SessionTree()
+    for message in said:
+        tree.apply(message)
+    seed = Seed(tuple(View(tree).messages()), allow_gap=True)
+    client, socket = await service.open(seed=seed)
+    assert shown(client) == texts(0, 6)
+    sending = asyncio.create_task(client.view.edit("m3", "instead"))
+    frame = await socket.next(Action.MESSAGE)
+    headers = h.read_headers((frame.messages or [])[0])
+    assert headers is not None and (headers.parent, headers.get(h.FORK_OF)) == ("m2", "m3")
+    socket.ack(frame)
+    await sending
+    await client.close()

@@ -334,6 +334,11 @@ class Session:
         """Whether the service holds messages that are not in the tree."""
         return self._loader is not None and self._loader.has_older
 
+    @property
+    def has_read_past(self) -> bool:
+        """Whether the past of the tree was read as far as it is wanted, or may not be."""
+        return not self._is_fresh or self.history_refused is not None
+
     async def load_older(self) -> bool:
         """Read one more page into the tree; False when there is none. Raises CapabilityError, TransportError."""
         self.require_ready()

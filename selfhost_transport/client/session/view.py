@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from selfhost_transport.client.emitter import Emitter, Unsubscribe
@@ -34,6 +35,8 @@ class View:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._window = self._new_window()
+        # Messages to show once the past of a new tree was read.
+        self._owed = 0
         # What is shown in front of the window, and the state of the tree it is right for.
         self._stored: list[ConversationMessage] = []
         self._stored_version: tuple[SessionTree, int] | None = None
@@ -145,6 +148,7 @@ class View:
         Conflict (another message under this id), CapabilityError, SessionClosed.
         """
         anchor = Anchor(parent) if parent is not None else None
+        await self._read_newest()
         return await _accepted(self._send(content, anchor, id, _policy(policy)))
 
     async def interrupt(
@@ -174,7 +178,8 @@ class View:
         """
         await self._require(codec_message_id)
         extra = requests.OWN.interrupt_headers() if cancel_active else {}
-        sent = self._send(content, self._current().edit_anchor(codec_message_id), id, extra)
+        anchor = self._stored_anchor(codec_message_id) or self._current().edit_anchor(codec_message_id)
+        sent = self._send(content, replace(anchor, fork_of=codec_message_id), id, extra)
         assert sent.turn.input_codec_message_id is not None
         self._tell(self._current().select_own(sent.turn.input_codec_message_id))
         return await _accepted(sent)
@@ -188,7 +193,7 @@ class View:
     ) -> Turn:
         """Ask for another answer in place of one; the old one is kept (BRA-1)."""
         await self._require(codec_message_id)
-        anchor = self._current().regenerate_anchor(codec_message_id)
+        anchor = self._stored_anchor(codec_message_id) or self._current().regenerate_anchor(codec_message_id)
         ids = requests.ids_for(id)
         extra = requests.OWN.interrupt_headers() if cancel_active else {}
         known = self._session.tree.trigger(ids.codec_message_id)
@@ -231,6 +236,21 @@ class View:
         seed = self._session.seed
         return Anchor(seed.last_codec_message_id) if anchor.parent is None and seed is not None else anchor
 
+    async def _read_newest(self) -> None:
+        """Where nobody else anchors a send, know the message that it follows, although none is to be shown."""
+        session = self._session
+        session.require_ready()
+        if session.agent is None and session.has_older and session.history_refused is None:
+            await session.read_until(lambda: self._current().is_read(1), wanted=1)
+
+    def _stored_anchor(self, codec_message_id: str) -> Anchor | None:
+        """What a message hangs below that the application has stored, and the session no longer has."""
+        seed = self._session.seed
+        if seed is None or self._session.tree.owner_of(codec_message_id) is not None:
+            return None
+        at = seed.index_of(codec_message_id, codec_message_id)
+        return None if at is None else Anchor(seed.codec_message_id_at(at - 1))
+
     async def _require(self, codec_message_id: str) -> None:
         """Read back to a message, whose place in the tree tells where its replacement hangs."""
         self._session.require_ready()
@@ -249,7 +269,12 @@ class View:
     def _current(self) -> Window:
         """The window on the session's tree, which is another one after the session was made again."""
         if self._window.tree is not self._session.tree:
+            # What was shown before is shown again, as far as it is still there, once the past was read.
+            self._owed = max(self._owed, len(self._window.messages()))
             self._window = self._new_window()
+        if self._owed and self._session.has_read_past:
+            owed, self._owed = self._owed, 0
+            self._window.reveal(owed)
         return self._window
 
     def _new_window(self) -> Window:
@@ -270,7 +295,10 @@ class View:
         return self._stored
 
     def _on_tree(self, events: list[TreeEvent]) -> None:
-        self._tell(self._current().update(events))
+        known, owed = self._window, self._owed
+        window = self._current()
+        is_another = window is not known or owed != self._owed
+        self._tell([*([MessagesChanged()] if is_another else []), *window.update(events)])
 
     def _tell(self, events: list[ViewEvent]) -> None:
         for event in events:
