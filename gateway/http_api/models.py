@@ -60,7 +60,8 @@ class SendIn(_Wire):
     id: str | None = Field(default=None, min_length=1, max_length=128)
     """Id of the message. A send repeated with the same id is the same turn; absent: a fresh one."""
     parent: str | None = None
-    """Id of the message before it. Not given: the last one of the conversation. null: it is the first."""
+    """Id of the message before it. Not given: the last one of the conversation, or of what `forkOf` names, the one
+    before that. null: it is the first."""
     fork_of: str | None = None
     """Id of the message that this one replaces."""
     policy: Policy | None = None
