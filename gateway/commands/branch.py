@@ -15,7 +15,7 @@ from selfhost_transport.turns.view import View
 PAGE: Final = 200
 """Entries read, and folded, at a time: short enough not to hold up the event loop."""
 # The same where the newest turn is usually enough.
-_ANCHOR_PAGE: Final = 20
+_ANCHOR_PAGE: Final = 4
 
 
 async def find_parent(sessions: SessionStore, session: str, headers: Headers) -> str | None:

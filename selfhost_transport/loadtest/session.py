@@ -104,6 +104,8 @@ class Session:
             Viewer(self, target, load, first + index, index == 0, recorder) for index in range(load.viewers)
         ]
         self._ended: dict[Turn, asyncio.Event] = {}
+        # What the next message is sent below, as clients do.
+        self._newest: str | None = None
 
     @property
     def sender(self) -> Client:
@@ -141,7 +143,7 @@ class Session:
         for viewer in self.viewers:
             viewer.check.expect(turn)
         text = f"script: tokens={tokens} rate={rate:g} {script}".rstrip()
-        messages = inputs.user_message([TextPart(text)], ids, client_id=self.client_id)
+        messages = inputs.user_message([TextPart(text)], ids, client_id=self.client_id, parent=self._newest)
         if policy:
             _set_header(messages[0], h.TURN_POLICY, policy)
         self._recorder.counters["turns_sent"] += 1
@@ -151,6 +153,7 @@ class Session:
         if result is None:
             self.ended(turn)
             return None
+        self._newest = ids.codec_message_id
         now = time.time()
         self._recorder.record(Metric.SEND_ACK, now - scheduled)
         turn.sent_position = next((serial for serial in result.serials if serial), "")
