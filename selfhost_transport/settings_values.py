@@ -88,6 +88,25 @@ def unique(what: str, names: Sequence[str]) -> None:
 
 
 def redact_url(url: str) -> str:
-    """The address as it may be logged: no password, neither before the `@` nor in the query."""
-    hidden = re.sub(r"(?<=://)([^:@/?]*):[^?]*@", r"\1:***@", url)
-    return re.sub(r"([?&](?:sentinel_)?password=)[^&]*", r"\1***", hidden)
+    """The address as it may be logged: no password, neither before the `@` nor in the query.
+
+    A password whose special characters are not escaped makes no proper URL: then what may be a part of it is hidden too.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return "***" if "@" in url else url
+    shown = _redact_query(rest)
+    login, at, hosts = shown.rpartition("@")
+    user, colon, _ = login.partition(":")
+    if at:
+        return f"{scheme}://{user}:***@{hosts}" if colon else f"{scheme}://{user}@{hosts}"
+    netloc = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    host, colon, port = netloc.rpartition(":")
+    if colon and port and not port.isdecimal() and not port.endswith("]"):
+        # What looks like a host and a port is a user and the beginning of a password.
+        return f"{scheme}://{host.partition(':')[0]}:***@***"
+    return f"{scheme}://{shown}"
+
+
+def _redact_query(text: str) -> str:
+    return re.sub(r"([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]*", r"\1***", text, flags=re.IGNORECASE)

@@ -247,6 +247,21 @@ def test_secrets_are_not_shown(full: Path, tmp_path: Path) -> None:
             "redis+sentinel://u:pw@h:1,i:2/s?sentinel_password=pw",
             "redis+sentinel://u:***@h:1,i:2/s?sentinel_password=***",
         ),
+        # Characters that should have been escaped.
+        ("redis://u:ab?secret@127.0.0.1:6379/0", "redis://u:***@127.0.0.1:6379/0"),
+        ("redis://u:ab#secret@h:1", "redis://u:***@h:1"),
+        ("redis://u:ab/secret@h:1", "redis://u:***@h:1"),
+        ("redis://u:12?secret@h:1", "redis://u:***@h:1"),
+        ("redis://u:ab?password=secret@h:1", "redis://u:***@***"),
+        ("redis://u:secret", "redis://u:***@***"),
+        ("redis://u:a%3Fb%40c@h:1", "redis://u:***@h:1"),
+        ("redis://:a@b?c#d/e@h:1/0?ssl_password=x&db=1", "redis://:***@h:1/0?ssl_password=***&db=1"),
+        ("redis://h:1/0?username=u&password=se@cr%20et&db=2", "redis://h:1/0?username=u&password=***&db=2"),
+        ("rediss://h/0?ssl_password=pw", "rediss://h/0?ssl_password=***"),
+        ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
+        ("redis://[::1]/0", "redis://[::1]/0"),
+        ("redis://user@h", "redis://user@h"),
+        ("u:pw@h", "***"),
     ],
 )
 def test_passwords_in_addresses_are_hidden(url: str, shown: str) -> None:

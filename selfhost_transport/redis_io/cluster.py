@@ -42,16 +42,16 @@ class ClusterNodes:
     database: ClassVar[int] = 0
 
     def __init__(self, seeds: Sequence[Address]) -> None:
-        self._seeds = tuple(seeds)
+        self.seeds = tuple(seeds)
         # Those that were known last: the seeds may be gone by then.
         self._known: tuple[Address, ...] = ()
 
     def __str__(self) -> str:
-        return ",".join(f"{seed.host}:{seed.port}" for seed in self._seeds)
+        return ",".join(f"{seed.host}:{seed.port}" for seed in self.seeds)
 
     def at(self, host: str, port: int) -> Address:
         """The way into one of the servers."""
-        return self._seeds[0].at(host, port)
+        return self.seeds[0].at(host, port)
 
     async def locate(self) -> Address:
         """Notifications reach every server, so a subscriber may be anywhere. Raises StoreUnavailable."""
@@ -62,7 +62,7 @@ class ClusterNodes:
         """Who has which slots, as the first server that answers knows it. Raises StoreUnavailable."""
         failed: list[str] = []
         known = random.sample(self._known, len(self._known))
-        at = {(server.host, server.port): server for server in (*known, *self._seeds)}
+        at = {(server.host, server.port): server for server in (*known, *self.seeds)}
         for server in at.values():
             try:
                 found = _owned(await ask(server, "CLUSTER", "SLOTS"), server.host)

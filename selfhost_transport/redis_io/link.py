@@ -7,6 +7,7 @@ CPU as the rest of a token's way (docs/decisions.md).
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, cast
@@ -15,6 +16,7 @@ import hiredis
 
 from selfhost_transport.errors import StoreUnavailable
 from selfhost_transport.redis_io.address import Address
+from selfhost_transport.redis_io.reasons import why_not_connected
 
 Argument = str | bytes | int | float
 OnReply = Callable[[Any], None]
@@ -59,21 +61,26 @@ class Link(asyncio.BufferedProtocol):
         batch: AbstractContextManager[object] | None = None,
     ) -> Link:
         """Connect, authenticate, choose the database. Raises StoreUnavailable."""
-        loop = asyncio.get_running_loop()
         link = cls(on_reply, on_lost, batch)
         try:
-            async with asyncio.timeout(timeout_s):
-                if address.path:
-                    await loop.create_unix_connection(lambda: link, address.path)
-                else:
-                    await loop.create_connection(lambda: link, address.host, address.port, ssl=address.tls)
+            async with asyncio.timeout(min(timeout_s, address.connect_timeout_s or timeout_s)):
+                await link._connect(address)
                 await link._greet(address)
-        except (OSError, TimeoutError, hiredis.HiredisError) as error:
+        except (OSError, UnicodeError, TimeoutError, hiredis.HiredisError) as error:
+            # A host name that IDNA cannot encode is a UnicodeError.
             link.abort()
-            raise StoreUnavailable(
-                f"Redis at {address} cannot be reached: {error or type(error).__name__}. Check the URL and the server"
-            ) from error
+            raise StoreUnavailable(why_not_connected(address, error)) from error
         return link
+
+    async def _connect(self, address: Address) -> None:
+        loop = asyncio.get_running_loop()
+        if address.path:
+            await loop.create_unix_connection(lambda: self, address.path)
+            return
+        await loop.create_connection(lambda: self, address.host, address.port, ssl=address.tls)
+        assert self._transport is not None
+        if address.keepalive and (connected := self._transport.get_extra_info("socket")) is not None:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     async def _greet(self, address: Address) -> None:
         commands: list[tuple[str | int, ...]] = []
@@ -82,6 +89,8 @@ class Link(asyncio.BufferedProtocol):
             commands.append(("AUTH", *user, address.password))
         if address.database:
             commands.append(("SELECT", address.database))
+        if address.client_name is not None:
+            commands.append(("CLIENT", "SETNAME", address.client_name))
         commands.append(("ROLE",) if address.primary else ("PING",))
         self._opening = [asyncio.get_running_loop().create_future() for _ in commands]
         opening = list(self._opening)

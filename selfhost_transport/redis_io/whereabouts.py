@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode
 
 from selfhost_transport.errors import InvalidArgument, StoreUnavailable
-from selfhost_transport.redis_io.address import Address
+from selfhost_transport.redis_io.address import Address, split
 from selfhost_transport.redis_io.cluster import ClusterNodes
 from selfhost_transport.redis_io.link import ask
 
@@ -18,7 +18,9 @@ _CLUSTER = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 _SCHEMES = ("redis", "rediss", "unix", *_SENTINEL, *_CLUSTER)
 _CLUSTER_FORM = "redis+cluster://[user:password@]host:port[,host:port…]"
 _SENTINEL_FORM = "redis+sentinel://[user:password@]host:port[,host:port…]/service[/database]"
+_FORMS = dict.fromkeys(_SENTINEL, _SENTINEL_FORM) | dict.fromkeys(_CLUSTER, _CLUSTER_FORM)
 _DEFAULT_PORT = 26379
+_SENTINEL_LOGIN = ("sentinel_username", "sentinel_password")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,44 +89,58 @@ def whereabouts(url: str) -> Fixed | Sentinels | ClusterNodes:
         raise InvalidArgument(
             f"not an address of a Redis: it begins with one of {', '.join(_SCHEMES)}, then ://"
         )
+    if scheme not in _FORMS:
+        return Fixed(Address.parse(url).checked())
     try:
-        if scheme in _SENTINEL:
-            return _sentinels(url)
-        return _cluster(url) if scheme in _CLUSTER else Fixed(Address.parse(url))
-    except ValueError as error:
-        form = _SENTINEL_FORM if scheme in _SENTINEL else _CLUSTER_FORM
-        raise InvalidArgument(f"not an address of this kind ({form}): {error}") from None
+        return _sentinels(url) if scheme in _SENTINEL else _cluster(url)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"not an address of this kind ({_FORMS[scheme]}): {error}") from None
 
 
 def _cluster(url: str) -> ClusterNodes:
-    parts = urlsplit(url)
+    parts = split(url)
     login, _, hosts = parts.netloc.rpartition("@")
-    if not hosts or parts.path.strip("/0"):
-        raise ValueError("the hosts are missing, or a database is named, which a Cluster does not have")
     plain = f"{_CLUSTER[parts.scheme]}://{login}{'@' if login else ''}"
     options = f"?{parts.query}" if parts.query else ""
-    return ClusterNodes([Address.parse(f"{plain}{host}{options}") for host in hosts.split(",")])
+    seeds = [Address.parse(f"{plain}{host}{options}") for host in _hosts(hosts)]
+    if parts.path.strip("/0") or seeds[0].database:
+        raise InvalidArgument("a Cluster has no databases")
+    return ClusterNodes(seeds)
 
 
 def _sentinels(url: str) -> Sentinels:
-    parts = urlsplit(url)
+    parts = split(url)
     scheme = _SENTINEL[parts.scheme]
     login, _, hosts = parts.netloc.rpartition("@")
     service, _, database = parts.path.strip("/").partition("/")
-    if not service or not hosts:
-        raise ValueError("the hosts or the name of the service are missing")
-    query = dict(parse_qsl(parts.query))
-    user, password = query.pop("sentinel_username", None), query.pop("sentinel_password", None)
-    options = f"?{urlencode(query)}" if query else ""
-    server = Address.parse(f"{scheme}://{login}{'@' if login else ''}127.0.0.1/{database}{options}")
+    if not service:
+        raise InvalidArgument("the service is missing")
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    own = {name: value for name, value in query if name in _SENTINEL_LOGIN}
+    options = f"?{urlencode([(name, value) for name, value in query if name not in own])}" if query else ""
+    server = Address.parse(f"{scheme}://{login}{'@' if login else ''}127.0.0.1/{database}{options}").checked()
     return Sentinels(
-        tuple(_sentinel(f"{scheme}://{host}{options}", user, password) for host in hosts.split(",")),
+        tuple(_sentinel(f"{scheme}://{host}{options}", own) for host in _hosts(hosts)),
         unquote(service),
         server,
     )
 
 
-def _sentinel(url: str, user: str | None, password: str | None) -> Address:
-    port = urlsplit(url).port or _DEFAULT_PORT
-    plain = Address.parse(url)
-    return Address(plain.host, port, username=user, password=password, tls=plain.tls)
+def _sentinel(url: str, login: dict[str, str]) -> Address:
+    """TLS and times are those of the server; who one is, and the database, are not."""
+    server = Address.parse(url)
+    port = split(url).port or _DEFAULT_PORT
+    return replace(
+        server,
+        port=port,
+        database=0,
+        username=login.get("sentinel_username"),
+        password=login.get("sentinel_password"),
+    )
+
+
+def _hosts(listed: str) -> list[str]:
+    hosts = listed.split(",")
+    if not all(hosts):
+        raise InvalidArgument("a host is missing")
+    return hosts
