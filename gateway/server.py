@@ -40,11 +40,9 @@ from selfhost_transport.collector import calm_collector
 from selfhost_transport.descriptors import raise_descriptor_limit
 from selfhost_transport.errors import InvalidArgument, StoreUnavailable, TransportError
 from selfhost_transport.metrics import CONTENT_TYPE
-from selfhost_transport.redis_io.connection import RedisConnection
-from selfhost_transport.redis_io.server_version import check_server
 from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, Settings
-from selfhost_transport.store.format import check_format
 from selfhost_transport.store.statistics import Statistics, read_statistics
+from selfhost_transport.store.stores import Stores
 
 logger = logging.getLogger(__name__)
 
@@ -336,12 +334,8 @@ def serve(settings: Settings, listening: socket.socket, on_ready: Callable[[], N
 
 
 async def _check_redis(settings: Settings) -> None:
-    redis = RedisConnection(settings.redis.url)
-    try:
-        check_server(await redis.info())
-        await check_format(redis, settings.redis.prefix)
-    finally:
-        await redis.close()
+    stores = await Stores.open(settings)
+    await stores.close()
 
 
 def listen(host: str, port: int) -> socket.socket:

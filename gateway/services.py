@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Protocol
 
 from gateway.auth.authenticator import Authenticator, Credential
@@ -23,23 +22,20 @@ from gateway.metrics import Metrics
 from gateway.realtime.state_frames import Terms
 from selfhost_transport.loop_lag import LoopLag
 from selfhost_transport.redis_io.connection import RedisConnection
-from selfhost_transport.redis_io.server_version import check_server
 from selfhost_transport.settings import Settings
-from selfhost_transport.store import scripts
 from selfhost_transport.store.annotations import AnnotationStore
 from selfhost_transport.store.fleet import Fleet
-from selfhost_transport.store.format import check_format
-from selfhost_transport.store.keys import Keyspace
-from selfhost_transport.store.occupancy import OccupancyStore
-from selfhost_transport.store.options import SECOND_MS, StoreOptions
+from selfhost_transport.store.options import SECOND_MS
 from selfhost_transport.store.presence import Holder, PresenceStore
 from selfhost_transport.store.retention import Retention
-from selfhost_transport.store.revocations import RevocationStore
 from selfhost_transport.store.session_store import SessionStore
+from selfhost_transport.store.stores import Stores
 from selfhost_transport.store.turn_inputs import TurnInputs
 from selfhost_transport.store.turn_store import TurnStore
 from selfhost_transport.turns.withholding import Hidden, hidden_from
 
+CALL_S = 3.0
+"""How long a call of a client's request waits for Redis: clients of HTTP wait five seconds themselves, as a rule."""
 _SECRET_BYTES = 32
 # Renewed by every gateway that starts: a deployment that is gone leaves nothing behind (P9).
 _SECRET_TTL_MS = 365 * 86_400 * SECOND_MS
@@ -116,58 +112,41 @@ class Services:
 
 
 async def connect_services(settings: Settings, identify: Identify | None = None) -> Services:
-    """Connect to Redis and build everything. Raises StoreUnavailable, StoreUnsuitable."""
-    redis = RedisConnection(settings.redis.url)
-    redis.keep_loaded(scripts.everything())
-    keys = Keyspace(settings.redis.prefix, settings.redis.buckets)
-    options = StoreOptions(
-        window_ms=settings.gateway.resume_window_s * SECOND_MS,
-        presence_lease_ms=settings.gateway.presence_lease_ms,
-        max_open_turns=settings.limits.max_open_turns,
-        max_waiting=settings.limits.max_waiting,
-        max_wait_ms=settings.limits.max_wait_ms,
-        burst_wait_ms=settings.limits.burst_wait_ms,
-        retention_of=lambda session: round(
-            settings.namespace_for(session).retention / timedelta(milliseconds=1)
-        ),
-    )
-    sessions, turns = SessionStore(redis, keys, options), TurnStore(redis, keys, options)
-    presence, inputs = PresenceStore(redis, keys, options), TurnInputs(redis, keys, options)
-    annotations = AnnotationStore(redis, keys, options)
+    """Connect to Redis and build everything. Raises what `Stores.open` does."""
+    stores = await Stores.open(settings, call_s=CALL_S)
+    sessions, turns, presence = stores.sessions, stores.turns, stores.presence
     server_id = f"gw-{secrets.token_hex(4)}"
     metrics = Metrics()
     hub = SessionHub(sessions, settings.redis.url, metrics)
-    revocations = Revocations(RevocationStore(redis, settings.redis.prefix), settings.redis.url)
+    revocations = Revocations(stores.revocations, settings.redis.url)
     try:
-        check_server(await redis.info())
-        await check_format(redis, settings.redis.prefix)
-        secret = await _shared_secret(redis, settings.redis.prefix)
+        secret = await _shared_secret(stores.redis, settings.redis.prefix)
         await revocations.start()
     except BaseException:
         await revocations.close()
-        await redis.close()
+        await stores.close()
         raise
     lag = LoopLag()
     lag.start()
     return Services(
         settings=settings,
-        redis=redis,
+        redis=stores.redis,
         sessions=sessions,
         turns=turns,
         presence=presence,
-        annotations=annotations,
-        keeper=PresenceKeeper(presence, server_id, options.presence_lease_ms / SECOND_MS),
-        board=OccupancyBoard(OccupancyStore(redis, keys), server_id, settings.redis.url),
-        retention=Retention(redis, keys, options),
-        inputs=inputs,
-        fleet=Fleet(redis, keys),
+        annotations=stores.annotations,
+        keeper=PresenceKeeper(presence, server_id, stores.options.presence_lease_ms / SECOND_MS),
+        board=OccupancyBoard(stores.occupancy, server_id, settings.redis.url),
+        retention=stores.retention,
+        inputs=stores.inputs,
+        fleet=stores.fleet,
         hub=hub,
         executor=Executor(
             sessions,
             turns,
             presence,
-            annotations,
-            Continuations(sessions, turns, inputs),
+            stores.annotations,
+            Continuations(sessions, turns, stores.inputs),
             Court(hub, sessions),
             metrics,
             Burst(),

@@ -12,13 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from selfhost_transport.errors import InvalidArgument, TransportError
-from selfhost_transport.redis_io.connection import RedisConnection
-from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.settings import Settings, load_settings
 from selfhost_transport.store.ended_turns import Ended, EndedTurns
-from selfhost_transport.store.format import check_format
 from selfhost_transport.store.history import HistoryReader
-from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.stores import Stores
 from selfhost_transport.store.turn_messages import TurnMessages, read_turn
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.ui import ConversationMessage, messages_to_json
@@ -144,20 +141,18 @@ class TurnExporter:
         end. Redis being away is survived, except at the start. Raises StoreUnavailable, StoreFull, InvalidArgument.
         """
         settings = self.settings or load_settings()
-        keys = Keyspace(settings.redis.prefix, settings.redis.buckets)
-        redis = RedisConnection(settings.redis.url)
-        subscriber = Subscriber(settings.redis.url, on_reconnect=lambda: self._look_at(range(keys.buckets)))
-        queue = EndedTurns(redis, keys, self.name)
+        stores = await Stores.open(settings)
+        keys, queue = stores.keys, stores.ended_turns(self.name)
+        subscriber = stores.subscriber(on_reconnect=lambda: self._look_at(range(keys.buckets)))
         try:
-            await check_format(redis, settings.redis.prefix)
             await queue.open(self._limit)
             for bucket in range(keys.buckets):
                 await subscriber.subscribe(f"{keys.base(bucket)}ctl", self._told(bucket))
             self.ready.set()
-            await self._work(queue, HistoryReader(redis, keys), range(keys.buckets), export, once=once)
+            await self._work(queue, stores.history, range(keys.buckets), export, once=once)
         finally:
             await subscriber.close()
-            await redis.close()
+            await stores.close()
 
     async def _work(
         self, queue: EndedTurns, history: HistoryReader, buckets: range, export: Export, *, once: bool

@@ -17,8 +17,7 @@ from types import FrameType
 
 from agent_worker.runtime.lease import Leased, LeaseKeeper
 from agent_worker.user_code.containment import code_in
-from selfhost_transport.redis_io.connection import RedisConnection
-from selfhost_transport.store.turn_store import TurnStore
+from selfhost_transport.store.stores import Stores
 
 logger = logging.getLogger(__name__)
 
@@ -31,15 +30,14 @@ KEEP_S = 60.0
 _FRAMES = 20
 
 Runs = Callable[[], Iterable[Leased]]
-MakeStore = Callable[[RedisConnection], TurnStore]
+BuildStores = Callable[[], Stores]
 
 
 class LoopGuard:
     """Watches the loop that it is entered on. `blocked_count` and `blocked_s` add up what it has seen."""
 
-    def __init__(self, url: str, make_store: MakeStore, lease_ms: int, runs: Runs) -> None:
-        self._url = url
-        self._make_store = make_store
+    def __init__(self, build_stores: BuildStores, lease_ms: int, runs: Runs) -> None:
+        self._build_stores = build_stores
         self._lease_ms = lease_ms
         self._runs = runs
         self._beat = time.monotonic()
@@ -96,21 +94,21 @@ class LoopGuard:
 
     async def _keep_leases(self, since: float) -> None:
         """Renew until the loop runs again, with a connection of this thread's own."""
-        redis: RedisConnection | None = None
+        stores: Stores | None = None
         try:
             renewed = since
             while self._beat == since and not self._ended.is_set():
                 now = time.monotonic()
                 if now - since < KEEP_S and now - renewed > self._lease_ms / 3000:
-                    redis = redis or RedisConnection(self._url)
-                    keeper = LeaseKeeper(self._make_store(redis), self._lease_ms, self._runs, only_renew=True)
+                    stores = stores or self._build_stores()
+                    keeper = LeaseKeeper(stores.turns, self._lease_ms, self._runs, only_renew=True)
                     renewed = now if await keeper.renew() else renewed
                 await asyncio.sleep(BEAT_S)
         except Exception:
             logger.exception("worker.leases_not_kept")
         finally:
-            if redis is not None:
-                await redis.close()
+            if stores is not None:
+                await stores.close()
 
 
 def _stack(frame: FrameType | None) -> str:

@@ -14,10 +14,9 @@ from prometheus_client.registry import Collector
 from agent_worker.runtime.worker import Worker
 from selfhost_transport.errors import TransportError
 from selfhost_transport.metrics import DeploymentTotals
-from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.settings import Settings
-from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.statistics import Statistics, read_statistics
+from selfhost_transport.store.stores import Stores
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +26,10 @@ READ_TIMEOUT_S = 3.0
 class WorkerMetrics(Collector):
     """What a worker does, and the deployment's totals, read when asked. `collect` runs in the server's thread."""
 
-    def __init__(self, worker: Worker, settings: Settings, redis: RedisConnection) -> None:
+    def __init__(self, worker: Worker, stores: Stores) -> None:
         self._worker = worker
-        self._redis = redis
-        self._keys = Keyspace(settings.redis.prefix, settings.redis.buckets)
+        self._redis = stores.redis
+        self._keys = stores.keys
         self._loop = asyncio.get_running_loop()
 
     def describe(self) -> Iterator[Metric]:
@@ -74,9 +73,9 @@ async def metrics_served(worker: Worker, settings: Settings) -> AsyncIterator[No
     if port is None:
         yield
         return
-    redis = RedisConnection(settings.redis.url)
+    stores = Stores.build(settings, call_s=READ_TIMEOUT_S)
     registry = CollectorRegistry()
-    registry.register(WorkerMetrics(worker, settings, redis))
+    registry.register(WorkerMetrics(worker, stores))
     server, thread = start_http_server(port, host, registry)
     print(f"metrics http://{host}:{server.server_port}/metrics", flush=True)
     try:
@@ -85,4 +84,4 @@ async def metrics_served(worker: Worker, settings: Settings) -> AsyncIterator[No
         await asyncio.to_thread(server.shutdown)
         server.server_close()
         await asyncio.to_thread(thread.join)
-        await redis.close()
+        await stores.close()

@@ -31,24 +31,11 @@ from agent_worker.user_code.containment import children_contained
 from agent_worker.user_code.threads import Threads
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.loop_lag import LoopLag
-from selfhost_transport.redis_io.connection import RedisConnection
-from selfhost_transport.redis_io.server_version import check_server
-from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.settings import Settings, load_settings
 from selfhost_transport.settings_values import CrashRule
-from selfhost_transport.store import scripts
-from selfhost_transport.store.fleet import Fleet
-from selfhost_transport.store.format import check_format
-from selfhost_transport.store.history import HistoryReader
-from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.names import control_message
-from selfhost_transport.store.occupancy import OccupancyStore
-from selfhost_transport.store.options import StoreOptions
-from selfhost_transport.store.presence import PresenceStore
-from selfhost_transport.store.session_store import SessionStore
-from selfhost_transport.store.turn_inputs import TurnInputs
-from selfhost_transport.store.turn_pauses import TurnPauses
-from selfhost_transport.store.turn_store import Lease, TurnStore
+from selfhost_transport.store.stores import Stores
+from selfhost_transport.store.turn_store import Lease
 from selfhost_transport.turns.codec import Codec
 from selfhost_transport.turns.codecs import codec_named
 
@@ -192,31 +179,25 @@ class Worker:
         if not self.agents:
             raise InvalidArgument("the worker serves no agent; declare one with @worker.agent(name)")
         settings = self.settings = self.settings or load_settings()
-        redis = RedisConnection(settings.redis.url)
         try:
-            redis.keep_loaded(scripts.everything())
-            check_server(await redis.info())
-            await check_format(redis, settings.redis.prefix)
-            await self._work(settings, redis)
+            stores = await Stores.open(settings)
+            try:
+                await self._work(settings, stores)
+            finally:
+                await stores.close()
         finally:
-            await redis.close()
             self._stopped = True
 
-    async def _work(self, settings: Settings, redis: RedisConnection) -> None:
-        keys = Keyspace(settings.redis.prefix, settings.redis.buckets)
-        options = StoreOptions(window_ms=settings.gateway.resume_window_s * 1000)
-        presence = AgentPresence(
-            PresenceStore(redis, keys, options), self.worker_id, options.presence_lease_ms
-        )
-        store, pauses = TurnStore(redis, keys, options), TurnPauses(redis, keys, options)
-        threads = Threads(settings.worker.concurrency)
+    async def _work(self, settings: Settings, stores: Stores) -> None:
+        keys, threads = stores.keys, Threads(settings.worker.concurrency)
+        presence = AgentPresence(stores.presence, self.worker_id, stores.options.presence_lease_ms)
         self._services = Services(
-            turns=store,
-            pauses=pauses,
-            inputs=TurnInputs(redis, keys, options),
+            turns=stores.turns,
+            pauses=stores.pauses,
+            inputs=stores.inputs,
             presence=presence,
             crash_rule=lambda session: settings.namespace_for(session).on_crash,
-            history=HistoryReader(redis, keys),
+            history=stores.history,
             rollup=Rollup(settings.worker.rollup_window_ms),
             threads=threads,
             retry_errors=settings.worker.retry_errors,
@@ -225,28 +206,31 @@ class Worker:
         intake = self._intake = Intake(
             pairs, self._take, self._room, self._found_empty, lambda: self._lag.seconds
         )
-        subscriber = Subscriber(settings.redis.url, on_reconnect=intake.wake_all)
+        subscriber = stores.subscriber(on_reconnect=intake.wake_all)
         try:
             for bucket in range(keys.buckets):
                 await subscriber.subscribe(f"{keys.base(bucket)}ctl", self._control(bucket))
-            keeper = LeaseKeeper(store, settings.worker.lease_ms, lambda: list(self._running.values()))
             lease_ms = settings.worker.lease_ms
-            reaper = Reaper(store, pauses, SessionStore(redis, keys, options), keys.buckets, lease_ms)
-            heartbeat = Heartbeat(Fleet(redis, keys), self.worker_id, self.agents, settings.worker.lease_ms)
+            keeper = LeaseKeeper(stores.turns, lease_ms, lambda: list(self._running.values()))
+            reaper = Reaper(stores.turns, stores.pauses, stores.sessions, keys.buckets, lease_ms)
+            heartbeat = Heartbeat(stores.fleet, self.worker_id, self.agents, lease_ms)
             self._guard = LoopGuard(
-                settings.redis.url,
-                lambda connection: TurnStore(connection, keys, options),
-                lease_ms,
-                lambda: list(self._running.values()),
+                lambda: Stores.build(settings), lease_ms, lambda: list(self._running.values())
             )
             with self._guard, children_contained():
-                await self._serve(settings, intake, keeper, reaper, heartbeat)
+                await self._serve(settings, stores, intake, keeper, reaper, heartbeat)
         finally:
             threads.close()
             await subscriber.close()
 
     async def _serve(
-        self, settings: Settings, intake: Intake, keeper: LeaseKeeper, reaper: Reaper, heartbeat: Heartbeat
+        self,
+        settings: Settings,
+        stores: Stores,
+        intake: Intake,
+        keeper: LeaseKeeper,
+        reaper: Reaper,
+        heartbeat: Heartbeat,
     ) -> None:
         loops = [
             asyncio.create_task(heartbeat.beat(), name="heartbeat"),
@@ -255,7 +239,7 @@ class Worker:
             asyncio.create_task(reaper.watch(), name="reaper"),
             asyncio.create_task(self._look_again(intake), name="look-again"),
         ]
-        if abandoned := self._abandonment(settings):
+        if abandoned := self._abandonment(settings, stores):
             loops.append(asyncio.create_task(abandoned, name="abandonment"))
         self._lag.start()
         taking = asyncio.create_task(intake.work(), name="intake")
@@ -279,14 +263,14 @@ class Worker:
                 task.cancel()
             await asyncio.gather(stopped, taking, *loops, return_exceptions=True)
 
-    def _abandonment(self, settings: Settings) -> Coroutine[None, None, None] | None:
+    def _abandonment(self, settings: Settings, stores: Stores) -> Coroutine[None, None, None] | None:
         """The watch over turns that nobody is attached to; None where no namespace asks for it (PRE-10)."""
         limits = [rule.abandon_after.total_seconds() for rule in settings.namespaces if rule.abandon_after]
         if not limits:
             return None
         watch = Abandonment(
             self._services.turns,
-            OccupancyStore(self._services.turns.redis, self._services.turns.keys),
+            stores.occupancy,
             lambda session: settings.namespace_for(session).abandon_after.total_seconds(),
             lambda: list(self._running.values()),
         )

@@ -23,21 +23,10 @@ from agent_worker.user_code.threads import Threads
 from agent_worker.workflow.held_turn import HeldServices, HeldTurn
 from agent_worker.workflow.session import AgentSession
 from selfhost_transport.errors import InvalidArgument
-from selfhost_transport.redis_io.connection import RedisConnection
-from selfhost_transport.redis_io.server_version import check_server
 from selfhost_transport.settings import Settings, load_settings
-from selfhost_transport.store import scripts
-from selfhost_transport.store.fleet import Fleet
-from selfhost_transport.store.format import check_format
-from selfhost_transport.store.history import HistoryReader
-from selfhost_transport.store.keys import Keyspace, bucket_of
-from selfhost_transport.store.options import StoreOptions
-from selfhost_transport.store.presence import PresenceStore
-from selfhost_transport.store.session_store import SessionStore
-from selfhost_transport.store.turn_inputs import TurnInputs
-from selfhost_transport.store.turn_pauses import TurnPauses
-from selfhost_transport.store.turn_steps import Arrival, Holder, Holding, TurnSteps
-from selfhost_transport.store.turn_store import TurnStore
+from selfhost_transport.store.keys import bucket_of
+from selfhost_transport.store.stores import Stores
+from selfhost_transport.store.turn_steps import Arrival, Holder, Holding
 
 logger = logging.getLogger(__name__)
 
@@ -83,13 +72,10 @@ class AgentHost:
 
     async def __aenter__(self) -> AgentHost:
         settings = self.settings = self.settings or load_settings()
-        redis = RedisConnection(settings.redis.url)
-        redis.keep_loaded(scripts.everything())
-        self._stack.push_async_callback(redis.close)
+        stores = await Stores.open(settings)
+        self._stack.push_async_callback(stores.close)
         try:
-            check_server(await redis.info())
-            await check_format(redis, settings.redis.prefix)
-            self._begin(settings, redis)
+            self._begin(settings, stores)
         except BaseException:
             await self._stack.aclose()
             raise
@@ -135,24 +121,23 @@ class AgentHost:
         """Take over a turn; None while it was not started. Raises as `TurnSteps.adopt`."""
         return await self._take(self.steps.adopt, session, turn_id, adopted=True)
 
-    def _begin(self, settings: Settings, redis: RedisConnection) -> None:
-        self._keys = keys = Keyspace(settings.redis.prefix, settings.redis.buckets)
+    def _begin(self, settings: Settings, stores: Stores) -> None:
+        self._keys = stores.keys
         self._lease_ms = settings.worker.lease_ms
-        options = StoreOptions(window_ms=settings.gateway.resume_window_s * 1000)
-        self.steps = TurnSteps(redis, keys)
-        self._fleet = Fleet(redis, keys)
-        self.notices = Notices(settings.redis.url, keys, self.host_id, self._stop)
+        self.steps = stores.steps
+        self._fleet = stores.fleet
+        self.notices = Notices(settings.redis.url, stores.keys, self.host_id, self._stop)
         self._stack.push_async_callback(self.notices.close)
-        turns, pauses = TurnStore(redis, keys, options), TurnPauses(redis, keys, options)
+        turns, pauses = stores.turns, stores.pauses
         threads = Threads(settings.worker.concurrency)
         self._stack.callback(threads.close)
-        presence = AgentPresence(PresenceStore(redis, keys, options), self.host_id, options.presence_lease_ms)
+        presence = AgentPresence(stores.presence, self.host_id, stores.options.presence_lease_ms)
         self._services = HeldServices(
             turns=turns,
             steps=self.steps,
             pauses=pauses,
-            inputs=TurnInputs(redis, keys, options),
-            history=HistoryReader(redis, keys),
+            inputs=stores.inputs,
+            history=stores.history,
             presence=presence,
             rollup=Rollup(settings.worker.rollup_window_ms),
             threads=threads,
@@ -160,7 +145,7 @@ class AgentHost:
             released=self._released,
         )
         keeper = LeaseKeeper(turns, self._lease_ms, lambda: self.turns)
-        reaper = Reaper(turns, pauses, SessionStore(redis, keys, options), keys.buckets, self._lease_ms)
+        reaper = Reaper(turns, pauses, stores.sessions, stores.keys.buckets, self._lease_ms)
         self._loops += [
             asyncio.create_task(keeper.keep(), name="lease-keeper"),
             asyncio.create_task(reaper.watch(), name="reaper"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
-from selfhost_transport.commands.stores import turn_store
+from selfhost_transport.commands.stores import opened_stores
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.turn_store import CancelFilter, Cancelled, Scope
@@ -51,8 +51,8 @@ async def _cancel(
     message = Message(
         name=h.AI_CANCEL, client_id=by, extras=h.make_extras({_HEADERS[chosen.scope]: chosen.value})
     )
-    async with turn_store(settings) as turns:
-        return await turns.cancel(session, chosen, message, early=False, force=force)
+    async with opened_stores(settings) as stores:
+        return await stores.turns.cancel(session, chosen, message, early=False, force=force)
 
 
 def _told(cancelled: Cancelled, *, as_json: bool) -> str:

@@ -7,7 +7,7 @@ import json
 import logging
 
 from selfhost_transport.commands.session_list import keys_beginning
-from selfhost_transport.commands.stores import turn_store
+from selfhost_transport.commands.stores import opened_stores
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.turn_store import CancelFilter, Cancelled, Scope, TurnStore
 from selfhost_transport.turns import headers as h
@@ -32,7 +32,8 @@ def run_cancel_all(settings: Settings, prefix: str, *, by: str, force: bool, as_
 
 
 async def _cancel_all(settings: Settings, prefix: str, by: str, *, force: bool) -> dict[str, Cancelled]:
-    async with turn_store(settings) as turns:
+    async with opened_stores(settings) as stores:
+        turns = stores.turns
         sessions = sorted(await active_sessions(turns, prefix))
         replies: dict[str, Cancelled] = {}
         for start in range(0, len(sessions), _AT_ONCE):

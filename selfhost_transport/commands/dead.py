@@ -10,11 +10,10 @@ from typing import Annotated
 
 import typer
 
-from selfhost_transport.commands.stores import turn_store
+from selfhost_transport.commands.stores import opened_stores
 from selfhost_transport.settings import Settings, load_settings
-from selfhost_transport.store.dead_letters import DeadLetter, DeadLetters
-from selfhost_transport.store.session_store import SessionStore
-from selfhost_transport.store.turn_store import Accepted, TurnStore
+from selfhost_transport.store.dead_letters import DeadLetter
+from selfhost_transport.store.turn_store import Accepted
 
 Config = Annotated[str | None, typer.Option(help="TOML file with the configuration.")]
 Redis = Annotated[
@@ -69,14 +68,10 @@ def _settings(redis: str | None, config: str | None, prefix: str | None) -> Sett
 
 
 async def _all(settings: Settings) -> list[DeadLetter]:
-    async with turn_store(settings) as turns:
-        return await _letters(turns).all()
+    async with opened_stores(settings) as stores:
+        return await stores.dead_letters.all()
 
 
 async def _requeue(settings: Settings, letter: str) -> Accepted:
-    async with turn_store(settings) as turns:
-        return await _letters(turns).requeue(letter)
-
-
-def _letters(turns: TurnStore) -> DeadLetters:
-    return DeadLetters(turns, SessionStore(turns.redis, turns.keys, turns.options))
+    async with opened_stores(settings) as stores:
+        return await stores.dead_letters.requeue(letter)

@@ -12,6 +12,7 @@ from selfhost_transport.commands.children import Child
 from selfhost_transport.commands.dev_folder import DevFolder
 from selfhost_transport.errors import ServiceError
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
+from selfhost_transport.redis_io.preflight import check_way_in
 from selfhost_transport.settings import ENV_PREFIX, Settings
 
 
@@ -35,7 +36,9 @@ class _Dev:
         async with AsyncExitStack() as stack:
             redis = self._settings.redis.url
             folder: DevFolder | None = None
-            if not self._settings.redis.url_given:
+            if self._settings.redis.url_given:
+                await check_way_in(redis)
+            else:
                 folder = stack.enter_context(DevFolder(self._settings.data_dir))
                 embedded = await stack.enter_async_context(EmbeddedRedis(self._settings.data_dir))
                 redis = embedded.url

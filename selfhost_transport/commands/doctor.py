@@ -10,14 +10,12 @@ from enum import StrEnum
 
 from selfhost_transport.commands.channel_rights import channel_rights
 from selfhost_transport.errors import TransportError
-from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.redis_io.preflight import check_way_in
 from selfhost_transport.redis_io.server_version import check_server
 from selfhost_transport.settings import Settings
 from selfhost_transport.settings_values import redact_url
 from selfhost_transport.store import scripts
-from selfhost_transport.store.keys import Keyspace
-from selfhost_transport.store.options import StoreOptions
-from selfhost_transport.store.session_store import SessionStore
+from selfhost_transport.store.stores import Stores
 from selfhost_transport.wire.message import Message
 
 
@@ -67,15 +65,20 @@ def explain_channel(settings: Settings, channel: str) -> list[Finding]:
 
 
 async def _examine(settings: Settings) -> list[Finding]:
-    redis = RedisConnection(settings.redis.url)
+    where = redact_url(settings.redis.url)
     try:
-        info = await redis.info()
-        where = Finding(Verdict.OK, "connection", redact_url(settings.redis.url))
-        return [where, *examine_server(info), await _rights(redis, settings)]
+        await check_way_in(settings.redis.url)
+        stores = Stores.build(settings)
     except TransportError as error:
-        return [Finding(Verdict.FAIL, "connection", f"{redact_url(settings.redis.url)}: {error}")]
+        return [Finding(Verdict.FAIL, "connection", f"{where}: {error}")]
+    try:
+        info = await stores.redis.info()
+        reached = Finding(Verdict.OK, "connection", where)
+        return [reached, *examine_server(info), await _rights(stores)]
+    except TransportError as error:
+        return [Finding(Verdict.FAIL, "connection", f"{where}: {error}")]
     finally:
-        await redis.close()
+        await stores.close()
 
 
 def _version(info: Mapping[str, str]) -> Finding:
@@ -110,26 +113,35 @@ def _persistence(info: Mapping[str, str]) -> Finding:
 
 def _role(info: Mapping[str, str]) -> Finding:
     if info.get("role") == "master":
-        return Finding(Verdict.OK, "role", f"primary with {info.get('connected_slaves', '0')} replica(s)")
+        replicas = info.get("connected_slaves", "0")
+        # INFO states the good replicas only where some are asked for.
+        if replicas != "0" and "min_slaves_good_slaves" not in info:
+            return Finding(
+                Verdict.WARN,
+                "role",
+                f"primary with {replicas} replica(s), and writes are acknowledged without any of them: a fail-over loses "
+                "the last ones. Set min-replicas-to-write to 1 (docs/deployment.md)",
+            )
+        return Finding(Verdict.OK, "role", f"primary with {replicas} replica(s)")
     primary = f"{info.get('master_host', '?')}:{info.get('master_port', '?')}"
     return Finding(
         Verdict.FAIL, "role", f"this is a replica, which cannot be written to; its primary is {primary}"
     )
 
 
-async def _rights(redis: RedisConnection, settings: Settings) -> Finding:
+async def _rights(stores: Stores) -> Finding:
     """Writes a session and removes it, as the processes would with these credentials."""
-    keys = Keyspace(settings.redis.prefix, settings.redis.buckets)
+    redis, keys = stores.redis, stores.keys
     name = f"doctor-{secrets.token_hex(8)}"
     base = keys.base_of(name)
     try:
         await redis.command("SCRIPT", "LOAD", scripts.load("publish").source)
-        store = SessionStore(redis, keys, StoreOptions())
-        await store.publish(name, [Message(name="doctor", data="")])
+        await stores.sessions.publish(name, [Message(name="doctor", data="")])
         await redis.command("DEL", *(f"{base}{letter}:{name}" for letter in "splhg"))
+        await redis.command("ZREM", f"{base}retention", name)
     except TransportError as error:
         return Finding(Verdict.FAIL, "rights", str(error))
-    return Finding(Verdict.OK, "rights", f"may run scripts and write keys under {settings.redis.prefix}:")
+    return Finding(Verdict.OK, "rights", f"may run scripts and write keys under {keys.prefix}:")
 
 
 def _rule_of(settings: Settings, channel: str) -> Finding:

@@ -12,11 +12,10 @@ from typing import TextIO
 
 import typer
 
-from selfhost_transport.commands.stores import turn_store
+from selfhost_transport.commands.stores import opened_stores
 from selfhost_transport.errors import InvalidArgument, NotFound
 from selfhost_transport.exporter import EndedTurn, TurnExporter
 from selfhost_transport.settings import Settings
-from selfhost_transport.store.ended_turns import EndedTurns
 
 _STDOUT = "-"
 
@@ -77,5 +76,5 @@ def _begin_line(lines: TextIO) -> None:
 
 
 async def _forget(settings: Settings, name: str) -> bool:
-    async with turn_store(settings) as turns:
-        return await EndedTurns(turns.redis, turns.keys, name).forget()
+    async with opened_stores(settings) as stores:
+        return await stores.ended_turns(name).forget()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from selfhost_transport.commands.ended import EndedLine, ended_turns
-from selfhost_transport.commands.stores import turn_store
+from selfhost_transport.commands.stores import opened_stores
 from selfhost_transport.errors import NotFound
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.entries import (
@@ -85,7 +85,8 @@ def run_inspect(settings: Settings, session: str, *, ended: int, entries: int, a
 
 
 async def _inspect(settings: Settings, session: str, ended: int, count: int) -> SessionReport:
-    async with turn_store(settings) as turns:
+    async with opened_stores(settings) as stores:
+        turns = stores.turns
         base = turns.keys.base_of(session)
         series, floor = await turns.redis.command("HMGET", f"{base}s:{session}", "series", "floor")
         if series is None:

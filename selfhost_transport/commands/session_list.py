@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from selfhost_transport.commands.stores import turn_store
+from selfhost_transport.commands.stores import opened_stores
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.turn_store import TurnStore
 from selfhost_transport.wire.serial import Position
@@ -47,7 +47,8 @@ def run_list(settings: Settings, prefix: str, *, limit: int, as_json: bool) -> N
 
 
 async def _list(settings: Settings, prefix: str) -> list[SessionLine]:
-    async with turn_store(settings) as turns:
+    async with opened_stores(settings) as stores:
+        turns = stores.turns
         return [line async for line in _sessions(turns, prefix)]
 
 

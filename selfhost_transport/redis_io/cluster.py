@@ -46,6 +46,11 @@ class ClusterNodes:
         # Those that were known last: the seeds may be gone by then.
         self._known: tuple[Address, ...] = ()
 
+    @property
+    def timeout_s(self) -> float | None:
+        """How long to wait for a reply, where the URL states it."""
+        return self.seeds[0].timeout_s
+
     def __str__(self) -> str:
         return ",".join(f"{seed.host}:{seed.port}" for seed in self.seeds)
 

@@ -20,10 +20,13 @@ class RedisConnection:
     Replies are as Redis sends them: bytes, int, list, None. Errors: StoreUnavailable when Redis cannot be
     reached, or the connection was lost before the reply; StoreFull at `maxmemory`; StoreUnsuitable for anything
     the server refuses to do. In a Cluster a script goes where its first key is, a command where its second word is.
+    `timeout_s`: the longest time of a call that has none of its own, and of a server's silence; the URL's
+    `socket_timeout` goes before it.
     """
 
     def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
         where = whereabouts(url)
+        timeout_s = where.timeout_s or timeout_s
         self._way: Pipeline | Shards
         if isinstance(where, ClusterNodes):
             self._way = Shards(where, timeout_s)

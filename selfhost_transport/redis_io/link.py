@@ -106,6 +106,12 @@ class Link(asyncio.BufferedProtocol):
         if address.primary and role[0] != b"master":
             raise ConnectionRefusedError("it is a replica")
 
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether the system looks whether an idle connection still stands."""
+        used = None if self._transport is None else self._transport.get_extra_info("socket")
+        return used is not None and bool(used.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
     def write(self, packed: list[bytes]) -> None:
         """Send packed commands in one write."""
         if self._transport is not None:
@@ -179,5 +185,5 @@ async def ask(address: Address, *command: Argument, within_s: float = 1.0) -> An
     if not answered.done() or answered.cancelled():
         raise StoreUnavailable(f"{address} does not answer")
     if isinstance(answered.result(), hiredis.ReplyError):
-        raise StoreUnavailable(f"{address} refuses to answer: {answered.result()}")
+        raise StoreUnavailable(why_not_connected(address, answered.result()))
     return answered.result()

@@ -35,6 +35,9 @@ _TEXTS: Final = {
     "unknown command `SELECT`": (
         "it is a Sentinel: redis+sentinel://HOST:PORT/SERVICE instead of redis:// in the URL"
     ),
+    "cluster support disabled": "it is not of a Cluster: redis:// instead of redis+cluster:// in the URL",
+    "unknown command 'SENTINEL'": "it is no Sentinel: redis:// instead of redis+sentinel:// in the URL",
+    "unknown command `SENTINEL`": "it is no Sentinel: redis:// instead of redis+sentinel:// in the URL",
     "max number of clients": "it has as many clients as `maxclients` permits",
 }
 

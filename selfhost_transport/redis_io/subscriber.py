@@ -50,7 +50,7 @@ class Subscriber:
         self._batch = batch
         self._where = whereabouts(url)
         self._database = Database(self._where.database)
-        self._timeout_s = timeout_s
+        self._timeout_s = self._where.timeout_s or timeout_s
         self._on_reconnect = on_reconnect
         self._link: Link | None = None
         self._callbacks: dict[bytes, OnMessage] = {}

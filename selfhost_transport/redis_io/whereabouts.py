@@ -35,6 +35,11 @@ class Fixed:
         """The number of the database."""
         return self.address.database
 
+    @property
+    def timeout_s(self) -> float | None:
+        """How long to wait for a reply, where the URL states it."""
+        return self.address.timeout_s
+
     def __str__(self) -> str:
         return str(self.address)
 
@@ -56,6 +61,11 @@ class Sentinels:
     def database(self) -> int:
         """The number of the database."""
         return self.server.database
+
+    @property
+    def timeout_s(self) -> float | None:
+        """How long to wait for a reply, where the URL states it."""
+        return self.server.timeout_s
 
     def __str__(self) -> str:
         return f"{self.service}@{','.join(f'{s.host}:{s.port}' for s in self.sentinels)}"

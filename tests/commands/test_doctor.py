@@ -18,6 +18,8 @@ GOOD = {
     "aof_enabled": "1",
     "role": "master",
     "connected_slaves": "1",
+    # Stated where min-replicas-to-write is set.
+    "min_slaves_good_slaves": "1",
 }
 
 
@@ -37,6 +39,15 @@ def test_a_good_server_has_nothing_to_complain_about() -> None:
 def test_ops_8_each_danger_is_named_with_its_cure(info: dict[str, str], subject: str, advice: str) -> None:
     (bad,) = [finding for finding in examine_server({**GOOD, **info}) if finding.verdict is Verdict.FAIL]
     assert bad.subject == subject and advice in bad.detail
+
+
+def test_replicas_that_no_write_waits_for_are_warned_of() -> None:
+    alone = {**GOOD, "connected_slaves": "0"}
+    without = {name: value for name, value in GOOD.items() if name != "min_slaves_good_slaves"}
+    del alone["min_slaves_good_slaves"]
+    assert {finding.verdict for finding in examine_server(alone)} == {Verdict.OK}
+    (warned,) = [finding for finding in examine_server(without) if finding.verdict is not Verdict.OK]
+    assert warned.verdict is Verdict.WARN and "min-replicas-to-write to 1" in warned.detail
 
 
 def test_a_server_with_a_data_folder_is_healthy(call: Call, tmp_path: Path) -> None:

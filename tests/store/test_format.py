@@ -6,7 +6,7 @@ import pytest
 
 from agent_worker import Worker
 from gateway.services import connect_services
-from selfhost_transport.commands.stores import turn_store
+from selfhost_transport.commands.stores import opened_stores
 from selfhost_transport.errors import StoreUnsuitable
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.settings import load_settings
@@ -38,5 +38,5 @@ async def test_every_process_refuses_a_format_it_does_not_know(
     with pytest.raises(StoreUnsuitable, match="has the format '3'"):
         await worker.run()
     with pytest.raises(StoreUnsuitable, match="has the format '3'"):
-        async with turn_store(settings):
+        async with opened_stores(settings):
             pass
