@@ -223,9 +223,9 @@ class Executor:
         cancelled = await self._turns.cancel(
             operation.session, operation.filter, operation.message, input_turn=operation.input_turn
         )
-        position, matched, verdicts = cancelled.position, cancelled.matched, Verdicts()
+        position, matched, verdicts = max(cancelled.position, cancelled.sealed), cancelled.matched, Verdicts()
         if cancelled.asked:
-            verdicts = await self._court.verdicts(operation.session, position, cancelled.asked)
+            verdicts = await self._court.verdicts(operation.session, cancelled.position, cancelled.asked)
             matched = tuple(turn for turn in matched if turn not in verdicts.denied)
             position = max(position, verdicts.sealed_at)
             if not matched:

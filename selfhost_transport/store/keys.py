@@ -17,6 +17,7 @@ Scripts build the same names from the bucket's base; the letters below are the c
 | `z:<ref>:<session>` | HASH   | what each client has added to its annotations            | retention                    |
 | `g:<session>`       | HASH   | turn -> where it begins and ends; question -> its turn   | retention                    |
 | `a:<session>`       | HASH   | turns without a terminal: turn id -> owner               | the last terminal            |
+| `open:<session>`    | ZSET   | the same turns, by the position of their input           | the last terminal            |
 | `w:<session>`       | LIST   | turns waiting by policy `queue`                          | they start or end            |
 | `i:<id>:<session>`  | STRING | result of a publish, for repeats                         | idempotency window           |
 | `c:<id>:<session>`  | STRING | a cancel that arrived before its turn: `turn <id>`, `input <id>` | idempotency window   |
@@ -75,6 +76,7 @@ OWNED = (
     "z:",
     "g:",
     "a:",
+    "open:",
     "w:",
     "f:",
     "t:",

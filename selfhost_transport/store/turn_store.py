@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -27,6 +28,8 @@ from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.turn_operations import OpenText, Operation, packed_operations, piece_head
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position, new_series
+
+_CLOSED_AT_ONCE = 16
 
 
 class Policy(StrEnum):
@@ -149,6 +152,30 @@ class Cancelled:
     already_ended: tuple[str, ...]
     # Those of `matched` whose agent's hook decides; each ends or goes on within the hook's grace.
     asked: tuple[str, ...] = ()
+    # Where more turns matched than one step can mark: from here on nothing of them is written, else `position`.
+    sealed: Position = Position.ZERO
+
+
+@dataclass(frozen=True, slots=True)
+class _CancelSlice:
+    """What one call of the script did."""
+
+    position: bytes
+    series: bytes
+    head: bytes
+    matched: list[bytes]
+    asked: list[bytes]
+    marked: list[bytes]
+    ended: list[bytes]
+
+    @classmethod
+    def of(cls, reply: Sequence[Any]) -> _CancelSlice:
+        """Read the script's reply."""
+        ends = [8]
+        for count in reply[5:8]:
+            ends.append(ends[-1] + count)
+        matched, asked, marked = (list(reply[begin:end]) for begin, end in itertools.pairwise(ends))
+        return cls(reply[0], reply[1], reply[4], matched, asked, marked, list(reply[ends[-1] :]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,10 +243,11 @@ class TurnStore:
                     f"the id {request.input_id!r} was used for another message; send again with a fresh id"
                 )
             case b"busy":
-                active = [turn.decode() for turn in reply[1:]]
+                active = [turn.decode() for turn in reply[2:]]
+                more = {"open": reply[1]} if reply[1] > len(active) else {}
                 raise Busy(
                     "the session has an active turn and its policy is `reject`; wait for it or cancel it",
-                    detail={"turns": active},
+                    detail={"turns": active, **more},
                 )
             case b"forbidden":
                 raise CapabilityError(
@@ -242,16 +270,20 @@ class TurnStore:
                     "stored, send again later",
                     detail={"reason": "queue_too_long", "waiting": reply[1], "retryAfterMs": reply[2]},
                 )
-        return Accepted(
-            turn_id=request.turn_id,
-            position=Position.parse_id(reply[1].decode()),
-            series=reply[2].decode(),
-            status=reply[3].decode(),
-            repeated=reply[0] == b"repeated",
-            waiting=reply[4] if len(reply) > 4 else 0,
-            burst=len(reply) > 4 and reply[5] == 1,
-            interrupted=tuple(turn.decode() for turn in reply[6:]),
-        )
+        accepted = _accepted(request, reply)
+        interrupts = request.policy is Policy.INTERRUPT
+        if accepted.repeated:
+            # Whoever carried it out may have died before all was done.
+            if interrupts:
+                await self._interrupt_rest(request, accepted.position)
+            return accepted
+        cursor, cancelled_at, marked = reply[6], reply[7], reply[8]
+        await self._close_cancelled(request.session, reply[9 : 9 + marked])
+        if not cursor:
+            return accepted
+        rest = await self._interrupt_rest(request, Position.parse_id(cancelled_at.decode()), cursor)
+        left_over = tuple(turn.decode() for turn in rest)
+        return replace(accepted, interrupted=accepted.interrupted + left_over)
 
     async def cancel(
         self,
@@ -268,20 +300,73 @@ class TurnStore:
         `input_turn`: the turn id that belongs to an input filter's value. `early`: a cancel that names a turn
         not known yet is kept for it (CAN-4). `force`: without asking the agents' hooks. Nothing matched is no error (CAN-14).
         """
-        reply = await self._session_call(
-            "cancel", session, cancel.scope, cancel.value, pack_created([message]), self.options.ended_turn_ms,
-            self.options.window_ms, self.options.idempotency_ms, int(early), new_series(), input_turn,
-            message.client_id or "", int(force),
-        )  # fmt: skip
-        count, asked = int(reply[2]), int(reply[3])
-        turns = tuple(turn.decode() for turn in reply[4:])
+        slices = [
+            one
+            async for one in self._cancel_slices(
+                session, cancel, message, input_turn=input_turn, early=early, force=force
+            )
+        ]
+        position = Position.parse_id(slices[-1].position.decode())
+        await self._close_cancelled(session, [turn for one in slices for turn in one.marked])
+        head = Position.parse_id(slices[-1].head.decode())
         return Cancelled(
-            position=Position.parse_id(reply[0].decode()),
-            series=reply[1].decode(),
-            matched=turns[:count],
-            already_ended=turns[count + asked :],
-            asked=turns[count : count + asked],
+            position=position,
+            series=slices[0].series.decode(),
+            matched=tuple(turn.decode() for one in slices for turn in one.matched),
+            already_ended=tuple(turn.decode() for turn in slices[-1].ended),
+            asked=tuple(turn.decode() for one in slices for turn in one.asked),
+            sealed=position if len(slices) == 1 else max(position, head),
         )
+
+    async def _cancel_slices(
+        self,
+        session: str,
+        cancel: CancelFilter,
+        message: Message,
+        *,
+        input_turn: str = "",
+        early: bool = False,
+        force: bool = False,
+        cursor: bytes = b"",
+        last: bytes = b"",
+        position: bytes = b"",
+    ) -> AsyncIterator[_CancelSlice]:
+        """Cancel what a filter matches, step by step; `cursor`, `last`, `position`: where another script has begun."""
+        given = (
+            cancel.scope, cancel.value, pack_created([message]), self.options.ended_turn_ms, self.options.window_ms,
+            self.options.idempotency_ms, int(early), new_series(), input_turn, message.client_id or "", int(force),
+        )  # fmt: skip
+        while True:
+            reply = await self._session_call("cancel", session, *given, cursor, last, position)
+            yield _CancelSlice.of(reply)
+            position, cursor, last = reply[0], reply[2], reply[3]
+            if not cursor:
+                return
+
+    async def _interrupt_rest(
+        self, request: TurnRequest, position: Position, cursor: bytes = b""
+    ) -> list[bytes]:
+        """Cancel the turns from before `position` that a send interrupts and its own step has left over."""
+        if request.cancel_message is None or request.interrupts.scope is Scope.TURN:
+            return []
+        matched: list[bytes] = []
+        marked: list[bytes] = []
+        async for one in self._cancel_slices(
+            request.session, request.interrupts, request.cancel_message, force=True, cursor=cursor,
+            last=str(position.ms * 1000 + position.counter - 1).encode(), position=position.stream_id.encode(),
+        ):  # fmt: skip
+            matched += one.matched
+            marked += one.marked
+        await self._close_cancelled(request.session, marked)
+        return matched
+
+    async def _close_cancelled(self, session: str, turns: Sequence[bytes]) -> None:
+        """Close turns that a cancel marked, in steps that keep nobody waiting. What is left over a worker closes."""
+        for start in range(0, len(turns), _CLOSED_AT_ONCE):
+            some = turns[start : start + _CLOSED_AT_ONCE]
+            await self._session_call(
+                "close_cancelled", session, self.options.ended_turn_ms, self.options.window_ms, *some
+            )
 
     async def take(
         self,
@@ -519,6 +604,21 @@ class TurnStore:
     async def _session_call(self, name: str, session: str, *arguments: str | bytes | int) -> Any:
         base = self.keys.base_of(session)
         return await self.redis.call(scripts.load(name), [f"{base}s:{session}"], [base, session, *arguments])
+
+
+def _accepted(request: TurnRequest, reply: Sequence[Any]) -> Accepted:
+    """The script's reply to a send that was accepted, now or before."""
+    repeated = reply[0] == b"repeated"
+    return Accepted(
+        turn_id=request.turn_id,
+        position=Position.parse_id(reply[1].decode()),
+        series=reply[2].decode(),
+        status=reply[3].decode(),
+        repeated=repeated,
+        waiting=0 if repeated else reply[4],
+        burst=not repeated and reply[5] == 1,
+        interrupted=() if repeated else tuple(turn.decode() for turn in reply[9 + reply[8] :]),
+    )
 
 
 def lease_lost(lease: Lease, status: bytes) -> LeaseLost:

@@ -101,8 +101,11 @@ end
 -- Gives back the room that a growing text keeps in reserve, up to as much again, once it has stopped growing.
 local function settle_text(ref)
   local key = of_message('x', ref)
+  -- The reserve of a long one is small beside it, and copying it would keep others waiting.
+  local length = redis.call('STRLEN', key)
+  if length <= 64 or length > 262144 then return end
   local text = redis.call('GET', key)
-  if text and #text > 64 then redis.call('SET', key, text, 'KEEPTTL') end
+  if text then redis.call('SET', key, text, 'KEEPTTL') end
 end
 
 -- The index of turns. A turn -> "<first> <last>": its first position, which is that of its question, and its last; only

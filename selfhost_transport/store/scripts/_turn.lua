@@ -5,6 +5,11 @@ local LEASES, DEAD, CONTROL = base .. 'leases', base .. 'dead', base .. 'ctl' ..
 local DEADLINES = base .. 'deadlines'
 local STEP_START_PLACEHOLDER = '00000000000000-000@stepstart0:000'
 
+-- The session's turns without a terminal, by the position of their input. A script closes few of them at once: the others
+-- are marked, so that nothing of them can follow, and are closed by close_cancelled.lua, or by expire.lua in the end.
+local K_OPEN = base .. 'open:' .. session
+local CLOSED_AT_ONCE, CLOSED_WITHIN_MS = 16, 2000
+
 -- Ending a turn must be possible in a full Redis. Redis refuses writes for lack of memory only as the first write of a
 -- script, so that none stops half-way; a removal is never refused.
 local function end_also_when_full() redis.call('DEL', base .. 'none') end
@@ -113,18 +118,34 @@ local function start_waiting()
   end
 end
 
+-- A position as a number that is exact and has its order.
+local function score_of(id)
+  local ms, counter = split_id(id)
+  return string.format('%.0f', ms * 1000 + math.min(counter, 999))
+end
+
+-- Turns that were opened before there was this index are brought into it.
+local function index_open_turns()
+  if redis.call('ZCARD', K_OPEN) >= redis.call('HLEN', K_ACTIVE) then return end
+  for _, turn in ipairs(redis.call('HKEYS', K_ACTIVE)) do
+    local input = redis.call('HGET', turn_key(turn), 'ip')
+    redis.call('ZADD', K_OPEN, input and score_of(input) or '0', turn)
+  end
+end
+
 -- Up to where the session consists of ended turns alone, once `turn` has ended: before the first input still worked on.
 local function first_open_input(turn, terminal)
-  local first = terminal
-  for _, other in ipairs(redis.call('HKEYS', K_ACTIVE)) do
+  index_open_turns()
+  for _, other in ipairs(redis.call('ZRANGE', K_OPEN, 0, 1)) do
     local input = other ~= turn and redis.call('HGET', turn_key(other), 'ip')
     if input then
       local ms, counter = split_id(input)
-      local first_ms, first_counter = split_id(first)
-      if ms < first_ms or (ms == first_ms and counter < first_counter) then first = input end
+      local last_ms, last_counter = split_id(terminal)
+      if ms < last_ms or (ms == last_ms and counter < last_counter) then return input end
+      return terminal
     end
   end
-  return first
+  return terminal
 end
 
 -- Queues a turn that ended for every exporter. Each has a stream of its own, out of which it takes what it has dealt
@@ -144,10 +165,17 @@ local function tell_exporters(turn, status, terminal, fields)
   end
 end
 
+-- Takes a turn out of what it waits in: for people, in its session, or for a worker.
+local function stop_waiting(turn, was, agent, item)
+  if was == 'suspended' then redis.call('HINCRBY', K_META, 'suspended', -1) end
+  if was == 'queued' then redis.call('LREM', base .. 'w:' .. session, 1, turn) end
+  if was == 'pending' and item then redis.call('XDEL', base .. 'q:' .. agent, item) end
+end
+
 -- The one place where a turn gets its terminal state (P3). `terminal` is the position of its last entry.
 local function finish(turn, status, terminal, keep_ms)
   local key = turn_key(turn)
-  local fields = redis.call('HMGET', key, 'st', 'ip', 'ag', 'ow')
+  local fields = redis.call('HMGET', key, 'st', 'ip', 'ag', 'ow', 'qi')
   local was = fields[1]
   tell_exporters(turn, status, terminal, fields)
   redis.call('HSET', key, 'st', status, 'tp', terminal)
@@ -157,10 +185,10 @@ local function finish(turn, status, terminal, keep_ms)
   redis.call('DEL', fence_key(turn), of_session('y', turn))
   redis.call('ZREM', LEASES, pair(turn, session))
   redis.call('ZREM', DEADLINES, pair(turn, session))
-  if was == 'suspended' then redis.call('HINCRBY', K_META, 'suspended', -1) end
+  stop_waiting(turn, was, fields[3], fields[5])
   redis.call('HDEL', K_ACTIVE, turn)
+  redis.call('ZREM', K_OPEN, turn)
   redis.call('PEXPIRE', key, keep_ms)
-  if was == 'queued' then redis.call('LREM', base .. 'w:' .. session, 1, turn) end
   start_waiting()
 end
 
@@ -181,6 +209,21 @@ local function close_turn(turn, status, step, run, keep_ms)
   return id
 end
 
+-- A turn that is cancelled from here on, though it is closed only later: nothing can be written for it any more (P2).
+local function mark_cancelled(turn, id, was, worker, fence, agent, item)
+  redis.call('HSET', turn_key(turn), 'st', 'cancelling', 'cp', id, 'cm', '1')
+  stop_waiting(turn, was, agent, item)
+  if worker and (was == 'active' or was == 'cancelling') then
+    redis.call('DEL', fence_key(turn))
+    redis.call('ZREM', LEASES, pair(turn, session))
+    redis.call('PUBLISH', CONTROL, 'stop ' .. pair(worker, pair(turn, fence)))
+  end
+  set_deadline(turn, CLOSED_WITHIN_MS)
+end
+
+-- Whether a turn is cancelled already, and only has to be closed.
+local function is_cancelled(turn) return redis.call('HEXISTS', turn_key(turn), 'cm') == 1 end
+
 -- A turn whose agent has a cancel hook is asked for: it goes on until the hook decides or its grace is over.
 local function ask_to_cancel(turn, id, requester)
   local fields = redis.call('HMGET', turn_key(turn), 'hk', 'wk', 'fn')
@@ -189,24 +232,32 @@ local function ask_to_cancel(turn, id, requester)
   redis.call('PUBLISH', CONTROL, 'ask ' .. pair(fields[2], pair(turn, fields[3])))
 end
 
--- Cancels turns with one cancel entry before all that it causes. Returns its position, or nil without turns, and
--- the turns whose hook is asked.
-local function cancel_turns(turns, cancel_entry, keep_ms, requester, force)
-  if #turns == 0 then return nil, {} end
-  local id, asked = create(cancel_entry), {}
+-- Cancels turns with one cancel entry before all that it causes. Returns its position, or nil without turns; the turns
+-- whose hook is asked; and those that are marked and have to be closed. `id`: the entry, if there is one already.
+local function cancel_turns(turns, cancel_entry, keep_ms, requester, force, id)
+  if #turns == 0 then return id, {}, {} end
+  id = id or create(cancel_entry)
+  local asked, marked, closed = {}, {}, 0
   for _, turn in ipairs(turns) do
-    local fields = redis.call('HMGET', turn_key(turn), 'st', 'hk')
-    if fields[2] and fields[2] ~= '' and not force and fields[1] == 'active' then
+    local fields = redis.call('HMGET', turn_key(turn), 'st', 'hk', 'wk', 'fn', 'ag', 'qi', 'cm')
+    if fields[7] then
+      -- Another cancel came first; it only has to be closed.
+      marked[#marked + 1] = turn
+    elseif fields[2] and fields[2] ~= '' and not force and fields[1] == 'active' then
       ask_to_cancel(turn, id, requester)
       asked[#asked + 1] = turn
-    elseif force or fields[1] ~= 'cancelling' then
+    elseif not force and fields[1] == 'cancelling' then
+      asked[#asked + 1] = turn
+    elseif closed < CLOSED_AT_ONCE then
+      closed = closed + 1
       redis.call('HSET', turn_key(turn), 'cp', id)
       close_turn(turn, 'cancelled', 'sc', 'rc', keep_ms)
     else
-      asked[#asked + 1] = turn
+      mark_cancelled(turn, id, fields[1], fields[3], fields[4], fields[5], fields[6])
+      marked[#marked + 1] = turn
     end
   end
-  return id, asked
+  return id, asked, marked
 end
 
 -- A deposit for the invocation that follows a suspension, kept until it is needed.
@@ -239,17 +290,34 @@ local function all_answered(turn)
   return true
 end
 
--- The session's open turns that a filter matches: turn (id), input (codec message id), owner (client id), connection
--- (id of the sender's), all.
-local function matching(filter, value)
-  local found, open = {}, redis.call('HGETALL', K_ACTIVE)
-  for at = 1, #open, 2 do
-    local turn, owner = open[at], open[at + 1]
-    local matches = filter == 'all' or (filter == 'turn' and turn == value) or (filter == 'owner' and owner == value)
-    if filter == 'input' then matches = redis.call('HGET', turn_key(turn), 'in') == value end
-    if filter == 'connection' then matches = redis.call('HGET', turn_key(turn), 'cn') == value end
-    if matches then found[#found + 1] = turn end
+local function is_match(turn, filter, value)
+  if filter == 'all' then return true end
+  if filter == 'owner' then return redis.call('HGET', K_ACTIVE, turn) == value end
+  if filter == 'input' then return redis.call('HGET', turn_key(turn), 'in') == value end
+  return filter == 'connection' and redis.call('HGET', turn_key(turn), 'cn') == value
+end
+
+-- Of the session's open turns after `cursor` (a score, '' = all) and up to `last` some that a filter matches: turn (id),
+-- input (codec message id), owner (client id), connection (id of the sender's), all. As many as one script may look at, and
+-- cancel. Returns them, and the cursor to go on from, or ''.
+local LOOKED_AT, MATCHED = 500, 64
+local function matching(filter, value, cursor, last)
+  if filter == 'turn' then return redis.call('HEXISTS', K_ACTIVE, value) == 1 and {value} or {}, '' end
+  index_open_turns()
+  local from, found = cursor == '' and '-inf' or '(' .. cursor, {}
+  local open = redis.call('ZRANGEBYSCORE', K_OPEN, from, last, 'LIMIT', 0, LOOKED_AT)
+  for at, turn in ipairs(open) do
+    if is_match(turn, filter, value) then found[#found + 1] = turn end
+    -- Two inputs never have the same position.
+    if #found == MATCHED or at == LOOKED_AT then return found, redis.call('ZSCORE', K_OPEN, turn) end
   end
-  table.sort(found)
-  return found
+  return found, ''
+end
+
+-- Adds lists to a reply; `unpack` has a limit.
+local function extend(reply, ...)
+  for _, list in ipairs({...}) do
+    for _, item in ipairs(list) do reply[#reply + 1] = item end
+  end
+  return reply
 end

@@ -13,6 +13,7 @@ local status = fields[1]
 if not status then return {'unknown'} end
 if is_repeated(turn, request) then return held(turn) end
 if redis.call('HEXISTS', K_ACTIVE, turn) == 0 then return {'ended', status} end
+if is_cancelled(turn) then return {'ended', 'cancelled'} end
 if status == 'pending' or status == 'queued' or status == 'suspended' then return {status} end
 if redis.call('EXISTS', fence_key(turn)) == 1 then
   local expiry = redis.call('ZSCORE', LEASES, pair(turn, session))

@@ -23,6 +23,7 @@ if kind == 'answer' then
   if first then return {'resolved', first} end
 end
 if redis.call('HEXISTS', K_ACTIVE, turn) == 0 then return {'ended', status} end
+if is_cancelled(turn) then return {'ended', 'cancelled'} end
 
 local id = create(ARGV[3])
 if publish_id ~= '' then redis.call('SET', K_ONCE, id, 'PX', ARGV[9]) end

@@ -17,7 +17,10 @@ for at = FIRST_ID, #ARGV do
   known = known or result
   results[#results + 1] = result or ''
 end
-if known then return {'repeated', unpack(results)} end
+if known then
+  table.insert(results, 1, 'repeated')
+  return results
+end
 if not ensure_record(ref) then return {'missing'} end
 local record, text = of_message('m', ref), of_message('x', ref)
 

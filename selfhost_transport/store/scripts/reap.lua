@@ -48,7 +48,7 @@ if fields[1] ~= 'active' and fields[1] ~= 'cancelling' then return nil end
 if fence ~= '' and redis.call('GET', fence_key(turn)) ~= fence then return nil end
 if fence == '' then redis.call('HINCRBY', base .. 'stats', 'lease_losses', 1) end
 if fields[1] == 'cancelling' then
-  redis.call('HSET', key, 'cp', redis.call('HGET', key, 'ce'))
+  if redis.call('HEXISTS', key, 'cp') == 0 then redis.call('HSET', key, 'cp', redis.call('HGET', key, 'ce')) end
   tidy_log(close_turn(turn, 'cancelled', 'sc', 'rc', keep_ms), tonumber(ARGV[6]))
   return {turn, session, 'cancelled'}
 end

@@ -12,6 +12,7 @@ end
 local last = redis.call('HMGET', key, 'sq', 'sr')
 if last[1] == ARGV[5] then return cjson.decode(last[2]) end
 if last[1] and tonumber(last[1]) > tonumber(ARGV[5]) then return {'lost', 'overtaken by its repeat'} end
-local reply = {'written', unpack(write_operations(turn, 7, tonumber(ARGV[6])))}
+local reply = write_operations(turn, 7, tonumber(ARGV[6]))
+table.insert(reply, 1, 'written')
 redis.call('HSET', key, 'sq', ARGV[5], 'sr', cjson.encode(reply))
 return reply
