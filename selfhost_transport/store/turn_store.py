@@ -29,7 +29,7 @@ from selfhost_transport.store.turn_operations import OpenText, Operation, packed
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position, new_series
 
-_CLOSED_AT_ONCE = 16
+_CLOSED_AT_ONCE = 8
 
 
 class Policy(StrEnum):

@@ -8,7 +8,7 @@ local STEP_START_PLACEHOLDER = '00000000000000-000@stepstart0:000'
 -- The session's turns without a terminal, by the position of their input. A script closes few of them at once: the others
 -- are marked, so that nothing of them can follow, and are closed by close_cancelled.lua, or by expire.lua in the end.
 local K_OPEN = base .. 'open:' .. session
-local CLOSED_AT_ONCE, CLOSED_WITHIN_MS = 16, 2000
+local CLOSED_AT_ONCE, CLOSED_WITHIN_MS = 8, 2000
 
 -- Ending a turn must be possible in a full Redis. Redis refuses writes for lack of memory only as the first write of a
 -- script, so that none stops half-way; a removal is never refused.
@@ -300,7 +300,7 @@ end
 -- Of the session's open turns after `cursor` (a score, '' = all) and up to `last` some that a filter matches: turn (id),
 -- input (codec message id), owner (client id), connection (id of the sender's), all. As many as one script may look at, and
 -- cancel. Returns them, and the cursor to go on from, or ''.
-local LOOKED_AT, MATCHED = 500, 64
+local LOOKED_AT, MATCHED = 500, 32
 local function matching(filter, value, cursor, last)
   if filter == 'turn' then return redis.call('HEXISTS', K_ACTIVE, value) == 1 and {value} or {}, '' end
   index_open_turns()
