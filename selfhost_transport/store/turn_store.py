@@ -282,8 +282,8 @@ class TurnStore:
         if not cursor:
             return accepted
         rest = await self._interrupt_rest(request, Position.parse_id(cancelled_at.decode()), cursor)
-        left_over = tuple(turn.decode() for turn in rest)
-        return replace(accepted, interrupted=accepted.interrupted + left_over)
+        left_over = [turn.decode() for turn in rest]
+        return replace(accepted, interrupted=tuple(sorted([*accepted.interrupted, *left_over])))
 
     async def cancel(
         self,
@@ -312,7 +312,7 @@ class TurnStore:
         return Cancelled(
             position=position,
             series=slices[0].series.decode(),
-            matched=tuple(turn.decode() for one in slices for turn in one.matched),
+            matched=tuple(sorted(turn.decode() for one in slices for turn in one.matched)),
             already_ended=tuple(turn.decode() for turn in slices[-1].ended),
             asked=tuple(turn.decode() for one in slices for turn in one.asked),
             sealed=position if len(slices) == 1 else max(position, head),
@@ -617,7 +617,7 @@ def _accepted(request: TurnRequest, reply: Sequence[Any]) -> Accepted:
         repeated=repeated,
         waiting=0 if repeated else reply[4],
         burst=not repeated and reply[5] == 1,
-        interrupted=() if repeated else tuple(turn.decode() for turn in reply[9 + reply[8] :]),
+        interrupted=() if repeated else tuple(sorted(turn.decode() for turn in reply[9 + reply[8] :])),
     )
 
 
