@@ -23,6 +23,7 @@ from gateway.auth.origins import Origins, is_same_origin
 from gateway.background import Background
 from gateway.cors import SAME_ORIGIN_ONLY, Cors, KnownHosts
 from gateway.head import answer_head
+from gateway.http_api.chat import router as api_chat
 from gateway.http_api.entries import router as api_entries
 from gateway.http_api.errors import error_response
 from gateway.http_api.inputs import router as api_inputs
@@ -109,6 +110,7 @@ class Gateway:
         app.include_router(api_entries)
         app.include_router(api_inputs)
         app.include_router(api_me)
+        app.include_router(api_chat)
         app.add_api_websocket_route("/", self._websocket)
         app.add_api_route("/", self._page, methods=["GET"], include_in_schema=False)
         app.add_api_route("/config.json", self._page_config, methods=["GET"], include_in_schema=False)

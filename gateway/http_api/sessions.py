@@ -191,7 +191,6 @@ async def events(
     return await stream_events(services, session, last_event_id or after, credential)
 
 
-@router.post("/api/chat", status_code=202, tags=["turns"])
 async def wake(body: WakeIn, services: Running) -> Response:
     """Accepts the wake-up of AI Transport clients. The turn was accepted with its message already."""
     found = await services.turns.turn_of_event(body.session_name, body.input_event_id)

@@ -36,6 +36,11 @@ id = "*"
 agent = "assistant"
 
 [[namespaces]]
+id = "queue"
+agent = "assistant"
+policy = "queue"
+
+[[namespaces]]
 id = "plain"
 """
 
@@ -89,3 +94,9 @@ async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFac
 )
 async def test_sdk_1_unmodified_npm_sdks(site: Site, suite: str, wire_format: str) -> None:
     await run_suite(site.stack, f"{suite}.test.mjs", site.environment(wire_format))
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_uim_plain_usechat(site: Site) -> None:
+    """UIM-1 to UIM-38: four versions of `ai`, no SDK of a session in the page."""
+    await run_suite(site.stack, "uimessage.test.mjs", site.environment("json"))

@@ -1,0 +1,141 @@
+"""Plain `useChat`, without any SDK of a session: the UI message stream over HTTP, resumable and stoppable for good.
+
+The paths are those that `DefaultChatTransport` makes of its `api`: with `/api/chat` the chat's id is the session's name;
+with `/v1/ui/SESSION` the session is in the path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Body, Query, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+
+from gateway.auth.authenticator import Credential
+from gateway.http_api import chat_view
+from gateway.http_api.chat_models import ChatIn, StopIn, StopOut
+from gateway.http_api.chat_stream import stream_turn
+from gateway.http_api.chat_turns import Asked, ChatTurns
+from gateway.http_api.models import WakeIn
+from gateway.http_api.reader import SessionReader
+from gateway.http_api.sessions import Caller, Running, Session, TypedErrors, caller, wake
+from gateway.services import Services
+from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.turns.view import View
+from selfhost_transport.wire.channel import check_name
+
+_MAX_MESSAGES = 1000
+_SUSPENDED = "suspended"
+
+
+class PlainErrors(TypedErrors):
+    """Refusals as text that a person can read: `useChat` shows the body of a refusal as its error."""
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        """The handler with errors turned into text."""
+        handler = super().get_route_handler()
+
+        async def answered(request: Request) -> Response:
+            response: Response = await handler(request)
+            if response.status_code < 400 or not isinstance(response, JSONResponse):
+                return response
+            message = orjson.loads(bytes(response.body))["error"]["message"]
+            kept = {name: value for name, value in response.headers.items() if name == "retry-after"}
+            return PlainTextResponse(message, response.status_code, headers=kept)
+
+        return answered
+
+
+router = APIRouter(route_class=PlainErrors, tags=["ui message stream"])
+
+
+@router.post("/v1/ui/{session}", response_class=StreamingResponse)
+async def post(
+    session: Session, request: Request, body: ChatIn, credential: Caller, services: Running
+) -> Response:
+    """Send, edit, regenerate, or answer calls; the response streams the turn."""
+    _require_json(request)
+    return await _asked(services, credential, session, body)
+
+
+@router.post("/api/chat", response_class=StreamingResponse)
+async def post_chat(request: Request, body: WakeIn | ChatIn, services: Running) -> Response:
+    """As `/v1/ui/{session}`, with the session's name as `id`. Also the wake-up of AI Transport clients."""
+    if isinstance(body, WakeIn):
+        return await wake(body, services)
+    _require_json(request)
+    if not body.id:
+        raise InvalidArgument("the chat needs an `id`: useChat({id}); it is the name of the session")
+    check_name(body.id)
+    return await _asked(services, await caller(request, services), body.id, body)
+
+
+@router.get("/v1/ui/{session}/stream", response_class=StreamingResponse)
+@router.get("/v1/ui/{session}/{chat}/stream", response_class=StreamingResponse, include_in_schema=False)
+@router.get("/api/chat/{session}/stream", response_class=StreamingResponse)
+async def resume(session: Session, credential: Caller, services: Running) -> Response:
+    """The answer that is being written, from its beginning; 204 when there is none."""
+    turn_id = await _running_turn(services, credential, session)
+    if turn_id is None:
+        return Response(status_code=204)
+    return await stream_turn(services, credential, session, Asked(turn_id))
+
+
+@router.get("/v1/ui/{session}/messages")
+@router.get("/v1/ui/{session}/{chat}/messages", include_in_schema=False)
+@router.get("/api/chat/{session}/messages")
+async def messages(
+    session: Session,
+    credential: Caller,
+    services: Running,
+    limit: Annotated[int, Query(ge=1, le=_MAX_MESSAGES)] = 200,
+) -> list[dict[str, Any]]:
+    """The conversation for `useChat({messages})`; without the answer that is being written: its stream has that."""
+    # A turn that was suspended is several messages on the wire; one more page settles that.
+    async with SessionReader(
+        services, credential, session, lambda tree: View(tree).is_read(2 * limit)
+    ) as reader:
+        return chat_view.history(reader.tree, limit)
+
+
+@router.post("/v1/ui/{session}/stop")
+@router.post("/v1/ui/{session}/{chat}/stop", include_in_schema=False)
+@router.post("/api/chat/{session}/stop")
+async def stop(
+    session: Session,
+    credential: Caller,
+    services: Running,
+    body: Annotated[StopIn | None, Body()] = None,
+) -> StopOut:
+    """End the caller's running turns, or the one that is named. When this answers, the stop is final."""
+    return await ChatTurns(services, credential, session).stop(body or StopIn())
+
+
+async def _asked(services: Services, credential: Credential, session: str, body: ChatIn) -> Response:
+    asked = await ChatTurns(services, credential, session).ask(body)
+    return await stream_turn(services, credential, session, asked)
+
+
+async def _running_turn(services: Services, credential: Credential, session: str) -> str | None:
+    """The newest turn that an answer is being written for, or will be."""
+    running = {
+        record.turn_id for record in await services.turns.active(session) if record.status != _SUSPENDED
+    }
+    if len(running) < 2:
+        return next(iter(running), None)
+    async with SessionReader(
+        services, credential, session, lambda tree: all(tree.turn(turn) is not None for turn in running)
+    ) as reader:
+        known = [run.run_id for run in reader.tree.turns() if run.run_id in running]
+    return known[-1] if known else None
+
+
+def _require_json(request: Request) -> None:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise InvalidArgument(
+            "send the chat as application/json, as DefaultChatTransport does; WorkflowChatTransport is not served",
+            status_code=415,
+        )

@@ -1,0 +1,287 @@
+"""What a `useChat` page asks for, as turns: a message, an edit, another answer, answers to calls, a stop.
+
+The page's own copy of the conversation may be old, cut short or hold half of an answer: it is not used. The session is
+the truth, and the same request sent again is the same turn.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from gateway.auth.authenticator import Credential
+from gateway.commands.commands import Done
+from gateway.commands.turn_commands import CANCEL_ALL, TURN_POLICY
+from gateway.http_api import chat_view
+from gateway.http_api.chat_models import ChatIn, StopIn, StopOut, user_parts
+from gateway.http_api.models import CancelIn
+from gateway.http_api.reader import SessionReader
+from gateway.http_api.turn_calls import TurnCalls
+from gateway.services import Services
+from selfhost_transport.errors import Conflict, NotFound, ServiceError
+from selfhost_transport.store.turn_store import Policy
+from selfhost_transport.turns import inputs
+from selfhost_transport.turns.inputs import InputIds
+from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.turns.nodes import Node
+from selfhost_transport.turns.runs import RunInfo
+from selfhost_transport.turns.tree import SessionTree
+from selfhost_transport.turns.ui import (
+    APPROVAL_REQUESTED,
+    INPUT_AVAILABLE,
+    OUTPUT_AVAILABLE,
+    OUTPUT_ERROR,
+    ToolPart,
+    UIMessage,
+)
+from selfhost_transport.turns.ui_stream import chunks_of_turn
+from selfhost_transport.turns.values import Absent, to_text
+from selfhost_transport.turns.view import View
+from selfhost_transport.wire.message import Message
+
+_APPROVAL_RESPONDED = "approval-responded"
+_ANSWERED = frozenset({OUTPUT_AVAILABLE, OUTPUT_ERROR, _APPROVAL_RESPONDED})
+_OPEN = frozenset({INPUT_AVAILABLE, APPROVAL_REQUESTED})
+_RECENT = 20
+
+_Enough: TypeAlias = Callable[[SessionTree], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The turn to stream. `skip`: how many of its chunks the page has already; `resumes`: it goes on after a suspension."""
+
+    turn_id: str
+    skip: int = 0
+    resumes: bool = False
+
+
+class ChatTurns:
+    """What one caller asks of one session."""
+
+    def __init__(self, services: Services, credential: Credential, session: str) -> None:
+        self._services = services
+        self._credential = credential
+        self._session = session
+        self._calls = TurnCalls(services, credential, session)
+        self._client_id = credential.identity.stamp(None)
+
+    async def ask(self, body: ChatIn) -> Asked:
+        """Start, continue or find the turn that a request is about. Raises Conflict, NotFound, InvalidArgument."""
+        last = body.last
+        if body.trigger == "regenerate-message":
+            return await self._regenerate(body, last)
+        if last.role == chat_view.USER:
+            return await (self._edit(body.message_id, last) if body.message_id else self._send(body, last))
+        return await self._answer(last)
+
+    async def stop(self, body: StopIn) -> StopOut:
+        """End turns for good; one that has ended, or that nobody knows, is left as it is."""
+        turn_id = body.turn_id
+        if turn_id is None and body.message_id is not None:
+            message_id = body.message_id
+            async with self._reader(
+                lambda tree: chat_view.find_answer(tree, message_id) is not None
+            ) as reader:
+                node = chat_view.find_answer(reader.tree, message_id)
+                if node is None or node.run is None:
+                    return StopOut()
+                turn_id = node.run.run_id
+        if turn_id is not None:
+            wanted = CancelIn(turn_id=turn_id)
+        else:
+            wanted = CancelIn(own=True) if self._client_id is not None else CancelIn(all=True)
+        done = await self._calls.cancel(wanted)
+        return StopOut(matched=done.matched, already_ended=done.already_ended, position=done.position)
+
+    # The requests
+
+    async def _send(self, body: ChatIn, message: UIMessage) -> Asked:
+        ids = InputIds(message.id, _event_id(message.id))
+        parent = await self._parent(body.before_last)
+        messages = inputs.user_message(
+            user_parts(message), ids, client_id=self._client_id, message_id=message.id, parent=parent
+        )
+        return Asked(await self._start(messages))
+
+    async def _parent(self, before: str | None) -> str | None:
+        """What the message hangs below, where the page shows another branch than the session's; else None."""
+        if before is None:
+            return None
+        async with self._reader(lambda tree: View(tree).is_read(_RECENT)) as reader:
+            tree = reader.tree
+            node = chat_view.find_answer(tree, before)
+            if node is None or any(item.codec_message_id in node.messages for item in View(tree).messages()):
+                return None
+            return next(reversed(node.messages), None)
+
+    async def _edit(self, message_id: str, message: UIMessage) -> Asked:
+        async with self._reader(
+            lambda tree: chat_view.find_user_message(tree, message_id) is not None
+        ) as reader:
+            known = chat_view.find_user_message(reader.tree, message_id)
+            if known is None:
+                raise NotFound(f"this chat has no message {message_id!r}")
+            turn_id = reader.tree.turn_of(known.codec_message_id)
+        if turn_id is not None and known.message.parts == message.parts:
+            # The same request again: by a proxy, or a second click.
+            return Asked(turn_id)
+        # The page keeps its id for the new version; on the wire each version has one of its own.
+        said = to_text([known.codec_message_id, message.to_json()])
+        wire_id = str(uuid.uuid5(uuid.NAMESPACE_OID, said))
+        messages = inputs.user_message(
+            user_parts(message),
+            InputIds(wire_id, _event_id(wire_id)),
+            client_id=self._client_id,
+            message_id=message_id,
+            fork_of=known.codec_message_id,
+        )
+        return Asked(await self._start(messages))
+
+    async def _regenerate(self, body: ChatIn, last: UIMessage) -> Asked:
+        wanted = body.message_id
+        if wanted is None and last.role != chat_view.USER:
+            wanted = last.id
+        async with self._reader(
+            lambda tree: _target(tree, wanted, last.id) is not None and View(tree).is_read(1)
+        ) as reader:
+            tree = reader.tree
+            target = _target(tree, wanted, last.id)
+            if target is None:
+                raise NotFound("this chat has no answer to regenerate")
+            running = _newest_run(tree, target)
+            if running is not None and not running.status.is_terminal:
+                # A second click, or a proxy that sends again: the answer is on its way.
+                return Asked(running.run_id)
+            anchor = View(tree).regenerate_anchor(target)
+        ids = InputIds()
+        message = inputs.regenerate(
+            ids, anchor.regenerates or target, parent=anchor.parent, client_id=self._client_id
+        )
+        return Asked(await self._start([message]))
+
+    async def _answer(self, message: UIMessage) -> Asked:
+        async with self._reader(
+            lambda tree: (
+                (found := chat_view.find_answer(tree, message.id)) is not None
+                and found.run is not None
+                and found.run.is_started
+            )
+        ) as reader:
+            node = chat_view.find_answer(reader.tree, message.id)
+            if node is None or node.run is None:
+                raise NotFound(f"this chat has no answer {message.id!r}")
+            turn_id, status = node.run.run_id, node.run.status
+            skip = sum(1 for _ in chunks_of_turn(node))
+            given = self._answers(node, message, turn_id)
+        if status.is_terminal:
+            raise Conflict(f"the answer has ended ({status}); send a new message")
+        if not given:
+            if status is TurnStatus.SUSPENDED:
+                raise Conflict("the answer waits for calls that have no answer yet")
+            return Asked(turn_id, skip)
+        for one in given:
+            await self._give(one)
+        record = await self._services.turns.record(self._session, turn_id)
+        return Asked(turn_id, skip, resumes=record is not None and record.status != TurnStatus.SUSPENDED)
+
+    async def _give(self, message: Message) -> None:
+        message.client_id = self._client_id
+        try:
+            await self._calls.give([message])
+        except Conflict:
+            # Somebody else answered this call first: theirs counts, and the turn goes on with it.
+            return
+
+    def _answers(self, node: Node, message: UIMessage, turn_id: str) -> list[Message]:
+        """The answers in a page's copy of a message to calls that still wait."""
+        said = {
+            part.tool_call_id: part
+            for part in message.parts
+            if isinstance(part, ToolPart) and part.state in _ANSWERED
+        }
+        found = []
+        for state in node.messages.values():
+            for call_id, tool in state.tools.items():
+                part = said.get(call_id)
+                if part is not None and tool.state in _OPEN and not tool.provider_executed:
+                    found.append(self._answer_to(state.codec_message_id, turn_id, part))
+        return found
+
+    def _answer_to(self, codec_message_id: str, turn_id: str, part: ToolPart) -> Message:
+        event_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{turn_id} {part.tool_call_id} {part.state}"))
+        client_id = self._client_id
+        if part.state == OUTPUT_AVAILABLE:
+            output = None if isinstance(part.output, Absent) else part.output
+            return inputs.tool_result(
+                codec_message_id, turn_id, part.tool_call_id, output, event_id=event_id, client_id=client_id
+            )
+        if part.state == OUTPUT_ERROR:
+            text = part.error_text or "the tool failed"
+            return inputs.tool_result_error(
+                codec_message_id, turn_id, part.tool_call_id, text, event_id=event_id, client_id=client_id
+            )
+        approval = part.approval
+        return inputs.tool_approval_response(
+            codec_message_id, turn_id, part.tool_call_id, bool(approval and approval.approved),
+            event_id=event_id, client_id=client_id, reason=approval.reason if approval else None,
+        )  # fmt: skip
+
+    # Parts of the above
+
+    async def _start(self, messages: list[Message]) -> str:
+        policy = self._policy()
+        for message in messages:
+            message.client_id = self._client_id
+            assert message.extras is not None
+            message.extras["ai"]["transport"].update(policy)
+        return _turn_of(await self._calls.give(messages))
+
+    def _policy(self) -> dict[str, str]:
+        """A page shows one answer at a time: where the namespace lets turns run side by side, the newest wins."""
+        rules = self._services.rules_for(self._session)
+        if rules is None or rules.policy is not Policy.CONCURRENT:
+            return {}
+        # A caller without a name has no turns of its own: it stands for whoever is in the chat.
+        everybody = {} if self._client_id is not None else {CANCEL_ALL: "true"}
+        return {TURN_POLICY: Policy.INTERRUPT.value, **everybody}
+
+    def _reader(self, enough: _Enough) -> SessionReader:
+        return SessionReader(self._services, self._credential, self._session, enough)
+
+
+def _target(tree: SessionTree, wanted: str | None, last: str) -> str | None:
+    """The message that is to be answered again."""
+    if wanted is not None:
+        node = chat_view.find_answer(tree, wanted)
+        if node is not None:
+            return next(iter(node.messages), None)
+    asked = chat_view.find_user_message(tree, wanted or last)
+    return chat_view.first_answer(tree, asked.codec_message_id) if asked is not None else None
+
+
+def _newest_run(tree: SessionTree, target: str) -> RunInfo | None:
+    node = tree.owner_of(target)
+    if node is None or node.run is None:
+        return None
+    anchor = View(tree).regenerate_anchor(target)
+    newest = node.run.info()
+    for run in tree.turns():
+        other = tree.run_node(run.run_id)
+        if other is not None and other.regenerates in (target, anchor.regenerates):
+            newest = run
+    return newest
+
+
+def _turn_of(done: Done) -> str:
+    receipt = done.result.turn
+    if receipt is None:
+        raise ServiceError("the message was stored, but no turn was started")
+    return receipt.id
+
+
+def _event_id(message_id: str) -> str:
+    """Derived from the id, so that a repeat of the send is the same send (P5)."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, message_id))

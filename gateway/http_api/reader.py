@@ -1,0 +1,111 @@
+"""A session read into a conversation tree for one HTTP response: its history, then what follows, without a gap."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from gateway.auth.authenticator import Credential
+from gateway.commands.branch import read_back
+from gateway.fanout.delivery import Variant
+from gateway.fanout.feed import SessionFeed
+from gateway.fanout.subscription import Attachment, Gap
+from gateway.http_api.pull_outlet import PullOutlet, patience_s, refusal
+from gateway.services import Services
+from selfhost_transport.errors import CapabilityError, TransportError
+from selfhost_transport.store.history import Query
+from selfhost_transport.turns.events import TreeEvent
+from selfhost_transport.turns.tree import SessionTree
+from selfhost_transport.turns.withholding import shown
+from selfhost_transport.wire.actions import Flag
+from selfhost_transport.wire.capability import Operation
+from selfhost_transport.wire.codec import Format
+from selfhost_transport.wire.frame import decode_frame
+
+_FIRST_PAGE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What arrived together. `position`: up to where the tree is now, None when nothing came for a while.
+
+    `replaced`: continuity was lost and the tree was read again; what `events` tell is not all that changed.
+    """
+
+    position: str | None
+    events: list[TreeEvent] = field(default_factory=list)
+    replaced: bool = False
+
+
+class SessionReader:
+    """Use as a context manager. `tree` holds the session as far back as `enough` asked for, and grows."""
+
+    def __init__(
+        self, services: Services, credential: Credential, session: str, enough: Callable[[SessionTree], bool]
+    ) -> None:
+        self.session = session
+        self.tree = SessionTree(session)
+        self._services = services
+        self._credential = credential
+        self._enough = enough
+        self._hidden = services.hidden_from(credential, session)
+        self._outlet = PullOutlet()
+        self._attachment = Attachment(self._outlet, Variant(Format.JSON, session, self._hidden), self._on_gap)
+        self._feed: SessionFeed | None = None
+        self._lost = False
+
+    async def __aenter__(self) -> SessionReader:
+        """Start reading. Raises CapabilityError without the right to subscribe, StoreUnavailable."""
+        self._credential.capability.require(Operation.SUBSCRIBE, self.session)
+        self._feed = await self._services.hub.join(self.session, self._attachment)
+        self._services.streams.add(self._outlet)
+        self._services.board.count(self.session, None, Flag.SUBSCRIBE)
+        try:
+            await self._read_history()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        self._feed.release(self._attachment, [])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._feed is None:
+            return
+        feed, self._feed = self._feed, None
+        self._services.streams.discard(self._outlet)
+        self._services.board.count(self.session, Flag.SUBSCRIBE, None)
+        self._services.hub.leave(feed, self._attachment)
+
+    async def batches(self) -> AsyncIterator[Batch]:
+        """What follows, until the gateway stops. Raises the TransportError of credentials that have expired."""
+        while not self._outlet.ended:
+            taken = await self._outlet.take(patience_s(self._credential))
+            if (refused := refusal(self._services, self._credential)) is not None:
+                raise TransportError.from_info(refused)
+            position, events = None, list[TreeEvent]()
+            for payload in taken:
+                frame = decode_frame(payload.decode(), Format.JSON)
+                position = frame.channel_serial or position
+                for message in frame.messages or ():
+                    events += self.tree.apply(message)
+            replaced, self._lost = self._lost, False
+            if replaced:
+                self.tree = SessionTree(self.session)
+                await self._read_history()
+            yield Batch(position, events, replaced)
+            if self._feed is not None:
+                self._feed.drained(self._attachment)
+
+    async def _read_history(self) -> None:
+        """The tree as far back as it is needed. What a subscriber without the right to history sees begins now."""
+        try:
+            self._credential.capability.require(Operation.HISTORY, self.session)
+        except CapabilityError:
+            return
+        query = Query(limit=_FIRST_PAGE, visible=shown(self._hidden))
+        tree = self.tree
+        await read_back(self._services.sessions, tree, query, lambda: self._enough(tree))
+
+    def _on_gap(self, gap: Gap) -> None:
+        self._lost = True
+        self._outlet.wake()
