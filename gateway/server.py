@@ -35,6 +35,7 @@ from gateway.realtime.endpoint import Realtime
 from gateway.rest.router import Rest
 from gateway.retention_keeper import keep_retention
 from gateway.services import Services, connect_services
+from gateway.store_watch import watch_store
 from gateway.websocket.acceptor import Acceptor
 from gateway.websocket.upgrade import RawWebSocket, UpgradingHttp
 from selfhost_transport.collector import calm_collector
@@ -91,6 +92,7 @@ class Gateway:
         background.start(self._observe(services))
         background.start(services.board.run())
         background.start(keep_retention(services.retention))
+        background.start(watch_store(services))
         background.start(services.keeper.run(lambda: realtime.sockets))
         try:
             yield
@@ -175,7 +177,8 @@ class Gateway:
             async with asyncio.timeout(1.0):
                 await services.redis.command("PING")
         except (TransportError, TimeoutError) as error:
-            return JSONResponse({"status": "unavailable", "reason": str(error)}, status_code=503)
+            reason = str(error) or "Redis did not answer within a second"
+            return JSONResponse({"status": "unavailable", "reason": reason}, status_code=503)
         if not services.hub.connected:
             reason = "notifications from Redis do not arrive"
             return JSONResponse({"status": "unavailable", "reason": reason}, status_code=503)

@@ -25,6 +25,7 @@ from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.annotations import AnnotationStore
 from selfhost_transport.store.fleet import Fleet
+from selfhost_transport.store.format import check_format
 from selfhost_transport.store.options import SECOND_MS
 from selfhost_transport.store.presence import Holder, PresenceStore
 from selfhost_transport.store.retention import Retention
@@ -97,6 +98,16 @@ class Services:
         """A new socket of a connection, as the holder of its presence members."""
         return Holder(connection_id, secrets.token_hex(8), self.server_id, remain_ms)
 
+    async def restore_secret(self) -> bool:
+        """Put the deployment's secret back if it is gone, as all else is then; whether it was. Raises StoreUnavailable."""
+        key = secret_key(self.settings.redis.prefix)
+        if await self.redis.command("EXISTS", key):
+            return False
+        await check_format(self.redis, self.settings.redis.prefix)
+        # Without it, connections could not be resumed at gateways that start from now on.
+        await self.redis.command("SET", key, self.secret, "NX", "PX", _SECRET_TTL_MS)
+        return True
+
     def end_streams(self) -> None:
         """Let the readers of event streams go."""
         for stream in list(self.streams):
@@ -161,9 +172,14 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
     )
 
 
+def secret_key(prefix: str) -> str:
+    """Where the deployment's secret is kept."""
+    return f"{prefix}:secret"
+
+
 async def _shared_secret(redis: RedisConnection, prefix: str) -> bytes:
     """The deployment's secret: whoever asks first makes it."""
-    key = f"{prefix}:secret"
+    key = secret_key(prefix)
     await redis.command("SET", key, secrets.token_bytes(_SECRET_BYTES), "NX", "PX", _SECRET_TTL_MS)
     secret: bytes = await redis.command("GETEX", key, "PX", _SECRET_TTL_MS)
     return secret

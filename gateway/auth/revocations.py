@@ -24,16 +24,17 @@ class Revocations:
 
     def __init__(self, store: RevocationStore, redis_url: str) -> None:
         self._store = store
-        self._subscriber = Subscriber(redis_url, on_reconnect=self._load_soon)
+        self._subscriber = Subscriber(redis_url, on_reconnect=self.reload)
         self._background = Background("revocations")
         self._by_target: dict[_Target, list[Revocation]] = {}
+        self._known: set[Revocation] = set()
         self._loading: asyncio.Task[None] | None = None
         self._again = False
         self.on_change: Callable[[], None] = _ignore
 
     async def start(self) -> None:
         """Subscribe, then load. Raises StoreUnavailable."""
-        await self._subscriber.subscribe(self._store.channel, lambda payload: self._load_soon())
+        await self._subscriber.subscribe(self._store.channel, lambda payload: self.reload())
         self._take(await self._store.all())
 
     async def close(self) -> None:
@@ -64,14 +65,25 @@ class Revocations:
         if applies_at is not None and applies_at <= now_ms():
             raise TokenError("the token was revoked; obtain a new one", code=Code.TOKEN_REVOKED)
 
+    async def _compare(self) -> None:
+        """A Redis that lost its data must not make refused tokens good again."""
+        found = set(await self._store.all())
+        lost = {one for one in self._known - found if one.useful_until > now_ms()}
+        if lost:
+            logger.warning("revocations.restored revocations=%d", len(lost))
+            await self._store.add(list(lost))
+        self._take(found | lost)
+
     def _take(self, revocations: Iterable[Revocation]) -> None:
+        self._known = set(revocations)
         by_target: defaultdict[_Target, list[Revocation]] = defaultdict(list)
-        for revocation in revocations:
+        for revocation in self._known:
             by_target[revocation.key_name, revocation.kind, revocation.value].append(revocation)
         self._by_target = dict(by_target)
         self.on_change()
 
-    def _load_soon(self) -> None:
+    def reload(self) -> None:
+        """Read again what the store has, soon; what it has lost is put back."""
         self._again = True
         if self._loading is None or self._loading.done():
             self._loading = self._background.start(self._load())
@@ -81,7 +93,7 @@ class Revocations:
         while self._again:
             self._again = False
             try:
-                self._take(await self._store.all())
+                await self._compare()
             except TransportError as error:
                 logger.warning("revocations.load_failed error=%s", error)
                 self._again = True

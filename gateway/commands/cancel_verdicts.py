@@ -19,6 +19,7 @@ from selfhost_transport.wire.serial import Position
 MAX_WAIT_S = 10.0
 """How long the answer to a cancel waits for verdicts; an agent's grace is usually a second."""
 _PAGE = 1000
+_LOOK_S = 0.05
 
 
 @dataclass(slots=True)
@@ -91,6 +92,7 @@ class Court:
                         after = entry.position
                     if not entries:
                         await feed.passed(Position(after.ms, after.counter + 1))
+                        await asyncio.sleep(_LOOK_S)  # where the log has not what the feed has seen
         except TimeoutError:
             pass  # what is undecided by now is decided later; the session is told then
         finally:

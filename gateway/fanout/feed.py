@@ -30,6 +30,10 @@ logger = logging.getLogger(__name__)
 
 
 MAX_PENDING: Final = 4096
+LOOKS: Final = 4
+"""How often the log is read for an entry that was announced, before the announcement is taken for a foreign one."""
+FIRST_LOOK_S: Final = 0.05
+LONGEST_LOOK_S: Final = 2.0
 """Notifications that are kept while the log is read."""
 
 
@@ -56,6 +60,7 @@ class SessionFeed:
         "_last_id",
         "_latest_start",
         "_live",
+        "_looked_at",
         "_open",
         "_passing",
         "_pending",
@@ -64,6 +69,7 @@ class SessionFeed:
         "_store",
         "_tasks",
         "_waiting",
+        "closed",
         "position",
         "series",
         "session",
@@ -71,6 +77,8 @@ class SessionFeed:
 
     def __init__(self, session: str, store: SessionStore, tasks: Background, counters: Counters) -> None:
         self.session = session
+        # Set once nobody needs it any more.
+        self.closed = False
         self.series = ""
         # The newest entry that was fanned out.
         self.position = Position.ZERO
@@ -80,6 +88,8 @@ class SessionFeed:
         self._tasks = tasks
         self._counters = counters
         self._last_id = b""
+        # Where it stood when it was last asked whether anything comes.
+        self._looked_at = Position.ZERO
         # Notifications that arrived while the feed starts or fills a gap.
         self._pending: list[bytes] | None = []
         # Some of them were dropped: the log has to be read once more.
@@ -134,6 +144,16 @@ class SessionFeed:
         if self._pending is None:
             self._pending = []
             self._tasks.start(self._fill())
+
+    def is_quiet(self) -> bool:
+        """Whether nothing has come since the last time this was asked."""
+        quiet = self._pending is None and self.position == self._looked_at
+        self._looked_at = self.position
+        return quiet
+
+    def differs(self, head: Position) -> bool:
+        """Whether the newest entry of the log, read a moment ago, is another one than the newest one seen here."""
+        return self._pending is None and self.position == self._looked_at and head != self.position
 
     def jump(self) -> None:
         """There are more notifications than can be fanned out: go on from the end of the log.
@@ -191,21 +211,53 @@ class SessionFeed:
         return True
 
     async def _fill(self) -> None:
-        """Read what is missing from the log, then go on with what arrived meanwhile."""
+        """Read what is missing from the log, then go on with what arrived meanwhile.
+
+        Asked again it is at a growing distance, and no more once nobody watches.
+        """
         self._counters.gap()
-        delay = 0.05
-        while True:
+        delay, looks = FIRST_LOOK_S, 0
+        while not self.closed:
             try:
-                self._dropped = False
-                await self._read_missing()
-                if not self._dropped and self._drain_pending():
-                    return
-            except ContinuityLost as error:
-                await self._lose_continuity(error.info)
+                missing = await self._fill_once()
             except TransportError as error:
                 logger.warning("session.fill_failed session=%s error=%s", self.session, error)
-                await asyncio.sleep(delay)  # paces asking while Redis is away
-                delay = min(delay * 2, 2.0)
+            else:
+                if not missing:
+                    if self._pending is None:
+                        return
+                    delay, looks = FIRST_LOOK_S, 0
+                    continue
+                looks += 1
+                if looks >= LOOKS:
+                    self._pass_over_foreign(missing)
+                    delay, looks = FIRST_LOOK_S, 0
+            await asyncio.sleep(delay)  # paces asking while Redis is away, or has not what it announced
+            delay = min(delay * 2, LONGEST_LOOK_S)
+
+    async def _fill_once(self) -> int:
+        """How many announced entries the log does not have, although it was read after they were announced.
+
+        While 0 is the answer and notifications are pending, those came meanwhile.
+        """
+        self._dropped = False
+        announced = len(self._pending or ())
+        try:
+            await self._read_missing()
+        except ContinuityLost as error:
+            await self._lose_continuity(error.info)
+        if self._dropped:
+            return 0
+        arrived = len(self._pending or ())
+        if self._drain_pending():
+            return 0
+        return max(0, announced - (arrived - len(self._pending or ())))
+
+    def _pass_over_foreign(self, count: int) -> None:
+        """Entries that were announced here are in no log: Redis has lost them, or somebody else announced them."""
+        if self._pending is not None:
+            logger.warning("session.announced_entries_missing session=%s entries=%d", self.session, count)
+            del self._pending[:count]
 
     async def _read_missing(self) -> None:
         while True:

@@ -68,6 +68,7 @@ class SessionHub:
         self._feeds: dict[str, SessionFeed] = {}
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._forgetting: asyncio.TimerHandle | None = None
+        self._to_look_at: list[SessionFeed] = []
 
     @property
     def sessions(self) -> int:
@@ -88,6 +89,22 @@ class SessionHub:
         for session, feed in self._feeds.items():
             if session not in self._starting:
                 feed.compare()
+
+    async def look_at_quiet(self, most: int) -> int:
+        """Compare sessions with Redis that nothing came of since the last look, `most` at a time, in turn.
+
+        Keys may vanish under a connection that stays up: then nothing is ever announced again. Returns how many sessions
+        were found to be behind or ahead of their log, and are compared with it now. Raises StoreUnavailable.
+        """
+        if not self._to_look_at:
+            self._to_look_at = list(self._feeds.values())
+        chosen, self._to_look_at = self._to_look_at[:most], self._to_look_at[most:]
+        quiet = [feed for feed in chosen if not feed.closed and feed.is_quiet()]
+        heads = await asyncio.gather(*(self._store.head(feed.session) for feed in quiet))
+        differing = [feed for feed, head in zip(quiet, heads, strict=True) if feed.differs(head)]
+        for feed in differing:
+            feed.compare()
+        return len(differing)
 
     async def join(self, session: str, attachment: Attachment) -> SessionFeed:
         """Hold a session's entries for an attachment, from an end of the log read now. Raises StoreUnavailable.
@@ -245,6 +262,7 @@ class SessionHub:
     def _expire(self, feed: SessionFeed) -> None:
         if feed.idle and self._feeds.get(feed.session) is feed and feed.session not in self._starting:
             del self._feeds[feed.session]
+            feed.closed = True
             self.inbox.forget(feed)
             self._background.start(self._subscriber.unsubscribe(self._store.keys.channel(feed.session)))
 

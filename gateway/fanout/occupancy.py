@@ -100,6 +100,11 @@ class OccupancyBoard:
             await self._round()
             await asyncio.sleep(ROUND_S)  # the pace of the rounds
 
+    def repeat(self) -> None:
+        """What this process has told is gone: tell all of it again, soon."""
+        self._untold.update(self._shares)
+        self._look_at_all()
+
     async def close(self) -> None:
         """End watching. What this process has told counts no more once its lease is given up."""
         await self._background.close()

@@ -36,6 +36,11 @@ class Revocation:
     issued_before: int
     applies_at: int
 
+    @property
+    def useful_until(self) -> int:
+        """When no token can match it any more, ms since the epoch."""
+        return max(self.issued_before, self.applies_at) + KEPT_MS
+
     def pack(self) -> bytes:
         """The field of the hash."""
         return orjson.dumps([self.key_name, self.kind, self.value, self.issued_before, self.applies_at])

@@ -81,6 +81,11 @@ class SessionStore:
         )
         return Head(series.decode(), Position.parse_id(head.decode()), Position.parse_id(floor.decode()))
 
+    async def head(self, session: str) -> Position:
+        """The position of the newest entry; zero for a session that nothing was written to, or that is gone."""
+        head = await self.redis.command("GET", f"{self.keys.base_of(session)}p:{session}")
+        return Position.parse_id(head.decode()) if head else Position.ZERO
+
     async def publish(
         self,
         session: str,
