@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Final
 
 from prometheus_client.multiprocess import mark_process_dead
@@ -113,4 +114,4 @@ def _run(settings: Settings, listening: socket.socket, ready: Connection, parent
 
     # Else processes whose parent was killed would keep the port.
     end_with_parent(parent)
-    serve(settings, listening, lambda: ready.send(True))
+    serve(settings, listening, lambda: ready.send(True), group=Path(os.environ[SHARED_FOLDER]))

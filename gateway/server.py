@@ -21,8 +21,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.auth.callers import Identify, RequestInfo, behind_local_proxies
 from gateway.auth.origins import Origins, is_same_origin
 from gateway.background import Background
+from gateway.comet.requests import Comet
+from gateway.comet.siblings import Siblings, listen_to_siblings
 from gateway.cors import SAME_ORIGIN_ONLY, Cors, KnownHosts
-from gateway.head import answer_head
 from gateway.http_api.chat import router as api_chat
 from gateway.http_api.entries import router as api_entries
 from gateway.http_api.errors import error_response
@@ -32,6 +33,7 @@ from gateway.http_api.operators import add_documentation, require_operator
 from gateway.http_api.sessions import router as api
 from gateway.processes import supervise
 from gateway.realtime.endpoint import Realtime
+from gateway.rest.head import answer_head
 from gateway.rest.router import Rest
 from gateway.retention_keeper import keep_retention
 from gateway.services import Services, connect_services
@@ -71,8 +73,12 @@ class Gateway:
     looked at.
     """
 
-    def __init__(self, settings: Settings, identify: Identify | None = None) -> None:
+    def __init__(
+        self, settings: Settings, identify: Identify | None = None, *, group: Path | None = None
+    ) -> None:
         self.settings = settings
+        # Where the processes that share this one's port listen for each other.
+        self._group = group
         self._identify = identify
         self.services: Services | None = None
         self.realtime: Realtime | None = None
@@ -84,7 +90,8 @@ class Gateway:
         services = await connect_services(self.settings, self._identify)
         self.services = services
         self.realtime = Realtime(services)
-        self._rest = Rest(services)
+        siblings = Siblings(self._group, services.secret)
+        self._rest = Rest(services, Comet(services, self.realtime, siblings))
         realtime = self.realtime
         services.revocations.on_change = realtime.revoked
         background = Background("gateway")
@@ -101,6 +108,7 @@ class Gateway:
             services.end_streams()
             await realtime.drain(0.0)
             await realtime.close()
+            await siblings.close()
             await services.keeper.retire()
             await services.close()
             self.services = None
@@ -229,12 +237,12 @@ class _EveryPath(BaseRoute):
             await self._app(scope, receive, send)
 
 
-def create_app(settings: Settings, identify: Identify | None = None) -> FastAPI:
+def create_app(settings: Settings, identify: Identify | None = None, *, group: Path | None = None) -> FastAPI:
     """A complete application: websocket, REST, plain HTTP API, page, operations.
 
     Mounted into another application, its lifespan does not run: use `Gateway` there (docs/embedding.md).
     """
-    gateway = Gateway(settings, identify)
+    gateway = Gateway(settings, identify, group=group)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -249,8 +257,11 @@ def create_app(settings: Settings, identify: Identify | None = None) -> FastAPI:
 class _Server(uvicorn.Server):
     """uvicorn that says when it serves, and sends clients away before it closes their sockets."""
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, gateway: Gateway, on_ready: Callable[[], None], group: Path | None
+    ) -> None:
         super().__init__(config)
+        self._group = group
         self._gateway = gateway
         self._on_ready = on_ready
 
@@ -270,7 +281,10 @@ class _Server(uvicorn.Server):
         """Serve, then say so."""
         # No sockets for uvicorn: asyncio's server does not stop accepting before the descriptors are used up.
         await super().startup([])
-        acceptors = [Acceptor(listening, self._make_protocol) for listening in sockets or ()]
+        listening = list(sockets or ())
+        if self._group is not None and self.started:
+            listening.append(listen_to_siblings(self._group, self._gateway.running().server_id))
+        acceptors = [Acceptor(one, self._make_protocol) for one in listening]
         for acceptor in acceptors:
             acceptor.start()
         self.servers = cast(list[asyncio.base_events.Server], acceptors)
@@ -314,10 +328,15 @@ def run_gateway(settings: Settings) -> None:
         serve(settings, listening, ready)
 
 
-def serve(settings: Settings, listening: socket.socket, on_ready: Callable[[], None]) -> None:
-    """Serve on a listening socket in this process, until SIGTERM or Ctrl-C."""
+def serve(
+    settings: Settings, listening: socket.socket, on_ready: Callable[[], None], group: Path | None = None
+) -> None:
+    """Serve on a listening socket in this process, until SIGTERM or Ctrl-C.
+
+    `group`: a folder in which the processes that share the socket find each other.
+    """
     raise_descriptor_limit()
-    app = create_app(settings)
+    app = create_app(settings, group=group)
     config = uvicorn.Config(
         behind_local_proxies(app),
         proxy_headers=False,
@@ -332,7 +351,7 @@ def serve(settings: Settings, listening: socket.socket, on_ready: Callable[[], N
         log_level="warning",
         timeout_graceful_shutdown=5,
     )
-    server = _Server(config, app.state.gateway, on_ready)
+    server = _Server(config, app.state.gateway, on_ready, group)
     asyncio.run(server.serve(sockets=[listening]))
     if not server.started:
         raise SystemExit(1)

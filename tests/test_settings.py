@@ -68,9 +68,9 @@ def test_defaults_are_those_of_the_design() -> None:
     settings = load_settings()
     assert (settings.redis.prefix, settings.redis.buckets) == ("sht", 16)
     assert settings.gateway.max_idle_ms == 15_000
-    assert settings.gateway.connection_state_ttl_ms == 120_000
+    assert settings.gateway.connection_state_ttl_ms == 960_000
     assert settings.gateway.max_message_size == 65_536
-    assert settings.gateway.resume_window_s == 120
+    assert settings.gateway.resume_window_s == 960
     assert (settings.worker.lease_ms, settings.worker.max_attempts) == (10_000, 3)
     assert settings.worker.rollup_window_ms == 40
     assert settings.keys == () and settings.namespaces == ()

@@ -24,6 +24,7 @@ from selfhost_transport.turns.withholding import NOTHING, Hidden, is_hidden
 from selfhost_transport.wire.actions import Action, MessageAction
 from selfhost_transport.wire.frame import Frame, encode_frame
 from selfhost_transport.wire.message import Format, Message, Version
+from selfhost_transport.wire.message_filter import MessageFilter
 from selfhost_transport.wire.serial import Position, format_item, format_position
 from selfhost_transport.wire.summary import summary_to_wire
 from selfhost_transport.wire.template import AppendTemplate
@@ -34,11 +35,28 @@ _LITTLE_DATA = 256
 
 
 class Variant(NamedTuple):
-    """What frames depend on beside the entry: the format, the channel as the client names it, and what it may not see."""
+    """What frames depend on beside the entry: the format, the channel as the client names it, and what is left out.
+
+    `whole`: appends are delivered as their message's current state. `filter`: that of a derived channel, always `whole`,
+    since a message may begin to match it after its create.
+    """
 
     fmt: Format
     channel: str
     hidden: Hidden = NOTHING
+    whole: bool = False
+    filter: MessageFilter | None = None
+
+    @property
+    def is_selective(self) -> bool:
+        """Whether anything is left out."""
+        return bool(self.hidden) or self.filter is not None
+
+    def passes(self, message: Message) -> bool:
+        """Whether a message is delivered."""
+        if is_hidden(message, self.hidden):
+            return False
+        return self.filter is None or self.filter.matches(message)
 
 
 class OpenMessage:
@@ -157,20 +175,22 @@ class Delivery:
         copy.aggregate_only = True
         return copy
 
-    def is_hidden(self, hidden: Hidden) -> bool:
-        """Whether nothing of it is for a reader from whom so much is hidden.
+    def is_hidden(self, variant: Variant) -> bool:
+        """Whether nothing of it is delivered as a variant that leaves something out.
 
         Of an append to a message that is not known that cannot be told: its message's state is to be judged.
         """
         entry = self._entry
         if isinstance(entry, Appended):
-            return self._open is not None and is_hidden(self._open.header, hidden)
+            return self._open is not None and not variant.passes(self._open.header)
         if isinstance(entry, Replaced):
-            return is_hidden(entry.message, hidden)
-        return isinstance(entry, Created) and all(is_hidden(message, hidden) for message in entry.messages)
+            return not variant.passes(entry.message)
+        if isinstance(entry, Summarised) and variant.filter is not None:
+            return not variant.filter.matches(Message(name=entry.name))
+        return isinstance(entry, Created) and not any(variant.passes(message) for message in entry.messages)
 
     def frame(self, variant: Variant) -> bytes:
-        """The complete websocket frame. For a variant that hides something, ask `is_hidden` first."""
+        """The complete websocket frame. For a variant that leaves something out, ask `is_hidden` first."""
         encoded = self._encoded.get(variant)
         if encoded is None:
             encoded = self._encoded[variant] = self._encode(variant)
@@ -186,8 +206,8 @@ class Delivery:
             frame = presence_frame(variant.channel, self._series, entry.position, entry.presence)
             return encode_websocket(frame, variant.fmt)
         messages = self._messages(entry)
-        if variant.hidden:
-            messages = [message for message in messages if not is_hidden(message, variant.hidden)]
+        if variant.is_selective and isinstance(entry, Created):
+            messages = [message for message in messages if variant.passes(message)]
         return encode_messages(variant, self.position, self._series, messages)
 
     def _encode_append(self, entry: Appended, message: OpenMessage, variant: Variant) -> bytes:

@@ -22,7 +22,6 @@ from selfhost_transport.store.entries import (
     Ref,
 )
 from selfhost_transport.store.session_store import Head, SessionStore
-from selfhost_transport.turns.withholding import is_hidden
 from selfhost_transport.wire.codes import Code, error_info
 from selfhost_transport.wire.serial import Position, parse_position
 
@@ -341,8 +340,12 @@ class SessionFeed:
             self._fan_out_singly(delivery)
             return
         slow: list[Attachment] = []
+        whole: list[Attachment] = []
         for variant, members in self._live.items():
-            if not members or (variant.hidden and delivery.is_hidden(variant.hidden)):
+            if not members or (variant.is_selective and delivery.is_hidden(variant)):
+                continue
+            if variant.whole and delivery.is_append:
+                whole += members
                 continue
             frame = delivery.frame(variant)
             for attachment in members:
@@ -354,6 +357,8 @@ class SessionFeed:
             self._counters.delivered(len(members))
         for attachment in slow:
             self._stall(attachment, delivery.position)
+        for attachment in whole:
+            self._deliver_singly(attachment, delivery)
 
     def _hold(self, attachment: Attachment, delivery: Delivery) -> None:
         if attachment.keep(delivery) > MAX_HELD:
@@ -363,17 +368,20 @@ class SessionFeed:
 
     def _fan_out_singly(self, delivery: Delivery) -> None:
         for attachment in [member for members in self._live.values() for member in members]:
-            if delivery.position <= attachment.delivered:
-                continue
-            match attachment.judge(delivery):
-                case Verdict.SEND:
-                    self._write(attachment, delivery.frame(attachment.variant), delivery.position)
-                case Verdict.AGGREGATE:
-                    self._suspend(attachment)
-                    # Whoever resumes from here gets this entry again: it is not delivered yet.
-                    attachment.hold(delivery.position.before)
-                    attachment.keep(delivery)
-                    self._flush(attachment)
+            self._deliver_singly(attachment, delivery)
+
+    def _deliver_singly(self, attachment: Attachment, delivery: Delivery) -> None:
+        if delivery.position <= attachment.delivered:
+            return
+        match attachment.judge(delivery):
+            case Verdict.SEND:
+                self._write(attachment, delivery.frame(attachment.variant), delivery.position)
+            case Verdict.AGGREGATE:
+                self._suspend(attachment)
+                # Whoever resumes from here gets this entry again: it is not delivered yet.
+                attachment.hold(delivery.position.before)
+                attachment.keep(delivery)
+                self._flush(attachment)
 
     def _write(self, attachment: Attachment, frame: bytes, position: Position) -> None:
         attachment.write(frame)
@@ -458,7 +466,7 @@ class SessionFeed:
         awaited = attachment.held[0] if attachment.held else None
         if awaited is None or awaited.ref != ref:
             return
-        if aggregate is not None and is_hidden(aggregate.message, attachment.variant.hidden):
+        if aggregate is not None and not attachment.variant.passes(aggregate.message):
             self._pass_over(attachment, awaited, aggregate)
             return
         # A message that is gone has nothing to show; entries of it are passed over.

@@ -205,16 +205,22 @@ class SessionHub:
     async def _rewound(
         self, feed: SessionFeed, attachment: Attachment, rewind: RewindCount | RewindTime
     ) -> Start:
-        here, visible = attachment.start, shown(attachment.variant.hidden)
+        here, variant = attachment.start, attachment.variant
+        visible = shown(variant.hidden)
         if isinstance(rewind, RewindCount):
-            query = Query(limit=rewind.count, until=here, align=False, visible=visible)
+            # What a filter selects is known of the messages as they are now only.
+            limit = rewind.count if variant.filter is None else _MAX_REWIND
+            query = Query(limit=limit, until=here, align=False, visible=visible)
         else:
             start_ms = now_ms() - rewind.ms
             query = Query(limit=_MAX_REWIND, until=here, start_ms=start_ms, align=False, visible=visible)
-        if query.limit == 0:
+        if query.limit == 0 or rewind == RewindCount(0):
             return Start(Attached(format_position(here, feed.series)))
         page = await self._store.history.page(feed.session, query)
-        messages = page.messages[::-1]
+        messages = list(filter(variant.passes, page.messages))
+        if isinstance(rewind, RewindCount):
+            messages = messages[: rewind.count]
+        messages.reverse()
         preface = [self._rewound_frame(feed, attachment, message) for message in messages[:-1]]
         if messages:
             # After the last one a resume continues from where the attachment began.

@@ -61,9 +61,9 @@ class Gap:
 class Attachment:
     """State of one attachment. `on_gap` tells the connection of lost continuity.
 
-    `mute`: a connection id whose messages are not delivered (echo off), or EVERYBODY. `whole_messages`:
-    appendMode=full. `presence`: it is told of all members; without, of those of `connection_id` only (section 8.2).
-    `annotations`: it is told of each annotation.
+    `mute`: a connection id whose messages are not delivered (echo off), or EVERYBODY.
+    `presence`: it is told of all members; without, of those of `connection_id` only (section 8.2). `annotations`: it is
+    told of each annotation.
     """
 
     __slots__ = (
@@ -85,7 +85,6 @@ class Attachment:
         "start",
         "state",
         "variant",
-        "whole_messages",
         "write",
     )
 
@@ -96,7 +95,6 @@ class Attachment:
         on_gap: Callable[[Gap], None],
         *,
         mute: str | None = None,
-        whole_messages: bool = False,
         presence: bool = False,
         annotations: bool = False,
         connection_id: str | None = None,
@@ -107,7 +105,6 @@ class Attachment:
         self.variant = variant
         self.on_gap = on_gap
         self.mute = mute
-        self.whole_messages = whole_messages
         self.presence = presence
         self.annotations = annotations
         self.connection_id = connection_id
@@ -138,7 +135,7 @@ class Attachment:
             return Verdict.SEND if self.presence or own else Verdict.SKIP
         if delivery.is_annotation:
             return Verdict.SEND if self.annotations else Verdict.SKIP
-        if self.variant.hidden and delivery.is_hidden(self.variant.hidden):
+        if self.variant.is_selective and delivery.is_hidden(self.variant):
             return Verdict.SKIP
         if self.mute is not None and self.mute in (delivery.connection_id, EVERYBODY):
             return Verdict.SKIP
@@ -152,7 +149,7 @@ class Attachment:
             if ref.position <= self.start:
                 self.seen[ref] = delivery.position
             return Verdict.SEND
-        if delivery.aggregate_only or self.whole_messages:
+        if delivery.aggregate_only or self.variant.whole:
             return Verdict.AGGREGATE
         return Verdict.SEND if ref.position > self.start or version is not None else Verdict.AGGREGATE
 

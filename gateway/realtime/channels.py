@@ -107,10 +107,9 @@ class SocketChannels:
         full = effect.channel.full
         attachment = Attachment(
             self._opened(),
-            Variant(self._fmt, full, effect.hidden),
+            self._variant(effect),
             lambda gap: self._on_gap(full, gap),
             mute=self._muted(effect.modes, effect.params),
-            whole_messages=effect.params.append_full,
             presence=bool(effect.modes & Flag.PRESENCE_SUBSCRIBE),
             annotations=bool(effect.modes & Flag.ANNOTATION_SUBSCRIBE),
             connection_id=self._core.connection_id,
@@ -164,15 +163,16 @@ class SocketChannels:
         watched.modes = effect.modes
         attachment = watched.attachment
         attachment.mute = self._muted(effect.modes, effect.params)
-        attachment.whole_messages = effect.params.append_full
         # A client that attaches again gets the next message whole.
         attachment.write = self._writer(effect.params)
         attachment.presence = bool(effect.modes & Flag.PRESENCE_SUBSCRIBE)
         attachment.annotations = bool(effect.modes & Flag.ANNOTATION_SUBSCRIBE)
         if lost and not effect.modes & _LISTENING:
             watched.feed.remove(attachment)
-        if effect.hidden != attachment.variant.hidden:
-            watched.feed.show_as(attachment, attachment.variant._replace(hidden=effect.hidden))
+        variant = attachment.variant
+        whole = effect.params.append_full or variant.filter is not None
+        if (effect.hidden, whole) != (variant.hidden, variant.whole):
+            watched.feed.show_as(attachment, variant._replace(hidden=effect.hidden, whole=whole))
         anew = bool(gained & _LISTENING)
         if anew:
             # What it could not hear before it has not seen.
@@ -229,6 +229,11 @@ class SocketChannels:
         """Stop delivering anything."""
         for channel in list(self._watched):
             self.detach(channel)
+
+    def _variant(self, effect: Attach) -> Variant:
+        channel = effect.channel
+        whole = effect.params.append_full or channel.filter is not None
+        return Variant(self._fmt, channel.full, effect.hidden, whole, channel.filter)
 
     def _opened(self) -> SocketOutlet:
         if self.outlet is None:

@@ -333,7 +333,7 @@ class Connection:
             ref, params, asked = self._resolve(full, frame)
         except TransportError as error:
             return self._fail_channel(full, error.info)
-        modes = self._granted(ref.name, asked)
+        modes = self._granted(ref, asked)
         # An unchanged ATTACH where deltas are sent: one could not be decoded, and what follows its base is sent anew.
         lost_base = known is not None and params.delta and (known.modes, known.params) == (modes, params)
         if known is not None and not lost_base:
@@ -377,8 +377,9 @@ class Connection:
             raise CapabilityError(f"the credentials do not permit attaching channel {ref.name[:128]!r}")
         return ref, params, params.requested_modes(frame.flags)
 
-    def _granted(self, name: str, asked: Flag) -> Flag:
-        return asked & self.credential.capability.modes(name) & SERVED_MODES
+    def _granted(self, ref: ChannelRef, asked: Flag) -> Flag:
+        served = SERVED_MODES if ref.filter is None else Flag.SUBSCRIBE
+        return asked & self.credential.capability.modes(ref.name) & served
 
     def _permitted(self, name: str, params: ChannelParams) -> ChannelParams:
         """Params without those that the present credentials do not permit."""
@@ -394,7 +395,7 @@ class Connection:
     def _grant_anew(self, channel: _Channel) -> list[Effect]:
         """Apply new rights to an attachment, wider or narrower: of what was asked for, what they permit (section 4.7)."""
         full, name = channel.ref.full, channel.ref.name
-        modes = self._granted(name, channel.asked)
+        modes = self._granted(channel.ref, channel.asked)
         if not self.credential.capability.modes(name) or (channel.modes and not modes):
             info = CapabilityError(f"the new token does not permit channel {name[:128]!r}").info
             return self._fail_channel(full, info)
@@ -470,8 +471,10 @@ class Connection:
         if frame.channel is None:
             raise InvalidChannelName("the frame needs a channel")
         channel = self._channels.get(frame.channel)
-        modes = None if channel is None else channel.modes
-        return parse_channel(frame.channel).name, modes, default_id_base(self.connection_id, serial)
+        ref = parse_channel(frame.channel) if channel is None else channel.ref
+        # A derived channel is for subscribing only, attached or not.
+        modes = Flag.NONE if ref.filter is not None else None if channel is None else channel.modes
+        return ref.name, modes, default_id_base(self.connection_id, serial)
 
     def _annotation(self, frame: Frame) -> Stored:
         return prepare_annotations(self._annotating(frame, frame.msg_serial or 0), frame.annotations or [])

@@ -325,7 +325,8 @@ class Socket:
 
     def _new_key(self) -> str:
         credential = self.core.credential
-        return issue_connection_key(
+        prefix = "" if self._outlet is None else self._outlet.key_prefix
+        return prefix + issue_connection_key(
             self._services.secret,
             self.core.connection_id,
             app_id=credential.app_id,

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 
+from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.auth.authenticator import Credential, now_ms
@@ -21,8 +22,7 @@ from gateway.realtime import append_coalescer as rollup
 from gateway.realtime.connection import Connection
 from gateway.realtime.driver import Socket, flag, wanted_format
 from gateway.services import Services
-from gateway.websocket.protocol import RawSocket
-from gateway.websocket.upgrade import QueuedOutlet, raw_websocket
+from gateway.websocket.upgrade import QueuedOutlet, StartableOutlet, raw_websocket
 from selfhost_transport.errors import BadRequest, ErrorInfo, RateLimited, ServiceError, TransportError
 from selfhost_transport.wire.actions import Action
 from selfhost_transport.wire.codes import Code, error_info
@@ -86,13 +86,13 @@ class Realtime:
         await websocket.accept()
         outlet = raw.hand_over()
         try:
-            await self._admit(websocket, outlet)
+            await self.admit(websocket, outlet)
         except BaseException:
             outlet.abort()
             raise
 
     async def _converse(self, websocket: WebSocket, outlet: QueuedOutlet) -> None:
-        socket = await self._admit(websocket, outlet)
+        socket = await self.admit(websocket, outlet)
         try:
             while socket is not None:
                 message = await websocket.receive()
@@ -108,10 +108,14 @@ class Realtime:
                 socket.ended()
         await outlet.flush()
 
-    async def _admit(self, websocket: WebSocket, outlet: RawSocket | QueuedOutlet) -> Socket | None:
-        """Begin the connection, or say why not."""
-        query = dict(websocket.query_params)
-        info = RequestInfo.of(websocket)
+    async def admit(
+        self, opening: HTTPConnection, outlet: StartableOutlet, *, text_only: bool = False
+    ) -> Socket | None:
+        """Begin the connection that an upgrade, or a request in its place, asks for; or say why not, and return None."""
+        query = dict(opening.query_params)
+        if text_only:
+            query.pop("format", None)
+        info = RequestInfo.of(opening)
         try:
             credential = await self._authenticate(info)
             resumption = self._resume(query, credential)
@@ -255,7 +259,7 @@ class Realtime:
             return _Resumption(new_connection_id(), error_info(Code.INVALID_CONNECTION_KEY))
         return _Resumption(found.connection_id, resumed=True)
 
-    def _begin(self, socket: Socket, outlet: RawSocket | QueuedOutlet, error: ErrorInfo | None) -> None:
+    def _begin(self, socket: Socket, outlet: StartableOutlet, error: ErrorInfo | None) -> None:
         connection_id = socket.core.connection_id
         previous = self._sockets.get(connection_id)
         self._sockets[connection_id] = socket

@@ -7,7 +7,7 @@ from typing import Any
 from gateway.auth.authenticator import Credential
 from gateway.rest.channels import Channels
 from gateway.rest.format import Reply
-from selfhost_transport.errors import BadRequest, TransportError
+from selfhost_transport.errors import BadRequest, InvalidChannelName, TransportError
 from selfhost_transport.wire.channel import parse_channel
 from selfhost_transport.wire.codes import Code, error_info
 
@@ -44,7 +44,10 @@ async def _publish(channels: Channels, credential: Credential, spec: Any) -> dic
     results: list[dict[str, Any]] = []
     for name in names:
         try:
-            session = parse_channel(str(name)).name
+            ref = parse_channel(str(name))
+            if ref.filter is not None:
+                raise InvalidChannelName("a channel with a filter is for subscribing only")
+            session = ref.name
             results.append(await channels.store(credential, session, spec["messages"]))
         except TransportError as error:
             results.append({"channel": name, "error": error.info.to_wire()})

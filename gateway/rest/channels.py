@@ -22,6 +22,7 @@ from selfhost_transport.turns.headers import is_deleted_input
 from selfhost_transport.turns.withholding import is_hidden, shown
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.capability import Operation
+from selfhost_transport.wire.channel import ChannelRef
 from selfhost_transport.wire.codes import Code, error_info
 from selfhost_transport.wire.connection_key import read_connection_key
 from selfhost_transport.wire.message import Format, Message, decode_message, encode_message
@@ -78,15 +79,20 @@ class Channels:
         done = await self._services.executor.run(operation)
         return Reply({"versionSerial": done.result.serials[0]})
 
-    async def history(self, request: Request, credential: Credential, session: str, resource: str) -> Reply:
+    async def history(
+        self, request: Request, credential: Credential, ref: ChannelRef, resource: str
+    ) -> Reply:
         """A page of messages in their latest versions, cut between turns where possible."""
+        session = ref.name
         credential.capability.require(Operation.HISTORY, session)
         visible = shown(self._services.hidden_from(credential, session))
         query = replace(list_query(request.query_params), visible=visible)
         page = await self._services.sessions.history.page(session, query)
         fmt = answer_format(request)
         links = page_links(request, resource, page.next_serial, {"limit": str(query.limit)})
-        body = [encode_message(message, fmt) for message in told_to(request.query_params, page.messages)]
+        # By what they are now, not by what they were when created; so a page may be shorter, and have a next one.
+        messages = page.messages if ref.filter is None else list(filter(ref.filter.matches, page.messages))
+        body = [encode_message(message, fmt) for message in told_to(request.query_params, messages)]
         return Reply(body, links=links, headers=await self._truncation(session, page))
 
     async def _truncation(self, session: str, page: Page) -> dict[str, str]:

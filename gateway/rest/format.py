@@ -49,15 +49,21 @@ def answer_format(request: Request) -> Format:
 
 async def read_body(request: Request, limit: int) -> Any:
     """The decoded body. Raises MessageTooLarge above `limit` bytes, BadRequest 40001 if it cannot be read."""
+    received = await read_raw_body(request, limit)
+    if not received:
+        raise BadRequest("the request needs a body", code=40001)
+    is_msgpack = "msgpack" in request.headers.get("content-type", "")
+    return unpack(received, Format.MSGPACK if is_msgpack else Format.JSON)
+
+
+async def read_raw_body(request: Request, limit: int) -> bytes:
+    """The body as it came. Raises MessageTooLarge above `limit` bytes."""
     received = bytearray()
     async for chunk in request.stream():
         received += chunk
         if len(received) > limit:
             raise MessageTooLarge(f"the request body exceeds {limit} bytes")
-    if not received:
-        raise BadRequest("the request needs a body", code=40001)
-    is_msgpack = "msgpack" in request.headers.get("content-type", "")
-    return unpack(bytes(received), Format.MSGPACK if is_msgpack else Format.JSON)
+    return bytes(received)
 
 
 def respond(request: Request, reply: Reply, server_id: str) -> Response:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from gateway.auth.authenticator import Credential, now_ms
 from gateway.auth.callers import RequestInfo
 from gateway.auth.failed_attempts import Refusals
+from gateway.comet.requests import Comet
 from gateway.rest.annotations import Annotations
 from gateway.rest.batch import publish_batch
 from gateway.rest.channels import Channels, require_on_all
@@ -20,7 +21,7 @@ from gateway.rest.revocation import revoke_tokens
 from gateway.rest.tokens import Tokens
 from gateway.services import Services
 from selfhost_transport.errors import (
-    ConnectionFailed,
+    InvalidChannelName,
     NotFound,
     ServiceError,
     TokenError,
@@ -29,7 +30,6 @@ from selfhost_transport.errors import (
 )
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import parse_channel
-from selfhost_transport.wire.codes import Code
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,9 @@ logger = logging.getLogger(__name__)
 class Rest:
     """Answers every request that is not one of the gateway's own pages."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, comet: Comet) -> None:
         self._services = services
+        self._comet = comet
         self._channels = Channels(services)
         self._annotations = Annotations(services)
         self._tokens = Tokens(services)
@@ -51,7 +52,10 @@ class Rest:
         """One request, answered whatever happens."""
         server_id = self._services.server_id
         try:
-            reply = await self._route(request, path_segments(request))
+            segments = path_segments(request)
+            if segments[0] == "comet":
+                return await self._comet.handle(request, segments[1:])
+            reply = await self._route(request, segments)
         except TransportError as error:
             return respond_error(request, error.info, server_id)
         except Exception:
@@ -86,23 +90,21 @@ class Rest:
                 require_on_all(await self._credential(request), Operation.STATS)
                 # Figures of this service are metrics (`/metrics`); the protocol's statistics are not kept.
                 return Reply([])
-            case [_, "comet", *_]:
-                # Of this code browsers try again, with a websocket; a 404 would end their connection for good.
-                raise ConnectionFailed(
-                    "long polling is not served: connect with a websocket", code=Code.DISCONNECTED
-                )
         raise NotFound("there is nothing at this path, or not for this method")
 
     async def _channel(self, request: Request, full: str, rest: list[str]) -> Reply:
         credential = await self._credential(request)
-        session = parse_channel(full).name
+        ref = parse_channel(full)
+        session = ref.name
         channels = self._channels
+        if ref.filter is not None and not (request.method == "GET" and rest in (["messages"], ["history"])):
+            raise InvalidChannelName("a channel with a filter is subscribed to, or its history is read")
         match [request.method, *rest]:
             case ["POST", "messages"]:
                 body = await read_body(request, self._body_limit)
                 return await channels.publish(credential, session, body, request.query_params)
             case ["GET", "messages" | "history" as resource]:
-                return await channels.history(request, credential, session, resource)
+                return await channels.history(request, credential, ref, resource)
             case ["GET", "messages", serial]:
                 return await channels.message(request, credential, session, serial)
             case ["PATCH", "messages", serial]:

@@ -53,6 +53,8 @@ class RawSocket(asyncio.BufferedProtocol):
     `connections` is the server's set of what it has to close when it stops. Reading begins with `start`.
     """
 
+    key_prefix = ""
+
     __slots__ = (
         "_closing",
         "_connections",

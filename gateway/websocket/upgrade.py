@@ -29,6 +29,10 @@ class SocketOutlet(Protocol):
 
     congested: bool
 
+    @property
+    def key_prefix(self) -> str:
+        """What stands before the keys of the connection."""
+
     def write(self, frame: bytes) -> None: ...  # noqa: D102
 
     def ping(self) -> None: ...  # noqa: D102
@@ -43,6 +47,12 @@ KEEP_ALIVE_S: Final = 120
 75 s, Go 90 s), so that it is they who close it, and no request meets a connection that is being closed."""
 ANNOUNCED_BEFORE_S: Final = 5
 """Clients are told of so much less: their last request may be on its way."""
+
+
+class StartableOutlet(SocketOutlet, Protocol):
+    """One that is told who listens: see `RawSocket.start`."""
+
+    def start(self, listener: Listener, tasks: Background, limit: int, outbox: Outbox) -> None: ...  # noqa: D102
 
 
 class UpgradingHttp(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
@@ -123,6 +133,8 @@ def raw_websocket(scope: Scope) -> RawWebSocket | None:
 class QueuedOutlet:
     """Sends frames through ASGI, for servers that give no access to the transport."""
 
+    key_prefix = ""
+
     def __init__(self, send: Send) -> None:
         self._send = send
         self._listener: Listener | None = None
@@ -175,7 +187,7 @@ class QueuedOutlet:
         try:
             while self._waiting:
                 frame = self._waiting.popleft()
-                payload = frame[_header_length(frame) :]
+                payload = frame[header_length(frame) :]
                 kind = {"text": payload.decode()} if frame[0] == 0x81 else {"bytes": payload}
                 await self._send({"type": "websocket.send", **kind})
                 self._size -= len(frame)
@@ -192,5 +204,6 @@ class QueuedOutlet:
                 self._listener.drained()
 
 
-def _header_length(frame: bytes) -> int:
+def header_length(frame: bytes) -> int:
+    """Bytes before the payload of a complete frame from a server."""
     return {126: 4, 127: 10}.get(frame[1], 2)

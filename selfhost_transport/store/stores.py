@@ -122,6 +122,8 @@ def _options(settings: Settings) -> StoreOptions:
 
     return StoreOptions(
         window_ms=settings.gateway.resume_window_s * SECOND_MS,
+        # A client that resumes sends again what was not acknowledged.
+        idempotency_ms=max(StoreOptions().idempotency_ms, settings.gateway.connection_state_ttl_ms),
         presence_lease_ms=settings.gateway.presence_lease_ms,
         max_open_turns=settings.limits.max_open_turns,
         max_waiting=settings.limits.max_waiting,

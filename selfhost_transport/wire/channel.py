@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 
 from selfhost_transport.errors import InvalidArgument, InvalidChannelName
 from selfhost_transport.wire.actions import ALL_MODES, DEFAULT_MODES, Flag, modes_from_names, modes_to_text
+from selfhost_transport.wire.message_filter import MessageFilter
 
 MAX_NAME_BYTES = 16384
 MAX_REWIND_COUNT = 100
@@ -30,6 +31,8 @@ class ChannelRef:
     full: str
     name: str
     params: Mapping[str, str] = field(default_factory=dict)
+    # Of a derived channel, which is for subscribing only.
+    filter: MessageFilter | None = None
 
     @property
     def namespace(self) -> str:
@@ -79,19 +82,24 @@ class ChannelParams:
 
 
 def parse_channel(full: str) -> ChannelRef:
-    """Split `[?k=v]name` into the name and its params, and check the name.
+    """Split `[?k=v]name` or `[filter=…?k=v]name` into the name, its params and filter, and check the name.
 
-    Raises InvalidChannelName 40010, also for metachannels and derived channels, which are not served.
+    Raises InvalidChannelName 40010, also for metachannels, which are not served, and for a bad filter.
     """
     name, query = full, ""
+    selected: MessageFilter | None = None
     match = _QUALIFIED.fullmatch(full)
     if match is not None:
         qualifier, name = match[1], match[2]
-        if not qualifier.startswith("?"):
+        if qualifier.startswith("filter="):
+            encoded, _, query = qualifier.removeprefix("filter=").partition("?")
+            selected = MessageFilter.parse(encoded)
+        elif not qualifier.startswith("?"):
             raise InvalidChannelName(f"channel qualifier [{qualifier[:64]}] is not supported by this service")
-        query = qualifier[1:]
+        else:
+            query = qualifier[1:]
     check_name(name)
-    return ChannelRef(full, name, dict(parse_qsl(query, keep_blank_values=True)))
+    return ChannelRef(full, name, dict(parse_qsl(query, keep_blank_values=True)), selected)
 
 
 def check_name(name: str) -> None:

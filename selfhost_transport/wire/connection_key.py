@@ -1,7 +1,8 @@
 """Connection ids, and signed keys that resume them on any node without a look-up (protocol section 4.5).
 
 A key is `<connectionId>!<issued>-<nonce>-<identity>-<mac>`. `issued` is ms in hex; `identity` is a keyed
-digest of application and clientId, so that a key of somebody else is told from a forged one.
+digest of application and clientId, so that a key of somebody else is told from a forged one. Before it may stand
+`<node>.`, the process that holds a connection over HTTP: not signed, for it only says where to ask first.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from hashlib import sha256
 from selfhost_transport.errors import ConnectionFailed
 from selfhost_transport.wire.codes import Code
 
-_KEY = re.compile(r"([A-Za-z0-9]{4,64})!([0-9a-f]{1,16})-([0-9a-f]{16})-([0-9a-f]{16})-([0-9a-f]{32})")
+_KEY = re.compile(
+    r"(?:([a-z0-9-]{1,64})\.)?([A-Za-z0-9]{4,64})!([0-9a-f]{1,16})-([0-9a-f]{16})-([0-9a-f]{16})-([0-9a-f]{32})"
+)
 _ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789"
 _ID_LENGTH = 12
 
@@ -27,6 +30,8 @@ class ConnectionKey:
     connection_id: str
     issued_ms: int
     identity: str
+    # The process that holds the connection, as the key says; '' if it does not.
+    node: str = ""
 
 
 def new_connection_id() -> str:
@@ -47,9 +52,9 @@ def read_connection_key(secret: bytes, key: str) -> ConnectionKey:
     """Check that a key is authentic. Raises ConnectionFailed 80018."""
     match = _KEY.fullmatch(key)
     if match is not None:
-        signed = key.rpartition("-")[0]
-        if hmac.compare_digest(_mac(secret, signed), match[5]):
-            return ConnectionKey(connection_id=match[1], issued_ms=int(match[2], 16), identity=match[4])
+        signed = key[match.start(2) :].rpartition("-")[0]
+        if hmac.compare_digest(_mac(secret, signed), match[6]):
+            return ConnectionKey(match[2], int(match[3], 16), match[5], match[1] or "")
     raise ConnectionFailed(
         "the connection key is not one of this service; a new connection was made",
         code=Code.INVALID_CONNECTION_KEY,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,6 +43,7 @@ agent = "assistant"
 id = "plain"
 """
 FORMATS = ("json", "msgpack")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _SDK_PYTHON = Path(__file__).parent / ".venv" / "bin" / "python"
 SDK_PYTHON = Path(os.environ.get("ABLY_PYTHON", _SDK_PYTHON))
 SUITE_TIMEOUT_S = 100.0
@@ -72,6 +74,7 @@ class Site:
             "LIMITED_KEY": f"{LIMITED}:{KEY_SECRET}",
             "PORTS": ",".join(str(gateway.port) for gateway in self.gateways),
             "FORMAT": wire_format,
+            "CHROMIUM": next(filter(None, map(shutil.which, BROWSERS)), ""),
         }
 
 

@@ -50,6 +50,8 @@ SUITES = (
     Suite("More of the SDK", ("ably",), "compat"),
     Suite("Rules in detail", ("ably",), "compat-areas"),
     Suite("Order of operations, changing rights", ("ably",), "compat-order"),
+    Suite("Without websockets", ("ably", "@ably/ai-transport"), "comet"),
+    Suite("Without websockets, in a browser", ("ably",), "comet-browser"),
     Suite("Tokens, rights, revocation", ("ably",), "auth"),
     Suite("Appends gathered by the gateway", ("ably",), "rollup"),
     Suite("Errors", ("ably",), "errors"),

@@ -35,6 +35,8 @@ class Outlet:
 
     congested = False
 
+    key_prefix = ""
+
     def __init__(self) -> None:
         self.frames: list[Map] = []
 

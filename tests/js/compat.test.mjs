@@ -6,7 +6,7 @@ import { createServer } from 'node:http';
 import { test } from 'node:test';
 import vcdiff from '@ably/vcdiff-decoder';
 import * as Ably from 'ably';
-import { closed, connect, eavesdrop, FORMAT, KEY, options, PORTS, rest, unique, until } from './support.mjs';
+import { closed, connect, eavesdrop, KEY, options, PORTS, rest, unique, until } from './support.mjs';
 
 const [KEY_NAME, KEY_SECRET] = KEY.split(':');
 
@@ -483,11 +483,59 @@ test('not supported: LiveObjects — the modes are not granted, so calls fail at
   assert.deepEqual(channel.modes, ['subscribe']);
 });
 
-test('not supported: filtered subscriptions by derived channel — the attach is refused', async (t) => {
+test('derived channels: a filter on name, headers and clientId, from the create to the last append', async (t) => {
+  const name = unique('plain');
+  const writer = connect(t, 'alice', {}, 1).channels.get(name);
+  const client = connect(t, 'bob');
+  const byHeader = client.channels.getDerived(name, { filter: 'headers.region == `"north"` && name == `"n"`' });
+  const byClient = client.channels.getDerived(`[?rewind=2]${name}`, { filter: 'clientId == `"alice"` && headers.n > `1`' });
+  const [heard, rewound] = [[], []];
+  await writer.attach();
+  for (const n of [1, 2, 3]) await writer.publish({ name: 'n', data: String(n), extras: { headers: { n, region: n === 2 ? 'north' : 'south' } } });
+  await byHeader.subscribe((message) => heard.push([message.action, message.data]));
+  await byClient.subscribe((message) => rewound.push(message.data));
+  assert.deepEqual(byHeader.modes, ['subscribe']);
+  await writer.publish({ name: 'n', data: 'no', extras: { headers: { region: 'south' } } });
+  await writer.publish([
+    { name: 'other', data: 'no', extras: { headers: { region: 'north' } } },
+    { name: 'n', data: 'yes', extras: { headers: { region: 'north' } } },
+  ]);
+  const { serials } = await writer.publish({ name: 'n', data: 'a', extras: { headers: { region: 'south' } } });
+  await writer.appendMessage({ serial: serials[0], data: 'b' });
+  await writer.appendMessage({ serial: serials[0], data: 'c', extras: { headers: { region: 'north' } } });
+  await writer.appendMessage({ serial: serials[0], data: 'd', extras: { headers: { region: 'north' } } });
+  await until('the last append', (check) => (byHeader.subscribe(check), () => byHeader.unsubscribe(check)), () => heard.at(-1)?.[1] === 'abcd', {
+    describe: () => heard,
+  });
+  assert.deepEqual(heard[0], ['message.create', 'yes']);
+  assert.ok(heard.slice(1).every(([action, data]) => action === 'message.update' && ['abc', 'abcd'].includes(data)), JSON.stringify(heard));
+  assert.deepEqual(rewound.slice(0, 2), ['2', '3']);
+  const page = await byHeader.history();
+  assert.deepEqual(page.items.map(({ data }) => data), ['abcd', 'yes', '2']);
+});
+
+test('derived channels: for subscribing only, and a bad filter fails that channel', async (t) => {
   const client = connect(t, 'alice');
-  const channel = client.channels.getDerived(unique('plain'), { filter: 'name == `"x"`' });
-  await refused(channel.attach(), 40010);
+  const channel = client.channels.getDerived(unique('plain'), { filter: 'name' });
+  await refused(channel.publish('n', 'x'), 40165);
+  await channel.attach();
+  await refused(channel.publish('n', 'x'), 40165);
+  await refused(channel.presence.enter(), 40160);
+  await refused(client.channels.getDerived(unique('plain'), { filter: 'name ==' }).attach(), 40010);
   assert.equal(client.connection.state, 'connected');
+});
+
+test('appendMode=full: appends come as the whole text, of new and of older messages', async (t) => {
+  const name = unique('plain');
+  const writer = connect(t, 'alice', { transportParams: { appendRollupWindow: 0 } }, 1).channels.get(name);
+  const channel = connect(t, 'bob').channels.get(name, { params: { appendMode: 'full' } });
+  const heard = [];
+  await channel.subscribe(({ action, data }) => heard.push([action, data]));
+  const { serials } = await writer.publish('n', 'a');
+  for (const data of ['b', 'c']) await writer.appendMessage({ serial: serials[0], data });
+  await until('all', (check) => (channel.subscribe(check), () => channel.unsubscribe(check)), () => heard.at(-1)?.[1] === 'abc', { describe: () => heard });
+  assert.deepEqual(heard[0], ['message.create', 'a']);
+  assert.ok(heard.slice(1).every(([action, data]) => action === 'message.update' && data.startsWith('ab')), JSON.stringify(heard));
 });
 
 /** Resolve with the first occupancy event of a channel that says two subscribers. */
@@ -508,11 +556,4 @@ test('occupancy events: all metrics, or one of them', async (t) => {
   assert.equal(ofAll.data.metrics.connections, 2);
   assert.deepEqual(ofOne.data.metrics, { subscribers: 2 });
   assert.deepEqual(all.params, { occupancy: 'metrics' });
-});
-
-test('not supported: HTTP long polling (comet) — websockets only', async () => {
-  const answer = await fetch(`http://127.0.0.1:${PORTS[0]}/comet/connect?key=${encodeURIComponent(KEY)}&format=${FORMAT}`);
-  // Of any 4xxxx code browsers that fell back to it would give their connection up.
-  assert.equal(answer.headers.get('x-ably-errorcode'), '80003');
-  assert.equal((await answer.json()).error.code, 80003);
 });

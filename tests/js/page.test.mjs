@@ -233,34 +233,3 @@ test('a session without a name gets one in the address', async (t) => {
   await page.locator('[data-state=connected]').waitFor();
   assert.match(new URL(page.url()).searchParams.get('session'), /^chat-\w+$/);
 });
-
-test('the SDK in a browser tries long polling where websockets fail, and comes back to them', async (t) => {
-  const page = await browser.newPage();
-  t.after(() => page.close());
-  const polled = page.waitForResponse((response) => response.url().includes('/comet/'), { timeout: 10_000 });
-  await page.goto(`${ORIGIN}/healthz`);
-  await page.evaluate(() => {
-    const Real = WebSocket;
-    window.blocked = true;
-    window.WebSocket = function (...where) {
-      if (!window.blocked) return new Real(...where);
-      setTimeout(() => this.onclose?.({ wasClean: false, code: 1006 }));
-      this.close = () => {};
-    };
-  });
-  await page.addScriptTag({ path: path.join(import.meta.dirname, 'node_modules/ably/build/ably.js') });
-  await page.evaluate(
-    ([key, port]) => {
-      const where = { endpoint: '127.0.0.1', port, tls: false, disableConnectivityCheck: true };
-      window.client = new Ably.Realtime({ key, ...where, disconnectedRetryTimeout: 300 });
-    },
-    [process.env.KEY, Number(process.env.PORTS)],
-  );
-  assert.equal((await (await polled).json()).error.code, 80003);
-  const state = await page.evaluate(() => {
-    window.blocked = false;
-    const { connection } = window.client;
-    return Promise.race(['connected', 'failed'].map((state) => connection.whenState(state).then(() => connection.state)));
-  });
-  assert.equal(state, 'connected');
-});

@@ -90,7 +90,7 @@ class TokenCredentials:
 def make_credentials(
     key: str | None, token: str | None, auth_callback: TokenCallback | None
 ) -> KeyCredentials | TokenCredentials:
-    """The credentials for what the application gave. Raises InvalidArgument, BadRequest 40005."""
+    """The credentials for what the application gave. Raises InvalidArgument, Unauthorized 40101."""
     if key is not None and (token is not None or auth_callback is not None):
         raise InvalidArgument("give either a key, or a token and/or an auth_callback")
     if key is not None:
