@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from typing import Any
 
 from gateway.background import Background
 from gateway.commands.commands import Done, woken_session
@@ -19,6 +21,7 @@ from gateway.fanout.occupancy import OccupancyEvents
 from gateway.fanout.subscription import EVERYBODY, Attachment, Gap
 from gateway.realtime.connection import Connection
 from gateway.realtime.effects import Adjust, Attach, Attached, Commit, Effect
+from gateway.realtime.gate import Gate
 from gateway.services import Services
 from gateway.websocket.upgrade import SocketOutlet
 from selfhost_transport.errors import ErrorInfo, TransportError
@@ -31,6 +34,8 @@ from selfhost_transport.wire.serial import format_position
 logger = logging.getLogger(__name__)
 
 SETTLE_TIMEOUT_S = 1.0
+_SYNC_REST = 3.0
+"""Rest between two sendings of the members, as a multiple of how long one takes."""
 _LISTENING = Flag.SUBSCRIBE | Flag.PRESENCE_SUBSCRIBE | Flag.PRESENCE | Flag.ANNOTATION_SUBSCRIBE
 """Modes with which anything is delivered: messages, all members or one's own, annotations."""
 
@@ -38,7 +43,18 @@ _LISTENING = Flag.SUBSCRIBE | Flag.PRESENCE_SUBSCRIBE | Flag.PRESENCE | Flag.ANN
 class _Watched:
     """An attachment with the feed it belongs to, once it has one, and what ATTACHED is followed by."""
 
-    __slots__ = ("attachment", "counted", "feed", "modes", "occupancy", "session", "start", "telling")
+    __slots__ = (
+        "attachment",
+        "counted",
+        "feed",
+        "modes",
+        "occupancy",
+        "session",
+        "start",
+        "sync_again",
+        "syncing",
+        "telling",
+    )
 
     def __init__(self, session: str, attachment: Attachment, modes: Flag, occupancy: str | None) -> None:
         self.session = session
@@ -51,6 +67,8 @@ class _Watched:
         # What it wants to hear of the occupancy, and how to end that.
         self.occupancy = occupancy
         self.telling: Callable[[], None] | None = None
+        # Its members are being sent; they were asked for once more meanwhile.
+        self.syncing = self.sync_again = False
 
 
 class SocketChannels:
@@ -64,8 +82,10 @@ class SocketChannels:
         "_fmt",
         "_mute",
         "_paused",
+        "_room",
         "_services",
         "_watched",
+        "being_read",
         "outlet",
     )
 
@@ -91,10 +111,15 @@ class SocketChannels:
         self._mute = None if echo else core.connection_id
         self._watched: dict[str, _Watched] = {}
         # Attachments that wait for the answer to a ticket, oldest first.
+        # Attachments and member lists on their way from the store.
+        self.being_read = 0
+        # Shut while a list of members waits for the socket.
+        self._room = Gate()
         self._paused: list[tuple[int, SessionFeed, Attachment]] = []
 
     def drained(self) -> None:
         """The socket has room again."""
+        self._room.open()
         for watched in self._watched.values():
             if watched.feed is not None:
                 watched.feed.drained(watched.attachment)
@@ -117,7 +142,20 @@ class SocketChannels:
         attachment.write = self._writer(effect.params)
         watched = _Watched(effect.channel.name, attachment, effect.modes, effect.params.occupancy)
         self._watched[full] = watched
-        self._background.start(self._join(effect, watched))
+        self._read(self._join(effect, watched))
+
+    def _read(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start something that reads from the store; so much of it may be under way (`being_read`)."""
+        self.being_read += 1
+        self._background.start(self._counted(work))
+
+    async def _counted(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        finally:
+            self.being_read -= 1
+            # There is room for more, whatever came of it.
+            self._carry_out(())
 
     async def _join(self, effect: Attach, watched: _Watched) -> None:
         full, name = effect.channel.full, effect.channel.name
@@ -227,6 +265,7 @@ class SocketChannels:
 
     def detach_all(self) -> None:
         """Stop delivering anything."""
+        self._room.open()
         for channel in list(self._watched):
             self.detach(channel)
 
@@ -263,10 +302,29 @@ class SocketChannels:
             start.preface += [encode_websocket(frame, variant.fmt) for frame in frames]
 
     def sync(self, channel: str) -> None:
-        """Send the members anew."""
+        """Send the members anew. What is asked for while that is done is answered by one more sending."""
         watched = self._watched.get(channel)
-        if watched is not None:
-            self._background.start(self._send_members(channel, watched))
+        if watched is None:
+            return
+        if watched.syncing:
+            watched.sync_again = True
+            return
+        watched.syncing = True
+        self._read(self._keep_sending_members(channel, watched))
+
+    async def _keep_sending_members(self, channel: str, watched: _Watched) -> None:
+        try:
+            wanted = True
+            while wanted:
+                watched.sync_again = False
+                began = time.monotonic()
+                await self._send_members(channel, watched)
+                wanted = watched.sync_again and self._watched.get(channel) is watched
+                if wanted:
+                    # Many members are much work: the others' turn is longer than this one's.
+                    await asyncio.sleep(_SYNC_REST * (time.monotonic() - began))
+        finally:
+            watched.syncing = False
 
     async def _send_members(self, channel: str, watched: _Watched) -> None:
         try:
@@ -278,9 +336,15 @@ class SocketChannels:
                 error_info(Code.DISCONNECTED, "presence could not be read; reconnect and resume")
             )
             return
-        if self._watched.get(channel) is watched:
-            for frame in sync_frames(channel, members):
-                watched.attachment.write(encode_websocket(frame, self._fmt))
+        for frame in sync_frames(channel, members):
+            # Others go on in between.
+            await asyncio.sleep(0)
+            while self._watched.get(channel) is watched and watched.attachment.outlet.congested:
+                self._room.shut()
+                await self._room.passed()
+            if self._watched.get(channel) is not watched:
+                return
+            watched.attachment.write(encode_websocket(frame, self._fmt))
 
     def answer_first(self, commit: Commit) -> None:
         """Keep a session's entries back until its turn's input is acknowledged.

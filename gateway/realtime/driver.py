@@ -46,6 +46,10 @@ CLOSE_TIMEOUT_S = 10.0
 RENEW_BEFORE_S = 30.0
 TOO_LATE_TO_RENEW_S = 5.5
 SHORTEST_RENEWAL_S = 1.0
+MAX_UNANSWERED = 512
+"""Frames whose answer has not left, refusals behind a slow operation among them; beyond that, the same."""
+MAX_BEING_READ = 256
+"""Attachments and member lists that are being read from the store; beyond that, the same."""
 MAX_POSTPONED = 256
 """Frames that wait for earlier ones of their channel; the socket is not read while there are more."""
 
@@ -183,10 +187,23 @@ class Socket:
                     self._authenticating = self._background.start(self._authenticate(token))
                 case CloseSocket():
                     self._end()
-        if self.core.postponed >= MAX_POSTPONED:
+        if self._has_enough_to_do:
             self._orderly.shut()
         else:
             self._orderly.open()
+
+    @property
+    def _has_enough_to_do(self) -> bool:
+        """Whether so much is on its way that the socket is not read until some of it has arrived."""
+        if self._outlet is None:
+            # Not open yet, or gone.
+            return False
+        core = self.core
+        return (
+            core.postponed >= MAX_POSTPONED
+            or core.unanswered >= MAX_UNANSWERED
+            or self._channels.being_read >= MAX_BEING_READ
+        )
 
     def keep_alive(self) -> None:
         """Show the client that the connection lives, and ask it for the same (section 4.3)."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
+from itertools import takewhile
 
 from selfhost_transport.errors import ErrorInfo
 from selfhost_transport.wire.actions import Action
@@ -12,7 +12,6 @@ from selfhost_transport.wire.frame import AckResult, Frame
 
 @dataclass(slots=True)
 class _Answer:
-    ticket: int
     msg_serial: int
     outcome: AckResult | ErrorInfo | None = None
 
@@ -23,8 +22,8 @@ class Answers:
     __slots__ = ("_last", "_waiting")
 
     def __init__(self) -> None:
-        # There while something is: a connection that only listens needs none.
-        self._waiting: deque[_Answer] | None = None
+        # By ticket, which is their order. There while something is: a connection that only listens needs none.
+        self._waiting: dict[int, _Answer] | None = None
         self._last = 0
 
     def __len__(self) -> int:
@@ -34,24 +33,22 @@ class Answers:
         """A frame's answer will come. Returns its ticket."""
         self._last += 1
         if self._waiting is None:
-            self._waiting = deque()
-        self._waiting.append(_Answer(self._last, msg_serial))
+            self._waiting = {}
+        self._waiting[self._last] = _Answer(msg_serial)
         return self._last
 
     def owes(self, ticket: int) -> bool:
         """Whether an answer has not left yet."""
-        return any(answer.ticket == ticket for answer in self._waiting or ())
+        return self._waiting is not None and ticket in self._waiting
 
     def settle(self, ticket: int, outcome: AckResult | ErrorInfo) -> list[Frame]:
         """Note an outcome. Returns the answers that may leave now, in order."""
-        waiting = self._waiting or deque()
-        for answer in waiting:
-            if answer.ticket == ticket:
-                answer.outcome = outcome
-                break
-        frames = []
-        while waiting and waiting[0].outcome is not None:
-            frames.append(_frame(waiting.popleft()))
+        waiting = self._waiting
+        if waiting is None or ticket not in waiting:
+            return []
+        waiting[ticket].outcome = outcome
+        ready = list(takewhile(lambda other: waiting[other].outcome is not None, waiting))
+        frames = [_frame(waiting.pop(other)) for other in ready]
         self._waiting = waiting or None
         return frames
 
