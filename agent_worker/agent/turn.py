@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent_worker.agent.suspension import Answer, Default, Suspended, Wait
 from agent_worker.agent.tools import MAX_RESULT_BYTES, Offload, Tool, ToolCall, run_tool
@@ -26,7 +26,6 @@ from selfhost_transport.turns.context import TurnContext
 from selfhost_transport.turns.outputs import Close, Op
 from selfhost_transport.turns.prompt import PartialAnswers, PromptMessage
 from selfhost_transport.turns.seed import Seed, Stored
-from selfhost_transport.turns.values import Json
 
 if TYPE_CHECKING:
     from agent_worker.agent.conversation import Conversation
@@ -226,8 +225,8 @@ class Turn:
         *,
         offload: Offload | None = None,
         max_bytes: int = MAX_RESULT_BYTES,
-    ) -> Json:
-        """Run a tool of the agent's own and tell the session of the call and its result, which is returned.
+    ) -> Any:
+        """Run a tool of the agent's own and tell the session of the call and its result, which is returned as JSON.
 
         A result of more than `max_bytes` (of text, or of JSON) is given to `offload`, and the session gets what that returns.
         Raises what the tool raises, and MessageTooLarge (40009) for a result that is too large without it; the session

@@ -56,7 +56,7 @@ def fold(message: UIMessage, records: Iterable[Record]) -> OpenAIMessage:
     )
 
 
-def responses_input(messages: Iterable[UIMessage]) -> list[Item]:
+def responses_input(messages: Iterable[UIMessage]) -> list[Any]:
     """A conversation as the `input` of a Responses request; function calls without a result are closed (CAN-23)."""
     found = [item for message in messages if isinstance(message, OpenAIMessage) for item in message.items]
     answered = {item.get("call_id") for item in found if item["type"] == "function_call_output"}

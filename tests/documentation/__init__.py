@@ -1,0 +1,1 @@
+"""The documentation, executed: every block of code and every command of README and docs."""

@@ -1,0 +1,59 @@
+"""How each block of the documentation is executed, or why it is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Blocks of a page (all of a language, or that with a text) and the test that executes them, or a reason."""
+
+    page: str
+    language: str
+    containing: str = ""
+    test: str = ""
+    reason: str = ""
+
+
+ACTIVITIES = "test_dur_13_the_activities_of_the_guide_survive_an_engine_that_repeats_them"
+
+PLAN = (
+    Row("README.md", "sh", "scripts/dev ", test="test_scripts_dev_is_ready_and_the_readme_in_python_runs"),
+    Row("README.md", "python", "ClientTransport", test="test_scripts_dev_is_ready_and_the_readme_in_python_runs"),
+    Row("README.md", "js", test="test_the_examples_in_javascript_connect"),
+    Row("README.md", "sh", "curl", test="test_the_examples_with_curl_run"),
+    Row("README.md", "python", "@worker.agent", test="test_the_agent_of_the_readme_answers"),
+    Row("README.md", "toml", test="test_the_agent_of_the_readme_answers"),
+    Row("README.md", "sh", "selfhost-transport worker", test="test_the_agent_of_the_readme_answers"),
+    Row("README.md", "sh", "loadtest", test="test_the_load_test_of_the_readme_runs"),
+    Row("CONTRIBUTING.md", "sh", "scripts/dev", reason="the same two commands as in the README"),
+    Row("docs/getting-started.md", "sh", "scripts/dev", reason="the same command as in the README"),
+    Row("docs/getting-started.md", "", "ready http", reason="what the command prints; the tests wait for that line"),
+    Row("docs/getting-started.md", "sh", "inspect", test="test_the_commands_that_look_into_a_dev_run"),
+    Row("docs/getting-started.md", "js", test="test_the_examples_in_javascript_connect"),
+    Row("docs/getting-started.md", "sh", "scripts/test", reason="it runs these tests"),
+    Row("docs/python-sdk.md", "python", test="test_the_guide_of_the_sdk_runs_and_prints_what_it_shows"),
+    Row("docs/agents.md", "python", "worker = Worker()", test="test_the_agents_of_the_guide_answer"),
+    Row("docs/agents.md", "python", "on_cancel", test="test_the_agents_of_the_guide_answer"),
+    Row("docs/agents.md", "python", '@worker.agent("booker")', test="test_the_agents_of_the_guide_answer"),
+    Row("docs/agents.md", "python", "AgentHost", test=ACTIVITIES),
+    Row("docs/adapters.md", "python", "import openai\n", test="test_the_examples_of_the_adapters_talk_to_a_provider"),
+    Row("docs/adapters.md", "python", "async with openai_chat", test="test_the_examples_of_the_adapters_talk_to_a_provider"),
+    Row("docs/codecs.md", "python", "@worker.agent", test="test_the_examples_of_the_codecs_hold_a_conversation"),
+    Row("docs/codecs.md", "python", "ClientTransport", test="test_the_examples_of_the_codecs_hold_a_conversation"),
+    Row("docs/authentication.md", "python", test="test_a_token_made_as_the_guide_says_is_accepted_and_can_be_revoked"),
+    Row("docs/authentication.md", "console", test="test_a_token_made_as_the_guide_says_is_accepted_and_can_be_revoked"),
+    Row("docs/authentication.md", "toml", test="test_the_configurations_load"),
+    Row("docs/configuration.md", "toml", test="test_the_configurations_load"),
+    Row("docs/embedding.md", "python", test="test_sdk_6_the_example_holds_a_conversation"),
+    Row("docs/hydration.md", "python", test="test_turns_go_out_and_come_back_as_the_guide_says"),
+    Row("docs/hydration.md", "console", test="test_turns_go_out_and_come_back_as_the_guide_says"),
+    Row("docs/operations.md", "yaml", reason="for a cluster with KEDA; the metric's name is checked in the tests of /metrics"),
+    Row("docs/performance.md", "sh", reason="takes minutes, and measures the machine"),
+    Row("docs/deployment.md", "sh", "docker compose", reason="needs Docker; tests/test_deploy.py checks the files"),
+    Row("docs/deployment.md", "sh", "ACL SETUSER", test="test_the_user_of_the_guide_can_be_loaded"),
+    Row("docs/deployment.md", "sh", "useradd", reason="changes the machine, as root"),
+    Row("docs/deployment.md", "", "SELFHOST_TRANSPORT_REDIS", test="test_the_environment_of_the_guide_loads"),
+    Row("docs/deployment.md", "nginx", reason="needs nginx; the forwarded headers are tested with the gateway"),
+)  # fmt: skip
