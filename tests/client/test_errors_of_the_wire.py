@@ -45,7 +45,7 @@ OF_A_KIND = {
     errors.TokenError: {40140, 40141, 40142, 40143, 40144, 40145},
     errors.CapabilityError: {40160, 40161, 40162, 40163, 40165, 40166},
     errors.RateLimited: {42910, 42911, 42913, 42920, 42921, 42924},
-    errors.ServiceError: {50000, 50001, 50002, 50005},
+    errors.ServiceError: {50000, 50001, 50002},
     errors.ConnectionFailed: {80000, 80001, 80002, 80003, 80008, 80011, 80016, 80017, 80018, 80023},
     errors.ContinuityLost: {80020, 90003, 90004, 90005},
 }

@@ -102,11 +102,12 @@ async def test_the_user_of_the_guide_can_be_loaded(site: Site, dev_redis: str) -
     assert port is not None
     example = block("docs/deployment.md", "ACL SETUSER").text
     shell = await site.sh(
-        f'redis-cli() {{ command redis-cli -p {port[1]} "$@"; }}\n{example}redis-cli ACL DELUSER transport',
+        f'redis-cli() {{ command redis-cli -p {port[1]} "$@"; }}\n{example}redis-cli ACL DELUSER transport operator',
         PASSWORD="a-password",
+        OPERATOR_PASSWORD="another-password",
     )
     assert await shell.wait() == 0, shell.log
-    assert shell.lines == ["OK", "1"]
+    assert shell.lines == ["OK", "OK", "2"]
 
 
 async def test_a_token_made_as_the_guide_says_is_accepted_and_can_be_revoked(

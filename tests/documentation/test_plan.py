@@ -9,12 +9,13 @@ from tests.documentation.plan import PLAN, Row
 
 
 def matches(row: Row, block: Block) -> bool:
-    return (row.page, row.language) == (block.page, block.language) and row.containing in block.text
+    return row.page in (block.page, "*") and row.language == block.language and row.containing in block.text
 
 
 def test_every_block_is_executed_or_has_a_reason() -> None:
     for block in all_blocks():
         rows = [row for row in PLAN if matches(row, block)]
+        rows = [row for row in rows if row.page != "*"] or rows
         assert len(rows) == 1, f"{block.name} ({block.language}) is in {len(rows)} rows of plan.py"
 
 
