@@ -12,12 +12,14 @@ from typing import Any
 import httpx
 import psutil
 
+from agent_worker.agent.conversation import Conversation
 from benchmarks.figures import Figure
 from benchmarks.rig import AGENT, KEY, Rig, gateway, rig
 from gateway.commands.branch import find_parent
 from selfhost_transport import ClientTransport
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.pieces import Piece
+from selfhost_transport.store.turn_store import Lease
 from selfhost_transport.turns import chunks as c
 from selfhost_transport.turns import encoder, inputs, lifecycle
 from selfhost_transport.turns.context import context_for_input
@@ -47,7 +49,11 @@ async def _run(turns: int) -> list[Figure]:
         before = process.memory_info().rss
         figures = [
             Figure("long", f"{turns} turns: {name}", value, unit)
-            for name, value, unit in (*await _views(url, turns), *await _requests(bench, url, newest))
+            for name, value, unit in (
+                *await _views(url, turns),
+                *await _requests(bench, url, newest),
+                *await _reading(bench, turns, newest),
+            )
         ]
         grown = (process.memory_info().rss - before) / _MB
         return [*figures, Figure("long", f"{turns} turns: gateway, memory grown meanwhile", grown, "MB")]
@@ -96,6 +102,51 @@ async def _requests(bench: Rig, url: str, newest: str) -> list[tuple[str, float,
             ("GET messages, limit 50", await _timed_ms(messages), "ms, p50"),
             ("what a send without a parent follows", await _timed_ms(parent), "ms, p50"),
         ]
+
+
+async def _reading(bench: Rig, turns: int, newest: str) -> list[tuple[str, float, str]]:
+    """What a worker reads for the model, and how long other turns on its loop are held up by that.
+
+    In CPU time of the thread, so that other processes do not count.
+    """
+    ids = inputs.InputIds("question", "event")
+    question = inputs.user_message([TextPart("What now?")], ids, client_id="user-1", parent=newest)
+    published = await bench.sessions.publish(_SESSION, question)
+    context = context_for_input(question[-1], session=_SESSION, agent_client_id=AGENT)
+    lease = Lease(_SESSION, context.turn_id, 1, 1, 3, "", published.series, published.position, b"")
+    conversation = Conversation(bench.sessions.history, lease, context)
+    found: list[tuple[str, float, str]] = []
+    for name, last in (("the last 20 messages", 20), ("the whole branch", None)):
+        neighbour, started = _Neighbour(), time.thread_time()
+        given = await conversation.messages(last=last)
+        took_ms = (time.thread_time() - started) * 1e3
+        await neighbour.stop()
+        assert len(given) == (last or 2 * turns + 1)
+        found += [
+            (f"worker, {name}", took_ms, "ms of CPU"),
+            (f"worker, longest pause for {name}", neighbour.longest_ms, "ms of CPU"),
+        ]
+    return found
+
+
+class _Neighbour:
+    """Something else that the loop has to do, and how long it was kept waiting."""
+
+    def __init__(self) -> None:
+        self.longest_ms = 0.0
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        before = time.thread_time()
+        while True:
+            await asyncio.sleep(0)
+            now = time.thread_time()
+            self.longest_ms = max(self.longest_ms, (now - before) * 1e3)
+            before = now
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
 
 
 def _connect(url: str, shown: int) -> Any:

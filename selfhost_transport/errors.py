@@ -11,6 +11,7 @@
      |    +-- TurnStarted        104014 starting a turn a second time
      |    +-- StepOpen           104015 one step of a turn is open at a time
      |    +-- SteerWaiting       104016 completing a turn over a message sent into it
+     |    +-- ConversationTooLong 104018 more of a session than a worker reads at once
      +-- Unauthorized            401xx  who you are, or what you may do
      |    +-- TokenError         4014x  a new token would help
      |    +-- CapabilityError    40160
@@ -189,6 +190,13 @@ class SteerWaiting(BadRequest):
 
     code = 104016
     status_code = 409
+
+
+class ConversationTooLong(BadRequest):
+    """A conversation goes further back than is read at once; ask for its last messages only (P14)."""
+
+    code = 104018
+    status_code = 413
 
 
 class Unauthorized(TransportError):

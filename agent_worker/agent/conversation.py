@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
+from agent_worker.agent.reading import Pace, Reading, Wanted
 from agent_worker.agent.suspension import Answer, answers_in
 from agent_worker.output.left_behind import LeftBehind, left_behind
+from selfhost_transport.errors import ConversationTooLong
 from selfhost_transport.store.entries import Created, unpack_entry
 from selfhost_transport.store.history import HistoryReader, Page, Query, completed
 from selfhost_transport.store.turn_store import Lease
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import ui
+from selfhost_transport.turns.branch_reader import BranchReader
 from selfhost_transport.turns.chunks import TextStart
 from selfhost_transport.turns.codec import Codec
 from selfhost_transport.turns.codecs import UI_MESSAGES, codec_named, codec_of
 from selfhost_transport.turns.context import TurnContext
 from selfhost_transport.turns.inputs import OPENAI_INPUTS, UI_INPUTS
 from selfhost_transport.turns.prompt import PartialAnswers, PromptMessage, build_prompt
-from selfhost_transport.turns.seed import Seed, joins_chain, with_stored
+from selfhost_transport.turns.seed import joins_chain, with_stored
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.values import text_of
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position, parse_position
+from selfhost_transport.wire.sizes import data_size
 
 MAX_INPUT_MESSAGES = 1000
-MAX_MESSAGES = 20_000
-"""How far back a conversation is read, in messages of the session."""
+MAX_MESSAGES = 200_000
+"""How far back a conversation is read, in messages of the session; further is refused, never left out."""
+MAX_BYTES = 256 * 1024 * 1024
+"""The same in bytes of their data."""
 # As the codecs name them.
 _TEXT_PARTS = (UI_INPUTS.text_type, OPENAI_INPUTS.text_type)
-PAGE = 500
+PAGE = 200
 SEEDED_PAGE = 100
 """The same where the application has most of it."""
 
@@ -58,8 +64,12 @@ class Conversation:
         """Where the trigger does not tell its sender's codec, look at the answer it wants again (section 8.9)."""
         target = self._context.msg_regenerate
         if self._codec is None and target is not None:
-            node = (await self.branch()).owner_of(target)
-            self._codec = codec_of(node.records()) if node is not None else None
+            tree = self._tree()
+            async for page in self._pages(Query(limit=PAGE)):
+                await self._apply(tree, page)
+                if (node := tree.owner_of(target)) is not None:
+                    self._codec = codec_of(node.records())
+                    return
 
     @property
     def trigger(self) -> str:
@@ -108,46 +118,66 @@ class Conversation:
 
         Answers that were interrupted are kept and marked, unless `partial_answers` says otherwise (INT-25). What the
         model thought aloud is left out, unless asked for (COT-6). `last`: no more than so many, which also bounds what
-        is read of a long session.
+        is read of a long session. Raises ConversationTooLong beyond 200,000 messages of the session, or 256 MiB.
         """
-        tree = await self.branch(last=last)
-        return self.prompt(tree, partial_answers, with_reasoning=with_reasoning, last=last)
+        wanted = Wanted(partial_answers, with_reasoning=with_reasoning, last=last)
+        return (await self.read(wanted)).prompt
 
-    def prompt(
-        self,
-        tree: SessionTree,
-        partial_answers: PartialAnswers,
-        *,
-        with_reasoning: bool,
-        seed: Seed | None = None,
-        last: int | None = None,
-    ) -> list[PromptMessage]:
-        """The same from a session that was read already. Raises SeamLost for a seed that does not reach it."""
-        prompt = build_prompt(tree, self.trigger, partial_answers=partial_answers)
-        if seed is not None:
-            prompt = with_stored(seed, tree, self.trigger, prompt, self._truncated_at)
-        if last is not None:
-            prompt = prompt[max(0, len(prompt) - last) :]
-        return prompt if with_reasoning else [_without_reasoning(said) for said in prompt]
+    async def read(self, wanted: Wanted) -> Reading:
+        """The conversation as it is now. Raises ConversationTooLong; SeamLost for a seed that does not reach it."""
+        reading = await (self._read_branch(wanted) if wanted.seed is None else self._read_behind(wanted))
+        return (
+            reading if wanted.with_reasoning else replace(reading, prompt=await self._spoken(reading.prompt))
+        )
 
-    async def branch(self, *, seed: Seed | None = None, last: int | None = None) -> SessionTree:
-        """The session as it is now, as far back as the branch goes, or its newest `last` messages.
-
-        With a seed, as far back as the conversation is not in that (HYD-4).
-        """
-        if seed is not None:
-            return await self._behind(seed)
-        path = Path(self.trigger)
-        found: list[Message] = []
+    async def _read_branch(self, wanted: Wanted) -> Reading:
+        reader = BranchReader(
+            self._lease.session,
+            self.trigger,
+            codec=self.codec,
+            partial_answers=wanted.partial_answers,
+            last=wanted.last,
+        )
+        pace = Pace()
         async for page in self._pages(Query(limit=PAGE)):
-            found += page.messages
-            if path.is_complete(page.messages, last):
+            for message in reversed(page.messages):
+                reader.apply(message)
+                await pace.keep()
+            while not reader.is_complete and reader.settle():
+                await pace.keep()
+            if reader.is_complete:
                 break
-        return self._tree(reversed(found))
+            reader.end_page(is_last=page.next_cursor is None)
+        return Reading(reader.tree, reader.prompt())
+
+    async def _read_behind(self, wanted: Wanted) -> Reading:
+        """As far back as the conversation is not in the seed (HYD-4)."""
+        assert wanted.seed is not None
+        tree = self._tree()
+        async for page in self._pages(Query(limit=SEEDED_PAGE)):
+            await self._apply(tree, page)
+            self._truncated_at = page.truncated_at
+            prompt = build_prompt(tree, self.trigger)
+            if joins_chain(wanted.seed, tree, self.trigger, prompt):
+                break
+        prompt = build_prompt(tree, self.trigger, partial_answers=wanted.partial_answers)
+        prompt = with_stored(wanted.seed, tree, self.trigger, prompt, self._truncated_at)
+        return Reading(tree, prompt if wanted.last is None else prompt[max(0, len(prompt) - wanted.last) :])
+
+    async def _spoken(self, prompt: list[PromptMessage]) -> list[PromptMessage]:
+        pace, found = Pace(), []
+        for said in prompt:
+            found.append(_without_reasoning(said))
+            await pace.keep()
+        return found
 
     async def own_tree(self) -> SessionTree:
         """What belongs to this turn, however long the session is: everything since the send that started it."""
-        return self._tree(await self._since_send())
+        tree, pace = self._tree(), Pace()
+        for message in await self._since_send():
+            tree.apply(message)
+            await pace.keep()
+        return tree
 
     async def answers(self) -> list[Answer]:
         """What people answered to this turn's calls, oldest first."""
@@ -179,72 +209,36 @@ class Conversation:
         entry = unpack_entry(lease.input_position, lease.send) if lease.send else None
         return entry if isinstance(entry, Created) else None
 
-    async def _behind(self, seed: Seed) -> SessionTree:
-        tree = self._tree(())
-        async for page in self._pages(Query(limit=SEEDED_PAGE)):
-            for message in reversed(page.messages):
-                tree.apply(message)
-            self._truncated_at = page.truncated_at
-            if joins_chain(seed, tree, self.trigger, build_prompt(tree, self.trigger)):
-                break
-        return tree
-
     async def _since_send(self) -> list[Message]:
         """Oldest first."""
         query = Query(limit=PAGE, forwards=True, start_ms=self._lease.input_position.ms)
         return [message async for page in self._pages(query) for message in page.messages]
 
     async def _pages(self, query: Query) -> AsyncIterator[Page]:
-        """As far as is read."""
-        read = 0
-        while read < MAX_MESSAGES:
+        """Page after page. Raises ConversationTooLong where there would be another one beyond what is read at once."""
+        messages = data = 0
+        while True:
             page = await self._history.page(self._lease.session, query)
             yield page
-            read += len(page.messages)
             if page.next_cursor is None:
                 return
+            messages += len(page.messages)
+            data += sum(data_size(message.data) for message in page.messages)
+            if messages >= MAX_MESSAGES or data >= MAX_BYTES:
+                raise ConversationTooLong(
+                    f"{messages} messages of the session with {data} bytes were read, and the conversation is longer; "
+                    "ask for its end with messages(last=…), or seed it from where it is stored"
+                )
             query = replace(query, cursor=page.next_cursor)
 
-    def _tree(self, messages: Iterable[Message]) -> SessionTree:
-        tree = SessionTree(self._lease.session, self.codec)
-        for message in messages:
+    async def _apply(self, tree: SessionTree, page: Page) -> None:
+        pace = Pace()
+        for message in reversed(page.messages):
             tree.apply(message)
-        return tree
+            await pace.keep()
 
-
-class Path:
-    """Follows the parents of a message towards the first one of its branch, in messages read newest first."""
-
-    def __init__(self, start: str) -> None:
-        self._parents: dict[str, str | None] = {}
-        self._at: str | None = start
-        self._length = 0
-
-    def is_complete(self, page: Iterable[Message], last: int | None = None) -> bool:
-        """Whether what was read, this page too, goes back to the first message, or `last` messages back."""
-        for message in page:
-            headers = h.read_headers(message)
-            if headers is None:
-                continue
-            if headers.run_id is not None and message.name == h.AI_RUN_START:
-                self._parents[_run_key(headers.run_id)] = headers.parent
-            if headers.codec_message_id is not None:
-                # What belongs to a run hangs where the run does; a steer does not say so itself.
-                parent = headers.parent if headers.run_id is None else _run_key(headers.run_id)
-                self._parents.setdefault(headers.codec_message_id, parent)
-        # Taken out, so that a circle ends.
-        while self._at is not None and self._at in self._parents:
-            self._length += not self._at.startswith(_RUN)
-            self._at = self._parents.pop(self._at)
-        return self._at is None or (last is not None and self._length > last)
-
-
-# No message has such an id: ids are texts without control characters.
-_RUN = "\0run "
-
-
-def _run_key(run_id: str) -> str:
-    return f"{_RUN}{run_id}"
+    def _tree(self) -> SessionTree:
+        return SessionTree(self._lease.session, self.codec)
 
 
 def text_parts(message: ui.UIMessage) -> list[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from agent_worker.agent.conversation import Conversation
+from agent_worker.agent.reading import Reading, Wanted
 from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_store import Lease
-from selfhost_transport.turns.seed import Seed
 from selfhost_transport.turns.tree import SessionTree
 
 
@@ -25,23 +25,27 @@ class Steering:
         # Codec message ids of those that the present pass answers: its output is stamped with them.
         self.ids: tuple[str, ...] = ()
 
-    async def consume(self, *, seed: Seed | None = None, last: int | None = None) -> SessionTree:
-        """Take what waits, for the present pass to answer, and read the branch. Raises LeaseLost.
+    async def consume(self, wanted: Wanted) -> Reading:
+        """Take what waits, for the present pass to answer, and read the branch. Raises LeaseLost, as `Conversation.read`.
 
         Takes before it reads: one that comes in between is answered too, and asked for once more at the end. The
-        history knows also those that a lost worker had taken. `seed` and `last`: see `Conversation.branch`.
+        history knows also those that a lost worker had taken.
         """
         await self._pauses.drain(self._lease)
-        tree = await self._conversation.branch(seed=seed, last=last)
-        self._note(tree)
-        return tree
+        reading = await self._conversation.read(wanted)
+        self._note(reading.tree)
+        return reading
+
+    async def look(self) -> None:
+        """Take what waits, for the present pass to answer, without reading the conversation. Raises LeaseLost."""
+        await self._pauses.drain(self._lease)
+        self._note(await self._conversation.own_tree())
 
     async def next_pass(self) -> bool:
         """End the present pass; whether another one has to answer what came since."""
         self._answered.update(self.ids)
         self.ids = ()
-        await self._pauses.drain(self._lease)
-        self._note(await self._conversation.own_tree())
+        await self.look()
         return bool(self.ids)
 
     def _note(self, tree: SessionTree) -> None:

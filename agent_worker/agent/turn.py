@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from agent_worker.agent.reading import Wanted
 from agent_worker.agent.suspension import Answer, Default, Suspended, Wait
 from agent_worker.agent.tools import MAX_RESULT_BYTES, Offload, Tool, ToolCall, run_tool
 from agent_worker.output import sources
@@ -164,13 +165,11 @@ class Turn:
 
         With a `seed`, the conversation as the application has stored it, only what is not in that is read (HYD-4);
         raises SeamLost where messages may be in neither. Steers that are in the conversation count as answered by what is
-        written from here on. `last`: no more than so many messages, which also bounds what is read of a long session.
+        written from here on. `last`: no more than so many messages, which also bounds what is read of a long session; raises
+        ConversationTooLong where more than 200,000 messages of the session, or 256 MiB, would have to be read.
         """
         stored = None if seed is None else Seed.of(seed)
-        tree = await self._steering.consume(seed=stored, last=last)
-        return self.conversation.prompt(
-            tree, partial_answers, with_reasoning=with_reasoning, seed=stored, last=last
-        )
+        return (await self._steering.consume(Wanted(partial_answers, with_reasoning, stored, last))).prompt
 
     async def answers(self) -> list[Answer]:
         """What people answered to calls of this turn, oldest first, with who it was (HIL-4)."""

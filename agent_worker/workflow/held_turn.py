@@ -153,7 +153,7 @@ class HeldTurn:
         if self._answered:
             await self._steering.next_pass()
         else:
-            await self._steering.consume()
+            await self._steering.look()
         self._answered = self._may_be_steered = False
         return bool(self._steering.ids)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
@@ -80,7 +80,7 @@ class _Chain:
             following = ancestors[n + 1] if n + 1 < len(ancestors) else self._current
             found += self._of_node(node, following, policy)
         if self._current is not None and self._current not in ancestors:
-            found += self._of_current(self._current, policy)
+            found += of_current(self._current, self._trigger, policy)
         return found
 
     def _ancestors(self) -> list[Node]:
@@ -98,7 +98,7 @@ class _Chain:
         dropped: set[Node] = set()
         kept = {self._current, ancestors[-1] if ancestors else None}
         for before, node in zip([None, *ancestors], ancestors, strict=False):
-            if node.run is None or node in kept or not _is_partial(node):
+            if node.run is None or node in kept or not is_partial(node):
                 continue
             dropped.add(node)
             if policy is PartialAnswers.DROP and before is not None and before.run is None:
@@ -107,34 +107,38 @@ class _Chain:
 
     def _of_node(self, node: Node, following: Node | None, policy: PartialAnswers) -> list[PromptMessage]:
         if node is self._current:
-            return self._of_current(node, policy)
-        # Where another answer takes over, in the middle of this run.
-        ends = {following.regenerates if following else None, self._replaced}
-        found: list[PromptMessage] = []
-        for state in node.messages.values():
-            if state.codec_message_id in ends:
-                break
-            if state.deleted:
-                continue
-            message = state.snapshot().message
-            is_answer = node.run is not None and message.role != "user"
-            interrupted = is_answer and _is_partial(node)
-            closed = message if policy is PartialAnswers.DROP else close_tool_calls(_explained(message, node))
-            found.append(PromptMessage(message.role, closed, interrupted, state.codec_message_id))
-        return found
+            return of_current(node, self._trigger, policy)
+        return of_node(node, {following.regenerates if following else None, self._replaced}, policy)
 
-    def _of_current(self, node: Node, policy: PartialAnswers) -> list[PromptMessage]:
-        """The turn itself: nothing is closed, for its open tool calls are what it may be about to run."""
-        waiting = [s for s in node.steers(self._trigger) if s not in node.answered_steers()]
-        kept = [key for key, state in node.messages.items() if not state.deleted]
-        order = [key for key in kept if key not in waiting] + [key for key in waiting if key in kept]
-        messages = [node.messages[key].snapshot().message for key in order]
-        if policy is not PartialAnswers.DROP:
-            messages = [_explained(message, node) for message in messages]
-        return [
-            PromptMessage(message.role, message, codec_message_id=key)
-            for key, message in zip(order, messages, strict=True)
-        ]
+
+def of_node(node: Node, ends: Collection[str | None], policy: PartialAnswers) -> list[PromptMessage]:
+    """What a node before the current turn says. `ends`: messages from which on another answer takes over."""
+    found: list[PromptMessage] = []
+    for state in node.messages.values():
+        if state.codec_message_id in ends:
+            break
+        if state.deleted:
+            continue
+        message = state.snapshot().message
+        is_answer = node.run is not None and message.role != "user"
+        interrupted = is_answer and is_partial(node)
+        closed = message if policy is PartialAnswers.DROP else close_tool_calls(_explained(message, node))
+        found.append(PromptMessage(message.role, closed, interrupted, state.codec_message_id))
+    return found
+
+
+def of_current(node: Node, trigger: str, policy: PartialAnswers) -> list[PromptMessage]:
+    """The turn itself: nothing is closed, for its open tool calls are what it may be about to run."""
+    waiting = [s for s in node.steers(trigger) if s not in node.answered_steers()]
+    kept = [key for key, state in node.messages.items() if not state.deleted]
+    order = [key for key in kept if key not in waiting] + [key for key in waiting if key in kept]
+    messages = [node.messages[key].snapshot().message for key in order]
+    if policy is not PartialAnswers.DROP:
+        messages = [_explained(message, node) for message in messages]
+    return [
+        PromptMessage(message.role, message, codec_message_id=key)
+        for key, message in zip(order, messages, strict=True)
+    ]
 
 
 def _explained(message: ui.UIMessage, node: Node) -> ui.UIMessage:
@@ -172,5 +176,6 @@ def _closed(part: ui.Part) -> ui.Part:
     return replace(part, state=ui.OUTPUT_ERROR, input=known, error_text=CLOSED_CALL, approval=None)
 
 
-def _is_partial(node: Node) -> bool:
+def is_partial(node: Node) -> bool:
+    """Whether a node is an answer that did not complete."""
     return node.run is not None and node.run.status is not TurnStatus.COMPLETED

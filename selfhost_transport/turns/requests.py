@@ -78,6 +78,11 @@ class Requests:
         self._pending.pop(trigger.codec_message_id, None)
         self._triggers.pop(trigger.codec_message_id, None)
 
+    def forget(self, but: str) -> None:
+        """Forget all triggers but one."""
+        self._triggers = {key: trigger for key, trigger in self._triggers.items() if key == but}
+        self._pending = {key: trigger for key, trigger in self._pending.items() if key == but}
+
     def queue(self, turn_id: str, serial: str) -> list[TurnChanged]:
         """A turn was said to wait by policy."""
         self._queued.setdefault(turn_id, serial)

@@ -6,7 +6,7 @@ of messages only, not on order, paging or repetition. An append costs its own le
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from selfhost_transport.turns import decoder as d
@@ -112,6 +112,20 @@ class SessionTree:
         for trigger in self._requests.asked_by(event_id):
             events += self._withdraw(trigger)
         return events
+
+    def forget(self, is_needed: Callable[[Node], bool], trigger: str) -> None:
+        """Forget nodes, and all requests but that of `trigger`; for who reads a history once, and only part of it.
+
+        A message of a forgotten node that is applied later is taken for one of a new node.
+        """
+        self._nodes = [node for node in self._nodes if is_needed(node)]
+        kept = set(self._nodes)
+        self._runs = {key: node for key, node in self._runs.items() if node in kept}
+        self._open = {key: run for key, run in self._open.items() if key in self._runs}
+        self._records = {serial: known for serial, known in self._records.items() if known[0] in kept}
+        self._owners = {key: node for key, node in self._owners.items() if node in kept}
+        self._triggered = {key: node for key, node in self._triggered.items() if node in kept}
+        self._requests.forget(trigger)
 
     # Reading
 
