@@ -366,6 +366,7 @@ _BY_CODE: dict[int, type[TransportError]] = {
         InvalidArgument, MessageTooLarge, InvalidChannelName, Conflict, CapabilityError, CancelDenied, NotFound,
         Busy, RateLimited, StoreUnavailable, StoreFull, Overloaded, ConnectionFailed, ContinuityLost, LeaseLost,
         SessionClosed, TurnSuspended, TurnStarted, StepOpen, SteerWaiting, TurnHeld, TurnNotStarted, Discarded,
+        ConversationTooLong,
     )
 }  # fmt: skip
 
