@@ -78,7 +78,8 @@ async def branching_talk(talk: Talk, rng: random.Random, turns: int) -> None:
         if before is not None and rng.random() < 0.5:
             messages = [regenerate(InputIds(), before.answer_id, parent=before.question_id, client_id=USER)]
         else:
-            parent = (before or newest).answer_id if before or newest else None
+            above = before or newest
+            parent = above.answer_id if above else None
             parts = [TextPart(f"{len(talk.turns)}.{part}") for part in range(rng.choice((1, 1, 2)))]
             messages = user_message(parts, InputIds(), client_id=USER, parent=parent)
         written = talk.turn(messages, pieces=rng.randint(0, 2), reasoning=rng.random() < 0.3, reason=reason)
