@@ -16,6 +16,7 @@ from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.names import joined
 from selfhost_transport.store.pieces import Piece
 from selfhost_transport.store.turn_request import trigger_of
+from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.headers import is_ephemeral
 from selfhost_transport.turns.withholding import NOTHING, Hidden
 from selfhost_transport.wire.actions import MessageAction
@@ -119,6 +120,7 @@ def _create(sending: Sending, messages: Sequence[Message]) -> Operation:
     if sending.rules is not None:
         if sending.limits is not None and trigger_of(stamped) is not None:
             sending.limits.admit_turn()
+        stamped = [with_true_owner(message) for message in stamped]
         signal = read_signal(session, stamped, sending.rules, sender.credential.capability)
         if isinstance(signal, Submit) and not sending.anchor:
             return replace(signal, is_adrift=False)
@@ -131,6 +133,19 @@ def _create(sending: Sending, messages: Sequence[Message]) -> Operation:
         publish_id=sending.repeat_id if base is None else joined("client", _short(base)),
         ephemeral=ephemeral,
     )
+
+
+def with_true_owner(message: Message) -> Message:
+    """An input whose header `run-client-id` names its verified sender, whatever the sender wrote there."""
+    headers = h.read_headers(message) if message.name == h.AI_INPUT else None
+    named = None if headers is None else headers.get(h.RUN_CLIENT_ID)
+    if message.extras is None or named in (None, message.client_id):
+        return message
+    ai = message.extras["ai"]
+    transport = {name: value for name, value in ai["transport"].items() if name != h.RUN_CLIENT_ID}
+    if message.client_id is not None:
+        transport[h.RUN_CLIENT_ID] = message.client_id
+    return replace(message, extras={**message.extras, "ai": {**ai, "transport": transport}})
 
 
 def _mutate(sending: Sending, message: Message) -> Append | Replace:

@@ -54,7 +54,10 @@ class _Dev:
 
     async def _started(self, stack: AsyncExitStack, name: str, redis: str, *options: str) -> Child:
         child = await Child.start(
-            name, ("--redis", redis, *self._config(), *options), {f"{ENV_PREFIX}DEV": "1"}
+            # The address may hold a password, and everybody on the machine can read arguments.
+            name,
+            (*self._config(), *options),
+            {f"{ENV_PREFIX}DEV": "1", f"{ENV_PREFIX}REDIS": redis},
         )
         stack.push_async_callback(child.stop)
         return child

@@ -18,6 +18,7 @@ import redis
 from selfhost_transport.commands.children import Child
 from selfhost_transport.loadtest.plan import LocalOptions, Target
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
+from selfhost_transport.settings import ENV_PREFIX
 
 _AGENT = "assistant"
 _KEY_NAME = "loadtest.local"
@@ -92,8 +93,8 @@ class LocalStack:
 
     async def _started(self, name: str, config: Path) -> Child:
         listen = ("--host", "127.0.0.1", "--port", "0") if name == "gateway" else ()
-        options = ("--redis", self.redis.url, "--config", str(config), *listen)
-        child = await Child.start(name, options, {})
+        options = ("--config", str(config), *listen)
+        child = await Child.start(name, options, {f"{ENV_PREFIX}REDIS": self.redis.url})
         self._stack.push_async_callback(child.stop)
         return child
 

@@ -11,10 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
+import redis
 
 from selfhost_transport.commands.dev_folder import DevFolder, redis_of_dev
 from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.settings import ENV_PREFIX
 from tests.commands.conftest import Call
 from tests.processes import Stack
@@ -113,3 +116,16 @@ def test_the_folder_of_a_dev_that_was_killed_is_free(tmp_path: Path) -> None:
         DevFolder(tmp_path),
     ):
         pass
+
+
+async def test_a_password_of_redis_stands_in_no_list_of_processes(stack: Stack) -> None:
+    with EmbeddedRedis() as server, redis.Redis.from_url(server.url) as control:
+        control.config_set("requirepass", "hush-hush")
+        address = server.url.replace("redis://", "redis://:hush-hush@")
+        dev = await stack.dev(env={f"{ENV_PREFIX}REDIS": address})
+        leader = psutil.Process(dev.pid)
+        processes = [leader, *leader.children(recursive=True)]
+        lines = [" ".join(process.cmdline()) for process in processes]
+        assert len(lines) >= 3
+        assert not [line for line in lines if "hush-hush" in line]
+        assert "hush-hush" not in dev.log

@@ -52,6 +52,21 @@ def test_the_owner_is_who_sent_it_not_who_it_claims_to_be() -> None:
     operation = commit(publish(opened(), 0, *messages, channel=CHANNEL)).operation
     assert isinstance(operation, Submit)
     assert operation.request.owner == "alice"
+    # What readers are told is the same; nothing else of the input is touched.
+    headers = h.read_headers(operation.request.messages[0])
+    assert headers is not None
+    assert headers.get(h.RUN_CLIENT_ID) == "alice"
+    assert headers.codec_message_id == "m1"
+
+
+@pytest.mark.parametrize("run_id", [None, "some-turn"])
+def test_an_input_without_an_identity_names_no_owner(run_id: str | None) -> None:
+    messages = user_message([TextPart("hi")], IDS, client_id="mallory", run_id=run_id)
+    operation = commit(publish(opened(credential(None)), 0, *messages, channel=CHANNEL)).operation
+    stored = operation.request.messages if isinstance(operation, Submit) else operation.inputs[0].messages
+    headers = h.read_headers(stored[0])
+    assert headers is not None
+    assert headers.get(h.RUN_CLIENT_ID) is None
 
 
 def test_a_repeat_has_the_same_fingerprint_and_another_text_has_not() -> None:
