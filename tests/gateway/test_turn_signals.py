@@ -63,6 +63,7 @@ def test_the_owner_is_who_sent_it_not_who_it_claims_to_be() -> None:
 def test_an_input_without_an_identity_names_no_owner(run_id: str | None) -> None:
     messages = user_message([TextPart("hi")], IDS, client_id="mallory", run_id=run_id)
     operation = commit(publish(opened(credential(None)), 0, *messages, channel=CHANNEL)).operation
+    assert isinstance(operation, Submit | Continue)
     stored = operation.request.messages if isinstance(operation, Submit) else operation.inputs[0].messages
     headers = h.read_headers(stored[0])
     assert headers is not None
