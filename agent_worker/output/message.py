@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -88,8 +89,8 @@ class Output:
         self._stamped: Sequence[str] = ()
         self._writer = writer
         self._earlier = earlier or Earlier("")
-        # The part that plain pieces go to: its kind, its id, its stream.
-        self._part: tuple[str, str, TextStream] | None = None
+        # The part that plain pieces go to: its kind, its id, its stream's key.
+        self._part: tuple[str, str, str] | None = None
         # The stream of that part if it is one of text, for the path of every token.
         self._text: TextStream | None = None
         self._parts = 0
@@ -116,17 +117,39 @@ class Output:
         writer = self._writer
         count = 0
         async for piece in source:
-            if type(piece) is str:
-                # The path of every token: one comparison, one append to a list.
-                if self._text is not None:
-                    self._text.add(piece)
+            try:
+                if type(piece) is str:
+                    # The path of every token: one comparison, one append to a list.
+                    if self._text is not None:
+                        self._text.add(piece)
+                    else:
+                        await self._add("text", piece)
                 else:
-                    await self._add("text", piece)
-            else:
+                    await self._take_other(piece)
+                count += 1
+                if writer.crowded or not count % _YIELD_EVERY:
+                    await writer.room()
+            except asyncio.CancelledError as cancelled:
+                if not await self._cancelled_in(source, cancelled):
+                    return
+
+    async def _cancelled_in(self, source: AsyncIterator[Piece], cancelled: asyncio.CancelledError) -> bool:
+        """The task was cancelled while a generator waited at a `yield`: there is where it has to be told.
+
+        A time-out around the `yield` then is one, which it may handle; False when it ends by that. Else raises.
+        """
+        while isinstance(source, AsyncGenerator) and not self._writer.stopped:
+            try:
+                await self._writer.caught_up()
+                piece = await source.athrow(cancelled)
+            except StopAsyncIteration:
+                return False
+            try:
                 await self._take_other(piece)
-            count += 1
-            if writer.crowded or not count % _YIELD_EVERY:
-                await writer.room()
+                return True
+            except asyncio.CancelledError as again:
+                cancelled = again
+        raise cancelled
 
     async def write(self, chunks: Sequence[p.Chunk]) -> None:
         """Write chunks, with the brackets they need, in one step. Raises what stopped the writer."""
@@ -170,11 +193,10 @@ class Output:
         self._started, self._in_step, self._parts = True, left.in_step, left.parts
         self._open_calls.update(left.calls)
         for stream in left.streams:
-            written = self._writer.take_up(
-                self._encoder.take_up(stream.kind, stream.stream_id, stream.codec), stream
-            )
+            key = self._encoder.take_up(stream.kind, stream.stream_id, stream.codec)
+            written = self._writer.take_up(key, stream)
             if stream.kind in _STARTS:
-                self._part = stream.kind, stream.stream_id, written
+                self._part = stream.kind, stream.stream_id, key
                 self._text = written if stream.kind == "text" else None
 
     async def _take_other(self, piece: Reasoning | p.Chunk | Mapping[str, Any] | str) -> None:
@@ -188,7 +210,10 @@ class Output:
     async def _add(self, kind: str, piece: str) -> None:
         """Write a plain piece; where no part of its kind is open, one is opened with it, and the other kind's closed."""
         if self._part is not None and self._part[0] == kind:
-            self._part[2].add(piece)
+            await self._writer.caught_up()
+            stream = self._writer.stream(self._part[2])
+            stream.add(piece)
+            self._text = stream if kind == "text" else None
             return
         if self._finished:
             raise InvalidArgument("text came after a `finish` chunk")
@@ -199,13 +224,12 @@ class Output:
         if kind == "text" and (earlier := self._earlier.take()):
             chunks.append(p.TextDelta(part_id, earlier))
         ops = self._encoded([*chunks, _DELTAS[kind](part_id, piece)])
+        (key,) = [op.stream_key for op in ops if isinstance(op, encoder.Create) and op.stream_key is not None]
+        # Before it is written: who is cancelled meanwhile finds the part all the same.
+        self._part = kind, part_id, key
         await self._write(ops)
-        opened = next(op for op in ops if isinstance(op, encoder.Create) and op.stream_key is not None)
-        assert opened.stream_key is not None
-        stream = self._writer.stream(opened.stream_key)
-        self._part = kind, part_id, stream
         if kind == "text":
-            self._text = stream
+            self._text = self._writer.stream(key)
 
     def _closing_part(self) -> list[p.Chunk]:
         if self._part is None:

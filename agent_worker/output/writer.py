@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,8 @@ from selfhost_transport.store.turn_store import Lease, TurnStore
 from selfhost_transport.turns import encoder
 from selfhost_transport.turns.values import is_whole, whole_characters
 from selfhost_transport.wire.serial import Position
+
+logger = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 64
 """Appends of one turn on their way to Redis before its source has to wait."""
@@ -181,6 +184,8 @@ class TurnWriter:
         # Whether the step that ends the turn is about to write it.
         self._reserved = False
         self._writing_tail: asyncio.Task[None] | None = None
+        # What is being written for callers that were cancelled meanwhile.
+        self._cut: set[asyncio.Task[None]] = set()
 
     @property
     def stopped(self) -> bool:
@@ -234,6 +239,37 @@ class TurnWriter:
         Creates and closes are one atomic step, except for messages that are opened and closed at once; what was
         gathered before them goes first.
         """
+        if self._cut:
+            await self.caught_up()
+        if self.before_output is None and all(type(op) is encoder.Append for op in ops):
+            # The path of every token of a provider's stream.
+            for op in ops:
+                self._streams[op.stream_key].add(op.data)  # type: ignore[union-attr, index]
+            return
+        await self._uncut(self._write_ops(ops))
+
+    async def caught_up(self) -> None:
+        """Wait until what was being written for callers that were cancelled is written."""
+        while self._cut:
+            await asyncio.wait(self._cut)
+
+    async def _uncut(self, writing: Coroutine[Any, Any, None]) -> None:
+        """Write to the end also when the caller is cancelled: by a time-out of the agent's own, after which it goes on."""
+        task = asyncio.create_task(writing, name=f"write {self._lease.turn_id}")
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.done():
+                self._cut.add(task)
+                task.add_done_callback(self._written_for_nobody)
+            raise
+
+    def _written_for_nobody(self, task: asyncio.Task[None]) -> None:
+        self._cut.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.debug("turn.write_failed turn=%s error=%r", self._lease.turn_id, error)
+
+    async def _write_ops(self, ops: Sequence[encoder.Op]) -> None:
         if self.before_output is not None:
             before, self.before_output = self.before_output, None
             await before()
@@ -307,7 +343,7 @@ class TurnWriter:
             async with self._step:
                 await self._settle()
         else:
-            await self._write_step(())
+            await self._uncut(self._write_step(()))
 
     async def _write_step(self, step: Sequence[_Write]) -> None:
         if not step and not self._tail:
