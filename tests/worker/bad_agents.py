@@ -1,24 +1,26 @@
 """A worker whose user code misbehaves in every way that the sent text names: `WHERE WAY`.
 
-Beside it an agent `neighbour` streams, and knows how long it was kept waiting, counted in ticks of a thread of this
-process: a machine that is busy with something else delays both, user code that blocks the loop only one.
+Beside it an agent `neighbour` streams, and knows how long its loop kept it waiting: by the clock, less the time in which
+the loop's thread was ready to run and the machine ran something else instead. So a busy machine does not count, and user
+code that computes or sleeps on the loop does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from agent_worker import AgentError, CancelRequest, ToolCall, Turn, Worker
 from selfhost_transport.errors import LeaseLost, StoreUnavailable
 
-TICK_S = 0.005
-LIMIT_TICKS = 20
-"""100 ms."""
+# Of Linux: what a thread ran, and what it waited for a processor, ns.
+SCHEDULER = Path("/proc/thread-self/schedstat")
+STEP_S = 0.005
+LIMIT_S = 0.1
 
 
 class OddBase(BaseException):
@@ -239,7 +241,7 @@ CANCELLED: dict[str, Callable[[Turn, str], Any]] = {
 def bad_worker(settings: Any = None) -> Worker:
     """The worker; a function, so that a process can run it too."""
     worker = Worker(settings)
-    ticks = Ticks()
+    clock = Clock()
 
     @worker.agent("bad")
     async def bad(turn: Turn) -> None:
@@ -264,17 +266,17 @@ def bad_worker(settings: Any = None) -> Worker:
     @worker.agent("neighbour")
     async def neighbour(turn: Turn) -> AsyncIterator[str]:
         for number in itertools.count():
-            began = ticks.count
-            await asyncio.sleep(TICK_S)
-            ticks.worst = max(ticks.worst, ticks.count - began)
+            began = clock.now()
+            await asyncio.sleep(STEP_S)
+            clock.worst = max(clock.worst, clock.now() - began - STEP_S)
             if number % 4 == 0:
                 yield f"{number} "
 
     @worker.agent("gap")
     async def gap(turn: Turn) -> AsyncIterator[str]:
-        """The neighbour's longest pause since it was asked last, in ticks."""
-        yield str(ticks.worst)
-        ticks.worst = 0
+        """The neighbour's longest pause since it was asked last, in seconds."""
+        yield str(clock.worst)
+        clock.worst = 0.0
 
     return worker
 
@@ -297,15 +299,13 @@ def plain_hooks() -> dict[str, Callable[[CancelRequest], bool]]:
     return {f"hooked-{way}": make(way) for way in WAYS}
 
 
-class Ticks:
-    """A clock that stands still when this process does."""
+class Clock:
+    """Time that passes for a thread only while it runs or waits for something, not while it waits for a processor."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self.worst = 0
-        threading.Thread(target=self._run, daemon=True).start()
+        self.worst = 0.0
 
-    def _run(self) -> None:
-        while True:
-            time.sleep(TICK_S)
-            self.count += 1
+    @staticmethod
+    def now() -> float:
+        waited_ns = int(SCHEDULER.read_text().split()[1]) if SCHEDULER.exists() else 0
+        return time.monotonic() - waited_ns / 1e9
