@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from selfhost_transport.errors import InvalidArgument, TransportError
+from selfhost_transport.hooks import call_hook
 from selfhost_transport.settings import Settings, load_settings
 from selfhost_transport.store.ended_turns import Ended, EndedTurns
 from selfhost_transport.store.history import HistoryReader
@@ -71,8 +72,9 @@ class EndedTurn:
         }
 
 
-Export = Callable[[EndedTurn], Awaitable[object]]
-"""Stores one turn. Must be safe to repeat: store under `turn_id`, or under the ids of the messages."""
+Export = Callable[[EndedTurn], Awaitable[object] | object]
+"""Stores one turn; a plain function runs in a thread. Must be safe to repeat: store under `turn_id`, or under the ids
+of the messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +201,7 @@ class TurnExporter:
     async def _export(self, queue: EndedTurns, ended: Ended, read: TurnMessages, export: Export) -> None:
         renewing = asyncio.create_task(self._renew(queue, ended), name=f"export {ended.turn_id}")
         try:
-            await export(_turn(ended, read))
+            await call_hook(export, _turn(ended, read))
         except Exception as error:
             self._failed += 1
             self._error = error

@@ -135,9 +135,31 @@ def children_contained() -> Iterator[None]:
 
 def drop_frames(error: BaseException | None) -> None:
     """Let go of what the frames of an error hold: they and the error hold each other, and the collector is slow."""
+    for one in _chain(error):
+        _clear(one.__traceback__)
+        one.__traceback__ = None
+
+
+def shorten(error: BaseException) -> None:
+    """Leave the middle out of deep tracebacks: writing down 1,000 frames of a recursion blocks the loop for 100 ms."""
+    for one in _chain(error):
+        links: list[TracebackType] = []
+        trace = one.__traceback__
+        while trace is not None:
+            links.append(trace)
+            trace = trace.tb_next
+        if len(links) > _FIRST_FRAMES + _LAST_FRAMES:
+            links[_FIRST_FRAMES - 1].tb_next = links[-_LAST_FRAMES]
+
+
+_FIRST_FRAMES, _LAST_FRAMES, _LONGEST_CHAIN = 15, 25, 100
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error with its causes, and what is in groups; chains may be circles."""
     seen: set[int] = set()
     left = [error]
-    while left:
+    while left and len(seen) < _LONGEST_CHAIN:
         one = left.pop()
         if one is None or id(one) in seen:
             continue
@@ -145,8 +167,7 @@ def drop_frames(error: BaseException | None) -> None:
         left += [one.__cause__, one.__context__]
         if isinstance(one, BaseExceptionGroup):
             left += one.exceptions
-        _clear(one.__traceback__)
-        one.__traceback__ = None
+        yield one
 
 
 def _clear(trace: TracebackType | None) -> None:
@@ -158,7 +179,10 @@ def _clear(trace: TracebackType | None) -> None:
 
 def _pass_on(error: BaseException) -> None:
     """Raise what stands for an error of user code, if it is not to get out as it is."""
-    if isinstance(error, Exception | asyncio.CancelledError | ControlFlow):
+    if isinstance(error, StopIteration | asyncio.CancelledError | ControlFlow):
+        return
+    shorten(error)
+    if isinstance(error, Exception):
         return
     if isinstance(error, BaseExceptionGroup):
         # A task group of the agent's own, in which one task has suspended the turn.

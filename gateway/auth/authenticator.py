@@ -16,6 +16,7 @@ from gateway.auth.callers import HostIdentity, Identify, RequestInfo
 from gateway.auth.jwks import Issuers
 from gateway.auth.origins import Origins
 from selfhost_transport.errors import NotFound, ServiceError, TokenError, TransportError, Unauthorized
+from selfhost_transport.hooks import call_hook
 from selfhost_transport.settings import DEV_KEY_NAME, KeyRule, ProxyRule, Settings
 from selfhost_transport.wire.capability import Capability
 from selfhost_transport.wire.codes import Code
@@ -174,13 +175,13 @@ class Authenticator:
         told = replace(info, headers=self.origins.explicit(info.headers))
         try:
             async with asyncio.timeout(HOOK_TIMEOUT_S):
-                found = await self._identify(told)
+                found = await call_hook(self._identify, told)
+            return None if found is None else _of_host(found, info.query.get("clientId"))
         except TransportError:
             raise
         except Exception as error:
             logger.exception("auth.hook_failed path=%s", info.path)
             raise ServiceError("the application could not tell who is calling; try again") from error
-        return None if found is None else _of_host(found, info.query.get("clientId"))
 
     async def _by_query(self, info: RequestInfo) -> Credential:
         key = info.query.get("key")
@@ -255,6 +256,8 @@ class _Proxy:
 
 
 def _of_host(found: HostIdentity, requested: str | None) -> Credential:
+    if not isinstance(found, HostIdentity):
+        raise TypeError(f"`identify` returned {type(found).__name__}, not a HostIdentity or None")
     return Credential(
         key_name=f"host:{found.application}",
         capability=Capability.parse(dict(found.capability), strict=False),

@@ -55,7 +55,7 @@ class HostIdentity:
     application: str = "host"
 
 
-Identify: TypeAlias = Callable[[RequestInfo], Awaitable[HostIdentity | None]]
+Identify: TypeAlias = Callable[[RequestInfo], Awaitable[HostIdentity | None] | HostIdentity | None]
 """A host application's hook: the caller, None to let keys and tokens decide, or an error of the tree to refuse."""
 
 

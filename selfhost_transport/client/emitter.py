@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeAlias, TypeVar
 
+from selfhost_transport.hooks import call_plainly
+
 Event = TypeVar("Event")
 Unsubscribe: TypeAlias = Callable[[], None]
 
@@ -30,7 +32,5 @@ class Emitter(Generic[Event]):
     def emit(self, event: Event) -> None:
         """Tell everybody; what a subscriber raises goes to `on_failure`."""
         for callback in list(self._subscribers.values()):
-            try:
-                callback(event)
-            except Exception as error:
+            if (error := call_plainly(callback, event)) is not None:
                 self._on_failure(error)

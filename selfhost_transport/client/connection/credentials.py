@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 from selfhost_transport.errors import InvalidArgument, TokenError
+from selfhost_transport.hooks import call_hook, said
 from selfhost_transport.wire.tokens import ApiKey
 
 TokenCallback: TypeAlias = Callable[[], "Awaitable[str | Mapping[str, Any]] | str | Mapping[str, Any]"]
-"""Returns a token or JWT as text, or a map with the token under `token`; plain or a coroutine function."""
+"""Returns a token or JWT as text, or a map with the token under `token`. A plain function runs in a thread."""
 
 
 class Credentials(Protocol):
@@ -79,10 +79,9 @@ class TokenCredentials:
         if self._callback is None:
             raise _no_renewal()
         try:
-            answer = self._callback()
-            value = await answer if inspect.isawaitable(answer) else answer
+            value = await call_hook(self._callback)
         except Exception as error:
-            raise TokenError(f"the auth callback failed: {error}", code=40170) from error
+            raise TokenError(f"the auth callback failed: {said(error)}", code=40170) from error
         self._token = _token_text(value)
         return self._token
 

@@ -37,6 +37,7 @@ from selfhost_transport.errors import (
     TransportError,
     WentBack,
 )
+from selfhost_transport.hooks import said
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.codec import Codec
 from selfhost_transport.turns.codecs import UI_MESSAGES
@@ -567,7 +568,9 @@ class Session:
     def report_failure(self, error: Exception) -> None:
         """Handling an entry raised, here or in a subscriber; everything else goes on (104001)."""
         _log.error("entry.handling_failed session=%s", self.name, exc_info=error)
-        failure = TransportError(f"handling an entry raised {type(error).__name__}: {error}", code=104001)
+        failure = TransportError(
+            f"handling an entry raised {type(error).__name__}: {said(error)}", code=104001
+        )
         failure.__cause__ = error
         self.on_error.emit(failure)
 
