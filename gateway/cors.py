@@ -90,7 +90,8 @@ class KnownHosts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the upgrade of a websocket."""
-        if self._guard is None or scope["type"] not in ("http", "websocket") or scope["path"] in _PROBES:
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        if self._guard is None or scope["type"] not in ("http", "websocket") or path in _PROBES:
             await self._app(scope, receive, send)
             return
         host = header_map(scope["headers"]).get("host", "")

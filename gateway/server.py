@@ -18,6 +18,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.routing import BaseRoute, Match, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.access_log import hide_credentials
 from gateway.auth.callers import Identify, RequestInfo, behind_local_proxies
 from gateway.auth.origins import Origins, is_same_origin
 from gateway.background import Background
@@ -87,6 +88,7 @@ class Gateway:
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         """Connect to Redis, serve, send all clients away, disconnect. Raises StoreUnavailable, StoreUnsuitable."""
+        hide_credentials()
         services = await connect_services(self.settings, self._identify)
         self.services = services
         self.realtime = Realtime(services)
@@ -185,7 +187,11 @@ class Gateway:
             async with asyncio.timeout(1.0):
                 await services.redis.command("PING")
         except (TransportError, TimeoutError) as error:
-            reason = str(error) or "Redis did not answer within a second"
+            logger.warning("readiness.failed error=%r", error)
+            # Which Redis that is stands in the log only: anybody may ask.
+            reason = (
+                error.info.message if isinstance(error, TransportError) else "Redis did not answer within a second"
+            )
             return JSONResponse({"status": "unavailable", "reason": reason}, status_code=503)
         if not services.hub.connected:
             reason = "notifications from Redis do not arrive"

@@ -40,7 +40,7 @@ The numbers are those of protocol section 12 where the meaning is the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 
@@ -254,18 +254,30 @@ class ServiceError(TransportError):
     retryable = True
 
 
-class StoreUnavailable(ServiceError):
+class _StoreError(ServiceError):
+    """A failure of Redis. `str(error)` is for operators: which Redis, and what it said. `info` tells clients less."""
+
+    told: ClassVar[str]
+
+    def __init__(self, message: str, *, told: str | None = None) -> None:
+        super().__init__(message)
+        self.info = replace(self.info, message=type(self).told if told is None else told)
+
+
+class StoreUnavailable(_StoreError):
     """Redis cannot be reached or did not answer in time."""
 
     code = 50003
     status_code = 503
+    told = "the session store cannot be reached at the moment; try again"
 
 
-class StoreFull(ServiceError):
+class StoreFull(_StoreError):
     """Redis refuses writes because `maxmemory` is reached."""
 
     code = 50004
     status_code = 503
+    told = "the session store is full: nothing was stored; try again later"
 
 
 class Overloaded(ServiceError):
@@ -278,10 +290,11 @@ class Overloaded(ServiceError):
     status_code = 503
 
 
-class StoreUnsuitable(ServiceError):
+class StoreUnsuitable(_StoreError):
     """Redis is too old or is configured so that promises cannot be kept."""
 
     retryable = False
+    told = "the session store refused the operation; see the log of the service"
 
 
 class ConnectionFailed(TransportError):

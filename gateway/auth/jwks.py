@@ -61,7 +61,8 @@ class KeySet:
                 await self._refresh()
                 found = self._known(key_id, algorithm)
         if found is None and self._read_at is None:
-            raise StoreUnavailable("the identity provider's keys cannot be read at the moment; try again")
+            why = "the identity provider's keys cannot be read at the moment; try again"
+            raise StoreUnavailable(why, told=why)
         return found
 
     def _known(self, key_id: str | None, algorithm: str) -> PyJWK | None:

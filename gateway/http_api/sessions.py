@@ -191,10 +191,23 @@ async def events(
     return await stream_events(services, session, last_event_id or after, credential)
 
 
-async def wake(body: WakeIn, services: Running) -> Response:
-    """Accepts the wake-up of AI Transport clients. The turn was accepted with its message already."""
-    found = await services.turns.turn_of_event(body.session_name, body.input_event_id)
+async def wake(request: Request, body: WakeIn, services: Running) -> Response:
+    """Accepts the wake-up of AI Transport clients. The turn was accepted with its message already.
+
+    The SDK sends no credentials along; to callers that may watch the session, the turn is told.
+    """
+    found = None
+    if await _may_watch(request, services, body.session_name):
+        found = await services.turns.turn_of_event(body.session_name, body.input_event_id)
     return JSONResponse(WakeOut(run_id=found).model_dump(by_alias=True, exclude_none=True), 202)
+
+
+async def _may_watch(request: Request, services: Services, session: str) -> bool:
+    try:
+        credential = await credential_of(request, services)
+    except TransportError:
+        return False
+    return credential.capability.allows(Operation.SUBSCRIBE, session)
 
 
 def _turn(record: TurnRecord, series: str, waiting: list[str]) -> TurnOut:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -201,7 +202,7 @@ class Realtime:
 
     async def _authenticate(self, info: RequestInfo) -> Credential:
         version = info.query.get("v")
-        if version is not None and (not version.split(".")[0].isdigit() or float(version) < MIN_VERSION):
+        if version is not None and not _is_supported(version):
             raise BadRequest(
                 f"protocol version {version[:8]!r} is not supported; use {MIN_VERSION} or newer",
                 code=Code.UNSUPPORTED_VERSION,
@@ -286,8 +287,13 @@ class Realtime:
             self._background.start(socket.lost())
 
 
+def _is_supported(version: str) -> bool:
+    found = re.fullmatch(r"([0-9]{1,3})(\.[0-9]{1,3})?", version)
+    return found is not None and float(version) >= MIN_VERSION
+
+
 def _heartbeat_interval(query: Mapping[str, str]) -> int | None:
     text = query.get("heartbeatInterval", "")
-    if not text.isascii() or not text.isdigit():
+    if re.fullmatch(r"[0-9]{1,12}", text) is None:
         return None
     return min(max(int(text), _HEARTBEAT_LOW_MS), _HEARTBEAT_HIGH_MS)

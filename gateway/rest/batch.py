@@ -10,6 +10,7 @@ from gateway.rest.format import Reply
 from selfhost_transport.errors import BadRequest, InvalidChannelName, TransportError
 from selfhost_transport.wire.channel import parse_channel
 from selfhost_transport.wire.codes import Code, error_info
+from selfhost_transport.wire.error_headers import error_headers
 
 MAX_SPECS = 100
 OLD_VERSION = "2"
@@ -32,9 +33,9 @@ async def publish_batch(channels: Channels, credential: Credential, body: Any, v
 def _flat(results: list[dict[str, Any]]) -> Reply:
     if not any("error" in result for result in results):
         return Reply(results, status=201)
-    error = error_info(Code.BATCH_FAILED).to_wire()
-    headers = {"X-Ably-Errorcode": str(error["code"]), "X-Ably-Errormessage": error["message"]}
-    return Reply({"error": error, "batchResponse": results}, status=400, headers=headers)
+    error = error_info(Code.BATCH_FAILED)
+    body = {"error": error.to_wire(), "batchResponse": results}
+    return Reply(body, status=400, headers=error_headers(error))
 
 
 async def _publish(channels: Channels, credential: Credential, spec: Any) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import Request
 
@@ -216,6 +217,10 @@ def require_on_all(credential: Credential, operation: Operation) -> None:
         raise CapabilityError(f"the credentials do not permit {operation} on every channel")
 
 
+# Milliseconds far beyond every date, and within what Redis takes for a position.
+_NUMBER: Final = re.compile(r"-?[0-9]{1,15}")
+
+
 def list_query(params: Mapping[str, str]) -> Query:
     """What a list request asks for (section 9.1). Raises InvalidArgument, NotFound for a foreign cursor."""
     direction = params.get("direction", "backwards")
@@ -247,10 +252,9 @@ def _number(params: Mapping[str, str], name: str) -> int | None:
     text = params.get(name)
     if text is None or text == "":
         return None
-    try:
-        return int(text)
-    except ValueError:
-        raise InvalidArgument(f"{name} must be an integer") from None
+    if _NUMBER.fullmatch(text) is None:
+        raise InvalidArgument(f"{name} must be an integer of at most 15 digits")
+    return int(text)
 
 
 def _ref(serial: str) -> Ref:

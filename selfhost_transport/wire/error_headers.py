@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Final
 
 from selfhost_transport.errors import ErrorInfo
 
 _LATER: Final = (429, 503)
 """Statuses that ask to send the same again later."""
+_NOT_PRINTABLE: Final = re.compile(r"[^\x20-\x7e]")
 
 
 def error_headers(info: ErrorInfo) -> dict[str, str]:
     """Code and sentence of an error, and when to try again."""
-    message = info.message.encode("ascii", "replace").decode().replace("\n", " ")
+    # A header has no control characters: with one, the server could send no answer at all.
+    message = _NOT_PRINTABLE.sub(" ", info.message.encode("ascii", "replace").decode())
     headers = {"X-Ably-Errorcode": str(info.code), "X-Ably-Errormessage": message}
     return headers | retry_headers(info)
 

@@ -144,11 +144,15 @@ async def test_the_wake_up_is_idempotent_and_tells_nothing_but_the_turn(
     message = {"name": "ai-input", "data": "hi", "extras": {"ai": {"transport": transport}}}
     stored = (await http.post(f"/channels/{session}/messages", json=message)).json()
     body = {"inputEventId": "e1", "sessionName": session, "more": "is ignored"}
-    async with httpx.AsyncClient(base_url=http.base_url) as stranger:
-        answers = [await stranger.post("/api/chat", json=body) for _ in range(2)]
-        unknown = await stranger.post("/api/chat", json={**body, "inputEventId": "e2"})
+    answers = [await http.post("/api/chat", json=body) for _ in range(2)]
     assert [answer.json() for answer in answers] == [{"runId": stored["turn"]["id"]}] * 2
+    unknown = await http.post("/api/chat", json={**body, "inputEventId": "e2"})
     assert (unknown.status_code, unknown.json()) == (202, {})
+    async with httpx.AsyncClient(base_url=http.base_url) as stranger:
+        # The SDK sends no credentials along; who has none is told of no turn.
+        for key in ("", "app.key:wrong", "app.other:x"):
+            told = await stranger.post("/api/chat", json=body, params={"key": key})
+            assert (told.status_code, told.json()) == (202, {})
 
 
 async def test_events_continue_after_the_last_id(http: httpx.AsyncClient, unique: Names) -> None:
