@@ -87,7 +87,10 @@ class Authenticator:
         self._revocations = revocations or _NothingRevoked()
 
     async def of_connection(self, info: RequestInfo) -> Credential:
-        """The caller of a websocket, by its upgrade (section 2.1). Unknown keys are 40101."""
+        """The caller of a websocket, by its upgrade (section 2.1): the query, or a header where a client can send one.
+
+        Unknown keys are 40101.
+        """
         try:
             return await self._trusted(info) or await self._by_query(info)
         except NotFound as error:
@@ -189,6 +192,9 @@ class Authenticator:
             return self.by_key(ApiKey.parse(key), info.query.get("clientId"), local=self.is_local(info))
         if info.token:
             return await self._by_token(info)
+        scheme, _, value = info.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "basic":
+            return self.by_key(parse_basic(value), info.query.get("clientId"), local=self.is_local(info))
         raise Unauthorized("no credentials: give a key or an access token")
 
     async def _by_token(self, info: RequestInfo) -> Credential:

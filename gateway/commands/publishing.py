@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from gateway.auth.authenticator import Credential
 from gateway.auth.rate_limits import Limits
 from gateway.commands.commands import Append, Cancel, Operation, Publish, Replace, Submit
-from gateway.commands.message_rules import require_not_agents
 from gateway.commands.turn_commands import TurnRules, read_signal
 from selfhost_transport.errors import BadRequest, InvalidArgument, NotFound, Unauthorized
 from selfhost_transport.store.entries import Operation as Edit
@@ -157,8 +156,6 @@ def _mutate(sending: Sending, message: Message) -> Append | Replace:
         raise NotFound("there is no message with this serial in this session") from error
     action = message.action or MessageAction.UPDATE
     guarded = sending.rules is not None
-    if guarded:
-        require_not_agents(message)
     author = _required_author(sending, action)
     if sending.may_publish is False:
         raise Unauthorized(

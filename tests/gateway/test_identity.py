@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import httpx
 import pytest
 from starlette.testclient import TestClient
+from websockets.asyncio.client import connect
 
 from gateway import HostIdentity, RequestInfo, create_app
 from gateway.auth.authenticator import Authenticator, now_ms
 from gateway.auth.callers import Identify
 from selfhost_transport.errors import TransportError, Unauthorized
 from selfhost_transport.settings import KeyRule, ProxyRule, RedisSettings, Settings
-from tests.gateway.raw import CONNECTED, ERROR, client
+from selfhost_transport.wire.codec import Format
+from tests.gateway.raw import CONNECTED, ERROR, RawClient, client
+from tests.gateway.tokens import token
 from tests.processes import Stack
 
 Names = Callable[[str], str]
@@ -147,3 +151,15 @@ async def test_aut_12_the_development_key_needs_dev_and_this_machine(stack: Stac
         assert (await http.get(f"{dev}/config.json", headers=elsewhere)).status_code == 404
     async with client(production, key="dev.local:development-secret") as raw:
         assert (await raw.action(ERROR))["error"]["code"] == 40101
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "Bearer"])
+async def test_a_websocket_may_give_its_credentials_in_a_header(stack: Stack, scheme: str) -> None:
+    """Out of the query, no log of any proxy has them."""
+    url = (await stack.gateway(config=TRUSTING)).url
+    secret = base64.b64encode(b"app.key:secret").decode() if scheme == "Basic" else token(client_id="bob")
+    address = url.replace("http://", "ws://") + "/?v=6&format=json&clientId=bob"
+    for value, action in ((secret, CONNECTED), (secret[:-4] + "AAAA", ERROR)):
+        headers = {"Authorization": f"{scheme} {value}"}
+        async with connect(address, additional_headers=headers, compression=None) as websocket:
+            assert (await RawClient(websocket, Format.JSON).next())["action"] == action
