@@ -190,7 +190,9 @@ class Gateway:
             logger.warning("readiness.failed error=%r", error)
             # Which Redis that is stands in the log only: anybody may ask.
             reason = (
-                error.info.message if isinstance(error, TransportError) else "Redis did not answer within a second"
+                error.info.message
+                if isinstance(error, TransportError)
+                else "Redis did not answer within a second"
             )
             return JSONResponse({"status": "unavailable", "reason": reason}, status_code=503)
         if not services.hub.connected:

@@ -64,7 +64,7 @@ async def post(
 async def post_chat(request: Request, body: WakeIn | ChatIn, services: Running) -> Response:
     """As `/v1/ui/{session}`, with the session's name as `id`. Also the wake-up of AI Transport clients."""
     if isinstance(body, WakeIn):
-        return await wake(body, services)
+        return await wake(request, body, services)
     _require_json(request)
     if not body.id:
         raise InvalidArgument("the chat needs an `id`: useChat({id}); it is the name of the session")
