@@ -40,7 +40,8 @@ from gateway.retention_keeper import keep_retention
 from gateway.services import Services, connect_services
 from gateway.store_watch import watch_store
 from gateway.websocket.acceptor import Acceptor
-from gateway.websocket.upgrade import RawWebSocket, UpgradingHttp
+from gateway.websocket.http import UpgradingHttp
+from gateway.websocket.upgrade import RawWebSocket
 from selfhost_transport.collector import calm_collector
 from selfhost_transport.descriptors import raise_descriptor_limit
 from selfhost_transport.errors import InvalidArgument, StoreUnavailable, TransportError
@@ -301,10 +302,8 @@ class _Server(uvicorn.Server):
             self._on_ready()
 
     def _make_protocol(self) -> asyncio.Protocol:
-        protocol: asyncio.Protocol = UpgradingHttp(
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
-        return protocol
+        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept nobody any more, drain, then stop."""
@@ -348,7 +347,7 @@ def serve(
     config = uvicorn.Config(
         behind_local_proxies(app),
         proxy_headers=False,
-        http=UpgradingHttp,
+        http=_http(settings),
         ws=RawWebSocket,
         ws_max_size=settings.gateway.max_frame_size,
         # Connections are pinged by `Realtime`.
@@ -363,6 +362,16 @@ def serve(
     asyncio.run(server.serve(sockets=[listening]))
     if not server.started:
         raise SystemExit(1)
+
+
+def _http(settings: Settings) -> type[UpgradingHttp]:
+    """The HTTP protocol with the limits of the settings: uvicorn makes one for each connection."""
+
+    class LimitedHttp(UpgradingHttp):
+        head_timeout_s = settings.gateway.request_timeout_ms / 1000
+        max_headless = settings.limits.unfinished_per_address
+
+    return LimitedHttp
 
 
 async def _check_redis(settings: Settings) -> None:

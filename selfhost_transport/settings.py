@@ -205,6 +205,8 @@ class GatewaySettings(_Section):
     """How long presence members outlive a lost connection that did not say how long, ms."""
     presence_lease_ms: int = Field(default=5_000, ge=100)
     """How long a gateway that falls silent keeps its presence members, before that time begins, ms."""
+    request_timeout_ms: PositiveInt = 10_000
+    """How long the first line and headers of a request may take, ms; then the connection is closed."""
     outgoing_buffer_bytes: PositiveInt = 1_048_576
     """Unsent bytes of a connection before its reader counts as slow."""
     drain_ms: Count = 5_000
@@ -233,6 +235,8 @@ class LimitSettings(_Section):
     """Publishes of one application (tenant: the part of a key before the dot, or an issuer) per second; beyond: 42910."""
     connections_per_client: Count = 0
     """Open connections of one client id; a further one is refused with 42920."""
+    unfinished_per_address: Count = 512
+    """Connections of one address that have not sent a whole request yet, per process; a further one is closed."""
     max_open_turns: Count = 1_000
     """Turns of one session that have not ended; a further send is refused with 42910."""
     max_waiting: Count = 2_000

@@ -9,16 +9,29 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 from starlette.types import Scope, Send
-from uvicorn import Config
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets import http11
 
 from gateway.background import Background
+from gateway.websocket.http import MAX_HEAD_BYTES, UpgradingHttp, refusal
 from gateway.websocket.protocol import Listener, RawSocket
 from gateway.websocket.write_batch import Outbox
+
+# The library's own limit is less than what a token in an address or header may have.
+http11.MAX_LINE_LENGTH = max(http11.MAX_LINE_LENGTH, MAX_HEAD_BYTES)
+
+__all__ = [
+    "QueuedOutlet",
+    "RawWebSocket",
+    "SocketOutlet",
+    "StartableOutlet",
+    "UpgradingHttp",
+    "raw_websocket",
+]
 
 RAW: Final = "selfhost_transport.raw_websocket"
 """Extension of the ASGI scope that holds the protocol of a websocket."""
@@ -42,39 +55,10 @@ class SocketOutlet(Protocol):
     def abort(self) -> None: ...  # noqa: D102
 
 
-KEEP_ALIVE_S: Final = 120
-"""How long an idle HTTP connection stays open: longer than clients and proxies keep theirs (Node 5 s, ALB 60 s, nginx
-75 s, Go 90 s), so that it is they who close it, and no request meets a connection that is being closed."""
-ANNOUNCED_BEFORE_S: Final = 5
-"""Clients are told of so much less: their last request may be on its way."""
-
-
 class StartableOutlet(SocketOutlet, Protocol):
     """One that is told who listens: see `RawSocket.start`."""
 
     def start(self, listener: Listener, tasks: Background, limit: int, outbox: Outbox) -> None: ...  # noqa: D102
-
-
-class UpgradingHttp(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """uvicorn's HTTP protocol, which keeps idle connections open for long, and says so.
-
-    After an upgrade it lets go of its parser, which points back at it. Without the circle what an upgrade leaves behind
-    is freed at once, not by some garbage collection.
-    """
-
-    def __init__(self, config: Config, *arguments: Any, **options: Any) -> None:
-        super().__init__(config, *arguments, **options)
-        self.timeout_keep_alive = max(config.timeout_keep_alive, KEEP_ALIVE_S)
-        announced = (b"keep-alive", f"timeout={self.timeout_keep_alive - ANNOUNCED_BEFORE_S}".encode())
-        # The lists of the whole server: the first one lasts, the other is made from it every second.
-        for headers in (config.encoded_headers, self.server_state.default_headers):
-            if not any(name.lower() == b"keep-alive" for name, _ in headers):
-                headers.append(announced)
-
-    def handle_websocket_upgrade(self, *event: Any) -> None:
-        """Pass the connection on to the websocket protocol."""
-        super().handle_websocket_upgrade(*event)
-        self.__dict__.pop("parser", None)
 
 
 class RawWebSocket(WebSocketsSansIOProtocol):
@@ -99,6 +83,11 @@ class RawWebSocket(WebSocketsSansIOProtocol):
         if self.handshake_initiated and not self.handshake_complete:
             self._early += data
         super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            # The library would say nothing, and the client wait.
+            self.handshake_initiated = self.handshake_complete = self.close_sent = True
+            self.transport.write(refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
+            self.transport.close()
 
     def hold(self) -> None:
         """Read nothing from the client until the connection is taken over."""
