@@ -105,7 +105,7 @@ class SessionStore:
             raise InvalidArgument("a publish needs at least one message")
         if len(messages) > MAX_MESSAGES_PER_PUBLISH:
             raise BadRequest("too many messages in one publish: the limit is 1000", code=40034)
-        turns = [*written_to(messages), *(WrittenTo(turn, "") for turn in groups)]
+        turns = [*written_to(messages), *(WrittenTo(turn) for turn in groups)]
         position, series, repeated = await self._call(
             "publish",
             session,

@@ -25,10 +25,14 @@ class Span(NamedTuple):
 
 
 class WrittenTo(NamedTuple):
-    """A turn that a publish belongs to, and the question it answers ('': not told). `turn` '': a question alone."""
+    """A turn that a publish belongs to, the question it answers and what it hangs below ('': not told).
+
+    `turn` '': a question alone.
+    """
 
     turn: str
-    question: str
+    question: str = ""
+    parent: str = ""
 
 
 class TurnSpans:
@@ -71,26 +75,32 @@ class TurnSpans:
 
 def written_to(messages: Iterable[Message]) -> list[WrittenTo]:
     """What a publish adds to: each turn once, and the questions that no turn answers yet."""
-    turns: dict[str, str] = {}
+    turns: dict[str, WrittenTo] = {}
     questions: dict[str, None] = {}
     for message in messages:
         headers = h.read_headers(message)
         if headers is None:
             continue
         if headers.run_id:
-            turns[headers.run_id] = turns.get(headers.run_id) or headers.input_codec_message_id or ""
+            found = turns.get(headers.run_id, WrittenTo(headers.run_id))
+            question = found.question or headers.input_codec_message_id or ""
+            parent = (headers.parent or "") if message.name == h.AI_RUN_START else ""
+            turns[headers.run_id] = WrittenTo(headers.run_id, question, found.parent or parent)
         elif headers.codec_message_id and message.name == h.AI_INPUT:
             questions[headers.codec_message_id] = None
-    return [
-        *(WrittenTo(turn, question) for turn, question in turns.items()),
-        *(WrittenTo("", question) for question in questions),
-    ]
+    return [*turns.values(), *(WrittenTo("", question) for question in questions)]
 
 
 def run_id_of(message: Message) -> str | None:
     """The turn a message belongs to, from its AI Transport headers."""
     headers = h.read_headers(message)
     return headers.run_id if headers is not None else None
+
+
+def parent_of(message: Message) -> str | None:
+    """What a run-start says its turn hangs below."""
+    headers = h.read_headers(message)
+    return headers.parent if headers is not None else None
 
 
 def _field_of(message: Message) -> str | None:

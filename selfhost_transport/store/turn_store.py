@@ -26,6 +26,7 @@ from selfhost_transport.store.entries import Ref, pack_created
 from selfhost_transport.store.keys import WORKER_GROUP, Keyspace
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.turn_operations import OpenText, Operation, packed_operations, piece_head
+from selfhost_transport.store.turn_spans import parent_of
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position, new_series
 
@@ -588,7 +589,7 @@ class TurnStore:
             self.options.ended_turn_ms, self.options.idempotency_ms, self.options.retention_of(request.session),
             self.options.max_open_turns, self.options.max_waiting, self.options.max_wait_ms,
             self.options.burst_wait_ms if may_burst else self.options.max_wait_ms,
-            int(request.interrupts_own_suspended),
+            int(request.interrupts_own_suspended), parent_of(request.deposit.run_start) or "",
         ]  # fmt: skip
         fields: dict[str, str | bytes | int] = {
             **request.deposit.fields(),

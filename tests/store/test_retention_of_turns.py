@@ -21,7 +21,7 @@ from selfhost_transport.store.turn_operations import Close, Create, OpenText
 from selfhost_transport.store.turn_request import build_turn_request
 from selfhost_transport.store.turn_store import CancelFilter, Lease, Scope, TurnStore
 from selfhost_transport.turns import headers as h
-from selfhost_transport.turns.inputs import InputIds, user_message
+from selfhost_transport.turns.inputs import InputIds, regenerate, user_message
 from selfhost_transport.turns.ui import TextPart
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position, parse_position
@@ -173,6 +173,36 @@ async def test_a_question_stays_for_the_newest_answer_to_it(sessions: SessionSto
     await sweeper.sweep_to(published.position.ms)
     found = of_all(await pages(sessions, "talk", Query(forwards=True)))
     assert found == [first.serials[0], *published.serials(1), *again.serials(1)]
+
+
+async def test_an_answer_asked_for_again_keeps_its_question(sessions: SessionStore) -> None:
+    talk, sweeper = Talk(sessions), Sweeper(sessions, "talk")
+    first = await talk.say("a")
+    await passed(first.last)
+    again = await talk.regenerate(first)
+    await sweeper.sweep_to(first.last.ms + 1)
+    assert of_all(await pages(sessions, "talk", Query(forwards=True))) == [first.serials[0], *again.serials]
+    await passed(again.last)
+    await sweeper.sweep_to(again.last.ms + 1)
+    assert of_all(await pages(sessions, "talk", Query())) == []
+
+
+async def test_a_worker_turn_that_answers_again_keeps_its_question(
+    connection: RedisConnection, keys: Keyspace, sessions: SessionStore
+) -> None:
+    turns, sweeper = TurnStore(connection, keys, sessions.options), Sweeper(sessions, "talk")
+    first = await submitted(turns, "a")
+    ended = await turns.end(first, "completed", [Create(Message(name=h.AI_RUN_END))])
+    assert ended is not None
+    await passed(ended)
+    page = await sessions.history.page("talk", Query(forwards=True))
+    question = h.read_headers(page.messages[0])
+    assert question is not None
+    asked = regenerate(InputIds(), "answer", parent=question.codec_message_id, client_id="alice")
+    await turns.submit(build_turn_request("talk", [asked], agent="a"))
+    await sweeper.sweep_to(ended.ms + 1)
+    names = [m.data for m in (await sessions.history.page("talk", Query(forwards=True))).messages]
+    assert names == ["a", ""]
 
 
 async def test_a_stream_that_is_appended_to_is_kept_with_its_turn(sessions: SessionStore) -> None:

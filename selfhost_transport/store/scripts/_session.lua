@@ -144,8 +144,15 @@ local function note_end(turn, id)
   redis.call('HSET', K_GROUPS, part(turn), (turn_span(turn) or id) .. ' ' .. id)
 end
 
+-- A turn that answers a question again: the question is kept for the newest answer. `parent`: what the turn hangs below,
+-- which need not be a question.
+local function note_other_answer(parent, turn)
+  if parent ~= '' and redis.call('HEXISTS', K_GROUPS, of_question(parent)) == 1 then note_answer(parent, turn) end
+end
+
 -- Something was written at `id` to a turn, which may be of a worker or of any publisher. `question`: what it answers, or ''.
-local function note_activity(turn, id, question)
+-- `parent`: what it hangs below, or ''.
+local function note_activity(turn, id, question, parent)
   if redis.call('HEXISTS', K_ACTIVE, turn) == 1 then return note_turn(turn, id) end
   local first = turn_span(turn)
   if not first and question ~= '' then
@@ -153,5 +160,6 @@ local function note_activity(turn, id, question)
     if other then first = turn_span(other) else first = span_of(of_question(question)) end
     if other or first then note_answer(question, turn) end
   end
+  if not turn_span(turn) then note_other_answer(parent, turn) end
   redis.call('HSET', K_GROUPS, part(turn), (first or id) .. ' ' .. id)
 end

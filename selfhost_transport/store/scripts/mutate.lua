@@ -51,7 +51,7 @@ if kind == 'A' then
 else
   redis.call('XADD', of_message('v', ref), id, 'e', kind .. ref .. '\n' .. body)
 end
-if ARGV[15] ~= '' then note_activity(ARGV[15], id, '') end
+if ARGV[15] ~= '' then note_activity(ARGV[15], id, '', '') end
 for at = FIRST_ID, #ARGV do
   if ARGV[at] ~= '' then
     redis.call('SET', of_session('i', ARGV[at]), id .. ':' .. (at - FIRST_ID), 'PX', once_ms)

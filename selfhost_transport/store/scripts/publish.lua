@@ -1,6 +1,7 @@
 -- Publishes messages to a session: one entry, whatever their number.
 -- ARGV: base, session, entry, series candidate, publish id or '', idempotency ms, window ms, retention ms,
---   number of turns written to, pairs of turn and the question it answers or '' (turn '': it waits for one)
+--   number of turns written to, for each: turn, the question it answers or '', what it hangs below or ''; turn '': the
+--   question waits for one
 -- Returns {position, series, repeated (0|1), floor}.
 --@include _session.lua
 local entry, publish_id = ARGV[3], ARGV[5]
@@ -12,10 +13,10 @@ if publish_id ~= '' then
 end
 local id = create(entry)
 local turns = string.sub(entry, 1, 1) == 'C' and tonumber(ARGV[9]) or 0
-for at = 10, 8 + 2 * turns, 2 do
+for at = 10, 7 + 3 * turns, 3 do
   local turn, question = ARGV[at], ARGV[at + 1]
   if turn ~= '' then
-    note_activity(turn, id, question)
+    note_activity(turn, id, question, ARGV[at + 2])
   else
     note_question(question, id)
   end

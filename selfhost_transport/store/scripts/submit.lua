@@ -2,8 +2,8 @@
 -- ARGV: base, session, entry, series candidate, window ms, turn id, agent, owner, input id, event id, body hash,
 --   policy, cancel filter, cancel value, cancel entry, max active (0: no limit), queue cap, keep ms, idempotency ms,
 --   retention ms, most open turns (0: any), most waiting for a worker (0: any), longest wait in ms (0: any), the same for
---   this send (0: any), 1 if the sender may end its own suspended turns only (else 0), then pairs of further fields of the
---   turn's hash (the deposit and limits)
+--   this send (0: any), 1 if the sender may end its own suspended turns only (else 0), what the turn hangs below or '', then
+--   pairs of further fields of the turn's hash (the deposit and limits)
 -- Returns {'accepted', position, series, status, turns that wait before it, 1 if it waits longer than it should,
 --     cursor, position of the cancel, number marked, marked…, interrupted…}: the marked of the interrupted are to be closed
 --     (close_cancelled.lua); with a cursor more are to be interrupted (cancel.lua) | {'repeated', position, series, status}
@@ -71,11 +71,12 @@ cancelled_at, _, marked = cancel_turns(interrupted, ARGV[15], keep_ms, owner, tr
 local id = create(entry)
 local status = queued and 'queued' or 'pending'
 local tolerated = (policy == 'queue' or policy == 'merge') and 1 or max_active
-redis.call('HSET', key, 'st', status, 'ag', agent, 'ow', owner, 'in', input, 'bh', ARGV[11], 'ip', id, 'at', '0', 'fn', '0', 'qm', tolerated, 'po', policy, unpack(ARGV, 26))
+redis.call('HSET', key, 'st', status, 'ag', agent, 'ow', owner, 'in', input, 'bh', ARGV[11], 'ip', id, 'at', '0', 'fn', '0', 'qm', tolerated, 'po', policy, unpack(ARGV, 27))
 redis.call('HSET', K_ACTIVE, turn, owner)
 redis.call('ZADD', K_OPEN, score_of(id), turn)
 note_turn(turn, id)
 note_answer(input, turn)
+note_other_answer(ARGV[26], turn)
 if event ~= '' then redis.call('SET', of_session('e', event), turn, 'PX', 86400000) end
 
 local early = redis.call('GETDEL', early_key('input', input)) or redis.call('GETDEL', early_key('turn', turn))
