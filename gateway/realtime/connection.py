@@ -302,7 +302,8 @@ class Connection:
     # Frames of the connection
 
     def _on_heartbeat(self, frame: Frame) -> list[Effect]:
-        return [SendFrame(Frame(Action.HEARTBEAT, id=frame.id))] if frame.id is not None else []
+        # The Java SDK pings without an id. No SDK answers a heartbeat, so this has an end.
+        return [SendFrame(Frame(Action.HEARTBEAT, id=frame.id))]
 
     def _on_close(self, frame: Frame) -> list[Effect]:
         self.phase = Phase.CLOSING

@@ -126,7 +126,8 @@ class Socket:
     def receive(self, raw: str | bytes) -> None:
         """One message of the websocket."""
         self._services.metrics.frames.inc()
-        fmt = Format.JSON if isinstance(raw, str) else Format.MSGPACK
+        # The Java SDK sends JSON as binary messages; no map in msgpack begins with a brace.
+        fmt = Format.JSON if isinstance(raw, str) or raw[:1] == b"{" else Format.MSGPACK
         try:
             frame = decode_frame(raw, fmt)
         except BadRequest as error:

@@ -47,6 +47,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 _SDK_PYTHON = Path(__file__).parent / ".venv" / "bin" / "python"
 SDK_PYTHON = Path(os.environ.get("ABLY_PYTHON", _SDK_PYTHON))
 SUITE_TIMEOUT_S = 100.0
+BUILD_TIMEOUT_S = 300.0
+_GO, _JAVA = Path(__file__).parent / "go_sdk", Path(__file__).parent / "java_sdk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,49 @@ async def play_python(site: Site, wire_format: str) -> list[Outcome]:
     status = await proc.wait(SUITE_TIMEOUT_S)
     assert status == 0, f"the suite of the PyPI SDK broke:\n{proc.log}"
     return outcomes_of(proc)
+
+
+async def play_program(site: Site, wire_format: str, language: str) -> list[Outcome]:
+    """Play the cases of the SDK of a compiled language. Raises AssertionError if they cannot be built or run."""
+    proc = await site.stack.run(*await PROGRAMS[language](site), env=site.environment(wire_format))
+    status = await proc.wait(SUITE_TIMEOUT_S)
+    assert status == 0, f"the suite of the {language} SDK broke:\n{proc.log}"
+    return outcomes_of(proc)
+
+
+def missing_tool(language: str) -> str | None:
+    """What has to be installed for the SDK of a language."""
+    return next((tool for tool in TOOLS[language] if shutil.which(tool) is None), None)
+
+
+async def _build_go(site: Site) -> tuple[str, ...]:
+    program = _GO / ".build" / "compat"
+    if _is_older(program, _GO / "main.go", _GO / "go.mod"):
+        await _build(site, "go", "build", "-C", str(_GO), "-o", str(program), ".")
+    return (str(program),)
+
+
+async def _build_java(site: Site) -> tuple[str, ...]:
+    built = _JAVA / ".build"
+    classpath = f"{built / 'lib'}/*:{built}"
+    if _is_older(built / "Main.class", _JAVA / "Main.java", _JAVA / "pom.xml"):
+        copied = f"-DoutputDirectory={built / 'lib'}"
+        await _build(site, "mvn", "-q", "-B", "-f", str(_JAVA), "dependency:copy-dependencies", copied)
+        await _build(site, "javac", "-cp", classpath, "-d", str(built), str(_JAVA / "Main.java"))
+    return ("java", "-cp", classpath, "Main")
+
+
+async def _build(site: Site, *command: str) -> None:
+    proc = await site.stack.run(*command)
+    assert await proc.wait(BUILD_TIMEOUT_S) == 0, proc.log
+
+
+def _is_older(built: Path, *sources: Path) -> bool:
+    return not built.exists() or any(path.stat().st_mtime > built.stat().st_mtime for path in sources)
+
+
+PROGRAMS = {"go": _build_go, "java": _build_java}
+TOOLS = {"go": ("go",), "java": ("java", "javac", "mvn")}
 
 
 async def play_npm(site: Site, wire_format: str, suite: str) -> list[Outcome]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
-from tests.compat.site import FORMATS, JS, ROOT, Outcome, Site, open_site, play_npm, play_python
+from tests.compat.site import FORMATS, JS, ROOT, Outcome, Site, open_site, play_npm, play_program, play_python
 
 PAGE = ROOT / "docs" / "compatibility.md"
 PASS, FAIL, ABSENT = "pass", "**fail**", "—"
@@ -32,14 +32,17 @@ whole suite. How to point an SDK at a gateway: [getting started](getting-started
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """One file of tests. `name` is the npm suite, '' for the cases of the PyPI SDK."""
+    """One file of tests. `name` is the npm suite, '' for the cases of the PyPI SDK; `language`: of neither."""
 
     title: str
     packages: tuple[str, ...]
     name: str = ""
+    language: str = ""
 
     async def play(self, site: Site, wire_format: str) -> list[Outcome]:
         """The outcomes in one format."""
+        if self.language:
+            return await play_program(site, wire_format, self.language)
         if self.name:
             return await play_npm(site, wire_format, self.name)
         return await play_python(site, wire_format)
@@ -63,6 +66,8 @@ SUITES = (
     Suite("Clients with the OpenAI codec", ("ably", "@ably/ai-transport"), "openai"),
     Suite("React hooks", ("ably", "@ably/ai-transport", "react"), "compat-react"),
     Suite("The Python package", ("ably (PyPI)",)),
+    Suite("The Go package", ("ably-go",), language="go"),
+    Suite("The Java package", ("ably-java",), language="java"),
 )
 
 
@@ -71,7 +76,13 @@ def versions() -> dict[str, str]:
     npm: dict[str, str] = json.loads((JS / "package.json").read_text())["devDependencies"]
     pinned = re.search(r"^ably==(\S+)$", (ROOT / "tests/compat/requirements.txt").read_text(), re.MULTILINE)
     assert pinned is not None, "requirements.txt does not pin ably"
-    return {**npm, "ably (PyPI)": pinned[1]}
+    go = re.search(r"ably-go v(\S+)$", (ROOT / "tests/compat/go_sdk/go.mod").read_text(), re.MULTILINE)
+    java = re.search(
+        r"ably-java</artifactId>\s*<version>(.*)</version>",
+        (ROOT / "tests/compat/java_sdk/pom.xml").read_text(),
+    )
+    assert go is not None and java is not None, "go.mod and pom.xml pin the SDKs"
+    return {**npm, "ably (PyPI)": pinned[1], "ably-go": go[1], "ably-java": java[1]}
 
 
 def feature_name(outcome: Outcome) -> str:

@@ -14,6 +14,8 @@ from tests.compat.table import SUITES, feature_name, page, versions
 PAGE = table.PAGE.read_text()
 _JS_TEST = re.compile(r"^ *test\(\s*(['\"`])((?:\\.|(?!\1).)*)\1", re.MULTILINE)
 _PY_CASE = re.compile(r'^@case\("((?:\\.|[^"])*)"(?:, reason="((?:\\.|[^"])*)")?', re.MULTILINE)
+_GO_CASE = re.compile(r'^\t\t\{"([^"]*)", \w+\},$', re.MULTILINE)
+_JAVA_CASE = re.compile(r'^ +play\("([^"]*)", Main::', re.MULTILINE)
 _UNSUPPORTED = re.compile(r"^not supported: (.*) — (.*)$")
 
 
@@ -31,6 +33,14 @@ def declared() -> Iterator[Outcome]:
             yield Outcome(feature, True, "", reason)
 
 
+def declared_elsewhere() -> Iterator[Outcome]:
+    """The cases of the SDKs of compiled languages."""
+    for path, case in (("go_sdk/main.go", _GO_CASE), ("java_sdk/Main.java", _JAVA_CASE)):
+        names = case.findall((ROOT / "tests/compat" / path).read_text())
+        assert len(names) >= 6
+        yield from (Outcome(name, True) for name in names)
+
+
 def _pattern(name: str) -> re.Pattern[str]:
     """A test's name; what is put into it while running may be anything."""
     return re.compile(".+".join(re.escape(part) for part in re.split(r"\$\{[^}]*\}", name)))
@@ -42,7 +52,7 @@ def _rows() -> list[str]:
 
 
 def test_every_test_of_the_suites_has_its_line() -> None:
-    outcomes = list(declared())
+    outcomes = [*declared(), *declared_elsewhere()]
     assert len(outcomes) > 100
     lines = _rows()
     told = {line.split(" | ")[0].removeprefix("| ") for line in lines}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -229,6 +230,16 @@ async def test_nothing_follows_detached(url: str, unique: Names) -> None:
         await writer.publish(channel, {"data": "x"})
         await raw.send({"action": 0, "id": "ping"})
         assert (await raw.next())["id"] == "ping"
+
+
+async def test_json_may_come_as_a_binary_message(url: str, unique: Names) -> None:
+    channel = unique("plain")
+    async with client(url, Format.JSON) as raw:
+        await joined(raw, channel)
+        frame = {"action": MESSAGE, "channel": channel, "msgSerial": 0, "messages": [{"data": "x"}]}
+        await raw.send_raw(json.dumps(frame).encode())
+        assert (await raw.answer())["action"] == ACK
+        assert (await raw.message())["data"] == "x"
 
 
 @pytest.mark.parametrize(
