@@ -122,5 +122,6 @@ def failure_text(call: ToolCall, error: BaseException) -> str:
 
 async def _run(tool: Tool, arguments: Json, threads: Threads) -> Json:
     if isinstance(arguments, dict):
-        return await threads.call(tool, **arguments)
+        named = arguments if all(isinstance(name, str) for name in arguments) else carried(arguments)
+        return await threads.call(tool, **named)  # type: ignore[arg-type]
     return await threads.call(tool, arguments)

@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 
 from agent_worker.runtime.metrics import metrics_served
+from agent_worker.runtime.process import leave_threads_behind, run_process
 from agent_worker.runtime.worker import Worker
 from selfhost_transport.collector import calm_collector
 from selfhost_transport.descriptors import raise_descriptor_limit
@@ -32,7 +33,8 @@ def run_worker(settings: Settings, target: str | None = None, once: bool = False
     worker.once = once or worker.once
     # An agent's model calls and tools have sockets of their own.
     raise_descriptor_limit()
-    asyncio.run(_run_measured(worker, settings))
+    run_process(_run_measured(worker, settings), worker.ready.is_set)
+    leave_threads_behind()
 
 
 def find_worker(target: str) -> Worker:

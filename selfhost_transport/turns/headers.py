@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import orjson
 
+from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.turns.values import whole_characters
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message
 
@@ -219,5 +221,11 @@ def is_ephemeral(message: Message) -> bool:
 
 
 def header_map(*pairs: tuple[str, str | None]) -> dict[str, str]:
-    """A header map in the given order, without the pairs whose value is None."""
-    return {name: value for name, value in pairs if value is not None}
+    """A header map in the given order, without the pairs whose value is None. Raises InvalidArgument for no text."""
+    return {name: _header(name, value) for name, value in pairs if value is not None}
+
+
+def _header(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidArgument(f"the header {name!r} is a text, not {type(value).__name__}")
+    return whole_characters(value)

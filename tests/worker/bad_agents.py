@@ -8,7 +8,9 @@ code that computes or sleeps on the loop does.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -218,6 +220,61 @@ async def hooked(turn: Turn, way: str) -> None:
     await asyncio.sleep(60)
 
 
+async def stop_loop(turn: Turn, way: str) -> AsyncIterator[str]:
+    """Only a process of its own can go on after this; the loop of another program is that program's."""
+    yield "a "
+    loop = asyncio.get_running_loop()
+    if way == "stop":
+        loop.stop()
+    else:
+        loop.call_soon(fail, way)
+    await asyncio.sleep(0.01)
+    yield "b "
+
+
+async def left_generator(turn: Turn, way: str) -> AsyncIterator[str]:
+    """A generator that is dropped half-way, and whose clean-up is called by the loop."""
+
+    async def inner() -> AsyncIterator[str]:
+        try:
+            yield "a "
+            yield "never"
+        finally:
+            fail(way)
+
+    async for piece in inner():
+        yield piece
+        break
+    await asyncio.sleep(0.01)
+    yield "b "
+
+
+async def stray_thread(turn: Turn, way: str) -> AsyncIterator[str]:
+    yield "a "
+    thread = threading.Thread(target=fail, args=(way,))
+    thread.start()
+    await asyncio.sleep(0.01)
+    yield "b "
+
+
+async def endless(turn: Turn, way: str) -> AsyncIterator[str]:
+    """Goes on whatever happens."""
+    yield "a "
+    if way == "task":
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+    elif way == "tool":
+        await turn.tool(ToolCall("hangs", 300), time.sleep)
+    elif way == "thread":
+        await asyncio.to_thread(time.sleep, 300)
+    elif way == "clean-up":
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(300)
+
+
 FAILING: dict[str, Callable[[Turn, str], Any]] = {
     "agent": agent,
     "coroutine": coroutine,
@@ -230,7 +287,12 @@ FAILING: dict[str, Callable[[Turn, str], Any]] = {
     "offload": offload,
     "task-group": task_group,
 }
-FINE: dict[str, Callable[[Turn, str], Any]] = {"stray-task": stray_task}
+FINE: dict[str, Callable[[Turn, str], Any]] = {
+    "stray-task": stray_task,
+    "left-generator": left_generator,
+    "stray-thread": stray_thread,
+}
+ALONE: dict[str, Callable[[Turn, str], Any]] = {"stop-loop": stop_loop, "endless": endless}
 CANCELLED: dict[str, Callable[[Turn, str], Any]] = {
     "while-cancelled": while_cancelled,
     "hook": hooked,
@@ -246,7 +308,7 @@ def bad_worker(settings: Any = None) -> Worker:
     @worker.agent("bad")
     async def bad(turn: Turn) -> None:
         where, _, way = (await turn.text()).partition(" ")
-        doing = (FAILING | FINE | CANCELLED)[where](turn, way)
+        doing = (FAILING | FINE | CANCELLED | ALONE)[where](turn, way)
         if isinstance(doing, AsyncIterator):
             (await turn.pipe(doing)).raise_for_error()
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -54,6 +55,7 @@ def serve(request: pytest.FixtureRequest, settings: MakeSettings, running: Run, 
     return embedded if request.param == "embedded" else alone
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 async def test_whatever_user_code_raises_ends_its_own_turn(room: Room, serve: Serve) -> None:
     lives = await serve()
     sent: dict[str, tuple[str, str]] = {}
@@ -72,6 +74,29 @@ async def test_whatever_user_code_raises_ends_its_own_turn(room: Room, serve: Se
         assert len(terminals[turn]) == 1, how
         assert_true_reason(terminals[turn][0], *how)
     assert lives()
+
+
+async def test_a_process_of_its_own_outlives_a_stopped_loop_and_ends_when_it_is_told_to(
+    room: Room, stack: Stack
+) -> None:
+    process = await stack.worker("tests.worker.bad_agents:alone")
+    async with streaming_beside(room):
+        for way in ("stop", "system-exit", "keyboard-interrupt", "odd-base", "plain"):
+            turn = await room.send(f"stop-loop {way}", agent="bad")
+            record = await room.ended(turn)
+            assert (record.status, record.attempts) == ("completed", 1), way
+        endless = [
+            await room.send(f"endless {way}", agent="bad") for way in ("task", "tool", "thread", "clean-up")
+        ]
+        await said(room, *endless)
+        for turn in endless[1:]:
+            await room.cancel(turn)
+        # Hung code of turns that are over keeps none of the others from running.
+        quick = [await room.send("tool plain", agent="bad") for _ in range(5)]
+        for turn in quick:
+            assert (await room.ended(turn)).status == "failed"
+    process.terminate()
+    assert await asyncio.wait_for(process.wait(), 15) == 0
 
 
 def few(ways: Sequence[str], number: int = 8) -> list[Sequence[str]]:
@@ -108,8 +133,13 @@ async def streaming_beside(room: Room) -> AsyncIterator[None]:
     """A turn that streams all the while; it is never kept waiting for 100 ms, by `bad_agents.Clock`."""
     neighbour = await room.send("", agent="neighbour")
     await said(room, neighbour)
+    # A full collection of what all tests have left in this process takes longer than any pause that is looked for.
+    gc.disable()
     await longest_pause(room)
-    yield
+    try:
+        yield
+    finally:
+        gc.enable()
     assert await longest_pause(room) < bad.LIMIT_S
     assert (await room.record(neighbour)).status == "active"
     assert (await room.record(neighbour)).attempts == 1
