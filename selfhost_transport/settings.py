@@ -235,6 +235,8 @@ class LimitSettings(_Section):
     """Publishes of one application (tenant: the part of a key before the dot, or an issuer) per second; beyond: 42910."""
     connections_per_client: Count = 0
     """Open connections of one client id; a further one is refused with 42920."""
+    new_sessions_per_s: Count = 100
+    """New sessions that one client id may attach per second; clients of an application without an id count together."""
     unfinished_per_address: Count = 512
     """Connections of one address that have not sent a whole request yet, per process; a further one is closed."""
     max_open_turns: Count = 1_000

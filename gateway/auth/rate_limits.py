@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from gateway.auth.authenticator import Credential
@@ -62,6 +62,21 @@ class Limits:
             raise Overloaded(
                 "this gateway has more to do than it can do in time; nothing was stored, send again later",
                 detail={"reason": "gateway_late", "retryAfterMs": max(_SHORTEST_RETRY_MS, round(lag_ms))},
+            )
+
+    async def admit_session(self, credential: Credential, exists: Callable[[], Awaitable[bool]]) -> None:
+        """Before a session is attached that is not watched here. Raises RateLimited for too many that do not exist yet."""
+        per_second = self._settings.new_sessions_per_s
+        name = ("attach", credential.app_id, credential.identity.client_id or "")
+        wait_s = self._rate.wait_s(name, per_second) if per_second else 0.0
+        if wait_s > 0 and not await exists():
+            raise RateLimited(
+                f"more than {per_second} new sessions are attached in a second; try again later",
+                detail={
+                    "limit": "new sessions",
+                    "perSecond": per_second,
+                    "retryAfterMs": round(wait_s * 1000) + 1,
+                },
             )
 
     def admit(self, credential: Credential, connection_id: str | None, session: str) -> None:

@@ -255,8 +255,22 @@ class SessionHub:
         if self._forgetting is None:
             self._forgetting = asyncio.get_running_loop().call_later(FORGET_IDLE_S, self._forget_idle)
 
+    async def _renew_unused(self) -> None:
+        """Sessions without an entry are forgotten soon: not while somebody is attached."""
+        for feed in list(self._feeds.values()):
+            if feed.position != Position.ZERO or feed.session in self._starting:
+                continue
+            try:
+                head = await self._store.open(feed.session)
+            except TransportError as error:
+                logger.warning("session.renewal_failed session=%s error=%s", feed.session, error)
+                return
+            if head.series != feed.series:
+                feed.compare()
+
     def _forget_idle(self) -> None:
         self._forgetting = None
+        self._background.start(self._renew_unused())
         for feed in self._feeds.values():
             feed.forget_idle()
         if self._feeds:

@@ -159,8 +159,13 @@ class SocketChannels:
 
     async def _join(self, effect: Attach, watched: _Watched) -> None:
         full, name = effect.channel.full, effect.channel.name
+        services = self._services
         try:
-            feed = await self._services.hub.join(name, watched.attachment)
+            if services.hub.feed(name) is None:
+                await services.limits.admit_session(
+                    self._core.credential, lambda: services.sessions.exists(name)
+                )
+            feed = await services.hub.join(name, watched.attachment)
             watched.feed = feed
             if self._watched.get(full) is not watched:
                 self._services.hub.leave(feed, watched.attachment)

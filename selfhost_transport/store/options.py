@@ -22,8 +22,10 @@ class StoreOptions:
     window_ms: int = 120 * SECOND_MS
     # A publish repeated with the same id within this time is recognised.
     idempotency_ms: int = 10 * 60 * SECOND_MS
-    # A session that was attached to but never written to is forgotten after this.
-    unused_session_ms: int = DAY_MS
+    # A session that was never written to is forgotten so long after the last time that somebody was attached to it.
+    unused_session_ms: int = 10 * 60 * SECOND_MS
+    # A session whose messages retention has taken is remembered for this, so that its positions are still understood.
+    empty_session_ms: int = DAY_MS
     # An ended turn is remembered this long: answers to it get a typed error, repeats of its send its answer.
     ended_turn_ms: int = DAY_MS
     # The data of one message, assembled.

@@ -81,6 +81,10 @@ class SessionStore:
         )
         return Head(series.decode(), Position.parse_id(head.decode()), Position.parse_id(floor.decode()))
 
+    async def exists(self, session: str) -> bool:
+        """Whether somebody has used or attached a session, and it is not forgotten yet."""
+        return bool(await self.redis.command("EXISTS", f"{self.keys.base_of(session)}s:{session}"))
+
     async def head(self, session: str) -> Position:
         """The position of the newest entry; zero for a session that nothing was written to, or that is gone."""
         head = await self.redis.command("GET", f"{self.keys.base_of(session)}p:{session}")

@@ -14,10 +14,13 @@ import psutil
 import pytest
 import redis as blocking_redis
 
+from gateway.auth.rate_limits import Limits
 from gateway.realtime.pending_acks import Answers
-from selfhost_transport.errors import BadRequest
+from selfhost_transport.errors import BadRequest, RateLimited
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
-from tests.gateway.raw import ACK, CONFIG, CONNECTED, RawClient, client
+from selfhost_transport.settings import LimitSettings
+from tests.gateway.cores import credential
+from tests.gateway.raw import ACK, ATTACHED, CONFIG, CONNECTED, DETACHED, RawClient, client
 from tests.processes import Proc, Stack
 
 READER = "app.reader:reader"
@@ -97,6 +100,40 @@ async def test_frames_while_redis_stands_still_are_not_piled_up(attacked: Attack
         grown = attacked.resident_mb - before
     assert grown < 30
     assert healthy < 2.0
+
+
+async def test_made_up_names_leave_next_to_nothing_and_briefly(attacked: Attacked) -> None:
+    """A client that may only listen attaches to what does not exist: a little memory, for minutes."""
+    async with client(attacked.gateway.url, key=READER) as socket:
+        await socket.action(CONNECTED)
+        await socket.attach("first")
+        before = attacked.redis.info("memory")["used_memory_dataset"]
+        answers = [await socket.attach(f"made-up:{number}") for number in range(300)]
+    attached = sum(answer["action"] == ATTACHED for answer in answers)
+    refused = [answer["error"] for answer in answers if answer["action"] == DETACHED]
+    # More than the limit within a second, were it not for the machine's own pace.
+    assert attached >= 100
+    assert {error["code"] for error in refused} <= {42910}
+    names = list(attacked.redis.keys("*:s:made-up:*"))
+    assert len(names) == attached
+    assert all(0 < attacked.redis.ttl(name) <= 600 for name in names)
+    assert (attacked.redis.info("memory")["used_memory_dataset"] - before) / attached < 2048
+
+
+async def test_sessions_that_exist_are_attached_as_fast_as_one_likes() -> None:
+    limits, existing = Limits(LimitSettings(new_sessions_per_s=2), lambda: 1.0), True
+
+    async def exists() -> bool:
+        return existing
+
+    for _ in range(100):
+        await limits.admit_session(credential(), exists)
+    existing = False
+    with pytest.raises(RateLimited) as refused:
+        await limits.admit_session(credential(), exists)
+    assert (refused.value.info.retry_after_ms or 0) > 0
+    # Somebody else's are counted apart.
+    await limits.admit_session(credential("bob"), exists)
 
 
 async def test_members_are_sent_once_more_however_often_they_are_asked_for(attacked: Attacked) -> None:

@@ -325,6 +325,23 @@ async def _later(scene: Scene, waiting: asyncio.Task[None]) -> bool:
     return waiting.done()
 
 
+async def test_a_session_without_an_entry_is_not_forgotten_while_it_is_watched(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.fanout.hub.FORGET_IDLE_S", 0.02)
+    reader = await scene.join()
+    key = f"{scene.store.keys.base_of(SESSION)}s:{SESSION}"
+    await scene.store.redis.command("PEXPIRE", key, 5_000)
+
+    async def renewed() -> bool:
+        return bool(await scene.store.redis.command("PTTL", key) > 100_000)
+
+    await wait_until(renewed)
+    await scene.create("first")
+    await wait_until(lambda: [message["data"] for message in reader.messages] == ["first"])
+    assert await scene.store.redis.command("PTTL", key) == -1
+
+
 async def test_a_session_nobody_watches_is_forgotten(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.fanout.hub.LINGER_S", 0.01)
     reader = await scene.join()

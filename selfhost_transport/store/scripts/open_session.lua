@@ -8,7 +8,10 @@ if not series then
   redis.call('HSET', K_META, 'series', series, 'floor', '0-0')
   redis.call('PEXPIRE', K_META, ARGV[4])
 end
-local head = redis.call('GET', K_HEAD) or '0-0'
+local head = redis.call('GET', K_HEAD)
+-- Whoever is attached asks again from time to time.
+if not head and redis.call('PTTL', K_META) >= 0 then redis.call('PEXPIRE', K_META, ARGV[4]) end
+head = head or '0-0'
 local floor = redis.call('HGET', K_META, 'floor')
 if redis.call('EXISTS', K_LOG) == 0 then floor = head end
 return {series, head, floor}
