@@ -60,7 +60,9 @@ def find_worker(target: str) -> Worker:
         except Exception as error:
             raise _failed(target, error) from error
     if not isinstance(worker, Worker):
-        raise InvalidArgument(f"{target!r} is not a Worker, nor a function that returns one")
+        known = [each for each, value in vars(found).items() if isinstance(value, Worker)]
+        hint = f"; {module_name} has {', '.join(known)}" if known else ""
+        raise InvalidArgument(f"{target!r} is not a Worker, nor a function that returns one{hint}")
     return worker
 
 

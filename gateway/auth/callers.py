@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from selfhost_transport.settings_values import require_operation
 from selfhost_transport.wire.tokens import parse_bearer
 
 _PEER: Final = "selfhost_transport.peer"
@@ -47,12 +48,18 @@ class HostIdentity:
 
     `client_id` None: anonymous; `*`: may name any. `capability`: channel pattern to operations. `expires_ms`: when
     the client has to authenticate again, ms since the epoch. `application` separates connections of tenants.
+    Raises ValueError for an operation that does not exist: a typing error would take rights away in silence.
     """
 
     client_id: str | None
     capability: Mapping[str, list[str]] = field(default_factory=lambda: {"*": ["*"]})
     expires_ms: int | None = None
     application: str = "host"
+
+    def __post_init__(self) -> None:
+        for operations in self.capability.values():
+            for operation in operations:
+                require_operation(operation)
 
 
 Identify: TypeAlias = Callable[[RequestInfo], Awaitable[HostIdentity | None] | HostIdentity | None]

@@ -56,13 +56,18 @@ def show_comparison(
     if before.load != after.load:
         console.print("[yellow]the two runs had different loads: compare with care[/]")
     table = Table(box=None, header_style="dim")
-    table.add_column("")
-    for name in (f"{names[0]}\n{before.started}", f"{names[1]}\n{after.started}", "change"):
+    table.add_column("", no_wrap=True)
+    for name in (f"{names[0]}\n{_minute(before)}", f"{names[1]}\n{_minute(after)}", "\nchange"):
         table.add_column(name, justify="right")
     for found in differences(before, after):
         if found.before or found.after:
             table.add_row(found.name, f"{found.before:,.1f}", f"{found.after:,.1f}", _colored(found))
     console.print(table)
+
+
+def _minute(result: RunResult) -> str:
+    """When a run began, without seconds and zone."""
+    return result.started[:16].replace("T", " ")
 
 
 def _colored(found: Difference) -> str:

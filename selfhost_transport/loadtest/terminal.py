@@ -201,6 +201,11 @@ def _verdict(result: RunResult, console: Console) -> None:
     if total:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(result.violation_counts.items()))
         console.print(f"[bold red]failed[/]: {kinds}")
+        if result.violation_counts.get("wrong_text"):
+            console.print(
+                f"Other text than was due came: is namespace {result.load.namespace!r} answered by the scripted model "
+                "(`selfhost-transport worker` without an argument)?"
+            )
     elif result.passed:
         console.print("[bold green]passed[/]: no token lost, repeated, reordered or late after a cancel")
     else:

@@ -163,3 +163,8 @@ async def test_a_websocket_may_give_its_credentials_in_a_header(stack: Stack, sc
         headers = {"Authorization": f"{scheme} {value}"}
         async with connect(address, additional_headers=headers, compression=None) as websocket:
             assert (await RawClient(websocket, Format.JSON).next())["action"] == action
+
+
+def test_an_identity_with_a_right_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="there is no operation 'pubish'; did you mean 'publish'"):
+        HostIdentity("ann", {"chat:*": ["subscribe", "pubish"]})

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.loadtest.compare import differences, show_comparison
+from selfhost_transport.loadtest.execute import compare_files
 from selfhost_transport.loadtest.page import render
 from selfhost_transport.loadtest.plan import Budget, Scenario
 from selfhost_transport.loadtest.recorder import Metric
@@ -135,3 +136,11 @@ def test_the_page_of_an_empty_result() -> None:
     result = a_result()
     empty = RunResult("r", result.started, replace(result.load, scenario=Scenario.IDLE), result.environment)
     assert "<svg" not in render(empty)
+
+
+def test_a_comparison_names_the_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("main.json", "faster.json"):
+        a_result().save(tmp_path / name)
+    compare_files(tmp_path / "main.json", tmp_path / "faster.json")
+    heading = capsys.readouterr().out.splitlines()[0].split()
+    assert heading[:2] == ["main", "faster"]

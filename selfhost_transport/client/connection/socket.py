@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 from collections import deque
@@ -136,7 +137,9 @@ async def dial_websocket(url: str, tls: ssl.SSLContext | None = None) -> Socket:
         kind = UntrustedCertificate if isinstance(error, ssl.SSLCertVerificationError) else ConnectionFailed
         raise kind(f"cannot connect: {describe_tls_failure(error, where.netloc)}") from error
     except (OSError, WebSocketException, EOFError) as error:
-        raise ConnectionFailed(f"cannot connect to {where.netloc}: {_reason(error)}") from error
+        raise ConnectionFailed(
+            f"cannot connect to {where.netloc}{where.path.rstrip('/')}: {_reason(error)}"
+        ) from error
     return WebSocket(connection)
 
 
@@ -148,6 +151,9 @@ def _reason(error: Exception) -> str:
             return (
                 f"no answer that a gateway gives ({error}); a gateway behind TLS needs wss:// in the address"
             )
+        case OSError(errno=int(number)) if number > 0:
+            # Not asyncio's own words for it, "Connect call failed".
+            return os.strerror(number)
         case OSError(strerror=str(reason)):
             return reason
     return str(error) or type(error).__name__

@@ -141,6 +141,8 @@ class Session:
         gateway, reason = self._connection.endpoint.netloc, self.trouble
         why = f": {reason.message}" if reason is not None else ""
         if self._connection.core.state is not ConnectionState.CONNECTED:
+            if gateway in why:
+                return why.removeprefix(": ")
             return f"there is no connection to {gateway}{why}"
         if self._loading is not None:
             return f"the history is being read from {gateway}{why}"
