@@ -6,7 +6,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from selfhost_transport.store.entries import Ref
+from selfhost_transport.store.entries import Operation, Ref
 from selfhost_transport.store.pieces import Piece
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.turns import chunks as c
@@ -57,6 +57,8 @@ class Talk:
         self._sessions = sessions
         self._open: list[Turn] = []
         self._streams: dict[str, Ref] = {}
+        # Questions that can be deleted: of one part.
+        self._asked: dict[str, Ref] = {}
         self._ids = 0
 
     async def run(self, turns: int, *, foreign: int) -> None:
@@ -72,8 +74,13 @@ class Talk:
                 await self._cancel(self.random.choice(self._open))
             elif self.random.random() < 0.05:
                 await self._steer(self.random.choice(self._open))
+            elif self.random.random() < 0.02:
+                await self._delete()
             else:
                 await self._advance(self.random.choice(self._open))
+        # Last, for what is sent from then on would be on another branch than that of who joins late.
+        if self.random.random() < 0.2:
+            await self._choose_for_all()
 
     # What people do
 
@@ -97,7 +104,10 @@ class Talk:
         sent = inputs.user_message(
             parts, ids, client_id=PEOPLE[0], parent=anchor.parent, fork_of=anchor.fork_of
         )
-        await self._start(sent)
+        written = await self._start(sent)
+        if len(written) == 1:
+            position, _, index = parse_position(written[0].serial or "")
+            self._asked[ids.codec_message_id] = Ref(position, index or 0)
         if anchor.fork_of is not None:
             self.view.select_own(ids.codec_message_id)
 
@@ -109,7 +119,7 @@ class Talk:
             [inputs.regenerate(ids, anchor.regenerates or target, parent=anchor.parent, client_id=PEOPLE[0])]
         )
 
-    async def _start(self, messages: list[Message]) -> None:
+    async def _start(self, messages: list[Message]) -> list[Message]:
         written = await self._publish([replace(message, client_id=PEOPLE[0]) for message in messages])
         context = context_for_input(written[-1], session=self.session, agent_client_id="assistant")
         position = parse_position(written[-1].serial or "")[0]
@@ -117,6 +127,7 @@ class Talk:
         turn.script = self._work(turn)
         self._open.append(turn)
         self.turns.append(turn)
+        return written
 
     async def _steer(self, turn: Turn) -> None:
         if turn.encoder is None:
@@ -137,6 +148,29 @@ class Talk:
             await self._write(turn, lifecycle.step_end(turn.context, turn.step_start, StepReason.CANCELLED))
         await self._end(turn, RunReason.CANCELLED)
 
+    async def _delete(self) -> None:
+        """Somebody deletes what they asked."""
+        asked = [(key, ref) for key, ref in self._asked.items() if self.tree.message(key) is not None]
+        if not asked:
+            return
+        key, ref = self.random.choice(asked)
+        del self._asked[key]
+        await self._sessions.replace(
+            self.session, ref, MessageAction.DELETE, Message(), Operation(client_id=PEOPLE[0])
+        )
+        self._deliver([await self._sessions.history.message(self.session, ref)])
+
+    async def _choose_for_all(self) -> None:
+        """Somebody shows another alternative to everybody."""
+        for shown in self.view.messages():
+            choice = self.view.branch_selection(shown.codec_message_id)
+            heads = [head.codec_message_id for head in choice.siblings if head is not None]
+            if len(heads) > 1 and self.random.random() < 0.5:
+                head = self.random.choice(heads)
+                chosen = inputs.branch_selected(head, event_id=self._id("e"))
+                await self._publish([replace(chosen, client_id=PEOPLE[0])])
+                return
+
     async def _speak_of_something_else(self, foreign: int) -> None:
         notes = [
             Message(name="note", data=f"{n}", client_id=PEOPLE[1])
@@ -152,6 +186,9 @@ class Talk:
     async def _work(self, turn: Turn) -> AsyncIterator[None]:
         await self._write(turn, lifecycle.run_start(turn.context))
         yield
+        if self.random.random() < 0.1:
+            async for _ in self._ask_a_person(turn):
+                yield
         attempts = 2 if self.random.random() < 0.1 else 1
         for attempt in range(attempts):
             turn.step_start = await self._write(turn, lifecycle.step_start(turn.context))
@@ -165,6 +202,29 @@ class Talk:
                     break
         await self._write(turn, lifecycle.step_end(turn.context, turn.step_start, StepReason.COMPLETE))
         await self._end(turn, RunReason.COMPLETE if self.random.random() < 0.95 else RunReason.ERROR)
+
+    async def _ask_a_person(self, turn: Turn) -> AsyncIterator[None]:
+        """The turn waits for the result of a client's tool, and goes on with it."""
+        turn.step_start = await self._write(turn, lifecycle.step_start(turn.context))
+        call, asking = self._id("call"), self._id("m")
+        turn.outputs.append(asking)
+        turn.encoder = Encoder(turn.context, asking, turn.step_start)
+        for chunk in (c.Start(), c.StartStep(), c.ToolInputAvailable(call, "where", {}), c.FinishStep()):
+            await self._encoded(turn, turn.encoder.encode(chunk))
+        yield
+        await self._write(turn, lifecycle.step_end(turn.context, turn.step_start, StepReason.COMPLETE))
+        await self._write(turn, lifecycle.run_suspend(turn.context))
+        yield
+        run_id = turn.context.turn_id
+        answer = inputs.tool_result(
+            asking, run_id, call, {"city": "Ulm"}, event_id=self._id("e"), client_id=PEOPLE[1]
+        )
+        (written,) = await self._publish([replace(answer, client_id=PEOPLE[1])], run_id)
+        turn.context = context_for_input(
+            written, session=self.session, agent_client_id="assistant", invocation=1, previous=turn.context
+        )
+        yield
+        await self._write(turn, lifecycle.run_resume(turn.context))
 
     def _chunks(self) -> list[c.Chunk]:
         found: list[c.Chunk] = [c.Start(), c.StartStep()]

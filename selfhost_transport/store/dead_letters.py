@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from selfhost_transport.errors import NotFound
+from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.history import Query
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_request import build_turn_request
@@ -78,7 +79,8 @@ class DeadLetters:
         if packed is None:
             return []
         at = Position.parse_id(packed.decode())
-        query = Query(limit=_PAGE, forwards=True, start_ms=at.ms, until=at, align=False)
+        # From the publish itself on: others of the same millisecond may hold any number of messages.
+        query = Query(limit=_PAGE, forwards=True, cursor=Ref(at, -1), until=at, align=False)
         page = await self._sessions.history.page(letter.session, query)
         return [message for message in page.messages if parse_position(message.serial or "")[0] == at]
 

@@ -131,7 +131,7 @@ async def check_worker(site: Site, talk: Talk, dice: random.Random, example: int
             pack_context(turn.context),
         )  # fmt: skip
         reading = Conversation(site.sessions.history, lease, turn.context)
-        expected = build_prompt(talk.tree, turn.trigger)
+        expected = build_prompt(talk.tree, reading.trigger)
         assert await reading.messages(with_reasoning=True) == expected, (example, turn.trigger)
         last = dice.choice((1, 3, 10))
         given = await reading.messages(with_reasoning=True, last=last)
