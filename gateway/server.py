@@ -18,8 +18,8 @@ from fastapi.staticfiles import StaticFiles
 from starlette.routing import BaseRoute, Match, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.access_log import hide_credentials
 from gateway.auth.callers import Identify, RequestInfo, behind_local_proxies
+from gateway.auth.log_redaction import hide_credentials
 from gateway.auth.origins import Origins, is_same_origin
 from gateway.background import Background
 from gateway.comet.requests import Comet

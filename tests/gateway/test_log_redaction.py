@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from gateway.access_log import hide_credentials, redact
+from gateway.auth.log_redaction import hide_credentials, redact
 
 
 @pytest.mark.parametrize(
@@ -35,4 +35,4 @@ def test_the_loggers_of_the_server_leave_them_out(caplog: pytest.LogCaptureFixtu
         '127.0.0.1:1 - "GET /x?key=*** HTTP/1.1" 200',
         '127.0.0.1:1 - "WebSocket /?access_token=***&v=6" [accepted]',
     ]
-    assert len([one for one in access.filters if type(one).__module__ == "gateway.access_log"]) == 1
+    assert len([one for one in access.filters if type(one).__module__ == "gateway.auth.log_redaction"]) == 1
