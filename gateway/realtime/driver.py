@@ -36,6 +36,7 @@ from selfhost_transport.wire.actions import Action
 from selfhost_transport.wire.codes import Code, error_info
 from selfhost_transport.wire.connection_key import issue_connection_key
 from selfhost_transport.wire.frame import Frame, decode_frame
+from selfhost_transport.wire.halves import Halves
 from selfhost_transport.wire.message import Format
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class Socket:
         "_commits",
         "_fmt",
         "_give_up",
+        "_halves",
         "_info",
         "_on_end",
         "_orderly",
@@ -103,6 +105,7 @@ class Socket:
         self._authenticating: asyncio.Task[None] | None = None
         self._outlet: SocketOutlet | None = None
         self._give_up: asyncio.TimerHandle | None = None
+        self._halves = Halves()
         self._readable = Gate()
         self._orderly = Gate()
         self._background = Background("socket")
@@ -129,7 +132,7 @@ class Socket:
         # The Java SDK sends JSON as binary messages; no map in msgpack begins with a brace.
         fmt = Format.JSON if isinstance(raw, str) or raw[:1] == b"{" else Format.MSGPACK
         try:
-            frame = decode_frame(raw, fmt)
+            frame = decode_frame(raw, fmt, self._halves)
         except BadRequest as error:
             self.carry_out(self.core.receive_malformed(error))
             return

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Any, Never
+from typing import Any, Never, TypeAlias
 
 import msgpack
 import orjson
@@ -29,6 +29,9 @@ _UNDEFINED_FORMS = (b"\xd4\x00\x00", b"\xc7\x01\x00\x00")
 _UNDEFINED = object()
 
 
+Look: TypeAlias = Callable[[Any], None]
+
+
 class Format(StrEnum):
     """The serialisation a connection or a request uses; the values are those of the `format` parameter."""
 
@@ -36,14 +39,17 @@ class Format(StrEnum):
     MSGPACK = "msgpack"
 
 
-def unpack(raw: str | bytes, fmt: Format) -> Any:
-    """Decode one complete value. Raises BadRequest 40001 for anything that is not exactly one value."""
-    return _unpack_json(raw) if fmt is Format.JSON else _unpack_msgpack(raw)
+def unpack(raw: str | bytes, fmt: Format, look: Look | None = None) -> Any:
+    """Decode one complete value. Raises BadRequest 40001 for anything that is not exactly one value.
+
+    `look`: called with a value that has halves of characters, before they are replaced by U+FFFD.
+    """
+    return _unpack_json(raw, look) if fmt is Format.JSON else _unpack_msgpack(raw, look)
 
 
-def unpack_map(raw: str | bytes, fmt: Format) -> dict[str, Any]:
-    """Decode a value that has to be a map. Raises BadRequest 40001."""
-    value = unpack(raw, fmt)
+def unpack_map(raw: str | bytes, fmt: Format, look: Look | None = None) -> dict[str, Any]:
+    """Decode a value that has to be a map. Raises BadRequest 40001. `look`: as for `unpack`."""
+    value = unpack(raw, fmt, look)
     if not isinstance(value, dict):
         raise BadRequest(f"expected a map, got {kind(value)}", code=40001)
     return value
@@ -108,21 +114,21 @@ def kind(value: object) -> str:
     return names.get(type(value), "an extension type")
 
 
-def _unpack_json(raw: str | bytes) -> Any:
+def _unpack_json(raw: str | bytes, look: Look | None) -> Any:
     try:
         return orjson.loads(raw)
     except (ValueError, RecursionError) as error:
         escape = "\\ud" if isinstance(raw, str) else b"\\ud"
         # JavaScript writes a lone surrogate as an escape that the strict parser refuses.
         if escape in raw.lower():  # type: ignore[operator]
-            return _unpack_json_with_surrogates(raw)
+            return _unpack_json_with_surrogates(raw, look)
         raise BadRequest(f"not a JSON document: {error}", code=40001) from error
 
 
-def _unpack_json_with_surrogates(raw: str | bytes) -> Any:
+def _unpack_json_with_surrogates(raw: str | bytes, look: Look | None) -> Any:
     try:
         value = json.loads(raw, parse_constant=_refuse_constant, parse_int=_bounded_int)
-        return _replace_surrogates(value)
+        return _mended(value, look)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"not a JSON document: {error}", code=40001) from error
 
@@ -136,14 +142,14 @@ def _bounded_int(text: str) -> int | float:
     return value if _MIN_INT <= value <= _MAX_INT else float(text)
 
 
-def _unpack_msgpack(raw: str | bytes) -> Any:
+def _unpack_msgpack(raw: str | bytes, look: Look | None) -> Any:
     if isinstance(raw, str):
         raise BadRequest("expected a binary msgpack message, got text", code=40001)
     try:
         try:
             value = _unpackb(raw, "strict")
         except UnicodeDecodeError:
-            value = _replace_surrogates(_unpackb(raw, "surrogatepass"))
+            value = _mended(_unpackb(raw, "surrogatepass"), look)
         return _without_undefined(value) if any(form in raw for form in _UNDEFINED_FORMS) else value
     except (
         ValueError,
@@ -180,6 +186,12 @@ def _without_undefined(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_undefined(item) for item in value]
     return None if value is _UNDEFINED else value
+
+
+def _mended(value: Any, look: Look | None) -> Any:
+    if look is not None:
+        look(value)
+    return _replace_surrogates(value)
 
 
 def _replace_surrogates(value: Any) -> Any:

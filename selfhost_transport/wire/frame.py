@@ -17,6 +17,7 @@ from selfhost_transport.wire.details import (
     decode_error,
     encode_details,
 )
+from selfhost_transport.wire.halves import Halves
 from selfhost_transport.wire.message import Message, decode_message, encode_message
 from selfhost_transport.wire.presence import PresenceMessage, decode_presence, encode_presence
 from selfhost_transport.wire.receipts import CancelReceipt, TurnReceipt, decode_cancel, decode_turn
@@ -102,13 +103,19 @@ class FrameError(BadRequest):
         return self.action in ACKNOWLEDGED and self.msg_serial is not None
 
 
-def decode_frame(raw: str | bytes, fmt: Format) -> Frame:
+def decode_frame(raw: str | bytes, fmt: Format, halves: Halves | None = None) -> Frame:
     """Read one frame: null is absent, unknown fields and actions are tolerated, wrong types are not.
 
     Raises FrameError when the frame can be answered, BadRequest 40001 when it cannot be read at all. No input
-    makes it raise anything else.
+    makes it raise anything else. `halves`: those that the connection's appends left, to be completed.
     """
-    wire = unpack_map(raw, fmt)
+    if halves is None:
+        wire = unpack_map(raw, fmt)
+    else:
+        before = halves.joined
+        wire = unpack_map(raw, fmt, halves.join)
+        if halves and halves.joined == before:
+            halves.join(wire)
     number = fields.integer(wire, "action", high=_MAX_ACTION)
     if number is None:
         raise BadRequest("a frame needs an action")
