@@ -15,6 +15,7 @@ from gateway.auth.authenticator import Credential
 from gateway.commands.commands import Done
 from gateway.commands.publishing import Sender, Sending, prepare, with_action
 from gateway.rest.format import Reply, answer_format, page_links
+from gateway.rest.version_window import VersionWindow
 from gateway.services import Services
 from selfhost_transport.errors import BadRequest, CapabilityError, InvalidArgument, NotFound, TransportError
 from selfhost_transport.store.entries import Ref
@@ -114,12 +115,16 @@ class Channels:
         """The create, updates and deletes of a message, oldest first."""
         credential.capability.require(Operation.HISTORY, session)
         forwards = request.query_params.get("direction", "forwards") != "backwards"
-        chain = await self._services.sessions.history.versions(session, _ref(serial), forwards=forwards)
-        self._require_visible(credential, session, chain)
         limit = list_limit(request.query_params)
         at = _number(request.query_params, "cursor") or 0
-        page = chain[at : at + limit]
-        more = str(at + limit) if at + limit < len(chain) else None
+        history, ref = self._services.sessions.history, _ref(serial)
+        total = await history.version_count(session, ref)
+        window = VersionWindow(at, limit, total, forwards=forwards)
+        async for some in history.version_slices(session, ref):
+            self._require_visible(credential, session, some)
+            window.take(some)
+        page = window.page
+        more = str(at + len(page)) if at + len(page) < total else None
         links = page_links(request, "versions", more, {"limit": str(limit)})
         fmt = answer_format(request)
         return Reply([encode_message(message, fmt) for message in page], links=links)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -34,6 +35,9 @@ MAX_PAGE_EXTENSION = 1000
 MAX_PAGE_EXTENSION_BYTES = 4 * 1024 * 1024
 """Bytes of data it may grow by. A page that would grow more begins inside a turn; the next one has the rest."""
 
+MAX_PAGE_BYTES = 8 * 1024 * 1024
+"""Data of the messages that one page holds, unless the first of them alone has more."""
+VERSIONS_PER_READ = 32
 RECORDS_PER_CALL = 100
 """Messages whose records are read by one script: it stays within a millisecond (P9)."""
 ENTRIES_PER_READ = 200
@@ -100,8 +104,8 @@ class HistoryReader:
     async def page(self, session: str, query: Query) -> Page:
         """One page of messages, complete wire messages with serials and versions."""
         refs = await self._refs(session, query, query.limit + 1)
-        more = len(refs) > query.limit
-        chosen = refs[: query.limit]
+        chosen = await self._within_bytes(session, refs[: query.limit])
+        more = len(refs) > len(chosen)
         messages, cut_ms = await self._states(session, chosen)
         if more and chosen and query.align and not query.forwards:
             async for grown, states in self._grown(session, query, chosen):
@@ -151,23 +155,31 @@ class HistoryReader:
 
     async def versions(self, session: str, ref: Ref, *, forwards: bool = True) -> list[Message]:
         """The create and every update and delete of a message, oldest first (section 7.5)."""
+        chain = [one async for some in self.version_slices(session, ref) for one in some]
+        return chain if forwards else chain[::-1]
+
+    async def version_count(self, session: str, ref: Ref) -> int:
+        """How many versions a message has, its create among them."""
+        return 1 + int(await self._redis.command("XLEN", f"{self._keys.base_of(session)}v:{ref}:{session}"))
+
+    async def version_slices(self, session: str, ref: Ref) -> AsyncIterator[list[Message]]:
+        """The same, oldest first, a few at a time. Raises NotFound."""
         created = await self._created(session, ref)
         if created is None:
             raise NotFound("there is no such message in this session, or its retention has passed")
-        base = self._keys.base_of(session)
         series = await self._series(session)
-        found = await self._redis.command("XRANGE", f"{base}v:{ref}:{session}", "-", "+")
-        chain = [
-            _complete(
-                created, ref, series, MessageAction.CREATE, Version(ref.serial(series), ref.position.ms)
-            )
-        ]
-        for item in found or []:
-            entry = unpack_entry(Position.parse_id(item[0].decode()), item[1][1])
-            if isinstance(entry, Replaced):
-                version = entry.operation.version(entry.position, series)
-                chain.append(_complete(entry.message, ref, series, entry.action, version))
-        return chain if forwards else chain[::-1]
+        first = Version(ref.serial(series), ref.position.ms)
+        yield [_complete(created, ref, series, MessageAction.CREATE, first)]
+        key, after = f"{self._keys.base_of(session)}v:{ref}:{session}", "-"
+        while found := await self._redis.command("XRANGE", key, after, "+", "COUNT", VERSIONS_PER_READ):
+            some = []
+            for item in found:
+                entry = unpack_entry(Position.parse_id(item[0].decode()), item[1][1])
+                if isinstance(entry, Replaced):
+                    version = entry.operation.version(entry.position, series)
+                    some.append(_complete(entry.message, ref, series, entry.action, version))
+            yield some
+            after = f"({found[-1][0].decode()}"
 
     async def _serial(self, session: str, ref: Ref, known: Sequence[Message]) -> str:
         series = parse_position(known[0].serial or "")[1] if known else await self._series(session)
@@ -194,7 +206,9 @@ class HistoryReader:
         """Creates in the query's order; a publish that the cursor cut is continued."""
         low, high = bounds(query)
         refs: list[tuple[Ref, Message]] = []
-        while len(refs) < count:
+        size = 0
+        # A page holds no more bytes than that, so further messages need not be read to know that there are more.
+        while len(refs) < count and (size <= MAX_PAGE_BYTES or len(refs) < 2):
             if query.forwards:
                 arguments = ("XRANGE", self._history_key(session), low, high)
             else:
@@ -202,6 +216,7 @@ class HistoryReader:
             wanted = min(count - len(refs) + 1, ENTRIES_PER_READ)
             found = await self._redis.command(*arguments, "COUNT", wanted)
             for item in found or []:
+                size += len(item[1][1])
                 entry = unpack_entry(Position.parse_id(item[0].decode()), item[1][1])
                 items = _items(entry, forwards=query.forwards)
                 refs.extend((ref, one) for ref, one in items if beyond(ref, query) and query.shows(one))
@@ -210,6 +225,19 @@ class HistoryReader:
             last = found[-1][0].decode()
             low, high = (f"({last}", high) if query.forwards else (low, f"({last}")
         return refs[:count]
+
+    async def _within_bytes(
+        self, session: str, found: list[tuple[Ref, Message]]
+    ) -> list[tuple[Ref, Message]]:
+        """As many of the first messages as a page may hold, by the length of their data; at least one."""
+        if not found:
+            return found
+        base = self._keys.base_of(session)
+        keys = [f"{base}x:{ref}:{session}" for ref, _ in found]
+        lengths: list[int] = await self._redis.call(scripts.load("text_sizes"), keys, [])
+        sizes = [max(length, data_size(one.data)) for length, (_, one) in zip(lengths, found, strict=True)]
+        fitting = sum(total <= MAX_PAGE_BYTES for total in itertools.accumulate(sizes))
+        return found[: max(1, fitting)]
 
     async def _grown(
         self, session: str, query: Query, chosen: list[tuple[Ref, Message]]
