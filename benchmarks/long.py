@@ -61,10 +61,6 @@ async def _run(turns: int) -> list[Figure]:
 
 async def _views(url: str, turns: int) -> list[tuple[str, float, str]]:
     """A late device's first view of the newest messages; then everything, page by page."""
-    found = [
-        (f"connect to the newest {shown} messages shown", await _connect_ms(url, shown), "ms, p50")
-        for shown in (20, 100)
-    ]
     process = psutil.Process(os.getpid())
     before = process.memory_info().rss
     async with _connect(url, 100) as late:
@@ -76,6 +72,10 @@ async def _views(url: str, turns: int) -> list[tuple[str, float, str]]:
         whole_s = time.perf_counter() - started
         assert len(late.view.messages) == 2 * turns
         whole_mb = (process.memory_info().rss - before) / _MB
+    found = [
+        (f"connect to the newest {shown} messages shown", await _connect_ms(url, shown), "ms, p50")
+        for shown in (20, 100)
+    ]
     return [
         *found,
         ("100 older messages", older_ms, "ms, p50"),

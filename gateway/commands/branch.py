@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.store.history import Page, Query
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.turns.headers import FORK_OF, MSG_REGENERATE, Headers
@@ -14,14 +16,17 @@ from selfhost_transport.turns.view import View
 
 PAGE: Final = 200
 """Entries read, and folded, at a time: short enough not to hold up the event loop."""
-# The same where the newest turn is usually enough.
+MAX_READ: Final = 100_000
+"""Entries after which one request reads no further: a session may hold any number of an application's own."""
+# Entries of a page where the newest turn is usually enough.
 _ANCHOR_PAGE: Final = 4
 
 
 async def find_parent(sessions: SessionStore, session: str, headers: Headers) -> str | None:
     """What an input hangs below that does not say so itself; None: it is the first message.
 
-    An edit and another answer stand beside what they replace, everything else follows the newest message.
+    An edit and another answer stand beside what they replace, everything else follows the newest message. Raises
+    InvalidArgument where what is replaced lies too far back to look for.
     """
     tree = SessionTree(session)
     view = View(tree)
@@ -31,18 +36,26 @@ async def find_parent(sessions: SessionStore, session: str, headers: Headers) ->
     if target is None:
         await read_back(sessions, tree, query, lambda: view.is_read(1))
         return view.send_anchor().parent
-    await read_back(sessions, tree, query, lambda: tree.has_whole(target))
+    page = await read_back(sessions, tree, query, lambda: tree.has_whole(target))
+    if page.next_cursor is not None and not tree.has_whole(target):
+        raise InvalidArgument(
+            f"{target!r} is not among the newest {MAX_READ} entries of the session; name the parent of what replaces it"
+        )
     return (view.edit_anchor(target) if edited else view.regenerate_anchor(target)).parent
 
 
 async def read_back(
     sessions: SessionStore, tree: SessionTree, query: Query, enough: Callable[[], bool]
 ) -> Page:
-    """Read the history into a tree, newest page first, until there is enough. Returns the last page read."""
+    """Read the history into a tree, newest page first, until there is enough, or MAX_READ. Returns the last page read."""
+    read = 0
     while True:
         page = await sessions.history.page(tree.session or "", query)
         for message in reversed(page.messages):
             tree.apply(message)
-        if page.next_cursor is None or enough():
+        # What follows looks at the whole tree: others have their turn in between.
+        await asyncio.sleep(0)
+        read += len(page.messages)
+        if page.next_cursor is None or read >= MAX_READ or enough():
             return page
         query = replace(query, cursor=page.next_cursor, limit=PAGE)

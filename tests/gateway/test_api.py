@@ -73,6 +73,28 @@ async def test_messages_follow_each_other(http: httpx.AsyncClient, unique: Names
     assert not page["truncated"]
 
 
+async def test_an_edit_needs_no_parent_and_null_begins_anew(http: httpx.AsyncClient, unique: Names) -> None:
+    """P14: what a message follows is known to the service, however little its sender has read."""
+    session = unique("bound")
+    for text in ("one", "two", "three"):
+        await send(http, session, text=text, id=text)
+    await send(http, session, text="instead of two", id="edit", forkOf="two")
+    page = (await http.get(f"/v1/sessions/{session}/messages")).json()
+    assert [message["codecMessageId"] for message in page["messages"]] == ["one", "edit"]
+    newest = (await http.get(f"/v1/sessions/{session}/messages", params={"limit": 1})).json()
+    assert [message["codecMessageId"] for message in newest["messages"]] == ["edit"] and newest["truncated"]
+    assert (await send(http, session, text="instead of two", id="edit", forkOf="two")).json()["repeated"]
+    await send(http, session, text="afresh", id="first", parent=None)
+    inputs = (await http.get(f"/channels/{session}/messages")).json()
+    parents = {
+        found.get("codec-message-id"): found.get("parent")
+        for found in (
+            message["extras"]["ai"]["transport"] for message in inputs if message["name"] == "ai-input"
+        )
+    }
+    assert parents == {"one": None, "two": "one", "three": "two", "edit": "one", "first": None}
+
+
 @pytest.mark.parametrize(
     ("names", "matches"),
     [
