@@ -12,7 +12,7 @@ from typing import Final
 _HEADER: Final = b"\xd6\xc3\xc4\x00\x00"
 _SOURCE: Final = b"\x01"
 _PLAIN: Final = b"\x00"
-# Of the default code table (section 5.6): a size follows; the address is counted from the beginning of the source.
+# Of the default code table (RFC 3284, section 5.6): a size follows; the address is counted from the beginning of the source.
 _ADD, _COPY = b"\x01", b"\x13"
 
 
