@@ -11,7 +11,17 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest.mark.parametrize("wire_format", FORMATS)
 @pytest.mark.parametrize(
-    "suite", ["compat", "compat-areas", "compat-order", "comet", "compat-transcripts", "compat-react"]
+    "suite",
+    [
+        "compat",
+        "compat-areas",
+        "compat-methods",
+        "compat-order",
+        "comet",
+        "durable",
+        "compat-transcripts",
+        "compat-react",
+    ],
 )
 async def test_sdk_1_features_of_the_npm_sdks(site: Site, suite: str, wire_format: str) -> None:
     outcomes = await play_npm(site, wire_format, suite)
