@@ -15,7 +15,7 @@ from tests.adapters import frames as f
 from tests.adapters.provider import Answer, Provider
 from tests.documentation.blocks import block, blocks
 from tests.documentation.conftest import KEY, Site, connect
-from tests.documentation.running import run, run_in_order
+from tests.documentation.running import run
 from tests.processes import Proc, wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -95,10 +95,9 @@ async def test_the_examples_of_the_adapters_talk_to_a_provider(
     await stopped(worker)
 
 
-async def test_the_examples_of_the_codecs_hold_a_conversation(
-    site: Site, gateway: Proc, provider: Provider, dev_address: str
+async def test_the_agent_of_the_codecs_passes_on_the_models_events(
+    site: Site, gateway: Proc, provider: Provider
 ) -> None:
-    await run_in_order([block("docs/codecs.md", "ClientTransport.connect")], {}, dev_address)
     message = {"type": "message", "id": "msg_1", "role": "assistant", "status": "in_progress", "content": []}
     part = {"type": "output_text", "text": "", "annotations": []}
     whole = {**part, "text": "As it came"}

@@ -32,6 +32,11 @@ async def test_the_guide_of_the_sdk_runs_and_prints_what_it_shows(dev_address: s
         await run_in_order(blocks("docs/python-sdk.md", "python"), {}, dev_address)
 
 
+async def test_the_client_of_the_codecs_reads_items(dev_address: str) -> None:
+    async with asyncio.timeout(60):
+        await run_in_order([block("docs/codecs.md", "ClientTransport.connect")], {}, dev_address)
+
+
 async def test_the_examples_with_curl_run(site: Site, dev_address: str) -> None:
     example = block("README.md", "curl").text.replace("127.0.0.1:8080", dev_address)
     # What the stream of events sends has no end; a second of it is enough.
