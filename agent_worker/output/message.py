@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from selfhost_transport.turns.context import TurnContext
 
 _YIELD_EVERY = 64
 """Tokens after which a source that never waits lets the loop do its other work (renewals, cancels)."""
+_YIELD_EVERY_S = 0.01
+"""The same in seconds, for a source that computes; one that took `_SLOW_S` longer lets it do more of that."""
+_SLOW_S = 0.02
+_TURNS_AFTER_SLOW = 4
 
 
 @dataclass(slots=True, frozen=True)
@@ -116,6 +121,7 @@ class Output:
         """Write everything the source yields, until it ends. Raises what the source or the writer raises."""
         writer = self._writer
         count = 0
+        yield_at = time.monotonic() + _YIELD_EVERY_S
         async for piece in source:
             try:
                 if type(piece) is str:
@@ -127,8 +133,14 @@ class Output:
                 else:
                     await self._take_other(piece)
                 count += 1
-                if writer.crowded or not count % _YIELD_EVERY:
+                now = time.monotonic()
+                if writer.crowded or not count % _YIELD_EVERY or now > yield_at:
                     await writer.room()
+                    if now > yield_at + _SLOW_S:
+                        # It blocks. What it gave is to leave, and others are to have their turn, before it goes on.
+                        for _ in range(_TURNS_AFTER_SLOW):
+                            await asyncio.sleep(0)
+                    yield_at = time.monotonic() + _YIELD_EVERY_S
             except asyncio.CancelledError as cancelled:
                 if not await self._cancelled_in(source, cancelled):
                     return

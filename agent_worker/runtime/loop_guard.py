@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sys
 import threading
 import time
@@ -22,8 +23,9 @@ from selfhost_transport.store.stores import Stores
 logger = logging.getLogger(__name__)
 
 BEAT_S = 0.1
-BLOCKED_S = 0.5
-"""A loop that has not turned for so long is reported."""
+BLOCKED_S = 0.3
+"""A loop that has not turned for so long is reported, at most once in `REPORT_EVERY_S`."""
+REPORT_EVERY_S = 5.0
 KEEP_S = 60.0
 """For how long the leases of a blocked worker are renewed; then its turns go to another one."""
 
@@ -45,6 +47,8 @@ class LoopGuard:
         self._ended = threading.Event()
         self._watched = threading.get_ident()
         self._thread = threading.Thread(target=self._watch, name="loop-guard", daemon=True)
+        # When the loop that was reported last had stopped.
+        self._reported = -math.inf
         self.blocked_count = 0
         self.blocked_s = 0.0
 
@@ -77,11 +81,14 @@ class LoopGuard:
 
     def _blocked(self, since: float) -> None:
         self.blocked_count += 1
-        self._report(since)
+        if is_told := since - self._reported >= REPORT_EVERY_S:
+            self._reported = since
+            self._report(since)
         asyncio.run(self._keep_leases(since))
         took = time.monotonic() - since
         self.blocked_s += took
-        logger.warning("worker.loop_runs_again blocked_s=%.1f", took)
+        if is_told:
+            logger.warning("worker.loop_runs_again blocked_s=%.1f", took)
 
     def _report(self, since: float) -> None:
         frame = sys._current_frames().get(self._watched)

@@ -62,3 +62,23 @@ async def test_blocking_code_is_named_within_a_second_and_no_lease_is_lost(
     await wait_until(lambda: worker.statistics().blocked[1])
     count, seconds = worker.statistics().blocked
     assert count == 1 and seconds > 2
+
+
+async def test_what_a_blocking_agent_yields_is_streamed_meanwhile(
+    room: Room, settings: MakeSettings, running: Run
+) -> None:
+    worker = Worker(settings(rollup_window_ms=0))
+
+    @worker.agent("blocker")
+    async def blocker(turn: Turn) -> AsyncIterator[str]:
+        for number in range(10):
+            busy_by_mistake(0.05)
+            yield f"{number} "
+
+    sent: list[int] = []
+    await running(worker)
+    turn = await room.send("go", agent="blocker")
+    while (await room.record(turn)).status != "completed":
+        sent.append(len(await room.text(turn)))
+    # It came in pieces, though the agent never waits.
+    assert len({count for count in sent if count}) >= 4
