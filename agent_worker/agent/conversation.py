@@ -36,6 +36,8 @@ MAX_BYTES = 256 * 1024 * 1024
 # As the codecs name them.
 _TEXT_PARTS = (UI_INPUTS.text_type, OPENAI_INPUTS.text_type)
 PAGE = 200
+# Messages among which the question that is answered again mostly is.
+_NEAR = 8
 SEEDED_PAGE = 100
 """The same where the application has most of it."""
 
@@ -98,8 +100,11 @@ class Conversation:
         parts = [text_of(message) for message in sent if _is_text(message)]
         if parts or any(_is_question(message) for message in sent):
             return "\n".join(parts)
-        asked = [message for message in await self.messages() if message.role == h.ROLE_USER]
-        return "\n".join(text_parts(asked[-1].message)) if asked else ""
+        for last in (_NEAR, None):
+            asked = [message for message in await self.messages(last=last) if message.role == h.ROLE_USER]
+            if asked:
+                return "\n".join(text_parts(asked[-1].message))
+        return ""
 
     async def texts_of(self, steers: Sequence[str]) -> str:
         """The texts of messages sent into the turn, in their order."""
@@ -210,9 +215,15 @@ class Conversation:
         return entry if isinstance(entry, Created) else None
 
     async def _since_send(self) -> list[Message]:
-        """Oldest first."""
+        """What may be of this turn, oldest first: nothing that other turns have written meanwhile."""
         query = Query(limit=PAGE, forwards=True, start_ms=self._lease.input_position.ms)
-        return [message async for page in self._pages(query) for message in page.messages]
+        own = (None, self._lease.turn_id)
+        return [
+            message
+            async for page in self._pages(query)
+            for message in page.messages
+            if (headers := h.read_headers(message)) is not None and headers.run_id in own
+        ]
 
     async def _pages(self, query: Query) -> AsyncIterator[Page]:
         """Page after page. Raises ConversationTooLong where there would be another one beyond what is read at once."""
