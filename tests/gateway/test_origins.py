@@ -253,3 +253,12 @@ async def test_cross_site_requests_do_not_act_as_the_proxys_user(site: Stack) ->
         assert cors(preflight) == (EVIL, "true")
         own = await http.get("/v1/me", headers={"Origin": EVIL}, auth=("app.key", "secret"))
         assert (own.status_code, own.json()["clientId"], cors(own)) == (200, "*", (EVIL, "true"))
+
+
+async def test_the_page_runs_only_its_own_script_and_is_shown_in_no_other(http: httpx.AsyncClient) -> None:
+    page = await http.get("/")
+    policy = dict(rule.partition(" ")[::2] for rule in page.headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+    assert "unsafe" not in page.headers["content-security-policy"]
+    assert page.headers["x-content-type-options"] == "nosniff"
