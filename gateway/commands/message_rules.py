@@ -21,11 +21,11 @@ from selfhost_transport.wire.message import Message
 def require_not_agents(message: Message) -> None:
     """Refuse what only workers publish. Raises CapabilityError."""
     if message.name in h.AGENT_MESSAGES:
-        raise CapabilityError(f"in this namespace only the agent's workers publish {message.name}")
+        raise _workers_only(f"publish {message.name}")
     headers = h.read_headers(message) if message.name == h.AI_INPUT else None
     speaks = headers is not None and headers.kind == inputs.USER_MESSAGE
     if speaks and headers is not None and headers.role == h.ROLE_ASSISTANT:
-        raise CapabilityError("in this namespace only the agent's workers speak as the assistant")
+        raise _workers_only("speak as the assistant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,21 @@ class Kind:
     ) -> None:
         """Check what a change carries; None leaves things as they are. Raises CapabilityError."""
         if self.name in h.AGENT_MESSAGES and not delete:
-            raise CapabilityError("in this namespace only the agent's workers change what they wrote")
+            raise _workers_only("change what they wrote")
         renamed = name is not None and name != self.name
         if renamed and not {name, self.name}.isdisjoint(h.PROTOCOL_MESSAGES):
             raise CapabilityError("in this namespace a change keeps the name of an AI Transport message")
         meant = self.name if name is None else name
         if meant in h.PROTOCOL_MESSAGES and extras is not None and _digest(extras) != self.headers:
             raise CapabilityError("in this namespace a change keeps the headers of an AI Transport message")
+
+
+def _workers_only(what: str) -> CapabilityError:
+    return CapabilityError(
+        f"in this namespace only the agent's workers {what}: agents of other SDKs run in a namespace without `agent` in "
+        "the configuration",
+        detail={"reason": "namespace_bound"},
+    )
 
 
 def _digest(extras: Mapping[str, Any] | None) -> bytes:

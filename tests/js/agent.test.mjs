@@ -117,3 +117,20 @@ test('an error of the JS agent reaches the client', async (t) => {
   const { error } = alice.view.run(run.runId);
   assert.deepEqual([error.code, error.message], [50123, 'the model is out of tokens']);
 });
+
+test('in a namespace of our workers a JS agent is refused, and told the remedy; the turn is answered once', async (t) => {
+  const name = unique('chat');
+  const agent = await agentOn(t, name);
+  const alice = await join(t, 'alice', name);
+  const sent = await send(alice, 'script: tokens=20 rate=100');
+  await assert.rejects(open(agent, sent), (error) => {
+    const cause = error.cause ?? error;
+    assert.equal(cause.code, 40160);
+    assert.match(cause.message, /namespace without `agent`/);
+    return true;
+  });
+  const { runId } = await sent.started.then(() => sent);
+  await ended(alice, runId, 'complete');
+  assert.equal(said(alice, runId), tokens(20));
+  assert.equal(alice.view.runs().length, 1);
+});

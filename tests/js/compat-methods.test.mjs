@@ -70,6 +70,41 @@ test('auth: a token request of one client is a token of another', async () => {
   assert.equal((await client.auth.authorize()).clientId, 'alice');
 });
 
+test('presence: a leave has extras of its own, and the last data', async (t) => {
+  const name = unique('plain');
+  const ear = connect(t, 'eve', {}, 1).channels.get(name);
+  const told = [];
+  await ear.presence.subscribe(({ action, data, extras }) => told.push([action, data, extras]));
+  const { presence } = connect(t, 'alice').channels.get(name);
+  await presence.enter(Ably.Realtime.PresenceMessage.fromValues({ data: 'here', extras: { headers: { at: 'home' } } }));
+  await presence.leave(Ably.Realtime.PresenceMessage.fromValues({ extras: { headers: { at: 'work' } } }));
+  await until('both', (check) => (ear.presence.subscribe(check), () => ear.presence.unsubscribe(check)), () => told.length === 2, { describe: () => told });
+  assert.deepEqual(told, [['enter', 'here', { headers: { at: 'home' } }], ['leave', 'here', { headers: { at: 'work' } }]]);
+});
+
+test('annotations: summaries reach subscribers of the name of their message', async (t) => {
+  const name = unique('plain');
+  const channel = connect(t, 'alice').channels.get(name);
+  const got = [];
+  await channel.subscribe('mine', (message) => got.push(message));
+  const { serials } = await channel.publish('mine', 'x');
+  await channel.annotations.publish(serials[0], { type: 'likes:flag.v1' });
+  await until('the summary', (check) => (channel.subscribe(check), () => channel.unsubscribe(check)), () => got.length === 2, { describe: () => got });
+  assert.deepEqual([got[1].action, got[1].name, got[1].annotations.summary['likes:flag.v1'].total], ['message.summary', 'mine', 1]);
+});
+
+test('REST: the status of a channel that nobody uses, a token of all rights, a HEAD', async () => {
+  const client = rest();
+  assert.equal((await client.channels.get(unique('plain')).status()).status.isActive, true);
+  const { LIMITED_KEY } = process.env;
+  const limited = new Ably.Rest({ ...options({ key: LIMITED_KEY }), useTokenAuth: true });
+  const { capability } = await limited.auth.requestToken();
+  assert.equal(capability, '{"two":["publish","subscribe"],"all":["*"],"ns:*":["publish"]}');
+  const origin = `http://127.0.0.1:${options().port}`;
+  const head = await fetch(`${origin}/time`, { method: 'HEAD' });
+  assert.deepEqual([head.status, await head.text(), head.headers.get('keep-alive')], [200, '', 'timeout=115']);
+});
+
 test('crypto: a channel with generated keys', async (t) => {
   const key = await Ably.Realtime.Crypto.generateRandomKey();
   const cipher = Ably.Realtime.Crypto.getDefaultParams({ key });

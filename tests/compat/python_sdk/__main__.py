@@ -7,10 +7,10 @@ import json
 import logging
 import traceback
 
-from tests.compat.python_sdk import auth, mutable, presence, realtime, recovery, rest
+from tests.compat.python_sdk import auth, methods, mutable, presence, realtime, recovery, rest
 from tests.compat.python_sdk.harness import CASES, Case, Stage
 
-MODULES = (realtime, mutable, presence, rest, auth, recovery)
+MODULES = (realtime, mutable, presence, rest, auth, recovery, methods)
 CASE_TIMEOUT_S = 25.0
 AT_ONCE = 6
 
