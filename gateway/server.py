@@ -25,6 +25,7 @@ from gateway.background import Background
 from gateway.comet.requests import Comet
 from gateway.comet.siblings import Siblings, listen_to_siblings
 from gateway.cors import SAME_ORIGIN_ONLY, Cors, KnownHosts
+from gateway.fanout.store_watch import watch_store
 from gateway.http_api.chat import router as api_chat
 from gateway.http_api.entries import router as api_entries
 from gateway.http_api.errors import error_response
@@ -38,7 +39,6 @@ from gateway.rest.head import answer_head
 from gateway.rest.router import Rest
 from gateway.retention_keeper import keep_retention
 from gateway.services import Services, connect_services
-from gateway.store_watch import watch_store
 from gateway.websocket.acceptor import Acceptor
 from gateway.websocket.http import UpgradingHttp
 from gateway.websocket.upgrade import RawWebSocket
