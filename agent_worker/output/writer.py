@@ -19,6 +19,7 @@ from agent_worker.output.flush_timer import Rollup
 from agent_worker.output.left_behind import OpenStream
 from selfhost_transport.errors import LeaseLost, TransportError
 from selfhost_transport.redis_io.pipeline import Told
+from selfhost_transport.settings import Settings
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.turn_operations import Close, Create, OpenText, Operation
 from selfhost_transport.store.turn_store import Lease, TurnStore
@@ -59,6 +60,11 @@ class Hold:
     def retry_s(self) -> float:
         """How long a call is repeated: longer than the lease, since only Redis knows whether that was taken."""
         return self.remaining_s + OUTAGE_S
+
+
+def read_s_of(settings: Settings) -> float:
+    """How long reads of a turn are repeated: as long as its writes."""
+    return settings.worker.lease_ms / 1000 + OUTAGE_S
 
 
 class TextStream:

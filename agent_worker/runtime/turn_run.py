@@ -29,6 +29,7 @@ from agent_worker.runtime.presence import Activity, AgentPresence
 from agent_worker.user_code.containment import Escaped, UserCode, drop_frames, start
 from agent_worker.user_code.threads import Threads
 from selfhost_transport.errors import ErrorInfo, LeaseLost, StoreFull, TransportError
+from selfhost_transport.redis_io.refusals import RedisFailure
 from selfhost_transport.settings_values import CrashRule
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.history import HistoryReader
@@ -48,6 +49,9 @@ COMPLETED, FAILED = "completed", "failed"
 RETRIED = "retried"
 
 _FULL_PAUSE_S = 0.2
+_RETURN_PAUSE_S = 0.5
+# A turn that loses the connection whenever it is run must come to an end nevertheless.
+_MOST_RETURNS = 20
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 
@@ -327,6 +331,9 @@ class TurnRun:
     async def _fail(self, error: BaseException) -> None:
         if isinstance(error, LeaseLost) and self._writer.stopped:
             raise error
+        if isinstance(error, RedisFailure) and self._may_return():
+            await self._return(error)
+            return
         logger.warning(
             "turn.attempt_failed %s error=%s", self._names(), described(error), exc_info=_trace_of(error)
         )
@@ -334,6 +341,28 @@ class TurnRun:
             await self._retry()
         else:
             await self._write_terminal(FAILED, told_to_clients(error))
+
+    async def _return(self, error: RedisFailure) -> None:
+        """Redis was away for longer than calls wait: not the agent's failure, so the attempt does not count.
+
+        Raises TransportError when the turn cannot be put back either: then its lease runs out.
+        """
+        logger.warning("turn.returned %s error=%s", self._names(), error)
+        self.outcome = RETRIED
+        self._ending = True
+        give_up = time.monotonic() + self.hold.retry_s
+        while True:
+            try:
+                await self._services.turns.hand_back(self.bucket, self.lease)
+                return
+            except RedisFailure:
+                if time.monotonic() > give_up:
+                    raise
+                await asyncio.sleep(_RETURN_PAUSE_S)  # paces asking while Redis is away
+
+    def _may_return(self) -> bool:
+        fence = self.lease.fence
+        return isinstance(fence, int) and fence <= self.lease.max_attempts + _MOST_RETURNS
 
     def _may_retry(self, error: BaseException) -> bool:
         default = self.agent.retry_errors

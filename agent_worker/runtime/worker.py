@@ -18,7 +18,7 @@ from agent_worker.agent.cancel_hook import CancelHook, HookFunction, Undecided
 from agent_worker.agent.errors import described
 from agent_worker.agent.turn import AbortCause
 from agent_worker.output.flush_timer import Rollup
-from agent_worker.output.writer import Hold
+from agent_worker.output.writer import Hold, read_s_of
 from agent_worker.runtime.abandonment import Abandonment
 from agent_worker.runtime.deadline import Limits
 from agent_worker.runtime.heartbeat import Heartbeat
@@ -180,7 +180,7 @@ class Worker:
             raise InvalidArgument("the worker serves no agent; declare one with @worker.agent(name)")
         settings = self.settings = self.settings or load_settings()
         try:
-            stores = await Stores.open(settings)
+            stores = await Stores.open(settings, read_s=read_s_of(settings))
             try:
                 await self._work(settings, stores)
             finally:

@@ -14,7 +14,7 @@ from types import TracebackType
 
 from agent_worker.agent.turn import AbortCause
 from agent_worker.output.flush_timer import Rollup
-from agent_worker.output.writer import Hold
+from agent_worker.output.writer import Hold, read_s_of
 from agent_worker.runtime.heartbeat import Heartbeat
 from agent_worker.runtime.lease import LeaseKeeper, Reaper
 from agent_worker.runtime.notices import Notices
@@ -72,7 +72,7 @@ class AgentHost:
 
     async def __aenter__(self) -> AgentHost:
         settings = self.settings = self.settings or load_settings()
-        stores = await Stores.open(settings)
+        stores = await Stores.open(settings, read_s=read_s_of(settings))
         self._stack.push_async_callback(stores.close)
         try:
             self._begin(settings, stores)

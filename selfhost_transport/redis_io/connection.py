@@ -13,6 +13,15 @@ from selfhost_transport.redis_io.pipeline import Pipeline
 from selfhost_transport.redis_io.repeated import Repeated
 from selfhost_transport.redis_io.whereabouts import whereabouts
 
+_READS = frozenset(
+    {
+        "EXISTS", "GET", "GETRANGE", "HEXISTS", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "INFO", "LINDEX", "LLEN",
+        "LRANGE", "PING", "PTTL", "SCAN", "STRLEN", "TIME", "XINFO", "XLEN", "XPENDING", "XRANGE", "XREVRANGE", "ZCARD",
+        "ZCOUNT", "ZRANGE", "ZRANGEBYSCORE", "ZSCORE",
+    }
+)  # fmt: skip
+"""Commands that may be sent again whatever became of them the first time."""
+
 
 class RedisConnection:
     """A pipelining, reconnecting connection. `call` and `command` may be used from any number of tasks.
@@ -21,12 +30,13 @@ class RedisConnection:
     reached, or the connection was lost before the reply; StoreFull at `maxmemory`; StoreUnsuitable for anything
     the server refuses to do. In a Cluster a script goes where its first key is, a command where its second word is.
     `timeout_s`: the longest time of a call that has none of its own, and of a server's silence; the URL's
-    `socket_timeout` goes before it.
+    `socket_timeout` goes before it. `read_s`: the same for reads, which are repeated after a lost connection.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 5.0, read_s: float | None = None) -> None:
         where = whereabouts(url)
         timeout_s = where.timeout_s or timeout_s
+        self.read_s = read_s or timeout_s
         self._way: Pipeline | Shards
         if isinstance(where, ClusterNodes):
             self._way = Shards(where, timeout_s)
@@ -54,6 +64,8 @@ class RedisConnection:
         retry_s: float = 0.0,
     ) -> asyncio.Future[Any]:
         """Run a script. With `retry_s`, it is sent again after a lost connection: only for calls that may run twice."""
+        if script.reads:
+            retry_s = retry_s or self.read_s
         script = self.database.script(script)
         return self._start(("EVALSHA", script.digest, len(keys), *keys, *arguments), script, retry_s)
 
@@ -76,6 +88,8 @@ class RedisConnection:
         self, *arguments: Argument, retry_s: float = 0.0, beside: Argument | None = None
     ) -> asyncio.Future[Any]:
         """Run one command. `beside`: a key whose server is meant, where the command itself has none."""
+        if arguments[0] in _READS:
+            retry_s = retry_s or self.read_s
         if beside is not None and isinstance(self._way, Shards):
             return self._way.pipeline(beside).start(arguments, None, retry_s)
         return self._start(arguments, None, retry_s)

@@ -17,7 +17,7 @@ SCRIPT_BEGINS: Final = "local DATABASE = ''\n"
 
 
 class LuaScript(Protocol):
-    """What is needed of a script: its digest and its source."""
+    """What is needed of a script."""
 
     @property
     def digest(self) -> str: ...  # noqa: D102
@@ -25,11 +25,16 @@ class LuaScript(Protocol):
     @property
     def source(self) -> str: ...  # noqa: D102
 
+    @property
+    def reads(self) -> bool:
+        """Whether it changes nothing, so that it may be run again whatever became of it the first time."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Variant:
     digest: str
     source: str
+    reads: bool
 
 
 class Database:
@@ -62,4 +67,6 @@ class Database:
         if not script.source.startswith(SCRIPT_BEGINS):
             return script
         source = f"local DATABASE = '\\n{self.number}'\n{script.source.removeprefix(SCRIPT_BEGINS)}"
-        return _Variant(hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(), source)
+        return _Variant(
+            hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(), source, script.reads
+        )

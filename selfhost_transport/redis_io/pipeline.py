@@ -21,7 +21,7 @@ from selfhost_transport.errors import StoreUnavailable, TransportError
 from selfhost_transport.redis_io.address import Address
 from selfhost_transport.redis_io.databases import LuaScript
 from selfhost_transport.redis_io.link import Argument, Link, pack
-from selfhost_transport.redis_io.refusals import Refusal, as_transport_error, refusal_of
+from selfhost_transport.redis_io.refusals import RedisFailure, Refusal, as_transport_error, refusal_of
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ class Pipeline:
         if self._link is not None:
             self._link.close()
             self._link = None
-        error = StoreUnavailable("the connection to Redis was closed by this process")
+        error = RedisFailure("the connection to Redis was closed by this process")
         for call in (*self._sent, *self._held, *self._waiting):
             _fail(call, error)
         for calls in (self._held, self._sent, self._waiting):
@@ -203,7 +203,7 @@ class Pipeline:
         until = loop.time() + (retry_s or self._timeout_s)
         call = _Call(packed, script, answer, until, retry_s > 0, misplaced)
         if self._closed:
-            _fail(call, StoreUnavailable("the connection to Redis was closed by this process"))
+            _fail(call, RedisFailure("the connection to Redis was closed by this process"))
             return
         self._waiting.append(call)
         if self._tick is None:
@@ -284,7 +284,7 @@ class Pipeline:
             self._repeating = None
         if not self._closed:
             logger.warning("redis.connection_lost address=%s error=%s", self._where, error)
-        lost = StoreUnavailable(
+        lost = RedisFailure(
             "the connection to Redis was lost before the reply: it is not known whether the operation happened"
         )
         again = [*self._held, *(call for call in self._sent if call.again)]
@@ -308,7 +308,7 @@ class Pipeline:
                 address = await self._where.locate()
                 self._link = await Link.open(address, self._on_reply, self._on_lost, self._timeout_s)
             except StoreUnavailable as error:
-                self._trouble = error
+                self._trouble = RedisFailure(str(error))
                 if not self._waiting:
                     return
                 await asyncio.sleep(delay)  # paces reconnecting while the server is away
@@ -338,14 +338,14 @@ class Pipeline:
         self._look_later(loop, heard_at, self._replies)
 
     def _expire(self, now: float) -> None:
-        silent = StoreUnavailable(
+        silent = RedisFailure(
             f"Redis at {self._where} did not answer in time: it is not known whether the operation happened"
         )
         for call in self._sent:
             if call.until <= now and not call.reply.done():
                 call.reply.set_exception(silent)
                 call.reply = _NOBODY
-        unsent = self._trouble or StoreUnavailable(f"Redis at {self._where} cannot be reached in time")
+        unsent = self._trouble or RedisFailure(f"Redis at {self._where} cannot be reached in time")
         for calls in (self._held, self._waiting):
             expired = [call for call in calls if call.until <= now]
             for call in expired:

@@ -8,6 +8,13 @@ from enum import Enum
 from selfhost_transport.errors import StoreFull, StoreUnavailable, StoreUnsuitable, TransportError
 
 
+class RedisFailure(StoreUnavailable):
+    """A call of this process ended without its Redis having carried it out, as far as is known.
+
+    A StoreUnavailable that is none of these was told by somebody else: a gateway, say.
+    """
+
+
 class Refusal(Enum):
     """Nothing was done of the call in any of these cases; all but FINAL mean: later."""
 
@@ -72,7 +79,7 @@ def as_transport_error(text: str) -> TransportError:
         )
     if refusal is not Refusal.FINAL:
         why = f" ({_ADVICE[code]})" if code in _ADVICE else ""
-        return StoreUnavailable(
+        return RedisFailure(
             f"Redis does not accept writes at the moment{why}: {text}. Nothing was done; try again shortly"
         )
     if code in ("NOAUTH", "WRONGPASS", "NOPERM") or "NOPERM" in text:

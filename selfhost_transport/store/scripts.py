@@ -16,6 +16,25 @@ from pathlib import Path
 from selfhost_transport.redis_io.databases import SCRIPT_BEGINS
 
 _FOLDER = Path(__file__).parent / "scripts"
+_CALLED = re.compile(r"redis\.call\('([A-Z]+)'")
+_READ = frozenset(
+    {
+        "EXISTS",
+        "GET",
+        "HGET",
+        "HGETALL",
+        "HKEYS",
+        "HLEN",
+        "HMGET",
+        "LLEN",
+        "LRANGE",
+        "PTTL",
+        "STRLEN",
+        "TIME",
+        "XLEN",
+    }
+    | {"XRANGE", "XREVRANGE", "ZCARD", "ZRANGE", "ZRANGEBYSCORE", "ZSCORE"}
+)
 _INCLUDE = re.compile(r"^--@include (\S+)$", re.MULTILINE)
 
 
@@ -26,6 +45,7 @@ class Script:
     name: str
     source: str
     digest: str
+    reads: bool
 
 
 @cache
@@ -34,7 +54,13 @@ def load(name: str) -> Script:
     source = _with_includes(f"{name}.lua", set())
     if "DATABASE" in source:
         source = SCRIPT_BEGINS + source
-    return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+    return Script(
+        name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(), _only_reads(source)
+    )
+
+
+def _only_reads(source: str) -> bool:
+    return set(_CALLED.findall(source)) <= _READ
 
 
 def everything() -> list[Script]:

@@ -57,12 +57,13 @@ class Stores:
     dead_letters: DeadLetters
 
     @classmethod
-    def build(cls, settings: Settings, *, call_s: float = CALL_S) -> Stores:
+    def build(cls, settings: Settings, *, call_s: float = CALL_S, read_s: float | None = None) -> Stores:
         """The stores of the deployment that the settings describe; nothing is asked of Redis yet.
 
+        `read_s`: how long reads ride an outage out, where that is longer.
         Raises InvalidArgument for an address that cannot be read.
         """
-        redis = RedisConnection(settings.redis.url, timeout_s=call_s)
+        redis = RedisConnection(settings.redis.url, timeout_s=call_s, read_s=read_s)
         redis.keep_loaded(scripts.everything())
         keys, options = Keyspace(settings.redis.prefix, settings.redis.buckets), _options(settings)
         sessions, turns = SessionStore(redis, keys, options), TurnStore(redis, keys, options)
@@ -87,14 +88,21 @@ class Stores:
         )
 
     @classmethod
-    async def open(cls, settings: Settings, *, call_s: float = CALL_S, note_format: bool = True) -> Stores:
+    async def open(
+        cls,
+        settings: Settings,
+        *,
+        call_s: float = CALL_S,
+        read_s: float | None = None,
+        note_format: bool = True,
+    ) -> Stores:
         """The same, once the Redis of the settings was found to be the right one, reached the right way.
 
         `note_format`: whether the process may write down in which format its data is. Raises StoreUnavailable or
         StoreUnsuitable within two seconds where it is not, InvalidArgument.
         """
         await check_way_in(settings.redis.url)
-        stores = cls.build(settings, call_s=call_s)
+        stores = cls.build(settings, call_s=call_s, read_s=read_s)
         try:
             check_server(await stores.redis.info())
             await check_format(stores.redis, settings.redis.prefix, note=note_format)

@@ -24,6 +24,7 @@ from tests.processes import wait_until
 @dataclass(frozen=True)
 class Lua:
     source: str
+    reads: bool = False
 
     @property
     def digest(self) -> str:

@@ -17,7 +17,13 @@ import redis
 from selfhost_transport.errors import StoreFull, StoreUnavailable, StoreUnsuitable
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
-from selfhost_transport.redis_io.refusals import Refusal, as_transport_error, code_of, refusal_of
+from selfhost_transport.redis_io.refusals import (
+    RedisFailure,
+    Refusal,
+    as_transport_error,
+    code_of,
+    refusal_of,
+)
 from tests.processes import wait_until
 
 RUNS = 12 if os.environ.get("SELFHOST_TRANSPORT_LONG") else 2
@@ -29,6 +35,7 @@ MARGIN_S = 1.0
 @dataclass(frozen=True)
 class Lua:
     source: str
+    reads: bool = False
 
     @property
     def digest(self) -> str:
@@ -264,7 +271,7 @@ def test_refusals_are_told_apart_by_their_code(text: str) -> None:
     assert refusal_of(text) is TEXTS[text]
     error = as_transport_error(text)
     kinds = {Refusal.FULL: StoreFull, Refusal.FINAL: StoreUnsuitable}
-    assert type(error) is kinds.get(TEXTS[text], StoreUnavailable)
+    assert type(error) is kinds.get(TEXTS[text], RedisFailure)
     assert error.retryable == (TEXTS[text] is not Refusal.FINAL)
 
 
