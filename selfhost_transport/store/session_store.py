@@ -76,8 +76,11 @@ class SessionStore:
 
     async def open(self, session: str) -> Head:
         """Where an attachment starts; gives an unknown session its series."""
-        series, head, floor = await self._call(
-            "open_session", session, new_series(), self.options.unused_session_ms
+        base = self.keys.base_of(session)
+        arguments = (base, session, new_series(), self.options.unused_session_ms)
+        # It may run twice: what it makes, it finds.
+        series, head, floor = await self.redis.call(
+            scripts.load("open_session"), [f"{base}s:{session}"], arguments, retry_s=self.redis.read_s
         )
         return Head(series.decode(), Position.parse_id(head.decode()), Position.parse_id(floor.decode()))
 

@@ -100,7 +100,8 @@ class TurnPauses:
     async def drain(self, lease: Lease) -> list[Ref]:
         """The steers that wait, which count as consumed from now on."""
         keys = [self._keys.of_item(letter, lease.turn_id, lease.session) for letter in "fy"]
-        reply = await self._redis.call(scripts.load("drain"), keys, [lease.fence])
+        # Repeated after a lost reply: which steers there were, the history tells.
+        reply = await self._redis.call(scripts.load("drain"), keys, [lease.fence], retry_s=self._redis.read_s)
         if reply == b"lost":
             raise lease_lost(lease, b"cancelled, ended or taken over")
         return [Ref.parse(ref.decode()) for ref in reply]
