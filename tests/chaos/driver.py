@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 from collections import Counter
@@ -12,12 +13,17 @@ from pathlib import Path
 
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.settings import ENV_PREFIX
+from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.turn_store import TurnStore
 from selfhost_transport.turns.machine import TurnStatus
 from tests.chaos.faults import LEASE_S, Faults
 from tests.chaos.people import Conversation
+from tests.chaos.readers import stored_messages
+from tests.chaos.sockets import Publisher, Stopper
 from tests.chaos.verdict import judge, make_witness, watch
 from tests.e2e.proxy import Network
 from tests.e2e.stage import Stage
+from tests.processes import wait_until
 
 PREFIX = "chaos"
 # A turn may meet many dying workers here; it is not what is tried out.
@@ -48,20 +54,44 @@ async def _run(stage: Stage, faults: Faults, seconds: float, sessions: int, seed
     witnesses = [make_witness(stage.store, PREFIX, one.session) for one in conversations]
     stop, done = asyncio.Event(), asyncio.Event()
     watching = asyncio.create_task(watch(witnesses, done))
+    publishers = [Publisher(one.session) for one in conversations]
+    stoppers = [Stopper(one.session) for one in conversations]
+    urls = [gateway.url for gateway in stage.gateways]
     async with asyncio.TaskGroup() as group:
         for number, conversation in enumerate(conversations):
-            group.create_task(conversation.go_on(faults.networks, stop, random.Random(seed * 1000 + number)))
+            chance = random.Random(seed * 1000 + number)
+            group.create_task(conversation.go_on(faults.networks, stop, chance))
+            group.create_task(publishers[number].go_on(urls, stop, random.Random(chance.random())))
+            group.create_task(stoppers[number].go_on(urls, stop, random.Random(chance.random())))
         await faults.go_on(seconds)
         stop.set()
+    await _nothing_is_left_open(stage, conversations)
     done.set()
     await watching
     found: Counter[str] = Counter({f"fault {name}": count for name, count in faults.done.items()})
-    for conversation, witness in zip(conversations, witnesses, strict=True):
+    for number, (conversation, witness) in enumerate(zip(conversations, witnesses, strict=True)):
         await witness.look()
-        found += judge(witness, conversation.sent)
+        found += judge(witness, conversation.sent, stoppers[number].turns, publishers[number].accepted)
+        found += conversation.breaches + stoppers[number].found
+        series = (await witness.store.open(conversation.session)).series
+        conversation.reader.compare(stored_messages(witness.entries, series), found)
         found += await _late_joiner(stage, conversation)
         found.update({f"refused {name}": count for name, count in conversation.refused.items()})
     return found
+
+
+async def _nothing_is_left_open(stage: Stage, conversations: list[Conversation]) -> None:
+    """Turns of the bare sockets are cancelled or end by themselves; all others have ended already."""
+    for conversation in conversations:
+        turns = TurnStore(stage.store, Keyspace(PREFIX))
+        with contextlib.suppress(AssertionError):
+            await wait_until(lambda: _none_active(turns, conversation), 40, "the last turns")  # noqa: B023
+        left = len(await turns.active(conversation.session))
+        conversation.breaches["turns that stay open"] += left
+
+
+async def _none_active(turns: TurnStore, conversation: Conversation) -> bool:
+    return not await turns.active(conversation.session)
 
 
 async def _late_joiner(stage: Stage, conversation: Conversation) -> Counter[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from selfhost_transport.errors import TransportError
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from tests.e2e.proxy import Network
 from tests.e2e.stage import Stage
@@ -29,7 +31,7 @@ class Faults:
         """Break things for so long; everything is mended in the end."""
         ways: list[Callable[[], Awaitable[None]]] = [
             self.kill_worker, self.freeze_worker, self.kill_gateway, self.restart_redis, self.cut_network,
-            self.silence_network, self.stop_worker,
+            self.silence_network, self.stop_worker, self.drop_subscriptions,
         ]  # fmt: skip
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
@@ -80,6 +82,13 @@ class Faults:
         await asyncio.to_thread(self.redis.stop)
         await asyncio.sleep(self.chance.uniform(0.0, 0.5))
         await asyncio.to_thread(self.redis.start)
+
+    async def drop_subscriptions(self) -> None:
+        """Redis drops those who listen, again and again, while others go on writing."""
+        for _ in range(6):
+            with contextlib.suppress(TransportError):
+                await self.stage.store.command("CLIENT", "KILL", "TYPE", "pubsub")
+            await asyncio.sleep(self.chance.uniform(0.05, 0.25))
 
     async def cut_network(self) -> None:
         """The connections of one gateway's clients are reset, and refused for a while."""
