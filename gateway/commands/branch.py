@@ -13,6 +13,7 @@ from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.turns.headers import FORK_OF, MSG_REGENERATE, Headers
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.view import View
+from selfhost_transport.turns.withholding import NOTHING, shown
 
 PAGE: Final = 200
 """Entries read, and folded, at a time: short enough not to hold up the event loop."""
@@ -30,7 +31,7 @@ async def find_parent(sessions: SessionStore, session: str, headers: Headers) ->
     """
     tree = SessionTree(session)
     view = View(tree)
-    query = Query(limit=_ANCHOR_PAGE)
+    query = Query(limit=_ANCHOR_PAGE, visible=shown(NOTHING, conversation=True))
     edited, replaced = headers.get(FORK_OF), headers.get(MSG_REGENERATE)
     target = edited or replaced
     if target is None:

@@ -37,7 +37,10 @@ async def read_conversation(
     tree = SessionTree(session)
     view = View(tree)
     page = await read_back(
-        sessions, tree, Query(limit=PAGE, visible=shown(hidden)), lambda: view.is_read(limit)
+        sessions,
+        tree,
+        Query(limit=PAGE, visible=shown(hidden, conversation=True)),
+        lambda: view.is_read(limit),
     )
     known = view.messages()
     messages = known[-limit:]

@@ -102,7 +102,7 @@ class SessionReader:
             self._credential.capability.require(Operation.HISTORY, self.session)
         except CapabilityError:
             return
-        query = Query(limit=_FIRST_PAGE, visible=shown(self._hidden))
+        query = Query(limit=_FIRST_PAGE, visible=shown(self._hidden, conversation=True))
         tree = self.tree
         await read_back(self._services.sessions, tree, query, lambda: self._enough(tree))
 

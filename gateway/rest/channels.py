@@ -32,6 +32,8 @@ from selfhost_transport.wire.serial import format_position, parse_position
 
 DEFAULT_LIMIT = 100
 TRUNCATED_AT = "X-Truncated-At"
+# Leaves out what is not said in the conversation: an application's own messages between it.
+CONVERSATION = "conversation"
 MAX_LIMIT = 1000
 _NO_MESSAGE = "there is no such message in this session, or its retention has passed"
 
@@ -87,7 +89,8 @@ class Channels:
         """A page of messages in their latest versions, cut between turns where possible."""
         session = ref.name
         credential.capability.require(Operation.HISTORY, session)
-        visible = shown(self._services.hidden_from(credential, session))
+        hidden = self._services.hidden_from(credential, session)
+        visible = shown(hidden, conversation=request.query_params.get(CONVERSATION) == "true")
         query = replace(list_query(request.query_params), visible=visible)
         page = await self._services.sessions.history.page(session, query)
         fmt = answer_format(request)

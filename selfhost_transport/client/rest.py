@@ -62,9 +62,16 @@ class RestClient:
         """Close idle connections."""
         await self._http.aclose()
 
-    async def history(self, endpoint: Endpoint, *, from_serial: str | None, limit: int) -> HistoryPage:
-        """The newest page up to a position. Raises CapabilityError, ServiceError, TransportError."""
+    async def history(
+        self, endpoint: Endpoint, *, from_serial: str | None, limit: int, conversation: bool = False
+    ) -> HistoryPage:
+        """The newest page up to a position. `conversation`: without the application's own messages beside it.
+
+        Raises CapabilityError, ServiceError, TransportError.
+        """
         query: dict[str, str | int] = {"limit": limit, "deletes": "told"}
+        if conversation:
+            query["conversation"] = "true"
         if from_serial:
             query["from_serial"] = from_serial
         return await self.page(endpoint, urlencode(query))

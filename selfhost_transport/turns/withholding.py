@@ -56,8 +56,10 @@ def is_hidden(message: Message, hidden: Hidden) -> bool:
     return bool(hidden) and not hidden.isdisjoint(traffic_of(message))
 
 
-def shown(hidden: Hidden) -> Callable[[Message], bool] | None:
-    """Tells messages that such a reader may have; None: all of them."""
+def shown(hidden: Hidden, *, conversation: bool = False) -> Callable[[Message], bool] | None:
+    """Tells messages that such a reader may have, and wants: only what is said in the `conversation`. None: all of them."""
+    if conversation:
+        return lambda message: read_headers(message) is not None and not is_hidden(message, hidden)
     return (lambda message: not is_hidden(message, hidden)) if hidden else None
 
 

@@ -73,6 +73,23 @@ async def test_messages_follow_each_other(http: httpx.AsyncClient, unique: Names
     assert not page["truncated"]
 
 
+async def test_pages_of_the_conversation_leave_out_what_is_said_beside_it(
+    http: httpx.AsyncClient, unique: Names
+) -> None:
+    session = unique("bound")
+    for number in range(3):
+        await send(http, session, text=f"{number}", id=f"m{number}")
+        await http.post(f"/channels/{session}/messages", json=[{"name": "note", "data": "x"}] * 40)
+    path, found = f"/channels/{session}/messages?limit=2&conversation=true", []
+    while path:
+        page = await http.get(path)
+        found += [message["name"] for message in page.json()]
+        following = page.links.get("next")
+        path = f"/channels/{session}/{following['url'].removeprefix('./')}" if following else ""
+    assert found == ["ai-input"] * 3
+    assert len((await http.get(f"/channels/{session}/messages?limit=200")).json()) == 123
+
+
 async def test_an_edit_needs_no_parent_and_null_begins_anew(http: httpx.AsyncClient, unique: Names) -> None:
     """P14: what a message follows is known to the service, however little its sender has read."""
     session = unique("bound")

@@ -111,7 +111,9 @@ class HistoryLoader:
     async def _page(self, from_serial: str | None, query: str | None) -> HistoryPage:
         endpoint = self._endpoint()
         if query is None:
-            page = await self._rest.history(endpoint, from_serial=from_serial, limit=self._limit)
+            page = await self._rest.history(
+                endpoint, from_serial=from_serial, limit=self._limit, conversation=True
+            )
         else:
             page = await self._rest.page(endpoint, _with_limit(query, self._limit))
         self._limit = self._page_size or min(_LARGEST_PAGE, 2 * self._limit)
