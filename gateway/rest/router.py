@@ -59,7 +59,9 @@ class Rest:
         except TransportError as error:
             return respond_error(request, error.info, server_id)
         except Exception:
-            logger.exception("rest.failed path=%s", request.url.path)
+            # The path of a connection over HTTP holds its key.
+            path = "/comet" if request.url.path.startswith("/comet/") else request.url.path
+            logger.exception("rest.failed path=%s", path)
             return respond_error(request, ServiceError("internal error; try again").info, server_id)
         return respond(request, reply, server_id)
 
