@@ -136,6 +136,22 @@ async def test_joining_at_any_moment_gives_the_whole_text(scene: Scene) -> None:
         assert versions == sorted(set(versions))
 
 
+async def test_an_attachment_begins_behind_what_was_acknowledged_before_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notify = SessionFeed.notify
+    slowly = lambda feed, payload: asyncio.get_running_loop().call_later(0.05, notify, feed, payload)  # noqa: E731
+    monkeypatch.setattr(SessionFeed, "notify", slowly)
+    # The session is followed already, and its notifications are behind.
+    first = await scene.join()
+    await scene.create("before")
+    second, rewound = await scene.join(), await scene.join(rewind=RewindCount(1))
+    await scene.create("after")
+    await wait_until(lambda: len(first.frames) == 2 and len(second.frames) >= 1 and len(rewound.frames) >= 2)
+    assert [message["data"] for message in second.messages] == ["after"]
+    assert [message["data"] for message in rewound.messages] == ["before", "after"]
+
+
 class Lossy:
     """A feed whose notifications can be lost on the way."""
 
