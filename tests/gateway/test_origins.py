@@ -206,10 +206,15 @@ async def _connected(url: str, origin: str, host: str | None = None) -> dict[str
         return await RawClient(websocket, Format.JSON).next()
 
 
-async def test_a_websocket_of_a_foreign_page_is_refused(dev: str) -> None:
+async def test_a_connection_of_a_foreign_page_is_refused(http: httpx.AsyncClient, dev: str) -> None:
     for origin in (EVIL, "null"):
         first = await _connected(dev, origin)
         assert (first["action"], first["error"]["code"]) == (ERROR, 40101)
+        # Without a websocket, too.
+        asked = {"key": ":".join(DEV_KEY), "v": "6", "stream": "false", "format": "json"}
+        comet = await http.get("/comet/connect", params=asked, headers={"Origin": origin}, auth=None)
+        (first,) = comet.json()
+        assert (first["action"], first["error"]["code"], cors(comet)) == (ERROR, 40101, (None, None))
 
 
 PRODUCTION = """
