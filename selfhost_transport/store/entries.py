@@ -218,7 +218,7 @@ def unpack_entry(position: Position, raw: bytes) -> Entry:
     return Replaced(position, ref, action, _message(content[0]), Operation.unpack(content[1]))
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=2048)
 def _appended_to(head: bytes) -> Ref:
     """The message that an append names: the same one, token after token."""
     return Ref.parse(head[1:].decode())
