@@ -17,7 +17,7 @@ from typing import Any
 from agent_worker.agent.agent import Agent, OnSteer
 from agent_worker.agent.cancel_hook import request_for
 from agent_worker.agent.conversation import Conversation
-from agent_worker.agent.errors import AgentError, described, told_to_clients, wants_another_attempt
+from agent_worker.agent.errors import GENERIC, AgentError, described, told_to_clients, wants_another_attempt
 from agent_worker.agent.steering import Steering
 from agent_worker.agent.suspension import Suspended
 from agent_worker.agent.turn import AbortCause, Turn
@@ -143,11 +143,11 @@ class TurnRun:
         longest wait (False).
         """
         self._log("turn.started", logging.DEBUG)
-        if self.agent.presence:
-            await self._show(Activity.THINKING)
-            self._writer.before_output = lambda: self._show(Activity.STREAMING)
         watch = Watch(limits, lambda: self._writer.written)
         try:
+            if self.agent.presence:
+                await self._show(Activity.THINKING)
+                self._writer.before_output = lambda: self._show(Activity.STREAMING)
             if alone is not None:
                 await self._wait_alone(alone)
                 watch = Watch(limits, lambda: self._writer.written)
@@ -161,12 +161,31 @@ class TurnRun:
             # The lease runs out by itself, and another attempt follows.
             self.outcome = "abandoned"
             logger.warning("turn.end_failed %s error=%s", self._names(), error)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            # Not the agent's: a fault here, or in a codec of the application.
+            logger.exception("turn.crashed %s error=%s", self._names(), described(error))
+            await self._end_plainly()
         finally:
             await self._settle_chores()
             lease = self.lease
             await self._services.presence.done(lease.session, self._context.agent_client_id, lease.turn_id)
             self._let_go()
         self._log("turn.finished", logging.INFO)
+
+    async def _end_plainly(self) -> None:
+        """End the turn with nothing but what cannot fail: open messages are closed by the store."""
+        self._ending = True
+        self.outcome = FAILED
+        last = [
+            Create(self._step_end(StepReason.FAILED)),
+            Create(lifecycle.run_end(self._context, RunReason.ERROR, GENERIC)),
+        ]
+        try:
+            await self._services.turns.end(self.lease, FAILED, last, retry_s=self.hold.retry_s)
+        except TransportError as error:
+            logger.warning("turn.end_failed %s error=%s", self._names(), error)
 
     async def hand_back(self) -> None:
         """Give the turn to another worker (a worker that stops); the attempt does not count."""
@@ -327,6 +346,8 @@ class TurnRun:
                 continue  # the turn ended, or its grace was over, before the verdict
             except TransportError as error:
                 logger.warning("turn.chore_failed %s error=%s", self._names(), error)
+            except Exception:
+                logger.exception("turn.chore_crashed %s", self._names())
 
     async def _fail(self, error: BaseException) -> None:
         if isinstance(error, LeaseLost) and self._writer.stopped:

@@ -290,7 +290,11 @@ class Worker:
             # One at a time; the queue has others in front of it now.
             await self._services.turns.hand_back(bucket, lease)
             return lease.more
-        self._start(agent, lease, bucket, Hold(asked + lease_ms / 1000))
+        try:
+            self._start(agent, lease, bucket, Hold(asked + lease_ms / 1000))
+        except Exception:
+            # Its lease runs out, and in the end the turn with it; the others are not to suffer for it.
+            logger.exception("turn.not_started session=%s turn=%s", lease.session, lease.turn_id)
         return lease.more
 
     def _start(self, agent: Agent, lease: Lease, bucket: int, hold: Hold) -> None:
