@@ -29,7 +29,8 @@ TOLD = {
     "half-a-character": "half \ufffd",
     "long-message": "x" * 4_000,
     "rate-limited": "slow down",
-    "store": "not true either",
+    # What a store says is for operators.
+    "store": "the session store cannot be reached at the moment; try again",
     "bytes-message": "b'raw'",
     "no-message": "None",
 }
