@@ -10,8 +10,9 @@ import pytest
 
 from agent_worker import Turn, Worker
 from selfhost_transport.settings import Settings
+from selfhost_transport.store.entries import Appended
 from tests.processes import Stack, wait_until
-from tests.worker.session import Room
+from tests.worker.session import Room, numbered
 
 Run = Callable[[Worker], Awaitable[Worker]]
 MakeSettings = Callable[..., Settings]
@@ -75,10 +76,11 @@ async def test_what_a_blocking_agent_yields_is_streamed_meanwhile(
             busy_by_mistake(0.05)
             yield f"{number} "
 
-    sent: list[int] = []
     await running(worker)
     turn = await room.send("go", agent="blocker")
-    while (await room.record(turn)).status != "completed":
-        sent.append(len(await room.text(turn)))
-    # It came in pieces, though the agent never waits.
-    assert len({count for count in sent if count}) >= 4
+    assert (await room.ended(turn)).status == "completed"
+    assert await room.text(turn) == numbered(10)
+    # It left in pieces as it came, though the agent never waits.
+    pieces = [entry for entry in await room.log() if isinstance(entry, Appended) and entry.data]
+    assert len(pieces) >= 4
+    assert pieces[-1].position.ms - pieces[0].position.ms > 150
