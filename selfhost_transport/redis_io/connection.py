@@ -11,7 +11,8 @@ from selfhost_transport.redis_io.databases import Database, LuaScript
 from selfhost_transport.redis_io.link import Argument
 from selfhost_transport.redis_io.pipeline import Pipeline
 from selfhost_transport.redis_io.repeated import Repeated
-from selfhost_transport.redis_io.whereabouts import whereabouts
+from selfhost_transport.redis_io.switches import Switches
+from selfhost_transport.redis_io.whereabouts import Sentinels, whereabouts
 
 _READS = frozenset(
     {
@@ -38,12 +39,24 @@ class RedisConnection:
         timeout_s = where.timeout_s or timeout_s
         self.read_s = read_s or timeout_s
         self._way: Pipeline | Shards
+        self._switches: Switches | None = None
         if isinstance(where, ClusterNodes):
             self._way = Shards(where, timeout_s)
         else:
             self._way = Pipeline(where, timeout_s)
-        self._start = self._way.start
+            if isinstance(where, Sentinels):
+                self._switches = Switches(where, self._way.leave)
+        self._start = self._start_first if self._switches is not None else self._way.start
         self.database = Database(where.database)
+
+    def _start_first(
+        self, arguments: tuple[Argument, ...], script: LuaScript | None, retry_s: float
+    ) -> asyncio.Future[Any]:
+        """The first call: there is a loop to listen on now."""
+        assert self._switches is not None
+        self._switches.start()
+        self._start = self._way.start
+        return self._start(arguments, script, retry_s)
 
     @property
     def connected(self) -> bool:
@@ -109,4 +122,6 @@ class RedisConnection:
 
     async def close(self) -> None:
         """Refuse what has no reply yet, and disconnect."""
+        if self._switches is not None:
+            await self._switches.close()
         await self._way.close()

@@ -218,9 +218,17 @@ class Pipeline:
             self._flush_scheduled = True
             loop.call_soon(self._flush)
 
+    def leave(self) -> None:
+        """Another server is the primary: connect again, once the replies that are outstanding have come."""
+        if self._link is None:
+            return
+        self._leave = True
+        if not self._sent:
+            self._link.abort()
+
     def _flush(self) -> None:
         self._flush_scheduled = False
-        if self._link is None or not self._waiting or self._held:
+        if self._link is None or not self._waiting or self._held or self._leave:
             return
         calls, self._waiting = self._waiting, deque()
         self._sent.extend(calls)
@@ -260,12 +268,13 @@ class Pipeline:
 
     def _all_answered(self) -> None:
         """Only now are held calls made again: what was sent behind them has to come back first, to keep the order."""
-        if not self._held:
+        if self._leave:
+            if self._link is not None:
+                self._link.abort()
+        elif not self._held:
             self._pause_s = 0.0
         elif self._link is None:
             return
-        elif self._leave:
-            self._link.abort()
         elif self._repeating is None:
             self._pause_s = min(max(FIRST_DELAY_S, self._pause_s * 2), LONGEST_PAUSE_S)
             self._repeating = asyncio.get_running_loop().call_later(self._pause_s, self._repeat)

@@ -19,7 +19,8 @@ from selfhost_transport.errors import StoreUnavailable
 from selfhost_transport.redis_io.databases import Database
 from selfhost_transport.redis_io.link import Link, pack
 from selfhost_transport.redis_io.pipeline import FIRST_DELAY_S, LONGEST_DELAY_S
-from selfhost_transport.redis_io.whereabouts import whereabouts
+from selfhost_transport.redis_io.switches import Switches
+from selfhost_transport.redis_io.whereabouts import Sentinels, whereabouts
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Subscriber:
         self._timeout_s = self._where.timeout_s or timeout_s
         self._on_reconnect = on_reconnect
         self._link: Link | None = None
+        self._switches = Switches(self._where, self._leave) if isinstance(self._where, Sentinels) else None
         self._callbacks: dict[bytes, OnMessage] = {}
         self._confirmed: dict[bytes, asyncio.Future[None]] = {}
         # Channels whose subscription was lost and is not confirmed again yet.
@@ -90,9 +92,15 @@ class Subscriber:
             confirmed.cancel()
         self._send("UNSUBSCRIBE", name)
 
+    def _leave(self) -> None:
+        if self._link is not None:
+            self._link.abort()
+
     async def close(self) -> None:
         """End all subscriptions and disconnect."""
         self._closed = True
+        if self._switches is not None:
+            await self._switches.close()
         if self._pinging is not None:
             self._pinging.cancel()
         if self._connecting is not None:
@@ -142,6 +150,8 @@ class Subscriber:
             self._connect_soon()
 
     def _connect_soon(self) -> None:
+        if self._switches is not None:
+            self._switches.start()
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.get_running_loop().create_task(self._connect(), name="redis-subscribe")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -20,6 +21,7 @@ _CLUSTER_FORM = "redis+cluster://[user:password@]host:port[,host:port…]"
 _SENTINEL_FORM = "redis+sentinel://[user:password@]host:port[,host:port…]/service[/database]"
 _FORMS = dict.fromkeys(_SENTINEL, _SENTINEL_FORM) | dict.fromkeys(_CLUSTER, _CLUSTER_FORM)
 _DEFAULT_PORT = 26379
+_BELIEVED_S = 10.0
 _SENTINEL_LOGIN = ("sentinel_username", "sentinel_password")
 
 
@@ -48,13 +50,16 @@ class Fixed:
         return self.address
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sentinels:
     """Sentinels that watch `service`. `server` has everything for getting into it except its host and port."""
 
     sentinels: tuple[Address, ...]
     service: str
     server: Address
+    # What the first of them announced, and until when that is believed before the others have heard of it.
+    _announced: Address | None = None
+    _believed_until: float = 0.0
     moves: ClassVar[bool] = True
 
     @property
@@ -72,6 +77,8 @@ class Sentinels:
 
     async def locate(self) -> Address:
         """The primary that most of the Sentinels name: one that is cut off may still name an old one."""
+        if self._announced is not None and time.monotonic() < self._believed_until:
+            return self._announced
         answers = await asyncio.gather(*(self._ask(s) for s in self.sentinels), return_exceptions=True)
         named = Counter(answer for answer in answers if isinstance(answer, tuple))
         if not named:
@@ -79,6 +86,14 @@ class Sentinels:
             raise StoreUnavailable(f"no Sentinel names the primary of {self}: {why}")
         [((host, port), _)] = named.most_common(1)
         return self.server.at(host, port)
+
+    def announce(self, host: str, port: int) -> bool:
+        """A Sentinel says that this is the primary from now on; whether that is news."""
+        address = self.server.at(host, port)
+        if address == self._announced and time.monotonic() < self._believed_until:
+            return False
+        self._announced, self._believed_until = address, time.monotonic() + _BELIEVED_S
+        return True
 
     async def _ask(self, sentinel: Address) -> tuple[str, int]:
         found = await ask(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
