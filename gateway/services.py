@@ -26,6 +26,7 @@ from selfhost_transport.settings import Settings
 from selfhost_transport.store.annotations import AnnotationStore
 from selfhost_transport.store.fleet import Fleet
 from selfhost_transport.store.format import check_format
+from selfhost_transport.store.keys import bucket_of
 from selfhost_transport.store.options import SECOND_MS
 from selfhost_transport.store.presence import Holder, PresenceStore
 from selfhost_transport.store.retention import Retention
@@ -137,7 +138,7 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
         await revocations.close()
         await stores.close()
         raise
-    lag = LoopLag()
+    lag, burst = LoopLag(), Burst()
     lag.start()
     return Services(
         settings=settings,
@@ -160,11 +161,18 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
             Continuations(sessions, turns, stores.inputs),
             Court(hub, sessions),
             metrics,
-            Burst(),
+            burst,
         ),
         authenticator=Authenticator(settings, identify, revocations),
         revocations=revocations,
-        limits=Limits(settings.limits, lag=lambda: max(lag.seconds, hub.inbox.behind_s), shed=metrics.shed),
+        limits=Limits(
+            settings.limits,
+            lag=lambda: max(lag.seconds, hub.inbox.behind_s),
+            shed=metrics.shed,
+            closed_s=lambda agent, session: burst.closed_s(
+                (agent, bucket_of(session, settings.redis.buckets))
+            ),
+        ),
         lag=lag,
         metrics=metrics,
         secret=secret,

@@ -46,16 +46,32 @@ class Limits:
         clock: Callable[[], float] = time.monotonic,
         lag: Callable[[], float] = lambda: 0.0,
         shed: Callable[[str], None] = lambda reason: None,
+        closed_s: Callable[[str, str], float] = lambda agent, session: 0.0,
     ) -> None:
         self._settings = settings
         # How late this process is, in seconds.
         self._lag = lag
+        # For how long the queue of an agent takes nothing more of a session.
+        self._closed_s = closed_s
         # Told of a turn that is refused, and why.
         self._shed = shed
         self._rate = Rate(clock)
 
-    def admit_turn(self) -> None:
-        """Before anything is done for a send that starts a turn. Raises Overloaded while this process is late (P13)."""
+    def admit_turn(self, agent: str = "", session: str = "") -> None:
+        """Before anything is done for a send that starts a turn.
+
+        Raises Overloaded while this process is late, or the agent's queue was found too long just now (P13).
+        """
+        closed_s = self._closed_s(agent, session)
+        if closed_s > 0:
+            self._shed("queue_too_long")
+            raise Overloaded(
+                "more turns wait for a worker than can be taken in time; nothing was stored, send again later",
+                detail={
+                    "reason": "queue_too_long",
+                    "retryAfterMs": max(_SHORTEST_RETRY_MS, round(closed_s * 1000)),
+                },
+            )
         lag_ms, most = self._lag() * 1000, self._settings.max_lag_ms
         if most and lag_ms > most:
             self._shed("gateway_late")

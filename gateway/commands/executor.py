@@ -28,6 +28,7 @@ from gateway.metrics import Metrics
 from selfhost_transport.errors import CancelDenied, CapabilityError, Overloaded, TransportError
 from selfhost_transport.store.annotations import AnnotationStore
 from selfhost_transport.store.entries import Ref
+from selfhost_transport.store.keys import bucket_of
 from selfhost_transport.store.presence import PresenceStore
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_request import trigger_of, with_parent
@@ -167,8 +168,9 @@ class Executor:
         request = await self._anchored(operation)
         try:
             accepted = await self._turns.submit(request, may_burst=self._burst.allowed)
-        except Overloaded:
-            self._burst.press()
+        except Overloaded as error:
+            queue = (request.agent, bucket_of(request.session, self._turns.keys.buckets))
+            self._burst.close(queue, error.info.retry_after_ms or 0)
             self._metrics.shed("queue_too_long")
             raise
         if accepted.burst:

@@ -118,7 +118,7 @@ def _create(sending: Sending, messages: Sequence[Message]) -> Operation:
     assign_ids(stamped, sending.id_base)
     if sending.rules is not None:
         if sending.limits is not None and trigger_of(stamped) is not None:
-            sending.limits.admit_turn()
+            sending.limits.admit_turn(sending.rules.agent, session)
         stamped = [with_true_owner(message) for message in stamped]
         signal = read_signal(session, stamped, sending.rules, sender.credential.capability)
         if isinstance(signal, Submit) and not sending.anchor:

@@ -96,6 +96,9 @@ class SessionHub:
         Keys may vanish under a connection that stays up: then nothing is ever announced again. Returns how many sessions
         were found to be behind or ahead of their log, and are compared with it now. Raises StoreUnavailable.
         """
+        if self.inbox.size:
+            # What is behind is known to be, and not for want of notifications.
+            return 0
         if not self._to_look_at:
             self._to_look_at = list(self._feeds.values())
         chosen, self._to_look_at = self._to_look_at[:most], self._to_look_at[most:]

@@ -173,6 +173,14 @@ async def test_a_gateway_that_is_late_refuses_turns_and_says_when_to_come_back()
     Limits(LimitSettings(max_lag_ms=0), Clock(), lambda: lag).admit_turn()
 
 
+async def test_a_queue_that_is_too_long_is_refused_before_anything_is_built() -> None:
+    limits = Limits(LimitSettings(), closed_s=lambda agent, session: 0.1 if session == "full" else 0.0)
+    limits.admit_turn("assistant", "room")
+    with pytest.raises(Overloaded) as refused:
+        limits.admit_turn("assistant", "full")
+    assert (refused.value.info.retry_after_ms or 0) >= 100
+
+
 async def test_a_cancel_passes_where_a_send_is_refused() -> None:
     rules = TurnRules("assistant", Policy.CONCURRENT)
     limits = Limits(LimitSettings(), lag=lambda: 9.0)
