@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from selfhost_transport.client.session.arguments import shown
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns.codec import Codec
 from selfhost_transport.turns.codecs import UI_MESSAGES, codec_named
@@ -54,7 +55,7 @@ class ClientOptions:
             raise InvalidArgument(f"format is json or msgpack, not {self.format!r}") from None
         object.__setattr__(self, "codec", codec_named(self.codec))
         for name in ("connect_timeout", "attach_timeout", "retry_initial", "retry_max"):
-            if getattr(self, name) <= 0:
+            if not isinstance(value := getattr(self, name), int | float) or value <= 0:
                 raise InvalidArgument(f"{name} is a number of seconds above 0")
         if (
             self.outbox_limit < 1
@@ -66,7 +67,7 @@ class ClientOptions:
 
 def require_client_id(client_id: str | None) -> str | None:
     """A client id that may be asked for: not empty and not the wildcard. Raises InvalidArgument."""
-    if client_id is not None and client_id in ("", "*"):
+    if client_id is not None and (not isinstance(client_id, str) or client_id in ("", "*")):
         raise InvalidArgument(
             "a client id is a text that is neither empty nor `*`; leave it out to be anonymous"
         )
@@ -75,6 +76,8 @@ def require_client_id(client_id: str | None) -> str | None:
 
 def require_channel(name: str) -> str:
     """A session name within the rules of protocol section 5.1. Raises InvalidChannelName, InvalidArgument."""
+    if not isinstance(name, str):
+        raise InvalidArgument(f"channel is the name of the session, a text, not {shown(name)}")
     if name.startswith("["):
         raise InvalidArgument("give channel parameters as channel_params, not in the name of the channel")
     check_name(name)

@@ -19,6 +19,7 @@ from selfhost_transport.client.connection.tls import tls_context
 from selfhost_transport.client.emitter import Unsubscribe
 from selfhost_transport.client.options import ClientOptions, require_channel, require_client_id
 from selfhost_transport.client.rest import HistoryPage, RestClient
+from selfhost_transport.client.session.arguments import require_callable, require_text
 from selfhost_transport.client.session.content import Content
 from selfhost_transport.client.session.events import CancelResult, Discontinuity, Entry, Waiting
 from selfhost_transport.client.session.history_loader import HistoryLoader
@@ -269,17 +270,17 @@ class ClientTransport:
         self,
         content: Content,
         *,
-        turn_id: str | None = None,
+        turn_id: str | Turn | None = None,
         client_id: str | None = None,
         all: bool = False,  # noqa: A002
         id: str | None = None,  # noqa: A002
     ) -> Turn:
         """Cancel turns (default: one's own) and send, in one atomic step (INT-24)."""
-        return await self.view.interrupt(content, turns=TurnFilter(turn_id, client_id, all), id=id)
+        return await self.view.interrupt(content, turns=TurnFilter(_id_of(turn_id), client_id, all), id=id)
 
     async def cancel(
         self,
-        turn_id: str | None = None,
+        turn_id: str | Turn | None = None,
         *,
         client_id: str | None = None,
         all: bool = False,  # noqa: A002
@@ -290,18 +291,18 @@ class ClientTransport:
         Nothing matched is no error (CAN-14). When it returns, every entry received so far is older than `position`,
         and no text of the turns that matched follows (P2).
         """
-        return await self._session.cancel(TurnFilter(turn_id, client_id, all, connection))
+        return await self._session.cancel(TurnFilter(_id_of(turn_id), client_id, all, connection))
 
     async def wait_for_turn(
         self,
-        turn_id: str | None = None,
+        turn_id: str | Turn | None = None,
         *,
         client_id: str | None = None,
         all: bool = False,  # noqa: A002
     ) -> None:
         """Wait until none of the turns is open, named as for `cancel`; returns at once if none is (TRN-18)."""
         self._session.require_ready()
-        await self._session.wait_for(TurnFilter(turn_id, client_id, all))
+        await self._session.wait_for(TurnFilter(_id_of(turn_id), client_id, all))
 
     @property
     def active_turns(self) -> Mapping[str, set[str]]:
@@ -314,7 +315,7 @@ class ClientTransport:
 
     def turn(self, turn_id: str) -> Turn:
         """The handle of any turn of the session, one's own or not."""
-        return self._session.turn(turn_id)
+        return self._session.turn(require_text("turn_id", turn_id))
 
     def turn_for(self, codec_message_id: str) -> Turn:
         """The handle of the turn that a message asks for, also before it was sent."""
@@ -352,6 +353,7 @@ class ClientTransport:
         the session was read again. `state`: of the connection. `entry`: each delivered message as it came. `waiting`: a
         call, or a turn that was sent here, has waited for five seconds, and why; it is also logged.
         """
+        require_callable("callback", callback)
         match event:
             case "turn":
                 return self._on_tree(lambda e: callback(e.turn) if isinstance(e, TurnChanged) else None)
@@ -407,10 +409,22 @@ class Connecting:
         await self._transport.close()
 
 
+def _id_of(turn: str | Turn | None) -> str | None:
+    """The id of a turn that is named by its id or its handle. Raises InvalidArgument for a handle without one."""
+    if isinstance(turn, Turn):
+        if turn.turn_id is None:
+            raise InvalidArgument(
+                "the turn has no id yet: call its own `cancel()`, or await turn.started first"
+            )
+        return turn.turn_id
+    return turn
+
+
 def _make_options(given: Mapping[str, Any]) -> ClientOptions:
     unknown = set(given) - set(ClientOptions.__dataclass_fields__)
     if unknown:
-        raise InvalidArgument(f"unknown option {sorted(unknown)[0]!r}")
+        known = ", ".join(ClientOptions.__dataclass_fields__)
+        raise InvalidArgument(f"unknown option {sorted(unknown)[0]!r}; there are {known}")
     return ClientOptions(**given)
 
 

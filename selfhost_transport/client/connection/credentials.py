@@ -93,9 +93,15 @@ def make_credentials(
     if key is not None and (token is not None or auth_callback is not None):
         raise InvalidArgument("give either a key, or a token and/or an auth_callback")
     if key is not None:
+        if not isinstance(key, str):
+            raise InvalidArgument("a key is a text, appId.keyId:secret")
         return KeyCredentials(key)
     if token is None and auth_callback is None:
         raise InvalidArgument("give a key, a token, or an auth_callback")
+    if token is not None and (not isinstance(token, str) or not token):
+        raise InvalidArgument("a token is a text that is not empty")
+    if auth_callback is not None and not callable(auth_callback):
+        raise InvalidArgument("an auth_callback is a function that returns a token")
     return TokenCredentials(token, auth_callback)
 
 

@@ -25,8 +25,15 @@ class Endpoint:
     @classmethod
     def parse(cls, url: str) -> Endpoint:
         """Read `ws://host:port`, `wss://…`, or the same with http(s). Raises InvalidArgument."""
-        parts = urlsplit(url if "://" in url else f"ws://{url}")
-        if parts.scheme not in _SCHEMES or not parts.hostname:
+        if not isinstance(url, str):
+            raise InvalidArgument(f"an endpoint is an address such as ws://host:8080, not {url!r}")
+        try:
+            parts = urlsplit(url if "://" in url else f"ws://{url}")
+            is_usable = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            # A port that is no number, or no port; brackets that do not close.
+            is_usable = False
+        if not is_usable:
             raise InvalidArgument(f"an endpoint looks like ws://host:8080 or wss://host, not {url[:200]!r}")
         if parts.username is not None or parts.query:
             raise InvalidArgument("credentials and parameters are given as arguments, not in the endpoint")
@@ -48,7 +55,8 @@ class Endpoint:
 
 def parse_endpoints(url: str | None, endpoints: Sequence[str]) -> tuple[Endpoint, ...]:
     """All addresses to try, `url` first. Raises InvalidArgument when there is none."""
-    given = [*([url] if url is not None else []), *endpoints]
+    further = [endpoints] if isinstance(endpoints, str) else endpoints
+    given = [*([url] if url is not None else []), *further]
     if not given:
         raise InvalidArgument("give the address of a gateway, such as ws://localhost:8080")
     return tuple(dict.fromkeys(Endpoint.parse(item) for item in given))

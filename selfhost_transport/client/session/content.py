@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from selfhost_transport.client.session.arguments import shown
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.inputs import UserPart
@@ -44,7 +45,7 @@ def read_content(content: Content) -> UserContent:
     """The parts of what an application sends. Raises InvalidArgument that names what is accepted."""
     items = [content] if _is_item(content) else content
     if not isinstance(items, Sequence) or isinstance(items, bytes | bytearray | memoryview):
-        raise _refusal(f"not {_named(content)}")
+        raise _refusal(f"not {shown(content)}")
     ids = [message_id for item in items if (message_id := _message_id(item)) is not None]
     return UserContent(tuple(part for item in items for part in _parts(item)), ids[0] if ids else None)
 
@@ -72,7 +73,7 @@ def _parts(item: object) -> Iterator[UserPart]:
         case {"type": _}:
             yield from _parts_of_message(h.ROLE_USER, [item])
         case _:
-            raise _refusal(f"not {_named(item)}")
+            raise _refusal(f"not {shown(item)}")
 
 
 def _parts_of_message(role: object, parts: Sequence[object]) -> Iterator[UserPart]:
@@ -95,7 +96,7 @@ def _checked(part: object) -> UserPart:
         case DataPart(str(kind)) if kind.startswith("data-"):
             return part
         case _:
-            raise _refusal(f"not {_named(part)}")
+            raise _refusal(f"not {shown(part)}")
 
 
 def _message_id(item: object) -> str | None:
@@ -105,11 +106,6 @@ def _message_id(item: object) -> str | None:
         case {"id": str(found), "parts": _} | {"id": str(found), "content": _}:
             return found or None
     return None
-
-
-def _named(value: object) -> str:
-    shown = repr(value)
-    return f"{type(value).__name__} {shown if len(shown) <= 80 else shown[:80] + '…'}"
 
 
 def _refusal(what: str) -> InvalidArgument:

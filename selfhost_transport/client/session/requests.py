@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from selfhost_transport.client.session.arguments import optional_text, require_text
 from selfhost_transport.client.session.content import Content, read_content
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import headers as h
@@ -43,6 +44,8 @@ class TurnFilter:
     connection: bool = False
 
     def __post_init__(self) -> None:
+        optional_text("turn_id", self.turn_id)
+        optional_text("client_id", self.client_id)
         if sum((self.turn_id is not None, self.client_id is not None, self.all, self.connection)) > 1:
             raise InvalidArgument("name one turn, one client, this connection, or all; not several of these")
 
@@ -92,10 +95,7 @@ OWN: Final = TurnFilter()
 
 def ids_for(codec_message_id: str | None) -> inputs.InputIds:
     """Ids of an input; the event id follows from the message id, so that a repeat is the same in every byte."""
-    if codec_message_id is None:
-        codec_message_id = inputs.new_id()
-    if not codec_message_id:
-        raise InvalidArgument("the id of a message cannot be empty")
+    codec_message_id = inputs.new_id() if codec_message_id is None else require_text("id", codec_message_id)
     return inputs.InputIds(codec_message_id, str(uuid.uuid5(_EVENTS, codec_message_id)))
 
 

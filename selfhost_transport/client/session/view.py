@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from selfhost_transport.client.emitter import Emitter, Unsubscribe
 from selfhost_transport.client.session import requests
+from selfhost_transport.client.session.arguments import require_callable, require_int, require_text
 from selfhost_transport.client.session.content import Content
 from selfhost_transport.client.session.requests import SendPolicy, TurnFilter
 from selfhost_transport.client.session.turn import Turn
@@ -69,8 +70,7 @@ class View:
 
         Concurrent calls take their turns (HIS-3). Raises CapabilityError without the right to read the history.
         """
-        if limit < 1:
-            raise InvalidArgument("limit is at least 1")
+        require_int("limit", limit, 1)
         if self._session.seed is not None:
             return []
         async with self._paging:
@@ -83,6 +83,7 @@ class View:
 
     def subscribe(self, callback: ViewCallback) -> Unsubscribe:
         """Be told what changes in this view."""
+        require_callable("callback", callback)
         if self._follow is None:
             # Up to date first, so that the first event is about a change.
             self._current().messages()
@@ -101,6 +102,7 @@ class View:
         The index is clamped; at a message without alternatives nothing changes. Raises NotFound.
         """
         self._require_known(codec_message_id)
+        require_int("index", index)
         window = self._current()
         hidden = window.hidden_count
         events = window.select(codec_message_id, index)
@@ -115,6 +117,7 @@ class View:
         """
         self._session.require_ready()
         self._require_known(codec_message_id)
+        require_int("index", index)
         head = self._current().alternative(codec_message_id, index)
         if head is not None:
             await self._session.publish_input(requests.branch_selected(head, self._session.client_id))
@@ -130,7 +133,7 @@ class View:
         id: str | None = None,  # noqa: A002
     ) -> Turn:
         """`send` without waiting: the turn is returned at once; `turn.accepted` tells what the service said."""
-        anchor = Anchor(parent) if parent is not None else None
+        anchor = Anchor(require_text("parent", parent)) if parent is not None else None
         return self._send(content, anchor, id, _policy(policy)).turn
 
     async def send(
@@ -147,7 +150,7 @@ class View:
         the same `id` is the same send (P5). Raises Busy (policy reject), RateLimited (queue or outbox full),
         Conflict (another message under this id), CapabilityError, SessionClosed.
         """
-        anchor = Anchor(parent) if parent is not None else None
+        anchor = Anchor(require_text("parent", parent)) if parent is not None else None
         await self._read_newest()
         return await _accepted(self._send(content, anchor, id, _policy(policy)))
 

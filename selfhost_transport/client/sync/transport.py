@@ -197,37 +197,39 @@ class SyncClientTransport:
         self,
         content: Content,
         *,
-        turn_id: str | None = None,
+        turn_id: str | SyncTurn | None = None,
         client_id: str | None = None,
         all: bool = False,  # noqa: A002
         id: str | None = None,  # noqa: A002
     ) -> SyncTurn:
         """Cancel turns (default: one's own) and send, in one atomic step."""
-        work = self._transport.interrupt(content, turn_id=turn_id, client_id=client_id, all=all, id=id)
+        work = self._transport.interrupt(
+            content, turn_id=_id_of(turn_id), client_id=client_id, all=all, id=id
+        )
         return SyncTurn(self._loop, self._loop.run(work))
 
     def cancel(
         self,
-        turn_id: str | None = None,
+        turn_id: str | SyncTurn | None = None,
         *,
         client_id: str | None = None,
         all: bool = False,  # noqa: A002
         connection: bool = False,
     ) -> CancelResult:
         """End turns; see `ClientTransport.cancel`."""
-        work = self._transport.cancel(turn_id, client_id=client_id, all=all, connection=connection)
+        work = self._transport.cancel(_id_of(turn_id), client_id=client_id, all=all, connection=connection)
         return self._loop.run(work)
 
     def wait_for_turn(
         self,
-        turn_id: str | None = None,
+        turn_id: str | SyncTurn | None = None,
         *,
         client_id: str | None = None,
         all: bool = False,  # noqa: A002
         timeout: float | None = None,
     ) -> None:
         """Wait until none of the turns is open; see `ClientTransport.wait_for_turn`."""
-        self._loop.run(self._transport.wait_for_turn(turn_id, client_id=client_id, all=all), timeout)
+        self._loop.run(self._transport.wait_for_turn(_id_of(turn_id), client_id=client_id, all=all), timeout)
 
     def turns(self) -> list[RunInfo]:
         """All turns known."""
@@ -245,3 +247,7 @@ class SyncClientTransport:
         """Be told of events, in the client's thread: a callback may not call this client; see `ClientTransport.on`."""
         on: Callable[[Any, Callable[[Any], object]], Unsubscribe] = self._transport.on
         return self._loop.call(lambda: on(event, callback))
+
+
+def _id_of(turn: str | SyncTurn | None) -> str | None:
+    return turn.turn_id if isinstance(turn, SyncTurn) else turn
