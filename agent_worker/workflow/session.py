@@ -19,6 +19,10 @@ START_TIMEOUT_S = 30.0
 """How long a turn is waited for by default (DUR-15; protocol section 8.4)."""
 
 
+_LOOK_S = 0.02
+"""Between two looks for a turn that was not there yet."""
+
+
 class AgentSession:
     """One session. As a context manager, its turns are detached at the end of the block."""
 
@@ -100,6 +104,7 @@ class AgentSession:
                 try:
                     # Only the waiting is bounded: a turn that was taken must not be forgotten.
                     await asyncio.wait_for(changed.wait(), max(0.0, give_up - time.monotonic()))
+                    await asyncio.sleep(_LOOK_S)  # once for all entries of a busy session in this time
                 except TimeoutError:
                     raise TurnNotStarted(
                         f"turn {turn_id} of session {self.name!r} was not started within {timeout_s:g} s",

@@ -15,10 +15,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+import hiredis
+
 from selfhost_transport.errors import StoreUnavailable
 from selfhost_transport.redis_io.databases import Database
 from selfhost_transport.redis_io.link import Link, pack
 from selfhost_transport.redis_io.pipeline import FIRST_DELAY_S, LONGEST_DELAY_S
+from selfhost_transport.redis_io.refusals import Refusal, as_transport_error, refusal_of
 from selfhost_transport.redis_io.switches import Switches
 from selfhost_transport.redis_io.whereabouts import Sentinels, whereabouts
 
@@ -28,6 +31,8 @@ OnMessage = Callable[[bytes], None]
 OnReconnect = Callable[[], None]
 
 PING_INTERVAL_S = 5.0
+AGAIN_S = 0.25
+"""Until a subscription is tried again that was refused for the moment."""
 TELL_AGAIN_S = 60.0
 """While Redis stays away, the log says so once in this time."""
 
@@ -61,6 +66,7 @@ class Subscriber:
         self._resuming: set[bytes] = set()
         self._connecting: asyncio.Task[None] | None = None
         self._pinging: asyncio.TimerHandle | None = None
+        self._again: asyncio.TimerHandle | None = None
         self._answered = True
         self._closed = False
 
@@ -70,7 +76,11 @@ class Subscriber:
         return self._link is not None and not self._resuming
 
     async def subscribe(self, channel: str, callback: OnMessage) -> None:
-        """Returns once Redis has confirmed: whatever is published from then on arrives."""
+        """Returns once Redis has confirmed: whatever is published from then on arrives.
+
+        Raises StoreUnsuitable where Redis refuses it for good, as for want of rights; possibly for another channel that was
+        asked for at the same time.
+        """
         name = self._database.channel(channel).encode()
         if self._closed:
             raise StoreUnavailable("the subscriber was closed by this process")
@@ -101,8 +111,9 @@ class Subscriber:
         self._closed = True
         if self._switches is not None:
             await self._switches.close()
-        if self._pinging is not None:
-            self._pinging.cancel()
+        for timer in (self._pinging, self._again):
+            if timer is not None:
+                timer.cancel()
         if self._connecting is not None:
             self._connecting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -119,6 +130,8 @@ class Subscriber:
 
     def _on_reply(self, reply: Any) -> None:
         self._answered = True
+        if isinstance(reply, hiredis.ReplyError):
+            self._on_refused(str(reply))
         if not isinstance(reply, list) or len(reply) != 3:
             return
         kind, name, payload = reply
@@ -128,6 +141,23 @@ class Subscriber:
                 callback(payload)
         elif kind == b"subscribe":
             self._on_confirmed(name)
+
+    def _on_refused(self, text: str) -> None:
+        """Which channel is meant is not said. Asked again unless no later attempt can succeed."""
+        if refusal_of(text) is Refusal.FINAL and self._confirmed:
+            logger.error("redis.subscribe_refused address=%s error=%s", self._where, text)
+            refused, self._confirmed = self._confirmed, {}
+            for name, confirmed in refused.items():
+                self._callbacks.pop(name, None)
+                if not confirmed.done():
+                    confirmed.set_exception(as_transport_error(text))
+        if (self._confirmed or self._resuming) and self._again is None:
+            self._again = asyncio.get_running_loop().call_later(AGAIN_S, self._subscribe_again)
+
+    def _subscribe_again(self) -> None:
+        self._again = None
+        if names := {*self._confirmed, *self._resuming}:
+            self._send("SUBSCRIBE", *names)
 
     def _on_confirmed(self, name: bytes) -> None:
         confirmed = self._confirmed.pop(name, None)

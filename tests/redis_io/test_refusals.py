@@ -24,6 +24,7 @@ from selfhost_transport.redis_io.refusals import (
     code_of,
     refusal_of,
 )
+from selfhost_transport.redis_io.subscriber import Subscriber
 from tests.processes import wait_until
 
 RUNS = 12 if os.environ.get("SELFHOST_TRANSPORT_LONG") else 2
@@ -243,6 +244,36 @@ async def test_a_busy_server_is_waited_for(server: EmbeddedRedis, admin: redis.R
 def _run_for_ever(url: str) -> None:
     with redis.Redis.from_url(url) as client, pytest.raises(redis.ResponseError):
         client.eval("while true do end", 0)
+
+
+async def test_a_subscription_that_is_refused_for_good_is_an_error_and_not_a_silence(
+    server: EmbeddedRedis, admin: redis.Redis
+) -> None:
+    admin.execute_command("ACL", "SETUSER", "deaf", "on", ">pw", "~*", "+@all", "resetchannels", "&mine:*")  # type: ignore[no-untyped-call]
+    subscriber = Subscriber(server.url.replace("://", "://deaf:pw@"))
+    await asyncio.wait_for(subscriber.subscribe("mine:1", lambda _: None), 5)
+    with pytest.raises(StoreUnsuitable, match="refuses these credentials"):
+        await asyncio.wait_for(subscriber.subscribe("other", lambda _: None), 5)
+    assert subscriber.connected
+    await subscriber.close()
+
+
+async def test_a_subscription_that_a_busy_server_refuses_is_made_later(
+    server: EmbeddedRedis, admin: redis.Redis
+) -> None:
+    subscriber = Subscriber(server.url)
+    await subscriber.subscribe("one", lambda _: None)
+    admin.config_set("lua-time-limit", 10)
+    endless = asyncio.create_task(asyncio.to_thread(_run_for_ever, server.url))
+    await asyncio.sleep(0.3)  # its script is over the limit from here on
+    second = asyncio.create_task(subscriber.subscribe("two", lambda _: None))
+    await asyncio.wait([second], timeout=0.5)
+    assert not second.done()
+    admin.script_kill()
+    await asyncio.wait_for(second, 5)
+    await endless
+    admin.config_set("lua-time-limit", 5000)
+    await subscriber.close()
 
 
 TEXTS = {
