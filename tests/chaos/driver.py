@@ -16,17 +16,19 @@ from selfhost_transport.settings import ENV_PREFIX
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.turn_store import TurnStore
 from selfhost_transport.turns.machine import TurnStatus
+from tests.chaos.agents import SILENT, WORKER
 from tests.chaos.faults import LEASE_S, Faults
 from tests.chaos.people import Conversation
 from tests.chaos.readers import stored_messages
-from tests.chaos.sockets import Publisher, Stopper
+from tests.chaos.sockets import Asker, Publisher, Stopper
 from tests.chaos.verdict import judge, make_witness, watch
 from tests.e2e.proxy import Network
-from tests.e2e.stage import Stage
+from tests.e2e.stage import CONFIG, Stage
 from tests.processes import wait_until
 
 PREFIX = "chaos"
 # A turn may meet many dying workers here; it is not what is tried out.
+_SILENT = f'\n[[namespaces]]\nid = "{SILENT}"\nagent = "{SILENT}"\n'
 ENVIRONMENT = {f"{ENV_PREFIX}LEASE_MS": str(int(LEASE_S * 1000)), f"{ENV_PREFIX}MAX_ATTEMPTS": "50"}
 
 
@@ -37,8 +39,12 @@ async def run(folder: Path, seconds: float, *, sessions: int, seed: int) -> Coun
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with EmbeddedRedis(folder / "redis", port) as redis:
-        stage = await Stage.make(redis.url, PREFIX, folder, gateways=2, workers=2, env=ENVIRONMENT)
+        stage = await Stage.make(
+            redis.url, PREFIX, folder, gateways=2, workers=0, config=CONFIG + _SILENT, env=ENVIRONMENT
+        )
         try:
+            for _ in range(2):
+                await stage.add_worker(WORKER)
             async with AsyncExitStack() as networks:
                 cables = [
                     await networks.enter_async_context(Network(gateway.port)) for gateway in stage.gateways
@@ -51,9 +57,11 @@ async def run(folder: Path, seconds: float, *, sessions: int, seed: int) -> Coun
 
 async def _run(stage: Stage, faults: Faults, seconds: float, sessions: int, seed: int) -> Counter[str]:
     conversations = [Conversation(stage.session()) for _ in range(sessions)]
+    asker = Asker(stage.session(SILENT))
+    asked = make_witness(stage.store, PREFIX, asker.session)
     witnesses = [make_witness(stage.store, PREFIX, one.session) for one in conversations]
     stop, done = asyncio.Event(), asyncio.Event()
-    watching = asyncio.create_task(watch(witnesses, done))
+    watching = asyncio.create_task(watch([*witnesses, asked], done))
     publishers = [Publisher(one.session) for one in conversations]
     stoppers = [Stopper(one.session) for one in conversations]
     urls = [gateway.url for gateway in stage.gateways]
@@ -63,12 +71,16 @@ async def _run(stage: Stage, faults: Faults, seconds: float, sessions: int, seed
             group.create_task(conversation.go_on(faults.networks, stop, chance))
             group.create_task(publishers[number].go_on(urls, stop, random.Random(chance.random())))
             group.create_task(stoppers[number].go_on(urls, stop, random.Random(chance.random())))
+        group.create_task(asker.go_on(urls, stop, random.Random(seed)))
         await faults.go_on(seconds)
         stop.set()
-    await _nothing_is_left_open(stage, conversations)
+    left = [await _left_open(stage, session) for session in _sessions(conversations, asker)]
     done.set()
     await watching
     found: Counter[str] = Counter({f"fault {name}": count for name, count in faults.done.items()})
+    found["turns that stay open"] = sum(left)
+    await asked.look()
+    found += judge(asked, asker.turns, (), ())
     for number, (conversation, witness) in enumerate(zip(conversations, witnesses, strict=True)):
         await witness.look()
         found += judge(witness, conversation.sent, stoppers[number].turns, publishers[number].accepted)
@@ -80,18 +92,20 @@ async def _run(stage: Stage, faults: Faults, seconds: float, sessions: int, seed
     return found
 
 
-async def _nothing_is_left_open(stage: Stage, conversations: list[Conversation]) -> None:
-    """Turns of the bare sockets are cancelled or end by themselves; all others have ended already."""
-    for conversation in conversations:
-        turns = TurnStore(stage.store, Keyspace(PREFIX))
-        with contextlib.suppress(AssertionError):
-            await wait_until(lambda: _none_active(turns, conversation), 40, "the last turns")  # noqa: B023
-        left = len(await turns.active(conversation.session))
-        conversation.breaches["turns that stay open"] += left
+def _sessions(conversations: list[Conversation], asker: Asker) -> list[str]:
+    return [*(conversation.session for conversation in conversations), asker.session]
 
 
-async def _none_active(turns: TurnStore, conversation: Conversation) -> bool:
-    return not await turns.active(conversation.session)
+async def _left_open(stage: Stage, session: str) -> int:
+    """Turns that have no end, once everything has had its time: nothing is broken any more."""
+    turns = TurnStore(stage.store, Keyspace(PREFIX))
+
+    async def none() -> bool:
+        return not await turns.active(session)
+
+    with contextlib.suppress(AssertionError):
+        await wait_until(none, 40, "the last turns")
+    return len(await turns.active(session))
 
 
 async def _late_joiner(stage: Stage, conversation: Conversation) -> Counter[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from selfhost_transport.errors import TransportError
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
+from tests.chaos.agents import WORKER
 from tests.e2e.proxy import Network
 from tests.e2e.stage import Stage
 
@@ -49,12 +50,12 @@ class Faults:
         victim = self.stage.workers.pop(0)
         victim.kill()
         await victim.wait()
-        await self.stage.add_worker()
+        await self.stage.add_worker(WORKER)
 
     async def stop_worker(self) -> None:
         """SIGTERM, as a deploy does; another one is started first."""
         victim = self.stage.workers.pop(0)
-        await self.stage.add_worker()
+        await self.stage.add_worker(WORKER)
         victim.terminate()
         await victim.wait()
 

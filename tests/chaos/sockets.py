@@ -57,6 +57,28 @@ class Publisher:
 
 
 @dataclass(slots=True)
+class Asker:
+    """Asks the silent agent, several times a second. `turns`: those that were accepted."""
+
+    session: str
+    turns: set[str] = field(default_factory=set)
+
+    async def go_on(self, urls: list[str], stop: asyncio.Event, chance: random.Random) -> None:
+        """Until told to stop."""
+        name, _, secret = KEY.partition(":")
+        async with httpx.AsyncClient(auth=(name, secret), timeout=5.0) as http:
+            while not stop.is_set():
+                try:
+                    url = f"{chance.choice(urls)}/v1/sessions/{self.session}/turns"
+                    answer = await http.post(url, json={"text": "and?", "parent": None})
+                    if answer.status_code == 202:
+                        self.turns.add(answer.json()["turnId"])
+                except httpx.HTTPError:
+                    pass
+                await asyncio.sleep(chance.uniform(0.1, 0.3))  # the pace of a person in a hurry
+
+
+@dataclass(slots=True)
 class Stopper:
     """Sends and cancels over a bare socket, and looks at the order in which frames arrive."""
 
