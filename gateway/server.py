@@ -323,6 +323,11 @@ def run_gateway(settings: Settings) -> None:
     """
     asyncio.run(_check_redis(settings))
     listening = listen(settings.gateway.host, settings.gateway.port)
+    if not (settings.accepted_keys or settings.issuers or settings.trusted_proxies):
+        logger.warning(
+            "gateway.nobody_may_connect: neither [[keys]] nor [[issuers]] nor [[trusted_proxies]] are configured; see "
+            "docs/authentication.md"
+        )
     port = listening.getsockname()[1]
     host = f"[{settings.gateway.host}]" if ":" in settings.gateway.host else settings.gateway.host
 

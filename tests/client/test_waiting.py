@@ -75,6 +75,22 @@ async def test_a_wait_that_takes_long_is_told_once(caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.usefixtures("soon")
+async def test_a_turn_that_no_agent_is_bound_to_says_so() -> None:
+    service = ScriptedService()
+    transport, socket = await service.open(agent=None)
+    waits: list[Waiting] = []
+    transport.on("waiting", waits.append)
+    turn = transport.view.start("hello")
+    frame = await socket.next(Action.MESSAGE)
+    socket.messages(105, *echo(frame.messages or [], 105))
+    socket.ack(frame)
+    await turn.accepted
+    await wait_until(lambda: waits)
+    assert "bound to no agent ([[namespaces]]" in waits[0].reason
+    await transport.close()
+
+
+@pytest.mark.usefixtures("soon")
 async def test_what_comes_in_time_is_not_told() -> None:
     service = ScriptedService()
     transport, socket = await service.open()

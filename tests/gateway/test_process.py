@@ -92,3 +92,10 @@ def test_several_processes_need_no_writable_folder_for_temporary_files(
     monkeypatch.setattr(processes, "_IN_MEMORY", "/nowhere-either")
     with pytest.raises(InvalidArgument, match="mount a tmpfs at /tmp, or set TMPDIR"):
         _shared_folder()
+
+
+async def test_a_gateway_that_nobody_may_connect_to_says_so(stack: Stack) -> None:
+    gateway = await stack.gateway()
+    assert "gateway.nobody_may_connect" in gateway.log
+    guarded = await stack.gateway(config=CONFIG)
+    assert "nobody_may_connect" not in guarded.log

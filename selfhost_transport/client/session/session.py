@@ -285,10 +285,9 @@ class Session:
             raise
         receipt = result.turn or TurnReceipt(turn.turn_id or "", turn.status.value)
         turn.accepted.happen(receipt)
-        if self.agent is not None and turn.status is TurnStatus.PENDING and receipt.status != _QUEUED:
-            self.long_waits.tell_later(
-                "a worker to begin", partial(_why_not_begun, ref(turn), self.agent), turn.turn_id
-            )
+        if turn.status is TurnStatus.PENDING and receipt.status != _QUEUED:
+            why = partial(_why_not_begun, ref(turn), self.agent)
+            self.long_waits.tell_later("an agent to begin", why, turn.turn_id)
         return receipt
 
     def _refused(self, turn: Turn, event_id: str, error: TransportError) -> None:
@@ -590,10 +589,15 @@ def _fill_in(frame: Frame, message: Message, index: int) -> None:
         message.timestamp = frame.timestamp
 
 
-def _why_not_begun(held: ref[Turn], agent: str) -> str | None:
+def _why_not_begun(held: ref[Turn], agent: str | None) -> str | None:
     turn = held()
     if turn is None or turn.ended.done or turn.status is not TurnStatus.PENDING:
         return None
+    if agent is None:
+        return (
+            "the session's namespace is bound to no agent ([[namespaces]] in the configuration of the gateway), and no "
+            "agent among its participants has begun"
+        )
     return f"no worker has taken the turn: is one running that serves the agent {agent!r}, on the same Redis and prefix?"
 
 
