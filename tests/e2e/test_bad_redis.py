@@ -30,6 +30,7 @@ from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.session_store import SessionStore
+from selfhost_transport.turns import headers as h
 from selfhost_transport.wire.message import Message
 from tests.e2e.reading_agent import TOKENS
 from tests.e2e.stage import KEY, Stage, assert_exact, each, token_seen, turn_id
@@ -249,6 +250,22 @@ async def test_a_state_that_passes_costs_no_turn(bad: Bad, name: str) -> None:
         log = await bad.stage.log(session)
         assert [log.ends(turn_id(turn)) for turn in turns] == [["complete"]] * TURNS
         assert "secret" not in str(log.created())
+
+
+async def test_a_send_that_is_refused_for_now_is_one_turn_in_the_end(bad: Bad) -> None:
+    """The gateway refuses it with an error that says so, more than once; the client sends it again (P4, P5)."""
+    session = bad.stage.session()
+    async with bad.stage.connect(session) as client:
+        with without_replicas(bad):
+            sending = asyncio.create_task(client.view.send("go"))
+            status, headers = await send_over_http(bad, session)
+            assert (status, headers["x-ably-errorcode"]) == (503, "50003")
+            await asyncio.sleep(1)
+        turn = await asyncio.wait_for(sending, 20)
+        await asyncio.wait_for(turn.ended, 20)
+        assert_exact(turn, TOKENS)
+        log = await bad.stage.log(session)
+        assert len(log.created(h.AI_INPUT)) == len(log.created(h.AI_RUN_END)) == 1
 
 
 async def send_over_http(bad: Bad, session: str) -> tuple[int, httpx.Headers]:
