@@ -245,7 +245,7 @@ class LimitSettings(_Section):
     """Turns of one agent that wait for a worker, in each bucket; a further send is refused with 50005."""
     max_wait_ms: Count = 1_000
     """Longest wait for a worker, at the pace at which they take turns, ms; a send that would wait longer: 50005."""
-    burst_wait_ms: Count = 5_000
+    burst_wait_ms: Count = 3_000
     """The same for the first five seconds of an overload, so that many sends at once wait instead of being refused."""
     max_lag_ms: Count = 500
     """How late a gateway's event loop may be on average, ms; beyond it sends are refused with 50005."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -15,9 +16,8 @@ TAKES_AT_ONCE = 64
 # would not shrink by more than ten turns a second.
 _MOST_OF_ONE = 16
 _PAUSE_S = 0.2
-LATE_S = 0.05
-"""A loop that is later than this on average has as much to do as it can: it takes fewer turns, and rests between takes."""
-_LONGEST_REST_S = 0.1
+_LOOK_FOR_ROOM_S = 0.2
+"""How often it is asked whether there is room, while turns wait and none of this process ends."""
 
 Pair = tuple[int, str]
 """A bucket and an agent's name: one queue."""
@@ -29,9 +29,6 @@ Take = Callable[[int, str], Awaitable[bool]]
 class Intake:
     """Takes turns from every queue that may hold some, while `room()` says how many more can run.
 
-    `lag` says how late the event loop is, in seconds: turns that are taken all the same would make those that run
-    late, and wait in this process, where nobody sees them, instead of in the queue (P13).
-
     A queue is dirty from a wake-up, a start or a reconnect until a take leaves it empty. While takes leave more in it,
     twice as many are tried at once.
     """
@@ -42,13 +39,10 @@ class Intake:
         take: Take,
         room: Callable[[], int],
         found_empty: Callable[[], None] = lambda: None,
-        lag: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._pairs = tuple(pairs)
         self._take = take
         self._room = room
-        self._lag = lag
-        self._at_once = TAKES_AT_ONCE
         # Called whenever every queue was found empty.
         self._found_empty = found_empty
         # How many takes to try at once; the queue that waited longest comes first.
@@ -80,17 +74,25 @@ class Intake:
         """Take until stopped. A take is never cancelled: a turn that was taken has to be started."""
         self._changed.set()
         while not self._stopping:
-            await self._changed.wait()
+            await self._something_changed()
             self._changed.clear()
             while not self._stopping and (takes := self._next_takes()):
                 await self._take_from(takes)
-                await self._keep_pace()
             if not self._dirty:
                 self._found_empty()
 
+    async def _something_changed(self) -> None:
+        if not self._dirty:
+            await self._changed.wait()
+            return
+        # Room may come back without a turn that ends: the loop was late, and is not any more.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_FOR_ROOM_S):
+                await self._changed.wait()
+
     def _next_takes(self) -> list[Pair]:
         """A queue as often as it is to be tried."""
-        left = min(self._room(), self._at_once)
+        left = min(self._room(), TAKES_AT_ONCE)
         takes: list[Pair] = []
         for pair, tries in self._dirty.items():
             if left <= 0:
@@ -98,14 +100,6 @@ class Intake:
             takes += [pair] * min(tries, left)
             left -= tries
         return takes
-
-    async def _keep_pace(self) -> None:
-        lag = self._lag()
-        if lag <= LATE_S:
-            self._at_once = min(2 * self._at_once, TAKES_AT_ONCE)
-            return
-        self._at_once = max(1, self._at_once // 2)
-        await asyncio.sleep(min(lag, _LONGEST_REST_S))  # what runs already goes first
 
     async def _take_from(self, takes: list[Pair]) -> None:
         tried = {pair: self._dirty.pop(pair) for pair in dict.fromkeys(takes)}

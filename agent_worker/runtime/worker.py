@@ -24,6 +24,7 @@ from agent_worker.runtime.deadline import Limits
 from agent_worker.runtime.heartbeat import Heartbeat
 from agent_worker.runtime.lease import LeaseKeeper, Reaper
 from agent_worker.runtime.loop_guard import LoopGuard
+from agent_worker.runtime.pace import Pace
 from agent_worker.runtime.presence import AgentPresence
 from agent_worker.runtime.queue_reader import Intake
 from agent_worker.runtime.turn_run import Services, TurnRun
@@ -88,6 +89,7 @@ class Worker:
         self._unwinding: set[asyncio.Task[None]] = set()
         self._outcomes: Counter[str] = Counter()
         self._lag = LoopLag()
+        self._pace = Pace(lambda: self._lag.seconds)
         self._guard: LoopGuard | None = None
         # A turn that is to run alone: what it waits for. Nothing is taken meanwhile.
         self._lone: tuple[TurnRun, asyncio.Future[bool]] | None = None
@@ -203,9 +205,7 @@ class Worker:
             retry_errors=settings.worker.retry_errors,
         )
         pairs = [(bucket, name) for bucket in range(keys.buckets) for name in self.agents]
-        intake = self._intake = Intake(
-            pairs, self._take, self._room, self._found_empty, lambda: self._lag.seconds
-        )
+        intake = self._intake = Intake(pairs, self._take, self._room, self._found_empty)
         subscriber = stores.subscriber(on_reconnect=intake.wake_all)
         try:
             for bucket in range(keys.buckets):
@@ -358,7 +358,7 @@ class Worker:
         assert self.settings is not None
         if self._lone is not None:
             return 0
-        return max(0, self.settings.worker.concurrency - len(self._running))
+        return self._pace.room(len(self._running), self.settings.worker.concurrency)
 
     def _control(self, bucket: int) -> Callable[[bytes], None]:
         """What is done with a notification on a bucket's control channel."""

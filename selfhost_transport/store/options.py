@@ -39,7 +39,7 @@ class StoreOptions:
     # Longest time a turn should wait for a worker at the pace at which they take; beyond it sends are refused. 0 = any.
     max_wait_ms: int = 1000
     # The same for a send that may be part of a burst.
-    burst_wait_ms: int = 5000
+    burst_wait_ms: int = 3000
     # A process that holds presence members is taken for dead when it did not renew for this long.
     presence_lease_ms: int = 5 * SECOND_MS
     # Members of one session; entering beyond it is refused with 91003.
