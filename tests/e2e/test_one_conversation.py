@@ -72,6 +72,7 @@ def length(dice: random.Random, example: int) -> int:
     return 1 + min(60, int(dice.expovariate(1 / 6)))
 
 
+@pytest.mark.timeout(900 if LONG else 120)
 @pytest.mark.parametrize("block", range(EXAMPLES // BLOCK))
 async def test_every_reader_has_the_same_conversation(
     site: Site, monkeypatch: pytest.MonkeyPatch, block: int
