@@ -35,6 +35,7 @@ from selfhost_transport.store.stores import Stores
 from selfhost_transport.store.turn_inputs import TurnInputs
 from selfhost_transport.store.turn_store import TurnStore
 from selfhost_transport.turns.withholding import Hidden, hidden_from
+from selfhost_transport.wire.identity import Identity
 
 CALL_S = 3.0
 """How long a call of a client's request waits for Redis: clients of HTTP wait five seconds themselves, as a rule."""
@@ -73,8 +74,8 @@ class Services:
     metrics: Metrics
     secret: bytes
     server_id: str
-    # Event streams that are being read.
-    streams: set[Endable] = field(default_factory=set)
+    # Event streams that are being read, and whose they are.
+    streams: dict[Endable, tuple[str, Identity]] = field(default_factory=dict)
 
     def rules_for(self, session: str) -> TurnRules | None:
         """The turn rules of a session; None where it is plain pub/sub."""
@@ -108,6 +109,17 @@ class Services:
         # Without it, connections could not be resumed at gateways that start from now on.
         await self.redis.command("SET", key, self.secret, "NX", "PX", _SECRET_TTL_MS)
         return True
+
+    async def admit_stream(self, credential: Credential, session: str, stream: Endable) -> None:
+        """Count an event stream until it is taken from `streams`.
+
+        Raises RateLimited: 42920 for one too many of a client, 42910 for too many new sessions.
+        """
+        if self.hub.feed(session) is None:
+            await self.limits.admit_session(credential, lambda: self.sessions.exists(session))
+        who = (credential.app_id, credential.identity)
+        self.limits.admit_stream(credential, sum(other == who for other in self.streams.values()))
+        self.streams[stream] = who
 
     def end_streams(self) -> None:
         """Let the readers of event streams go."""

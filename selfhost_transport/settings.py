@@ -198,7 +198,9 @@ class GatewaySettings(_Section):
     max_message_size: PositiveInt = 65_536
     """Largest publish of a client, bytes; workers are not bound by it."""
     max_frame_size: PositiveInt = 524_288
-    """Largest websocket frame that is accepted, bytes."""
+    """Largest websocket frame and body of a request that is accepted, bytes."""
+    max_chat_size: PositiveInt = 4_194_304
+    """Largest request of a `useChat` page, which sends all messages that it shows, bytes."""
     resume_window_s: PositiveInt = 960
     """How far back the live log reaches for a reader that resumes, s; an append takes about 65 bytes of Redis for so long."""
     remain_present_for_ms: int = Field(default=15_000, ge=1_000)
@@ -234,7 +236,7 @@ class LimitSettings(_Section):
     application_publishes_per_s: Count = 0
     """Publishes of one application (tenant: the part of a key before the dot, or an issuer) per second; beyond: 42910."""
     connections_per_client: Count = 0
-    """Open connections of one client id; a further one is refused with 42920."""
+    """Open connections of one client id, and as many event streams over HTTP; a further one is refused with 42920."""
     new_sessions_per_s: Count = 100
     """New sessions that one client id may attach per second; clients of an application without an id count together."""
     unfinished_per_address: Count = 512

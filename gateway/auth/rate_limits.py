@@ -95,6 +95,15 @@ class Limits:
                 },
             )
 
+    def admit_stream(self, credential: Credential, open_streams: int) -> None:
+        """Before a client that reads so many event streams gets another one. Raises RateLimited 42920."""
+        limit, client_id = self._settings.connections_per_client, credential.identity.client_id
+        if limit and client_id is not None and open_streams >= limit:
+            raise RateLimited(
+                f"client {client_id[:64]!r} reads {limit} event streams already; close one",
+                code=Code.CONNECTION_RATE_FATAL,
+            )
+
     def admit(self, credential: Credential, connection_id: str | None, session: str) -> None:
         """Count one publish. Raises RateLimited: 42911 connection, 42913 session, 42910 client or application."""
         limits, app = self._settings, credential.app_id

@@ -15,19 +15,22 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 
 from gateway.auth.authenticator import Credential
 from gateway.http_api import chat_view
+from gateway.http_api.body_limit import bounded
 from gateway.http_api.chat_models import ChatIn, StopIn, StopOut
 from gateway.http_api.chat_stream import stream_turn
 from gateway.http_api.chat_turns import Asked, ChatTurns
 from gateway.http_api.models import WakeIn
 from gateway.http_api.reader import SessionReader
-from gateway.http_api.sessions import Caller, Running, Session, TypedErrors, caller, wake
+from gateway.http_api.sessions import Caller, Running, Session, TypedErrors, caller, running, wake
 from gateway.services import Services
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns.view import View
+from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import check_name
 
 _MAX_MESSAGES = 1000
 _SUSPENDED = "suspended"
+_SEND_LESS = "; send the last message alone, with prepareSendMessagesRequest"
 
 
 class PlainErrors(TypedErrors):
@@ -46,6 +49,10 @@ class PlainErrors(TypedErrors):
             return PlainTextResponse(message, response.status_code, headers=kept)
 
         return answered
+
+    def bounded(self, request: Request) -> Request:
+        """The request; a page sends all it shows."""
+        return bounded(request, running(request).settings.gateway.max_chat_size, _SEND_LESS)
 
 
 router = APIRouter(route_class=PlainErrors, tags=["ui message stream"])
@@ -77,6 +84,7 @@ async def post_chat(request: Request, body: WakeIn | ChatIn, services: Running) 
 @router.get("/api/chat/{session}/stream", response_class=StreamingResponse)
 async def resume(session: Session, credential: Caller, services: Running) -> Response:
     """The answer that is being written, from its beginning; 204 when there is none."""
+    credential.capability.require(Operation.SUBSCRIBE, session)
     turn_id = await _running_turn(services, credential, session)
     if turn_id is None:
         return Response(status_code=204)
@@ -93,6 +101,7 @@ async def messages(
     limit: Annotated[int, Query(ge=1, le=_MAX_MESSAGES)] = 200,
 ) -> list[dict[str, Any]]:
     """The conversation for `useChat({messages})`; without the answer that is being written: its stream has that."""
+    credential.capability.require(Operation.HISTORY, session)
     # A turn that was suspended is several messages on the wire; one more page settles that.
     async with SessionReader(
         services, credential, session, lambda tree: View(tree).is_read(2 * limit)
@@ -114,6 +123,8 @@ async def stop(
 
 
 async def _asked(services: Services, credential: Credential, session: str, body: ChatIn) -> Response:
+    # Before anything is stored: the answer could not be streamed.
+    credential.capability.require(Operation.SUBSCRIBE, session)
     asked = await ChatTurns(services, credential, session).ask(body)
     return await stream_turn(services, credential, session, asked)
 

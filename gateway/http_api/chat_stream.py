@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Final
 
 import orjson
-from starlette.responses import StreamingResponse
 
 from gateway.auth.authenticator import Credential
 from gateway.http_api.chat_turns import Asked
+from gateway.http_api.event_stream import EventStream
 from gateway.http_api.reader import Batch, SessionReader
 from gateway.services import Services
 from selfhost_transport.errors import NotFound, TransportError
@@ -29,18 +29,14 @@ _DONE: Final = b"data: [DONE]\n\n"
 _RESTARTS: Final = "the service restarts; reload the page to follow the answer"
 
 
-async def stream_turn(
-    services: Services, credential: Credential, session: str, asked: Asked
-) -> StreamingResponse:
+async def stream_turn(services: Services, credential: Credential, session: str, asked: Asked) -> EventStream:
     """The stream of a turn; closing it cancels nothing. Raises NotFound, CapabilityError, StoreUnavailable."""
     reader = SessionReader(services, credential, session, lambda tree: _is_known(tree, asked.turn_id))
     await reader.__aenter__()
     if reader.tree.turn(asked.turn_id) is None:
         await reader.__aexit__()
         raise NotFound(f"this chat has no turn {asked.turn_id}")
-    return StreamingResponse(
-        _TurnResponse(reader, asked).body(), media_type="text/event-stream", headers=HEADERS
-    )
+    return EventStream(_TurnResponse(reader, asked).body(), reader.__aexit__, HEADERS)
 
 
 class _TurnResponse:

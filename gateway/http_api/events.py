@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Final
 
 import orjson
-from starlette.responses import StreamingResponse
 
 from gateway.auth.authenticator import Credential
 from gateway.fanout.delivery import Variant
 from gateway.fanout.feed import SessionFeed
 from gateway.fanout.hub import Start
 from gateway.fanout.subscription import Attachment, Gap
+from gateway.http_api.event_stream import EventStream
 from gateway.http_api.pull_outlet import PullOutlet, patience_s, refusal
 from gateway.services import Services
 from selfhost_transport.wire.actions import Action, Flag
@@ -19,10 +20,12 @@ from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.frame import Frame, encode_frame
 from selfhost_transport.wire.serial import format_position
 
+_HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
 
 async def stream_events(
     services: Services, session: str, last_event_id: str | None, credential: Credential
-) -> StreamingResponse:
+) -> EventStream:
     """Events `message` (a MESSAGE frame; its id is the position) and `attached` (ATTACHED: where it began, or a gap).
 
     The last one is `error`, when the credentials expire or are revoked: come back with new ones and `Last-Event-ID`.
@@ -37,17 +40,27 @@ async def stream_events(
 
     hidden = services.hidden_from(credential, session)
     attachment = Attachment(out, Variant(Format.JSON, session, hidden), on_gap)
-    feed = await services.hub.join(session, attachment)
-    feeds.append(feed)
+    await services.admit_stream(credential, session, out)
     try:
-        start = await services.hub.start_of(feed, attachment, last_event_id, None)
+        feed = await services.hub.join(session, attachment)
+        feeds.append(feed)
+        try:
+            start = await services.hub.start_of(feed, attachment, last_event_id, None)
+        except BaseException:
+            services.hub.leave(feed, attachment)
+            raise
     except BaseException:
-        services.hub.leave(feed, attachment)
+        services.streams.pop(out, None)
         raise
-    return StreamingResponse(
-        _events(services, session, feed, attachment, out, start, credential),
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    services.board.count(session, None, Flag.SUBSCRIBE)
+
+    async def release() -> None:
+        services.streams.pop(out, None)
+        services.board.count(session, Flag.SUBSCRIBE, None)
+        services.hub.leave(feed, attachment)
+
+    return EventStream(
+        _events(services, session, feed, attachment, out, start, credential), release, _HEADERS
     )
 
 
@@ -60,28 +73,21 @@ async def _events(
     start: Start,
     credential: Credential,
 ) -> AsyncIterator[bytes]:
-    services.streams.add(out)
-    services.board.count(session, None, Flag.SUBSCRIBE)
-    try:
-        frame = Frame(Action.ATTACHED, flags=4 if start.attached.resumed else 0, error=start.attached.error)
-        out.write(_attached(session, start.attached.channel_serial, frame))
-        feed.release(attachment, start.backlog)
-        while True:
-            taken = await out.take(patience_s(credential))
-            if (refused := refusal(services, credential)) is not None:
-                yield b"event: error\ndata: " + orjson.dumps({"error": refused.to_wire()}) + b"\n\n"
-                return
-            if not taken and not out.ended:
-                yield b": keep-alive\n\n"
-                continue
-            yield b"".join(_event(payload) for payload in taken)
-            if out.ended:
-                return
-            feed.drained(attachment)
-    finally:
-        services.streams.discard(out)
-        services.board.count(session, Flag.SUBSCRIBE, None)
-        services.hub.leave(feed, attachment)
+    frame = Frame(Action.ATTACHED, flags=4 if start.attached.resumed else 0, error=start.attached.error)
+    out.write(_attached(session, start.attached.channel_serial, frame))
+    feed.release(attachment, start.backlog)
+    while True:
+        taken = await out.take(patience_s(credential))
+        if (refused := refusal(services, credential)) is not None:
+            yield b"event: error\ndata: " + orjson.dumps({"error": refused.to_wire()}) + b"\n\n"
+            return
+        if not taken and not out.ended:
+            yield b": keep-alive\n\n"
+            continue
+        yield b"".join(_event(payload) for payload in taken)
+        if out.ended:
+            return
+        feed.drained(attachment)
 
 
 def _attached(session: str, serial: str, frame: Frame) -> bytes:

@@ -57,8 +57,12 @@ class SessionReader:
     async def __aenter__(self) -> SessionReader:
         """Start reading. Raises CapabilityError without the right to subscribe, StoreUnavailable."""
         self._credential.capability.require(Operation.SUBSCRIBE, self.session)
-        self._feed = await self._services.hub.join(self.session, self._attachment)
-        self._services.streams.add(self._outlet)
+        await self._services.admit_stream(self._credential, self.session, self._outlet)
+        try:
+            self._feed = await self._services.hub.join(self.session, self._attachment)
+        except BaseException:
+            self._services.streams.pop(self._outlet, None)
+            raise
         self._services.board.count(self.session, None, Flag.SUBSCRIBE)
         try:
             await self._read_history()
@@ -72,7 +76,7 @@ class SessionReader:
         if self._feed is None:
             return
         feed, self._feed = self._feed, None
-        self._services.streams.discard(self._outlet)
+        self._services.streams.pop(self._outlet, None)
         self._services.board.count(self.session, Flag.SUBSCRIBE, None)
         self._services.hub.leave(feed, self._attachment)
 

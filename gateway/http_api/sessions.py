@@ -16,6 +16,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from gateway.auth.authenticator import Credential
+from gateway.http_api.body_limit import bounded
 from gateway.http_api.conversation import read_conversation
 from gateway.http_api.errors import error_response, validation_error
 from gateway.http_api.events import stream_events
@@ -70,12 +71,14 @@ class TypedErrors(APIRoute):
 
         async def answered(request: Request) -> Response:
             try:
-                response: Response = await handler(request)
+                response: Response = await handler(self.bounded(request))
             except RequestValidationError as error:
                 return error_response(validation_error(error))
             except TransportError as error:
                 return error_response(error.info)
             except HTTPException as error:
+                if isinstance(error.__cause__, TransportError):
+                    return error_response(error.__cause__.info)
                 # 400 is a body that cannot be parsed at all: bad UTF-8, nested too deeply.
                 if error.status_code != 400:
                     raise
@@ -90,6 +93,10 @@ class TypedErrors(APIRoute):
             return response
 
         return answered
+
+    def bounded(self, request: Request) -> Request:
+        """The request, with a body no larger than these paths take."""
+        return bounded(request, running(request).settings.gateway.max_frame_size)
 
 
 router = APIRouter(route_class=TypedErrors)

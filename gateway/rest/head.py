@@ -8,6 +8,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
+class _Answered(ClientDisconnect, OSError):
+    """Ends a body that nobody reads, as the loss of a connection would."""
+
+
 async def answer_head(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a HEAD with what `app` answers to the GET. A stream, which has no end, is left after its head."""
     answered = False
@@ -22,7 +26,7 @@ async def answer_head(app: ASGIApp, scope: Scope, receive: Receive, send: Send) 
             await send({"type": "http.response.body", "body": b""})
             answered = True
         elif message.get("more_body"):
-            raise OSError("nobody reads the body of a HEAD")
+            raise _Answered
 
     # Not a change of the scope itself: the server looks at its method, too.
     with contextlib.suppress(ClientDisconnect):

@@ -1,0 +1,23 @@
+"""How much of a request's body is read: no more than is taken, whoever sends it."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.types import Message
+
+from selfhost_transport.errors import MessageTooLarge
+
+
+def bounded(request: Request, limit: int, advice: str = "") -> Request:
+    """The request with a body of at most `limit` bytes; reading further raises MessageTooLarge."""
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise MessageTooLarge(f"the request body exceeds {limit} bytes{advice}")
+        return message
+
+    return Request(request.scope, receive)

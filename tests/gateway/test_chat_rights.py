@@ -1,0 +1,302 @@
+"""Strangers at the doors of plain `useChat` pages: what their rights do not cover has no effect, and tells nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from gateway.http_api.event_stream import EventStream
+from tests.processes import Proc, Stack, wait_until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+Names = Callable[[str], str]
+
+CONFIG = """
+[gateway]
+max_chat_size = 40000
+max_frame_size = 30000
+
+[limits]
+connections_per_client = 20
+
+[[keys]]
+name = "app.key"
+secret = "secret"
+
+[[keys]]
+name = "app.reader"
+secret = "secret"
+capability = { "*" = ["subscribe", "history"] }
+
+[[keys]]
+name = "app.listener"
+secret = "secret"
+capability = { "*" = ["subscribe"] }
+
+[[keys]]
+name = "app.writer"
+secret = "secret"
+capability = { "*" = ["publish", "turn-start"] }
+
+[[keys]]
+name = "app.talker"
+secret = "secret"
+capability = { "*" = ["subscribe", "history", "publish", "turn-start"] }
+
+[[keys]]
+name = "app.other"
+secret = "secret"
+capability = { "elsewhere" = ["*"] }
+
+[[namespaces]]
+id = "bound"
+agent = "assistant"
+
+[[namespaces]]
+id = "lined"
+agent = "assistant"
+policy = "queue"
+"""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway(site: Stack) -> Proc:
+    return await site.gateway(config=CONFIG)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def people(gateway: Proc) -> AsyncIterator[Callable[..., httpx.AsyncClient]]:
+    """Clients by the name of their key, and their own."""
+    async with contextlib.AsyncExitStack() as stack:
+        made: dict[tuple[str, str], httpx.AsyncClient] = {}
+
+        async def enter(client: httpx.AsyncClient) -> httpx.AsyncClient:
+            return await stack.enter_async_context(client)
+
+        def person(key: str, client_id: str = "") -> httpx.AsyncClient:
+            if (key, client_id) not in made:
+                made[key, client_id] = httpx.AsyncClient(
+                    base_url=gateway.url,
+                    auth=(f"app.{key}", "secret"),
+                    params={"clientId": client_id} if client_id else {},
+                    timeout=20.0,
+                )
+            return made[key, client_id]
+
+        yield person
+        for client in made.values():
+            await client.aclose()
+
+
+def asked(text: str, **fields: Any) -> dict[str, Any]:
+    message = {"id": fields.pop("id", text), "role": "user", "parts": [{"type": "text", "text": text}]}
+    return {"messages": [message], **fields}
+
+
+async def started(client: httpx.AsyncClient, session: str, text: str = "hello") -> str:
+    """A turn of this client that nobody works on; its id."""
+    sent = await client.post(f"/v1/sessions/{session}/turns", json={"text": text})
+    assert sent.status_code == 202, sent.text
+    turn: str = sent.json()["turnId"]
+    return turn
+
+
+async def open_turns(client: httpx.AsyncClient, session: str) -> list[str]:
+    listed = (await client.get(f"/v1/sessions/{session}/turns")).json()
+    return [turn["turnId"] for turn in listed["turns"]]
+
+
+async def test_a_stream_that_could_not_be_read_starts_no_turn(people: Any, unique: Names) -> None:
+    session = unique("lined")
+    for path, body in (
+        (f"/v1/ui/{session}", asked("hi")),
+        ("/api/chat", asked("hi", id="m1") | {"id": session}),
+    ):
+        refused = await people("writer", "eve").post(path, json=body)
+        assert refused.status_code in (401, 403), refused.text
+    assert await open_turns(people("key"), session) == []
+
+
+async def test_whether_an_answer_is_being_written_is_for_subscribers(people: Any, unique: Names) -> None:
+    session = unique("bound")
+    before = await people("other").get(f"/v1/ui/{session}/stream")
+    await started(people("key", "alice"), session)
+    after = await people("other").get(f"/v1/ui/{session}/stream")
+    assert (before.status_code, before.text) == (after.status_code, after.text)
+    assert before.status_code in (401, 403)
+
+
+async def test_messages_need_the_right_to_history(people: Any, unique: Names) -> None:
+    session = unique("bound")
+    await started(people("key", "alice"), session)
+    assert (await people("listener").get(f"/v1/ui/{session}/messages")).status_code in (401, 403)
+    assert (await people("other").get(f"/api/chat/{session}/messages")).status_code in (401, 403)
+    assert len((await people("reader").get(f"/v1/ui/{session}/messages")).json()) == 1
+
+
+@pytest.mark.parametrize("key", ["reader", "talker", "listener", "other"])
+async def test_anothers_turn_is_not_stopped_without_the_right(key: str, people: Any, unique: Names) -> None:
+    session = unique("bound")
+    turn = await started(people("key", "alice"), session)
+    eve = people(key, "eve")
+    answers = [
+        await eve.post(f"/v1/ui/{session}/stop", json=body)
+        for body in ({"turnId": turn}, {}, {"messageId": "hello"}, {"messageId": turn})
+    ]
+    answers.append(await eve.post(f"/v1/ui/{session}/stop"))
+    answers.append(await people(key).post(f"/v1/ui/{session}/stop"))
+    assert await open_turns(people("key"), session) == [turn], [answer.text for answer in answers]
+    # Its owner may, and that is final.
+    stopped = await people("key", "alice").post(f"/v1/ui/{session}/stop", json={})
+    assert stopped.json()["matched"] == [turn]
+
+
+@pytest.mark.parametrize("namespace", ["bound", "lined"])
+async def test_a_talker_neither_interrupts_nor_replaces_anothers_turn(
+    namespace: str, people: Any, unique: Names
+) -> None:
+    session = unique(namespace)
+    turn = await started(people("key", "alice"), session, "the question")
+    eve = people("talker", "eve")
+    question = (await people("reader").get(f"/v1/ui/{session}/messages")).json()[0]["id"]
+    bodies = [
+        asked("mine"),
+        asked("forged", messageId=question),
+        asked("again", id=question, trigger="regenerate-message"),
+        asked("other words", id=question),
+        {"message": {"id": question, "role": "assistant", "parts": [{"type": "text", "text": "forged"}]}},
+    ]
+    for body in bodies:
+        async with asyncio.timeout(10):
+            async with eve.stream("POST", f"/v1/ui/{session}", json=body) as answer:
+                assert answer.status_code < 500
+    assert turn in await open_turns(people("key"), session)
+    stored = (await people("key").get(f"/v1/sessions/{session}/messages")).json()["messages"]
+    assert not [one for one in stored if one["message"]["role"] == "assistant"]
+
+
+async def test_the_size_of_a_request_is_bounded_before_it_is_known_whose_it_is(
+    people: Any, gateway: Proc, unique: Names
+) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b'{"text": "'
+        for _ in range(1000):
+            yield b"x" * 100_000
+
+    for path in (
+        f"/v1/ui/{unique('bound')}",
+        "/api/chat",
+        "/v1/sessions/bound:a/turns",
+        "/v1/sessions/bound:a/cancel",
+    ):
+        async with httpx.AsyncClient(base_url=gateway.url) as nobody:
+            try:
+                refused = await nobody.post(
+                    path, content=endless(), headers={"content-type": "application/json"}
+                )
+            except httpx.WriteError:
+                continue
+        assert refused.status_code in (400, 413), refused.text
+        assert "exceeds" in refused.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_0,
+        b'{"messages": [' + b'{"a":' * 3000 + b"1" + b"}" * 3000 + b"]}",
+        b'{"messages": [{"id": "a\\u0000b\\nc", "role": "user", "parts": [{"type": "text", "text": "x"}]}]}',
+        b'{"messages": [{"id": "\\ud800", "role": "user", "parts": [{"type": "text", "text": "x"}]}]}',
+        b'{"messages": [{"id": "n", "role": "user", "parts": [{"type": "text", "text": "\\udfff"}]}]}',
+        b'{"messages": [{"id": "'
+        + b"i" * 20_000
+        + b'", "role": "user", "parts": [{"type": "text", "text": "x"}]}]}',
+        b'{"messages": [{"id": 1e400, "role": "user", "parts": [{"type": "text", "text": "x"}]}]}',
+        b'{"messages": [{"id": "d", "role": "user", "parts": [{"type": "data-x", "data": '
+        + b"[" * 400
+        + b"]" * 400
+        + b"}]}]}",
+        b'{"messages": [{"id": "e", "role": "user", "parts": [{"type": "data-x", "data": 1'
+        + b"0" * 400
+        + b"}]}]}",
+        b'{"messages": [{"id": "f", "role": "user", "parts": [{"type": "data-x", "data": NaN}]}]}',
+        b'{"messages": [{"id": "g", "role": "user", "parts": [{"type": "file", "url": {}, "mediaType": []}]}]}',
+        b'{"message": {"id": "h", "role": "user", "parts": {"a": 1}}}',
+        b'{"message": {"id": "h", "role": "system", "parts": []}}',
+        b'{"message": {"id": "h", "role": "assistant", "parts": [{"type": "tool-x", "toolCallId": 7, "state": []}]}}',
+        b'{"trigger": "regenerate-message", "messageId": "\\u0000", "messages": [{"id": "a", "role": "user", "parts": []}]}',
+        b'{"sessionName": "\\u0000", "inputEventId": "\\ud800"}',
+    ],
+    ids=range(16),
+)
+async def test_hostile_bodies_are_refused_or_taken_never_an_error_of_ours(
+    body: bytes, people: Any, gateway: Proc, unique: Names
+) -> None:
+    session = unique("bound")
+    headers = {"content-type": "application/json"}
+    for path in (f"/v1/ui/{session}", "/api/chat", f"/v1/ui/{session}/stop"):
+        sent = body if path != "/api/chat" else b'{"id": "%s", ' % session.encode() + body[1:]
+        async with people("key", "eve").stream("POST", path, content=sent, headers=headers) as answer:
+            assert answer.status_code < 500
+    assert not [line for line in gateway.lines if "Traceback" in line or "ERROR" in line], gateway.log
+
+
+async def test_requests_that_browsers_send_without_asking_are_refused(people: Any, unique: Names) -> None:
+    session = unique("bound")
+    turn = await started(people("key", "alice"), session)
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+        for path in (f"/v1/ui/{session}", "/api/chat", f"/v1/ui/{session}/stop"):
+            answer = await people("key", "alice").post(
+                path,
+                content=b'{"id": "bound:x", "turnId": "x", "messages": []}',
+                headers={"content-type": kind},
+            )
+            assert answer.status_code in (400, 415), (path, kind, answer.text)
+    assert await open_turns(people("key"), session) == [turn]
+
+
+async def test_one_client_has_a_limited_number_of_streams(people: Any, gateway: Proc, unique: Names) -> None:
+    session = unique("bound")
+    await started(people("key", "alice"), session)
+    async with contextlib.AsyncExitStack() as held:
+        eve = people("reader", "eve")
+        seen = []
+        for number in range(24):
+            path = f"/v1/ui/{session}/stream" if number % 2 else f"/v1/sessions/{session}/events"
+            answer = await held.enter_async_context(eve.stream("GET", path))
+            seen.append(answer.status_code)
+        assert seen == [200] * 20 + [429] * 4
+        async with people("reader", "bob").stream("GET", f"/v1/ui/{session}/stream") as others:
+            assert others.status_code == 200
+
+    async def freed() -> bool:
+        async with eve.stream("GET", f"/v1/ui/{session}/stream") as answer:
+            return answer.status_code == 200
+
+    await wait_until(freed, 10.0, "streams that ended count no more")
+
+
+async def test_a_client_that_left_before_its_stream_began_holds_nothing() -> None:
+    released = asyncio.Event()
+
+    async def release() -> None:
+        released.set()
+
+    async def never() -> AsyncIterator[bytes]:
+        yield b"unread"
+
+    async def gone() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        await asyncio.sleep(0)
+
+    scope = {"type": "http", "asgi": {"spec_version": "2.3"}, "method": "GET", "headers": []}
+    await EventStream(never(), release, {})(scope, gone, send)
+    assert released.is_set()
