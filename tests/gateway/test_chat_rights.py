@@ -277,7 +277,7 @@ async def test_one_client_has_a_limited_number_of_streams(people: Any, gateway: 
 
     async def freed() -> bool:
         async with eve.stream("GET", f"/v1/ui/{session}/stream") as answer:
-            return answer.status_code == 200
+            return bool(answer.status_code == 200)
 
     await wait_until(freed, 10.0, "streams that ended count no more")
 
