@@ -8,8 +8,8 @@ from typing import Final
 
 LATE_S: Final = 0.05
 """A loop that is later than this on average has as much to do as it can."""
-_MUCH: Final = 4
-_GROWS_EVERY_S, _GROWS_BY = 0.1, 1.1
+VERY_LATE_S: Final = 0.25
+_GROWS_EVERY_S, _GROWS_BY, _GROWS_LATE_BY = 0.1, 1.1, 1.02
 _SHRINKS_EVERY_S, _SHRINKS_BY = 1.0, 0.9
 _FEWEST: Final = 4
 
@@ -17,9 +17,9 @@ _FEWEST: Final = 4
 class Pace:
     """The limit of running turns that `lag`, in seconds, allows. None: no other than the worker's places.
 
-    While the loop is late, a turn is taken for each that ends: taking more would make those that run late, and let
-    turns wait in this process, where nobody sees them, instead of in the queue. Taking fewer would waste the capacity
-    where others keep the machine busy. `clock` in seconds.
+    While the loop is late, little more than a turn for each that ends is taken; while it is very late, less. Taking more
+    would make those that run late, and let turns wait in this process, where nobody sees them, instead of in the queue.
+    Taking fewer would waste the capacity where others keep the machine busy. `clock` in seconds.
     """
 
     def __init__(self, lag: Callable[[], float], clock: Callable[[], float] = time.monotonic) -> None:
@@ -39,8 +39,11 @@ class Pace:
         if lag > LATE_S:
             if self.limit is None:
                 self._set(max(_FEWEST, running), now)
-            elif lag > _MUCH * LATE_S and now - self._changed >= _SHRINKS_EVERY_S:
-                self._set(max(_FEWEST, self.limit * _SHRINKS_BY), now)
+            elif lag > VERY_LATE_S:
+                if now - self._changed >= _SHRINKS_EVERY_S:
+                    self._set(max(_FEWEST, self.limit * _SHRINKS_BY), now)
+            elif now - self._changed >= _GROWS_EVERY_S and running >= int(self.limit):
+                self._set(min(places, self.limit * _GROWS_LATE_BY + 1), now)
         elif self.limit is not None and now - self._changed >= _GROWS_EVERY_S:
             grown = self.limit * _GROWS_BY + 1
             self._set(None if grown >= places else grown, now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent_worker.runtime.pace import LATE_S, Pace
+from agent_worker.runtime.pace import LATE_S, VERY_LATE_S, Pace
 
 
 class Late:
@@ -22,18 +22,29 @@ def test_a_loop_on_time_has_all_places() -> None:
     assert Late().room(300) == 0
 
 
-def test_while_late_a_turn_is_taken_for_each_that_ends() -> None:
+def test_while_late_hardly_more_than_a_turn_is_taken_for_each_that_ends() -> None:
     late = Late()
     late.lag = LATE_S * 2
     assert late.room(50) == 0
-    assert late.room(48, 10) == 2
-    assert late.room(50, 10) == 0
+    assert late.room(48) == 2
+    assert late.room(50, 0.11) == 2
+    assert late.room(52) == 0
+
+
+def test_turns_that_do_not_end_keep_no_others_away_from_a_late_worker_for_ever() -> None:
+    late = Late()
+    late.lag = LATE_S * 2
+    running = 10
+    for _ in range(300):
+        running += late.room(running, 0.11)
+    assert running == 200
 
 
 def test_one_that_is_very_late_runs_ever_fewer_but_some() -> None:
     late = Late()
-    late.lag = LATE_S * 10
+    late.lag = VERY_LATE_S * 2
     late.room(100)
+    assert late.room(100, 0.5) == 0
     assert late.room(80, 1.1) == 10
     for _ in range(100):
         late.room(0, 1.1)
