@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -30,8 +31,9 @@ def serial(number: int, series: str = SERIES) -> str:
 class ScriptedSocket:
     """One socket as the service's end sees it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, authorization: str) -> None:
         self.url = url
+        self.authorization = authorization
         self.query = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
         self.format = Format(self.query["format"])
         self.frames: asyncio.Queue[Frame] = asyncio.Queue()
@@ -151,12 +153,12 @@ class ScriptedService:
         links += [("link", f'<./messages?{following}>; rel="next"')] if more else []
         return httpx.Response(200, content=content, headers=links)
 
-    async def dial(self, url: str) -> ScriptedSocket:
+    async def dial(self, url: str, headers: Mapping[str, str]) -> ScriptedSocket:
         """What the client calls."""
         self.urls.append(url)
         if urlsplit(url).hostname in self.unreachable:
             raise ConnectionFailed("refused")
-        socket = ScriptedSocket(url)
+        socket = ScriptedSocket(url, headers["Authorization"])
         self.sockets.append(socket)
         self._dialed.put_nowait(socket)
         return socket

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
+from urllib.parse import unquote
 
 import pytest
 
@@ -18,7 +20,7 @@ from selfhost_transport.wire.actions import Action
 from selfhost_transport.wire.frame import Frame
 from selfhost_transport.wire.receipts import CancelReceipt
 from tests.client.agent import ScriptedAgent, echo
-from tests.client.scripted import CHANNEL, SERIES, ScriptedService, ScriptedSocket, serial
+from tests.client.scripted import CHANNEL, KEY, SERIES, ScriptedService, ScriptedSocket, serial
 from tests.processes import wait_until
 
 
@@ -377,13 +379,31 @@ async def test_an_expired_token_is_renewed_and_the_connection_resumed() -> None:
     service = ScriptedService()
     tokens = iter(["t1", "t2", "t3"])
     transport, socket = await service.open(auth_callback=lambda: next(tokens))
-    assert socket.query["access_token"] == "t1"
+    assert socket.authorization == bearer("t1")
     socket.deliver(Frame(Action.AUTH))
     assert (await socket.next(Action.AUTH)).access_token == "t2"
     socket.connected()
     socket.deliver(Frame(Action.DISCONNECTED, error=ErrorInfo(40142, 401, "expired")))
     again = await service.accept()
-    assert (again.query["access_token"], again.query["resume"]) == ("t3", "conn!key")
+    assert (again.authorization, again.query["resume"]) == (bearer("t3"), "conn!key")
+    await transport.close()
+
+
+def bearer(token: str) -> str:
+    return f"Bearer {b64encode(token.encode()).decode()}"
+
+
+@pytest.mark.parametrize("given", [{"key": KEY}, {"token": "secret-token"}])
+async def test_what_proves_who_one_is_stands_in_no_address(given: dict[str, str]) -> None:
+    service = ScriptedService()
+    transport, socket = await service.open(**given)
+    socket.cut()
+    await service.accept()
+    await transport.view.load_older()
+    addresses = [*service.urls, *(str(request.url) for request in service.requests)]
+    assert len(service.urls) == 2
+    for secret in ("secret", KEY.partition(":")[2]):
+        assert not [address for address in addresses if secret in unquote(address)]
     await transport.close()
 
 

@@ -94,7 +94,7 @@ async def test_identify_that_returns_what_is_no_identity_refuses(found: Any) -> 
 async def test_an_auth_callback_that_fails_is_a_token_error(kind: Callable[[str], Any]) -> None:
     for way in bad.WAYS:
         with pytest.raises(TokenError) as refused:
-            await make_credentials(None, None, kind(way)).query()
+            await make_credentials(None, None, kind(way)).header()
         assert refused.value.info.code == 40170
 
 

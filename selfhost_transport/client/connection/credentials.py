@@ -15,14 +15,11 @@ TokenCallback: TypeAlias = Callable[[], "Awaitable[str | Mapping[str, Any]] | st
 
 
 class Credentials(Protocol):
-    """Proof of identity, as the websocket's query and as the REST header want it."""
+    """Proof of identity, as a header of the websocket's upgrade and of requests: addresses end in access logs."""
 
     @property
     def renewable(self) -> bool:
         """Whether `renew` can give something new."""
-
-    async def query(self) -> dict[str, str]:
-        """Query parameters of the websocket."""
 
     async def header(self) -> str:
         """Value of the `Authorization` header."""
@@ -39,10 +36,6 @@ class KeyCredentials:
     def __init__(self, key: str) -> None:
         ApiKey.parse(key)
         self._key = key
-
-    async def query(self) -> dict[str, str]:
-        """`key=…`."""
-        return {"key": self._key}
 
     async def header(self) -> str:
         """Basic authentication."""
@@ -65,12 +58,8 @@ class TokenCredentials:
         """True with a callback."""
         return self._callback is not None
 
-    async def query(self) -> dict[str, str]:
-        """`access_token=…`, fetched on first use."""
-        return {"access_token": self._token or await self.renew()}
-
     async def header(self) -> str:
-        """Bearer authentication, in base64 as the SDKs send it."""
+        """Bearer authentication, in base64 as the SDKs send it; the token is fetched on first use."""
         token = self._token or await self.renew()
         return f"Bearer {b64encode(token.encode()).decode()}"
 

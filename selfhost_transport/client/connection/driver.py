@@ -199,8 +199,10 @@ class Connection:
         socket: Socket | None = None
         try:
             async with asyncio.timeout(self.options.connect_timeout):
-                url = self.endpoint.socket_url(await self._query())
-                socket = await self._dial(url)
+                if self.core.token_refused:
+                    await self._credentials.renew()
+                headers = {"Authorization": await self._credentials.header()}
+                socket = await self._dial(self.endpoint.socket_url(self._query()), headers)
             self._socket = socket
             await self._read(socket)
         except TimeoutError:
@@ -228,11 +230,8 @@ class Connection:
                 raise TransportError(f"the service sent a frame that cannot be read: {error}") from error
             self._perform(self.core.received(frame, self._clock()))
 
-    async def _query(self) -> dict[str, str]:
-        if self.core.token_refused:
-            await self._credentials.renew()
+    def _query(self) -> dict[str, str]:
         query = {
-            **await self._credentials.query(),
             "v": PROTOCOL_VERSION,
             "format": self.options.format.value,
             "heartbeats": "true",

@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 from collections import deque
+from collections.abc import Mapping
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -40,9 +41,9 @@ class Socket(Protocol):
 
 
 class Dial(Protocol):
-    """Opens a socket to a URL."""
+    """Opens a socket to a URL, with further headers of the upgrade."""
 
-    async def __call__(self, url: str) -> Socket:
+    async def __call__(self, url: str, headers: Mapping[str, str]) -> Socket:
         """Raises ConnectionFailed when it cannot be opened, InvalidArgument for a URL that never can."""
 
 
@@ -113,12 +114,15 @@ class WebSocket:
                 plain.setsockopt(socket.IPPROTO_TCP, option, int(on))
 
 
-async def dial_websocket(url: str, tls: ssl.SSLContext | None = None) -> Socket:
+async def dial_websocket(
+    url: str, headers: Mapping[str, str] | None = None, tls: ssl.SSLContext | None = None
+) -> Socket:
     """Open a websocket; `tls` counts for wss only. Raises ConnectionFailed, UntrustedCertificate, InvalidArgument."""
     where = urlsplit(url)
     try:
         connection = await connect(
             url,
+            additional_headers=headers,
             ssl=(tls or True) if where.scheme == "wss" else None,
             compression=None,
             max_size=_MAX_FRAME_BYTES,
@@ -131,7 +135,7 @@ async def dial_websocket(url: str, tls: ssl.SSLContext | None = None) -> Socket:
             user_agent_header=None,
         )
     except InvalidURI as error:
-        # Not its text: that quotes the address with the key in it.
+        # Not its text: that quotes the address with what `transport_params` holds.
         raise InvalidArgument(f"{where.netloc} is no address to connect to: {error.msg}") from None
     except ssl.SSLError as error:
         kind = UntrustedCertificate if isinstance(error, ssl.SSLCertVerificationError) else ConnectionFailed
