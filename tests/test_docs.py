@@ -38,3 +38,19 @@ def test_the_files_that_the_architecture_names_exist() -> None:
     tracked = {str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if path.suffix in {".py", ".lua"}}
     for name in re.findall(r"`([\w/]+\.(?:py|lua))`", text):
         assert any(path == name or path.endswith(f"/{name}") for path in tracked), f"no file {name}"
+
+
+RECORDS = sorted(path for path in (ROOT / "docs" / "decisions").glob("*.md") if path.name != "README.md")
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda path: path.stem)
+def test_a_decision_states_context_decision_and_consequence(record: Path) -> None:
+    text = record.read_text()
+    assert text.startswith("# ")
+    at = [text.find(f"\n\n{heading}: ") for heading in ("Context", "Decision", "Consequence")]
+    assert -1 not in at and at == sorted(at)
+
+
+def test_the_index_of_decisions_lists_every_record_once() -> None:
+    listed = re.findall(r"\]\(([^)]+\.md)\)", (ROOT / "docs" / "decisions" / "README.md").read_text())
+    assert sorted(listed) == [record.name for record in RECORDS]

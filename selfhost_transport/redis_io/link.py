@@ -1,7 +1,7 @@
 """One socket to Redis: bytes out, replies in, in order. Nothing here waits, retries or knows a command.
 
 Replies are parsed by hiredis. An awaited call per token through a general client costs five times as much
-CPU as the rest of a token's way (docs/decisions.md).
+CPU as the rest of a token's way (docs/decisions/buffered-protocols.md).
 """
 
 from __future__ import annotations
