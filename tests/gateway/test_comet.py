@@ -17,7 +17,7 @@ from gateway.comet.outlet import CometOutlet
 from gateway.websocket.write_batch import Outbox
 from selfhost_transport.wire.websocket import ws_frame_header
 from tests.gateway.ears import Ear
-from tests.gateway.raw import ACK, ATTACHED, CONFIG, CONNECTED, KEY, MESSAGE, Map
+from tests.gateway.raw import ACK, ATTACHED, CONFIG, CONNECTED, ERROR, KEY, MESSAGE, NACK, Map
 from tests.gateway.test_rest import basic
 from tests.processes import Stack, wait_until
 
@@ -219,3 +219,39 @@ class TestOutlet:
         way_out.end(first, aborted=True)
         assert not way_out.closed and way_out.take() == b"[{}]"
         way_out.abort()
+
+
+async def test_halves_of_characters_and_deep_values_are_what_they_are_on_a_websocket(
+    url: str, unique: Names
+) -> None:
+    channel = unique("plain")
+    async with httpx.AsyncClient(base_url=url, timeout=10.0) as http:
+        poller = Poller(http)
+        await poller.connect(clientId="anna")
+        await poller.send({"action": 10, "channel": channel})
+        await poller.next(ATTACHED)
+        deep: Any = "x"
+        for _ in range(400):
+            deep = [deep]
+        bodies = [
+            rb'[{"action":15,"channel":"%s","msgSerial":0,"messages":[{"data":"a\ud83d"}]}]'
+            % channel.encode(),
+            json.dumps(
+                [{"action": 15, "channel": channel, "msgSerial": 1, "messages": [{"extras": deep}]}]
+            ).encode(),
+        ]
+        for body in bodies:
+            sent = await http.post(
+                f"/comet/{poller.connection_key}/send", params=poller.credentials, content=body
+            )
+            assert sent.status_code == 204, sent.text
+        arrived = await poller.next(MESSAGE)
+        assert arrived["messages"][0]["data"] == "a\ufffd"
+        refused = await poller.next(NACK, ERROR)
+        assert refused["error"]["statusCode"] == 400
+        unreadable = await http.post(
+            f"/comet/{poller.connection_key}/send",
+            params=poller.credentials,
+            content=b"[" * 5000 + b"]" * 5000,
+        )
+        assert unreadable.status_code == 400
