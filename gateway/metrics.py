@@ -30,7 +30,7 @@ class Metrics:
             multiprocess_mode="livesum",
         )
         self.deliveries = Counter(
-            "sht_gateway_deliveries", "Entries written to attachments", registry=self.registry
+            "sht_gateway_deliveries", "Entries delivered to attachments", registry=self.registry
         )
         self.fills = Counter(
             "sht_gateway_log_fills", "Times a session was compared with its log", registry=self.registry
@@ -41,7 +41,7 @@ class Metrics:
         )
         self.refused = Counter(
             "sht_gateway_sends_refused",
-            "Sends refused for later, by reason",
+            "Sends refused with an advice to retry, by reason",
             ["reason"],
             registry=self.registry,
         )
@@ -64,7 +64,7 @@ class Metrics:
         )
         self.jumps = Counter(
             "sht_gateway_conflated_sessions",
-            "Times a session had more notifications than could be fanned out, and was read from its log",
+            "Times a session's notifications exceeded the fan-out limit and its log was read instead",
             registry=self.registry,
         )
         self._fanned_out = 0
@@ -72,7 +72,7 @@ class Metrics:
         self._delivered = 0
         self.slow_readers = Counter(
             "sht_gateway_slow_readers",
-            "Connections dropped because they did not read",
+            "Connections dropped because their client read too slowly",
             registry=self.registry,
         )
 

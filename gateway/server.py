@@ -193,11 +193,11 @@ class Gateway:
             reason = (
                 error.info.message
                 if isinstance(error, TransportError)
-                else "Redis did not answer within a second"
+                else "Redis did not reply within a second"
             )
             return JSONResponse({"status": "unavailable", "reason": reason}, status_code=503)
         if not services.hub.connected:
-            reason = "notifications from Redis do not arrive"
+            reason = "no notifications arrive from Redis"
             return JSONResponse({"status": "unavailable", "reason": reason}, status_code=503)
         return JSONResponse({"status": "ok"})
 

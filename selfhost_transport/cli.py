@@ -48,16 +48,17 @@ Redis = Annotated[
         "redis", "Address of Redis: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://."
     ),
 ]
-DevRedis = Annotated[str | None, _setting("redis", "Address of Redis.", default="one that is started for it")]
+DevRedis = Annotated[str | None, _setting("redis", "Address of Redis.", default="an embedded one")]
 Prefix = Annotated[str | None, _setting("redis_prefix", "First part of every key.", "--redis-prefix")]
 Host = Annotated[str | None, _setting("host", "Address to listen on.")]
-Port = Annotated[int | None, _setting("port", "TCP port; 0 = any free one.")]
+Port = Annotated[int | None, _setting("port", "TCP port; 0 = any free port.")]
 Processes = Annotated[int | None, _setting("processes", "Gateway processes that share the port.")]
 Parent = Annotated[int | None, typer.Option(hidden=True)]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every turn.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Dev = Annotated[
-    bool, typer.Option("--dev", help="As for `dev`: its Redis, its key, its agent for all channels.")
+    bool,
+    typer.Option("--dev", help="Use the settings of `dev`: its Redis, its key, its agent for all channels."),
 ]
 
 
@@ -81,7 +82,7 @@ def program(
 def dev(
     host: Host = None,
     port: Port = None,
-    data_dir: Annotated[Path | None, _setting("data_dir", "Where the data of its Redis is kept.")] = None,
+    data_dir: Annotated[Path | None, _setting("data_dir", "Data folder of the embedded Redis.")] = None,
     redis: DevRedis = None,
     redis_prefix: Prefix = None,
     config: Config = None,
@@ -129,11 +130,11 @@ def worker(
     concurrency: Annotated[int | None, _setting("concurrency", "Turns to run at once.")] = None,
     metrics_port: Annotated[
         int | None,
-        _setting("metrics_port", "TCP port for Prometheus metrics; 0 = any free one.", default="no metrics"),
+        _setting("metrics_port", "TCP port for Prometheus metrics; 0 = any free port.", default="no metrics"),
     ] = None,
     config: Config = None,
     redis_prefix: Prefix = None,
-    once: Annotated[bool, typer.Option("--once", help="Stop when nothing is left to be worked on.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Stop when no turn is waiting or running.")] = False,
     verbose: Verbose = False,
     parent: Parent = None,
 ) -> None:
@@ -154,7 +155,7 @@ def worker(
 @app.command()
 def doctor(
     channel: Annotated[
-        str | None, typer.Argument(help="Also say which rule applies to this channel.")
+        str | None, typer.Argument(help="Also show the rule that applies to this channel.")
     ] = None,
     redis: Redis = None,
     config: Config = None,
@@ -174,10 +175,10 @@ def inspect(
     session: Annotated[
         str | None, typer.Argument(help="Name of the session (channel); without it, the sessions are listed.")
     ] = None,
-    ended: Annotated[int, typer.Option(help="How many of the turns that ended last to show.")] = 10,
-    entries: Annotated[int, typer.Option(help="How many of the last entries to show.")] = 10,
-    prefix: Annotated[str, typer.Option(help="Of the list: names that begin so.", show_default="all")] = "",
-    limit: Annotated[int, typer.Option(help="Of the list: how many.")] = 100,
+    ended: Annotated[int, typer.Option(help="Number of recently ended turns to show.")] = 10,
+    entries: Annotated[int, typer.Option(help="Number of recent entries to show.")] = 10,
+    prefix: Annotated[str, typer.Option(help="Prefix of the names to list.", show_default="all")] = "",
+    limit: Annotated[int, typer.Option(help="Maximum number of sessions to list.")] = 100,
     as_json: AsJson = False,
     redis: Redis = None,
     config: Config = None,
@@ -203,9 +204,9 @@ def cancel(
     client: Annotated[str | None, typer.Option(help="Client id: all turns it owns.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All open turns of the session.")] = False,
     prefix: Annotated[
-        str | None, typer.Option(help="With --all, in place of a session: all whose names begin so.")
+        str | None, typer.Option(help="With --all, instead of a session: all sessions with this prefix.")
     ] = None,
-    by: Annotated[str, typer.Option(help="Who is recorded as the author of the cancel.")] = "operator",
+    by: Annotated[str, typer.Option(help="Name recorded as the author of the cancel.")] = "operator",
     force: Annotated[bool, typer.Option("--force", help="Do not ask the agents' hooks.")] = False,
     as_json: AsJson = False,
     redis: Redis = None,
@@ -242,17 +243,17 @@ def cancel(
 @app.command()
 def export(
     to: Annotated[
-        str, typer.Option(help="File that a line of JSON per turn is appended to; - = standard output.")
+        str, typer.Option(help="File to append one line of JSON per turn to; - = standard output.")
     ] = "-",
     name: Annotated[
-        str, typer.Option(help="Of the exporter: each gets every turn, and goes on where it was.")
+        str, typer.Option(help="Name of the exporter: each gets every turn and resumes where it stopped.")
     ] = "default",
     once: Annotated[bool, typer.Option("--once", help="Stop when no turn is waiting.")] = False,
     lease: Annotated[
-        float, typer.Option(help="Seconds without a sign of life, after which a turn is exported again.")
+        float, typer.Option(help="Seconds without progress after which a turn is exported again.")
     ] = 30.0,
     forget: Annotated[
-        bool, typer.Option("--forget", help="End the exporter of this name, with what waits for it.")
+        bool, typer.Option("--forget", help="Delete the exporter of this name and the turns queued for it.")
     ] = False,
     verbose: Verbose = False,
     redis: Redis = None,
@@ -275,10 +276,10 @@ def export(
 
 @app.command()
 def token(
-    client_id: Annotated[str | None, typer.Option(help="Identity of the holder; * = any.")] = None,
+    client_id: Annotated[str | None, typer.Option(help="Client id of the holder; * = any.")] = None,
     capability: Annotated[str | None, typer.Option(help='JSON: {"pattern": ["operation"]}.')] = None,
-    ttl: Annotated[str, typer.Option(help="How long it is valid: 30m, 12h, 7d.")] = "1h",
-    key: Annotated[str | None, typer.Option(help="Name of the key to sign with; default: the first.")] = None,
+    ttl: Annotated[str, typer.Option(help="Lifetime: 30m, 12h, 7d.")] = "1h",
+    key: Annotated[str | None, typer.Option(help="Name of the signing key; default: the first.")] = None,
     config: Config = None,
     as_dev: Dev = False,
 ) -> None:
@@ -310,7 +311,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get(_TRACEBACK):
             raise
-        reason = f"error 50000: {type(error).__name__}: {error} (a fault of this program; {_TRACEBACK}=1 shows where)"
+        reason = f"error 50000: {type(error).__name__}: {error} (a bug in this program; {_TRACEBACK}=1 shows where)"
     print(reason, file=sys.stderr)
     raise SystemExit(1)
 

@@ -269,7 +269,7 @@ class StoreUnavailable(_StoreError):
 
     code = 50003
     status_code = 503
-    told = "the session store cannot be reached at the moment; try again"
+    told = "the session store is unavailable; try again"
 
 
 class StoreFull(_StoreError):

@@ -29,11 +29,11 @@ class DeploymentTotals(Collector):
         for outcome in ("completed", "cancelled", "failed"):
             turns.add_metric([outcome], self._statistics.turns.get(outcome, 0))
         yield turns
-        losses = "Leases that ran out: workers that died or could not renew"
+        losses = "Expired leases: workers that died or could not renew"
         yield CounterMetricFamily("sht_lease_losses", losses, value=self._statistics.lease_losses)
-        depth = GaugeMetricFamily("sht_queue_depth", "Turns that wait for a worker", labels=["agent"])
+        depth = GaugeMetricFamily("sht_queue_depth", "Turns waiting for a worker", labels=["agent"])
         age = GaugeMetricFamily(
-            "sht_queue_oldest_seconds", "How long the first of them has waited", labels=["agent"]
+            "sht_queue_oldest_seconds", "Age of the oldest waiting turn", labels=["agent"]
         )
         for agent, queue in self._statistics.queues.items():
             depth.add_metric([agent], queue.depth)

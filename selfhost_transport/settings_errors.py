@@ -64,7 +64,7 @@ def _problem(problem: dict[str, Any], model: type[BaseModel]) -> str:
         case "missing":
             return f"is missing: {_first_sentence(field.description)}" if field else "is missing"
         case "string_pattern_mismatch" if field is not None:
-            return f"is not of the form that is needed: {_first_sentence(field.description)}"
+            return f"has the wrong form: {_first_sentence(field.description)}"
     return message.removeprefix("Value error, ")
 
 

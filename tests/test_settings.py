@@ -174,7 +174,7 @@ def test_without_any_rule_a_channel_is_plain_and_kept() -> None:
         ("[gateway]\nport = 70000", r"line 2: port in \[gateway\]: "),
         (
             "[[keys]]\nname = 'a.b'\nsecret = 'c'\n\n[[keys]]\nname = 'ab'\nsecret = 'c'",
-            r"line 6: name in \[\[keys\]\] number 2: is not of the form that is needed: `appId.keyId`",
+            r"line 6: name in \[\[keys\]\] number 2: has the wrong form: `appId.keyId`",
         ),
         ("[[keys]]\nname = 'a.b'", r"line 1: secret in \[\[keys\]\] number 1: is missing: "),
         ("[[namespaces]]\nid = 'a:b'", r"line 2: id in \[\[namespaces\]\] number 1: "),

@@ -20,7 +20,7 @@ class Failure(Enum):
 
     RATE_LIMITED = (
         429,
-        "the model provider receives too many requests; send the message again in a moment",
+        "the model provider is rate-limiting this agent; send the message again in a moment",
         None,
     )
     OVERLOADED = 503, "the model provider is overloaded; send the message again in a moment", None

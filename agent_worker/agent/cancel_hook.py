@@ -27,8 +27,8 @@ _HOOK_FAILED_CODE = 104002
 """The SDK's code for a hook that threw (ai-transport section 12)."""
 
 _REFUSED = "the agent does not permit this cancel"
-_HOOK_FAILED = "the agent could not decide about this cancel, which then counts as {}"
-_HOOK_SILENT = "the agent did not decide about this cancel in time, which then counts as {}"
+_HOOK_FAILED = "the agent's cancel hook failed, so the cancel counts as {}"
+_HOOK_SILENT = "the agent's cancel hook timed out, so the cancel counts as {}"
 
 
 class Undecided(StrEnum):

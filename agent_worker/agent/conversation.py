@@ -237,7 +237,7 @@ class Conversation:
             data += sum(data_size(message.data) for message in page.messages)
             if messages >= MAX_MESSAGES or data >= MAX_BYTES:
                 raise ConversationTooLong(
-                    f"{messages} messages of the session with {data} bytes were read, and the conversation is longer; "
+                    f"{messages} messages of the session with {data}bytes were read, and the conversation is longer still; "
                     "ask for its end with messages(last=…), or seed it from where it is stored"
                 )
             query = replace(query, cursor=page.next_cursor)

@@ -21,8 +21,8 @@ from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.values import ABSENT, Absent, Json
 from selfhost_transport.wire.message import Message
 
-TIMED_OUT = "Nobody answered this tool call in time."
-APPROVAL_TIMED_OUT = "Nobody decided about this tool call in time."
+TIMED_OUT = "This tool call was not answered in time."
+APPROVAL_TIMED_OUT = "This tool call was not approved or denied in time."
 
 
 class Default(StrEnum):

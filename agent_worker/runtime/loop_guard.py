@@ -94,7 +94,7 @@ class LoopGuard:
         frame = sys._current_frames().get(self._watched)
         blocked = time.monotonic() - since
         logger.error(
-            "worker.loop_blocked %s blocked_s=%.1f turns=%d: code that waits or computes for long belongs into a plain "
+            "worker.loop_blocked %s blocked_s=%.1f turns=%d: blocking or CPU-bound code belongs in a plain "
             "function, which runs in a thread\n%s",
             code_in(frame) or "role=-", blocked, len(list(self._runs())), _stack(frame),
         )  # fmt: skip

@@ -40,10 +40,10 @@ class WorkerMetrics(Collector):
         """The metrics at this moment; without the totals while Redis is away."""
         now = self._worker.statistics()
         yield GaugeMetricFamily("sht_worker_turns_running", "Turns being worked on", value=now.running)
-        unwinding = "Agents that were aborted and have not returned"
+        unwinding = "Aborted agents that have not returned"
         yield GaugeMetricFamily("sht_worker_turns_unwinding", unwinding, value=now.unwinding)
         attempts = CounterMetricFamily(
-            "sht_worker_attempts", "Attempts at turns that are over, by how they went", labels=["outcome"]
+            "sht_worker_attempts", "Finished attempts, by outcome", labels=["outcome"]
         )
         for outcome, count in now.outcomes.items():
             attempts.add_metric([outcome or "unknown"], count)

@@ -34,7 +34,7 @@ def run_process(main: Coroutine[Any, Any, None], serves: Callable[[], bool]) -> 
                     raise
                 what = type(error).__name__
                 logger.error(
-                    "worker.loop_stopped error=%s: user code tried to end the loop; it goes on", what
+                    "worker.loop_stopped error=%s: user code tried to stop the loop; it continues", what
                 )
         running.result()
     finally:

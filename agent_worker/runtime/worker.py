@@ -85,7 +85,7 @@ class Worker:
         self._stopped = False
         self._running: dict[tuple[int, str], TurnRun] = {}
         self._runs: set[asyncio.Task[None]] = set()
-        # Agents that were aborted and have not returned yet; they can write nothing.
+        # Aborted agents that have not returned yet; they can write nothing.
         self._unwinding: set[asyncio.Task[None]] = set()
         self._outcomes: Counter[str] = Counter()
         self._lag = LoopLag()

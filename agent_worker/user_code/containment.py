@@ -30,7 +30,7 @@ class Escaped(AgentError):
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(
-            f"the agent's code raised {type(error).__name__}, which would have ended its process; it ended this turn"
+            f"the agent's code raised {type(error).__name__}, which would have stopped the process; only this turn was ended"
         )
 
 

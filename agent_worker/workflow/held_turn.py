@@ -202,7 +202,7 @@ class HeldTurn:
             await self._detach()
         except TransportError as error:
             logger.warning("turn.detach_failed %s error=%s", self._names(), error)
-            self._release(LeaseLost(f"turn {self.turn_id} is not held by this process any more"))
+            self._release(LeaseLost(f"turn {self.turn_id} is no longer held by this process"))
 
     def abort(self, cause: AbortCause) -> None:
         """The turn was cancelled, or the lease is lost: stop the step that runs."""
@@ -218,7 +218,7 @@ class HeldTurn:
     async def _detach(self) -> None:
         with self._noticing_a_loss():
             await self._services.steps.detach(self.lease, self._services.window_ms, retry_s=self.hold.retry_s)
-        self._release(LeaseLost(f"turn {self.turn_id} was detached; adopt it to go on"))
+        self._release(LeaseLost(f"turn {self.turn_id} was detached; adopt it to continue"))
 
     async def _open(self, wanted: str | None) -> Step:
         self._check_free()
@@ -314,7 +314,7 @@ class HeldTurn:
             continuation=continuation,
             retry_s=self.hold.retry_s,
         )
-        self._release(LeaseLost(f"turn {self.turn_id} waits for people; create it again to go on"))
+        self._release(LeaseLost(f"turn {self.turn_id} waits for people; create it again to continue"))
 
     async def _end(self, status: str, messages: Sequence[Message]) -> bool:
         """Write the terminal; False, and nothing is written, while a steer waits that a success would pass over."""

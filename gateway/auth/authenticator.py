@@ -168,9 +168,7 @@ class Authenticator:
         if _has_credentials(info):
             return None
         page = info.headers.get("origin", "another origin")[:128]
-        raise Unauthorized(
-            f"pages of {page} may not use what a proxy knows of their user; see allowed_origins"
-        )
+        raise Unauthorized(f"pages of {page} may not use the proxy's authentication; see allowed_origins")
 
     async def _by_hook(self, info: RequestInfo) -> Credential | None:
         if self._identify is None:
@@ -184,7 +182,7 @@ class Authenticator:
             raise
         except Exception as error:
             logger.exception("auth.hook_failed path=%s", info.path)
-            raise ServiceError("the application could not tell who is calling; try again") from error
+            raise ServiceError("the application's identify function failed; try again") from error
 
     async def _by_query(self, info: RequestInfo) -> Credential:
         key = info.query.get("key")

@@ -61,7 +61,7 @@ class KeySet:
                 await self._refresh()
                 found = self._known(key_id, algorithm)
         if found is None and self._read_at is None:
-            why = "the identity provider's keys cannot be read at the moment; try again"
+            why = "the identity provider's keys are unavailable; try again"
             raise StoreUnavailable(why, told=why)
         return found
 
@@ -122,11 +122,11 @@ class Issuer:
         """Check a token that says it is of this issuer. Raises TokenError 40144, 40142, StoreUnavailable."""
         rule = self.rule
         if says.algorithm not in rule.algorithms:
-            raise TokenError("the JWT is signed with an algorithm not accepted here", code=Code.INVALID_JWT)
+            raise TokenError("the JWT's signing algorithm is not accepted", code=Code.INVALID_JWT)
         key = self.key if self.keys is None else await self.keys.find(says.key_id, says.algorithm)
         if key is None:
             raise TokenError(
-                "the JWT is signed with a key its issuer does not publish", code=Code.INVALID_JWT
+                "the JWT is signed with a key that its issuer does not publish", code=Code.INVALID_JWT
             )
         claims = ClaimRules(rule.issuer, rule.audience, rule.client_id_claim, rule.capability_claim)
         return verify_issuer_token(token, key, claims, algorithm=says.algorithm, now_ms=now_ms)

@@ -66,7 +66,7 @@ class Limits:
         if closed_s > 0:
             self._shed("queue_too_long")
             raise Overloaded(
-                "more turns wait for a worker than can be taken in time; nothing was stored, send again later",
+                "more turns wait for a worker than can start in time; nothing was stored, send again later",
                 detail={
                     "reason": "queue_too_long",
                     "retryAfterMs": max(_SHORTEST_RETRY_MS, round(closed_s * 1000)),
@@ -76,7 +76,7 @@ class Limits:
         if most and lag_ms > most:
             self._shed("gateway_late")
             raise Overloaded(
-                "this gateway has more to do than it can do in time; nothing was stored, send again later",
+                "this gateway is overloaded; nothing was stored, send again later",
                 detail={"reason": "gateway_late", "retryAfterMs": max(_SHORTEST_RETRY_MS, round(lag_ms))},
             )
 

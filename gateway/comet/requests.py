@@ -67,7 +67,7 @@ class Comet:
                 return await self._of_connection(request, key, "send")
             case ["GET" | "POST", key, "close" | "disconnect" as word]:
                 return await self._of_connection(request, key, word)
-        raise NotFound("there is nothing at this path, or not for this method")
+        raise NotFound("no such path, or the method is not allowed on it")
 
     async def _connect(self, request: Request) -> Response:
         outlet = CometOutlet(f"{self._services.server_id}.")
@@ -99,7 +99,7 @@ class Comet:
             return Response(status_code=204, headers=self._headers)
         if link is None:
             raise ConnectionFailed(
-                "this process does not hold the connection, or not any more: reconnect and resume",
+                "this process does not hold the connection: reconnect and resume",
                 code=Code.CONNECTION_EXPIRED,
             )
         if what == "recv":

@@ -160,7 +160,7 @@ class Executor:
             if operation.keeps_kind:
                 self._kinds.put(key, Kind.of(message))
         if operation.author is not None and self._authors[key] != operation.author:
-            raise CapabilityError("the credentials permit changing one's own messages only")
+            raise CapabilityError("the credentials permit changing the client's own messages only")
         if operation.keeps_kind:
             _check_kind(self._kinds[key], operation)
 

@@ -192,7 +192,7 @@ def _required_author(sending: Sending, action: MessageAction) -> str | None:
     client_id = sending.sender.credential.identity.client_id
     if client_id is None:
         raise Unauthorized(
-            "changing one's own messages needs a connection with a clientId", code=Code.UNIDENTIFIED_OWNER
+            "changing own messages needs a connection with a clientId", code=Code.UNIDENTIFIED_OWNER
         )
     return client_id
 

@@ -599,7 +599,7 @@ class SessionFeed:
                 if attachment.epoch != epoch:
                     return
             except ContinuityLost:
-                reason = "entries were skipped because they were read too slowly; read the history"
+                reason = "entries were skipped because this client read too slowly; read the history"
                 self._restart(attachment, error_info(Code.CONTINUITY_LOST_SLOW, reason))
                 return
             except TransportError as error:

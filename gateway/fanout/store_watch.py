@@ -27,7 +27,7 @@ async def watch_store(services: Services) -> None:
         try:
             if await services.restore_secret():
                 logger.error(
-                    "redis.emptied prefix=%s: all sessions are gone; their clients are told",
+                    "redis.emptied prefix=%s: all sessions are gone; clients get a discontinuity",
                     services.settings.redis.prefix,
                 )
                 services.hub.reconnected()

@@ -58,6 +58,6 @@ def _cursor(after: str, series: str) -> Ref:
     position, of_series, index = parse_position(after)
     if of_series != series:
         raise ContinuityLost(
-            "the position is not one of this session; read it from the beginning", code=Code.POSITION_UNKNOWN
+            "unknown position in this session; read it from the beginning", code=Code.POSITION_UNKNOWN
         )
     return Ref(position, MAX_INDEX if index is None else index)

@@ -115,7 +115,7 @@ async def withdraw(session: Session, turn_id: str, credential: Caller, services:
             raise NotFound(f"there is no turn {turn_id} in this session, or it ended long ago")
         if record.terminal is not None:
             raise TurnEnded(f"turn {turn_id} has ended ({record.status})")
-        raise InvalidArgument(f"turn {turn_id} does not wait any more ({record.status}); cancel it instead")
+        raise InvalidArgument(f"turn {turn_id} is no longer waiting ({record.status}); cancel it instead")
     return await TurnCalls(services, credential, session).cancel(CancelIn(turn_id=turn_id))
 
 

@@ -186,7 +186,7 @@ class SocketChannels:
         """ATTACHED was sent: what follows it, and everything from then on."""
         watched = self._watched[channel]
         if watched.feed is None or watched.start is None:
-            raise RuntimeError("an attachment without a start cannot be delivered to")
+            raise RuntimeError("cannot deliver to an attachment without a start position")
         start, watched.start = watched.start, None
         self._count(watched, watched.modes)
         if not watched.modes & _LISTENING:
@@ -281,7 +281,7 @@ class SocketChannels:
 
     def _opened(self) -> SocketOutlet:
         if self.outlet is None:
-            raise RuntimeError("a channel cannot be attached before the socket is open")
+            raise RuntimeError("cannot attach a channel before the socket is open")
         return self.outlet
 
     def _writer(self, params: ChannelParams) -> Callable[[bytes], None]:

@@ -428,7 +428,7 @@ class Connection:
     def _attaching(self, full: str) -> _Channel:
         channel = self._channels.get(full)
         if channel is None or channel.phase is not ChannelPhase.ATTACHING:
-            raise RuntimeError("an attach ended that was not on its way")
+            raise RuntimeError("an attach ended that was not in progress")
         return channel
 
     def is_attaching(self, full: str) -> bool:

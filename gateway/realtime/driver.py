@@ -301,7 +301,7 @@ class Socket:
             credential = await self._services.authenticator.again(self._info, token, identity.client_id)
         except StoreUnavailable:
             # Nothing is wrong with the token: the client tries again with a new connection.
-            self.disconnect(error_info(Code.DISCONNECTED, "the token cannot be verified at the moment"))
+            self.disconnect(error_info(Code.DISCONNECTED, "the token cannot be verified right now"))
             return
         except TransportError as error:
             self.carry_out(self.core.authentication_failed(error))

@@ -65,4 +65,4 @@ def _cursor(text: str | None) -> Position:
     try:
         return parse_position(text)[0]
     except InvalidArgument:
-        raise InvalidArgument("the cursor is not one of this service") from None
+        raise InvalidArgument("invalid cursor") from None

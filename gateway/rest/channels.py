@@ -35,7 +35,7 @@ TRUNCATED_AT = "X-Truncated-At"
 # Leaves out what is not said in the conversation: an application's own messages between it.
 CONVERSATION = "conversation"
 MAX_LIMIT = 1000
-_NO_MESSAGE = "there is no such message in this session, or its retention has passed"
+_NO_MESSAGE = "no such message in this session, or its retention has expired"
 
 
 class Channels:

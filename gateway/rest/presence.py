@@ -94,7 +94,7 @@ def _read_cursor(params: Mapping[str, str]) -> tuple[str, str] | None:
     try:
         connection, _, client = _decoded(cursor).partition(" ")
     except ValueError:
-        raise InvalidArgument("the cursor is not one of this service") from None
+        raise InvalidArgument("invalid cursor") from None
     return connection, client
 
 
@@ -107,4 +107,4 @@ def _event_ref(cursor: str) -> Ref:
     try:
         return Ref.parse(cursor)
     except ValueError:
-        raise InvalidArgument("the cursor is not one of this service") from None
+        raise InvalidArgument("invalid cursor") from None

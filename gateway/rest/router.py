@@ -92,7 +92,7 @@ class Rest:
                 require_on_all(await self._credential(request), Operation.STATS)
                 # Figures of this service are metrics (`/metrics`); the protocol's statistics are not kept.
                 return Reply([])
-        raise NotFound("there is nothing at this path, or not for this method")
+        raise NotFound("no such path, or the method is not allowed on it")
 
     async def _channel(self, request: Request, full: str, rest: list[str]) -> Reply:
         credential = await self._credential(request)
@@ -125,7 +125,7 @@ class Rest:
                 return await self._presence.members(request, credential, session)
             case ["GET", "presence", "history"]:
                 return await self._presence.history(request, credential, session)
-        raise NotFound("there is nothing at this path, or not for this method")
+        raise NotFound("no such path, or the method is not allowed on it")
 
     async def _credential(self, request: Request) -> Credential:
         # On these paths `clientId` is a filter; who asks is told by the credentials alone (section 10.6).
@@ -136,7 +136,7 @@ class Rest:
         except TokenError as error:
             if await self._refusals.note(info.token or ""):
                 raise
-            raise Unauthorized(f"the same token again and again: {error.info.message}") from error
+            raise Unauthorized(f"the same token was refused repeatedly: {error.info.message}") from error
 
 
 async def credential_of(request: Request, services: Services) -> Credential:

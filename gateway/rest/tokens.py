@@ -43,7 +43,7 @@ class Tokens:
                 "the development key is accepted from this machine and its pages only; configure a key, or allowed_origins"
             )
         if wanted.key_name != key_name:
-            raise Unauthorized("the keyName of the token request is not the one of the path")
+            raise Unauthorized("the keyName of the token request does not match the path")
         secret = rule.secret.get_secret_value()
         if wanted.mac is not None:
             wanted.check_mac(secret)
@@ -79,7 +79,7 @@ class Tokens:
             raise Unauthorized("a token request is signed, or sent with the key")
         key = parse_basic(value)
         if key.name != key_name:
-            raise Unauthorized("the key sent is not the one of the path")
+            raise Unauthorized("the key does not match the path")
         self._services.authenticator.by_key(key, None, local=local)
 
     async def _claim_nonce(self, wanted: TokenRequest) -> None:

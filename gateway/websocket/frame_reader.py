@@ -54,7 +54,7 @@ class Inbound:
         except ProtocolError as error:
             raise Unreadable(CloseCode.PROTOCOL_ERROR, str(error)) from error
         except UnicodeDecodeError as error:
-            raise Unreadable(CloseCode.INVALID_DATA, "text that is no UTF-8") from error
+            raise Unreadable(CloseCode.INVALID_DATA, "text that is not UTF-8") from error
 
     def _receive(self, data: Buffer) -> Iterator[Incoming]:
         if self._reader is None:

@@ -134,7 +134,7 @@ def _body(response: httpx.Response, fmt: Format) -> Any:
     try:
         return unpack(response.content, fmt)
     except BadRequest as error:
-        raise ServiceError(f"the service sent a body that cannot be read: {error}") from error
+        raise ServiceError(f"the service sent an invalid body: {error}") from error
 
 
 def _next_query(response: httpx.Response) -> str | None:

@@ -174,7 +174,7 @@ class ClientTransport:
                 async with asyncio.timeout(self._options.connect_timeout):
                     await self._session.cancel(TurnFilter(all=cancel == "all"))
         except TimeoutError:
-            raise ConnectionFailed("the turns could not be cancelled: there is no connection") from None
+            raise ConnectionFailed("the turns could not be cancelled: not connected") from None
         finally:
             await self._leave()
 
@@ -371,7 +371,7 @@ class ClientTransport:
                 return self._session.on_entry.subscribe(callback)
             case "waiting":
                 return self._session.long_waits.changes.subscribe(callback)
-        raise InvalidArgument(f"there is no event {event!r}; there are {', '.join(get_args(EventName))}")
+        raise InvalidArgument(f"unknown event {event!r}; known are {', '.join(get_args(EventName))}")
 
     def _on_tree(self, tell: Callable[[TreeEvent], object]) -> Unsubscribe:
         def each(events: list[TreeEvent]) -> None:

@@ -68,6 +68,6 @@ def _told(cancelled: Cancelled, *, as_json: bool) -> str:
     ended = [turn for turn in cancelled.matched if turn not in cancelled.asked]
     lines = [f"cancelled {len(ended)} turn(s) at {position}"]
     lines += [f"  cancelled          {turn}" for turn in ended]
-    lines += [f"  its agent decides  {turn}" for turn in cancelled.asked]
+    lines += [f"  decided by its agent   {turn}" for turn in cancelled.asked]
     lines += [f"  already ended      {turn}" for turn in cancelled.already_ended]
     return "\n".join(lines)

@@ -24,7 +24,7 @@ def end_with_parent(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGTERM)
     if os.getppid() != parent:
-        raise SystemExit("the process that started this one is gone")
+        raise SystemExit("the parent process has exited")
 
 
 class Child:

@@ -24,7 +24,7 @@ Redis = Annotated[
 ]
 Prefix = Annotated[str | None, typer.Option("--redis-prefix", help="First part of every key.")]
 
-app = typer.Typer(help="Turns whose attempts were used up by workers that died.", no_args_is_help=True)
+app = typer.Typer(help="Turns that failed because their workers were lost.", no_args_is_help=True)
 
 
 @app.command("list")

@@ -57,7 +57,7 @@ def explain_channel(settings: Settings, channel: str) -> list[Finding]:
     found = [Finding(Verdict.OK, "capability", f"{channel}: {line}") for line in rights]
     if not found:
         nobody = (
-            f"{channel}: nobody can connect: configure [[keys]], [[issuers]] or [[trusted_proxies]]; or is it `dev`"
+            f"{channel}: no client can connect: configure [[keys]], [[issuers]] or [[trusted_proxies]]; or is it `dev`"
             " that is asked about: --dev"
         )
         found = [Finding(Verdict.WARN, "capability", nobody)]
@@ -97,7 +97,7 @@ def _eviction(info: Mapping[str, str]) -> Finding:
     return Finding(
         Verdict.FAIL,
         "memory",
-        f"maxmemory-policy {policy} lets Redis drop parts of sessions when memory is short: set it to noeviction",
+        f"maxmemory-policy {policy} lets Redis evict parts of sessions when memory is short: set it to noeviction",
     )
 
 
@@ -107,7 +107,7 @@ def _persistence(info: Mapping[str, str]) -> Finding:
     return Finding(
         Verdict.FAIL,
         "persistence",
-        "no append-only file: a restart of Redis loses what was acknowledged: set appendonly to yes",
+        "no append-only file: a restart of Redis loses acknowledged writes: set appendonly to yes",
     )
 
 
@@ -119,7 +119,7 @@ def _role(info: Mapping[str, str]) -> Finding:
             return Finding(
                 Verdict.WARN,
                 "role",
-                f"primary with {replicas} replica(s), and writes are acknowledged without any of them: a fail-over loses "
+                f"primary with {replicas} replica(s), and writes are acknowledged before any replica has them: a fail-over loses "
                 "the last ones. Set min-replicas-to-write to 1 (docs/deployment.md)",
             )
         return Finding(Verdict.OK, "role", f"primary with {replicas} replica(s)")

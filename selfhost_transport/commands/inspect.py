@@ -205,7 +205,7 @@ def _as_text(report: SessionReport) -> str:
     lines += [f"queue of {agent} in this bucket: {length}" for agent, length in report.ready.items()]
     lines += [f"last ended turns: {len(report.ended)}", *map(_described_end, report.ended)]
     entries = [f"  {_described(entry)}" for entry in report.entries] or [
-        "  none: the live log reaches back by resume_window_s only"
+        "  none: the live log covers only resume_window_s"
     ]
     return "\n".join([*lines, "last entries:", *entries])
 

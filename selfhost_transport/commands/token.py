@@ -23,7 +23,7 @@ def issue(
     except ValueError as error:
         raise InvalidArgument(f"--ttl: {error}") from None
     if not valid:
-        raise InvalidArgument("--ttl: a token has to be valid for some time")
+        raise InvalidArgument("--ttl: a token needs a lifetime above 0")
     now_ms = int(time.time() * 1000)
     claims = TokenClaims(
         key_name=rule.name,
@@ -45,4 +45,4 @@ def _key(settings: Settings, name: str | None) -> KeyRule:
     for key in keys:
         if name in (None, key.name):
             return key
-    raise InvalidArgument(f"no key is called {name!r}; configured are {', '.join(key.name for key in keys)}")
+    raise InvalidArgument(f"there is no key {name!r}; configured are {', '.join(key.name for key in keys)}")

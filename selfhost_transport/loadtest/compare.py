@@ -54,7 +54,7 @@ def show_comparison(
 ) -> None:
     """Print both under their names, with the change in per cent; green is better, red worse, beyond a twentieth."""
     if before.load != after.load:
-        console.print("[yellow]the two runs had different loads: compare with care[/]")
+        console.print("[yellow]the two runs had different loads: compare with caution[/]")
     table = Table(box=None, header_style="dim")
     table.add_column("", no_wrap=True)
     for name in (f"{names[0]}\n{_minute(before)}", f"{names[1]}\n{_minute(after)}", "\nchange"):

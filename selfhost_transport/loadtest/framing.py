@@ -95,7 +95,7 @@ class FrameReader:
             self._on_control(opcode, payload)
             return
         if (self._parts is None) == (opcode is Opcode.CONTINUATION):
-            raise ConnectionFailed("the server sent a part of a message out of place")
+            raise ConnectionFailed("the server sent a fragment out of order")
         self._parts = [*(self._parts or ()), payload]
         if first & _FIN:
             whole, self._parts = b"".join(self._parts), None

@@ -121,7 +121,7 @@ class Reader:
         try:
             return self._frames.decode(payload)
         except msgspec.MsgspecError as error:
-            raise ConnectionFailed(f"the gateway sent what is no frame: {error}") from error
+            raise ConnectionFailed(f"the gateway sent an invalid frame: {error}") from error
 
     def headers(self, message: IncomingMessage) -> dict[str, str]:
         """The transport headers of a message; empty when it has none."""

@@ -203,7 +203,7 @@ def _verdict(result: RunResult, console: Console) -> None:
         console.print(f"[bold red]failed[/]: {kinds}")
         if result.violation_counts.get("wrong_text"):
             console.print(
-                f"Other text than was due came: is namespace {result.load.namespace!r} answered by the scripted model "
+                f"The text differs from the expected one: is namespace {result.load.namespace!r} answered by the scripted model "
                 "(`selfhost-transport worker` without an argument)?"
             )
     elif result.passed:

@@ -101,7 +101,7 @@ def _port(parts: SplitResult) -> int:
         port = 0
     if port == 0:
         raise InvalidArgument(
-            "not a Redis URL: the port is no number from 1 to 65535; in a password ? is written %3F, / is %2F, "
+            "not a Redis URL: the port is not a number from 1 to 65535; in a password ? is written %3F, / is %2F, "
             "# is %23 and @ is %40"
         )
     return _DEFAULT_PORT if port is None else port

@@ -78,7 +78,7 @@ class ClusterNodes:
                 self._known = tuple({self.at(one.host, one.port): None for one in found})
                 return found
             failed.append(f"{server} has no slots")
-        raise StoreUnavailable(f"no server of the Cluster {self} can be asked: {'; '.join(failed)}")
+        raise StoreUnavailable(f"no server of the Cluster {self} can be queried: {'; '.join(failed)}")
 
 
 class _Shard:
@@ -97,7 +97,7 @@ class _Shard:
         for owned in await self._nodes.read():
             if owned.first <= self._slot <= owned.last:
                 return self._nodes.at(owned.host, owned.port)
-        raise StoreUnavailable(f"nobody in the Cluster has {self}")
+        raise StoreUnavailable(f"no server of the Cluster has {self}")
 
 
 class Shards:

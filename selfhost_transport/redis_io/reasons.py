@@ -15,9 +15,9 @@ SPEAKS_TLS: Final = "the port expects TLS: rediss:// instead of redis:// in the 
 SPEAKS_PLAIN: Final = "the port does not speak TLS: redis:// instead of rediss:// in the URL"
 
 _REPLIES: Final = {
-    "WRONGPASS": "it refuses the user name or the password of the URL",
+    "WRONGPASS": "it rejects the user name or password of the URL",
     "NOAUTH": "it asks for a password, and the URL has none: redis://:PASSWORD@HOST or redis://USER:PASSWORD@HOST",
-    "NOPERM": "the user of the URL may not do what is needed: docs/deployment.md has the rights",
+    "NOPERM": "the URL's user lacks rights: see docs/deployment.md",
     "LOADING": "it is still loading its data; try again shortly",
     "MASTERDOWN": "it is a replica that has lost its primary",
     "DENIED": "it is in protected mode and takes connections from its own machine only",
@@ -25,7 +25,7 @@ _REPLIES: Final = {
 _TEXTS: Final = {
     "without any password configured": "the URL has a password, and the server asks for none",
     "no password is set": "the URL has a password, and the server asks for none",
-    "DB index": "it has no such database: the number is the last part of the URL, and `databases` its configuration",
+    "DB index": "it has no such database: the number is the last part of the URL; `databases` in its configuration is the limit",
     "SELECT is not allowed in cluster mode": (
         "it is a node of a Cluster, which has no databases: redis+cluster://HOST:PORT instead of redis:// in the URL"
     ),
@@ -35,10 +35,10 @@ _TEXTS: Final = {
     "unknown command `SELECT`": (
         "it is a Sentinel: redis+sentinel://HOST:PORT/SERVICE instead of redis:// in the URL"
     ),
-    "cluster support disabled": "it is not of a Cluster: redis:// instead of redis+cluster:// in the URL",
-    "unknown command 'SENTINEL'": "it is no Sentinel: redis:// instead of redis+sentinel:// in the URL",
-    "unknown command `SENTINEL`": "it is no Sentinel: redis:// instead of redis+sentinel:// in the URL",
-    "max number of clients": "it has as many clients as `maxclients` permits",
+    "cluster support disabled": "it is not part of a Cluster: redis:// instead of redis+cluster:// in the URL",
+    "unknown command 'SENTINEL'": "it is not a Sentinel: redis:// instead of redis+sentinel:// in the URL",
+    "unknown command `SENTINEL`": "it is not a Sentinel: redis:// instead of redis+sentinel:// in the URL",
+    "max number of clients": "its limit `maxclients` is reached",
 }
 
 
@@ -73,7 +73,7 @@ def _of_network(address: Address, error: Exception) -> str:
         case ssl.SSLError():
             return f"TLS failed: {error.reason or error}"
         case TimeoutError():
-            return "it did not answer in time. Check the host, the port, and what is between"
+            return "it did not reply in time. Check the host, the port and the network"
         case UnicodeError():
             return f"{address.host!r} is not a host name: a part of it is empty or too long"
         case socket.gaierror():
@@ -85,5 +85,5 @@ def _of_network(address: Address, error: Exception) -> str:
         case FileNotFoundError():
             return "there is no such socket"
         case hiredis.ProtocolError():
-            return "what listens there is no Redis, or expects TLS (rediss://)"
+            return "the server on that port is not Redis, or expects TLS (rediss://)"
     return f"{error or type(error).__name__}. Check the URL and the server"

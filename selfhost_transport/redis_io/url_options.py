@@ -49,7 +49,7 @@ _PINGED_EVERY_S: Final = 5
 _POOL: Final = (
     "this service has no pool of connections: it opens one for calls, and one for each kind of notification"
 )
-_REPEATS: Final = "what is repeated after an error, and for how long, is this service's own choice"
+_REPEATS: Final = "this service decides which calls it retries, and for how long"
 _BYTES: Final = "replies are read as bytes"
 _WHY: Final = {
     "max_connections": _POOL,
@@ -100,14 +100,14 @@ def _require_known(name: str, *, tls: bool) -> None:
             "# is %23 and @ is %40"
         )
     raise InvalidArgument(
-        f"the Redis URL's option {name} is not supported: {_WHY.get(name, 'it is none of the redis package')}"
+        f"the Redis URL's option {name} is not supported: {_WHY.get(name, 'the redis package has no such option')}"
     )
 
 
 def _check_protocol(given: dict[str, str]) -> None:
     if given.get("protocol", "2") != "2":
         raise InvalidArgument(
-            "the Redis URL's option protocol is not supported, except as 2: RESP3 is not spoken"
+            "the Redis URL's option protocol is not supported, except as 2: RESP3 is not supported"
         )
     interval = _value(given, "health_check_interval", float, "a number of seconds")
     if interval is not None and 0 < interval < _PINGED_EVERY_S:

@@ -98,9 +98,7 @@ class Sentinels:
     async def _ask(self, sentinel: Address) -> tuple[str, int]:
         found = await ask(sentinel, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
         if found is None:
-            raise StoreUnavailable(
-                f"{sentinel.host}:{sentinel.port} does not know the service {self.service!r}"
-            )
+            raise StoreUnavailable(f"{sentinel.host}:{sentinel.port} has no service {self.service!r}")
         return found[0].decode(), int(found[1])
 
 
@@ -112,7 +110,7 @@ def whereabouts(url: str) -> Fixed | Sentinels | ClusterNodes:
     scheme = url.partition("://")[0]
     if scheme not in _SCHEMES:
         raise InvalidArgument(
-            f"not an address of a Redis: it begins with one of {', '.join(_SCHEMES)}, then ://"
+            f"not an address of Redis: it begins with one of {', '.join(_SCHEMES)}, then ://"
         )
     if scheme not in _FORMS:
         return Fixed(Address.parse(url).checked())

@@ -70,7 +70,7 @@ class AnnotationStore:
             ],
         )
         if reply[0] == b"missing":
-            raise NotFound("there is no such message in this session, or its retention has passed")
+            raise NotFound("no such message in this session, or its retention has expired")
         if reply[0] == b"full":
             raise BadRequest(f"a message has annotations of a type under at most {MAX_NAMES} names")
         positions = tuple(Position.parse_id(position.decode()) for position in reply[1:])

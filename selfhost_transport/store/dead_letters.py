@@ -58,7 +58,7 @@ class DeadLetters:
         record = await self._turns.record(letter.session, letter.turn_id)
         messages = await self._messages(letter)
         if record is None or not messages:
-            raise NotFound(f"the message of dead letter {letter_id} is not kept any more")
+            raise NotFound(f"the message of dead letter {letter_id} is no longer stored")
         again = [_again(message, letter_id) for message in messages]
         accepted = await self._turns.submit(build_turn_request(letter.session, again, agent=record.agent))
         await self._turns.redis.command("XDEL", self._key(_bucket(letter_id)), letter_id.partition("/")[2])

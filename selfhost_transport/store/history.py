@@ -136,7 +136,7 @@ class HistoryReader:
         """The newest version of one message. Raises NotFound."""
         found = await self.messages(session, [ref])
         if not found:
-            raise NotFound("there is no such message in this session, or its retention has passed")
+            raise NotFound("no such message in this session, or its retention has expired")
         return found[0]
 
     async def messages(self, session: str, refs: Sequence[Ref]) -> list[Message]:
@@ -149,7 +149,7 @@ class HistoryReader:
         """The newest state of one message for a read-modify-write. Raises NotFound."""
         created = await self._created(session, ref)
         if created is None:
-            raise NotFound("there is no such message in this session, or its retention has passed")
+            raise NotFound("no such message in this session, or its retention has expired")
         record, data, _ = (await self._records(session, [ref]))[2][0]
         return State(ref, _apply(created, record, data), (record.get("v") or b"").decode())
 
@@ -166,7 +166,7 @@ class HistoryReader:
         """The same, oldest first, a few at a time. Raises NotFound."""
         created = await self._created(session, ref)
         if created is None:
-            raise NotFound("there is no such message in this session, or its retention has passed")
+            raise NotFound("no such message in this session, or its retention has expired")
         series = await self._series(session)
         first = Version(ref.serial(series), ref.position.ms)
         yield [_complete(created, ref, series, MessageAction.CREATE, first)]

@@ -225,9 +225,7 @@ class SessionStore:
             )
             if reply[0] != b"stale":
                 return _mutated(reply)
-        raise ServiceError(
-            "the message is being changed by others at the same time; repeat the update", code=50000
-        )
+        raise ServiceError("the message is being changed concurrently; repeat the update", code=50000)
 
     async def read_after(
         self, session: str, after: Position, limit: int = 1000, *, series: str | None = None
@@ -241,10 +239,10 @@ class SessionStore:
         head = await self.open(session)
         if after < head.floor:
             raise ContinuityLost(
-                "the position is older than the live log reaches; read the history for the current state"
+                "the position is older than the live log; read the history for the current state"
             )
         gone_back = WentBack(
-            "Redis has lost what was written last to this session; read the history for the current state"
+            "Redis lost the last writes to this session; read the history for the current state"
         )
         if series is not None and (series != head.series or after > head.position):
             raise gone_back
@@ -306,7 +304,7 @@ def _merge(current: Message, change: Message, *, deletes: bool) -> Message:
 def _mutated(reply: list[Any]) -> Position:
     match reply[0]:
         case b"missing":
-            raise NotFound("there is no such message in this session, or its retention has passed")
+            raise NotFound("no such message in this session, or its retention has expired")
         case b"mismatch":
             raise BadRequest("an append must have the type and encoding of the message's data", code=40013)
         case b"too large":

@@ -95,10 +95,12 @@ class TurnInputs:
             case None:
                 raise NotFound(f"there is no turn {turn_id} in this session")
             case [b"forbidden"]:
-                raise CapabilityError("the credentials permit `turn-start` only: it promotes one's own turns")
+                raise CapabilityError(
+                    "the credentials permit `turn-start` only, which covers the client's own turns"
+                )
             case [b"full", running]:
                 raise Busy(
-                    f"{running} turns run in this session, which is its limit; the turn waits until one has ended",
+                    f"{running} turns run in this session, which is its limit; the turn waits until one ends",
                     detail={"running": running},
                 )
         return bool(reply == b"queued")

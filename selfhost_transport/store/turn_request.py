@@ -23,7 +23,7 @@ from selfhost_transport.wire.message import Message
 _LOST: Final = ErrorInfo(
     code=104008,
     status_code=500,
-    message="the turn could not be finished: every worker that tried it was lost; send the message again",
+    message="the turn could not be finished: all its workers were lost; send the message again",
 )
 _CONTEXT_FIELDS: Final = tuple(field.name for field in dataclasses.fields(TurnContext))
 _CANCEL_HEADERS: Final = {

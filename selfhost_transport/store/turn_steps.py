@@ -239,6 +239,6 @@ def _refusal(turn_id: str, why: str, what: str = "") -> TransportError:
             )
         case _:
             return TurnHeld(
-                f"turn {turn_id} is being worked on by {what}; try again once it was detached, or its lease is over",
+                f"turn {turn_id} is held by {what}; try again once it is detached or its lease has expired",
                 detail={"turn": turn_id, "holder": what},
             )

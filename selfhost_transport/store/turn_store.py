@@ -252,7 +252,7 @@ class TurnStore:
                 )
             case b"forbidden":
                 raise CapabilityError(
-                    "the credentials permit `turn-start` only: it ends turns of one's own, while they wait for people",
+                    "the credentials permit `turn-start` only, which ends the client's own suspended turns",
                     detail={"turn": reply[1].decode()},
                 )
             case b"queue full":
@@ -267,7 +267,7 @@ class TurnStore:
                 )
             case b"overloaded":
                 raise Overloaded(
-                    f"{reply[1]} turns wait for a worker already, and more than can be taken in time; nothing was "
+                    f"{reply[1]} turns wait for a worker already, more than can start in time; nothing was "
                     "stored, send again later",
                     detail={"reason": "queue_too_long", "waiting": reply[1], "retryAfterMs": reply[2]},
                 )
@@ -474,7 +474,7 @@ class TurnStore:
         if reply == b"lost":
             raise lease_lost(lease, b"cancelled, ended or taken over")
         if reply == b"gap":
-            raise ServiceError("an earlier piece of this message was not written; the turn has to be retried")
+            raise ServiceError("an earlier append to this message failed; retry the turn")
 
     async def end(
         self,

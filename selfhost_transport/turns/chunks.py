@@ -306,7 +306,7 @@ def carried_chunk(chunk: Chunk) -> Chunk:
         return chunk
     if not isinstance(chunk, Chunk):
         raise InvalidArgument(
-            f"{type(chunk).__name__} is no piece of an answer; yield text, Reasoning, a chunk, or its JSON form"
+            f"{type(chunk).__name__} cannot be part of an answer; yield text, Reasoning, a chunk, or its JSON form"
         )
     changed = {
         field.name: new

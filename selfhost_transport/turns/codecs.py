@@ -122,5 +122,5 @@ def codec_named(codec: Codec | str | None) -> Codec:
     if not isinstance(codec, str):
         return codec
     if codec not in _BY_NAME:
-        raise InvalidArgument(f"no codec is called {codec!r}; known are {', '.join(sorted(_BY_NAME))}")
+        raise InvalidArgument(f"there is no codec {codec!r}; known are {', '.join(sorted(_BY_NAME))}")
     return _BY_NAME[codec]

@@ -231,7 +231,9 @@ def _position(serial: str) -> Position:
 
 def _seam_lost(truncated_at: str | None) -> SeamLost:
     why = (
-        f"retention has taken messages up to {truncated_at}" if truncated_at else "no stored message is in it"
+        f"retention removed messages up to {truncated_at}"
+        if truncated_at
+        else "it contains no stored message"
     )
     return SeamLost(
         f"the stored messages do not reach the session's history ({why}): messages may be in neither. Store turns "

@@ -105,7 +105,7 @@ CODES: Mapping[int, CodeInfo] = {
     Code.INVALID_BODY: CodeInfo(400, "the body cannot be parsed"),
     Code.INVALID_PARAMETER: CodeInfo(400, "a parameter has an invalid value"),
     Code.INVALID_CREDENTIAL: CodeInfo(400, "the credential is neither a key nor a token"),
-    Code.INVALID_CONNECTION_KEY_IN_PUBLISH: CodeInfo(400, "the message's connectionKey is not known"),
+    Code.INVALID_CONNECTION_KEY_IN_PUBLISH: CodeInfo(400, "unknown connectionKey in the message"),
     Code.MESSAGE_TOO_LARGE: CodeInfo(400, "the message exceeds the size limit"),
     Code.INVALID_CHANNEL_NAME: CodeInfo(400, "the channel name is not valid"),
     Code.INVALID_CLIENT_ID: CodeInfo(400, "the clientId is not permitted for these credentials"),
@@ -122,7 +122,9 @@ CODES: Mapping[int, CodeInfo] = {
     Code.UNAUTHORIZED: CodeInfo(401, "the request is not authorised"),
     Code.INVALID_CREDENTIALS: CodeInfo(401, "credentials are missing or wrong"),
     Code.INCOMPATIBLE_CREDENTIALS: CodeInfo(401, "the clientId or application contradicts the credentials"),
-    Code.TIMESTAMP_NOT_CURRENT: CodeInfo(401, "the timestamp is not within two minutes of the server's"),
+    Code.TIMESTAMP_NOT_CURRENT: CodeInfo(
+        401, "the timestamp differs from the server's clock by more than two minutes"
+    ),
     Code.NONCE_REUSED: CodeInfo(401, "the nonce is missing, too short, or was used before"),
     Code.KEY_NOT_RECOGNISED: CodeInfo(401, "there is no such key"),
     Code.KEY_REVOKED: CodeInfo(401, "the key was revoked"),
@@ -131,7 +133,7 @@ CODES: Mapping[int, CodeInfo] = {
     Code.TOKEN_ERROR: CodeInfo(401, "the token is not usable; obtain a new one"),
     Code.TOKEN_REVOKED: CodeInfo(401, "the token was revoked"),
     Code.TOKEN_EXPIRED: CodeInfo(401, "the token has expired; obtain a new one"),
-    Code.TOKEN_UNRECOGNISED: CodeInfo(401, "the token is not one of this service"),
+    Code.TOKEN_UNRECOGNISED: CodeInfo(401, "the token was not issued by this service"),
     Code.INVALID_JWT: CodeInfo(
         401, "the JWT does not verify; it needs a kid, iat, exp and a valid signature"
     ),
@@ -141,7 +143,7 @@ CODES: Mapping[int, CodeInfo] = {
     Code.REVOKE_NEEDS_BASIC_AUTH: CodeInfo(401, "tokens are revoked with a key, not with a token"),
     Code.TOKENS_NOT_REVOCABLE: CodeInfo(401, "the key's tokens are not revocable"),
     Code.PUBLISH_MODE_MISSING: CodeInfo(401, "the channel was attached without the publish mode"),
-    Code.UNIDENTIFIED_OWNER: CodeInfo(401, "changing one's own messages needs a clientId"),
+    Code.UNIDENTIFIED_OWNER: CodeInfo(401, "changing own messages needs a clientId"),
     Code.FORBIDDEN: CodeInfo(403, "forbidden"),
     Code.NOT_FOUND: CodeInfo(404, "not found"),
     Code.METHOD_NOT_ALLOWED: CodeInfo(405, "the method is not allowed on this path"),
@@ -166,15 +168,17 @@ CODES: Mapping[int, CodeInfo] = {
     Code.CONNECTION_SUPERSEDED: CodeInfo(410, "a newer connection took over"),
     Code.CONNECTION_CLOSED: CodeInfo(400, "the connection is closed"),
     Code.INVALID_CONNECTION_KEY: CodeInfo(400, "the connection key is not valid; a new connection was made"),
-    Code.CONTINUITY_LOST_SLOW: CodeInfo(400, "messages were skipped because they were read too slowly"),
+    Code.CONTINUITY_LOST_SLOW: CodeInfo(400, "messages were skipped because this client read too slowly"),
     Code.RESUMED_ELSEWHERE: CodeInfo(400, "the connection was made at another site"),
     Code.CHANNEL_FAILED: CodeInfo(400, "the channel operation failed"),
     Code.CHANNEL_WRONG_STATE: CodeInfo(400, "the channel is not in a state that permits this"),
     Code.CONTINUITY_EXPIRED: CodeInfo(
-        404, "the position is older than what is kept; messages may be missing"
+        404, "the position is older than the live log; messages may be missing"
     ),
-    Code.BACKLOG_TOO_LARGE: CodeInfo(404, "too much was missed to be replayed; messages may be missing"),
-    Code.POSITION_UNKNOWN: CodeInfo(404, "the position is not one of this channel"),
+    Code.BACKLOG_TOO_LARGE: CodeInfo(
+        404, "too many messages were missed to be replayed; some may be missing"
+    ),
+    Code.POSITION_UNKNOWN: CodeInfo(404, "the position is unknown in this channel"),
     Code.ATTACH_POINT_TOO_OLD: CodeInfo(400, "the attach point is too old for history"),
     Code.TOO_MANY_CHANNELS: CodeInfo(400, "the connection has attached too many channels"),
     Code.PRESENCE_NO_CLIENT_ID: CodeInfo(400, "presence needs a clientId"),

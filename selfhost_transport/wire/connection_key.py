@@ -56,7 +56,7 @@ def read_connection_key(secret: bytes, key: str) -> ConnectionKey:
         if hmac.compare_digest(_mac(secret, signed), match[6]):
             return ConnectionKey(match[2], int(match[3], 16), match[5], match[1] or "")
     raise ConnectionFailed(
-        "the connection key is not one of this service; a new connection was made",
+        "unknown connection key; a new connection was made",
         code=Code.INVALID_CONNECTION_KEY,
     )
 

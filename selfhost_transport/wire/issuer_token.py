@@ -61,7 +61,7 @@ def verify_issuer_token(
     except (PyJWTError, ValueError, TypeError, RecursionError) as error:
         raise _invalid(f"{error}") from error
     if not isinstance(payload, dict) or payload.get("iss") != rules.issuer:
-        raise _invalid("it is not of the issuer whose key signed it")
+        raise _invalid("its issuer does not match the key that signed it")
     _check_audience(payload, rules.audience)
     return read_claims(_as_ably_claims(payload, rules), rules.issuer, now_ms)
 

@@ -101,14 +101,14 @@ def token_key_name(token: str) -> str:
     """
     if _JWT_FORM.fullmatch(token) is None:
         if _OPAQUE_FORM.fullmatch(token):
-            raise TokenError("the token is not one of this service", code=Code.TOKEN_UNRECOGNISED)
+            raise TokenError("the token was not issued by this service", code=Code.TOKEN_UNRECOGNISED)
         raise Unauthorized("the access token is neither a JWT nor a token")
     try:
         key_name = _JWS.get_unverified_header(token).get("kid")
     except (PyJWTError, ValueError, RecursionError) as error:
         raise _invalid(f"its header cannot be read: {error}") from error
     if not isinstance(key_name, str) or not key_name:
-        raise _invalid("it has no kid, which names the key")
+        raise _invalid("it has no kid to name its key")
     return key_name
 
 
@@ -139,7 +139,7 @@ def read_claims(payload: Mapping[str, Any], key_name: str, now_ms: int) -> Token
     """The claims of a payload whose signature was checked. Raises TokenError 40144, 40142."""
     issued_ms, expires_ms = _time_ms(payload, "iat"), _time_ms(payload, "exp")
     if issued_ms is None or expires_ms is None or expires_ms <= issued_ms:
-        raise _invalid("it needs iat and exp, exp being the later")
+        raise _invalid("it needs iat and exp, with exp later than iat")
     if max(issued_ms, _time_ms(payload, "nbf") or 0) > now_ms + CLOCK_AHEAD_MS:
         raise _invalid("it is not valid yet; check the issuer's clock")
     if expires_ms <= now_ms:

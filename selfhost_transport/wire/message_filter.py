@@ -63,4 +63,4 @@ def _compile(text: str) -> MessageFilter:
         return MessageFilter(text, jmespath.compile(text))
     except (JMESPathError, RecursionError, ValueError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise InvalidChannelName(f"the channel's filter is no JMESPath expression: {reason}") from error
+        raise InvalidChannelName(f"the channel's filter is not a JMESPath expression: {reason}") from error

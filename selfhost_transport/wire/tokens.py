@@ -155,7 +155,7 @@ class TokenRequest:
             return key_capability
         granted = Capability.parse(self.capability).intersect(key_capability)
         if granted.is_empty:
-            raise CapabilityError("the key permits nothing of the requested capability")
+            raise CapabilityError("the key permits none of the requested capability")
         return granted
 
 

@@ -84,7 +84,7 @@ async def test_trn_19_what_the_provider_says_stays_in_the_worker(stage: Stage, p
         await turn.ended
         assert turn.status is TurnStatus.FAILED
         assert turn.error is not None
-        assert turn.error.message.startswith("the model provider receives too many requests")
+        assert turn.error.message.startswith("the model provider is rate-limiting this agent")
 
 
 async def test_sdk_4_tools_between_two_model_calls_are_one_message(stage: Stage, provider: Provider) -> None:

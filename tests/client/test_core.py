@@ -166,9 +166,7 @@ def test_silence_beyond_two_heartbeats_drops_the_socket() -> None:
     core.received(attached("p"), 0)
     core.received(Frame(Action.HEARTBEAT), 4)
     assert core.deadline() == 14
-    assert core.tick(14) == [
-        Drop(ErrorInfo(80003, 408, "nothing was heard from the service; connecting again"))
-    ]
+    assert core.tick(14) == [Drop(ErrorInfo(80003, 408, "the service is silent; reconnecting"))]
     effects = core.lost(LOST, 14)
     assert isinstance(effects[0], Changed) and effects[0].change.current is ConnectionState.DISCONNECTED
 

@@ -27,7 +27,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_an_attach_that_never_comes_names_what_it_waits_for() -> None:
     service = ScriptedService()
     service.unreachable.add("one")
-    with pytest.raises(ConnectionFailed, match=r"within 0.05 s: there is no connection to one: refused"):
+    with pytest.raises(ConnectionFailed, match=r"within 0.05 s: not connected to one: refused"):
         await service.transport().open(0.05)
     service = ScriptedService()
     opening = asyncio.create_task(service.transport().open(0.1))
@@ -41,7 +41,7 @@ async def test_an_attach_that_never_comes_names_what_it_waits_for() -> None:
     socket.connected()
     await socket.next(Action.ATTACH)
     socket.attached(100)
-    with pytest.raises(ConnectionFailed, match="the history is being read from one: Redis is away") as failed:
+    with pytest.raises(ConnectionFailed, match="reading the history from one: Redis is away") as failed:
         await opening
     assert failed.value.info.cause is not None and failed.value.info.cause.code == 50003
 
@@ -62,7 +62,7 @@ async def test_a_wait_that_takes_long_is_told_once(caplog: pytest.LogCaptureFixt
     await turn.accepted
     await wait_until(lambda: len(waits) == 2)
     assert waits[1].turn_id == turn.turn_id
-    assert "is one running that serves the agent 'assistant'" in waits[1].reason
+    assert "does one serve the agent 'assistant'" in waits[1].reason
     told = [
         record
         for record in caplog.records
@@ -139,7 +139,7 @@ async def test_objects_say_what_they_are() -> None:
 async def test_what_is_not_there_is_an_error_that_says_so() -> None:
     service = ScriptedService()
     transport, _ = await service.open()
-    with pytest.raises(NotFound, match="no message 'nope' was read of this session"):
+    with pytest.raises(NotFound, match="message 'nope' has not been loaded from this session"):
         transport.view.select("nope", 0)
     with pytest.raises(NotFound, match="nope"):
         await transport.view.select_for_all("nope", 0)

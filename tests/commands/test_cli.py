@@ -49,7 +49,7 @@ def test_help_shows_what_counts_where_nothing_is_given(call: Call) -> None:
     text = call("gateway", "-h").output
     for default in ("redis://127.0.0.1:6379/0", "127.0.0.1", "8080", "sht"):
         assert f"({default})" in text
-    assert "(one that is started for it)" in re.sub(r"[\s│]+", " ", call("dev", "-h").output)
+    assert "(an embedded one)" in re.sub(r"[\s│]+", " ", call("dev", "-h").output)
 
 
 def test_the_version_is_printed(call: Call) -> None:

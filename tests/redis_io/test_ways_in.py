@@ -102,8 +102,8 @@ def ports(plain: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 WRONG = {
-    "redis://:wrong@127.0.0.1:{locked}/0": "refuses the user name or the password",
-    "redis://who:right@127.0.0.1:{locked}/0": "refuses the user name or the password",
+    "redis://:wrong@127.0.0.1:{locked}/0": "rejects the user name or password",
+    "redis://who:right@127.0.0.1:{locked}/0": "rejects the user name or password",
     "redis://127.0.0.1:{locked}/0": "asks for a password, and the URL has none",
     "redis://:geheim@127.0.0.1:{plain}/0": "asks for none",
     "redis://127.0.0.1:{plain}/99": "no such database",
@@ -114,15 +114,15 @@ WRONG = {
     "redis://127.0.0.1:{replica}/0": "is a replica of 127.0.0.1:{plain}",
     "redis+cluster://127.0.0.1:{plain}": "redis:// instead of redis+cluster://",
     "redis+sentinel://127.0.0.1:{plain}/chat": "is no Sentinel",
-    "redis+sentinel://127.0.0.1:{sentinel}/tpyo": "does not know the service 'tpyo'",
+    "redis+sentinel://127.0.0.1:{sentinel}/tpyo": "has no service 'tpyo'",
     "rediss://127.0.0.1:{plain}/0": "does not speak TLS: redis:// instead of rediss://",
     "redis://127.0.0.1:{tls}/0": "expects TLS: rediss:// instead of redis://",
     "rediss://127.0.0.1:{tls}/0": "its certificate is not accepted",
     "redis://127.0.0.1:1/0": "nothing listens on that port",
     "redis+sentinel://127.0.0.1:1,127.0.0.1:2/chat": "nothing listens on that port",
     "redis+cluster://127.0.0.1:1,127.0.0.1:2": "nothing listens on that port",
-    "redis://127.0.0.1:{silent}/0": "did not answer in time",
-    "rediss://127.0.0.1:{silent}/0": "did not answer in time",
+    "redis://127.0.0.1:{silent}/0": "did not reply in time",
+    "rediss://127.0.0.1:{silent}/0": "did not reply in time",
     # A network that is reserved for documentation: nothing answers.
     "redis://192.0.2.1:6379/0": "",
     "redis://redis..svc:6379/0": "is not a host name",
@@ -216,7 +216,7 @@ def test_every_command_says_it(command: tuple[str, ...], ports: dict[str, int]) 
     result = CliRunner().invoke(app, [*command, "--redis", BAD.format(**ports)])
     assert time.monotonic() - began < WITHIN_S
     said = result.output if result.exception is None or command == ("doctor",) else str(result.exception)
-    assert result.exit_code == 1 and "refuses the user name or the password" in said
+    assert result.exit_code == 1 and "rejects the user name or password" in said
 
 
 def start_gateway(url: str) -> None:
@@ -260,7 +260,7 @@ def start_dev(url: str) -> None:
 )
 def test_everything_that_starts_says_it(start: Callable[[str], None], ports: dict[str, int]) -> None:
     for url, reason in (
-        (BAD, "refuses the user name or the password"),
+        (BAD, "rejects the user name or password"),
         ("redis://127.0.0.1:{silent}/0", "in time"),
     ):
         began = time.monotonic()

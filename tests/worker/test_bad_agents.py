@@ -30,7 +30,7 @@ TOLD = {
     "long-message": "x" * 4_000,
     "rate-limited": "slow down",
     # What a store says is for operators.
-    "store": "the session store cannot be reached at the moment; try again",
+    "store": "the session store is unavailable; try again",
     "bytes-message": "b'raw'",
     "no-message": "None",
 }
@@ -181,10 +181,10 @@ def assert_true_reason(end: Message, where: str, way: str) -> None:
     assert code is not None and message
     if where in ("cleanup", "generator-cleanup"):
         # Why the source failed comes first.
-        assert "would have ended" not in message and message != TOLD.get(way)
+        assert "would have stopped" not in message and message != TOLD.get(way)
         return
     if way in EXITS and (where, way) not in WRAPPED:
-        assert "would have ended its process" in message, (where, way, message)
+        assert "would have stopped the process" in message, (where, way, message)
     if way in TOLD:
         assert message == TOLD[way], (where, way)
     if way == "rate-limited":

@@ -33,7 +33,7 @@ _RETRYABLE = frozenset({80000, 80002, 80003, 80017, 50001, 50002})
 # two heartbeats at most (REC-12, section 4.3).
 _IDLE_MARGIN_S = 10.0
 _DEFAULT_STATE_TTL_S = 120.0
-_CLOSED = ErrorInfo(104004, 400, "the client was closed before the service had answered")
+_CLOSED = ErrorInfo(104004, 400, "the client was closed before the service replied")
 
 
 class ConnectionCore:
@@ -157,7 +157,7 @@ class ConnectionCore:
             return [Drop(ErrorInfo(80000, 408, "the service did not answer in time"))]
         if self._idle_after is not None and now >= self._heard_at + self._idle_after:
             self._idle_after = None
-            return [Drop(ErrorInfo(80003, 408, "nothing was heard from the service; connecting again"))]
+            return [Drop(ErrorInfo(80003, 408, "the service is silent; reconnecting"))]
         if self._attach_by is not None and now >= self._attach_by:
             return self._attach(now)
         return []
@@ -236,7 +236,7 @@ class ConnectionCore:
         return []
 
     def _on_error(self, frame: Frame) -> list[Effect]:
-        error = frame.error or ErrorInfo(80000, 500, "the service reported an error without saying which")
+        error = frame.error or ErrorInfo(80000, 500, "the service reported an unspecified error")
         if frame.channel == self.channel:
             self.channel_state = ChannelState.FAILED
             self._attach_by = None
@@ -248,7 +248,7 @@ class ConnectionCore:
         return self.fail(error)
 
     def _on_disconnected(self, error: ErrorInfo | None) -> list[Effect]:
-        self._parting = error or ErrorInfo(80003, 400, "the service asked to connect again")
+        self._parting = error or ErrorInfo(80003, 400, "the service requested a reconnect")
         if _is_token_error(self._parting):
             if not self._renewable:
                 refused = "the token was refused and there is no auth_callback to renew it"

@@ -162,7 +162,7 @@ class Connection:
         for outgoing, known in self._answers.items():
             if known is answer and self.core.outbox.withdraw(outgoing):
                 del self._answers[outgoing]
-                answer.set_exception(Discarded("the application took the send back before it had left"))
+                answer.set_exception(Discarded("the send was discarded before transmission"))
                 return True
         return False
 
@@ -227,7 +227,7 @@ class Connection:
                 frame = decode_frame(raw, fmt)
             except BadRequest as error:
                 # Something that does not speak the protocol: another gateway may.
-                raise TransportError(f"the service sent a frame that cannot be read: {error}") from error
+                raise TransportError(f"the service sent an invalid frame: {error}") from error
             self._perform(self.core.received(frame, self._clock()))
 
     def _query(self) -> dict[str, str]:

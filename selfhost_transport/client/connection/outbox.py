@@ -28,7 +28,7 @@ class Settled:
     error: ErrorInfo | None = None
 
 
-_UNANSWERED = ErrorInfo(50000, 500, "the service acknowledged a later frame and not this one")
+_UNANSWERED = ErrorInfo(50000, 500, "the service acknowledged a later frame but not this one")
 
 
 # Frames that may be unanswered on the wire. More would only wait in the service, in front of a cancel (CAN-19).
@@ -53,7 +53,7 @@ class Outbox:
         """Keep a publish until it is answered. Raises RateLimited when too many wait."""
         if len(self) >= self._limit:
             raise RateLimited(
-                f"{self._limit} sends are waiting for the service, which is the limit of this client",
+                f"{self._limit} sends are waiting for an acknowledgement, which is this client's limit",
                 detail={"reason": "outbox_full"},
             )
         outgoing = Outgoing(messages)

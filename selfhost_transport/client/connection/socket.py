@@ -136,7 +136,7 @@ async def dial_websocket(
         )
     except InvalidURI as error:
         # Not its text: that quotes the address with what `transport_params` holds.
-        raise InvalidArgument(f"{where.netloc} is no address to connect to: {error.msg}") from None
+        raise InvalidArgument(f"{where.netloc} is not a valid address: {error.msg}") from None
     except ssl.SSLError as error:
         kind = UntrustedCertificate if isinstance(error, ssl.SSLCertVerificationError) else ConnectionFailed
         raise kind(f"cannot connect: {describe_tls_failure(error, where.netloc)}") from error
@@ -152,9 +152,7 @@ def _reason(error: Exception) -> str:
         case InvalidStatus(response=response):
             return f"it answered with HTTP status {response.status_code}; is the address that of a gateway?"
         case WebSocketException():
-            return (
-                f"no answer that a gateway gives ({error}); a gateway behind TLS needs wss:// in the address"
-            )
+            return f"the reply is not that of a gateway ({error}); a gateway behind TLS needs wss:// in the address"
         case OSError(errno=int(number)) if number > 0:
             # Not asyncio's own words for it, "Connect call failed".
             return os.strerror(number)

@@ -143,9 +143,9 @@ class Session:
         if self._connection.core.state is not ConnectionState.CONNECTED:
             if gateway in why:
                 return why.removeprefix(": ")
-            return f"there is no connection to {gateway}{why}"
+            return f"not connected to {gateway}{why}"
         if self._loading is not None:
-            return f"the history is being read from {gateway}{why}"
+            return f"reading the history from {gateway}{why}"
         return f"{gateway} has not answered{why}"
 
     def telling(self, what: str) -> AbstractContextManager[None]:
@@ -596,9 +596,9 @@ def _why_not_begun(held: ref[Turn], agent: str | None) -> str | None:
     if agent is None:
         return (
             "the session's namespace is bound to no agent ([[namespaces]] in the configuration of the gateway), and no "
-            "agent among its participants has begun"
+            "agent among its participants has started"
         )
-    return f"no worker has taken the turn: is one running that serves the agent {agent!r}, on the same Redis and prefix?"
+    return f"no worker has taken the turn: does one serve the agent {agent!r} on the same Redis and prefix?"
 
 
 def _series(serial: str) -> str:

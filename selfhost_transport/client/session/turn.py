@@ -145,7 +145,7 @@ class Turn:
         """The body of the request that wakes an agent which is not a worker of this service (section 9)."""
         trigger = self._session.tree.trigger(self.input_codec_message_id or "")
         if trigger is None or trigger.event_id is None:
-            raise InvalidArgument("the message that asked for this turn is not known here")
+            raise InvalidArgument("the message that started this turn is unknown here")
         return {"inputEventId": trigger.event_id, "sessionName": self._session.name}
 
     @property

@@ -267,7 +267,7 @@ class View:
         stored = seed is not None and seed.index_of(codec_message_id, codec_message_id) is not None
         if not stored and self._session.tree.message(codec_message_id) is None:
             older = "; load_older() reads more of the history" if self._session.has_older else ""
-            raise NotFound(f"no message {codec_message_id!r} was read of this session{older}")
+            raise NotFound(f"message {codec_message_id!r} has not been loaded from this session{older}")
 
     def _current(self) -> Window:
         """The window on the session's tree, which is another one after the session was made again."""

@@ -51,7 +51,7 @@ class LoopThread:
             )
         if threading.current_thread() is self._thread:
             raise InvalidArgument(
-                "called from a callback, in the thread that has to answer: hand the call to another thread"
+                "called from a callback, on the thread that must deliver the reply: make the call on another thread"
             )
         if self._loop.is_closed():
             raise SessionClosed("the transport is closed")
