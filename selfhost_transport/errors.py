@@ -29,8 +29,8 @@
      +-- ContinuityLost          9000x / 104006
      |    +-- SeamLost           90003  stored messages do not reach the session's history
      +-- LeaseLost               104012 another worker owns the turn, or it has ended
-     +-- TurnHeld                104017 adopting a turn that somebody works on
-     +-- TurnNotStarted          104010 nobody started the turn in time
+     +-- TurnHeld                104017 adopting a turn that another process holds
+     +-- TurnNotStarted          104010 the turn was not started in time
      +-- Discarded               40033  the application took a send back
      +-- SessionClosed           104004
 
@@ -116,7 +116,7 @@ class TransportError(Exception):
         """The exception for an ErrorInfo received from a peer, by code, then by status."""
         chosen = _BY_CODE.get(info.code) or _by_range(info.code) or _by_status(info.status_code)
         if chosen is InvalidArgument and info.status_code == TurnEnded.status_code:
-            # They share a number on the wire; the status tells them apart.
+            # They share a number on the wire; the status distinguishes them.
             chosen = TurnEnded
         if chosen is ContinuityLost and WentBack.is_told_by(info):
             chosen = WentBack
@@ -165,7 +165,7 @@ class TurnEnded(BadRequest):
 
 
 class TurnSuspended(BadRequest):
-    """The turn waits for people; whoever answers last makes it go on."""
+    """The turn waits for people; the last missing answer resumes it."""
 
     code = 104013
     status_code = 409
@@ -186,7 +186,7 @@ class StepOpen(BadRequest):
 
 
 class SteerWaiting(BadRequest):
-    """Somebody sent a message into the turn that no step has answered yet (STE-8)."""
+    """A message was sent into the turn that no step has answered yet (STE-8)."""
 
     code = 104016
     status_code = 409
@@ -255,13 +255,15 @@ class ServiceError(TransportError):
 
 
 class _StoreError(ServiceError):
-    """A failure of Redis. `str(error)` is for operators: which Redis, and what it said. `info` tells clients less."""
+    """A failure of Redis. `str(error)` is for operators: which Redis, and its reply. Clients get the less detailed `info`."""
 
-    told: ClassVar[str]
+    client_message: ClassVar[str]
 
-    def __init__(self, message: str, *, told: str | None = None) -> None:
+    def __init__(self, message: str, *, client_message: str | None = None) -> None:
         super().__init__(message)
-        self.info = replace(self.info, message=type(self).told if told is None else told)
+        self.info = replace(
+            self.info, message=type(self).client_message if client_message is None else client_message
+        )
 
 
 class StoreUnavailable(_StoreError):
@@ -269,7 +271,7 @@ class StoreUnavailable(_StoreError):
 
     code = 50003
     status_code = 503
-    told = "the session store is unavailable; try again"
+    client_message = "the session store is unavailable; try again"
 
 
 class StoreFull(_StoreError):
@@ -277,7 +279,7 @@ class StoreFull(_StoreError):
 
     code = 50004
     status_code = 503
-    told = "the session store is full: nothing was stored; try again later"
+    client_message = "the session store is full: nothing was stored; try again later"
 
 
 class Overloaded(ServiceError):
@@ -294,7 +296,7 @@ class StoreUnsuitable(_StoreError):
     """Redis is too old or is configured so that promises cannot be kept."""
 
     retryable = False
-    told = "the session store refused the operation; see the log of the service"
+    client_message = "the session store refused the operation; see the log of the service"
 
 
 class ConnectionFailed(TransportError):
@@ -306,7 +308,7 @@ class ConnectionFailed(TransportError):
 
 
 class UntrustedCertificate(ConnectionFailed):
-    """The certificate of a gateway is not signed by anybody the client trusts, or is for another name."""
+    """The certificate of a gateway is not signed by a trusted authority, or is for another name."""
 
     retryable = False
 
@@ -344,7 +346,7 @@ class LeaseLost(TransportError):
 
 
 class TurnHeld(TransportError):
-    """Somebody else works on the turn; it can be adopted once that one detached or lost its lease (DUR-5)."""
+    """Another process holds the turn; it can be adopted once that one detaches or loses its lease (DUR-5)."""
 
     code = 104017
     status_code = 409
@@ -352,7 +354,7 @@ class TurnHeld(TransportError):
 
 
 class TurnNotStarted(TransportError):
-    """Nobody started the turn within the time given (DUR-15)."""
+    """The turn was not started within the time given (DUR-15)."""
 
     code = 104010
     status_code = 504
@@ -384,7 +386,7 @@ _BY_CODE: dict[int, type[TransportError]] = {
 }  # fmt: skip
 
 
-# What the codes of a range have in common; those of more than one meaning are told apart by their status.
+# What the codes of a range have in common; the status distinguishes codes with several meanings.
 _BY_RANGE: tuple[tuple[range, type[TransportError]], ...] = (
     (range(40140, 40150), TokenError),
     (range(40160, 40170), CapabilityError),

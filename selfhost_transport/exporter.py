@@ -36,7 +36,7 @@ _LONGEST_RETRY_S: Final = 30.0
 class EndedTurn:
     """A turn that ended. `messages` are its input and its output, whole, also where it was suspended in between.
 
-    They are none where nobody said anything new, as of a regenerate that was cancelled at once. `position` is the
+    Empty if there is no new message, as for a regenerate that was cancelled at once. `position` is the
     channelSerial of its terminal. `seam` is where the stored session meets the live one once this turn is stored: what
     is not later is stored (`Seed`). `delivery` is 1, or more if an earlier attempt to export it did not return.
     """
@@ -94,7 +94,7 @@ class TurnExporter:
 
     `name` is the exporter: its queue begins when it is run for the first time, and goes on where it was when it is run
     again, by any number of processes at once, which share the buckets. Each name gets every turn. A turn is given again
-    when its function raised or its process was not heard of for `lease_s` seconds; until it is exported, no later one of
+    when its function raised or its process made no progress for `lease_s` seconds; until it is exported, no later one of
     its bucket is given. At most `limit` turns wait per bucket; the oldest go then, which is counted and logged. Raises
     InvalidArgument for a name or number out of range.
     """

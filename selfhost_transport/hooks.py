@@ -96,7 +96,7 @@ async def _in_thread(function: Callable[..., Any], values: tuple[Any, ...]) -> A
             outcome: tuple[Any, BaseException | None] = (context.run(function, *values), None)
         except BaseException as raised:
             outcome = (None, raised)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: there is no waiter left
             loop.call_soon_threadsafe(tell, outcome)
 
     threading.Thread(target=run, name=f"hook {name_of(function)}", daemon=True).start()

@@ -18,7 +18,7 @@ SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class DeploymentTotals(Collector):
-    """Numbers that every process tells alike, since they come from Redis: take the maximum, not the sum."""
+    """Metrics that every process reports alike, since they come from Redis: take the maximum, not the sum."""
 
     def __init__(self, statistics: Statistics) -> None:
         self._statistics = statistics

@@ -90,7 +90,7 @@ class RedisSettings(_Section):
 
     @property
     def url_given(self) -> bool:
-        """Whether somebody chose the address; `dev` starts its own Redis when nobody did."""
+        """Whether the address is configured; `dev` starts its own Redis if not."""
         return "url" in self.model_fields_set
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
@@ -123,13 +123,13 @@ class IssuerRule(_Section):
     public_key: str | None = Field(default=None, min_length=1)
     """One public key, as PEM text."""
     audience: str | None = Field(default=None, min_length=1)
-    """What the claim `aud` has to contain; absent: not looked at."""
+    """Value that the claim `aud` must contain; absent: not checked."""
     algorithms: tuple[Literal["RS256", "ES256"], ...] = Field(default=("RS256", "ES256"), min_length=1)
     """Signatures that are accepted: `RS256`, `ES256`."""
     client_id_claim: str = Field(default="sub", min_length=1)
     """The claim that becomes the client id."""
     capability_claim: str | None = Field(default=None, min_length=1)
-    """The claim that narrows the rights: a map, or its JSON text; absent: everybody has those of `capability`."""
+    """Claim that narrows the rights: a map, or its JSON text; absent: all tokens have those of `capability`."""
     capability: Rights = {"*": ("subscribe", "publish", "history", "presence")}
     """The most that its tokens can permit: channel pattern to operations."""
 
@@ -144,7 +144,7 @@ class ProxyRule(_Section):
     """Proxies that have verified who connects, and tell it in a header."""
 
     addresses: tuple[Annotated[str, AfterValidator(require_network)], ...] = Field(min_length=1)
-    """Addresses or networks (`10.0.0.0/8`) of the proxies; the header of anybody else is ignored."""
+    """Addresses or networks (`10.0.0.0/8`) of the proxies; the header is ignored from any other address."""
     header: str = Field(pattern=r"^[A-Za-z0-9-]+$")
     """The header that holds the client id, for example `X-Forwarded-User`; the proxy has to drop a client's own."""
     capability: Rights = {"*": ("subscribe", "publish", "history", "presence")}
@@ -161,7 +161,7 @@ class NamespaceRule(_Section):
     policy: Policy = Policy.CONCURRENT
     """What a send does while a turn is active: `concurrent`, `queue`, `interrupt`, `reject` or `merge`."""
     retention: Duration = timedelta(0)
-    """How long a message is kept after it was sent; a turn goes as a whole, so long after its end. 0 = for ever."""
+    """How long a message is kept after it was sent; a turn is removed as a whole, this long after its end. 0 = no limit."""
     max_active: Count = 0
     """Turns that may be active at once in a session; 0 = no limit."""
     queue_cap: Count = 100
@@ -173,12 +173,12 @@ class NamespaceRule(_Section):
     deadline: Duration = timedelta(0)
     """Longest time a turn may be active; 0 = no limit."""
     abandon_after: Duration = timedelta(0)
-    """Cancel active turns of a session that nobody has been attached to for so long; 0 = they go on."""
+    """Cancel active turns of a session that has had no reader for this long; 0 = never."""
     withhold: tuple[Traffic, ...] = ()
     """Traffic kept from clients without the right to it: `reasoning` (`reasoning-subscribe`), `tools` (`tools-subscribe`)."""
 
 
-# The rule of a namespace that nothing is said about: plain pub/sub, kept for ever.
+# The rule of a namespace without configuration: plain pub/sub, no retention limit.
 _PLAIN = NamespaceRule(id="*")
 
 
@@ -336,11 +336,11 @@ class Settings(BaseSettings):
 
     @property
     def accepts_development_key(self) -> bool:
-        """Whether the key that everybody knows is one of those."""
+        """Whether the public development key is one of those."""
         return any(rule.name == DEV_KEY_NAME for rule in self.accepted_keys)
 
     def namespace_for(self, channel: str) -> NamespaceRule:
-        """The rule of a channel: its exact namespace, else `*`, else plain pub/sub kept for ever (RUL-2)."""
+        """The rule of a channel: its exact namespace, else `*`, else plain pub/sub without a retention limit (RUL-2)."""
         namespace = channel.partition(":")[0]
         fallback = _PLAIN
         for rule in self.namespaces:

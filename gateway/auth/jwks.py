@@ -62,7 +62,7 @@ class KeySet:
                 found = self._known(key_id, algorithm)
         if found is None and self._read_at is None:
             why = "the identity provider's keys are unavailable; try again"
-            raise StoreUnavailable(why, told=why)
+            raise StoreUnavailable(why, client_message=why)
         return found
 
     def _known(self, key_id: str | None, algorithm: str) -> PyJWK | None:

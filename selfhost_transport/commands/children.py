@@ -92,5 +92,5 @@ class Child:
             self._ready.set_exception(
                 ServiceError(f"the {self.name} ended before it was ready; see its output")
             )
-            # Nobody may be waiting any more.
+            # There may be no waiter left.
             self._ready.exception()

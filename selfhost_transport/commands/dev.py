@@ -54,7 +54,7 @@ class _Dev:
 
     async def _started(self, stack: AsyncExitStack, name: str, redis: str, *options: str) -> Child:
         child = await Child.start(
-            # The address may hold a password, and everybody on the machine can read arguments.
+            # The address may hold a password, and every user of the machine can read arguments.
             name,
             (*self._config(), *options),
             {f"{ENV_PREFIX}DEV": "1", f"{ENV_PREFIX}REDIS": redis},
@@ -63,7 +63,7 @@ class _Dev:
         return child
 
     async def _announced(self, gateway: Child, worker: Child) -> bool:
-        """Say that everything answers; False if told to stop before."""
+        """Announce that everything is ready; False if stopped before."""
         ready = asyncio.gather(gateway.ready(), worker.ready())
         if not await self._unless_stopped(ready):
             return False
@@ -71,7 +71,7 @@ class _Dev:
         return True
 
     async def _serve(self, stack: AsyncExitStack, redis: str, gateway: Child, worker: Child) -> None:
-        """Until told to stop. A dead worker gets a successor, as it would in production: its turns go on."""
+        """Run until stopped. A dead worker is replaced, as in production: its turns continue."""
         gateway_ends = asyncio.ensure_future(gateway.ended())
         while await self._unless_stopped(gateway_ends, worker_ends := asyncio.ensure_future(worker.ended())):
             if gateway_ends.done():
@@ -86,7 +86,7 @@ class _Dev:
                 return
 
     async def _unless_stopped(self, *events: asyncio.Future[Any]) -> bool:
-        """Wait for the first of the events; False if told to stop before. Raises what the event does."""
+        """Wait for the first of the events; False if stopped before. Raises the event's error."""
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
         try:
             await asyncio.wait({stopped, *events}, return_when=asyncio.FIRST_COMPLETED)

@@ -29,7 +29,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report: what was looked at, and what to do about it."""
+    """One line of the report: what was checked, and what to do about it."""
 
     verdict: Verdict
     subject: str
@@ -47,7 +47,7 @@ def run_doctor(settings: Settings, channel: str | None) -> bool:
 
 
 def examine_server(info: Mapping[str, str]) -> list[Finding]:
-    """What INFO tells: version, eviction, persistence, role."""
+    """Facts from INFO: version, eviction, persistence, role."""
     return [_version(info), _eviction(info), _persistence(info), _role(info)]
 
 

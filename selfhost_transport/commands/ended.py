@@ -1,4 +1,4 @@
-"""How the turns of a session ended, as its history tells it: with which reason, and who cancelled."""
+"""How the turns of a session ended, from its history: the reason, and who cancelled."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ANONYMOUS = "(anonymous)"
 class EndedLine:
     """A turn that has its terminal. `reason`: complete, cancelled or error; `error`: why it failed.
 
-    `cancelled_by`: client id of who asked for the cancel; None where the service did, as for a session that nobody watches.
+    `cancelled_by`: client id of the requester of the cancel; None if the service cancelled, such as an abandoned session.
     """
 
     turn: str

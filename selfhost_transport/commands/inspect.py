@@ -1,4 +1,4 @@
-"""`inspect`: what a session consists of at this moment, for somebody who looks into a stuck one (OPS-14)."""
+"""`inspect`: the current state of a session, for diagnosing a stuck one (OPS-14)."""
 
 from __future__ import annotations
 

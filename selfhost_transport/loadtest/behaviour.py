@@ -117,7 +117,7 @@ async def _interruption(session: Session, running: list[Turn], rng: random.Rando
 async def cancel_storm(
     session: Session, load: Load, window: Window, rng: random.Random, phase: float
 ) -> None:
-    """Rounds: everybody starts a turn within half a second, everybody stops it within one second."""
+    """Rounds: all sessions start a turn within half a second and stop it within one second."""
     script = f"hang_at={_SILENT_AT}" if int(phase * load.turns + 0.5) % _SILENT_EVERY == 0 else ""
     tokens = math.ceil(load.rate * _STORM_ROUND_S * 2)
     began = window.start

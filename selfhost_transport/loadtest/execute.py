@@ -40,7 +40,7 @@ def compare_files(before: Path, after: Path) -> None:
 
 
 def _names(before: Path, after: Path) -> tuple[str, str]:
-    """What tells two files apart: their names or, where these are the same, their paths."""
+    """Labels that distinguish two files: their names or, where these are the same, their paths."""
     names = before.stem, after.stem
     return names if names[0] != names[1] else (str(before), str(after))
 

@@ -36,7 +36,7 @@ class Histogram:
     __slots__ = ("_hdr", "_pending")
 
     def __init__(self) -> None:
-        # Made when somebody looks: most are only filled and added to others.
+        # Built on first use: most are only filled and added to others.
         self._hdr: Any = None
         # Count by value, rounded down to its step: this is called for every token, and the package is slow.
         self._pending: defaultdict[int, int] = defaultdict(int)

@@ -1,7 +1,7 @@
 """Frames as the generator reads them: only the fields that it measures or verifies, decoded in one step.
 
 `selfhost_transport.wire` reads everything and checks everything; here a frame has to cost about a microsecond,
-so that the generator is not what a test measures. Headers stay packed until somebody asks.
+so that the generator is not what a test measures. Headers stay packed until they are needed.
 """
 
 from __future__ import annotations

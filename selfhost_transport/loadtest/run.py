@@ -28,7 +28,7 @@ _SEARCH_S = 8.0
 
 
 class Watcher:
-    """Told how a run goes; the terminal shows it."""
+    """Receives the progress of a run; the terminal shows it."""
 
     def began(self, load: Load) -> None:
         """A run begins to connect."""

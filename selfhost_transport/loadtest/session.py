@@ -89,7 +89,7 @@ class Viewer:
 
 
 class Session:
-    """A named session with `load.viewers` connections. `number` tells the sessions of a run apart."""
+    """A named session with `load.viewers` connections. `number` distinguishes the sessions of a run."""
 
     def __init__(
         self, target: Target, load: Load, run: str, number: int, recorder: Recorder, clock: ClockOffset
@@ -212,7 +212,7 @@ class Session:
             self.ended(turn)
 
     def ended(self, turn: Turn) -> None:
-        """Every viewer has seen the terminal, or nobody expects it any more."""
+        """Every viewer has seen the terminal, or none expects it any more."""
         self._forget(turn)
         ended = self._ended.pop(turn, None)
         if ended is not None:

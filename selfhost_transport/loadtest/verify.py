@@ -66,7 +66,7 @@ class Turn:
 
 
 class Observer(Protocol):
-    """Told what a viewer sees."""
+    """Receives what a viewer sees."""
 
     def tokens_arrived(self, view: TurnView, count: int, total: int, serial: str) -> None:
         """`count` more tokens, `total` until now; `serial` is the version that brought them."""

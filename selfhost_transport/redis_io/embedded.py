@@ -1,4 +1,4 @@
-"""A real Redis as a child process: for `dev`, where nobody has set one up, and for tests."""
+"""A real Redis as a child process: for `dev` without a configured Redis, and for tests."""
 
 from __future__ import annotations
 

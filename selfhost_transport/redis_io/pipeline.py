@@ -33,7 +33,7 @@ _TICK_S = 0.25
 
 
 class Answer(Protocol):
-    """Who is told of a reply: a future, or somebody who is told again and again (Told)."""
+    """Receives a reply: a future, or a callback for many replies (ReplyCallback)."""
 
     def done(self) -> bool: ...  # noqa: D102
 
@@ -43,7 +43,7 @@ class Answer(Protocol):
 
 
 class Told:
-    """Tells a function of every reply, or of what happened instead of it, in the reading callback.
+    """Calls a function with every reply or error, in the reading callback.
 
     The function must be quick and never raise. A future for each call would cost as much as the call.
     """
@@ -250,7 +250,7 @@ class Pipeline:
     def _refused(self, call: _Call, error: hiredis.ReplyError) -> None:
         text = str(error)
         if call.script is not None and text.startswith("NOSCRIPT"):
-            # Its first use, or somebody has flushed the scripts. Further calls of it come back the same way.
+            # Its first use, or the scripts were flushed. Further calls of it fail in the same way.
             self._scripts[call.script.digest] = call.script
             self._waiting.extend((_loading(call.script), call))
             self._schedule(asyncio.get_running_loop())

@@ -11,7 +11,7 @@ from selfhost_transport.errors import StoreFull, StoreUnavailable, StoreUnsuitab
 class RedisFailure(StoreUnavailable):
     """A call of this process ended without its Redis having carried it out, as far as is known.
 
-    A StoreUnavailable that is none of these was told by somebody else: a gateway, say.
+    Any other StoreUnavailable comes from another service, such as a gateway.
     """
 
 

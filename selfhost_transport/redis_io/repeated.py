@@ -30,7 +30,7 @@ class Repeated:
         self._misplaced = misplaced
 
     def call(self, one: bytes, two: bytes, three: bytes, answer: Answer, retry_s: float) -> None:
-        """Run the script; `answer` is told. `retry_s`: see `RedisConnection.call`."""
+        """Run the script; `answer` gets the reply. `retry_s`: see `RedisConnection.call`."""
         packed = b"%s$%d\r\n%s\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n" % (
             self._head, len(one), one, len(two), two, len(three), three,
         )  # fmt: skip

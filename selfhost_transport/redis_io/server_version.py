@@ -1,4 +1,4 @@
-"""Which Redis is new enough, and what to tell somebody whose Redis is not."""
+"""Which Redis is new enough, and the error for one that is not."""
 
 from __future__ import annotations
 

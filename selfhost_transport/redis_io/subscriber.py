@@ -1,6 +1,6 @@
 """Notifications: one connection of its own per process, any number of channels, callbacks in order.
 
-Pub/sub forgets: after every reconnect the owner is told, so that it can compare positions and fill from the
+Pub/sub does not buffer: after every reconnect the owner is notified, so that it can compare positions and fill from the
 log (P7).
 """
 

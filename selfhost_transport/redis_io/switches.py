@@ -1,6 +1,6 @@
-"""Hears from the Sentinels at once that another server is the primary: a planned fail-over ends no connection by itself.
+"""Learns from the Sentinels at once that another server is primary: a planned fail-over closes no connection.
 
-Until its old primary is told to be a replica, which takes Sentinel up to ten seconds, that server goes on acknowledging
+Until the old primary is demoted, which takes Sentinel up to ten seconds, that server goes on acknowledging
 writes that will be dropped.
 """
 
@@ -51,7 +51,7 @@ class Switches:
         while True:
             with contextlib.suppress(
                 StoreUnavailable
-            ):  # whoever needs the primary says that no Sentinel answers
+            ):  # looking up the primary reports that no Sentinel answers
                 await self._listen_until_lost(sentinel)
             await asyncio.sleep(_RETRY_S)  # paces reconnecting
 

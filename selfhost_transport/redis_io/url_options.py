@@ -113,7 +113,7 @@ def _check_protocol(given: dict[str, str]) -> None:
     if interval is not None and 0 < interval < _PINGED_EVERY_S:
         raise InvalidArgument(
             f"the Redis URL's option health_check_interval is not supported below {_PINGED_EVERY_S}: connections are "
-            f"looked at every {_PINGED_EVERY_S} s"
+            f"checked every {_PINGED_EVERY_S} s"
         )
 
 
@@ -184,7 +184,7 @@ def _load_files(context: ssl.SSLContext, given: dict[str, str]) -> None:
         if ca_file or ca_path or ca_data:
             context.load_verify_locations(ca_file, ca_path, ca_data)
         if certificate is not None:
-            # An empty password, so that nobody is asked for one.
+            # An empty password, so that OpenSSL does not prompt for one.
             context.load_cert_chain(certificate, key, given.get("ssl_password", ""))
         if "ssl_ciphers" in given:
             context.set_ciphers(given["ssl_ciphers"])

@@ -57,7 +57,7 @@ class Sentinels:
     sentinels: tuple[Address, ...]
     service: str
     server: Address
-    # What the first of them announced, and until when that is believed before the others have heard of it.
+    # What the first of them announced, and until when that counts although the others do not know it yet.
     _announced: Address | None = None
     _believed_until: float = 0.0
     moves: ClassVar[bool] = True

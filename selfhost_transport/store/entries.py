@@ -15,7 +15,7 @@ one decoder and one delivery path.
 | `S<ref>`        | [list of tallies, name], before: list of tallies | the message's new summary of annotations       |
 
 `ref` names a message inside its session: `<ms>-<counter>:<index>`. `payloads` has, for each message,
-`<letter><length>:<encoding>;` where the letter tells what `data` is: `s` text, `b` bytes, `-` absent. The data
+`<letter><length>:<encoding>;` where the letter is the type of `data`: `s` text, `b` bytes, `-` absent. The data
 stand outside the msgpack, so that a script can take them without understanding it. A member map is packed on its
 own and kept with the member, so that a script can write its leave with the member's last data.
 """
@@ -332,7 +332,7 @@ def _pack(value: Any) -> bytes:
 
 
 def pack_value(value: Any) -> bytes:
-    """Any JSON-like value as msgpack, text and bytes told apart."""
+    """Any JSON-like value as msgpack, with text and bytes distinguished."""
     return _pack(value)
 
 

@@ -1,4 +1,4 @@
-"""Which workers serve which agent: lets people see that nobody will answer for now (PRE-11)."""
+"""Which workers serve which agent: shows when no worker is there to answer (PRE-11)."""
 
 from __future__ import annotations
 

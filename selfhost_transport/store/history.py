@@ -62,7 +62,7 @@ class Query:
 
     `start_ms` and `end_ms` are inclusive. Newest first unless `forwards`. `align`: a page does not begin inside a turn: it
     grows towards older messages, up to the turn's question, so far as that is not out of bounds.
-    `visible`: tells the messages that the reader may have; the others are as if they did not exist.
+    `visible`: selects the messages that the reader may see; others are treated as absent.
     """
 
     limit: int = 100
@@ -83,7 +83,7 @@ class Query:
 class Page:
     """Messages in the order asked for; `next_cursor` is None on the last page, `next_serial` the same for clients.
 
-    `truncated_at` is told by the page that holds the oldest messages, or that begins before it: up to there retention
+    `truncated_at` is set on the page that holds the oldest messages, or that begins before it: up to there retention
     has taken them (HIS-6).
     """
 

@@ -28,10 +28,10 @@ Scripts build the same names from the bucket's base; the letters below are the c
 | `q:<agent>`         | STREAM | the bucket's work queue, group `workers`                 | the bucket                   |
 | `pace:<agent>`      | HASH   | how fast the queue's turns are taken                     | a minute after the last take |
 | `leases`            | ZSET   | `<turn> <session>` by lease expiry; a pair of names.py   | the bucket                   |
-| `swept`             | STRING | when leases were looked at last, until when none is taken | an hour                     |
+| `swept`             | STRING | when leases were last checked, until when none is taken | an hour                       |
 | `deadlines`         | ZSET   | `<turn> <session>` by when something is due              | the bucket                   |
 | `stats`             | HASH   | turns ended by outcome, leases lost                      | the bucket                   |
-| `retention`         | ZSET   | sessions that do not keep for ever, by their next trim   | the bucket                   |
+| `retention`         | ZSET   | sessions with a retention limit, by their next trim      | the bucket                   |
 | `dead`              | STREAM | dead letters                                             | the bucket, capped           |
 | `exporters`         | HASH   | exporter -> how many ended turns it may leave waiting    | they are forgotten           |
 | `ended:<exporter>`  | STREAM | turns that ended, group `exporter`, until exported       | exported; capped; as above   |
@@ -41,8 +41,8 @@ Scripts build the same names from the bucket's base; the letters below are the c
 | `o:<connection>`    | HASH   | who holds a connection with members, and its sessions    | its last member leaves       |
 | `u:<conn>:<session>`| SET    | client ids that a connection entered                     | the last of them leaves      |
 | `d:<node>`          | SET    | connections with members that a process holds            | they leave or move           |
-| `j:<session>`       | HASH   | occupancy: process -> its share                          | 90 s after it was told       |
-| `used`              | ZSET   | sessions that somebody is attached to, by expiry         | the bucket                   |
+| `j:<session>`       | HASH   | occupancy: process -> its share                          | 90 s after it was published  |
+| `used`              | ZSET   | sessions with attachments, by expiry                     | the bucket                   |
 | `nodes`             | ZSET   | processes that hold members, by lease expiry             | the bucket                   |
 | `gone`              | ZSET   | lost connections by the time their members leave         | the bucket                   |
 
@@ -53,7 +53,7 @@ Of two parts, as `t:<turn>:<session>`, the first is escaped (names.py): it ends 
 rest. A `<ref>` is the service's own, `<position>:<index>`. So no two items of any sessions share a key.
 
 Channels: `n:<session>` carries each entry of the session, `ctl` wakes workers and exporters and pushes cancels,
-`j:<session>` tells that occupancy has changed. In a database other than 0 of its server, the names of channels end with a
+`j:<session>` announces that occupancy has changed. In a database other than 0 of its server, the names of channels end with a
 line break and the number, because pub/sub is one for all of them (`redis_io/databases.py`).
 """
 

@@ -1,7 +1,7 @@
 """How many are attached to a session, on all gateways together (protocol section 14.4).
 
-Each process tells its whole share of a session, under the lease that it has on its presence members: a process that
-died counts no more once that has run out, and no counter can be wrong for ever.
+Each process publishes its whole share of a session under its presence lease: a process that
+died is not counted once its lease has expired, and no counter can drift.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from selfhost_transport.store import scripts
 from selfhost_transport.store.keys import Keyspace
 
 REMEMBERED_MS: Final = 90_000
-"""A share that was not told again for so long is forgotten."""
+"""A share that is not refreshed within this time expires."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class OccupancyStore:
         return Occupancy(sum(shares, Share()), int(reply[0]))
 
     async def sessions(self, *, prefix: str = "", after: str | None = None, limit: int = 100) -> list[str]:
-        """Names of sessions that somebody is attached to, in order; `after`: exclusive."""
+        """Names of sessions with attachments, in order; `after`: exclusive."""
         calls = [
             self._redis.command("ZRANGEBYSCORE", f"{base}used", "-inf", "+inf") for base in self._keys.bases()
         ]

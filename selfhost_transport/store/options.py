@@ -22,7 +22,7 @@ class StoreOptions:
     window_ms: int = 120 * SECOND_MS
     # A publish repeated with the same id within this time is recognised.
     idempotency_ms: int = 10 * 60 * SECOND_MS
-    # A session that was never written to is forgotten so long after the last time that somebody was attached to it.
+    # A session that was never written to expires this long after its last attachment.
     unused_session_ms: int = 10 * 60 * SECOND_MS
     # A session whose messages retention has taken is remembered for this, so that its positions are still understood.
     empty_session_ms: int = DAY_MS
@@ -48,5 +48,5 @@ class StoreOptions:
     presence_events: int = 10_000
     # Annotations kept of one message, approximately; its summary has them all.
     annotations: int = 10_000
-    # How long messages of a session are kept after they were created; 0 = for ever.
+    # How long messages of a session are kept after they were created; 0 = no limit.
     retention_of: Callable[[str], int] = for_ever

@@ -33,7 +33,7 @@ class Piece:
 def joined(pieces: Sequence[Piece]) -> Piece:
     """Several appends as one: the data in order, and of the rest what came last.
 
-    Its version is that of the last: the serial's index tells how many are in it. Raises InvalidArgument for pieces
+    Its version is that of the last: the serial's index counts the appends in it. Raises InvalidArgument for pieces
     that do not join, and for more than MAX_PIECES.
     """
     if len(pieces) > MAX_PIECES:

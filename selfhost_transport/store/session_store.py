@@ -85,7 +85,7 @@ class SessionStore:
         return Head(series.decode(), Position.parse_id(head.decode()), Position.parse_id(floor.decode()))
 
     async def exists(self, session: str) -> bool:
-        """Whether somebody has used or attached a session, and it is not forgotten yet."""
+        """Whether a session was written to or attached, and has not expired."""
         return bool(await self.redis.command("EXISTS", f"{self.keys.base_of(session)}s:{session}"))
 
     async def head(self, session: str) -> Position:

@@ -85,7 +85,7 @@ class TurnInputs:
     ) -> bool:
         """Start a waiting turn now. False when it was not waiting.
 
-        `owner`: the only client id whose turn it may be; None: anybody's. `max_active`: turns that may run at once, 0 for
+        `owner`: the only client id whose turn it may be; None: any. `max_active`: turns that may run at once, 0 for
         no limit. Raises NotFound, CapabilityError for another's turn, Busy where as many run.
         """
         base = self._keys.base_of(session)

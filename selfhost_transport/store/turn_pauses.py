@@ -100,7 +100,7 @@ class TurnPauses:
     async def drain(self, lease: Lease) -> list[Ref]:
         """The steers that wait, which count as consumed from now on."""
         keys = [self._keys.of_item(letter, lease.turn_id, lease.session) for letter in "fy"]
-        # Repeated after a lost reply: which steers there were, the history tells.
+        # Repeated after a lost reply: the history has the steers.
         reply = await self._redis.call(scripts.load("drain"), keys, [lease.fence], retry_s=self._redis.read_s)
         if reply == b"lost":
             raise lease_lost(lease, b"cancelled, ended or taken over")
@@ -112,7 +112,7 @@ class TurnPauses:
         return bool(await self._redis.command("EXISTS", steers))
 
     async def decide(self, lease: Lease, *, allow: bool, message: Message, grace_ms: int) -> Position:
-        """Settle a cancel this worker was asked about; `message` tells the session. Returns its position.
+        """Settle a cancel this worker was asked about; `message` announces the outcome. Returns its position.
 
         Allowed: the turn's content is refused from that position on; for `grace_ms` the worker may write a last
         word and the end under the lease with fence `<fence>n`.

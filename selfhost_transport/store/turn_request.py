@@ -84,7 +84,7 @@ def build_turn_request(
 
 
 def with_parent(request: TurnRequest, parent: str) -> TurnRequest:
-    """A request whose messages hang below `parent`. Its fingerprint stays: a repeat of the send is told by what was sent."""
+    """A request whose messages hang below `parent`. Its fingerprint stays: it identifies repeats of the send."""
     messages = [_below(message, parent) for message in request.messages]
     trigger = trigger_of(messages)
     if trigger is None:
@@ -175,7 +175,7 @@ def unpack_context(raw: bytes) -> TurnContext:
 
 
 def fingerprint(messages: Sequence[Message]) -> str:
-    """Tells a repeat of a send from another send under the same id: what the sender wrote, and who (P5)."""
+    """Distinguishes a repeat of a send from another send under the same id: content and sender (P5)."""
     content = [
         [message.name, message.data, message.encoding, message.extras, message.client_id]
         for message in messages

@@ -25,7 +25,7 @@ class Span(NamedTuple):
 
 
 class WrittenTo(NamedTuple):
-    """A turn that a publish belongs to, the question it answers and what it hangs below ('': not told).
+    """A turn that a publish belongs to, the question it answers and what it hangs below ('': unknown).
 
     `turn` '': a question alone.
     """
@@ -104,7 +104,7 @@ def parent_of(message: Message) -> str | None:
 
 
 def _field_of(message: Message) -> str | None:
-    """The field of the index that tells of a message; None for an application's own."""
+    """The index field for a message; None for an application's own."""
     headers = h.read_headers(message)
     if headers is None:
         return None

@@ -64,7 +64,7 @@ class Holding:
 class Holder:
     """Who asks for a turn. `request` names the call, so that it may be repeated; times in ms.
 
-    The lease is to be renewed. `window_ms`: how long a turn that nobody holds may be adopted before it ends `error`.
+    The lease is to be renewed. `window_ms`: how long a turn without a holder may be adopted before it ends `error`.
     """
 
     name: str
@@ -120,7 +120,7 @@ class TurnSteps:
     async def adopt(
         self, session: str, turn_id: str, holder: Holder, *, retry_s: float = 0.0
     ) -> Holding | None:
-        """Take over a turn that nobody holds; None for one that was not started yet.
+        """Take over a turn without a holder; None for one that was not started yet.
 
         Raises TurnHeld, TurnSuspended, TurnEnded.
         """

@@ -77,7 +77,7 @@ class Deposit:
     run_lost: Message
     # For a turn that another one answers too (policy `merge`).
     run_merged: Message
-    # Tells readers of the stream, before the step fails, that the turn is lost.
+    # Informs readers of the stream, before the step fails, that the turn is lost.
     output_lost: Message | None = None
 
     def fields(self) -> dict[str, bytes]:
@@ -105,7 +105,7 @@ class TurnRequest:
     owner: str
     input_id: str
     event_id: str
-    # Tells a repeat of the same send from another send under the same id (P5).
+    # Distinguishes a repeat of the same send from another send under the same id (P5).
     fingerprint: str
     deposit: Deposit
     # What the worker needs to know, opaque to the store.
@@ -274,7 +274,7 @@ class TurnStore:
         accepted = _accepted(request, reply)
         interrupts = request.policy is Policy.INTERRUPT
         if accepted.repeated:
-            # Whoever carried it out may have died before all was done.
+            # The process that ran it may have died before it was complete.
             if interrupts:
                 await self._interrupt_rest(request, accepted.position)
             return accepted
@@ -362,7 +362,7 @@ class TurnStore:
         return matched
 
     async def _close_cancelled(self, session: str, turns: Sequence[bytes]) -> None:
-        """Close turns that a cancel marked, in steps that keep nobody waiting. What is left over a worker closes."""
+        """Close turns that a cancel marked, in steps that do not block others. A worker closes the rest."""
         for start in range(0, len(turns), _CLOSED_AT_ONCE):
             some = turns[start : start + _CLOSED_AT_ONCE]
             await self._session_call(
@@ -452,7 +452,7 @@ class TurnStore:
         return reply
 
     def send_append(self, lease: Lease, text: OpenText, piece: str, answer: Answer, retry_s: float) -> None:
-        """The same for whoever wants to be told of the reply; the path of every token."""
+        """The same with a reply callback; the path of every token."""
         raw = piece.encode()
         way = text.way
         if way is None:

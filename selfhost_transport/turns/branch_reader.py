@@ -1,6 +1,6 @@
 """The conversation for the model out of a history that is read newest first, keeping only what is needed of it.
 
-Whoever reads the pages hands them over; nothing here waits. Every step is short, so that the reader can let others run.
+The caller reads the pages and hands them over; nothing here waits. Every step is short, so that the caller can yield.
 """
 
 from __future__ import annotations

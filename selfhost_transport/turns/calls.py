@@ -9,7 +9,7 @@ from selfhost_transport.turns import inputs
 from selfhost_transport.wire.message import Message
 
 CLOSED_CALL: Final = "The turn ended before this tool call had a result."
-"""What a model is told of a call that nobody answered (CAN-23)."""
+"""The result that a model sees for an unanswered call (CAN-23)."""
 
 
 def result_key(tool_call_id: str) -> str:

@@ -147,7 +147,7 @@ class ToolOutputError:
 
 @dataclass(slots=True, frozen=True)
 class ToolApprovalRequest:
-    """Somebody has to allow a tool call."""
+    """A tool call needs approval."""
 
     type: ClassVar[str] = "tool-approval-request"
     tool_call_id: str

@@ -1,4 +1,4 @@
-"""Whether what was read of a session tells which branch is shown, or older messages have to be read for that (P14)."""
+"""Whether the messages read so far determine the shown branch, or older ones are needed (P14)."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class TurnContext:
 
 def turn_id_for(session: str, input_codec_message_id: str) -> str:
     """The id of the turn that this input of this session starts: always the same (P5)."""
-    # A NUL ends the session's name; one that has NULs itself is told by its length instead.
+    # A NUL ends the session's name; for a name with NULs its length is used instead.
     named = f"turn\0{session}" if "\0" not in session else f"turn of {len(session)}\0{session}"
     return str(uuid.uuid5(_IDS, f"{named}\0{input_codec_message_id}"))
 

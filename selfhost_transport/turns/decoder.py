@@ -50,7 +50,7 @@ class ToolFailed:
 
 @dataclass(slots=True, frozen=True)
 class ApprovalAnswered:
-    """Somebody allowed or refused a tool call."""
+    """A tool call was approved or denied."""
 
     tool_call_id: str
     approved: bool

@@ -232,7 +232,7 @@ def _item(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reduced(item: Mapping[str, Any]) -> dict[str, Any]:
-    """A finished item without what its streams have told (section 6)."""
+    """A finished item without what its streams already delivered (section 6)."""
     wire = {name: item[name] for name in ("type", "id", "status") if name in item}
     content = item.get("content")
     if item["type"] == "message" and isinstance(content, list) and any(map(_logprobs, content)):

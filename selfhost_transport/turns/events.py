@@ -1,4 +1,4 @@
-"""What a tree tells after it took a delivery."""
+"""What a tree reports after a delivery."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ChunkReceived:
 
 @dataclass(slots=True, frozen=True)
 class OutputReplaced:
-    """What was told of the turn as chunks no longer holds: read its messages again.
+    """The chunks reported for the turn are no longer valid: read its messages again.
 
     An attempt was superseded, or messages arrived out of order.
     """
@@ -52,7 +52,7 @@ class TurnChanged:
 
 @dataclass(slots=True, frozen=True)
 class CancelSeen:
-    """Somebody asked to cancel; `client_id` is verified by the service."""
+    """A cancel was requested; `client_id` is verified by the service."""
 
     run_id: str | None
     input_codec_message_id: str | None

@@ -30,10 +30,10 @@ AI_CANCEL_DENIED: Final = "ai-cancel-denied"
 AI_CANCEL_ALLOWED: Final = "ai-cancel-allowed"
 # The service's word that an accepted turn waits by policy; it leaves the queue with its run-start.
 AI_RUN_QUEUED: Final = "ai-run-queued"
-# A suspended turn has waited for people for longer than its agent likes; whoever is to see to it may (HIL-5).
+# A suspended turn has waited for people longer than its agent allows; others may take care of it (HIL-5).
 AI_RUN_ESCALATED: Final = "ai-run-escalated"
 
-# Somebody's choice of a branch for everybody; `codec-message-id` is the message at its head (BRA-7).
+# Selection of a branch for all readers; `codec-message-id` is the message at its head (BRA-7).
 AI_BRANCH_SELECTED: Final = "ai-branch-selected"
 
 # What only an agent may publish (protocol section 11, row "authenticated clientId").

@@ -162,7 +162,7 @@ def cancel(*, event_id: str, run_id: str | None = None, input_codec_message_id: 
 
 
 def branch_selected(codec_message_id: str, *, event_id: str) -> Message:
-    """Shows the branch that begins with this message in every view, until somebody chooses again (BRA-7)."""
+    """Shows the branch that begins with this message in every view, until the next selection (BRA-7)."""
     transport = h.header_map((h.CODEC_MESSAGE_ID, codec_message_id), (h.EVENT_ID, event_id))
     return Message(name=h.AI_BRANCH_SELECTED, extras=h.make_extras(transport), action=MessageAction.CREATE)
 

@@ -87,7 +87,7 @@ def run_suspend(ctx: TurnContext) -> Message:
 
 
 def run_escalated(ctx: TurnContext, call_ids: Sequence[str]) -> Message:
-    """`ai-run-escalated`: nobody has answered all of these calls for too long (HIL-5)."""
+    """`ai-run-escalated`: these calls have been unanswered for too long (HIL-5)."""
     calls = (h.TOOL_CALL_IDS, to_text(list(call_ids)))
     return _message(ctx, h.AI_RUN_ESCALATED, *_run(ctx), *_invocation(ctx), calls)
 
@@ -109,7 +109,7 @@ def run_end(ctx: TurnContext, reason: RunReason, error: ErrorInfo | None = None)
 def cancel_verdict(
     ctx: TurnContext, requester: str, *, allowed: bool, error: ErrorInfo | None = None
 ) -> Message:
-    """Tells the session what became of a cancel that the agent was asked about, and whose it was (CAN-8)."""
+    """Announces the outcome of a cancel that the agent decided, and who requested it (CAN-8)."""
     return _message(
         ctx,
         h.AI_CANCEL_ALLOWED if allowed else h.AI_CANCEL_DENIED,
@@ -121,7 +121,7 @@ def cancel_verdict(
 
 
 def cancel_lapsed(turn_id: str) -> Message:
-    """The refusal of a cancel that no agent decided about in time, told by whoever noticed."""
+    """The refusal of a cancel that its agent did not decide in time, written by the first to notice."""
     told = h.header_map((h.RUN_ID, turn_id), (h.ERROR_MESSAGE, "the agent did not decide in time"))
     return Message(name=h.AI_CANCEL_DENIED, extras=h.make_extras(told), action=MessageAction.CREATE)
 

@@ -1,4 +1,4 @@
-"""Inputs that ask for a turn, and the turns that nobody has begun yet (TRN-3; waiting by policy: DBL-2, DBL-8)."""
+"""Inputs that request a turn, and turns that have not started yet (TRN-3; waiting by policy: DBL-2, DBL-8)."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ class Requests:
                 yield self._info(trigger)
 
     def asked_by(self, event_id: str) -> list[Trigger]:
-        """What one send asked for and nobody has begun."""
+        """A requested turn that has not started."""
         return [trigger for trigger in self._pending.values() if trigger.event_id == event_id]
 
     def note(
         self, record: Record, message: Message, is_begun: Callable[[Trigger], bool]
     ) -> list[TurnChanged]:
-        """Take note of a trigger; `is_begun` tells whether a run answers it already."""
+        """Take note of a trigger; `is_begun` says whether a run answers it already."""
         key, headers = record.codec_message_id, record.headers
         is_new = key not in self._triggers
         turn_id = turn_id_for(self._session, key) if self._session is not None else None
-        # Nobody has verified an unconfirmed send yet, but it is our own.
+        # An unconfirmed send is not verified yet, but it is our own.
         author = message.client_id if record.serial is not None else headers.get(h.RUN_CLIENT_ID)
         trigger = Trigger(
             key, headers.event_id, author, headers.parent, headers.get(h.MSG_REGENERATE), turn_id

@@ -132,7 +132,7 @@ class RunState:
     def observe(self, serial: str, name: str, headers: Headers, client_id: str | None) -> bool:
         """Take owner and structure from an agent's message; whether anything was taken.
 
-        A run-start knows best, whenever it is seen; else the earliest message that tells (section 7.7).
+        A run-start decides, whenever it is seen; else the earliest message that has the header (section 7.7).
         """
         took = False
         author_evidence = (0 if name == h.AI_RUN_START else 1, serial)
@@ -157,7 +157,7 @@ class RunState:
 
     @property
     def owner(self) -> str:
-        """Client id of whoever started the turn; "" when anonymous or not known yet."""
+        """Client id of the turn's owner; "" when anonymous or not known yet."""
         return self._owner
 
     @property

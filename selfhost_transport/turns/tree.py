@@ -63,7 +63,7 @@ class SessionTree:
         self._requests = Requests(session)
         self._open: dict[str, RunState] = {}
         self._sends = 0
-        # When a message was last chosen for everybody, as the head of its branch: the serial of that (BRA-7).
+        # Serial of the last selection for all readers, by the message at the branch's head (BRA-7).
         self.chosen_for_all: dict[str, str] = {}
         # Cancels seen, for runs that become known later.
         self._cancels: list[Cancel] = []
@@ -239,7 +239,7 @@ class SessionTree:
         return self._refolded(node)
 
     def _updated(self, node: Node, record: Record, message: Message) -> list[TreeEvent]:
-        """A full text: told as a delta when it continues what is known, else the newest version wins."""
+        """A full text: reported as a delta when it continues the known text, else the newest version wins."""
         text, headers = text_of(message), h.read_headers(message)
         before = str(record.stream)
         if text.startswith(before):

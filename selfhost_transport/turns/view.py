@@ -58,9 +58,9 @@ class View:
         self._revealed: set[str] = set()
         # Chosen by the user, at most one of a group, with the group's cut: a run may stand in two groups.
         self._selected: set[tuple[str | None, Node]] = set()
-        # Inputs that were shown, perhaps before somebody else edited them.
+        # Inputs that were shown, perhaps before another client edited them.
         self._pinned: set[Node] = set()
-        # Choices for everybody up to this serial are overruled here, by the group's cut and parent.
+        # Selections for all readers up to this serial are overruled here, by the group's cut and parent.
         self._settled: dict[tuple[str | None, str | None], str] = {}
         # Requests for another answer by this view's user that have none yet.
         self._expected: set[str] = set()
@@ -240,12 +240,12 @@ class View:
                 }
 
     def _settle(self, cut: str | None, parent: str | None) -> None:
-        """From here on this view's own choice counts among these alternatives, until somebody chooses for all."""
+        """From here on this view's own selection counts among these alternatives, until the next one for all."""
         if self.tree.chosen_for_all:
             self._settled[cut, parent] = max(self.tree.chosen_for_all.values())
 
     def _chosen_for_all(self, group: Group) -> Node | None:
-        """What somebody chose for everybody after this view's user chose."""
+        """The selection for all readers that is newer than this view's own."""
         chosen = self.tree.chosen_for_all
         if not chosen:
             return None

@@ -26,7 +26,7 @@ class Traffic(StrEnum):
 
     @property
     def right(self) -> Operation:
-        """The operation that lets somebody have it nevertheless."""
+        """The operation that grants it nevertheless."""
         return _RIGHTS[self]
 
 
@@ -42,7 +42,7 @@ _RIGHTS: Final = {
 }
 # Kinds of the codecs, by how they begin: `tool-output-available`, `reasoning_summary_text`, `function_call_output`.
 _BEGINNINGS: Final = (("reasoning", _REASONING), ("tool-", _TOOLS), ("function_call", _TOOLS))
-# Messages of the OpenAI codec whose payload tells what they are about.
+# Messages of the OpenAI codec whose kind is in their payload.
 _ITEM_EVENT: Final = "response.output_item."
 
 
@@ -57,7 +57,7 @@ def is_hidden(message: Message, hidden: Hidden) -> bool:
 
 
 def shown(hidden: Hidden, *, conversation: bool = False) -> Callable[[Message], bool] | None:
-    """Tells messages that such a reader may have, and wants: only what is said in the `conversation`. None: all of them."""
+    """Selects messages that such a reader may see and wants: only the `conversation`. None: all of them."""
     if conversation:
         return lambda message: read_headers(message) is not None and not is_hidden(message, hidden)
     return (lambda message: not is_hidden(message, hidden)) if hidden else None

@@ -1,7 +1,7 @@
 """Connection ids, and signed keys that resume them on any node without a look-up (protocol section 4.5).
 
 A key is `<connectionId>!<issued>-<nonce>-<identity>-<mac>`. `issued` is ms in hex; `identity` is a keyed
-digest of application and clientId, so that a key of somebody else is told from a forged one. Before it may stand
+digest of application and clientId, so that another client's key is distinguished from a forged one. Before it may stand
 `<node>.`, the process that holds a connection over HTTP: not signed, for it only says where to ask first.
 """
 
@@ -64,7 +64,7 @@ def read_connection_key(secret: bytes, key: str) -> ConnectionKey:
 def verify_connection_key(secret: bytes, key: str, *, app_id: str, client_id: str | None) -> ConnectionKey:
     """Check that a key is authentic and of this application and clientId.
 
-    Raises ConnectionFailed: 80018 when it is not authentic, 80011 when it is somebody else's.
+    Raises ConnectionFailed: 80018 when it is not authentic, 80011 when it is another client's.
     """
     found = read_connection_key(secret, key)
     if not hmac.compare_digest(_identity(secret, app_id, client_id), found.identity):

@@ -15,7 +15,7 @@ _MAX_CAUSES = 8
 
 @dataclass(slots=True)
 class ConnectionDetails:
-    """What CONNECTED tells the client (protocol section 4.1). Sizes in bytes, rates per second, times in ms.
+    """The contents of CONNECTED (protocol section 4.1). Sizes in bytes, rates per second, times in ms.
 
     `client_id`: `*` may assume any identity, absent is anonymous. `max_idle_interval` 0 = no idle check.
     """

@@ -24,7 +24,7 @@ class Halves:
 
     def __init__(self) -> None:
         self._held: OrderedDict[tuple[object, str], str] = OrderedDict()
-        # Counts frames that were looked at.
+        # Number of parsed frames.
         self.joined = 0
 
     def __bool__(self) -> bool:

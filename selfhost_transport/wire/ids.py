@@ -43,7 +43,7 @@ def assign_ids(messages: Sequence[Message], base: str) -> None:
 
 
 def fingerprint(frame: Frame) -> str:
-    """What tells a repeated frame from another one with the same msgSerial: 32 hex digits over its content.
+    """Distinguishes a repeated frame from another one with the same msgSerial: 32 hex digits over its content.
 
     A client may number frames again after a failed resume, so the number alone says nothing (section 4.5).
     """

@@ -22,7 +22,7 @@ _ABLY_CLIENT_ID, _ABLY_CAPABILITY = "x-ably-clientId", "x-ably-capability"
 
 @dataclass(frozen=True, slots=True)
 class ClaimRules:
-    """What an issuer's tokens are held to. `audience` and `capability` None: that claim is not looked at."""
+    """Rules for an issuer's tokens. `audience` and `capability` None: that claim is not checked."""
 
     issuer: str
     audience: str | None = None
@@ -78,7 +78,7 @@ def _as_ably_claims(payload: Mapping[str, Any], rules: ClaimRules) -> dict[str, 
     claims = {name: payload[name] for name in ("iat", "exp", "nbf", "jti") if name in payload}
     client_id = payload.get(rules.client_id)
     if client_id == WILDCARD:
-        # A user who may choose a name would otherwise choose to be everybody.
+        # Otherwise a user who may choose a name could choose to be every client.
         raise _invalid(f"its claim {rules.client_id} may not be {WILDCARD!r}")
     claims[_ABLY_CLIENT_ID] = client_id
     if rules.capability is not None:

@@ -143,7 +143,7 @@ async def test_what_is_not_there_is_an_error_that_says_so() -> None:
         transport.view.select("nope", 0)
     with pytest.raises(NotFound, match="nope"):
         await transport.view.select_for_all("nope", 0)
-    with pytest.raises(InvalidArgument, match="no event 'nope'; there are turn, message,"):
+    with pytest.raises(InvalidArgument, match="unknown event 'nope'; known are turn, message,"):
         transport.on("nope", print)  # type: ignore[call-overload]
     await transport.close()
 

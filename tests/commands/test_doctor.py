@@ -97,5 +97,5 @@ def test_rul_3_the_rule_of_a_channel(call: Call, tmp_path: Path) -> None:
 
 def test_what_dev_binds_and_accepts_is_known(call: Call) -> None:
     alone, as_dev = call("doctor", "chat:x").output, call("doctor", "chat:x", "--dev").output
-    assert "chat:x: nobody can connect" in alone and "--dev" in alone
+    assert "chat:x: no client can connect" in alone and "--dev" in alone
     assert "chat:x: rule *: agent assistant" in as_dev and "chat:x: key dev.local: everything" in as_dev

@@ -39,9 +39,9 @@ def test_the_first_key_signs_unless_another_is_named(call: Call, config: str) ->
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (("--key", "app.three"), "no key is called 'app.three'; configured are app.one, app.two"),
+        (("--key", "app.three"), "there is no key 'app.three'; configured are app.one, app.two"),
         (("--ttl", "soon"), "--ttl: a duration is"),
-        (("--ttl", "0"), "--ttl: a token has to be valid"),
+        (("--ttl", "0"), "--ttl: a token needs a lifetime above 0"),
     ],
 )
 def test_mistakes_are_explained(call: Call, config: str, options: tuple[str, ...], complaint: str) -> None:

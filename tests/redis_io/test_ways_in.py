@@ -113,7 +113,7 @@ WRONG = {
     "redis://127.0.0.1:{sentinel}/1": "redis+sentinel://HOST:PORT/SERVICE",
     "redis://127.0.0.1:{replica}/0": "is a replica of 127.0.0.1:{plain}",
     "redis+cluster://127.0.0.1:{plain}": "redis:// instead of redis+cluster://",
-    "redis+sentinel://127.0.0.1:{plain}/chat": "is no Sentinel",
+    "redis+sentinel://127.0.0.1:{plain}/chat": "is not a Sentinel",
     "redis+sentinel://127.0.0.1:{sentinel}/tpyo": "has no service 'tpyo'",
     "rediss://127.0.0.1:{plain}/0": "does not speak TLS: redis:// instead of rediss://",
     "redis://127.0.0.1:{tls}/0": "expects TLS: rediss:// instead of redis://",

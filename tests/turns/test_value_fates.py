@@ -178,9 +178,9 @@ def test_a_text_payload_is_mended() -> None:
         (p.TextDelta("t", NOTHING), "`delta` of a text-delta chunk"),
         (p.TextStart(NOTHING), "`id` of a text-start chunk"),
         (p.ToolInputAvailable("c", "t", dynamic=ANYTHING), "`dynamic` of"),
-        (RAW, "bytes is no piece of an answer"),
-        (None, "NoneType is no piece of an answer"),
-        (7, "int is no piece of an answer"),
+        (RAW, "bytes cannot be part of an answer"),
+        (None, "NoneType cannot be part of an answer"),
+        (7, "int cannot be part of an answer"),
     ],
 )  # fmt: skip
 def test_a_chunk_that_cannot_be_written_is_refused_by_its_field(chunk: p.Chunk, field: str) -> None:

@@ -13,7 +13,7 @@ local function any_session(connection)
   return nil
 end
 
--- Makes a socket the holder of a connection's members, whoever held them, and cancels their leave.
+-- Makes a socket the holder of a connection's members, whichever held them, and cancels their leave.
 local function hold(connection, owner, node, remain)
   local key = holder_key(connection)
   local before = redis.call('HGET', key, 'node')

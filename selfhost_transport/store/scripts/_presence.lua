@@ -21,7 +21,7 @@ local function packed_text(text)
 end
 
 -- One change in msgpack: [action, id or nil, member map]. Without an id the reader makes one from the position, which
--- tells clients that the service made the event (protocol section 8.3).
+-- shows clients that the service made the event (protocol section 8.3).
 local function change_item(action, id, fields)
   return string.char(0x93, action) .. (id == '' and string.char(0xc0) or packed_text(id)) .. fields
 end

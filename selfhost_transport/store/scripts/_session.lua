@@ -63,7 +63,7 @@ local function ensure_session(candidate)
   return series
 end
 
--- Notes how long messages of this session are kept, 0 for ever, and that it has one from `id` on. Not to be the first
+-- Notes how long messages of this session are kept, 0 for no limit, and that it has one from `id` on. Not to be the first
 -- write of a script.
 local function keep_for(retention_ms, id)
   if retention_ms == '0' then

@@ -1,4 +1,4 @@
--- The life of a turn. A turn's hash holds packed entries that only need a position: whoever opens a turn or a
+-- The life of a turn. A turn's hash holds packed entries that only need a position: the writer that opens a turn or a
 -- message deposits what closes it, so that a script can end a turn with no worker alive.
 local LEASES, DEAD, CONTROL = base .. 'leases', base .. 'dead', base .. 'ctl' .. DATABASE
 -- Turns that something has to happen to at a time: a cancel whose hook is asked, a suspension with a limit.
@@ -263,7 +263,7 @@ end
 -- A deposit for the invocation that follows a suspension, kept until it is needed.
 local NEXT = {'rs', 'ss', 'sc', 'sf', 'rc', 're', 'rm', 'tr'}
 
--- Puts a suspended turn back to work: its next invocation is opened by whoever takes it.
+-- Puts a suspended turn back to work: its next invocation is opened by the worker that takes it.
 local function resume(turn)
   local key = turn_key(turn)
   for _, name in ipairs(NEXT) do

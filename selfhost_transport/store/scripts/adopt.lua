@@ -1,4 +1,4 @@
--- Takes over a turn that was started and that nobody holds: its holder gave it up, or lost its lease.
+-- Takes over a started turn without a holder: its holder gave it up, or lost its lease.
 -- ARGV: base, session, turn, holder, request (names this call, for repeats), lease ms, window ms (longest time without a
 --   holder)
 -- Writes nothing to the log, except what closes the step of a holder that was lost.

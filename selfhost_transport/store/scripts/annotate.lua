@@ -114,7 +114,7 @@ end
 local function take_back(target, kind, method, name, client)
   local mine, line = added_by(target, kind, name, client), line_of(target, kind, name)
   if method == 'total' then
-    -- Whoever is not known has nothing of its own; there is one less of what nobody owns.
+    -- An anonymous client owns nothing: one of the anonymous annotations is removed.
     if client == '' then mine = math.min(1, line and line[4] or 0) else mine = math.min(1, mine) end
   end
   if mine == 0 then return end

@@ -1,5 +1,5 @@
 -- Gives out the next turn that ended, in the order in which they did: none before the one given out last is exported.
--- That one is given out again: to the same process, whose answer was lost, or when its process was not heard of for the lease.
+-- That one is given out again: to the same process, whose reply was lost, or when its process let the lease expire.
 -- KEYS: ended. ARGV: group, process, lease ms
 -- Returns nil | {id, times given out, field, value…}.
 local group, process, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])

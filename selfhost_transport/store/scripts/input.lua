@@ -18,7 +18,7 @@ if publish_id ~= '' then
 end
 if not status then return {'unknown'} end
 if kind == 'answer' then
-  -- Before the end is looked at: whoever lost to a first answer is told so, however short the turn was then.
+  -- Before the end is checked: a late answer is rejected as such, even after the turn has ended.
   local first = redis.call('HGET', key, 'k:' .. call)
   if first then return {'resolved', first} end
 end

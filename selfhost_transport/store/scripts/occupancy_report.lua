@@ -1,5 +1,5 @@
--- Replaces what one process contributes to a session's occupancy, and tells whoever watches.
--- KEYS: occupancy. ARGV: base, session, node, contribution ('' for none), ms it is remembered without being told again
+-- Replaces what one process contributes to a session's occupancy, and notifies watchers.
+-- KEYS: occupancy. ARGV: base, session, node, contribution ('' for none), ms until it expires without a refresh
 --@include _clock.lua
 local base, session, node, contribution, remember_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local K_USED = base .. 'used'

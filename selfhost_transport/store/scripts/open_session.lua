@@ -9,7 +9,7 @@ if not series then
   redis.call('PEXPIRE', K_META, ARGV[4])
 end
 local head = redis.call('GET', K_HEAD)
--- Whoever is attached asks again from time to time.
+-- Attached clients call this again from time to time.
 if not head and redis.call('PTTL', K_META) >= 0 then redis.call('PEXPIRE', K_META, ARGV[4]) end
 head = head or '0-0'
 local floor = redis.call('HGET', K_META, 'floor')

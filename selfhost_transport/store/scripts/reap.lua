@@ -2,9 +2,9 @@
 -- KEYS: leases. ARGV: base, turn and session ('' for the first expired one), fence (hand-back) or '', keep ms, window ms,
 --   1 if a hand-back counts as an attempt (it failed), else 0, grace ms
 -- An expired attempt counts; with attempts left the turn goes back to the queue, else it ends `error` and leaves a
--- dead letter. A hand-back counts only if told so. A turn that was about to be cancelled is.
+-- dead letter. A hand-back counts only on request. A turn that was about to be cancelled is.
 -- An attempt that was to be made alone and had not begun does not count.
--- Where nobody has looked for longer than workers ever pause, Redis may have stood still: expired leases are then left
+-- If no sweep ran for longer than workers ever pause, Redis may have stood still: expired leases are then left
 -- alone for the grace, so that workers that are well renew them first.
 -- A turn that is worked on step by step may be adopted for a while first; then it ends `error`.
 -- Returns nil | {turn, session, 'retried' | 'failed' | 'cancelled' | 'adoptable'}.

@@ -1,4 +1,4 @@
--- Adds revocations of tokens, drops those that no token can match any more, and tells every gateway.
+-- Adds revocations of tokens, drops those that no token can match any more, and notifies every gateway.
 -- KEYS: revocations. ARGV: channel, ttl ms, then for each revocation its field; a field holds all there is to know.
 -- Returns the number of revocations that hold.
 local now = redis.call('TIME')

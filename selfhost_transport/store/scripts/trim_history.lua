@@ -159,7 +159,7 @@ end
 if next_ms then
   redis.call('ZADD', K_RETENTION, string.format('%.0f', math.max(next_ms, now_ms + 1)), session)
 else
-  -- Who comes back with a position is still told that it is one of this session.
+  -- A client that resumes from a position still learns that it belongs to this session.
   redis.call('UNLINK', K_HISTORY, K_GROUPS, base .. 'k:' .. session)
   redis.call('PEXPIRE', K_META, math.max(retention, tonumber(ARGV[4])))
   redis.call('PEXPIRE', K_HEAD, math.max(retention, tonumber(ARGV[4])))

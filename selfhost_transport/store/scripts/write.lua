@@ -1,7 +1,7 @@
 -- Writes a turn's discrete messages, opens and closes its streamed ones.
 -- ARGV: base, session, turn, fence, sequence, number of operations, operations as in _write.lua
 -- A repeated sequence returns the first reply. One before it has been answered already: it comes late, from a connection
--- that was given up, and nobody waits for the reply. Returns {'lost', status} | {'written', position…}.
+-- that was given up, and the reply has no reader. Returns {'lost', status} | {'written', position…}.
 --@include _session.lua
 --@include _turn.lua
 --@include _write.lua
