@@ -10,6 +10,7 @@ from typing import Final
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.store.history import Page, Query
 from selfhost_transport.store.session_store import SessionStore
+from selfhost_transport.turns.completeness import newest_message
 from selfhost_transport.turns.headers import FORK_OF, MSG_REGENERATE, Headers
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.view import View
@@ -35,8 +36,8 @@ async def find_parent(sessions: SessionStore, session: str, headers: Headers) ->
     edited, replaced = headers.get(FORK_OF), headers.get(MSG_REGENERATE)
     target = edited or replaced
     if target is None:
-        await read_back(sessions, tree, query, lambda: view.is_read(1))
-        return view.send_anchor().parent
+        await read_back(sessions, tree, query, lambda: newest_message(tree) is not None or view.is_read(1))
+        return newest_message(tree) or view.send_anchor().parent
     page = await read_back(sessions, tree, query, lambda: tree.has_whole(target))
     if page.next_cursor is not None and not tree.has_whole(target):
         raise InvalidArgument(

@@ -363,7 +363,8 @@ class SessionFeed:
     def _hold(self, attachment: Attachment, delivery: Delivery) -> None:
         if attachment.keep(delivery) > MAX_HELD:
             attachment.go_stale(attachment.delivered)
-            if attachment.released:
+            # What a pause keeps back is read from the log when the pause is over, not again and again until then.
+            if attachment.released and not attachment.pauses:
                 self._catch_up_soon(attachment)
 
     def _fan_out_singly(self, delivery: Delivery) -> None:
@@ -554,14 +555,24 @@ class SessionFeed:
     def clear(self, attachment: Attachment, until: Position) -> None:
         """Entries up to a position need not wait for the answer."""
         attachment.cleared = max(attachment.cleared, until)
-        if attachment.parked:
-            self._flush(attachment)
+        self._go_on(attachment)
 
     def proceed(self, attachment: Attachment) -> None:
         """The answer has left: end one pause."""
         attachment.pauses -= 1
+        self._go_on(attachment)
+
+    def _go_on(self, attachment: Attachment) -> None:
+        """Deliver what no pause keeps back any more."""
         if attachment.parked:
             self._flush(attachment)
+        elif (
+            attachment.state is State.STALE
+            and attachment.released
+            and not attachment.outlet.congested
+            and (not attachment.pauses or attachment.cleared > attachment.delivered)
+        ):
+            self._catch_up_soon(attachment)
 
     def remove(self, attachment: Attachment) -> None:
         """Stop delivering at once."""

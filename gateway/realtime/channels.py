@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
@@ -115,7 +116,7 @@ class SocketChannels:
         self.being_read = 0
         # Shut while a list of members waits for the socket.
         self._room = Gate()
-        self._paused: list[tuple[int, SessionFeed, Attachment]] = []
+        self._paused: deque[tuple[int, SessionFeed, Attachment]] = deque()
 
     def drained(self) -> None:
         """The socket has room again."""
@@ -365,10 +366,12 @@ class SocketChannels:
                 watched.feed.pause(watched.attachment)
                 self._paused.append((commit.ticket, watched.feed, watched.attachment))
 
-    def proceed(self) -> None:
-        """Let entries follow the answers that have left."""
+    def proceed(self, done: Done | None = None) -> None:
+        """Let entries follow the answers that have left; behind further ones that are owed, those up to `done`."""
         while self._paused and not self._core.owes(self._paused[0][0]):
-            _, feed, attachment = self._paused.pop(0)
+            _, feed, attachment = self._paused.popleft()
+            if done is not None and done.series == feed.series:
+                feed.clear(attachment, done.position)
             feed.proceed(attachment)
 
     async def settle(self, done: Done) -> None:

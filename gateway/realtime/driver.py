@@ -286,7 +286,7 @@ class Socket:
     def _committed(self, ticket: int, done: Done) -> None:
         self.carry_out(self.core.committed(ticket, done))
         self._rollup.answered(ticket)
-        self._channels.proceed()
+        self._channels.proceed(done)
 
     def _refused(self, ticket: int, error: ErrorInfo) -> None:
         self.carry_out(self.core.refused(ticket, error))

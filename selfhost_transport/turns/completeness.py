@@ -21,6 +21,19 @@ def is_settled(tree: SessionTree) -> bool:
     return len(parents) <= 1 and all(tree.owner_of(head) is not None for head in tree.chosen_for_all)
 
 
+def newest_message(tree: SessionTree) -> str | None:
+    """The newest message of the branch where that is certain from what was read; None: read on.
+
+    Without an alternative in sight everything is shown. A run that was not read from its start began before all that was
+    read, so the newest of the others is the newest of all, however many turns stream side by side.
+    """
+    nodes = tree.nodes()
+    if tree.chosen_for_all or any(node.fork_of or node.regenerates or node.supersedes for node in nodes):
+        return None
+    whole = [node for node in nodes if _is_whole(node) and node.messages]
+    return next(reversed(whole[-1].messages)) if whole else None
+
+
 def _is_whole(node: Node) -> bool:
     """Whether a run was read from its start."""
     return node.run is None or node.run.is_started

@@ -367,3 +367,33 @@ async def test_a_session_nobody_watches_is_forgotten(scene: Scene, monkeypatch: 
     again = await scene.join()
     await scene.create("x")
     await wait_until(lambda: again.frames)
+
+
+async def test_what_is_kept_back_for_an_answer_is_not_read_from_the_log_again_and_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.fanout.feed.MAX_HELD", 8)
+    reads = 0
+    read_backlog = SessionFeed.backlog
+
+    async def counted(feed: SessionFeed, after: Position, until: Position) -> Any:
+        nonlocal reads
+        reads += 1
+        return await read_backlog(feed, after, until)
+
+    monkeypatch.setattr(SessionFeed, "backlog", counted)
+    other, reader = await scene.join(), await scene.join()
+    scene.feed.pause(reader.attachment)
+    for number in range(60):
+        await scene.create(str(number))
+    await wait_until(lambda: len(other.frames) == 60)
+    assert reader.frames == [] and reads == 0
+    # Of two answers the first leaves: what was before it follows.
+    scene.feed.pause(reader.attachment)
+    scene.feed.clear(reader.attachment, parse_position(other.frames[19]["channelSerial"])[0])
+    scene.feed.proceed(reader.attachment)
+    await wait_until(lambda: len(reader.frames) == 20)
+    scene.feed.proceed(reader.attachment)
+    await wait_until(lambda: len(reader.frames) == 60)
+    assert [message["data"] for message in reader.messages] == [str(number) for number in range(60)]
+    assert reads <= 3

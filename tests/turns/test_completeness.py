@@ -7,7 +7,7 @@ from dataclasses import replace
 from selfhost_transport.turns import inputs, lifecycle
 from selfhost_transport.turns.anchors import Anchor, edit_anchor, regenerate_anchor
 from selfhost_transport.turns.chunks import Start, StartStep
-from selfhost_transport.turns.completeness import is_settled
+from selfhost_transport.turns.completeness import is_settled, newest_message
 from selfhost_transport.turns.context import context_for_input
 from selfhost_transport.turns.encoder import Create, Encoder
 from selfhost_transport.turns.tree import SessionTree
@@ -95,3 +95,23 @@ def test_what_is_replaced_tells_by_itself_where_its_replacement_hangs() -> None:
     tree = talk().read(8)
     assert edit_anchor(tree, "c") == Anchor("b-answer", fork_of="c")
     assert regenerate_anchor(tree, "c-answer") == Anchor("c", regenerates="c-answer")
+
+
+def test_the_newest_message_is_certain_though_the_turns_beside_it_were_cut_off() -> None:
+    session = Session()
+    first, second = session.ask("a"), session.ask("b")
+    session.answer(first, "a-answer")
+    session.answer(second, "b-answer")
+    session.ask("c", "b-answer")
+    # From the middle of the first answer on: nothing hangs together, and still "c" is the newest.
+    assert not is_settled(session.read(3))
+    assert newest_message(session.read(3)) == "c"
+    # Only the ends of answers: what they belong to may be older than what was not read.
+    assert newest_message(Session().read(0)) is None
+
+
+def test_the_newest_message_is_not_certain_beside_an_edit() -> None:
+    session = talk()
+    session.turn("b2", "a-answer", fork_of="b")
+    assert newest_message(session.read(0)) is None
+    assert newest_message(talk().read(0)) == "c-answer"
