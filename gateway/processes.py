@@ -41,7 +41,7 @@ def supervise(settings: Settings, listening: socket.socket, on_ready: Callable[[
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     with _shared_folder() as folder:
-        # Any of the processes tells the numbers of all.
+        # Any of the processes reports the metrics of all.
         os.environ[SHARED_FOLDER] = folder
         _supervise(settings, listening, on_ready, stopping)
 

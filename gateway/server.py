@@ -71,8 +71,8 @@ _PAGE_HEADERS: Final = {
 class Gateway:
     """The gateway's routes and life. Mount it, and enter `lifespan` from the host application's own.
 
-    `services` is there between entering and leaving. `identify` tells who callers are before keys and tokens are
-    looked at.
+    `services` is there between entering and leaving. `identify` identifies callers before keys and tokens are
+    checked.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class Gateway:
         return FileResponse(_STATIC / "index.html", headers=_PAGE_HEADERS)
 
     async def _page_config(self, request: Request) -> Response:
-        """The chat page's settings; the development key is told to the page of this machine only (AUT-12)."""
+        """The chat page's settings; the development key is given to the page of this machine only (AUT-12)."""
         info = RequestInfo.of(request)
         origins = Origins(self.settings.gateway)
         own_page = "origin" not in info.headers or is_same_origin(info.headers)
@@ -189,7 +189,7 @@ class Gateway:
                 await services.redis.command("PING")
         except (TransportError, TimeoutError) as error:
             logger.warning("readiness.failed error=%r", error)
-            # Which Redis that is stands in the log only: anybody may ask.
+            # The address of Redis is in the log only: this path is public.
             reason = (
                 error.info.message
                 if isinstance(error, TransportError)
@@ -213,7 +213,7 @@ class Gateway:
             async with asyncio.timeout(_STATISTICS_TIMEOUT_S):
                 statistics = await read_statistics(services.redis, services.sessions.keys, agents)
         except (TransportError, TimeoutError) as error:
-            # What this process knows is told all the same.
+            # The metrics of this process are reported anyway.
             logger.warning("metrics.read_failed error=%r", error)
         return Response(services.metrics.render(statistics), media_type=CONTENT_TYPE)
 
@@ -306,7 +306,7 @@ class _Server(uvicorn.Server):
         return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept nobody any more, drain, then stop."""
+        """Stop accepting, drain, then stop."""
         for server in self.servers:
             server.close()
         if self._gateway.services is not None:

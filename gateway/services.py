@@ -45,7 +45,7 @@ _SECRET_TTL_MS = 365 * 86_400 * SECOND_MS
 
 
 class Endable(Protocol):
-    """Something that goes on until it is told to end."""
+    """A background task that runs until it is stopped."""
 
     def end(self) -> None: ...  # noqa: D102
 
@@ -86,7 +86,7 @@ class Services:
         return hidden_from(credential.capability, session, self.settings.namespace_for(session).withhold)
 
     def terms(self, max_idle_ms: int | None = None) -> Terms:
-        """What CONNECTED tells."""
+        """The contents of CONNECTED."""
         gateway = self.settings.gateway
         return Terms(
             max_message_size=gateway.max_message_size,
@@ -198,7 +198,7 @@ def secret_key(prefix: str) -> str:
 
 
 async def _shared_secret(redis: RedisConnection, prefix: str) -> bytes:
-    """The deployment's secret: whoever asks first makes it."""
+    """The deployment's secret, made by the first process that needs it."""
     key = secret_key(prefix)
     await redis.command("SET", key, secrets.token_bytes(_SECRET_BYTES), "NX", "PX", _SECRET_TTL_MS)
     secret: bytes = await redis.command("GETEX", key, "PX", _SECRET_TTL_MS)

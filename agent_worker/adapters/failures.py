@@ -92,7 +92,7 @@ def codes_in(body: object) -> list[str]:
 
 
 def message_in(body: object) -> str:
-    """What an error body says; to be looked at, never to be shown."""
+    """The text of an error body; for classification, never for display."""
     message = _error_in(body).get("message")
     return message if isinstance(message, str) else ""
 

@@ -66,7 +66,7 @@ def stream(
 
 
 class ResponsesTranslation(Translation[Any]):
-    """One response. Events are told apart by `type`: the SDK gives ones it does not know any class."""
+    """One response. Events are distinguished by `type`: the SDK gives unknown ones an arbitrary class."""
 
     def __init__(self, *, library: bool = False) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ class Parts:
     """Makes chunks of deltas. Text and reasoning are one part at a time; tool calls may be written side by side."""
 
     def __init__(self) -> None:
-        # Calls whose arguments are complete, and which somebody has to answer.
+        # Calls with complete arguments that await an answer.
         self.calls: list[p.ToolInputAvailable] = []
         # The open part: its kind and the provider's name for it, then the id it has in the message.
         self._open: tuple[str, Hashable] | None = None
@@ -86,7 +86,7 @@ class Parts:
         return [*chunks, ready]
 
     def answered(self, call_id: str) -> None:
-        """A call has its result already: nobody else has to give one."""
+        """A call already has its result: it awaits none."""
         self.calls = [call for call in self.calls if call.tool_call_id != call_id]
 
     def end_all(self) -> list[p.Chunk]:

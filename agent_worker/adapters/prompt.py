@@ -87,7 +87,7 @@ def conversation(prompt: Iterable[PromptMessage], *, interrupted: str = INTERRUP
     """What was said, oldest first; messages of the user that follow one another are one.
 
     Reasoning, sources, application data and tools that the provider ran itself are left out. `interrupted` is
-    what tells the model that an answer was cut off.
+    what shows the model that an answer was cut off.
     """
     found: list[Turn] = []
     for entry in prompt:

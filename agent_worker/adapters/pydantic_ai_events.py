@@ -110,7 +110,7 @@ class EventsTranslation(Translation[Event]):
         return [*ended, *super().end(finish)]
 
     def _reason(self, reason: m.FinishReason | None) -> str:
-        """Not every model says why it stopped; one whose calls nobody has answered waits for the answers."""
+        """Not every model says why it stopped; one with unanswered calls waits for the answers."""
         return TOOL_CALLS if self.parts.calls else _FINISH_REASONS.get(reason or "stop", "other")
 
     def _next_step(self) -> list[p.Chunk]:

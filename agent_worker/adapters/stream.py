@@ -1,4 +1,4 @@
-"""Reading a provider's response as chunks, and closing the response itself when nobody wants it any more (CAN-6)."""
+"""Reading a provider's response as chunks, and closing the response itself when it is no longer wanted (CAN-6)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Translation(ABC, Generic[EventT]):
         self.finish_reason: str | None = None
 
     def opened(self, response: object) -> None:
-        """The response is there; for what is told by it rather than by its events."""
+        """The response has arrived; for data that it carries itself rather than its events."""
 
     def events(self, response: AsyncIterable[EventT]) -> AsyncIterable[EventT]:
         """The events of a response; for providers whose events can be read at less cost than their library's."""

@@ -44,11 +44,11 @@ class Agent:
     # Longest time without output; None: no limit.
     silence_s: float | None = None
     on_steer: OnSteer = OnSteer.NEXT_PASS
-    # Whether sessions are told of what it does, through their presence.
+    # Whether its activity shows in the presence of its sessions.
     presence: bool = False
     # Decides about cancels; None: every cancel takes effect at once.
     on_cancel: CancelHook | None = None
-    # What its answers are written in; None: the codec of whoever asks (SDK-5).
+    # Codec of its answers; None: that of the request (SDK-5).
     codec: Codec | None = None
 
     async def answer(self, turn: Turn) -> None:

@@ -89,21 +89,21 @@ class CancelHook:
 
     def _undecided(self, why: str) -> Verdict:
         if self.undecided is Undecided.ALLOW:
-            told = ErrorInfo(code=_HOOK_FAILED_CODE, status_code=500, message=why.format("allowed"))
-            return Verdict(True, told)
+            info = ErrorInfo(code=_HOOK_FAILED_CODE, status_code=500, message=why.format("allowed"))
+            return Verdict(True, info)
         return Verdict(False, _denied(why.format("refused")))
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a cancel. `error`: what the requester is told of a refusal, or of a hook that failed (CAN-9)."""
+    """Outcome of a cancel. `error`: the requester's error for a refusal, or for a failed hook (CAN-9)."""
 
     allowed: bool
     error: ErrorInfo | None = None
 
 
 def request_for(turn: Turn, asked: CancelAsked, entry: Message) -> CancelRequest:
-    """What the hook is told; `entry` is the cancel as it stands in the session."""
+    """The request that the hook gets; `entry` is the cancel's entry in the session."""
     return CancelRequest(turn, asked.requester or None, _filter(entry, asked.requester), asked.matched)
 
 
@@ -128,7 +128,7 @@ def _denied(why: str) -> ErrorInfo:
 
 
 def _forget(hook: asyncio.Future[bool | None]) -> None:
-    """A hook that was given up may still fail; nobody waits for it."""
+    """An abandoned hook may still fail; its result is not awaited."""
     if not hook.cancelled() and (error := hook.exception()) is not None:
         logger.debug("cancel.hook_unwound error=%s", described(error))
         drop_frames(error)

@@ -15,10 +15,10 @@ GENERIC = ErrorInfo(
     status_code=500,
     message="the agent could not finish this turn; send the message again",
 )
-"""What clients are told of an exception that was not meant for them (TRN-19)."""
+"""The text that clients get for an exception not meant for them (TRN-19)."""
 
 MAX_MESSAGE = 4_000
-"""Characters of an error's text that clients are told."""
+"""Maximum length of an error's text for clients."""
 
 _DEADLINE = "the turn took longer than its deadline of {seconds:g} s and was stopped"
 _SILENCE = "the agent wrote nothing for {seconds:g} s, and the turn was stopped"
@@ -50,9 +50,9 @@ class AgentError(TransportError):
 
 
 def told_to_clients(error: BaseException) -> ErrorInfo:
-    """The error as the turn's terminal shows it: an exception of unknown origin tells nothing (TRN-19).
+    """The error as the turn's terminal shows it: an exception of unknown origin shows the generic text (TRN-19).
 
-    Cannot fail, whatever an application put into its error: then the generic one is told.
+    Never fails: an unusable error of the application is replaced by the generic one.
     """
     if isinstance(error, BaseExceptionGroup):
         error = _said_in(error) or error

@@ -26,7 +26,7 @@ APPROVAL_TIMED_OUT = "This tool call was not approved or denied in time."
 
 
 class Default(StrEnum):
-    """What an approval counts as that nobody gave in time."""
+    """How an approval counts that was not given in time."""
 
     DENY = "deny"
     APPROVE = "approve"
@@ -34,7 +34,7 @@ class Default(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Somebody's answer to a call. `client_id` is the verified identity of whoever gave it; None: anonymous.
+    """The answer to a call. `client_id` is the verified identity of its sender; None: anonymous.
 
     Of an approval `approved` is set, and `reason` if one was given; of a client tool `output` or `error`.
     """
@@ -56,7 +56,7 @@ class Wait:
     message_ids: tuple[str, ...]
     timeout_s: float | None = None
     default: Default = Default.DENY
-    # After this the session is told that nobody has answered yet (HIL-5); None: it is not.
+    # After this many seconds without an answer `ai-run-escalated` is written (HIL-5); None: never.
     escalate_s: float | None = None
 
     def __post_init__(self) -> None:
@@ -78,7 +78,7 @@ class Wait:
         ]
 
     def escalation(self, context: TurnContext) -> Escalation | None:
-        """What the session is told, and when, should people keep silent."""
+        """What is written to the session, and when, without an answer."""
         if self.escalate_s is None:
             return None
         message = lifecycle.run_escalated(context, [call.call_id for call in self.calls])
@@ -87,7 +87,7 @@ class Wait:
     def expiry(
         self, context: TurnContext, form: inputs.InputForm = inputs.UI_INPUTS
     ) -> tuple[dict[str, Message], Continuation | None]:
-        """What is answered for whoever stays silent, and the invocation that follows (TOL-9)."""
+        """The default answers after the timeout, and the invocation that follows (TOL-9)."""
         if self.timeout_s is None:
             return {}, None
         answers = [

@@ -35,7 +35,7 @@ def new_call_id() -> str:
 class ToolCall:
     """A call that a model makes. `call_id` is unique in its turn.
 
-    `needs_approval`: somebody has to allow it before it runs. `announced`: it is in the session already, for
+    `needs_approval`: a person must allow it before it runs. `announced`: it is in the session already, for
     example because the model's stream was piped, or because it was suspended for.
     """
 
@@ -52,7 +52,7 @@ class ToolCall:
         return replace(self, announced=True)
 
     def chunks(self) -> list[p.Chunk]:
-        """What tells the session of the call; nothing if it was told."""
+        """Chunks that announce the call; none if it was announced."""
         return [] if self.announced else [p.ToolInputAvailable(self.call_id, self.name, self.input)]
 
 
@@ -68,49 +68,49 @@ async def run_tool(
 
     The tool belongs to the agent's task: an abort cancels it at once, and a tool that goes on all the same has
     lost its turn and can write nothing (INT-12, INT-13). A plain function runs in a thread. However the tool ends, the
-    session is told, unless the turn is over, or was suspended.
+    session gets the result, unless the turn has ended or was suspended.
     """
     arguments = call.input if call.announced else carried(call.input, f"the input of the tool {call.name}")
     await output.write(replace(call, input=arguments).chunks())
     try:
         result = await _run(tool, call.input, threads)
-        told = await _fitting(result, call, threads, offload, max_bytes)
+        carriable = await _fitting(result, call, threads, offload, max_bytes)
     except ControlFlow:
         raise
     except BaseException as error:
         if not output.stopped:
             await output.write_result(p.ToolOutputError(call.call_id, failure_text(call, error)))
         raise
-    await output.write_result(p.ToolOutputAvailable(call.call_id, told))
+    await output.write_result(p.ToolOutputAvailable(call.call_id, carriable))
     return result
 
 
 async def _fitting(
     result: Any, call: ToolCall, threads: Threads, offload: Offload | None, max_bytes: int
 ) -> Json:
-    """What the session is told of a result: the result as it can be written, or a reference to one that is too large."""
+    """What the session gets of a result: its JSON form, or a reference to one that is too large."""
     what = f"the result of the tool {call.name}"
-    told = carried(result, what)
-    size = _size(told)
+    carriable = carried(result, what)
+    size = _size(carriable)
     if size <= max_bytes:
-        return told
+        return carriable
     if offload is not None:
-        told = carried(await threads.call(offload, result), f"what `offload` returned for {what}")
-        size = _size(told)
+        carriable = carried(await threads.call(offload, result), f"what `offload` returned for {what}")
+        size = _size(carriable)
     if size > max_bytes:
         raise MessageTooLarge(
             f"{what} has {size} bytes, the limit is {max_bytes}: "
             "shorten it, or give `offload`, which keeps it elsewhere and returns a reference"
         )
-    return told
+    return carriable
 
 
-def _size(told: Json) -> int:
-    return len((told if isinstance(told, str) else to_text(told)).encode())
+def _size(carriable: Json) -> int:
+    return len((carriable if isinstance(carriable, str) else to_text(carriable)).encode())
 
 
 def failure_text(call: ToolCall, error: BaseException) -> str:
-    """What the session is told of a failed tool: an exception that was not meant for it tells nothing (TRN-19)."""
+    """What the session gets for a failed tool: a generic text if the exception was not meant for it (TRN-19)."""
     if isinstance(error, asyncio.CancelledError):
         return f"The tool {call.name} was stopped."
     return (

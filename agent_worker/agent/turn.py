@@ -72,7 +72,7 @@ class Turn:
     """One attempt at one turn. Its life cycle belongs to the runtime: an agent only reads, writes, and returns.
 
     When the turn is cancelled or its lease is lost, the agent's task is cancelled like any asyncio task; nothing
-    it writes afterwards reaches the session (P2, P6). The agent is called once per pass: again when somebody steered
+    it writes afterwards reaches the session (P2, P6). The agent is called once per pass: again after a steer
     the turn before it could end, and again, from the beginning, when a suspended turn goes on.
     """
 
@@ -134,12 +134,12 @@ class Turn:
 
     @property
     def owner(self) -> str | None:
-        """The verified client id of whoever started the turn; None: anonymous."""
+        """The verified client id of the turn's owner; None: anonymous."""
         return self.context.owner_client_id
 
     @property
     def input_client(self) -> str | None:
-        """The verified client id of whoever made this invocation necessary: the sender, or who answered last."""
+        """The verified client id that caused this invocation: the sender, or the last to answer."""
         return self.context.input_client_id
 
     @property
@@ -229,7 +229,7 @@ class Turn:
 
         A result of more than `max_bytes` (of text, or of JSON) is given to `offload`, and the session gets what that returns.
         Raises what the tool raises, and MessageTooLarge (40009) for a result that is too large without it; the session
-        is told. Calls may run side by side.
+        is updated. Calls may run side by side.
         """
         output = self._message()
         async with self._writing(output):
@@ -248,7 +248,7 @@ class Turn:
 
         The turn needs no worker while it waits. Once every call has an answer the agent is called again, and finds
         them in `answers` and in the conversation. After `timeout` seconds silence counts as an error of a client tool,
-        and as `default` of an approval. After `escalate_after` seconds, less than that, the session is told that nobody has
+        and as `default` of an approval. After `escalate_after` seconds, less than that, the session records that no one has
         answered: an entry `ai-run-escalated` with the calls (HIL-5). Raises InvalidArgument without calls.
         """
         outputs = {call.call_id: self._announced_in.get(call.call_id) for call in calls}

@@ -146,7 +146,7 @@ class Output:
                     return
 
     async def _cancelled_in(self, source: AsyncIterator[Piece], cancelled: asyncio.CancelledError) -> bool:
-        """The task was cancelled while a generator waited at a `yield`: there is where it has to be told.
+        """The task was cancelled while a generator waited at a `yield`: the cancellation is raised there.
 
         A time-out around the `yield` then is one, which it may handle; False when it ends by that. Else raises.
         """
@@ -165,7 +165,7 @@ class Output:
 
     async def write(self, chunks: Sequence[p.Chunk]) -> None:
         """Write chunks, with the brackets they need, in one step. Raises what stopped the writer."""
-        # Before anything is noted: what cannot be carried must leave nothing half told.
+        # Before anything is recorded: a chunk that cannot be carried must not leave half a message.
         chunks = [p.carried_chunk(chunk) for chunk in chunks]
         ready: list[p.Chunk] = []
         for chunk in chunks:

@@ -124,7 +124,7 @@ class TextStream:
             self._send(piece)
 
     def rest(self) -> str:
-        """What is gathered, to be written by whoever ends the text."""
+        """The gathered text, for the caller to write at the end of the stream."""
         piece = self._half + "".join(self._gathered)
         self._gathered, self._half = [], ""
         return whole_characters(piece)
@@ -227,7 +227,7 @@ class TurnWriter:
         return stream
 
     def send(self, text: OpenText, piece: str) -> None:
-        """Start one append; its answer is looked at when it comes."""
+        """Start one append; its reply is handled when it arrives."""
         self._store.send_append(self._lease, text, piece, self._answers, self._hold.retry_s)
         self._in_flight += 1
         self.written += 1
@@ -317,7 +317,7 @@ class TurnWriter:
         return [] if self.stopped else [self._operation(write) for write in self._tail]
 
     def release_held(self) -> None:
-        """The turn was not ended: what is held is written as if nobody had asked for it."""
+        """The turn was not ended: held writes are written as usual."""
         self._reserved = False
         if self._tail and self._tail_timer is None:
             self._tail_timer = asyncio.get_running_loop().call_later(TAIL_S, self._tail_is_due)
@@ -403,7 +403,7 @@ class TurnWriter:
     async def _write_tail(self) -> None:
         with contextlib.suppress(
             TransportError
-        ):  # it has stopped the writer, and is told to the next who writes
+        ):  # it has stopped the writer, and is raised at the next write
             await self._write_step(())
 
     async def _settle(self) -> None:

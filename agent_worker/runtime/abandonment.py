@@ -1,4 +1,4 @@
-"""Turns that nobody watches any more: cancelled after a time, in namespaces that ask for that (PRE-10)."""
+"""Abandoned turns: cancelled after a time without readers, in namespaces with that setting (PRE-10)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from selfhost_transport.wire.message import Message
 logger = logging.getLogger(__name__)
 
 LOOKS: Final = 6
-"""How often a session is looked at in the time that it may be left alone: a cancel comes at most a sixth late."""
+"""Checks per limit of a session: a cancel comes at most a sixth of the limit late."""
 LONGEST_LOOK_S: Final = 5.0
 
 
@@ -29,10 +29,10 @@ class Running(Protocol):
 
 
 class Abandonment:
-    """Looks who is attached to the sessions of running turns, and cancels the turns of those where nobody is.
+    """Checks who is attached to the sessions of running turns, and cancels the turns of abandoned ones.
 
-    `limit_of`: seconds a session may be without subscribers; 0: for ever, and its turns cost nothing here. A gateway
-    that died counts as nobody once its share has run out, some 90 s later.
+    `limit_of`: seconds a session may be without subscribers; 0: no limit, and its turns cost nothing here. A gateway
+    that died is not counted once its share has expired, some 90 s later.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class Abandonment:
         self._occupancy = occupancy
         self._limit_of = limit_of
         self._running = running
-        # Since when nobody watches a session, on the monotonic clock.
+        # Since when a session has no reader, on the monotonic clock.
         self._alone_since: dict[str, float] = {}
 
     async def watch(self, shortest_s: float) -> None:
-        """Look for ever. `shortest_s`: the shortest limit there is."""
+        """Check until cancelled. `shortest_s`: the shortest configured limit."""
         while True:
             await asyncio.sleep(min(LONGEST_LOOK_S, shortest_s / LOOKS))
             try:

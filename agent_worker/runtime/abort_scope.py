@@ -11,7 +11,7 @@ from selfhost_transport.errors import TransportError
 class AbortScope:
     """`abort(error)` cancels the task inside the block; the block then raises `error`.
 
-    A cancellation by somebody else passes through. Works as `asyncio.timeout` does.
+    Any other cancellation passes through. Works like `asyncio.timeout`.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Tells the deployment that this worker serves its agents (PRE-11)."""
+"""Registers in Redis that this worker serves its agents (PRE-11)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Heartbeat:
         self._ttl_ms = ttl_ms
 
     async def beat(self) -> None:
-        """Tell for ever."""
+        """Refresh the registration until cancelled."""
         while True:
             await self.tell(self._ttl_ms)
             await asyncio.sleep(self._ttl_ms / 1000 / _BEATS_PER_TTL)

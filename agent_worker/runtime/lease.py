@@ -116,7 +116,7 @@ class Reaper:
         self._buckets = buckets
 
     async def watch(self) -> None:
-        """Reap for ever."""
+        """Reap until cancelled."""
         while True:
             await asyncio.sleep(REAP_EVERY_S * random.uniform(0.8, 1.2))
             await self.sweep()
@@ -132,7 +132,7 @@ class Reaper:
         return found
 
     async def _reap(self, bucket: int) -> bool:
-        """One expired lease, and one turn whose time has come (a cancel nobody decided, a long suspension)."""
+        """One expired lease, and one turn with an expired deadline (an undecided cancel, a long suspension)."""
         try:
             reaped, due = await asyncio.gather(
                 self._store.reap(bucket, self._grace_ms), self._pauses.expire(bucket)
@@ -148,7 +148,7 @@ class Reaper:
         return reaped is not None or due is not None
 
     async def _due(self, turn: str, session: str, what: str) -> None:
-        """A deadline has passed. A cancel that nobody decided in time, and so was refused, is told to the session."""
+        """A deadline has passed. The refusal of an undecided cancel is announced in the session."""
         logger.info("turn.due session=%s turn=%s then=%s", session, turn, what)
         if what != "denied":
             return

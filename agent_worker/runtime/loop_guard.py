@@ -1,6 +1,6 @@
 """A thread that notices when user code blocks the loop: it says whose, with the stack, and keeps the leases meanwhile.
 
-Code that blocks the loop of a worker stops every turn in it. Nothing but that code can end this, but people can be told
+Code that blocks the loop of a worker stops every turn in it. Nothing but that code can end this, but operators can learn
 where it is, and the other turns need not be lost over it as well.
 """
 

@@ -33,7 +33,7 @@ class WorkerMetrics(Collector):
         self._loop = asyncio.get_running_loop()
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing is read before somebody asks."""
+        """Nothing is read before a scrape."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:

@@ -1,4 +1,4 @@
-"""What a process without a queue is told of: cancels of the turns it holds, entries of sessions it waits for, new turns."""
+"""Notifications for a process without a queue: cancels of its turns, entries of sessions it awaits, new turns."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Notices:
         self._subscriber = Subscriber(url, on_reconnect=self._wake_all)
         # The bucket's control channel is subscribed once it is done.
         self._buckets: dict[int, asyncio.Task[None]] = {}
-        # Whoever waits for something to happen, by channel.
+        # Waiters, by channel.
         self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._subscribed: set[str] = set()
-        # Whoever waits for work of an agent.
+        # Waiters for turns of an agent.
         self._arrivals: dict[str, set[asyncio.Event]] = defaultdict(set)
         # Of a channel one subscription is made, or given up, at a time.
         self._subscribing = asyncio.Lock()
@@ -39,7 +39,7 @@ class Notices:
         return sum(map(len, self._waiting.values()))
 
     async def hear_of(self, bucket: int) -> None:
-        """Returns once cancels of the bucket's turns are heard of."""
+        """Returns once cancels of the bucket's turns are subscribed to."""
         if bucket not in self._buckets:
             self._buckets[bucket] = asyncio.create_task(
                 self._subscriber.subscribe(f"{self._keys.base(bucket)}ctl", self._control(bucket))
@@ -79,7 +79,7 @@ class Notices:
             self._arrivals[agent].discard(arrived)
 
     async def close(self) -> None:
-        """Hear of nothing more."""
+        """Unsubscribe from everything."""
         for subscribing in self._buckets.values():
             subscribing.cancel()
         await asyncio.gather(*self._buckets.values(), return_exceptions=True)

@@ -18,7 +18,7 @@ class Pace:
     """The limit of running turns that `lag`, in seconds, allows. None: no other than the worker's places.
 
     While the loop is late, little more than a turn for each that ends is taken; while it is very late, less. Taking more
-    would make those that run late, and let turns wait in this process, where nobody sees them, instead of in the queue.
+    would make those that run late, and let turns wait in this process, where no metric shows them, instead of in the queue.
     Taking fewer would waste the capacity where others keep the machine busy. `clock` in seconds.
     """
 

@@ -62,7 +62,7 @@ class AgentPresence:
         self._chores: set[asyncio.Task[None]] = set()
 
     async def show(self, session: str, client_id: str, turn_id: str, activity: str) -> None:
-        """A turn's agent does something else now; told before anything it writes from here on (PRE-4)."""
+        """A turn's agent changed its activity; published before anything it writes from here on (PRE-4)."""
         member = self._members.setdefault((session, client_id), _Member())
         member.turns[turn_id] = activity
         await self._tell(session, client_id, member)
@@ -78,7 +78,7 @@ class AgentPresence:
             member.leaving = loop.call_later(LINGER_S, self._leave_later, session, client_id)
 
     async def keep(self) -> None:
-        """Renew the worker's lease on its members for ever."""
+        """Renew the worker's lease on its members until cancelled."""
         while True:
             if self._members:
                 await self._quietly(self._renew())

@@ -1,7 +1,7 @@
 """One attempt at one turn, from its lease to its terminal: whatever the agent does, the turn cannot stay open.
 
 Two tasks: the agent's, which an abort cancels, and the one here, which nothing cancels and which writes the
-terminal. So an agent that ignores its cancellation holds up nobody (INT-3, INT-13).
+terminal. So an agent that ignores its cancellation blocks no other turn (INT-3, INT-13).
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class TurnRun:
         self._aborted: asyncio.Future[AbortCause] = asyncio.get_running_loop().create_future()
         # Once the terminal is being written the store decides who wins, not an abort (INT-23).
         self._ending = False
-        # The agent's task was cancelled because somebody steered, not to stop the turn (STE-7).
+        # The agent's task was cancelled by a steer, not to stop the turn (STE-7).
         self._interrupted = False
         # What is done beside the agent: asking its hook about a cancel, looking for steers.
         self._asking: asyncio.Task[None] | None = None
@@ -131,7 +131,7 @@ class TurnRun:
             self._asking = asyncio.create_task(self._decide(), name=f"cancel hook {self.lease.turn_id}")
 
     def told_of_input(self) -> None:
-        """Somebody sent something into the turn; an agent that wants to know at once is interrupted (STE-7)."""
+        """A steer arrived; an agent with `on_steer="abort_call"` is interrupted (STE-7)."""
         is_idle = self._looking is None or self._looking.done()
         if self.agent.on_steer is OnSteer.ABORT_CALL and is_idle:
             self._looking = asyncio.create_task(self._interrupt(), name=f"steer {self.lease.turn_id}")
@@ -230,7 +230,7 @@ class TurnRun:
         return await self._after(self.handler)
 
     def _look_after(self, handler: asyncio.Task[None]) -> None:
-        """After an abort nobody awaits the agent: what it raises then is logged, unless it only learned of the abort."""
+        """After an abort the agent is not awaited: its errors are logged, except those that report the abort."""
         if not self._aborted.done() or handler.cancelled():
             return
         error = handler.exception()

@@ -49,7 +49,7 @@ _HOOK_MARGIN_MS = 500
 _LONGEST_WAIT_S = 30.0
 """For how long a turn that is to run alone waits for others; then it runs beside them, and its loss does not count."""
 _LOOK_AGAIN_S = 5.0
-"""How often every queue is looked at without having been told to."""
+"""How often every queue is checked without a notification."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Worker:
         an attempt that raised is tried again too. `deadline_s`: longest time a turn may be active; `silence_s`:
         longest time without output. `on_steer`: whether a message into the turn cuts the model's call off.
         `presence`: whether sessions see that it is thinking, streaming or idle. `codec`: what its answers are written
-        in, by name or one's own; without it, the codec of whoever asks. What is not given is decided by the
+        in, by name or one's own; without it, the codec of the request. What is not given is decided by the
         namespace and the settings. Raises InvalidArgument for a name declared twice.
         """
         if name in self.agents:
@@ -264,7 +264,7 @@ class Worker:
             await asyncio.gather(stopped, taking, *loops, return_exceptions=True)
 
     def _abandonment(self, settings: Settings, stores: Stores) -> Coroutine[None, None, None] | None:
-        """The watch over turns that nobody is attached to; None where no namespace asks for it (PRE-10)."""
+        """The check for abandoned turns; None where no namespace has the setting (PRE-10)."""
         limits = [rule.abandon_after.total_seconds() for rule in settings.namespaces if rule.abandon_after]
         if not limits:
             return None
@@ -415,7 +415,7 @@ class _HookOptions(TypedDict, total=False):
 
 
 def _hook_options(hook: CancelHook | None) -> _HookOptions:
-    """What `take` is told of an agent's hook."""
+    """The hook's settings that `take` passes on."""
     if hook is None:
         return {}
     return {"hook_grace_ms": int(hook.grace_s * 1000) + _HOOK_MARGIN_MS, "hook_default": hook.undecided.value}

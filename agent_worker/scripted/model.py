@@ -28,7 +28,7 @@ AGENT = "assistant"
 REPLY_RATE = 40.0
 """Words per second of the answer to a text that is no script."""
 STUBBORN_S = 5.0
-"""How long a script with `ignore_abort` goes on after it was told to stop."""
+"""How long a script with `ignore_abort` continues after it was stopped."""
 
 TOOL = "lookup"
 TOOL_S = 0.05

@@ -35,7 +35,7 @@ class Script:
     reasoning: int = 0
     tool: str | None = None
     approve: bool = False
-    # Goes on for some seconds after it was told to stop, and writes again.
+    # Continues for some seconds after it was stopped, and writes again.
     ignore_abort: bool = False
     # The answer is the conversation the agent was given, as JSON.
     echo_context: bool = False

@@ -128,7 +128,7 @@ def children_contained() -> Iterator[None]:
     try:
         yield
     finally:
-        # Where somebody has put another one over it, that one calls ours as long as it likes.
+        # A task factory installed over ours calls ours if it chooses to.
         if loop.get_task_factory() is factory:
             loop.set_task_factory(before)
 

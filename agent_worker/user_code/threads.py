@@ -28,7 +28,7 @@ READ_AHEAD = 64
 
 
 class Threads:
-    """Up to `size` calls at once; further ones wait. A call that nobody waits for any more is not counted.
+    """Up to `size` calls at once; further ones wait. An abandoned call is not counted.
 
     Up to `size` of those may go on besides, so that hung calls of ended turns do not use up the room of others.
     """
@@ -44,7 +44,7 @@ class Threads:
 
     @property
     def left_behind(self) -> int:
-        """Calls that still run though nobody waits for them."""
+        """Abandoned calls that still run."""
         return self._left_behind
 
     async def run(self, function: Callable[..., T], *values: Any, **named: Any) -> T:
@@ -156,7 +156,7 @@ class _Thread:
             try:
                 call.loop.call_soon_threadsafe(self._returned, self, call)
             except RuntimeError:
-                return  # the loop is closed: nobody is left to be told
+                return  # the loop is closed: there is no waiter left
             del call  # a thread that waits for work must not keep the last one's result
 
 

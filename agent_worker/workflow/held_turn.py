@@ -1,7 +1,7 @@
 """A turn that a process works on in steps, and may hand to another one: for workflow engines (DUR-1 to DUR-17).
 
 The process holds the turn by a lease, as a worker does, and every write is fenced (P2, P3, P6). Nothing is ended
-behind its back except by a cancel, or by nobody adopting the turn for too long.
+from outside except by a cancel, or by the end of the adoption window.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class HeldServices:
-    """What every turn held by a process shares. `released` is told of a turn that is held no more."""
+    """What every turn held by a process shares. `released` is called with a turn that is no longer held."""
 
     turns: TurnStore
     steps: TurnSteps
@@ -85,7 +85,7 @@ class HeldTurn:
         self._step: Step | None = None
         # Steps that were completed before the next one, as far as is known here.
         self._steps_done = int(adopted and holding.last_step.outcome is StepOutcome.COMPLETE)
-        # Whether a step may have answered what `steered` told of, and whether that still has to be asked: an earlier
+        # Whether a step may have answered what `steered` reported, and whether that still has to be asked: an earlier
         # process may have taken a message and answered nothing.
         self._answered = False
         self._may_be_steered = adopted
@@ -103,7 +103,7 @@ class HeldTurn:
 
     @property
     def owner(self) -> str | None:
-        """The verified client id of whoever started the turn; None: anonymous."""
+        """The verified client id of the turn's owner; None: anonymous."""
         return self.context.owner_client_id
 
     @property
@@ -148,7 +148,7 @@ class HeldTurn:
             await self._services.presence.done(self.session, self.context.agent_client_id, self.turn_id)
 
     async def steered(self) -> bool:
-        """Whether somebody sent something into the turn that no step answered; the next step's `text()` is that."""
+        """Whether a steer is unanswered; it is the next step's `text()`."""
         self._check_free()
         if self._answered:
             await self._steering.next_pass()
@@ -168,12 +168,12 @@ class HeldTurn:
             )
 
     async def fail(self, error: Exception) -> None:
-        """End the turn with `error`, as people are told of it (TRN-19). Raises StepOpen."""
+        """End the turn with `error`, in the form for clients (TRN-19). Raises StepOpen."""
         self._check_free()
-        told = told_to_clients(error)
+        shown = told_to_clients(error)
         last = [
-            *self._error_chunks(told.message),
-            lifecycle.run_end(self.context, RunReason.ERROR, told),
+            *self._error_chunks(shown.message),
+            lifecycle.run_end(self.context, RunReason.ERROR, shown),
         ]
         await self._end("failed", last)
 
@@ -360,7 +360,7 @@ class HeldTurn:
 
     @contextmanager
     def _noticing_a_loss(self) -> Iterator[None]:
-        """A refused call tells that the turn is not held any more, should the notification of that be late or lost."""
+        """A refused call shows that the turn is no longer held, if the notification is late or lost."""
         try:
             yield
         except LeaseLost as lost:

@@ -37,7 +37,7 @@ Take = Callable[..., Awaitable[Holding | None]]
 
 
 class AgentHost:
-    """Holds turns of any number of sessions, as a context manager: renews their leases, hears of their cancels.
+    """Holds turns of any number of sessions, as a context manager: renews their leases, receives their cancels.
 
     `settings` may be given as a Redis address; without, they are read from the environment (docs/configuration.md).
     `adoption_window_s`: how long a turn that was detached, or whose process was lost, may be adopted; then it counts as
@@ -87,9 +87,9 @@ class AgentHost:
         await self._stack.aclose()
 
     async def arrivals(self, agent: str) -> AsyncGenerator[Arrival, None]:
-        """Turns that wait for an agent, as they come, without taking them: for whoever starts workflows.
+        """Turns that wait for an agent, as they arrive, without taking them: for starting workflows.
 
-        Each is told once in the life of the iterator, and again by the next one until it was created; so the engine
+        Each is yielded once in the life of the iterator, and again by the next one until it was created; so the engine
         has to tell a workflow by its turn id. While it runs, people who send see that the agent is served (PRE-11).
         """
         serving = Heartbeat(self._fleet, self.host_id, (agent,), self._lease_ms)
@@ -185,7 +185,7 @@ class AgentHost:
 
 
 async def _end_all(loops: list[asyncio.Task[None]]) -> None:
-    """Stop what runs for ever. Raises what one of them ended with before."""
+    """Stop the background tasks. Raises the error of one that failed before."""
     for loop in loops:
         loop.cancel()
     for result in await asyncio.gather(*loops, return_exceptions=True):

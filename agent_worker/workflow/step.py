@@ -66,10 +66,10 @@ def context_of(context: TurnContext, step_id: str) -> TurnContext:
 def step_deposit(context: TurnContext) -> StepDeposit:
     """The messages that begin and end the context's step."""
     messages = deposit_for(context)
-    told = [messages.output_lost] if messages.output_lost else []
+    lost = [messages.output_lost] if messages.output_lost else []
     return StepDeposit(
         start=messages.step_start,
         cancelled=messages.step_cancelled,
-        failed=[*told, messages.step_failed],
+        failed=[*lost, messages.step_failed],
         abandoned=messages.step_failed,
     )

@@ -173,10 +173,10 @@ class Authenticator:
     async def _by_hook(self, info: RequestInfo) -> Credential | None:
         if self._identify is None:
             return None
-        told = replace(info, headers=self.origins.explicit(info.headers))
+        explicit = replace(info, headers=self.origins.explicit(info.headers))
         try:
             async with asyncio.timeout(HOOK_TIMEOUT_S):
-                found = await call_hook(self._identify, told)
+                found = await call_hook(self._identify, explicit)
             return None if found is None else _of_host(found, info.query.get("clientId"))
         except TransportError:
             raise

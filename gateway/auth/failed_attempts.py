@@ -1,7 +1,7 @@
 """Tokens that are refused again and again over REST, and how that ends (AUT-11).
 
 A token error makes SDKs renew the token and send the request again. ably-js 2.28 then sends the old token once more,
-without pause and without end. It is slowed down, and told of an error that is no token error after a while: its
+without pause and without end. It is slowed down, and gets an error that is not a token error after a while: its
 request fails, and the next one carries the new token.
 """
 

@@ -55,7 +55,7 @@ class KeySet:
         if found is not None and not self._is_old():
             return found
         async with self._reading:
-            # Whoever waited here may find what the one before has read.
+            # The keys may have been fetched while this call waited.
             found = self._known(key_id, algorithm)
             if (found is None or self._is_old()) and self._may_ask():
                 await self._refresh()

@@ -36,7 +36,7 @@ class Origins:
         """Whether a request is that of a page of another origin, which is not allowed."""
         origin = headers.get("origin")
         if origin is None:
-            # Not told for reads without CORS, as by an image; of them browsers tell this much.
+            # Absent for reads without CORS, as by an image; browsers send this header instead.
             return headers.get("sec-fetch-site") in ("cross-site", "same-site")
         return not (self.is_allowed(origin) or is_same_origin(headers))
 
@@ -68,7 +68,7 @@ class Origins:
 
 
 def is_same_origin(headers: Mapping[str, str]) -> bool:
-    """Whether the page that asks was served under the same host and port, as far as `Host` tells.
+    """Whether the page that asks was served under the same host and port, according to `Host`.
 
     The scheme is not compared: a TLS proxy in front takes it away.
     """
@@ -98,7 +98,7 @@ def is_loopback(host: str | None) -> bool:
 
 
 def host_guard(settings: GatewaySettings, *, accepts_development_key: bool) -> Origins | None:
-    """What tells the hosts that are answered to; None for all of them.
+    """Selects the hosts that are answered to; None for all of them.
 
     Where the development key is accepted, a name that is not this machine's is that of a page that has its name point
     here.

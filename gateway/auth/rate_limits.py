@@ -38,7 +38,7 @@ class Rate:
 
 
 class Limits:
-    """What `[limits]` and tokens say. A refused publish counts for the limits that were looked at before."""
+    """What `[limits]` and tokens say. A refused publish counts for the limits that were checked before."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Limits:
         self._lag = lag
         # For how long the queue of an agent takes nothing more of a session.
         self._closed_s = closed_s
-        # Told of a turn that is refused, and why.
+        # Called for a refused turn, with the reason.
         self._shed = shed
         self._rate = Rate(clock)
 

@@ -1,4 +1,4 @@
-"""Which tokens are revoked, as this gateway knows it: loaded at start, whenever told, and after every reconnect."""
+"""Which tokens are revoked, as this gateway knows it: loaded at start, on notification, and after every reconnect."""
 
 from __future__ import annotations
 
@@ -119,4 +119,4 @@ def _targets(credential: Credential) -> list[_Target]:
 
 
 def _ignore() -> None:
-    """Nobody wants to know."""
+    """No listener is left."""

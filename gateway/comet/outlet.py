@@ -72,7 +72,7 @@ class CometOutlet:
             self._expect(ABORTED_TIMEOUT_S)
 
     def abort(self) -> None:
-        """Forget what waits; the client is told with its next request that there is no connection."""
+        """Forget what waits; the client's next request learns that there is no connection."""
         if self.closed:
             return
         self.closed = True

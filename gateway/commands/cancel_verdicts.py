@@ -94,7 +94,7 @@ class Court:
                         await feed.passed(Position(after.ms, after.counter + 1))
                         await asyncio.sleep(_LOOK_S)  # where the log has not what the feed has seen
         except TimeoutError:
-            pass  # what is undecided by now is decided later; the session is told then
+            pass  # an undecided cancel is decided later, and announced in the session
         finally:
             self._hub.leave(feed, attachment)
         return found

@@ -45,7 +45,7 @@ def _read(message: Message) -> TurnInput | None:
     message_id, call = headers.codec_message_id, answered_call(message)
     if message_id is None:
         raise InvalidArgument("an ai-input needs a codec-message-id header")
-    # Of an answer the message is the one that made the call, so only its event tells a repeat from another answer.
+    # An answer's message is the one that made the call, so only its event distinguishes a repeat from another answer.
     if call is None:
         return TurnInput(headers.run_id, None, (message,), joined("steer", headers.run_id, message_id))
     input_id = joined("answer", headers.run_id, call, headers.event_id) if headers.event_id else ""
@@ -76,7 +76,7 @@ class Continuations:
     async def tell_queued(self, request: TurnRequest) -> None:
         """Tell the session that an accepted turn waits, so that every device can show it (DBL-2).
 
-        Only told, not decided here: a turn that has started by now has its run-start before this entry.
+        Announced, not decided here: a turn that has started by now has its run-start before this entry.
         """
         waiting = await self._inputs.waiting(request.session)
         if request.turn_id not in waiting:

@@ -46,7 +46,7 @@ _KeptT = TypeVar("_KeptT")
 
 
 class _Latest(OrderedDict[tuple[str, Ref], _KeptT]):
-    """What is known of the messages that were looked at last."""
+    """Cached facts about recently checked messages."""
 
     def put(self, message: tuple[str, Ref], value: _KeptT) -> None:
         self[message] = value

@@ -1,4 +1,4 @@
-"""Presence frames: what a client may announce, and how members are told to clients (protocol section 8)."""
+"""Presence frames: what a client may announce, and how members are sent to clients (protocol section 8)."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def prepare(sending: Sending, messages: Sequence[Message]) -> Operation:
         )
     check_publish_size(messages, sending.max_size)
     operation = _read(sending, messages)
-    # Nobody is kept from stopping an agent (OPS-5).
+    # A cancel is never refused by a rate limit (OPS-5).
     if sending.limits is not None and not isinstance(operation, Cancel):
         sender = sending.sender
         sending.limits.admit(sender.credential, sender.connection_id, sending.session)
@@ -177,7 +177,7 @@ def _mutate(sending: Sending, message: Message) -> Append | Replace:
 
 
 def _required_author(sending: Sending, action: MessageAction) -> str | None:
-    """Whose messages may be changed: None for anybody's, else the caller's own (section 7.2)."""
+    """Whose messages may be changed: None for any client's, else the caller's own (section 7.2)."""
     capability = sending.sender.credential.capability
     delete = action is MessageAction.DELETE
     everyone = Right.MESSAGE_DELETE_ANY if delete else Right.MESSAGE_UPDATE_ANY

@@ -49,7 +49,7 @@ class SharedBacklogs:
             reading.set_result(await read_backlog(self._store, self._session, series, after, until))
         except Exception as error:
             reading.set_exception(error)
-            # Whoever asked may be gone.
+            # The requester may be gone.
             reading.exception()
         finally:
             del self._reading[series, after, until]

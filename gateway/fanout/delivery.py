@@ -178,7 +178,7 @@ class Delivery:
     def is_hidden(self, variant: Variant) -> bool:
         """Whether nothing of it is delivered as a variant that leaves something out.
 
-        Of an append to a message that is not known that cannot be told: its message's state is to be judged.
+        Unknown for appends to an uncached message: the message's state decides.
         """
         entry = self._entry
         if isinstance(entry, Appended):
@@ -251,7 +251,7 @@ def annotation_frame(channel: str, series: str, entry: Annotated) -> Frame:
 
 
 def summary_message(entry: Summarised, series: str) -> Message:
-    """The message that tells a new summary: no data, no id, serial and name of the annotated message."""
+    """The message that carries a new summary: no data, no id, serial and name of the annotated message."""
     return Message(
         name=entry.name,
         serial=entry.ref.serial(series),

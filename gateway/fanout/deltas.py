@@ -1,6 +1,6 @@
 """Messages as deltas from the one before them, for attachments with the param `delta=vcdiff` (section 14.4).
 
-Frames for everybody else are encoded once. What is written to such an attachment is taken apart again here: who has
+Frames for all others are encoded once. What is written to such an attachment is taken apart again here: who has
 seen what differs from attachment to attachment, and few ask for it.
 """
 
@@ -56,7 +56,7 @@ class DeltaWriter:
         encoding = _chain(message)
         if not (self._id and self._payload and payload and encoding):
             return message
-        # Changes of a message are told in their own way (section 7.4).
+        # Changes of a message have their own form (section 7.4).
         if message.action is not MessageAction.CREATE:
             return message
         delta = make_delta(self._payload, payload)

@@ -1,7 +1,7 @@
 """One session as this process sees it: its notifications in order, without gaps, fanned out to attachments.
 
 Notifications carry their predecessor's position. Where it is not the last one seen, the gap is filled from the log;
-where the log does not reach back far enough, every attachment is told (P7).
+if the log does not reach back far enough, every attachment gets a discontinuity (P7).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Counters(Protocol):
 
 
 class SessionFeed:
-    """The order of one session, and everybody in this process who watches it."""
+    """The order of one session, and its watchers in this process."""
 
     __slots__ = (
         "_ahead_until",
@@ -76,7 +76,7 @@ class SessionFeed:
 
     def __init__(self, session: str, store: SessionStore, tasks: Background, counters: Counters) -> None:
         self.session = session
-        # Set once nobody needs it any more.
+        # Set once it is no longer needed.
         self.closed = False
         self.series = ""
         # The newest entry that was fanned out.
@@ -101,13 +101,13 @@ class SessionFeed:
         self._latest_start = Position.ZERO
         # … unless an aggregate was handed out that reaches beyond what was fanned out.
         self._ahead_until = Position.ZERO
-        # There once somebody has resumed.
+        # Set by the first resume.
         self._backlogs: SharedBacklogs | None = None
         self._passing: list[tuple[Position, asyncio.Future[None]]] = []
 
     @property
     def idle(self) -> bool:
-        """Whether nobody watches."""
+        """Whether there are no watchers."""
         return not self._waiting and not any(self._live.values())
 
     @property
@@ -157,7 +157,7 @@ class SessionFeed:
     def jump(self) -> None:
         """There are more notifications than can be fanned out: go on from the end of the log.
 
-        Whoever is attached reads for himself what lies between, conflated where that is much.
+        Each attachment reads the entries in between itself, conflated if there are many.
         """
         if self._pending is not None:
             self._pending.clear()
@@ -171,7 +171,7 @@ class SessionFeed:
         assert self._pending is not None
         self._pending.append(payload)
         if len(self._pending) > MAX_PENDING:
-            # They are in the log, which is looked at once more.
+            # They are in the log, which is read once more.
             self._pending.clear()
             self._dropped = True
 
@@ -212,7 +212,7 @@ class SessionFeed:
     async def _fill(self) -> None:
         """Read what is missing from the log, then go on with what arrived meanwhile.
 
-        Asked again it is at a growing distance, and no more once nobody watches.
+        It is repeated at growing intervals, until there are no watchers.
         """
         self._counters.gap()
         delay, looks = FIRST_LOOK_S, 0
@@ -253,7 +253,7 @@ class SessionFeed:
         return max(0, announced - (arrived - len(self._pending or ())))
 
     def _pass_over_foreign(self, count: int) -> None:
-        """Entries that were announced here are in no log: Redis has lost them, or somebody else announced them."""
+        """Announced entries are missing from the log: Redis lost them, or another deployment announced them."""
         if self._pending is not None:
             logger.warning("session.announced_entries_missing session=%s entries=%d", self.session, count)
             del self._pending[:count]
@@ -379,7 +379,7 @@ class SessionFeed:
                 self._write(attachment, delivery.frame(attachment.variant), delivery.position)
             case Verdict.AGGREGATE:
                 self._suspend(attachment)
-                # Whoever resumes from here gets this entry again: it is not delivered yet.
+                # A resume from here gets this entry again: it is not delivered yet.
                 attachment.hold(delivery.position.before)
                 attachment.keep(delivery)
                 self._flush(attachment)
@@ -438,7 +438,7 @@ class SessionFeed:
         self._tasks.start(self._read_aggregate(ref))
 
     async def _read_aggregate(self, ref: Ref) -> None:
-        # Whoever comes later awaits a later entry, which this reading need not contain.
+        # A later waiter awaits a later entry, which this read may not contain.
         waiting = self._reading.pop(ref)
         aggregate: Aggregate | None = None
         try:
@@ -487,7 +487,7 @@ class SessionFeed:
         self._flush(attachment)
 
     def _pass_over(self, attachment: Attachment, awaited: Delivery, aggregate: Aggregate) -> None:
-        """The message turned out to be hidden. Not `seen`: whoever gains the right to it needs it whole."""
+        """The message turned out to be hidden. Not `seen`: a reader that gains the right needs it whole."""
         self._learn(aggregate, attachment)
         if attachment.held:
             attachment.held.popleft()

@@ -149,7 +149,7 @@ class SessionHub:
                     await feed.passed(head.position)
 
     def leave(self, feed: SessionFeed, attachment: Attachment) -> None:
-        """Stop delivering to an attachment; a session nobody watches is unsubscribed after a while."""
+        """Stop delivering to an attachment; a session without watchers is unsubscribed after a while."""
         feed.remove(attachment)
         if feed.idle:
             self._expire_later(feed)
@@ -187,7 +187,7 @@ class SessionHub:
         if series != feed.series or after > max(here, head.position):
             info = error_info(Code.POSITION_UNKNOWN)
             if series == feed.series:
-                # Somebody has seen what this session does not have: Redis has lost it.
+                # The client's position is beyond the end of the log: Redis lost writes.
                 info = replace(info, detail=WentBack.DETAIL)
             return Start(Attached(format_position(here, feed.series), error=info))
         error: ErrorInfo | None = None
@@ -197,7 +197,7 @@ class SessionHub:
             # What is left is replayed all the same: the position is one of this session.
             error, after = lost.info, head.floor
             backlog = await feed.shared_backlog(after, here)
-        # Members are told by SYNC, as they are now, and annotations by summaries (section 5.4).
+        # SYNC carries the current members, and summaries the annotations (section 5.4).
         backlog = [one for one in backlog if not (one.is_presence or one.is_annotation)]
         feed.resume(attachment, after)
         attached = Attached(
@@ -247,11 +247,11 @@ class SessionHub:
             await feed.start()
         except TransportError as error:
             logger.warning("session.open_failed session=%s error=%s", feed.session, error)
-            # Its absence tells those who wait.
+            # Waiters see its absence.
             self._feeds.pop(feed.session, None)
         finally:
             self._starting.pop(feed.session, None)
-        # Whoever asked for it may be gone.
+        # The requester may be gone.
         self._expire_later(feed)
 
     def _forget_later(self) -> None:
@@ -259,7 +259,7 @@ class SessionHub:
             self._forgetting = asyncio.get_running_loop().call_later(FORGET_IDLE_S, self._forget_idle)
 
     async def _renew_unused(self) -> None:
-        """Sessions without an entry are forgotten soon: not while somebody is attached."""
+        """Sessions without an entry expire soon: not while one is attached."""
         for feed in list(self._feeds.values()):
             if feed.position != Position.ZERO or feed.session in self._starting:
                 continue

@@ -1,4 +1,4 @@
-"""Who is attached where: this process' share, told to the others, and the sum, told to whoever asks (section 14.4)."""
+"""Occupancy: publishes local counts; sums those of all gateways (section 14.4)."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from selfhost_transport.wire.message import Message
 logger = logging.getLogger(__name__)
 
 ROUND_S: Final = 0.2
-"""Shortest time between two rounds of telling and reading: what changes meanwhile is told together."""
+"""Shortest time between two rounds of publishing and reading: changes in between are published together."""
 REPEAT_S: Final = REMEMBERED_MS / 3000
-"""How often every share is told again."""
+"""How often every share is refreshed."""
 LOOK_S: Final = 5.0
-"""How often an occupancy that is watched is read although nobody told of a change: processes die silently."""
+"""How often a watched occupancy is read without a notification: processes die silently."""
 EVENT_NAME: Final = "[meta]occupancy"
 
 Listener = Callable[[Occupancy], None]
@@ -42,7 +42,7 @@ class OccupancyBoard:
         self._subscriber = Subscriber(redis_url, on_reconnect=self._look_at_all)
         self._background = Background("occupancy")
         self._shares: dict[str, Share] = {}
-        # Sessions whose share is to be told, and sessions whose sum is to be read.
+        # Sessions whose share is to be published, and sessions whose sum is to be read.
         self._untold: set[str] = set()
         self._unread: set[str] = set()
         self._listeners: dict[str, dict[Listener, None]] = {}
@@ -71,13 +71,13 @@ class OccupancyBoard:
         return lambda: self._unwatch(session, listener)
 
     async def read(self, session: str) -> Occupancy:
-        """The occupancy now, changes of this process that were not told yet included. Raises StoreUnavailable."""
+        """The occupancy now, including unpublished changes of this process. Raises StoreUnavailable."""
         if session in self._untold:
             await self._tell(session)
         return await self._store.read(session)
 
     async def sessions(self, *, prefix: str, after: str | None, limit: int) -> list[str]:
-        """Names of sessions that somebody is attached to, in order. Raises StoreUnavailable."""
+        """Names of sessions with attachments, in order. Raises StoreUnavailable."""
         await asyncio.gather(*(self._tell(session) for session in list(self._untold)))
         return await self._store.sessions(prefix=prefix, after=after, limit=limit)
 
@@ -101,12 +101,12 @@ class OccupancyBoard:
             await asyncio.sleep(ROUND_S)  # the pace of the rounds
 
     def repeat(self) -> None:
-        """What this process has told is gone: tell all of it again, soon."""
+        """The published counts are gone: publish all of them again, soon."""
         self._untold.update(self._shares)
         self._look_at_all()
 
     async def close(self) -> None:
-        """End watching. What this process has told counts no more once its lease is given up."""
+        """End watching. The published counts expire with this process' lease."""
         await self._background.close()
         await self._subscriber.close()
 
@@ -144,7 +144,7 @@ class OccupancyBoard:
         try:
             await self._subscriber.subscribe(self._store.channel(session), lambda _: self._look(session))
         except TransportError as error:
-            # It is looked at from time to time all the same.
+            # It is read from time to time anyway.
             logger.warning("occupancy.subscribe_failed session=%s error=%s", session, error)
 
     def _look(self, session: str) -> None:
@@ -164,7 +164,7 @@ class OccupancyBoard:
 
 
 class OccupancyEvents:
-    """Tells one attachment. `wanted`: `metrics` for all of them, `metrics.<category>` for one."""
+    """Notifies one attachment. `wanted`: `metrics` for all of them, `metrics.<category>` for one."""
 
     def __init__(self, feed: SessionFeed, attachment: Attachment, wanted: str) -> None:
         self._feed = feed

@@ -1,6 +1,6 @@
 """Notices when what Redis had is gone while the connections to it stay up: FLUSHALL, FLUSHDB, eviction, lost writes.
 
-Nothing announces that. Without a look from time to time, clients would wait for ever on a session that is not there
+Nothing announces that. Without a periodic check, clients would wait without end on a session that does not exist
 any more (P7).
 """
 

@@ -62,8 +62,8 @@ class Attachment:
     """State of one attachment. `on_gap` tells the connection of lost continuity.
 
     `mute`: a connection id whose messages are not delivered (echo off), or EVERYBODY.
-    `presence`: it is told of all members; without, of those of `connection_id` only (section 8.2). `annotations`: it is
-    told of each annotation.
+    `presence`: it gets all members; without, those of `connection_id` only (section 8.2). `annotations`: it
+    gets each annotation.
     """
 
     __slots__ = (

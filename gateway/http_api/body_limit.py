@@ -1,4 +1,4 @@
-"""How much of a request's body is read: no more than is taken, whoever sends it."""
+"""Limits the size of a request's body, for every caller."""
 
 from __future__ import annotations
 

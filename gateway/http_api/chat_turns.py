@@ -78,7 +78,7 @@ class ChatTurns:
         return await self._answer(last)
 
     async def stop(self, body: StopIn) -> StopOut:
-        """End turns for good; one that has ended, or that nobody knows, is left as it is."""
+        """End turns for good; one that has ended, or is unknown, is left as it is."""
         turn_id = body.turn_id
         if turn_id is None and body.message_id is not None:
             message_id = body.message_id
@@ -192,7 +192,7 @@ class ChatTurns:
         try:
             await self._calls.give([message])
         except Conflict:
-            # Somebody else answered this call first: theirs counts, and the turn goes on with it.
+            # Another client answered this call first: that answer counts, and the turn continues with it.
             return
 
     def _answers(self, node: Node, message: UIMessage, turn_id: str) -> list[Message]:
@@ -244,9 +244,9 @@ class ChatTurns:
         rules = self._services.rules_for(self._session)
         if rules is None or rules.policy is not Policy.CONCURRENT:
             return {}
-        # A caller without a name has no turns of its own: it stands for whoever is in the chat.
-        everybody = {} if self._client_id is not None else {CANCEL_ALL: "true"}
-        return {TURN_POLICY: Policy.INTERRUPT.value, **everybody}
+        # An anonymous caller has no turns of its own: it acts for all clients of the chat.
+        for_all = {} if self._client_id is not None else {CANCEL_ALL: "true"}
+        return {TURN_POLICY: Policy.INTERRUPT.value, **for_all}
 
     def _reader(self, enough: _Enough) -> SessionReader:
         return SessionReader(self._services, self._credential, self._session, enough)

@@ -134,7 +134,7 @@ class TurnsOut(_Wire):
     agents: int
     """Workers that serve the session's agent; with 0, what is queued waits for one."""
     queued: int
-    """Turns that nobody works on yet."""
+    """Turns that no worker has taken yet."""
 
 
 class SteerIn(_Wire):
@@ -222,7 +222,7 @@ class MessagesOut(_Wire):
     truncated: bool
     """Whether older messages were left out."""
     truncated_at: str | None = None
-    """Up to here the session's retention has taken older messages; told once nothing else was left out."""
+    """Up to here the session's retention has removed older messages; set once nothing else was left out."""
 
 
 class EntriesOut(_Wire):

@@ -201,7 +201,7 @@ async def events(
 async def wake(request: Request, body: WakeIn, services: Running) -> Response:
     """Accepts the wake-up of AI Transport clients. The turn was accepted with its message already.
 
-    The SDK sends no credentials along; to callers that may watch the session, the turn is told.
+    The SDK sends no credentials along; callers that may watch the session get the turn.
     """
     found = None
     if await _may_watch(request, services, body.session_name):

@@ -78,7 +78,7 @@ class Rollup:
             self._append(commit, operation)
 
     def answered(self, ticket: int) -> None:
-        """An operation was answered: whoever waited for that may go on."""
+        """An operation was answered: its waiters continue."""
         message = self._alone.pop(ticket, None)
         if message is not None:
             message.answered_at = self._clock()

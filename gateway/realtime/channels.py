@@ -65,7 +65,7 @@ class _Watched:
         self.start: Start | None = None
         # The modes it counts with in the session's occupancy.
         self.counted: Flag | None = None
-        # What it wants to hear of the occupancy, and how to end that.
+        # Its subscription to occupancy events, and how to end it.
         self.occupancy = occupancy
         self.telling: Callable[[], None] | None = None
         # Its members are being sent; they were asked for once more meanwhile.
@@ -129,7 +129,7 @@ class SocketChannels:
         return len(self._watched)
 
     def attach(self, effect: Attach) -> None:
-        """Begin to join; the core is told once that is done. Raises RuntimeError before the socket is open."""
+        """Begin to join; the core is notified once that is done. Raises RuntimeError before the socket is open."""
         full = effect.channel.full
         attachment = Attachment(
             self._opened(),
@@ -219,7 +219,7 @@ class SocketChannels:
             watched.feed.show_as(attachment, variant._replace(hidden=effect.hidden, whole=whole))
         anew = bool(gained & _LISTENING)
         if anew:
-            # What it could not hear before it has not seen.
+            # It has not seen what it could not receive before.
             watched.feed.remove(attachment)
             attachment.seen.clear()
             watched.feed.add(attachment)
@@ -355,7 +355,7 @@ class SocketChannels:
     def answer_first(self, commit: Commit) -> None:
         """Keep a session's entries back until its turn's input is acknowledged.
 
-        A fast agent may have answered before the ACK is on its way, and the SDK's ChatTransport hears the answer
+        A fast agent may have answered before the ACK is on its way, and the SDK's ChatTransport receives the answer
         only from then on.
         """
         session = woken_session(commit.operation)

@@ -94,7 +94,7 @@ class _Channel:
 
 
 class Connection:
-    """The state of one socket. `rules_for` tells the turn rules of a channel, None where it is plain pub/sub.
+    """The state of one socket. `rules_for` gives the turn rules of a channel, None where it is plain pub/sub.
 
     `holder` answers for the presence members of the connection. `hidden_from`: what a caller does not get of a channel.
     """
@@ -413,7 +413,7 @@ class Connection:
             return [Detach(full), channel.attach]
         if unchanged and channel.params.occupancy is None:
             return []
-        # Modes that are gone are silently gone; of new ones the client is told, members included.
+        # Lost modes end silently; new ones are announced to the client, members included.
         return [self._adjust(channel, answer=bool(gained))]
 
     def _fail_channel(self, full: str, info: ErrorInfo) -> list[Effect]:
@@ -532,7 +532,7 @@ class Connection:
         if not gone and not self.inherits_members:
             return []
         self._members = members - gone
-        # Nobody waits for the outcome: there is no frame to answer.
+        # No frame waits for the outcome.
         return [Commit(0, LeavePresence(session, self.holder))]
 
     def _on_unsupported(self, frame: Frame) -> list[Effect]:

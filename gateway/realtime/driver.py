@@ -148,7 +148,7 @@ class Socket:
         )
 
     async def ready(self) -> None:
-        """Returns once the next message may be looked at."""
+        """Returns once the next message may be handled."""
         if self._authenticating is not None:
             # What follows is judged by the new rights.
             await asyncio.wait({self._authenticating})

@@ -59,7 +59,7 @@ class Realtime:
         self._sockets: dict[str, Socket] = {}
         # All that are open, and the loop time of their next keep-alive; the one that is due next comes first.
         self._due: dict[Socket, float] = {}
-        # Heartbeats and pings come well within the idle time that clients are told of; 0: none.
+        # Heartbeats and pings come well within the announced idle time; 0: none.
         self._interval_s = services.settings.gateway.max_idle_ms * 2 / 3000
         # One for all connections.
         self._on_end = self._ended
@@ -76,7 +76,7 @@ class Realtime:
     async def serve(self, websocket: WebSocket) -> None:
         """One websocket: the upgrade, and under a server that needs it the whole life of the connection.
 
-        Errors are told in frames, never by refusing the upgrade.
+        Errors are sent in frames, never by refusing the upgrade.
         """
         raw = raw_websocket(websocket.scope)
         if raw is None:
@@ -256,7 +256,7 @@ class Realtime:
             return _Resumption(new_connection_id(), error.info)
         present = self._sockets.get(found.connection_id)
         if present is not None and found.issued_ms < present.key_issued_ms:
-            # Two clients that share a key would push each other out for ever.
+            # Two clients that share a key would push each other out without end.
             return _Resumption(new_connection_id(), error_info(Code.INVALID_CONNECTION_KEY))
         return _Resumption(found.connection_id, resumed=True)
 

@@ -16,16 +16,16 @@ class Gate:
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody would have to wait."""
+        """Whether the gate is open."""
         return self._opening is None
 
     def shut(self) -> None:
-        """Let nobody pass."""
+        """Close the gate."""
         if self._opening is None:
             self._opening = asyncio.Event()
 
     def open(self) -> None:
-        """Let everybody pass."""
+        """Open the gate."""
         if self._opening is not None:
             self._opening.set()
             self._opening = None

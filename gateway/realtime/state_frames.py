@@ -14,7 +14,7 @@ from selfhost_transport.wire.frame import ConnectionDetails, Frame
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What CONNECTED tells, and the limits that are held. Sizes in bytes, times in ms."""
+    """The contents of CONNECTED, and the enforced limits. Sizes in bytes, times in ms."""
 
     max_message_size: int
     max_frame_size: int

@@ -144,7 +144,7 @@ class Channels:
         return Reply(await self._details(session))
 
     async def enumerate(self, request: Request, credential: Credential) -> Reply:
-        """A page of the channels that somebody is attached to, by name; with `by=id` their names only."""
+        """A page of the channels with attachments, by name; with `by=id` their names only."""
         require_on_all(credential, Operation.CHANNEL_METADATA)
         params = request.query_params
         limit, by = list_limit(params), params.get("by", "value")
@@ -162,7 +162,7 @@ class Channels:
 
     async def _details(self, session: str) -> dict[str, Any]:
         occupancy = await self._services.board.read(session)
-        # Whoever asks for a channel activates it, as in Ably's service.
+        # Asking for a channel activates it, as in Ably's service.
         status = {"isActive": True, "occupancy": {"metrics": occupancy.metrics()}}
         return {"channelId": session, "name": session, "status": status}
 
@@ -211,7 +211,7 @@ def told_to(params: Mapping[str, str], messages: Sequence[Message]) -> Sequence[
     """A page for a reader that joins a conversation (`untilAttach`): of a question that was deleted its place has to stay.
 
     The SDKs take no notice of a deletion while they watch, and skip a deleted question when they read it: the turn that
-    answered it, and all after it, would never be shown. They are told its last state as an update. `deletes=told` asks for
+    answered it, and all after it, would never be shown. They get its last state as an update. `deletes=told` asks for
     deletions as they are.
     """
     if params.get("deletes") == "told" or not (params.get("from_serial") or params.get("fromSerial")):

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class _Answered(ClientDisconnect, OSError):
-    """Ends a body that nobody reads, as the loss of a connection would."""
+    """Ends a body without a reader, as the loss of a connection would."""
 
 
 async def answer_head(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

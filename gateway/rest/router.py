@@ -128,7 +128,7 @@ class Rest:
         raise NotFound("no such path, or the method is not allowed on it")
 
     async def _credential(self, request: Request) -> Credential:
-        # On these paths `clientId` is a filter; who asks is told by the credentials alone (section 10.6).
+        # On these paths `clientId` is a filter; the credentials alone identify the caller (section 10.6).
         info = RequestInfo.of(request)
         query = {name: value for name, value in info.query.items() if name != "clientId"}
         try:

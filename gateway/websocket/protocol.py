@@ -21,7 +21,7 @@ CLOSE_TIMEOUT_S: Final = 10.0
 DEAF_TIMEOUT_S: Final = 1.0
 """How long the transport stays open after something that cannot be read, so that the client learns why."""
 _BUFFER: Final = memoryview(bytearray(65_536))
-"""For all sockets: what is in it is looked at before anything else is read. asyncio's own way allocates 256 KB per read."""
+"""Shared by all sockets: its contents are handled before the next read. asyncio's own way allocates 256 KB per read."""
 MAX_JOINED: Final = 32_768
 """Bytes of frames that are written at once."""
 _LOST_PINGS: Final = 2
@@ -29,7 +29,7 @@ _CLOSED: Final = Outbox()
 
 
 class Listener(Protocol):
-    """Who a websocket is for. While it is `busy` it is told nothing more; `ready` returns when it is not."""
+    """The consumer of a websocket. While it is `busy` it gets nothing more; `ready` returns when it is not."""
 
     @property
     def busy(self) -> bool: ...  # noqa: D102
@@ -85,7 +85,7 @@ class RawSocket(asyncio.BufferedProtocol):
         self._early = early
         self._connections = connections
         self._inbound = Inbound(max_size)
-        # Until it was told of the end.
+        # Until it was notified of the end.
         self._listener: Listener | None = None
         self._tasks: Background | None = None
         # What came while the listener was busy; None at the end: nothing more will come.
@@ -143,7 +143,7 @@ class RawSocket(asyncio.BufferedProtocol):
         """Ask for a sign of life. A client that owes too many is gone.
 
         One that is behind with reading is not asked: it would find the question behind all the rest, and the listener
-        sees to it that it does not stay behind for ever.
+        ensures that it is closed in the end.
         """
         if self.congested:
             return
@@ -229,7 +229,7 @@ class RawSocket(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
         if self.congested and self._held is not None:
-            # Nobody will read any more: what was sent before that is still heard.
+            # The peer will read no more: what it sent before is still handled.
             self.resume_writing()
         self._finish()
         # asyncio's transports keep a method of their own: without that circle they are freed at once.
@@ -301,13 +301,13 @@ class RawSocket(asyncio.BufferedProtocol):
         self._finish()
 
     def _fail(self, code: int, reason: str) -> None:
-        """Close because of what the client sent, or did not send; what else it sends is not looked at."""
+        """Close because of what the client sent, or did not send; further input is discarded."""
         self.close(code, reason)
         self._deaf = True
         self._give_up_in(DEAF_TIMEOUT_S)
 
     def _finish(self) -> None:
-        """Tell the listener that this was all, behind what it has not heard yet."""
+        """Notify the listener of the end, behind input that it has not handled yet."""
         if self._held is not None:
             self._held.append(None)
         elif self._listener is not None:

@@ -56,7 +56,7 @@ class SocketOutlet(Protocol):
 
 
 class StartableOutlet(SocketOutlet, Protocol):
-    """One that is told who listens: see `RawSocket.start`."""
+    """A socket that is given its listener: see `RawSocket.start`."""
 
     def start(self, listener: Listener, tasks: Background, limit: int, outbox: Outbox) -> None: ...  # noqa: D102
 

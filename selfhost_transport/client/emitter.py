@@ -1,4 +1,4 @@
-"""Telling subscribers; one that raises harms nobody else (SES-13)."""
+"""Notifies subscribers; one that raises affects no other (SES-13)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Emitter(Generic[Event]):
         return lambda: self._subscribers.pop(number, None) and None
 
     def emit(self, event: Event) -> None:
-        """Tell everybody; what a subscriber raises goes to `on_failure`."""
+        """Notify all subscribers; what one raises goes to `on_failure`."""
         for callback in list(self._subscribers.values()):
             if (error := call_plainly(callback, event)) is not None:
                 self._on_failure(error)

@@ -10,9 +10,9 @@ Value = TypeVar("Value")
 
 
 class Moment(Generic[Value]):
-    """Await it for its value; giving up waiting affects nobody else.
+    """Await it for its value; cancelling one waiter affects no other.
 
-    `owner` is kept alive as long as somebody holds the moment.
+    `owner` is kept alive as long as the moment is referenced.
     """
 
     def __init__(self, owner: object = None) -> None:

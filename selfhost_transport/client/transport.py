@@ -114,7 +114,7 @@ class ClientTransport:
 
         `endpoints` are further gateways to try; `options` are the fields of ClientOptions. Raises InvalidArgument
         at once for unusable arguments; awaiting raises Unauthorized, CapabilityError, and ConnectionFailed when
-        the session could not be attached `within` so many seconds (None: try for ever).
+        the session could not be attached `within` so many seconds (None: no limit).
 
         `seed`: the conversation as the application has stored it, oldest first. It is shown in front of what is read of
         the session, which begins where the seed ends (HYD-2); an empty one reads the whole history (HYD-3). Awaiting
@@ -346,7 +346,7 @@ class ClientTransport:
     @overload
     def on(self, event: Literal["waiting"], callback: Callable[[Waiting], object]) -> Unsubscribe: ...
     def on(self, event: EventName, callback: Callable[[Any], object]) -> Unsubscribe:
-        """Be told of events of one kind; returns what ends it.
+        """Subscribe to events of one kind; returns a function that unsubscribes.
 
         `turn`: a turn's state changed. `message`: a message is new or has grown. `promoted`: an own message has its
         position. `error`: something failed that no call reports. `discontinuity`: entries may have been missed and

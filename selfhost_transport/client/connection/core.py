@@ -80,7 +80,7 @@ class ConnectionCore:
         self._attach_by: float | None = None
         self._lost_at: float | None = None
         self._state_ttl = _DEFAULT_STATE_TTL_S
-        # Why the service let go of the socket, told before the socket was lost.
+        # Why the service closed the socket, sent before the socket was lost.
         self._parting: ErrorInfo | None = None
 
     # What the application does

@@ -50,7 +50,7 @@ _CROWDED = 64
 
 
 class Listener(Protocol):
-    """Who is told what happens on a connection. Its methods do not raise."""
+    """Receives the events of a connection. Its methods do not raise."""
 
     def on_change(self, change: StateChange) -> None:
         """The state of the connection changed."""
@@ -177,7 +177,7 @@ class Connection:
         try:
             await self._keep_connected()
         except Exception as error:
-            # A mistake of ours; whoever waits must hear of it rather than wait for ever.
+            # A bug of ours: waiters must fail rather than hang.
             _log.exception("connection.broken endpoint=%s", self.endpoint.netloc)
             self._perform(self.core.fail(ErrorInfo(50000, 500, f"the client failed: {error!r}")))
 
@@ -295,7 +295,7 @@ class Connection:
             return
         if settled.error is not None:
             answer.set_exception(TransportError.from_info(settled.error))
-            # The publisher may have stopped waiting; then the refusal concerns nobody.
+            # The publisher may have stopped waiting; then the refusal has no receiver.
             answer.exception()
         elif settled.result is not None:
             answer.set_result(settled.result)

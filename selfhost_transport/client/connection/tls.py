@@ -22,7 +22,7 @@ def tls_context(
             raise InvalidArgument("give either an ssl_context or a ca_file")
         return ssl_context
     if ca_file is None and not any(endpoint.secure for endpoint in endpoints):
-        # Trusts nobody; reading the system's certificates takes longer than all else that a client does at start.
+        # Trusts no certificate; reading the system's takes longer than the rest of a client's start.
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context = ssl.create_default_context()
     if ca_file is not None:

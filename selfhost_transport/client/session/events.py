@@ -1,4 +1,4 @@
-"""What an application may be told besides the events of the tree."""
+"""Events for an application besides those of the tree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from selfhost_transport.wire.message import Message
 class Discontinuity:
     """Entries may have been missed; the session was read again (P7, SES-12).
 
-    It is told once the conversation is right again. `reason` as the service gave it, if it did.
+    Emitted once the conversation is right again. `reason`: the service's, if it gave one.
     """
 
     reason: ErrorInfo | None
@@ -22,7 +22,7 @@ class Discontinuity:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One delivered message as it came, with the position of what it tells: its version's serial."""
+    """One message as delivered, with the position of its version's serial."""
 
     position: str
     message: Message

@@ -13,7 +13,7 @@ from selfhost_transport.wire.message import Message
 
 _RETRY_S = 0.1
 _LONGEST_RETRY_S = 2.0
-# Attempts at a page somebody asked for; then 104011, as the SDKs do.
+# Attempts at a requested page; then 104011, as the SDKs do.
 _PAGE_ATTEMPTS = 4
 # Entries that a message of a conversation usually takes, its share of the turn's life cycle included.
 _ENTRIES_PER_MESSAGE = 6

@@ -149,7 +149,7 @@ def answer(message: Message, client_id: str | None) -> list[Message]:
 
 
 def branch_selected(codec_message_id: str, client_id: str | None) -> list[Message]:
-    """The choice of a branch for everybody."""
+    """Selects a branch for all readers."""
     event_id = inputs.new_id()
     message = inputs.branch_selected(codec_message_id, event_id=event_id)
     return _finished([message], event_id, client_id, None)

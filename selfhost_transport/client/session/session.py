@@ -1,7 +1,7 @@
 """What a client knows of its session: the tree, the turns in the caller's hands, and how deliveries get there.
 
 Deliveries are held while the history is read, so that everything is folded in order, without gap or duplicate
-(SES-11), and nobody is told of a state that never was.
+(SES-11), and no subscriber sees a state that never was.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Session:
         self.tree = SessionTree(codec=codec)
         # The past of this tree was not read yet.
         self._is_fresh = True
-        # What folding it has brought, the newest page first, until it is told.
+        # Events from folding it, the newest page first, until they are emitted.
         self._folded: list[list[TreeEvent]] = []
         # What the application has stored of the session; it is shown in front of what is read here.
         self.seed: Seed | None = None
@@ -155,7 +155,7 @@ class Session:
     # Turns
 
     def turn(self, turn_id: str) -> Turn:
-        """The handle of a turn, the same one for as long as somebody holds it."""
+        """The handle of a turn, the same object for as long as it is referenced."""
         found = self._turns.of_id(turn_id)
         if found is None:
             info = self.tree.turn(turn_id)
@@ -221,7 +221,7 @@ class Session:
     def _sent(self, receipt: asyncio.Task[TurnReceipt]) -> None:
         self._sends.discard(receipt)
         if not receipt.cancelled():
-            # Whoever only keeps the turn learns of a refusal from there.
+            # A caller that keeps only the turn learns of a refusal from it.
             receipt.exception()
 
     async def publish_input(self, messages: list[Message]) -> AckResult:
@@ -360,13 +360,13 @@ class Session:
             continue
 
     def _is_settled(self) -> bool:
-        """Whether what was read tells which branch is shown."""
+        """Whether the messages read so far determine the shown branch."""
         if self.seed is None:
             return is_settled(self.tree)
         return self._loader is None or is_joined(self.seed, self.tree, self._loader.oldest)
 
     def _settle_later(self) -> None:
-        """Somebody took up what was not read here, such as by an edit of an old message: read back to it."""
+        """A message refers to one that was not read here, such as an edit of an old message: read back to it."""
         if (
             self.has_older
             and self.history_refused is None
@@ -398,7 +398,7 @@ class Session:
             check_seam(seed, self.tree, _series(self.attach_serial), self._loader.truncated_at)
         self.seed = seed
 
-    # Told by the connection
+    # Called by the connection
 
     def on_change(self, change: StateChange) -> None:
         """The state of the connection changed."""
@@ -455,7 +455,7 @@ class Session:
         self._deliver(messages)
 
     def give_up(self, error: TransportError) -> None:
-        """Nothing will come any more: whoever waits is told why."""
+        """Nothing more will arrive: waiters fail with the reason."""
         if self.failure is not None:
             return
         self.failure = error
@@ -511,7 +511,7 @@ class Session:
         if self._history_limit == 0 and not self._loader.has_begun:
             self._loader.begin(attached.serial)
             return []
-        # What is shown is counted in messages of the conversation, however many entries those are. A tree that nobody
+        # What is shown is counted in messages of the conversation, however many entries those are. A tree that nothing
         # has seen takes the pages as they come; one that is known is completed in one step, by the caller.
         window, is_fresh = Window(self.tree), self._is_fresh
 

@@ -29,7 +29,7 @@ class TurnStream(AsyncIterator[StreamPart]):
     """One reader of a turn. Ends when the turn has ended, whatever its status; then see `turn.status`."""
 
     def __init__(self, owner: object = None) -> None:
-        # Whoever feeds the stream lives as long as its reader.
+        # The stream's source lives as long as its reader.
         self._owner = owner
         self._parts: deque[StreamPart] = deque()
         # Pieces of text that belong to the last of the waiting parts.

@@ -57,7 +57,7 @@ class OpenCall:
 
     @property
     def needs_approval(self) -> bool:
-        """Whether somebody has to allow it; else the result of a client's own tool is wanted."""
+        """Whether it needs approval; else it awaits the result of a client's own tool."""
         return self.part.state == APPROVAL_REQUESTED
 
     async def approve(self, approved: bool = True, *, reason: str | None = None) -> None:
@@ -90,7 +90,7 @@ class Turn:
         self._session = session
         self._sent_here = sent_here
         self._info: RunInfo | None = None
-        # Readers that nobody holds any more need not be fed.
+        # Unreferenced readers need not be fed.
         self._streams: WeakSet[TurnStream] = WeakSet()
         self._steers: list[Steer] = []
         if turn_id is not None and (info := session.tree.turn(turn_id)) is not None:
@@ -169,7 +169,7 @@ class Turn:
 
     @property
     def calls(self) -> list[OpenCall]:
-        """The tool calls that wait for a client: for the result of a tool, or for somebody's approval."""
+        """The tool calls that wait for a client: for the result of a tool, or for approval."""
         return [
             OpenCall(self, item.codec_message_id, part)
             for item in self.messages
@@ -240,7 +240,7 @@ class Turn:
         )  # fmt: skip
         await self._session.publish_input(requests.answer(message, self._session.client_id))
 
-    # Told by the session
+    # Called by the session
 
     def update(self, info: RunInfo) -> None:
         """The read model changed."""
@@ -263,14 +263,14 @@ class Turn:
             stream.push(chunk)
 
     def restart(self) -> None:
-        """What was told as output no longer holds."""
+        """The reported output is no longer valid."""
         for stream in list(self._streams):
             stream.push(StreamReset())
             for chunk in chunks_of(self._node()):
                 stream.push(chunk)
 
     def abandon(self, error: Exception) -> None:
-        """Nothing more will be heard of the turn here."""
+        """No more events of the turn will arrive here."""
         for moment in (self.accepted, self.started, self.ended):
             moment.fail(error)
         for steer in self._steers:

@@ -1,4 +1,4 @@
-"""The handles of a session's turns: one for each turn, for as long as somebody holds it."""
+"""The handles of a session's turns: one for each turn, for as long as it is referenced."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TurnHandles:
         self._by_input: WeakValueDictionary[str, Turn] = WeakValueDictionary()
 
     def of_id(self, turn_id: str | None) -> Turn | None:
-        """The handle of a turn, if somebody has one."""
+        """The handle of a turn, if there is one."""
         return None if turn_id is None else self._by_id.get(turn_id)
 
     def of_input(self, codec_message_id: str) -> Turn | None:
@@ -51,12 +51,12 @@ class TurnHandles:
                     turn.restart()
 
     def restart(self) -> None:
-        """What was told of any turn no longer holds."""
+        """The reported output of every turn is no longer valid."""
         for turn in self._all():
             turn.restart()
 
     def abandon(self, error: Exception) -> None:
-        """Nothing more will be heard of any of them."""
+        """No more events of any of them will arrive."""
         for turn in self._all():
             turn.abandon(error)
         self._by_id.clear()

@@ -82,7 +82,7 @@ class View:
         return self._current().reveal(count)
 
     def subscribe(self, callback: ViewCallback) -> Unsubscribe:
-        """Be told what changes in this view."""
+        """Subscribe to changes of this view."""
         require_callable("callback", callback)
         if self._follow is None:
             # Up to date first, so that the first event is about a change.
@@ -111,7 +111,7 @@ class View:
         self._tell(events)
 
     async def select_for_all(self, codec_message_id: str, index: int) -> None:
-        """Show another alternative at a message in every view, of late joiners too, until somebody chooses again (BRA-7).
+        """Show another alternative at a message in every view, of late joiners too, until the next selection (BRA-7).
 
         Views of Python clients follow; those of other SDKs keep their own. Raises CapabilityError, NotFound.
         """
@@ -132,7 +132,7 @@ class View:
         parent: str | None = None,
         id: str | None = None,  # noqa: A002
     ) -> Turn:
-        """`send` without waiting: the turn is returned at once; `turn.accepted` tells what the service said."""
+        """`send` without waiting: the turn is returned at once; `turn.accepted` has the service's reply."""
         anchor = Anchor(require_text("parent", parent)) if parent is not None else None
         return self._send(content, anchor, id, _policy(policy)).turn
 
@@ -240,7 +240,7 @@ class View:
         return Anchor(seed.last_codec_message_id) if anchor.parent is None and seed is not None else anchor
 
     async def _read_newest(self) -> None:
-        """Where nobody else anchors a send, know the message that it follows, although none is to be shown."""
+        """If nothing else anchors a send, find the message that it follows, although none is shown."""
         session = self._session
         session.require_ready()
         if session.agent is None and session.has_older and session.history_refused is None:
@@ -255,7 +255,7 @@ class View:
         return None if at is None else Anchor(seed.codec_message_id_at(at - 1))
 
     async def _require(self, codec_message_id: str) -> None:
-        """Read back to a message, whose place in the tree tells where its replacement hangs."""
+        """Read back to a message, whose place in the tree determines where its replacement hangs."""
         self._session.require_ready()
         session = self._session
         if session.has_older and session.history_refused is None:

@@ -38,7 +38,7 @@ class LoopThread:
         try:
             return future.result(timeout)
         except BaseException:
-            # Nobody waits for it any more: it took too long, or Ctrl-C was pressed.
+            # The caller no longer waits: it timed out, or Ctrl-C was pressed.
             future.cancel()
             raise
 

@@ -244,7 +244,7 @@ class SyncClientTransport:
         return self._view.load_older(limit)
 
     def on(self, event: EventName, callback: Callable[[Any], object]) -> Unsubscribe:
-        """Be told of events, in the client's thread: a callback may not call this client; see `ClientTransport.on`."""
+        """Subscribe to events, called in the client's thread: a callback may not call this client; see `ClientTransport.on`."""
         on: Callable[[Any, Callable[[Any], object]], Unsubscribe] = self._transport.on
         return self._loop.call(lambda: on(event, callback))
 
