@@ -20,7 +20,7 @@ from gateway.fanout.occupancy import OccupancyBoard
 from gateway.fanout.presence_keeper import PresenceKeeper
 from gateway.metrics import Metrics
 from gateway.realtime.state_frames import Terms
-from selfhost_transport.loop_lag import LoopLag
+from selfhost_transport.loop_lag import LastingLag, LoopLag
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.annotations import AnnotationStore
@@ -151,6 +151,8 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
         await stores.close()
         raise
     lag, burst = LoopLag(), Burst()
+    late = LastingLag(settings.limits.max_lag_ms / SECOND_MS, lambda: max(lag.seconds, hub.inbox.behind_s))
+    lag.looked = late.look
     lag.start()
     return Services(
         settings=settings,
@@ -179,7 +181,7 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
         revocations=revocations,
         limits=Limits(
             settings.limits,
-            lag=lambda: max(lag.seconds, hub.inbox.behind_s),
+            lag=lambda: late.lasting_s,
             shed=metrics.shed,
             closed_s=lambda agent, session: burst.closed_s(
                 (agent, bucket_of(session, settings.redis.buckets))

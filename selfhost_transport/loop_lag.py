@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from typing import Final
 
 _TICK_S: Final = 0.02
@@ -10,12 +12,47 @@ _TICK_S: Final = 0.02
 _NEW: Final = 0.2
 
 
+LASTS_S: Final = 2.0
+"""What is late for a shorter time is a pause, or a rush that passes: many clients that come back at once, for example."""
+
+
+class LastingLag:
+    """How late something is, in seconds, once it has been later than `limit_s` for `LASTS_S`; until then 0.
+
+    `seconds` is how late it is at the moment; `look` is to be called often. `clock` in seconds.
+    """
+
+    def __init__(
+        self, limit_s: float, seconds: Callable[[], float], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._limit_s = limit_s
+        self._seconds = seconds
+        self._clock = clock
+        self._since: float | None = None
+
+    def look(self) -> None:
+        """Look whether it is late."""
+        if self._seconds() <= self._limit_s:
+            self._since = None
+        elif self._since is None:
+            self._since = self._clock()
+
+    @property
+    def lasting_s(self) -> float:
+        """How late it is, if that has lasted; else 0."""
+        if self._since is None or self._clock() - self._since < LASTS_S:
+            return 0.0
+        return self._seconds()
+
+
 class LoopLag:
     """Measures how late the running loop's timers are, as a moving average. Runs from `start` to `stop`."""
 
-    __slots__ = ("_timer", "seconds")
+    __slots__ = ("_timer", "looked", "seconds")
 
     def __init__(self) -> None:
+        # Called after each measurement.
+        self.looked: Callable[[], None] = lambda: None
         # The average, in seconds.
         self.seconds = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -39,4 +76,5 @@ class LoopLag:
     def _tick(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         now = loop.time()
         self.note(max(0.0, now - due))
+        self.looked()
         self._timer = loop.call_later(_TICK_S, self._tick, loop, now + _TICK_S)

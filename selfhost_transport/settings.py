@@ -250,7 +250,7 @@ class LimitSettings(_Section):
     burst_wait_ms: Count = 3_000
     """The same for the first five seconds of an overload, so that many sends at once wait instead of being refused."""
     max_lag_ms: Count = 500
-    """How late a gateway's event loop may be on average, ms; beyond it sends are refused with 50005."""
+    """How late a gateway's event loop may be on average, ms; when it is later for two seconds, sends are refused with 50005."""
 
 
 class WorkerSettings(_Section):

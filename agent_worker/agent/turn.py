@@ -187,9 +187,10 @@ class Turn:
         """Write everything a source yields as one assistant message, then close the source.
 
         An exception of the source is returned, not raised (STR-4). A turn whose last pipe failed ends with `error`
-        unless the agent pipes something else or raises.
+        unless the agent pipes, or yields, something else or raises.
         """
         output = self._message()
+        before = self.last_result
         # What is closed in the end: the source, or what reads a plain one.
         reading: object = source
         try:
@@ -198,6 +199,10 @@ class Turn:
                 reading = items if isinstance(items, PulledIterable) else source
                 await output.take(items)
             result = PipeResult(PipeReason.COMPLETE, output.message_id)
+            inner = self.last_result
+            if output.abandoned and inner is not None and inner is not before and inner.error is not None:
+                # What the source itself piped last failed, and it wrote nothing after it.
+                result = inner
         except Exception as error:
             if not self._writer.stopped:
                 await output.abandon()

@@ -113,6 +113,11 @@ class Output:
             self._take_up(left)
 
     @property
+    def abandoned(self) -> bool:
+        """Whether its last source failed or was left, and nothing came after."""
+        return self._abandoned
+
+    @property
     def stopped(self) -> bool:
         """Whether the turn is not this attempt's to write any more."""
         return self._writer.stopped
@@ -221,8 +226,10 @@ class Output:
 
     async def _add(self, kind: str, piece: str) -> None:
         """Write a plain piece; where no part of its kind is open, one is opened with it, and the other kind's closed."""
-        if self._part is not None and self._part[0] == kind:
+        if self._part is not None:
+            # Opened by somebody else, at this very moment perhaps: sources may be piped side by side.
             await self._writer.caught_up()
+        if self._part is not None and self._part[0] == kind:
             stream = self._writer.stream(self._part[2])
             stream.add(piece)
             self._text = stream if kind == "text" else None
@@ -240,7 +247,7 @@ class Output:
         # Before it is written: who is cancelled meanwhile finds the part all the same.
         self._part = kind, part_id, key
         await self._write(ops)
-        if kind == "text":
+        if kind == "text" and self._part is not None and self._part[2] == key:
             self._text = self._writer.stream(key)
 
     def _closing_part(self) -> list[p.Chunk]:

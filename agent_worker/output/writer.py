@@ -190,8 +190,8 @@ class TurnWriter:
         # Whether the step that ends the turn is about to write it.
         self._reserved = False
         self._writing_tail: asyncio.Task[None] | None = None
-        # What is being written for callers that were cancelled meanwhile.
-        self._cut: set[asyncio.Task[None]] = set()
+        # What is being written, also for callers that were cancelled meanwhile.
+        self._writing: set[asyncio.Task[None]] = set()
 
     @property
     def stopped(self) -> bool:
@@ -245,7 +245,7 @@ class TurnWriter:
         Creates and closes are one atomic step, except for messages that are opened and closed at once; what was
         gathered before them goes first.
         """
-        if self._cut:
+        if self._writing:
             await self.caught_up()
         if self.before_output is None and all(type(op) is encoder.Append for op in ops):
             # The path of every token of a provider's stream.
@@ -255,23 +255,23 @@ class TurnWriter:
         await self._uncut(self._write_ops(ops))
 
     async def caught_up(self) -> None:
-        """Wait until what was being written for callers that were cancelled is written."""
-        while self._cut:
-            await asyncio.wait(self._cut)
+        """Wait until what others are writing at the moment, or were when they were cancelled, is written."""
+        while self._writing:
+            await asyncio.wait(self._writing)
 
     async def _uncut(self, writing: Coroutine[Any, Any, None]) -> None:
         """Write to the end also when the caller is cancelled: by a time-out of the agent's own, after which it goes on."""
         task = asyncio.create_task(writing, name=f"write {self._lease.turn_id}")
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             if not task.done():
-                self._cut.add(task)
                 task.add_done_callback(self._written_for_nobody)
             raise
 
     def _written_for_nobody(self, task: asyncio.Task[None]) -> None:
-        self._cut.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.debug("turn.write_failed turn=%s error=%r", self._lease.turn_id, error)
 

@@ -49,7 +49,7 @@ class Limits:
         closed_s: Callable[[str, str], float] = lambda agent, session: 0.0,
     ) -> None:
         self._settings = settings
-        # How late this process is, in seconds.
+        # How late this process is, and has been for a while, in seconds.
         self._lag = lag
         # For how long the queue of an agent takes nothing more of a session.
         self._closed_s = closed_s

@@ -12,6 +12,7 @@ from gateway.commands.commands import Cancel
 from gateway.commands.publishing import Sender, Sending, prepare
 from gateway.commands.turn_commands import TurnRules
 from selfhost_transport.errors import Overloaded, RateLimited
+from selfhost_transport.loop_lag import LastingLag
 from selfhost_transport.settings import LimitSettings
 from selfhost_transport.store.turn_store import Policy
 from selfhost_transport.turns.inputs import InputIds, cancel, user_message
@@ -171,6 +172,25 @@ async def test_a_gateway_that_is_late_refuses_turns_and_says_when_to_come_back()
     # Everything else, a cancel above all, is done as before.
     limits.admit(credential(), "c1", "s")
     Limits(LimitSettings(max_lag_ms=0), Clock(), lambda: lag).admit_turn()
+
+
+async def test_a_pause_or_a_short_rush_is_no_overload() -> None:
+    now, lag = 0.0, 0.0
+    late = LastingLag(0.5, lambda: lag, lambda: now)
+    # For the seconds of each step, as late as that; whether it counts.
+    for lasts_s, lag, counts in (
+        (5.0, 0.4, False),
+        (1.9, 3.0, False),
+        (0.1, 0.1, False),
+        (1.9, 3.0, False),
+        (0.2, 0.7, True),
+        (0.1, 0.2, False),
+        (0.1, 3.0, False),
+    ):
+        late.look()
+        now += lasts_s
+        late.look()
+        assert late.lasting_s == (lag if counts else 0.0), (now, lag)
 
 
 async def test_a_queue_that_is_too_long_is_refused_before_anything_is_built() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -22,10 +23,12 @@ async def submit(turns: TurnStore, first: int, count: int) -> None:
         await turns.submit(request(f"t{number}"))
 
 
-async def run_quickly(turns: TurnStore, count: int) -> None:
-    """Some turns are taken at once: now the pace is known, and high."""
+async def run_at_a_pace(turns: TurnStore, count: int, each_s: float = 0.01) -> None:
+    """Some turns wait, and are taken one by one: now the pace is known."""
     for number in range(count):
-        await turns.submit(request(f"quick{number}"))
+        await turns.submit(request(f"paced{number}"))
+    for _ in range(count):
+        await asyncio.sleep(each_s)
         assert await take(turns) is not None
 
 
@@ -46,7 +49,7 @@ async def test_without_a_worker_turns_wait_up_to_the_limit_and_then_are_refused(
 
 async def test_what_would_wait_longer_than_the_workers_need_is_refused(turns: TurnStore) -> None:
     store = limited(turns, max_wait_ms=1, burst_wait_ms=60_000)
-    await run_quickly(store, 10)
+    await run_at_a_pace(store, 10)
     await submit(store, 0, 20)
     with pytest.raises(Overloaded) as refused:
         await store.submit(request("more"), may_burst=False)
@@ -61,21 +64,40 @@ async def test_what_would_wait_longer_than_the_workers_need_is_refused(turns: Tu
 
 async def test_a_pace_that_suffices_refuses_nothing(turns: TurnStore) -> None:
     store = limited(turns, max_wait_ms=60_000)
-    await run_quickly(store, 10)
+    await run_at_a_pace(store, 10)
     for number in range(100):
         assert not (await store.submit(request(f"t{number}"), may_burst=False)).burst
 
 
+async def test_many_sends_at_once_after_a_calm_time_all_wait(turns: TurnStore) -> None:
+    """Few turns are taken where few are sent: that says nothing of how many could be."""
+    for number in range(8):
+        await turns.submit(request(f"calm{number}"))
+        assert await take(turns) is not None
+        await asyncio.sleep(0.2)
+    for number in range(60):
+        assert not (await turns.submit(request(f"t{number}"))).burst
+
+
+async def test_a_time_without_a_worker_is_not_the_pace_of_the_next_one(turns: TurnStore) -> None:
+    await run_at_a_pace(turns, 5)
+    await submit(turns, 0, 60)
+    await asyncio.sleep(1.2)
+    for _ in range(5):
+        assert await take(turns) is not None
+    assert not (await turns.submit(request("more"))).burst
+
+
 async def test_without_a_limit_any_number_waits(turns: TurnStore) -> None:
     store = limited(turns, max_wait_ms=0, max_waiting=0, max_open_turns=0)
-    await run_quickly(store, 10)
+    await run_at_a_pace(store, 10)
     await submit(store, 0, 1100)
 
 
 async def test_few_turns_that_were_taken_say_nothing_of_the_pace(turns: TurnStore) -> None:
     """Long turns in a few places: more than a handful may wait for their end."""
     store = limited(turns, max_wait_ms=1)
-    await run_quickly(store, 3)
+    await run_at_a_pace(store, 3)
     for number in range(50):
         await store.submit(request(f"t{number}"), may_burst=False)
 
@@ -110,7 +132,7 @@ async def test_a_session_has_a_limit_of_open_turns(turns: TurnStore) -> None:
 
 
 async def test_the_pace_is_forgotten_after_a_while(turns: TurnStore) -> None:
-    await run_quickly(turns, 1)
+    await run_at_a_pace(turns, 1)
     base = turns.keys.base_of(SESSION)
     assert 0 < await turns.redis.command("PTTL", f"{base}pace:a") <= 60_000
     assert await turns.take(bucket_of(SESSION, turns.keys.buckets), "a", "w1", LEASE_MS) is None

@@ -212,6 +212,61 @@ async def test_a_failed_last_pipe_fails_the_turn(room: Room, settings: MakeSetti
     assert await failure_of(room, turn) == ("42910", "out of credits")
 
 
+@pytest.mark.parametrize("ending", ["silent", "nothing-to-pipe", "fallback", "raises"])
+async def test_a_failed_pipe_inside_a_generator_counts_unless_something_is_yielded_after_it(
+    room: Room, settings: MakeSettings, running: Run, ending: str
+) -> None:
+    worker = Worker(settings())
+
+    async def raising() -> AsyncIterator[str]:
+        yield "half"
+        raise AgentError("out of credits", code=42910)
+
+    @worker.agent("assistant")
+    async def careless(turn: Turn) -> AsyncIterator[str]:
+        yield "At once. "
+        await turn.pipe(5 if ending == "nothing-to-pipe" else raising())  # type: ignore[arg-type]
+        if ending == "fallback":
+            yield "Another model says: no."
+        elif ending == "raises":
+            raise AgentError("said by the agent", code=42911)
+
+    await running(worker)
+    turn = await room.send("go")
+    record = await room.ended(turn)
+    if ending == "fallback":
+        assert record.status == "completed"
+        assert (await room.outputs(turn))[-1].text == "Another model says: no."
+        return
+    told = {"silent": "42910", "nothing-to-pipe": "40003", "raises": "42911"}
+    assert (await failure_of(room, turn))[0] == told[ending]
+
+
+async def test_sources_may_be_piped_side_by_side_into_one_message(
+    room: Room, settings: MakeSettings, running: Run
+) -> None:
+    worker = Worker(settings())
+
+    async def source(letter: str) -> AsyncIterator[str | Reasoning]:
+        for number in range(20):
+            yield Reasoning(letter) if number % 7 == 6 else letter
+            await asyncio.sleep(0)
+
+    @worker.agent("assistant")
+    async def several(turn: Turn) -> AsyncIterator[str]:
+        for result in await asyncio.gather(*(turn.pipe(source(letter)) for letter in "abcd")):
+            result.raise_for_error()
+        yield "."
+
+    await running(worker)
+    turn = await room.send("go")
+    assert (await room.ended(turn)).status == "completed"
+    outputs = await room.outputs(turn)
+    assert {output.status for output in outputs} == {"complete"}
+    said = "".join(output.text for output in outputs)
+    assert sorted(said) == sorted("abcd" * 20 + ".")
+
+
 async def test_trn_22_two_pipes_are_two_messages_of_one_turn(
     room: Room, settings: MakeSettings, running: Run
 ) -> None:

@@ -66,18 +66,26 @@ local function enqueue(turn, agent)
   redis.call('PUBLISH', CONTROL, 'wake ' .. part(agent))
 end
 
--- How fast an agent's turns are taken from the bucket's queue: a decayed count of takes (n), as of the last one (at), and
--- the first one (since).
+-- How fast an agent's turns are taken from the bucket's queue while turns wait in it: a decayed count of takes (n), the time
+-- that they needed (ms, decayed likewise), as of the last one (at). Time in which nothing waited says nothing of the pace.
 local PACE_MS, FORGOTTEN_MS, FEWEST_TAKES, FEWEST_WAITING, SILENT_MS = 5000, 60000, 5, 2, 1000
 
 local function pace_key(agent) return base .. 'pace:' .. agent end
 
-local function note_take(agent)
+-- `item`: the entry of the queue that was taken.
+local function note_take(agent, item)
   local key, now = pace_key(agent), now_ms()
-  local pace = redis.call('HMGET', key, 'n', 'at', 'since')
-  local count = 1
-  if pace[1] then count = 1 + tonumber(pace[1]) * math.exp((tonumber(pace[2]) - now) / PACE_MS) end
-  redis.call('HSET', key, 'n', string.format('%.4f', count), 'at', string.format('%.0f', now), 'since', pace[3] or string.format('%.0f', now))
+  local pace = redis.call('HMGET', key, 'n', 'ms', 'at')
+  local count, ms, waited_since = 0, 0, split_id(item)
+  if pace[1] and pace[2] then
+    local kept = math.exp((tonumber(pace[3]) - now) / PACE_MS)
+    count, ms = tonumber(pace[1]) * kept, tonumber(pace[2]) * kept
+    waited_since = math.max(waited_since, tonumber(pace[3]))
+  end
+  -- A longer silence is that of no worker.
+  local needed = now - waited_since
+  if needed > 0 and needed <= SILENT_MS then ms = ms + needed end
+  redis.call('HSET', key, 'n', string.format('%.4f', count + 1), 'ms', string.format('%.4f', ms), 'at', string.format('%.0f', now))
   redis.call('PEXPIRE', key, FORGOTTEN_MS)
 end
 
@@ -85,14 +93,12 @@ end
 -- turns are taken, or none at the moment: those wait. Returns nil, or after how many ms to try again.
 local function too_long(agent, waiting, wait_ms)
   if wait_ms == 0 or waiting < FEWEST_WAITING then return nil end
-  local pace = redis.call('HMGET', pace_key(agent), 'n', 'at', 'since')
-  if not pace[1] then return nil end
-  local now = now_ms()
-  local silent = now - tonumber(pace[2])
-  local taken = tonumber(pace[1]) * math.exp(-silent / PACE_MS)
-  if taken < FEWEST_TAKES or silent > SILENT_MS then return nil end
-  local seen = 1 - math.exp((tonumber(pace[3]) - now - 1) / PACE_MS)
-  local wait = waiting * PACE_MS * seen / taken
+  local pace = redis.call('HMGET', pace_key(agent), 'n', 'ms', 'at')
+  if not (pace[1] and pace[2]) then return nil end
+  local silent = now_ms() - tonumber(pace[3])
+  local taken = tonumber(pace[1])
+  if taken * math.exp(-silent / PACE_MS) < FEWEST_TAKES or silent > SILENT_MS then return nil end
+  local wait = waiting * tonumber(pace[2]) / taken
   if wait <= wait_ms then return nil end
   return math.ceil(math.max(100, wait - wait_ms))
 end

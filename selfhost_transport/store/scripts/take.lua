@@ -21,12 +21,12 @@ local function next_turn()
     redis.call('XDEL', KEYS[1], item[1])
     local turn, name = item[2][2], item[2][4]
     -- A turn that was cancelled while it waited has its terminal already.
-    if redis.call('HGET', bucket .. 't:' .. part(turn) .. ':' .. name, 'st') == 'pending' then return turn, name end
+    if redis.call('HGET', bucket .. 't:' .. part(turn) .. ':' .. name, 'st') == 'pending' then return turn, name, item[1] end
   end
 end
 
 if redis.call('EXISTS', KEYS[1]) == 0 then return nil end
-local turn, name = next_turn()
+local turn, name, item = next_turn()
 if not turn then return nil end
 
 -- From here on as any script of the session that was found.
@@ -49,7 +49,7 @@ local function unchanged_send(at)
   return entry
 end
 
-note_take(string.sub(queue, #bucket + 3))
+note_take(string.sub(queue, #bucket + 3), item)
 local fields = redis.call('HMGET', key, 'rs', 'ss', 'tr', 'ip', 'hb', 'ma', 'ri', 'fn', 'at', 'lw', 'co', 'sp')
 local fence, attempt = tonumber(fields[8]) + 1, tonumber(fields[9]) + 1
 local series = redis.call('HGET', K_META, 'series')
