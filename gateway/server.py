@@ -42,9 +42,9 @@ from gateway.services import Services, connect_services
 from gateway.websocket.acceptor import Acceptor
 from gateway.websocket.http import UpgradingHttp
 from gateway.websocket.upgrade import RawWebSocket
-from selfhost_transport.collector import calm_collector
 from selfhost_transport.descriptors import raise_descriptor_limit
 from selfhost_transport.errors import InvalidArgument, StoreUnavailable, TransportError
+from selfhost_transport.gc_tuning import tune_gc
 from selfhost_transport.metrics import CONTENT_TYPE
 from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, Settings
 from selfhost_transport.store.statistics import Statistics, read_statistics
@@ -297,7 +297,7 @@ class _Server(uvicorn.Server):
         for acceptor in acceptors:
             acceptor.start()
         self.servers = cast(list[asyncio.base_events.Server], acceptors)
-        calm_collector()
+        tune_gc()
         if self.started:
             self._on_ready()
 

@@ -11,7 +11,7 @@ from gateway.auth.callers import Identify
 from gateway.auth.rate_limits import Limits
 from gateway.auth.revocations import Revocations
 from gateway.commands.burst import Burst
-from gateway.commands.cancel_verdicts import Court
+from gateway.commands.cancel_voting import CancelVoting
 from gateway.commands.continuations import Continuations
 from gateway.commands.executor import Executor
 from gateway.commands.turn_commands import TurnRules
@@ -173,7 +173,7 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
             presence,
             stores.annotations,
             Continuations(sessions, turns, stores.inputs),
-            Court(hub, sessions),
+            CancelVoting(hub, sessions),
             metrics,
             burst,
         ),

@@ -49,7 +49,7 @@ class AgentError(TransportError):
         self.again = again
 
 
-def told_to_clients(error: BaseException) -> ErrorInfo:
+def client_error(error: BaseException) -> ErrorInfo:
     """The error as the turn's terminal shows it: an exception of unknown origin shows the generic text (TRN-19).
 
     Never fails: an unusable error of the application is replaced by the generic one.

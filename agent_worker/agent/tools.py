@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from agent_worker.agent.errors import told_to_clients
+from agent_worker.agent.errors import client_error
 from agent_worker.output.message import Output
 from agent_worker.user_code.containment import ControlFlow
 from agent_worker.user_code.threads import Threads
@@ -114,9 +114,7 @@ def failure_text(call: ToolCall, error: BaseException) -> str:
     if isinstance(error, asyncio.CancelledError):
         return f"The tool {call.name} was stopped."
     return (
-        told_to_clients(error).message
-        if isinstance(error, TransportError)
-        else f"The tool {call.name} failed."
+        client_error(error).message if isinstance(error, TransportError) else f"The tool {call.name} failed."
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from agent_worker.output.flush_timer import Rollup
 from agent_worker.output.left_behind import OpenStream
 from selfhost_transport.errors import LeaseLost, TransportError
-from selfhost_transport.redis_io.pipeline import Told
+from selfhost_transport.redis_io.pipeline import ReplyCallback
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.turn_operations import Close, Create, OpenText, Operation
@@ -181,7 +181,7 @@ class TurnWriter:
         # Steps are numbered, and each waits for the appends before it.
         self._step = asyncio.Lock()
         self._in_flight = 0
-        self._answers = Told(self._answered)
+        self._answers = ReplyCallback(self._answered)
         self._arrived = asyncio.Event()
         self._failure: TransportError | None = None
         # What ends a message, until something follows it.

@@ -13,9 +13,9 @@ from pathlib import Path
 from agent_worker.runtime.metrics import metrics_served
 from agent_worker.runtime.process import leave_threads_behind, run_process
 from agent_worker.runtime.worker import Worker
-from selfhost_transport.collector import calm_collector
 from selfhost_transport.descriptors import raise_descriptor_limit
 from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.gc_tuning import tune_gc
 from selfhost_transport.settings import Settings
 
 SCRIPTED = "agent_worker.scripted.model:scripted_worker"
@@ -90,7 +90,7 @@ async def _run(worker: Worker) -> None:
     ready = asyncio.create_task(worker.ready.wait(), name="ready")
     await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
     if ready.done():
-        calm_collector()
+        tune_gc()
         print(f"ready worker {worker.worker_id}", flush=True)
     ready.cancel()
     await running

@@ -17,7 +17,7 @@ from typing import Any
 from agent_worker.agent.agent import Agent, OnSteer
 from agent_worker.agent.cancel_hook import request_for
 from agent_worker.agent.conversation import Conversation
-from agent_worker.agent.errors import GENERIC, AgentError, described, told_to_clients, wants_another_attempt
+from agent_worker.agent.errors import GENERIC, AgentError, client_error, described, wants_another_attempt
 from agent_worker.agent.steering import Steering
 from agent_worker.agent.suspension import Suspended
 from agent_worker.agent.turn import AbortCause, Turn
@@ -130,7 +130,7 @@ class TurnRun:
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._decide(), name=f"cancel hook {self.lease.turn_id}")
 
-    def told_of_input(self) -> None:
+    def on_input(self) -> None:
         """A steer arrived; an agent with `on_steer="abort_call"` is interrupted (STE-7)."""
         is_idle = self._looking is None or self._looking.done()
         if self.agent.on_steer is OnSteer.ABORT_CALL and is_idle:
@@ -361,7 +361,7 @@ class TurnRun:
         if self._may_retry(error):
             await self._retry()
         else:
-            await self._write_terminal(FAILED, told_to_clients(error))
+            await self._write_terminal(FAILED, client_error(error))
 
     async def _return(self, error: RedisFailure) -> None:
         """Redis was away for longer than calls wait: not the agent's failure, so the attempt does not count.

@@ -375,7 +375,7 @@ class Worker:
                         run.ask()
                 case ["input", worker_id, turn_id, fence] if worker_id == self.worker_id:
                     if run := self._run_of(bucket, turn_id, fence):
-                        run.told_of_input()
+                        run.on_input()
 
         return received
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 
 from agent_worker.agent.conversation import Conversation
-from agent_worker.agent.errors import told_to_clients
+from agent_worker.agent.errors import client_error
 from agent_worker.agent.steering import Steering
 from agent_worker.agent.suspension import Suspended, Wait
 from agent_worker.agent.turn import AbortCause, Turn
@@ -170,7 +170,7 @@ class HeldTurn:
     async def fail(self, error: Exception) -> None:
         """End the turn with `error`, in the form for clients (TRN-19). Raises StepOpen."""
         self._check_free()
-        shown = told_to_clients(error)
+        shown = client_error(error)
         last = [
             *self._error_chunks(shown.message),
             lifecycle.run_end(self.context, RunReason.ERROR, shown),

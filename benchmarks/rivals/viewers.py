@@ -16,7 +16,7 @@ import msgspec
 
 from benchmarks.rivals import mqtt
 from benchmarks.rivals.load import RivalLoad, Token
-from selfhost_transport.collector import calm_collector
+from selfhost_transport.gc_tuning import tune_gc
 from selfhost_transport.loadtest.framing import Opcode
 from selfhost_transport.loadtest.histogram import Histogram
 from selfhost_transport.loadtest.socket import Socket
@@ -160,7 +160,7 @@ async def main(wire: str, url: str, load: RivalLoad) -> None:
     async with asyncio.TaskGroup() as group:
         for turn in range(load.turns):
             group.create_task(open_one(turn))
-    calm_collector()
+    tune_gc()
     print("ready", flush=True)
     begin = float(await asyncio.to_thread(sys.stdin.readline)) + load.warmup_s
     await asyncio.sleep(begin - time.time())

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from gateway.commands.branch import find_parent
 from gateway.commands.burst import Burst
-from gateway.commands.cancel_verdicts import Court, Verdicts
+from gateway.commands.cancel_voting import CancelOutcome, CancelVoting
 from gateway.commands.commands import (
     Annotate,
     Append,
@@ -64,7 +64,7 @@ class Executor:
         presence: PresenceStore,
         annotations: AnnotationStore,
         continuations: Continuations,
-        court: Court,
+        voting: CancelVoting,
         metrics: Metrics,
         burst: Burst,
     ) -> None:
@@ -73,7 +73,7 @@ class Executor:
         self._presence = presence
         self._annotations = annotations
         self._continuations = continuations
-        self._court = court
+        self._voting = voting
         self._metrics = metrics
         self._burst = burst
         # Of messages that were changed lately: an append need not read the message again.
@@ -225,20 +225,24 @@ class Executor:
         cancelled = await self._turns.cancel(
             operation.session, operation.filter, operation.message, input_turn=operation.input_turn
         )
-        position, matched, verdicts = max(cancelled.position, cancelled.sealed), cancelled.matched, Verdicts()
+        position, matched, outcome = (
+            max(cancelled.position, cancelled.sealed),
+            cancelled.matched,
+            CancelOutcome(),
+        )
         if cancelled.asked:
-            verdicts = await self._court.verdicts(operation.session, cancelled.position, cancelled.asked)
-            matched = tuple(turn for turn in matched if turn not in verdicts.denied)
-            position = max(position, verdicts.sealed_at)
+            outcome = await self._voting.outcome(operation.session, cancelled.position, cancelled.asked)
+            matched = tuple(turn for turn in matched if turn not in outcome.denied)
+            position = max(position, outcome.sealed_at)
             if not matched:
-                why = next(iter(verdicts.denied.values()))
-                raise CancelDenied(why, detail={"reason": "cancel_denied", "turns": list(verdicts.denied)})
+                why = next(iter(outcome.denied.values()))
+                raise CancelDenied(why, detail={"reason": "cancel_denied", "turns": list(outcome.denied)})
         receipt = CancelReceipt(
             format_position(position, cancelled.series),
             matched,
             cancelled.already_ended,
-            denied=tuple(verdicts.denied),
-            hook_failed=tuple(sorted(verdicts.hook_failed)),
+            denied=tuple(outcome.denied),
+            hook_failed=tuple(sorted(outcome.hook_failed)),
         )
         self._metrics.ended_by_cancel(len(matched), time.monotonic() - began)
         return Done(

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from selfhost_transport.collector import calm_collector
 from selfhost_transport.descriptors import raise_descriptor_limit
 from selfhost_transport.errors import TransportError
+from selfhost_transport.gc_tuning import tune_gc
 from selfhost_transport.loadtest.behaviour import BEHAVIOURS, Window, noisy, noisy_load, until
 from selfhost_transport.loadtest.clock import ClockOffset
 from selfhost_transport.loadtest.plan import Scenario, Share
@@ -106,7 +106,7 @@ class Generator:
         try:
             await self._open_all(self._sessions)
             noise = await self._noise()
-            calm_collector()
+            tune_gc()
             self._link.send(Ready())
             go = await self._started()
             await self._run_window(Window.of(self._share.load, go.start), noise)

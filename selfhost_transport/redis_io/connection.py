@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from selfhost_transport.redis_io.address_resolver import Sentinels, address_resolver
 from selfhost_transport.redis_io.cluster import ClusterNodes, Shards
 from selfhost_transport.redis_io.databases import Database, LuaScript
 from selfhost_transport.redis_io.link import Argument
 from selfhost_transport.redis_io.pipeline import Pipeline
-from selfhost_transport.redis_io.repeated import Repeated
+from selfhost_transport.redis_io.prepared_call import PreparedCall
 from selfhost_transport.redis_io.switches import Switches
-from selfhost_transport.redis_io.whereabouts import Sentinels, whereabouts
 
 _READS = frozenset(
     {
@@ -35,7 +35,7 @@ class RedisConnection:
     """
 
     def __init__(self, url: str, *, timeout_s: float = 5.0, read_s: float | None = None) -> None:
-        where = whereabouts(url)
+        where = address_resolver(url)
         timeout_s = where.timeout_s or timeout_s
         self.read_s = read_s or timeout_s
         self._way: Pipeline | Shards
@@ -82,20 +82,20 @@ class RedisConnection:
         script = self.database.script(script)
         return self._start(("EVALSHA", script.digest, len(keys), *keys, *arguments), script, retry_s)
 
-    def repeated(
+    def prepare(
         self,
         script: LuaScript,
         keys: Sequence[Argument],
         first: Sequence[Argument],
         *,
         misplaced: bytes | None = None,
-    ) -> Repeated:
+    ) -> PreparedCall:
         """Calls of one script with these keys and first arguments, each with three arguments more.
 
         `misplaced`: the script's reply to a call whose predecessor was not carried out; see `Pipeline.send`.
         """
         way = self._way.pipeline(keys[0]) if isinstance(self._way, Shards) else self._way
-        return Repeated(way, self.database.script(script), keys, first, misplaced)
+        return PreparedCall(way, self.database.script(script), keys, first, misplaced)
 
     def command(
         self, *arguments: Argument, retry_s: float = 0.0, beside: Argument | None = None

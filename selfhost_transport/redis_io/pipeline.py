@@ -42,7 +42,7 @@ class Answer(Protocol):
     def set_exception(self, exception: BaseException, /) -> None: ...  # noqa: D102
 
 
-class Told:
+class ReplyCallback:
     """Calls a function with every reply or error, in the reading callback.
 
     The function must be quick and never raise. A future for each call would cost as much as the call.
@@ -106,7 +106,7 @@ class _Nobody:
 _NOBODY = _Nobody()
 
 
-class Whereabouts(Protocol):
+class AddressResolver(Protocol):
     """Asked before every attempt to connect, so that a fail-over is followed."""
 
     @property
@@ -121,7 +121,7 @@ class Pipeline:
     """A pipelining, reconnecting connection to one server: to wherever it is, asked before each attempt."""
 
     def __init__(
-        self, where: Whereabouts, timeout_s: float, scripts: dict[str, LuaScript] | None = None
+        self, where: AddressResolver, timeout_s: float, scripts: dict[str, LuaScript] | None = None
     ) -> None:
         self._where = where
         # By digest: those that a server gets before anything else. One that has not got a script sends the call back,

@@ -13,10 +13,10 @@ import hiredis
 
 from selfhost_transport.errors import StoreUnavailable, StoreUnsuitable
 from selfhost_transport.redis_io.address import Address
+from selfhost_transport.redis_io.address_resolver import Fixed, address_resolver
 from selfhost_transport.redis_io.cluster import ClusterNodes
 from selfhost_transport.redis_io.link import Link, pack
 from selfhost_transport.redis_io.reasons import SPEAKS_PLAIN, SPEAKS_TLS, why_not_connected
-from selfhost_transport.redis_io.whereabouts import Fixed, whereabouts
 
 _CONNECT_S: Final = 1.0
 _PROBE_S: Final = 0.4
@@ -29,7 +29,7 @@ async def check_way_in(url: str) -> None:
     Raises InvalidArgument for a URL that cannot be read, StoreUnavailable where nothing usable answers, StoreUnsuitable
     where something else does than the URL says. A server that is loading, or busy, is right: calls wait for it.
     """
-    where = whereabouts(url)
+    where = address_resolver(url)
     if isinstance(where, ClusterNodes):
         await _check_names(where.seeds)
         await where.read()

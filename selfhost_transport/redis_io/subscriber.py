@@ -18,12 +18,12 @@ from typing import Any
 import hiredis
 
 from selfhost_transport.errors import StoreUnavailable
+from selfhost_transport.redis_io.address_resolver import Sentinels, address_resolver
 from selfhost_transport.redis_io.databases import Database
 from selfhost_transport.redis_io.link import Link, pack
 from selfhost_transport.redis_io.pipeline import FIRST_DELAY_S, LONGEST_DELAY_S
 from selfhost_transport.redis_io.refusals import Refusal, as_transport_error, refusal_of
 from selfhost_transport.redis_io.switches import Switches
-from selfhost_transport.redis_io.whereabouts import Sentinels, whereabouts
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Subscriber:
         batch: AbstractContextManager[object] | None = None,
     ) -> None:
         self._batch = batch
-        self._where = whereabouts(url)
+        self._where = address_resolver(url)
         self._database = Database(self._where.database)
         self._timeout_s = self._where.timeout_s or timeout_s
         self._on_reconnect = on_reconnect

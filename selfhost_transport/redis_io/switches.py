@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from selfhost_transport.errors import StoreUnavailable
 from selfhost_transport.redis_io.address import Address
+from selfhost_transport.redis_io.address_resolver import Sentinels
 from selfhost_transport.redis_io.link import Link, pack
-from selfhost_transport.redis_io.whereabouts import Sentinels
 
 logger = logging.getLogger(__name__)
 

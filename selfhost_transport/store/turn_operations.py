@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from selfhost_transport.redis_io.repeated import Repeated
+from selfhost_transport.redis_io.prepared_call import PreparedCall
 from selfhost_transport.store.entries import Ref, pack_created, pack_value
 from selfhost_transport.wire.message import Message
 
@@ -44,7 +44,7 @@ class OpenText:
     offset: int = 0
     entry_head: bytes = field(init=False)
     # How its pieces get to Redis, once there was one.
-    way: Repeated | None = field(default=None, init=False, repr=False, compare=False)
+    prepared: PreparedCall | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.entry_head = b"A" + str(self.ref).encode() + b"\n"

@@ -20,7 +20,7 @@ from selfhost_transport.errors import (
 )
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.pipeline import Answer
-from selfhost_transport.redis_io.repeated import Repeated
+from selfhost_transport.redis_io.prepared_call import PreparedCall
 from selfhost_transport.store import scripts
 from selfhost_transport.store.entries import Ref, pack_created
 from selfhost_transport.store.keys import WORKER_GROUP, Keyspace
@@ -454,20 +454,20 @@ class TurnStore:
     def send_append(self, lease: Lease, text: OpenText, piece: str, answer: Answer, retry_s: float) -> None:
         """The same with a reply callback; the path of every token."""
         raw = piece.encode()
-        way = text.way
-        if way is None:
-            way = text.way = self._way_of(lease, text)
-        way.call(b"%d" % text.offset, raw, text.entry_head + piece_head(len(raw)), answer, retry_s)
+        prepared = text.prepared
+        if prepared is None:
+            prepared = text.prepared = self._prepared_append(lease, text)
+        prepared.call(b"%d" % text.offset, raw, text.entry_head + piece_head(len(raw)), answer, retry_s)
         text.offset += len(raw)
 
-    def _way_of(self, lease: Lease, text: OpenText) -> Repeated:
+    def _prepared_append(self, lease: Lease, text: OpenText) -> PreparedCall:
         base, session = self.keys.base_of(lease.session), lease.session
         keys = (
             self.keys.of_item("f", lease.turn_id, session), f"{base}l:{session}", f"{base}p:{session}",
             f"{base}x:{text.ref}:{session}",
         )  # fmt: skip
         first = (lease.fence, self.keys.channel(session))
-        return self.redis.repeated(scripts.load("append"), keys, first, misplaced=b"gap")
+        return self.redis.prepare(scripts.load("append"), keys, first, misplaced=b"gap")
 
     def check_append(self, lease: Lease, reply: bytes) -> None:
         """Raises LeaseLost for a refused piece, ServiceError for a piece whose predecessor was never written."""

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.auth.callers import RequestInfo
 from gateway.commands.burst import Burst
-from gateway.commands.cancel_verdicts import Court
+from gateway.commands.cancel_voting import CancelVoting
 from gateway.commands.commands import Done, Operation, woken_session
 from gateway.commands.continuations import Continuations
 from gateway.commands.executor import Executor
@@ -71,9 +71,9 @@ class EagerAgent(Executor):
     def __init__(self, services: Services, feed: Callable[[], SessionFeed]) -> None:
         sessions, turns = services.sessions, services.turns
         continuations = Continuations(sessions, turns, services.inputs)
-        court = Court(services.hub, sessions)
+        voting = CancelVoting(services.hub, sessions)
         stores = (sessions, turns, services.presence, services.annotations)
-        super().__init__(*stores, continuations, court, services.metrics, Burst())
+        super().__init__(*stores, continuations, voting, services.metrics, Burst())
         self.services = services
         self.feed = feed
 

@@ -11,10 +11,10 @@ from redis.crc import key_slot
 
 from selfhost_transport.errors import InvalidArgument, StoreUnavailable
 from selfhost_transport.redis_io.address import Address
+from selfhost_transport.redis_io.address_resolver import address_resolver
 from selfhost_transport.redis_io.cluster import ClusterNodes
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.subscriber import Subscriber
-from selfhost_transport.redis_io.whereabouts import whereabouts
 from tests.processes import wait_until
 from tests.redis_io.clusters import Clustered, clustered
 from tests.redis_io.test_connection import Lua
@@ -109,14 +109,14 @@ async def test_a_cluster_that_is_not_there() -> None:
 
 
 def test_addresses_of_clusters() -> None:
-    where = whereabouts("rediss+cluster://user:pw@one:5000,two:5001?ssl_cert_reqs=none")
+    where = address_resolver("rediss+cluster://user:pw@one:5000,two:5001?ssl_cert_reqs=none")
     assert isinstance(where, ClusterNodes) and str(where) == "one:5000,two:5001"
     server = where.at("three", 5002)
     assert (server.host, server.port, server.username, server.password) == ("three", 5002, "user", "pw")
     assert server.tls is not None and server.primary
     for wrong in ("redis+cluster://one:1/3", "redis+cluster://"):
         with pytest.raises(InvalidArgument, match="not an address of this kind"):
-            whereabouts(wrong)
+            address_resolver(wrong)
 
 
 async def _told(port: int, slot: int) -> int:
@@ -126,7 +126,7 @@ async def _told(port: int, slot: int) -> int:
 
 
 async def _owner(cluster: Clustered, key: str) -> int:
-    where = whereabouts(cluster.url)
+    where = address_resolver(cluster.url)
     assert isinstance(where, ClusterNodes)
     slot = key_slot(key.encode())
     return next(one.port for one in await where.read() if one.first <= slot <= one.last)

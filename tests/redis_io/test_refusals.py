@@ -176,7 +176,7 @@ async def test_calls_that_depend_on_earlier_ones_keep_their_order_through_a_refu
     """The server takes writes again while a call behind a refused one is on its way already."""
     connection = RedisConnection(server.url, timeout_s=5)
     connection.keep_loaded([NEXT])
-    repeated = connection.repeated(NEXT, ["n"], [], misplaced=b"gap")
+    repeated = connection.prepare(NEXT, ["n"], [], misplaced=b"gap")
     loop = asyncio.get_running_loop()
     answers: list[asyncio.Future[bytes]] = []
     for number in range(3000):

@@ -10,11 +10,11 @@ from redis.asyncio.connection import URL_QUERY_ARGUMENT_PARSERS
 
 from selfhost_transport.errors import InvalidArgument, StoreUnavailable
 from selfhost_transport.redis_io.address import Address
+from selfhost_transport.redis_io.address_resolver import Sentinels, address_resolver
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.redis_io.link import Link
 from selfhost_transport.redis_io.url_options import read
-from selfhost_transport.redis_io.whereabouts import Sentinels, whereabouts
 from tests.redis_io.tls import tls_port, write_certificate
 
 
@@ -72,7 +72,7 @@ def test_what_is_in_the_query_besides() -> None:
 
 
 def test_sentinels_have_the_times_and_a_login_of_their_own() -> None:
-    where = whereabouts(
+    where = address_resolver(
         "redis+sentinel://u:p@one,two:5/s/3?sentinel_password=sp&socket_timeout=2&client_name=chat&socket_connect_timeout=1"
     )
     assert isinstance(where, Sentinels)
@@ -134,7 +134,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("url", REFUSED)
 def test_what_cannot_be_honoured_is_refused_by_name(url: str) -> None:
-    for opened in (whereabouts, RedisConnection):
+    for opened in (address_resolver, RedisConnection):
         with pytest.raises(InvalidArgument) as refused:
             opened(url)
         message = str(refused.value)

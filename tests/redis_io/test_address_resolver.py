@@ -9,11 +9,11 @@ import pytest
 import redis
 
 from selfhost_transport.errors import InvalidArgument, StoreUnavailable
+from selfhost_transport.redis_io.address_resolver import Fixed, Sentinels, address_resolver
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.redis_io.link import Link
 from selfhost_transport.redis_io.subscriber import Subscriber
-from selfhost_transport.redis_io.whereabouts import Fixed, Sentinels, whereabouts
 from tests.processes import wait_until
 from tests.redis_io.sentinels import SERVICE, Watched, port_of, watched
 from tests.redis_io.test_connection import Lua
@@ -43,11 +43,11 @@ async def test_a_sentinel_behind_the_times_is_outvoted_and_a_replica_refused(dep
     await wait_until(deployment.ready, 30, "Sentinels that know each other")
     replica = port_of(deployment.servers[1])
     with pytest.raises(StoreUnavailable, match="it is a replica"):
-        where = whereabouts(deployment.url)
+        where = address_resolver(deployment.url)
         assert isinstance(where, Sentinels)
         await Link.open(where.server.at("127.0.0.1", replica), lambda _: None, lambda _: None, 5)
     dead = deployment.url.replace("redis+sentinel://", "redis+sentinel://127.0.0.1:1,")
-    assert (await whereabouts(dead).locate()).port == deployment.primary()
+    assert (await address_resolver(dead).locate()).port == deployment.primary()
 
 
 async def test_a_planned_fail_over_is_followed_and_keeps_the_order(deployment: Watched) -> None:
@@ -100,7 +100,7 @@ async def test_a_server_that_becomes_a_replica_is_asked_again_until_the_call_tim
 
 
 def test_addresses_of_sentinels() -> None:
-    where = whereabouts(
+    where = address_resolver(
         "rediss+sentinel://user:p%40w@one:5000,two/my%20service/3"
         "?sentinel_username=watch&sentinel_password=secret&ssl_cert_reqs=none"
     )
@@ -113,19 +113,19 @@ def test_addresses_of_sentinels() -> None:
     server = where.server.at("host", 7)
     assert (server.host, server.port, server.database, server.primary) == ("host", 7, 3, True)
     assert (server.username, server.password, server.tls is not None) == ("user", "p@w", True)
-    assert isinstance(whereabouts("redis://host:1/2"), Fixed)
+    assert isinstance(address_resolver("redis://host:1/2"), Fixed)
 
 
 @pytest.mark.parametrize("url", ["http://one:1", "one:6379", ""])
 def test_an_unknown_scheme_is_refused_with_all_that_are_known(url: str) -> None:
     with pytest.raises(InvalidArgument, match=r"redis, rediss, unix, redis\+sentinel.*redis\+cluster"):
-        whereabouts(url)
+        address_resolver(url)
 
 
 @pytest.mark.parametrize("url", ["redis+sentinel://one:1", "redis+sentinel:///x", "redis+sentinel://one:z/x"])
 def test_addresses_that_name_no_service_or_no_sentinel(url: str) -> None:
     with pytest.raises(InvalidArgument, match="not an address of this kind"):
-        whereabouts(url)
+        address_resolver(url)
 
 
 def _role(server: EmbeddedRedis) -> bytes:
@@ -142,13 +142,13 @@ async def test_a_user_who_may_not_ask_for_the_role_gets_in() -> None:
         admin.acl_setuser(
             "app", enabled=True, passwords=["+pw"], categories=["+@all"], commands=["-role"], keys=["*"]
         )
-        where = whereabouts("redis+sentinel://app:pw@h:1/s")
+        where = address_resolver("redis+sentinel://app:pw@h:1/s")
         assert isinstance(where, Sentinels)
         link = await Link.open(
             where.server.at("127.0.0.1", port_of(server)), lambda _: None, lambda _: None, 5
         )
         link.close()
         with pytest.raises(StoreUnavailable, match="WRONGPASS"):
-            other = whereabouts("redis+sentinel://app:wrong@h:1/s")
+            other = address_resolver("redis+sentinel://app:wrong@h:1/s")
             assert isinstance(other, Sentinels)
             await Link.open(other.server.at("127.0.0.1", port_of(server)), lambda _: None, lambda _: None, 5)

@@ -1,4 +1,4 @@
-"""A script that is called again and again with the same first arguments: those are packed once."""
+"""A script call with fixed first arguments, which are packed once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from selfhost_transport.redis_io.link import Argument, pack
 from selfhost_transport.redis_io.pipeline import Answer, Pipeline
 
 
-class Repeated:
+class PreparedCall:
     """Calls that differ in their last three arguments. Packing them in full costs three times as much."""
 
     __slots__ = ("_head", "_misplaced", "_pipeline", "_script")

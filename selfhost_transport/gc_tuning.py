@@ -7,7 +7,7 @@ import gc
 _YOUNG, _MIDDLE, _OLD = 100_000, 50, 1000
 
 
-def calm_collector() -> None:
+def tune_gc() -> None:
     """Collect less often, and leave alone what is there already. Call it once a process is ready.
 
     With the defaults a full collection walks every connection and session several times a second under load; almost

@@ -23,7 +23,7 @@ _LOOK_S = 0.05
 
 
 @dataclass(slots=True)
-class Verdicts:
+class CancelOutcome:
     """`sealed_at`: from where the content of the cancelled turns is refused; ZERO if none was cancelled.
 
     `denied`: turns that go on, and what their agents say. Turns in neither are still undecided. `hook_failed`: those
@@ -71,16 +71,16 @@ class _Nowhere:
         """Nobody reads."""
 
 
-class Court:
+class CancelVoting:
     """Waits for the verdicts of agents."""
 
     def __init__(self, hub: SessionHub, sessions: SessionStore) -> None:
         self._hub = hub
         self._sessions = sessions
 
-    async def verdicts(self, session: str, after: Position, asked: Collection[str]) -> Verdicts:
+    async def outcome(self, session: str, after: Position, asked: Collection[str]) -> CancelOutcome:
         """The verdicts on a cancel at position `after`, as far as they are known within MAX_WAIT_S."""
-        found = Verdicts()
+        found = CancelOutcome()
         attachment = Attachment(_Nowhere(), Variant(Format.JSON, session), lambda gap: None)
         feed = await self._hub.join(session, attachment)
         try:

@@ -102,7 +102,7 @@ class Sentinels:
         return found[0].decode(), int(found[1])
 
 
-def whereabouts(url: str) -> Fixed | Sentinels | ClusterNodes:
+def address_resolver(url: str) -> Fixed | Sentinels | ClusterNodes:
     """Read an address: a plain Redis URL; or one of several hosts with commas between them, `redis+sentinel://` or
     `redis+cluster://` (TLS: `rediss+…`). For Sentinels the query may name `sentinel_username` and
     `sentinel_password`. Raises InvalidArgument.
