@@ -72,6 +72,7 @@ async def _run(stage: Stage, faults: Faults, seconds: float, sessions: int, seed
             group.create_task(publishers[number].go_on(urls, stop, random.Random(chance.random())))
             group.create_task(stoppers[number].go_on(urls, stop, random.Random(chance.random())))
         group.create_task(asker.go_on(urls, stop, random.Random(seed)))
+        group.create_task(faults.freeze_beside(stop))
         await faults.go_on(seconds)
         stop.set()
     left = [await _left_open(stage, session) for session in _sessions(conversations, asker)]

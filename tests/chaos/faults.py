@@ -31,7 +31,7 @@ class Faults:
     async def go_on(self, seconds: float) -> None:
         """Break things for so long; everything is mended in the end."""
         ways: list[Callable[[], Awaitable[None]]] = [
-            self.kill_worker, self.freeze_worker, self.kill_gateway, self.restart_redis, self.cut_network,
+            self.kill_worker, self.kill_gateway, self.restart_redis, self.cut_network,
             self.silence_network, self.stop_worker, self.drop_subscriptions,
         ]  # fmt: skip
         loop = asyncio.get_running_loop()
@@ -65,6 +65,14 @@ class Faults:
         victim.pause()
         await asyncio.sleep(LEASE_S * 1.8)
         victim.proceed()
+
+    async def freeze_beside(self, stop: asyncio.Event) -> None:
+        """One worker after the other, whatever else is broken: what a writer does that has lost its turn is seen then."""
+        while not stop.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                await self.freeze_worker()
+                self.done["freeze_worker"] += 1
+            await asyncio.sleep(self.chance.uniform(0.5, 2.0))
 
     async def kill_gateway(self) -> None:
         """kill -9; it comes back at its address."""
