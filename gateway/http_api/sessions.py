@@ -20,6 +20,7 @@ from gateway.http_api.body_limit import bounded
 from gateway.http_api.conversation import read_conversation
 from gateway.http_api.errors import error_response, validation_error
 from gateway.http_api.events import stream_events
+from gateway.http_api.formats import in_format_asked_for, with_json_body
 from gateway.http_api.models import (
     CancelIn,
     CancelOut,
@@ -71,26 +72,26 @@ class TypedErrors(APIRoute):
 
         async def answered(request: Request) -> Response:
             try:
-                response: Response = await handler(self.bounded(request))
+                readable = await with_json_body(self.bounded(request))
+                return in_format(request, await handler(readable))
             except RequestValidationError as error:
-                return error_response(validation_error(error))
+                return in_format(request, error_response(validation_error(error)))
             except TransportError as error:
-                return error_response(error.info)
+                return in_format(request, error_response(error.info))
             except HTTPException as error:
                 if isinstance(error.__cause__, TransportError):
-                    return error_response(error.__cause__.info)
+                    return in_format(request, error_response(error.__cause__.info))
                 # 400 is a body that cannot be parsed at all: bad UTF-8, nested too deeply.
                 if error.status_code != 400:
                     raise
                 info = ErrorInfo(Code.INVALID_BODY.value, 400, "the body is not a JSON document in UTF-8")
-                return error_response(info)
+                return in_format(request, error_response(info))
             except UnicodeEncodeError:
                 info = ErrorInfo(Code.INVALID_BODY.value, 400, "a text holds half of a surrogate pair")
-                return error_response(info)
+                return in_format(request, error_response(info))
             except Exception:
                 logger.exception("api.failed path=%s", request.url.path)
-                return error_response(ServiceError("internal error; try again").info)
-            return response
+                return in_format(request, error_response(ServiceError("internal error; try again").info))
 
         return answered
 
@@ -100,6 +101,12 @@ class TypedErrors(APIRoute):
 
 
 router = APIRouter(route_class=TypedErrors)
+
+
+def in_format(request: Request, response: Response) -> Response:
+    """An answer as the request asks for it."""
+    services: Services | None = request.app.state.gateway.services
+    return in_format_asked_for(request, response, services.server_id if services is not None else "")
 
 
 def running(request: Request) -> Services:

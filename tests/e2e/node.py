@@ -1,4 +1,4 @@
-"""Running `node --test` suites of `tests/js` from pytest."""
+"""Running `node --test` suites from pytest."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ FOLDER = Path(__file__).parent.parent / "js"
 TIMEOUT_S = 100.0
 
 
-async def run_suite(stack: Stack, name: str, env: Mapping[str, str]) -> None:
+async def run_suite(stack: Stack, name: str, env: Mapping[str, str], folder: Path = FOLDER) -> None:
     """Run one suite and fail with its report unless every case in it passes."""
-    assert (FOLDER / "node_modules").is_dir(), f"the npm packages are missing: run `npm ci` in {FOLDER}"
+    assert _has_packages(folder), f"the npm packages of {folder} are missing: run `scripts/setup --test`"
     proc = await stack.run(
-        "node", "--test", "--test-force-exit", "--test-reporter=spec", str(FOLDER / name), env=env
+        "node", "--test", "--test-force-exit", "--test-reporter=spec", str(folder / name), env=env
     )
     try:
         status = await proc.wait(TIMEOUT_S)
     except TimeoutError:
         raise AssertionError(f"{name} took longer than {TIMEOUT_S:.0f} s:\n{proc.log}") from None
     assert status == 0, f"{name} failed:\n{proc.log}"
+
+
+def _has_packages(folder: Path) -> bool:
+    return any((place / "node_modules").is_dir() for place in (folder, folder.parent))

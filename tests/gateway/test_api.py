@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from urllib.parse import quote
 
 import httpx
+import msgpack
 import pytest
 import pytest_asyncio
 
@@ -289,3 +290,29 @@ async def test_json_that_is_sent_as_a_form_is_told_the_header(http: httpx.AsyncC
     )
     assert refused.status_code == 400
     assert "content-type: application/json" in refused.json()["error"]["message"]
+
+
+async def test_msgpack_is_read_and_answered_by_all_of_it(http: httpx.AsyncClient, unique: Names) -> None:
+    """The `request()` of the Ably SDKs speaks it by default, in browsers with the status in an envelope."""
+    session = unique("bound")
+    binary = {"content-type": "application/x-msgpack", "accept": "application/x-msgpack,application/json"}
+    body = msgpack.packb({"clientId": "alice", "text": "hello"})
+    accepted = await http.post(f"/v1/sessions/{session}/turns", content=body, headers=binary)
+    assert (accepted.status_code, accepted.headers["content-type"]) == (202, "application/x-msgpack")
+    turn = msgpack.unpackb(accepted.content)["turnId"]
+    listed = await http.get(f"/v1/sessions/{session}/turns?envelope=msgpack", headers={"accept": binary["accept"]})
+    wrapped = msgpack.unpackb(listed.content)
+    assert wrapped["statusCode"] == 200
+    assert [item["turnId"] for item in wrapped["response"]["turns"]] == [turn]
+    refused = await http.get(f"/v1/sessions/{session}/turns/none?envelope=json")
+    assert (refused.status_code, refused.json()["statusCode"]) == (200, 404)
+    assert refused.json()["response"]["error"]["code"] == 40400
+    plain = await http.get(f"/v1/sessions/{session}/turns/none", headers={"accept": binary["accept"]})
+    assert (plain.status_code, plain.json()["error"]["code"]) == (404, 40400)
+
+
+@pytest.mark.parametrize("body", [b"\xc1", b"\x81\xa4text", b"{}"])
+async def test_broken_msgpack_is_a_typed_error(http: httpx.AsyncClient, unique: Names, body: bytes) -> None:
+    headers = {"content-type": "application/x-msgpack"}
+    refused = await http.post(f"/v1/sessions/{unique('bound')}/turns", content=body, headers=headers)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, 40001)

@@ -1,0 +1,249 @@
+import { ErrorInfo } from 'ably';
+import type { InboundMessage } from 'ably';
+import type { Core } from './core.js';
+import { closedError, ErrorCode } from './errors.js';
+import { asList, asMessage, publishChain, updateInput } from './inputs.js';
+import { nodeOf, resolveId } from './nodes.js';
+import type { TurnEvent } from './turns.js';
+import type { ActiveTurn, InnerView, MessageNode, Sendable, SendOptions, UpdateEvent, View } from './types.js';
+
+const PAGE = 100;
+
+/** What a view needs of the transport that it belongs to. */
+export interface ViewHost {
+  cancelTurn(turnId: string): Promise<void>;
+  /** Tells who listens outside of the gateway, if anybody does. */
+  wake(turnId: string, messages: readonly unknown[], options: SendOptions | undefined): void;
+}
+
+/** One selected branch of the session, paged, with the verbs that send. */
+export class TransportView<TMessage, TEvent> implements View<TMessage, TEvent> {
+  readonly #core: Core<TMessage>;
+  readonly #inner: InnerView<TMessage>;
+  readonly #host: ViewHost;
+  #messages: TMessage[] | undefined;
+  #nodes: MessageNode<TMessage>[] | undefined;
+
+  constructor(core: Core<TMessage>, inner: InnerView<TMessage>, host: ViewHost) {
+    this.#core = core;
+    this.#inner = inner;
+    this.#host = host;
+    inner.on('update', () => {
+      this.#messages = undefined;
+      this.#nodes = undefined;
+    });
+  }
+
+  /** The messages of the branch: the same array until they change. */
+  getMessages(): TMessage[] {
+    this.#core.touch();
+    return this.peekMessages();
+  }
+
+  /** The messages without attaching for them. */
+  peekMessages(): TMessage[] {
+    if (!this.#messages) {
+      const own = this.#inner.getMessages().map(({ message }) => message);
+      const ids = new Set(own.map((message) => (message as { id?: string }).id));
+      const seeds = (this.#core.options.messages ?? []).filter((message) => !ids.has((message as { id?: string }).id));
+      this.#messages = [...seeds, ...own];
+    }
+    return this.#messages;
+  }
+
+  flattenNodes(): MessageNode<TMessage>[] {
+    this.#core.touch();
+    return this.peekNodes();
+  }
+
+  peekNodes(): MessageNode<TMessage>[] {
+    this.#nodes ??= this.#inner.getMessages().map((pair) => nodeOf(this.#core, pair));
+    return this.#nodes;
+  }
+
+  hasOlder(): boolean {
+    return this.#inner.hasOlder();
+  }
+
+  /** Load older messages. A value that is no whole number, such as an event of the DOM, means 100. */
+  async loadOlder(limit?: unknown): Promise<void> {
+    await this.#core.connect();
+    await this.#inner.loadOlder(Number.isInteger(limit) && (limit as number) > 0 ? (limit as number) : PAGE);
+  }
+
+  select(msgId: string, index: number): void {
+    const branch = this.#branch(msgId);
+    const wanted = Math.max(0, Math.min(index, branch.siblings.length - 1));
+    if (wanted !== branch.index) branch.select(wanted);
+  }
+
+  getSelectedIndex(msgId: string): number {
+    return this.#branch(msgId).index;
+  }
+
+  getSiblings(msgId: string): TMessage[] {
+    return this.#branch(msgId).siblings;
+  }
+
+  hasSiblings(msgId: string): boolean {
+    return this.#branch(msgId).hasSiblings;
+  }
+
+  getNode(msgId: string): MessageNode<TMessage> | undefined {
+    const id = this.#id(msgId);
+    return this.peekNodes().find((node) => node.msgId === id);
+  }
+
+  send(messages: Sendable<TMessage> | Sendable<TMessage>[], options?: SendOptions): Promise<ActiveTurn<TEvent>> {
+    return this.#sendMessages(messages, options, (inputs, ids, forkOf, parent) => {
+      if (inputs.length === 1) return this.#publishOne(inputs[0]!, ids[0]!, forkOf, parent);
+      return this.#publishChain(inputs, ids, forkOf, parent ?? this.#inner.getMessages().at(-1)?.codecMessageId);
+    });
+  }
+
+  edit(messageId: string, messages: Sendable<TMessage> | Sendable<TMessage>[], options?: SendOptions): Promise<ActiveTurn<TEvent>> {
+    const target = this.#id(messageId);
+    return this.#sendMessages(messages, options, async (inputs, ids) => {
+      if (inputs.length === 1) {
+        await this.#inner.edit(target, { ...this.#core.codec.createUserMessage(inputs[0]), codecMessageId: ids[0] });
+        return;
+      }
+      const shown = this.#switchTo(ids[0]!);
+      const parent = this.#core.tree.getNodeByCodecMessageId(target)?.parentCodecMessageId;
+      await this.#publishChain(inputs, ids, target, parent);
+      await shown;
+    });
+  }
+
+  regenerate(messageId: string, options?: SendOptions): Promise<ActiveTurn<TEvent>> {
+    const target = this.#id(messageId);
+    return this.#core.sending(async () => {
+      // The id of the input is made by the SDK and known only afterwards: collect what may arrive before that.
+      const early: { runId: string; events: TEvent[] }[] = [];
+      const off = this.#core.tree.on('output', ({ runId, events }) => void (runId && early.push({ runId, events })));
+      try {
+        const run = await this.#inner.regenerate(target);
+        const turnId = this.#core.turnIdOf(run.inputCodecMessageId);
+        const stream = this.#core.streams.open(turnId) as ReadableStream<TEvent>;
+        for (const { runId, events } of early) this.#core.streams.push(runId === turnId ? turnId : '', events);
+        this.#core.turns.expect(turnId, this.#core.me);
+        if (!this.#core.turns.has(turnId)) this.#core.streams.close(turnId);
+        this.#host.wake(turnId, [], options);
+        return this.#turn(turnId, stream, []);
+      } finally {
+        off();
+      }
+    });
+  }
+
+  update(msgId: string, events: readonly UpdateEvent[], options?: SendOptions): Promise<ActiveTurn<TEvent>> {
+    const target = this.#id(msgId);
+    return this.#core.sending(async () => {
+      const turnId = this.#inner.runOf(target)?.runId;
+      if (turnId === undefined) {
+        throw new ErrorInfo(`no turn has the message ${msgId}; load older messages first`, ErrorCode.InvalidArgument, 400);
+      }
+      const inputs = events.map((event) => updateInput(this.#core.codec, target, event));
+      const stream = this.#core.streams.open(turnId) as ReadableStream<TEvent>;
+      try {
+        await this.#inner.send(inputs as never, { runId: turnId });
+      } catch (error) {
+        this.#core.streams.close(turnId);
+        throw error;
+      }
+      this.#host.wake(turnId, [], options);
+      return this.#turn(turnId, stream, []);
+    });
+  }
+
+  getActiveTurnIds(): Map<string, Set<string>> {
+    this.#core.touch();
+    const visible = new Map<string, Set<string>>();
+    for (const [clientId, turnIds] of this.#core.turns.map()) {
+      const shown = [...turnIds].filter((turnId) => this.#inner.run(turnId));
+      if (shown.length > 0) visible.set(clientId, new Set(shown));
+    }
+    return visible;
+  }
+
+  on(event: 'update', handler: () => void): () => void;
+  on(event: 'ably-message', handler: (message: InboundMessage) => void): () => void;
+  on(event: 'turn', handler: (event: TurnEvent) => void): () => void;
+  on(event: 'update' | 'ably-message' | 'turn', handler: (value: never) => void): () => void {
+    if (this.#core.closed) return () => {};
+    this.#core.touch();
+    if (event === 'turn') {
+      return this.#core.turns.onEvent((turn) => {
+        if (this.#inner.run(turn.turnId)) (handler as (event: TurnEvent) => void)(turn);
+      });
+    }
+    return this.#inner.on(event as 'ably-message', handler as (message: InboundMessage) => void);
+  }
+
+  close(): void {
+    this.#inner.close();
+  }
+
+  #id(id: string): string {
+    return resolveId(this.#core, this.#inner, id);
+  }
+
+  #branch(msgId: string) {
+    return this.#inner.branchSelection(this.#id(msgId));
+  }
+
+  #sendMessages(
+    given: Sendable<TMessage> | Sendable<TMessage>[],
+    options: SendOptions | undefined,
+    publish: (inputs: TMessage[], ids: string[], forkOf?: string, parent?: string) => Promise<void>,
+  ): Promise<ActiveTurn<TEvent>> {
+    const inputs = asList(given).map((message) => asMessage<TMessage>(message));
+    const ids = inputs.map(() => crypto.randomUUID() as string);
+    return this.#core.sending(async () => {
+      const last = ids.at(-1);
+      if (last === undefined) throw new ErrorInfo('there is no message to send', ErrorCode.InvalidArgument, 400);
+      const turnId = this.#core.turnIdOf(last);
+      const stream = this.#core.streams.open(turnId) as ReadableStream<TEvent>;
+      this.#core.turns.expect(turnId, this.#core.me);
+      try {
+        await publish(inputs, ids, options?.forkOf && this.#id(options.forkOf), options?.parent && this.#id(options.parent));
+      } catch (error) {
+        this.#core.turns.forget(turnId);
+        this.#core.streams.close(turnId);
+        throw error;
+      }
+      this.#host.wake(turnId, inputs, options);
+      return this.#turn(turnId, stream, ids);
+    });
+  }
+
+  async #publishOne(message: TMessage, id: string, forkOf?: string, parent?: string): Promise<void> {
+    const input = { ...this.#core.codec.createUserMessage(message), codecMessageId: id };
+    await this.#inner.send(input, { ...(forkOf !== undefined && { forkOf }), ...(parent !== undefined && { parent }) });
+  }
+
+  #publishChain(inputs: TMessage[], ids: string[], forkOf?: string, parent?: string): Promise<void> {
+    if (this.#core.closed) return Promise.reject(closedError());
+    return publishChain(this.#core.channel, this.#core.codec, inputs, { ids, forkOf, parent, owner: this.#core.me });
+  }
+
+  /** Show the branch of a message as soon as it is there. */
+  #switchTo(id: string): Promise<void> {
+    return new Promise((resolve) => {
+      const off = this.#core.tree.on('update', () => {
+        if (!this.#core.tree.getNodeByCodecMessageId(id)) return;
+        off();
+        // After the view has taken the update in.
+        queueMicrotask(() => {
+          const branch = this.#inner.branchSelection(id);
+          branch.select(branch.siblings.length - 1);
+          resolve();
+        });
+      });
+    });
+  }
+
+  #turn(turnId: string, stream: ReadableStream<TEvent>, optimisticMsgIds: string[]): ActiveTurn<TEvent> {
+    return { turnId, stream, optimisticMsgIds, cancel: () => this.#host.cancelTurn(turnId) };
+  }
+}

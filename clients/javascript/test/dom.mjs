@@ -1,0 +1,76 @@
+// A page for React without a browser, and the snippets compiled for it.
+import { readdirSync } from 'node:fs';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { build } from 'esbuild';
+import { JSDOM } from 'jsdom';
+
+const { window } = new JSDOM('<!doctype html><body></body>', { url: 'http://localhost/', pretendToBeVisual: true });
+for (const name of ['window', 'document', 'HTMLElement', 'HTMLIFrameElement', 'Node', 'Event', 'MutationObserver']) {
+  globalThis[name] = name === 'window' ? window : window[name];
+}
+// In Node 21 and later there is one that cannot be assigned.
+Object.defineProperty(globalThis, 'navigator', { value: window.navigator, configurable: true });
+
+const { createElement, StrictMode } = await import('react');
+const { createRoot } = await import('react-dom/client');
+const { AblyProvider } = await import('ably/react');
+
+const here = fileURLToPath(new URL('.', import.meta.url));
+process.on('exit', () => window.close());
+
+await build({
+  entryPoints: readdirSync(`${here}snippets`).map((name) => `${here}snippets/${name}`),
+  outdir: `${here}.build`, format: 'esm', jsx: 'automatic', outExtension: { '.js': '.mjs' }, logLevel: 'error',
+});
+
+/** The module of a snippet, by the beginning of its file's name. */
+export function snippet(label) {
+  const name = readdirSync(`${here}snippets`).find((file) => file.startsWith(`${label}-`));
+  return import(pathToFileURL(`${here}.build/${name.replace(/\.jsx?$/, '.mjs')}`).href);
+}
+
+/** Show `element` in StrictMode within the provider of `client`. */
+export function show(t, client, element) {
+  const container = document.body.appendChild(document.createElement('div'));
+  const root = createRoot(container);
+  const render = (shown) => root.render(createElement(StrictMode, null, createElement(AblyProvider, { client }, shown)));
+  render(element);
+  t.after(() => root.unmount());
+  return { container, render, unmount: () => root.unmount() };
+}
+
+/** Resolves when `condition` holds; it is looked at whenever the page changes. */
+export function page(what, condition, patience = 10_000) {
+  return new Promise((resolve, reject) => {
+    const finish = (settle, value) => {
+      clearTimeout(timer);
+      clearInterval(poll);
+      observer.disconnect();
+      settle(value);
+    };
+    const check = () => {
+      try {
+        const value = condition();
+        if (value) finish(resolve, value);
+      } catch (error) {
+        finish(reject, error);
+      }
+    };
+    const observer = new MutationObserver(check);
+    observer.observe(document.body, { childList: true, subtree: true, characterData: true, attributes: true });
+    // Not everything that is waited for shows in the page.
+    const poll = setInterval(check, 20);
+    const timer = setTimeout(() => finish(reject, new Error(`not within ${patience} ms: ${what}\n${document.body.innerHTML.slice(0, 2000)}`)), patience);
+    check();
+  });
+}
+
+export function type(container, text) {
+  const form = container.querySelector('form');
+  form.elements.text.value = text;
+  form.dispatchEvent(new window.Event('submit', { bubbles: true, cancelable: true }));
+}
+
+export function click(container, selector) {
+  container.querySelector(selector).dispatchEvent(new window.MouseEvent('click', { bubbles: true }));
+}

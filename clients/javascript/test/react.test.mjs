@@ -1,0 +1,211 @@
+// The hooks, in jsdom with StrictMode: the components of the pages with nothing but their import line changed.
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { click, page, show, snippet, type } from './dom.mjs';
+import { answerOf, connect, endOf, join, read, said, sleep, speaking, unique, until, words } from './support.mjs';
+
+const { createElement } = await import('react');
+const { TransportProvider, useActiveTurns, useClientTransport, useView } = await import('selfhost-transport/react');
+const { UIMessageCodec } = await import('selfhost-transport/vercel');
+
+const AGENT = 'assistant';
+const provide = (channelName, ...children) => createElement(TransportProvider, { channelName, codec: UIMessageCodec }, ...children);
+const lines = (container) => [...container.querySelectorAll('li')].map((li) => [li.dataset.role, li.textContent]);
+
+/** Takes what the hooks give out of a component. */
+function Probe({ channelName, skip, onHandle }) {
+  onHandle(useClientTransport({ channelName, skip }));
+  return null;
+}
+
+test('SEED-1: the lines of the page', async (t) => {
+  const user = join(t, 'user-1', unique());
+  const { interrupt } = await snippet('I1');
+  const turn = await user.transport.view.send(words(3000, 200));
+  await speaking(user.transport, turn.turnId);
+  await interrupt(user.transport, words(7));
+  const length = answerOf(user.transport, turn.turnId).length;
+  const end = await until(user.transport, 'the second', () => user.turns.find((event) => event.reason === 'complete'));
+  assert.equal(answerOf(user.transport, end.turnId), said(7));
+  assert.equal(answerOf(user.transport, turn.turnId).length, length);
+});
+
+test('SEED-2: typing while an answer streams replaces it', async (t) => {
+  const channelName = unique();
+  const observer = join(t, 'user-2', channelName);
+  const { Chat } = await snippet('I2');
+  const sizes = [];
+  const client = connect(t, 'user-1');
+  const { container } = show(t, client, provide(channelName, createElement(Chat, { channelName, onSize: (size) => sizes.push(size) })));
+  await observer.channel.whenState('attached');
+  await sleep(0);
+  await page('the form', () => container.querySelector('form'));
+  type(container, 'script: tokens=4000 rate=200');
+  await page('words', () => lines(container)[1]?.[1].length > 10);
+  type(container, 'script: tokens=8 rate=100');
+  await page('the second answer', () => lines(container).at(-1)[1] === said(8));
+  await page('rest', () => container.querySelector('output').textContent === '0');
+  assert.deepEqual(sizes, [0]);
+  const ends = observer.turns.filter((event) => event.type === 'x-ably-turn-end').map((event) => event.reason);
+  assert.deepEqual(ends, ['cancelled', 'complete']);
+  const shown = lines(container);
+  assert.deepEqual(shown.map(([role]) => role), ['user', 'assistant', 'user', 'assistant']);
+  assert.ok(said(4000).startsWith(shown[1][1]));
+});
+
+test('SEED-3: a second message without a cancel streams alongside', async (t) => {
+  const channelName = unique();
+  const observer = join(t, 'user-2', channelName);
+  await observer.channel.whenState('attached');
+  const { Alongside } = await snippet('I3');
+  const { container } = show(t, connect(t, 'user-1'), provide(channelName, createElement(Alongside)));
+  await page('buttons', () => container.querySelector('#two'));
+  click(container, '#one');
+  click(container, '#two');
+  await until(observer.transport, 'both ends', () => observer.turns.filter((event) => event.reason === 'complete').length === 2);
+  assert.deepEqual(observer.turns.map((event) => event.type.slice(12)), ['start', 'start', 'end', 'end']);
+});
+
+test('SEED-4: one turn by its id', async (t) => {
+  const user = join(t, 'user-1', unique());
+  const { cancelOne } = await snippet('I4');
+  const doomed = await user.transport.view.send(words(5000, 50));
+  const other = await user.transport.view.send(words(20, 100));
+  await cancelOne(user.transport, doomed.turnId);
+  assert.equal((await endOf(user, doomed.turnId)).reason, 'cancelled');
+  assert.equal((await read(other.stream)).chunks.at(-1).type, 'finish');
+});
+
+test('SEED-5: the agent is busy, and then it is not', async (t) => {
+  const channelName = unique();
+  const { Indicator } = await snippet('I5');
+  const renders = [];
+  const props = { channelName, agentClientId: AGENT, onRender: (state) => renders.push(state) };
+  const { container } = show(t, connect(t, 'user-2'), provide(channelName, createElement(Indicator, props)));
+  const user = join(t, 'user-1', channelName);
+  const turn = await user.transport.view.send(words(3000, 50));
+  await page('busy', () => container.textContent === 'The agent is answering');
+  assert.deepEqual(renders.at(-1), { isStreaming: true, agentIsBusy: true, mine: 1 });
+  await turn.cancel();
+  await page('idle', () => container.textContent === 'Idle');
+  assert.deepEqual(renders.at(-1), { isStreaming: false, agentIsBusy: false, mine: 0 });
+});
+
+test('SEED-19: a queue in the page: one after the other, in order', async (t) => {
+  const channelName = unique();
+  const observer = join(t, 'user-2', channelName);
+  await observer.channel.whenState('attached');
+  const { QueuedChat } = await snippet('D2');
+  const { container } = show(t, connect(t, 'user-1'), provide(channelName, createElement(QueuedChat)));
+  await page('the form', () => container.querySelector('form'));
+  type(container, 'script: tokens=30 rate=100');
+  await until(observer.transport, 'the first', () => observer.turns.length === 1);
+  for (const n of [11, 12, 13]) type(container, `script: tokens=${n} rate=100`);
+  await page('three wait', () => container.querySelector('output').textContent === '3');
+  await until(observer.transport, 'four ends', () => observer.turns.filter((event) => event.reason).length === 4);
+  assert.deepEqual(observer.turns.map((event) => event.type.slice(12)), Array(4).fill(['start', 'end']).flat());
+  const answers = observer.turns.filter((event) => event.reason).map((event) => answerOf(observer.transport, event.turnId));
+  assert.deepEqual(answers, [30, 11, 12, 13].map(said));
+});
+
+test('SEED-28: the first page on mount, older ones by a click', async (t) => {
+  const channelName = unique();
+  const user = join(t, 'user-1', channelName);
+  const turn = await user.transport.view.send(Array.from({ length: 69 }, (_, n) => ({ role: 'user', content: `message ${n}` })));
+  await endOf(user, turn.turnId);
+  const { History } = await snippet('V2');
+  const renders = [];
+  const { container } = show(t, connect(t, 'user-2'), provide(channelName, createElement(History, { onRender: (state) => renders.push(state) })));
+  await page('the first page', () => renders.at(-1)?.count > 0 && !renders.at(-1).loading);
+  assert.ok(renders.some((state) => state.loading));
+  assert.ok(renders.at(-1).count < 70, `${renders.at(-1).count} messages`);
+  assert.equal(renders.at(-1).hasOlder, true);
+  click(container, 'button');
+  await page('all of it', () => renders.at(-1).count === 70 && !renders.at(-1).loading);
+  await page('no button', () => !container.querySelector('button') || (click(container, 'button'), false));
+  assert.equal(renders.at(-1).hasOlder, false);
+});
+
+test('SEED-29: two panes select branches by themselves', async (t) => {
+  const channelName = unique();
+  const user = join(t, 'user-1', channelName);
+  await read((await user.transport.view.send({ role: 'user', content: 'script: tokens=3 rate=100' })).stream);
+  await read((await user.transport.view.regenerate(user.transport.view.getMessages().at(-1).id)).stream);
+  const { SplitPane } = await snippet('V1');
+  let panes;
+  const props = { channelName, onPanes: (given) => (panes = given) };
+  const { container } = show(t, connect(t, 'user-2'), provide(channelName, createElement(SplitPane, props)));
+  await page('both', () => panes?.left.messages.length === 2 && panes.right.messages.length === 2);
+  const answer = panes.left.messages.at(-1).id;
+  await page('siblings', () => panes.left.getSiblings(answer).length === 2);
+  panes.left.select(answer, 0);
+  await page('they differ', () => panes.left.messages.at(-1).id !== panes.right.messages.at(-1).id);
+  assert.equal(panes.left.getSelectedIndex(panes.left.messages.at(-1).id), 0);
+  assert.equal(panes.right.getSelectedIndex(panes.right.messages.at(-1).id), 1);
+  assert.ok(container.querySelector('#left').textContent.includes(said(3)));
+});
+
+test('SEED-30: skipped: nothing is attached, and the stub throws; later it works', async (t) => {
+  const channelName = unique();
+  const client = connect(t, 'user-1', { autoConnect: false });
+  const handles = [];
+  const probe = (skip) => provide(channelName, createElement(Probe, { channelName, skip, onHandle: (handle) => handles.push(handle) }));
+  const { render } = show(t, client, probe(true));
+  await page('a handle', () => handles.length > 0);
+  await sleep(50);
+  assert.equal(client.channels.get(channelName).state, 'initialized');
+  assert.equal(client.connection.state, 'initialized');
+  assert.throws(() => handles.at(-1).transport.view, /skipped/);
+  assert.equal(handles.at(-1).transportError, undefined);
+  client.connect();
+  render(probe(false));
+  await page('a transport', () => { try { return handles.at(-1).transport.view; } catch { return false; } });
+  assert.equal((await read((await handles.at(-1).transport.view.send(words(3))).stream)).text, said(3));
+});
+
+test('SEED-31: without a provider there is an error, and the page is shown', async (t) => {
+  const handles = [];
+  const probe = (channelName) => createElement('p', null, 'shown', createElement(Probe, { channelName, onHandle: (handle) => handles.push(handle) }));
+  const { container, render } = show(t, connect(t, 'user-1'), probe(undefined));
+  await page('children', () => container.textContent === 'shown');
+  assert.match(handles.at(-1).transportError.message, /no TransportProvider/);
+  assert.throws(() => handles.at(-1).transport.view, /no TransportProvider/);
+  render(provide(unique(), probe('another name')));
+  await page('the other error', () => /another name/.test(handles.at(-1).transportError?.message));
+});
+
+test('SEED-32: nested providers', async (t) => {
+  const [outer, inner] = [unique(), unique()];
+  const handles = {};
+  const probe = (label, channelName) => createElement(Probe, { channelName, onHandle: (handle) => (handles[label] = handle) });
+  show(t, connect(t, 'user-1'), provide(outer, provide(inner, probe('outer', outer), probe('inner', inner), probe('nearest'))));
+  await page('handles', () => handles.nearest);
+  assert.equal(handles.nearest.transport, handles.inner.transport);
+  assert.notEqual(handles.outer.transport, handles.inner.transport);
+  const turn = await handles.outer.transport.view.send(words(4));
+  assert.equal((await read(turn.stream)).text, said(4));
+  assert.equal(handles.inner.transport.view.getMessages().length, 0);
+});
+
+test('SEED-36: StrictMode mounts twice: one session, no chunk twice; unmounted, it is closed', async (t) => {
+  const channelName = unique();
+  const client = connect(t, 'user-1');
+  const get = client.channels.get.bind(client.channels);
+  const seen = new Set();
+  let handle;
+  function All() {
+    handle = useClientTransport();
+    seen.add(handle.transport);
+    const { messages } = useView();
+    useActiveTurns();
+    return createElement('output', null, messages.length);
+  }
+  const { unmount, container } = show(t, client, provide(channelName, createElement(All)));
+  await page('mounted', () => container.querySelector('output'));
+  await get(channelName).whenState('attached');
+  assert.equal(seen.size, 1);
+  const { text } = await read((await handle.transport.view.send(words(20))).stream);
+  assert.equal(text, said(20));
+  unmount();
+  await page('closed', () => get(channelName).state === 'detached');
+});

@@ -1,0 +1,4 @@
+export async function interrupt(transport, msg) {
+  await transport.cancel();
+  await transport.view.send([msg]);
+}

@@ -1,0 +1,3 @@
+export async function cancelOne(transport, specificTurnId) {
+  await transport.cancel({ turnId: specificTurnId });
+}

@@ -1,0 +1,74 @@
+"""The npm package `selfhost-transport` (clients/javascript): built, then its suites against a gateway and a worker."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from selfhost_transport.redis_io.embedded import EmbeddedRedis
+from tests.e2e.node import run_suite
+from tests.processes import Stack
+
+PACKAGE = Path(__file__).parent.parent.parent / "clients" / "javascript"
+KEY = "app.key:a-secret-of-the-tests"
+CONFIG = """
+[[keys]]
+name = "app.key"
+secret = "a-secret-of-the-tests"
+capability = { "*" = ["*"] }
+
+[[keys]]
+name = "app.reader"
+secret = "a-secret-of-the-tests"
+capability = { "*" = ["subscribe", "history"] }
+
+[[keys]]
+name = "app.asker"
+secret = "a-secret-of-the-tests"
+capability = { "*" = ["subscribe", "history", "publish", "turn-start"] }
+
+[[namespaces]]
+id = "*"
+agent = "assistant"
+
+[[namespaces]]
+id = "queue"
+agent = "assistant"
+policy = "queue"
+"""
+
+
+class Site:
+    """A gateway and a worker on one Redis, for all suites of this module, and the built package."""
+
+    def __init__(self, stack: Stack, port: int) -> None:
+        self.stack = stack
+        self.environment = {
+            "KEY": KEY,
+            "READER_KEY": "app.reader:a-secret-of-the-tests",
+            "ASKER_KEY": "app.asker:a-secret-of-the-tests",
+            "PORTS": str(port),
+        }
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    stack = Stack(redis_server.url, f"t{uuid.uuid4().hex[:12]}", tmp_path_factory.mktemp("site"))
+    try:
+        build = await stack.run("node", str(PACKAGE / "build.mjs"))
+        assert await build.wait(120.0) == 0, f"the package cannot be built:\n{build.log}"
+        gateway = await stack.gateway(config=CONFIG)
+        await stack.worker(config=CONFIG)
+        yield Site(stack, gateway.port)
+    finally:
+        await stack.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("suite", ["turns", "react"])
+async def test_the_client_of_the_first_generation(site: Site, suite: str) -> None:
+    await run_suite(site.stack, f"{suite}.test.mjs", site.environment, folder=PACKAGE / "test")
