@@ -30,7 +30,9 @@ async def with_json_body(request: Request) -> Request:
 
 
 def _scope_of_json(scope: Scope, length: int) -> Scope:
-    kept = [(name, value) for name, value in scope["headers"] if name not in (_CONTENT_TYPE, b"content-length")]
+    kept = [
+        (name, value) for name, value in scope["headers"] if name not in (_CONTENT_TYPE, b"content-length")
+    ]
     told = [(_CONTENT_TYPE, b"application/json"), (b"content-length", str(length).encode())]
     return {**scope, "headers": [*kept, *told]}
 
@@ -44,7 +46,9 @@ def in_format_asked_for(request: Request, response: Response, server_id: str) ->
     if isinstance(response, StreamingResponse):
         return response
     kept = {
-        name: value for name, value in response.headers.items() if name not in ("content-type", "content-length")
+        name: value
+        for name, value in response.headers.items()
+        if name not in ("content-type", "content-length")
     }
     body = orjson.loads(bytes(response.body))
     return respond(request, Reply(body, response.status_code, headers=kept), server_id)

@@ -300,7 +300,9 @@ async def test_msgpack_is_read_and_answered_by_all_of_it(http: httpx.AsyncClient
     accepted = await http.post(f"/v1/sessions/{session}/turns", content=body, headers=binary)
     assert (accepted.status_code, accepted.headers["content-type"]) == (202, "application/x-msgpack")
     turn = msgpack.unpackb(accepted.content)["turnId"]
-    listed = await http.get(f"/v1/sessions/{session}/turns?envelope=msgpack", headers={"accept": binary["accept"]})
+    listed = await http.get(
+        f"/v1/sessions/{session}/turns?envelope=msgpack", headers={"accept": binary["accept"]}
+    )
     wrapped = msgpack.unpackb(listed.content)
     assert wrapped["statusCode"] == 200
     assert [item["turnId"] for item in wrapped["response"]["turns"]] == [turn]
