@@ -6,6 +6,7 @@ gateway and the worker are imported by name, only by the commands that run them:
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import logging
 import os
@@ -118,6 +119,7 @@ def gateway(
     )
     if parent is not None:
         end_with_parent(parent)
+    _check_redis(settings)
     _call("gateway.server", "run_gateway", settings.for_dev() if settings.gateway.dev else settings)
 
 
@@ -325,6 +327,13 @@ def _as_dev(settings: Settings) -> Settings:
         return settings
     redis = settings.redis.model_copy(update={"url": redis_of_dev(settings.data_dir)})
     return settings.model_copy(update={"redis": redis})
+
+
+def _check_redis(settings: Settings) -> None:
+    """Before a second is spent on importing a server: a wrong Redis is reported at once."""
+    from selfhost_transport.redis_io.preflight import check_way_in
+
+    asyncio.run(check_way_in(settings.redis.url))
 
 
 def _call(module: str, function: str, *arguments: object) -> Any:

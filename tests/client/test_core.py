@@ -24,6 +24,7 @@ from selfhost_transport.client.connection.state import ChannelState, ConnectionS
 from selfhost_transport.errors import (
     ErrorInfo,
     InvalidArgument,
+    MessageTooLarge,
     RateLimited,
     SessionClosed,
 )
@@ -323,3 +324,22 @@ def test_backoff_tries_every_endpoint_before_it_waits() -> None:
     assert max(later) > 4.0
     backoff.reset()
     assert backoff.next_delay() <= 1.0
+
+
+def test_a_frame_that_is_too_large_is_refused_alone_before_and_after_the_service_names_its_limit() -> None:
+    """The service closes the socket over such a frame, for good, and everything else would fail with it."""
+    core = make()
+    early, _ = core.publish([Message(name="early")], 600)
+    small, _ = core.publish([Message(name="small")], 500)
+    core.dialing(0)
+    details = ConnectionDetails(client_id="me", connection_key="conn!1", max_frame_size=500)
+    effects = core.received(Frame(Action.CONNECTED, connection_id="conn", connection_details=details), 0)
+    (answered,) = [effect.settled for effect in effects if isinstance(effect, Answered)]
+    assert answered.outgoing is early
+    assert answered.error is not None
+    assert answered.error.code == 40009
+    with pytest.raises(MessageTooLarge):
+        core.publish([Message(name="late")], 501)
+    assert [frame.messages for frame in sent(effects) if frame.action is Action.MESSAGE] == [small.messages]
+    assert core.state is ConnectionState.CONNECTED
+    assert len(core.outbox) == 1

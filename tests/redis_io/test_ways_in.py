@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -267,3 +268,18 @@ def test_everything_that_starts_says_it(start: Callable[[str], None], ports: dic
         with pytest.raises(TransportError, match=reason):
             start(url.format(**ports))
         assert time.monotonic() - began < WITHIN_S
+
+
+def test_a_gateway_asks_before_it_is_imported() -> None:
+    """Its import alone may take a second."""
+    code = (
+        "import sys; from selfhost_transport.cli import main; sys.argv[1:] = ['gateway', '--redis', 'redis://h:1/abc']\n"
+        "try: main()\n"
+        "except SystemExit as end: print(end.code, 'gateway.server' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "1 False"
+    assert done.stderr.count("\n") == 1
+    assert "the database is a number" in done.stderr

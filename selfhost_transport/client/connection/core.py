@@ -85,13 +85,16 @@ class ConnectionCore:
 
     # What the application does
 
-    def publish(self, messages: list[Message]) -> tuple[Outgoing, list[Effect]]:
-        """Queue a publish, and send it at once when connected. Raises RateLimited, SessionClosed, TransportError."""
+    def publish(self, messages: list[Message], size: int = 0) -> tuple[Outgoing, list[Effect]]:
+        """Queue a publish, and send it at once when connected. `size`: of its frame, in bytes.
+
+        Raises RateLimited, MessageTooLarge, SessionClosed, TransportError.
+        """
         if self.state is ConnectionState.CLOSED:
             raise SessionClosed("the client is closed")
         if self.state is ConnectionState.FAILED:
             raise TransportError.from_info(self.reason or _CLOSED)
-        outgoing = self.outbox.add(messages)
+        outgoing = self.outbox.add(messages, size)
         if self.state is not ConnectionState.CONNECTED:
             return outgoing, []
         return outgoing, [Send(frame) for frame in self.outbox.release()]
@@ -207,6 +210,8 @@ class ConnectionCore:
         self._connect_by = self._lost_at = None
         self._backoff.reset()
         effects = self._enter(ConnectionState.CONNECTED, frame.error)
+        if details is not None and details.max_frame_size:
+            effects += [Answered(settled) for settled in self.outbox.limit_frames(details.max_frame_size)]
         # Before the attach, so that what was written is in the backlog (protocol section 4.5).
         effects += [Send(waiting) for waiting in self.outbox.repeat(resumed=resumed)]
         return effects + ([] if self.channel_state is ChannelState.FAILED else self._attach(now))

@@ -47,6 +47,8 @@ _log = logging.getLogger(__name__)
 _TOKEN_RETRY_S = 6.0
 # Unanswered publishes from which on a cancel takes another way (CAN-19).
 _CROWDED = 64
+# As long as a serial gets, for the size of a frame that has none yet.
+_ANY_SERIAL = 2**31 - 1
 
 
 class Listener(Protocol):
@@ -147,12 +149,13 @@ class Connection:
 
         The future has the result once the service has written them. It fails with the service's refusal or, when
         the client is closed or failed, with that. Raises RateLimited, SessionClosed, TransportError, and BadRequest
-        for what the format cannot carry.
+        for what the format cannot carry, MessageTooLarge for what the service would close the connection over.
         """
         # What cannot be encoded must fail here, not when it is sent after a reconnect.
-        encode_frame(Frame(Action.MESSAGE, messages=messages), self.options.format)
+        frame = Frame(Action.MESSAGE, channel=self.core.channel, msg_serial=_ANY_SERIAL, messages=messages)
+        size = len(encode_frame(frame, self.options.format))
         answer: asyncio.Future[AckResult] = asyncio.get_running_loop().create_future()
-        outgoing, effects = self.core.publish(messages)
+        outgoing, effects = self.core.publish(messages, size)
         self._answers[outgoing] = answer
         self._perform(effects)
         return answer

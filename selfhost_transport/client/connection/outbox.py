@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from selfhost_transport.errors import ErrorInfo, RateLimited
+from selfhost_transport.errors import ErrorInfo, MessageTooLarge, RateLimited, TransportError
 from selfhost_transport.wire.actions import Action
 from selfhost_transport.wire.frame import AckResult, Frame
 from selfhost_transport.wire.message import Message
@@ -13,9 +13,13 @@ from selfhost_transport.wire.message import Message
 
 @dataclass(slots=True, eq=False)
 class Outgoing:
-    """One publish. `msg_serial` is None until it was first put on a socket of the present connection."""
+    """One publish. `msg_serial` is None until it was first put on a socket of the present connection.
+
+    `size`: of its frame, in bytes.
+    """
 
     messages: list[Message]
+    size: int = 0
     msg_serial: int | None = None
 
 
@@ -45,20 +49,35 @@ class Outbox:
         self._unsent: deque[Outgoing] = deque()
         # Of the connection, not of the socket: a resumed connection counts on.
         self._next_serial = 0
+        # Bytes; None until the service has said it.
+        self._max_frame_size: int | None = None
 
     def __len__(self) -> int:
         return len(self._sent) + len(self._unsent)
 
-    def add(self, messages: list[Message]) -> Outgoing:
-        """Keep a publish until it is answered. Raises RateLimited when too many wait."""
+    def add(self, messages: list[Message], size: int = 0) -> Outgoing:
+        """Keep a publish until it is answered. Raises RateLimited when too many wait, MessageTooLarge for one alone."""
+        if self._too_large(size):
+            raise TransportError.from_info(self._refusal(size))
         if len(self) >= self._limit:
             raise RateLimited(
                 f"{self._limit} sends are waiting for an acknowledgement, which is this client's limit",
                 detail={"reason": "outbox_full"},
             )
-        outgoing = Outgoing(messages)
+        outgoing = Outgoing(messages, size)
         self._unsent.append(outgoing)
         return outgoing
+
+    def limit_frames(self, max_frame_size: int) -> list[Settled]:
+        """Of a connection that was just made: what is refused because the service closes a socket over it."""
+        self._max_frame_size = max_frame_size
+        settled = [
+            Settled(outgoing, error=self._refusal(outgoing.size))
+            for outgoing in self._unsent
+            if self._too_large(outgoing.size)
+        ]
+        self._unsent = deque(outgoing for outgoing in self._unsent if not self._too_large(outgoing.size))
+        return settled
 
     def release(self) -> list[Frame]:
         """The frames that may leave now, numbered."""
@@ -103,6 +122,13 @@ class Outbox:
         self._sent.clear()
         self._unsent.clear()
         return settled
+
+    def _too_large(self, size: int) -> bool:
+        return self._max_frame_size is not None and size > self._max_frame_size
+
+    def _refusal(self, size: int) -> ErrorInfo:
+        said = f"the frame has {size} bytes, the limit is {self._max_frame_size}; send less at once"
+        return MessageTooLarge(said).info
 
     def _frame(self, outgoing: Outgoing) -> Frame:
         return Frame(
