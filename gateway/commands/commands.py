@@ -13,6 +13,7 @@ from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.pieces import Piece
 from selfhost_transport.store.presence import Holder
 from selfhost_transport.store.turn_store import CancelFilter, TurnRequest
+from selfhost_transport.turns.withholding import Hidden
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.annotation import Annotation
 from selfhost_transport.wire.frame import AckResult
@@ -63,10 +64,14 @@ class Replace:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Store messages together with the turn they start (P4). `is_adrift`: they do not say what they follow."""
+    """Store messages together with the turn they start (P4). `is_adrift`: they do not say what they follow.
+
+    `copies`: they carry copies of an answer; it says what the sender does not get of the session.
+    """
 
     request: TurnRequest
     is_adrift: bool = False
+    copies: Hidden | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.commands.commands import Continue, TurnInput
+from gateway.commands.fork_seed import has_copies
 from selfhost_transport.errors import InvalidArgument, NotFound, TransportError, TurnEnded
 from selfhost_transport.store.names import joined
 from selfhost_transport.store.session_store import SessionStore
@@ -45,6 +46,10 @@ def _read(message: Message) -> TurnInput | None:
     message_id, call = headers.codec_message_id, answered_call(message)
     if message_id is None:
         raise InvalidArgument("an ai-input needs a codec-message-id header")
+    if has_copies(message):
+        raise InvalidArgument(
+            "an answer into a turn (`run-id`) carries no copies of its messages (`forkSeed`)"
+        )
     # An answer's message is the one that made the call, so only its event distinguishes a repeat from another answer.
     if call is None:
         return TurnInput(headers.run_id, None, (message,), joined("steer", headers.run_id, message_id))

@@ -23,6 +23,7 @@ from gateway.commands.commands import (
     Submit,
 )
 from gateway.commands.continuations import Continuations
+from gateway.commands.fork_seed import with_stored_copies
 from gateway.commands.message_rules import Kind
 from gateway.metrics import Metrics
 from selfhost_transport.errors import CancelDenied, CapabilityError, Overloaded, TransportError
@@ -89,7 +90,7 @@ class Executor:
             case Replace():
                 return True
             case Submit():
-                return operation.is_adrift
+                return operation.is_adrift or operation.copies is not None
             case Append(author=author, keeps_kind=keeps_kind):
                 key = (operation.session, operation.ref)
                 return (author is not None and key not in self._authors) or (
@@ -166,6 +167,8 @@ class Executor:
 
     async def _submit(self, operation: Submit) -> Done:
         request = await self._anchored(operation)
+        if operation.copies is not None:
+            request = await with_stored_copies(self._sessions, request, operation.copies)
         try:
             accepted = await self._turns.submit(request, may_burst=self._burst.allowed)
         except Overloaded as error:

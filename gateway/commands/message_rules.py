@@ -15,6 +15,7 @@ from selfhost_transport.errors import CapabilityError
 from selfhost_transport.store.entries import pack_value
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import inputs
+from selfhost_transport.turns.calls import answered_call
 from selfhost_transport.wire.message import Message
 
 
@@ -34,11 +35,17 @@ class Kind:
 
     name: str | None
     headers: bytes
+    # A result of a tool or an approval: the turn has gone on with it.
+    is_answer: bool = False
 
     @classmethod
     def of(cls, message: Message) -> Kind:
         """The kind of a stored message."""
-        return cls(message.name, _digest(message.extras))
+        return cls(
+            message.name,
+            _digest(message.extras),
+            is_answer=message.name == h.AI_INPUT and answered_call(message) is not None,
+        )
 
     def check_change(
         self, name: str | None, extras: Mapping[str, Any] | None, *, delete: bool = False
@@ -46,6 +53,10 @@ class Kind:
         """Check what a change carries; None leaves things as they are. Raises CapabilityError."""
         if self.name in h.AGENT_MESSAGES and not delete:
             raise _workers_only("change what they wrote")
+        if self.is_answer and not delete:
+            raise CapabilityError(
+                "in this namespace an answer to a call stays what it is: the turn has gone on with it"
+            )
         renamed = name is not None and name != self.name
         if renamed and not {name, self.name}.isdisjoint(h.PROTOCOL_MESSAGES):
             raise CapabilityError("in this namespace a change keeps the name of an AI Transport message")

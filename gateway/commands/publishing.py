@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from gateway.auth.authenticator import Credential
 from gateway.auth.rate_limits import Limits
 from gateway.commands.commands import Append, Cancel, Operation, Publish, Replace, Submit
+from gateway.commands.fork_seed import has_copies
 from gateway.commands.turn_commands import TurnRules, read_signal
 from selfhost_transport.errors import BadRequest, InvalidArgument, NotFound, Unauthorized
 from selfhost_transport.store.entries import Operation as Edit
@@ -121,8 +122,9 @@ def _create(sending: Sending, messages: Sequence[Message]) -> Operation:
             sending.limits.admit_turn(sending.rules.agent, session)
         stamped = [with_true_owner(message) for message in stamped]
         signal = read_signal(session, stamped, sending.rules, sender.credential.capability)
-        if isinstance(signal, Submit) and not sending.anchor:
-            return replace(signal, is_adrift=False)
+        if isinstance(signal, Submit):
+            copies = sending.hidden if any(map(has_copies, stamped)) else None
+            return replace(signal, is_adrift=signal.is_adrift and sending.anchor, copies=copies)
         if signal is not None:
             return signal
     _require_publish(sending)

@@ -42,10 +42,12 @@ async def _publish(channels: Channels, credential: Credential, spec: Any) -> dic
     if not isinstance(spec, dict) or "channels" not in spec or "messages" not in spec:
         raise BadRequest("a batch spec has channels and messages", code=Code.INVALID_BODY)
     names = spec["channels"] if isinstance(spec["channels"], list) else [spec["channels"]]
+    if not all(isinstance(name, str) for name in names):
+        raise BadRequest("the channels of a batch spec are names", code=Code.INVALID_BODY)
     results: list[dict[str, Any]] = []
     for name in names:
         try:
-            ref = parse_channel(str(name))
+            ref = parse_channel(name)
             if ref.filter is not None:
                 raise InvalidChannelName("a channel with a filter is for subscribing only")
             session = ref.name

@@ -55,7 +55,7 @@ class Rest:
             segments = path_segments(request)
             if segments[0] == "comet":
                 return await self._comet.handle(request, segments[1:])
-            reply = await self._route(request, segments)
+            return respond(request, await self._route(request, segments), server_id)
         except TransportError as error:
             return respond_error(request, error.info, server_id)
         except Exception:
@@ -63,7 +63,6 @@ class Rest:
             path = "/comet" if request.url.path.startswith("/comet/") else request.url.path
             logger.exception("rest.failed path=%s", path)
             return respond_error(request, ServiceError("internal error; try again").info, server_id)
-        return respond(request, reply, server_id)
 
     async def _route(self, request: Request, segments: list[str]) -> Reply:
         match [request.method, *segments]:
