@@ -118,6 +118,11 @@ class TurnExporter:
         self._exported = 0
         self._failed = 0
         self._dropped = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start with nothing of an earlier run, whose loop may be closed, nor the `stop` that ended it."""
+        self._ended = False
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()
         # Buckets that may hold turns; an ordered set.
@@ -137,11 +142,21 @@ class TurnExporter:
         self._changed.set()
 
     async def run(self, export: Export, *, once: bool = False) -> None:
-        """Export until `stop`, or, with `once`, what waits now.
+        """Export until `stop`, or, with `once`, what waits now; may be called again once it has returned.
 
         What `export` raises is logged and the turn given again later; with `once` the last such error is raised in the
         end. Redis being away is survived, except at the start. Raises StoreUnavailable, StoreFull, InvalidArgument.
         """
+        if self._ended:
+            self._begin()
+        try:
+            await self._export_all(export, once=once)
+        finally:
+            self._ended = True
+            # Whoever waits for the next run is not to be let through by this one.
+            self.ready = asyncio.Event()
+
+    async def _export_all(self, export: Export, *, once: bool) -> None:
         settings = self.settings or load_settings()
         stores = await Stores.open(settings)
         keys, queue = stores.keys, stores.ended_turns(self.name)

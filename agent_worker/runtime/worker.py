@@ -177,10 +177,15 @@ class Worker:
         self._stop.set()
 
     async def run(self) -> None:
-        """Work until `stop`. Raises InvalidArgument without agents, StoreUnavailable, StoreUnsuitable at start."""
+        """Work until `stop`; may be called again once it has returned, in another event loop too.
+
+        Raises InvalidArgument without agents, StoreUnavailable, StoreUnsuitable at start.
+        """
         if not self.agents:
             raise InvalidArgument("the worker serves no agent; declare one with @worker.agent(name)")
         settings = self.settings = self.settings or load_settings()
+        if self._stopped:
+            self._begin_again()
         try:
             stores = await Stores.open(settings, read_s=read_s_of(settings))
             try:
@@ -189,6 +194,13 @@ class Worker:
                 await stores.close()
         finally:
             self._stopped = True
+            # Whoever waits for the next run is not to be let through by this one.
+            self.ready = asyncio.Event()
+
+    def _begin_again(self) -> None:
+        """Forget the last run, whose loop may be closed, and the `stop` that ended it."""
+        self._stopped, self._stop, self._lone = False, asyncio.Event(), None
+        self._running, self._runs, self._unwinding = {}, set(), set()
 
     async def _work(self, settings: Settings, stores: Stores) -> None:
         keys, threads = stores.keys, Threads(settings.worker.concurrency)

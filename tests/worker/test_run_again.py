@@ -1,0 +1,47 @@
+"""Workers and exporters that are run again: what ended one run does not reach into the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from agent_worker import Turn, Worker, working
+from selfhost_transport.exporter import EndedTurn, TurnExporter
+from selfhost_transport.settings import Settings
+from tests.worker.session import Room
+from tests.worker.test_exporter import exporting
+
+MakeSettings = Callable[..., Settings]
+
+
+def echo(settings: Settings) -> Worker:
+    worker = Worker(settings)
+
+    @worker.agent("assistant")
+    async def assistant(turn: Turn) -> str:
+        return await turn.text()
+
+    return worker
+
+
+async def test_a_worker_works_again_and_a_late_stop_was_for_the_last_run(
+    room: Room, settings: MakeSettings
+) -> None:
+    worker = echo(settings())
+    for text in ("one", "two"):
+        async with working(worker):
+            assert not worker.stopped
+            await room.ended(await room.send(text))
+        assert worker.stopped and not worker.ready.is_set()
+        worker.stop()
+
+
+async def test_an_exporter_exports_again_in_the_next_run(room: Room, settings: MakeSettings) -> None:
+    exporter = TurnExporter(settings())
+    async with working(echo(settings())):
+        for text in ("one", "two"):
+            exported: asyncio.Queue[EndedTurn] = asyncio.Queue()
+            async with exporting(exporter, exported.put):
+                turn_id = await room.send(text)
+                assert (await asyncio.wait_for(exported.get(), 10)).turn_id == turn_id
+            exporter.stop()
