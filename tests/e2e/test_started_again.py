@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -39,14 +40,14 @@ async def converse(app: Any, session: str) -> None:
     ):
         base = f"/realtime/v1/sessions/conversations:ann:{session}"
 
-        async def all_answered() -> bool:
+        async def are_answered(count: int) -> bool:
             messages = [item["message"] for item in (await http.get(f"{base}/messages")).json()["messages"]]
             texts = [part.get("text") for message in messages for part in message["parts"]]
             return len(messages) == count * 2 and texts.count("You said: Good morning") == count
 
         for count in (1, 2):
             assert (await http.post(f"{base}/turns", json={"text": "Good morning"})).is_success
-            await wait_until(all_answered, 10, "the turn is answered")
+            await wait_until(partial(are_answered, count), 10, "the turn is answered")
 
 
 async def test_an_application_is_started_again_in_another_event_loop(host: ModuleType) -> None:
