@@ -14,11 +14,13 @@ from gateway.rest.format import Reply, answer_format, respond
 from selfhost_transport.wire.codec import Format, pack, unpack
 
 _CONTENT_TYPE = b"content-type"
+_MSGPACK = frozenset({"application/x-msgpack", "application/msgpack", "application/vnd.msgpack"})
 
 
 async def with_json_body(request: Request) -> Request:
     """The request with a msgpack body as JSON. Raises BadRequest 40001 for what is not exactly one msgpack value."""
-    if "msgpack" not in request.headers.get("content-type", ""):
+    # The whole type: `text/plain; msgpack` is one that a browser sends for any page, without asking.
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in _MSGPACK:
         return request
     raw = await request.body()
     body = pack(unpack(raw, Format.MSGPACK), Format.JSON) if raw else b""

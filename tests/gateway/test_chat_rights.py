@@ -250,11 +250,16 @@ async def test_hostile_bodies_are_refused_or_taken_never_an_error_of_ours(
 async def test_requests_that_browsers_send_without_asking_are_refused(people: Any, unique: Names) -> None:
     session = unique("bound")
     turn = await started(people("key", "alice"), session)
-    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+    for kind in (
+        "text/plain",
+        "text/plain; x=msgpack",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+    ):
         for path in (f"/v1/ui/{session}", "/api/chat", f"/v1/ui/{session}/stop"):
             answer = await people("key", "alice").post(
                 path,
-                content=b'{"id": "bound:x", "turnId": "x", "messages": []}',
+                content=b"\x80" if "msgpack" in kind else b'{"id": "bound:x", "messages": []}',
                 headers={"content-type": kind},
             )
             assert answer.status_code in (400, 415), (path, kind, answer.text)

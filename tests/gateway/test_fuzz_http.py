@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import httpx
+import msgpack
 import psutil
 import pytest
 import pytest_asyncio
@@ -103,12 +104,15 @@ class Requests:
             "params": {name: pick(WORDS) for name in names},
         }
         if operation.method not in ("GET", "HEAD"):
-            given["content"] = self._body(operation)
-            kind = pick(("application/json",) * 6 + ("text/plain", "application/x-msgpack", ""))
+            kind = pick(
+                ("application/json",) * 6
+                + ("text/plain", "application/x-msgpack", "application/x-msgpack", "")
+            )
+            given["content"] = self._body(operation, kind)
             given["headers"] = {"content-type": kind}
         return given
 
-    def _body(self, operation: Operation) -> bytes:
+    def _body(self, operation: Operation, kind: str) -> bytes:
         names = operation.fields or (
             "name",
             "data",
@@ -125,7 +129,7 @@ class Requests:
             body |= self._likely()
         if self._random.random() < 0.1:
             body = self._value(0)
-        raw = json.dumps(body).encode()
+        raw = _packed(body) if kind.endswith("msgpack") else json.dumps(body).encode()
         if self._random.random() < 0.05:
             return raw[: self._random.randrange(len(raw) + 1)]
         return raw
@@ -180,6 +184,15 @@ class Requests:
                 *WORDS,
             )
         )
+
+
+def _packed(value: Any) -> bytes:
+    try:
+        packed: bytes = msgpack.packb(value, unicode_errors="surrogatepass")
+    except (OverflowError, ValueError):
+        # It cannot say what JSON can.
+        return b"\xc1"
+    return packed
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
