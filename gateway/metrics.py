@@ -80,7 +80,7 @@ class Metrics:
         """Entries were written to that many attachments. They show once they were brought in."""
         self._delivered += count
 
-    def bring_in(self) -> None:
+    def collect(self) -> None:
         """Add what was counted on the side; to be called about once a second."""
         delivered, self._delivered = self._delivered, 0
         self.deliveries.inc(delivered)
@@ -114,5 +114,5 @@ class Metrics:
 
     def render(self, statistics: Statistics | None) -> bytes:
         """The text form that Prometheus scrapes; of all processes that share the port."""
-        self.bring_in()
+        self.collect()
         return render(self.registry, statistics)

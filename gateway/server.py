@@ -37,7 +37,7 @@ from gateway.processes import supervise
 from gateway.realtime.endpoint import Realtime
 from gateway.rest.head import answer_head
 from gateway.rest.router import Rest
-from gateway.retention_keeper import keep_retention
+from gateway.retention_sweeper import sweep_retention
 from gateway.services import Services, connect_services
 from gateway.websocket.acceptor import Acceptor
 from gateway.websocket.http import UpgradingHttp
@@ -101,9 +101,9 @@ class Gateway:
         background.start(realtime.keep_alive())
         background.start(self._observe(services))
         background.start(services.board.run())
-        background.start(keep_retention(services.retention))
+        background.start(sweep_retention(services.retention))
         background.start(watch_store(services))
-        background.start(services.keeper.run(lambda: realtime.sockets))
+        background.start(services.presence_lease.run(lambda: realtime.sockets))
         try:
             yield
         finally:
@@ -112,7 +112,7 @@ class Gateway:
             await realtime.drain(0.0)
             await realtime.close()
             await siblings.close()
-            await services.keeper.retire()
+            await services.presence_lease.retire()
             await services.close()
             self.services = None
 
@@ -132,7 +132,7 @@ class Gateway:
         app.add_api_route("/metrics", self._metrics, methods=["GET"], tags=["operations"])
         if _STATIC.is_dir():
             app.mount("/static", StaticFiles(directory=_STATIC), name="static")
-        app.router.routes.append(_EveryPath(self._protocol_rest, app.router))
+        app.router.routes.append(CatchAllRoute(self._protocol_rest, app.router))
 
     def app(self) -> FastAPI:
         """The routes as an application to mount under a path or a host name; the lifespan stays the host's to enter."""
@@ -220,11 +220,11 @@ class Gateway:
     async def _observe(self, services: Services) -> None:
         while True:
             services.metrics.sessions.set(services.hub.sessions)
-            services.metrics.bring_in()
+            services.metrics.collect()
             await asyncio.sleep(_OBSERVED_EVERY_S)
 
 
-class _EveryPath(BaseRoute):
+class CatchAllRoute(BaseRoute):
     """Matches every HTTP request, line breaks in its path and all: channel names may hold anything.
 
     A HEAD that no other route takes is the GET of the same path, without the body.

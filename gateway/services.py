@@ -16,8 +16,8 @@ from gateway.commands.continuations import Continuations
 from gateway.commands.executor import Executor
 from gateway.commands.turn_commands import TurnRules
 from gateway.fanout.hub import SessionHub
-from gateway.fanout.occupancy import OccupancyBoard
-from gateway.fanout.presence_keeper import PresenceKeeper
+from gateway.fanout.occupancy import OccupancyTracker
+from gateway.fanout.presence_lease import PresenceLease
 from gateway.metrics import Metrics
 from gateway.realtime.state_frames import Terms
 from selfhost_transport.loop_lag import LastingLag, LoopLag
@@ -62,8 +62,8 @@ class Services:
     fleet: Fleet
     presence: PresenceStore
     annotations: AnnotationStore
-    keeper: PresenceKeeper
-    board: OccupancyBoard
+    presence_lease: PresenceLease
+    board: OccupancyTracker
     retention: Retention
     hub: SessionHub
     executor: Executor
@@ -161,8 +161,8 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
         turns=turns,
         presence=presence,
         annotations=stores.annotations,
-        keeper=PresenceKeeper(presence, server_id, stores.options.presence_lease_ms / SECOND_MS),
-        board=OccupancyBoard(stores.occupancy, server_id, settings.redis.url),
+        presence_lease=PresenceLease(presence, server_id, stores.options.presence_lease_ms / SECOND_MS),
+        board=OccupancyTracker(stores.occupancy, server_id, settings.redis.url),
         retention=stores.retention,
         inputs=stores.inputs,
         fleet=stores.fleet,

@@ -16,7 +16,7 @@ class Gathered(Protocol):
         """Send what was gathered."""
 
 
-class Rollup:
+class FlushTimer:
     """Flushes gathered texts at the end of their window. `window_s` 0: nothing is ever gathered (STR-8)."""
 
     def __init__(self, window_ms: int) -> None:

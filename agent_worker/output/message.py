@@ -139,8 +139,8 @@ class Output:
                     await self._take_other(piece)
                 count += 1
                 now = time.monotonic()
-                if writer.crowded or not count % _YIELD_EVERY or now > yield_at:
-                    await writer.room()
+                if writer.backpressured or not count % _YIELD_EVERY or now > yield_at:
+                    await writer.drain()
                     if now > yield_at + _SLOW_S:
                         # It blocks. What it gave is to leave, and others are to have their turn, before it goes on.
                         for _ in range(_TURNS_AFTER_SLOW):

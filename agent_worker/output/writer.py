@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent_worker.output.flush_timer import Rollup
+from agent_worker.output.flush_timer import FlushTimer
 from agent_worker.output.left_behind import OpenStream
 from selfhost_transport.errors import LeaseLost, TransportError
 from selfhost_transport.redis_io.pipeline import ReplyCallback
@@ -83,7 +83,7 @@ class TextStream:
         self._half = ""
         self._loop = asyncio.get_running_loop()
         # The loop time from which the next token may leave.
-        self._next = self._loop.time() + writer.rollup.window_s if first else 0.0
+        self._next = self._loop.time() + writer.flush_timer.window_s if first else 0.0
 
     @property
     def ref(self) -> Ref:
@@ -100,18 +100,18 @@ class TextStream:
                 self.flush()
             return
         self._writer.check()
-        rollup = self._writer.rollup
-        if not rollup.window_s:
+        flush_timer = self._writer.flush_timer
+        if not flush_timer.window_s:
             self._send(piece)
             return
         now = self._loop.time()
         if now >= self._next:
-            self._next = now + rollup.window_s
+            self._next = now + flush_timer.window_s
             self._send(piece)
         else:
             gathered.append(piece)
             self._size = len(piece)
-            rollup.schedule(self, self._next)
+            flush_timer.schedule(self, self._next)
 
     def flush(self) -> None:
         """Send what was gathered; nothing if the writer has stopped: a cancel drops it (CAN-20)."""
@@ -120,7 +120,7 @@ class TextStream:
         piece = "".join(self._gathered)
         self._gathered = []
         if not self._writer.stopped:
-            self._next = self._loop.time() + self._writer.rollup.window_s
+            self._next = self._loop.time() + self._writer.flush_timer.window_s
             self._send(piece)
 
     def rest(self) -> str:
@@ -165,9 +165,14 @@ class TurnWriter:
     """
 
     def __init__(
-        self, store: TurnStore, lease: Lease, hold: Hold, rollup: Rollup, on_lost: OnLost | None = None
+        self,
+        store: TurnStore,
+        lease: Lease,
+        hold: Hold,
+        flush_timer: FlushTimer,
+        on_lost: OnLost | None = None,
     ) -> None:
-        self.rollup = rollup
+        self.flush_timer = flush_timer
         self._store = store
         self._lease = lease
         self._hold = hold
@@ -199,7 +204,7 @@ class TurnWriter:
         return self._failure is not None
 
     @property
-    def crowded(self) -> bool:
+    def backpressured(self) -> bool:
         """Whether the source should wait until Redis has caught up."""
         return self._in_flight >= MAX_IN_FLIGHT
 
@@ -232,11 +237,11 @@ class TurnWriter:
         self._in_flight += 1
         self.written += 1
 
-    async def room(self) -> None:
-        """Wait while the writer is crowded; otherwise only let the loop do its other work."""
-        if not self.crowded:
+    async def drain(self) -> None:
+        """Wait while the writer is backpressured; otherwise only let the loop do its other work."""
+        if not self.backpressured:
             await asyncio.sleep(0)
-        while self.crowded and not self.stopped:
+        while self.backpressured and not self.stopped:
             await self._next_answer()
 
     async def write(self, ops: Sequence[encoder.Op]) -> None:

@@ -26,7 +26,7 @@ Take = Callable[[int, str], Awaitable[bool]]
 """Tries to take one turn of a queue and start it; False: the queue is empty now."""
 
 
-class Intake:
+class QueueReader:
     """Takes turns from every queue that may hold some, while `room()` says how many more can run.
 
     A queue is dirty from a wake-up, a start or a reconnect until a take leaves it empty. While takes leave more in it,

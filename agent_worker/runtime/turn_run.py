@@ -21,7 +21,7 @@ from agent_worker.agent.errors import GENERIC, AgentError, client_error, describ
 from agent_worker.agent.steering import Steering
 from agent_worker.agent.suspension import Suspended
 from agent_worker.agent.turn import AbortCause, Turn
-from agent_worker.output.flush_timer import Rollup
+from agent_worker.output.flush_timer import FlushTimer
 from agent_worker.output.writer import Hold, TurnWriter
 from agent_worker.runtime.cancel_note import LAST_WORD_MS, write_last_word
 from agent_worker.runtime.deadline import Limits, Watch
@@ -66,7 +66,7 @@ class Services:
     history: HistoryReader
     crash_rule: Callable[[str], CrashRule]
     presence: AgentPresence
-    rollup: Rollup
+    flush_timer: FlushTimer
     threads: Threads
     retry_errors: bool
 
@@ -85,7 +85,7 @@ class TurnRun:
         self.handler: asyncio.Task[None] | None = None
         self._context = context
         self._services = services
-        self._writer = TurnWriter(services.turns, lease, hold, services.rollup, self._refused)
+        self._writer = TurnWriter(services.turns, lease, hold, services.flush_timer, self._refused)
         conversation = Conversation(services.history, lease, context, agent.codec)
         self._steering = Steering(services.pauses, lease, conversation)
         self.turn = Turn(
@@ -213,7 +213,7 @@ class TurnRun:
         self._interrupted = False
         code = UserCode("agent", self.agent.name, self.lease.session, self.lease.turn_id)
         self.handler = start(self.agent.answer(self.turn), code, f"agent {self.lease.turn_id}")
-        self.handler.add_done_callback(self._look_after)
+        self.handler.add_done_callback(self._log_errors)
         exceeded = await watch.first_of((self.handler, self._aborted))
         if self._aborted.done():
             return False
@@ -229,7 +229,7 @@ class TurnRun:
                 return False
         return await self._after(self.handler)
 
-    def _look_after(self, handler: asyncio.Task[None]) -> None:
+    def _log_errors(self, handler: asyncio.Task[None]) -> None:
         """After an abort the agent is not awaited: its errors are logged, except those that report the abort."""
         if not self._aborted.done() or handler.cancelled():
             return

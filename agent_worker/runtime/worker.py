@@ -17,7 +17,7 @@ from agent_worker.agent.agent import Agent, Handler, OnSteer
 from agent_worker.agent.cancel_hook import CancelHook, HookFunction, Undecided
 from agent_worker.agent.errors import described
 from agent_worker.agent.turn import AbortCause
-from agent_worker.output.flush_timer import Rollup
+from agent_worker.output.flush_timer import FlushTimer
 from agent_worker.output.writer import Hold, read_s_of
 from agent_worker.runtime.abandonment import Abandonment
 from agent_worker.runtime.deadline import Limits
@@ -26,7 +26,7 @@ from agent_worker.runtime.lease import LeaseKeeper, Reaper
 from agent_worker.runtime.loop_guard import LoopGuard
 from agent_worker.runtime.pace import Pace
 from agent_worker.runtime.presence import AgentPresence
-from agent_worker.runtime.queue_reader import Intake
+from agent_worker.runtime.queue_reader import QueueReader
 from agent_worker.runtime.turn_run import Services, TurnRun
 from agent_worker.user_code.containment import children_contained
 from agent_worker.user_code.threads import Threads
@@ -212,13 +212,13 @@ class Worker:
             presence=presence,
             crash_rule=lambda session: settings.namespace_for(session).on_crash,
             history=stores.history,
-            rollup=Rollup(settings.worker.rollup_window_ms),
+            flush_timer=FlushTimer(settings.worker.rollup_window_ms),
             threads=threads,
             retry_errors=settings.worker.retry_errors,
         )
         pairs = [(bucket, name) for bucket in range(keys.buckets) for name in self.agents]
-        intake = self._intake = Intake(pairs, self._take, self._room, self._found_empty)
-        subscriber = stores.subscriber(on_reconnect=intake.wake_all)
+        queue_reader = self._queue_reader = QueueReader(pairs, self._take, self._room, self._found_empty)
+        subscriber = stores.subscriber(on_reconnect=queue_reader.wake_all)
         try:
             for bucket in range(keys.buckets):
                 await subscriber.subscribe(f"{keys.base(bucket)}ctl", self._control(bucket))
@@ -230,7 +230,7 @@ class Worker:
                 lambda: Stores.build(settings), lease_ms, lambda: list(self._running.values())
             )
             with self._guard, children_contained():
-                await self._serve(settings, stores, intake, keeper, reaper, heartbeat)
+                await self._serve(settings, stores, queue_reader, keeper, reaper, heartbeat)
         finally:
             threads.close()
             await subscriber.close()
@@ -239,7 +239,7 @@ class Worker:
         self,
         settings: Settings,
         stores: Stores,
-        intake: Intake,
+        queue_reader: QueueReader,
         keeper: LeaseKeeper,
         reaper: Reaper,
         heartbeat: Heartbeat,
@@ -249,18 +249,18 @@ class Worker:
             asyncio.create_task(self._services.presence.keep(), name="presence"),
             asyncio.create_task(keeper.keep(), name="lease-keeper"),
             asyncio.create_task(reaper.watch(), name="reaper"),
-            asyncio.create_task(self._look_again(intake), name="look-again"),
+            asyncio.create_task(self._look_again(queue_reader), name="look-again"),
         ]
         if abandoned := self._abandonment(settings, stores):
             loops.append(asyncio.create_task(abandoned, name="abandonment"))
         self._lag.start()
-        taking = asyncio.create_task(intake.work(), name="intake")
+        taking = asyncio.create_task(queue_reader.work(), name="queue_reader")
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
         logger.info("worker.ready worker=%s agents=%s", self.worker_id, ",".join(self.agents))
         self.ready.set()
         try:
             await asyncio.wait({stopped, taking, *loops}, return_when=asyncio.FIRST_COMPLETED)
-            intake.stop()
+            queue_reader.stop()
             await taking
             loops[0].cancel()
             await heartbeat.tell(0)
@@ -348,8 +348,8 @@ class Worker:
             run.handler.add_done_callback(self._unwound)
         if self.once:
             # It may have been put back into its queue, or have let another one start.
-            self._intake.wake_all()
-        self._intake.room_made()
+            self._queue_reader.wake_all()
+        self._queue_reader.room_made()
 
     def _found_empty(self) -> None:
         """No queue holds anything at the moment."""
@@ -378,7 +378,7 @@ class Worker:
         def received(payload: bytes) -> None:
             match control_message(payload):
                 case ["wake", name] if name in self.agents:
-                    self._intake.wake(bucket, name)
+                    self._queue_reader.wake(bucket, name)
                 case ["stop", worker_id, turn_id, fence] if worker_id == self.worker_id:
                     if run := self._run_of(bucket, turn_id, fence):
                         run.abort(AbortCause.CANCELLED)
@@ -396,10 +396,10 @@ class Worker:
         run = self._running.get((bucket, turn_id))
         return run if run is not None and str(run.lease.fence) == fence else None
 
-    async def _look_again(self, intake: Intake) -> None:
+    async def _look_again(self, queue_reader: QueueReader) -> None:
         while True:
             await asyncio.sleep(_LOOK_AGAIN_S)
-            intake.wake_all()
+            queue_reader.wake_all()
 
     async def _drain(self, grace_s: float) -> None:
         """Let running turns finish for the grace time, then give the others to another worker (DUR-12)."""

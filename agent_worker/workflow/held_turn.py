@@ -19,7 +19,7 @@ from agent_worker.agent.errors import client_error
 from agent_worker.agent.steering import Steering
 from agent_worker.agent.suspension import Suspended, Wait
 from agent_worker.agent.turn import AbortCause, Turn
-from agent_worker.output.flush_timer import Rollup
+from agent_worker.output.flush_timer import FlushTimer
 from agent_worker.output.writer import Hold, TurnWriter
 from agent_worker.runtime.presence import AgentPresence
 from agent_worker.user_code.threads import Threads
@@ -51,7 +51,7 @@ class HeldServices:
     inputs: TurnInputs
     history: HistoryReader
     presence: AgentPresence
-    rollup: Rollup
+    flush_timer: FlushTimer
     threads: Threads
     window_ms: int
     released: Callable[[HeldTurn], None]
@@ -243,7 +243,7 @@ class HeldTurn:
             self._services.turns,
             lease,
             self.hold,
-            self._services.rollup,
+            self._services.flush_timer,
             lambda lost: self.abort(AbortCause.LEASE_LOST),
         )
         turn = Turn(

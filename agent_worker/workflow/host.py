@@ -13,11 +13,11 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 
 from agent_worker.agent.turn import AbortCause
-from agent_worker.output.flush_timer import Rollup
+from agent_worker.output.flush_timer import FlushTimer
 from agent_worker.output.writer import Hold, read_s_of
+from agent_worker.runtime.control_listener import ControlListener
 from agent_worker.runtime.heartbeat import Heartbeat
 from agent_worker.runtime.lease import LeaseKeeper, Reaper
-from agent_worker.runtime.notices import Notices
 from agent_worker.runtime.presence import AgentPresence
 from agent_worker.user_code.threads import Threads
 from agent_worker.workflow.held_turn import HeldServices, HeldTurn
@@ -97,7 +97,7 @@ class AgentHost:
         self._loops.append(beating)
         seen = dict.fromkeys(range(self._keys.buckets), "0")
         try:
-            async with self.notices.arrivals(agent) as arrived:
+            async with self.control.arrivals(agent) as arrived:
                 while True:
                     arrived.clear()
                     for bucket in seen:
@@ -126,8 +126,8 @@ class AgentHost:
         self._lease_ms = settings.worker.lease_ms
         self.steps = stores.steps
         self._fleet = stores.fleet
-        self.notices = Notices(settings.redis.url, stores.keys, self.host_id, self._stop)
-        self._stack.push_async_callback(self.notices.close)
+        self.control = ControlListener(settings.redis.url, stores.keys, self.host_id, self._stop)
+        self._stack.push_async_callback(self.control.close)
         turns, pauses = stores.turns, stores.pauses
         threads = Threads(settings.worker.concurrency)
         self._stack.callback(threads.close)
@@ -139,7 +139,7 @@ class AgentHost:
             inputs=stores.inputs,
             history=stores.history,
             presence=presence,
-            rollup=Rollup(settings.worker.rollup_window_ms),
+            flush_timer=FlushTimer(settings.worker.rollup_window_ms),
             threads=threads,
             window_ms=self._window_ms,
             released=self._released,
@@ -157,7 +157,7 @@ class AgentHost:
 
     async def _take(self, take: Take, session: str, turn_id: str, *, adopted: bool) -> HeldTurn | None:
         bucket = bucket_of(session, self._keys.buckets)
-        await self.notices.hear_of(bucket)
+        await self.control.subscribe(bucket)
         holder = Holder(self.host_id, secrets.token_hex(8), self._lease_ms, self._window_ms)
         asked = time.monotonic()
         hold = Hold(asked + self._lease_ms / 1000)

@@ -96,7 +96,7 @@ class AgentSession:
         if turn is not None:
             return turn
         give_up = time.monotonic() + timeout_s
-        async with self.host.notices.changes(self.name) as changed:
+        async with self.host.control.changes(self.name) as changed:
             while True:
                 changed.clear()
                 if (turn := await take(self.name, turn_id)) is not None:

@@ -112,7 +112,7 @@ class Authenticator:
                 return await self.of_connection(info)
         raise Unauthorized("the Authorization header must be Basic with a key, or Bearer with a token")
 
-    def keepsake(self, info: RequestInfo) -> RequestInfo:
+    def retained(self, info: RequestInfo) -> RequestInfo:
         """What is needed of an upgrade for as long as its connection lives: all of it where a hook may look at it."""
         return (
             info

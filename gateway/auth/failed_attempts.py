@@ -34,7 +34,7 @@ class _Row:
     count: int = 0
 
 
-class Refusals:
+class FailedAttempts:
     """What this process has refused lately. `clock` and `pause` in seconds."""
 
     def __init__(

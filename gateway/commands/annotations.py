@@ -27,7 +27,7 @@ _MAX_NAME: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Annotating:
+class AnnotateContext:
     """One frame or request: where, by whom. `modes`: those of the attachment, None where there is none.
 
     `id_base` is the base of the ids given to annotations; `repeat_id` recognises the same frame sent again.
@@ -42,21 +42,21 @@ class Annotating:
     limits: Limits | None = None
 
 
-def prepare_annotations(annotating: Annotating, annotations: Sequence[Annotation]) -> Annotate:
+def prepare_annotations(context: AnnotateContext, annotations: Sequence[Annotation]) -> Annotate:
     """The operation that is asked for. Raises the TransportError to answer with; nothing is stored then."""
-    session, sender = annotating.session, annotating.sender
-    if annotating.modes is not None and not annotating.modes & Flag.ANNOTATION_PUBLISH:
+    session, sender = context.session, context.sender
+    if context.modes is not None and not context.modes & Flag.ANNOTATION_PUBLISH:
         raise CapabilityError("the channel was attached without the annotation_publish mode")
     sender.credential.capability.require(Operation.ANNOTATION_PUBLISH, session)
     if not 0 < len(annotations) <= MAX_ANNOTATIONS:
         raise BadRequest(f"1 to {MAX_ANNOTATIONS} annotations are published at once")
     size = sum(_size(annotation) for annotation in annotations)
-    if size > annotating.max_size:
-        raise MessageTooLarge(f"the annotations have {size} bytes, the limit is {annotating.max_size}")
-    checked = tuple(_checked(annotating, index, one) for index, one in enumerate(annotations))
-    if annotating.limits is not None:
-        annotating.limits.admit(sender.credential, sender.connection_id, session)
-    return Annotate(session, tuple((ref, one) for ref, one in checked), annotating.repeat_id)
+    if size > context.max_size:
+        raise MessageTooLarge(f"the annotations have {size} bytes, the limit is {context.max_size}")
+    checked = tuple(_checked(context, index, one) for index, one in enumerate(annotations))
+    if context.limits is not None:
+        context.limits.admit(sender.credential, sender.connection_id, session)
+    return Annotate(session, tuple((ref, one) for ref, one in checked), context.repeat_id)
 
 
 def message_ref(serial: str | None) -> Ref:
@@ -70,7 +70,7 @@ def message_ref(serial: str | None) -> Ref:
     return Ref(position, index or 0)
 
 
-def _checked(annotating: Annotating, index: int, annotation: Annotation) -> tuple[Ref, Annotation]:
+def _checked(context: AnnotateContext, index: int, annotation: Annotation) -> tuple[Ref, Annotation]:
     ref = message_ref(annotation.message_serial)
     method = method_of(annotation.type)
     if method.has_names and not annotation.name:
@@ -79,7 +79,7 @@ def _checked(annotating: Annotating, index: int, annotation: Annotation) -> tupl
         raise BadRequest(f"the name of an annotation has at most {_MAX_NAME} characters")
     if annotation.count is not None and not 0 < annotation.count <= MAX_COUNT:
         raise BadRequest(f"the count of an annotation is between 1 and {MAX_COUNT}")
-    client_id = annotating.sender.credential.identity.stamp(annotation.client_id)
+    client_id = context.sender.credential.identity.stamp(annotation.client_id)
     if client_id is None and method.needs_client:
         raise BadRequest(
             f"annotations of method {method} are counted by client: connect with a clientId",
@@ -87,11 +87,11 @@ def _checked(annotating: Annotating, index: int, annotation: Annotation) -> tupl
         )
     stamped = replace(
         annotation,
-        id=annotation.id or f"{annotating.id_base}:{index}",
+        id=annotation.id or f"{context.id_base}:{index}",
         action=annotation.action or AnnotationAction.CREATE,
         count=annotation.count if method is Method.MULTIPLE else None,
         client_id=client_id,
-        connection_id=annotating.sender.connection_id,
+        connection_id=context.sender.connection_id,
         serial=None,
         timestamp=None,
     )

@@ -30,7 +30,7 @@ _CHANGES: Final = frozenset({PresenceAction.ENTER, PresenceAction.LEAVE, Presenc
 
 
 @dataclass(frozen=True, slots=True)
-class Announcing:
+class PresenceContext:
     """One PRESENCE frame: where, by whom. `modes`: those of the attachment, None where there is none.
 
     `id_base` is the base of the ids given to operations; `repeat_id` recognises the same frame sent again.
@@ -45,22 +45,20 @@ class Announcing:
     repeat_id: str
 
 
-def prepare_presence(announcing: Announcing, messages: Sequence[PresenceMessage]) -> ChangePresence:
+def prepare_presence(context: PresenceContext, messages: Sequence[PresenceMessage]) -> ChangePresence:
     """The operation a PRESENCE frame asks for. Raises the TransportError to answer with; nothing is stored then."""
-    if announcing.modes is None:
+    if context.modes is None:
         raise BadRequest("presence needs an attached channel", code=Code.PRESENCE_WRONG_STATE)
-    if not announcing.modes & Flag.PRESENCE:
+    if not context.modes & Flag.PRESENCE:
         raise CapabilityError("the channel was attached without the presence mode")
-    announcing.credential.capability.require(Right.PRESENCE, announcing.session)
+    context.credential.capability.require(Right.PRESENCE, context.session)
     if not 0 < len(messages) <= MAX_OPERATIONS:
         raise InvalidArgument(f"a presence frame has 1 to {MAX_OPERATIONS} operations")
     size = sum(presence_size(message) for message in messages)
-    if size > announcing.max_size:
-        raise MessageTooLarge(
-            f"the frame has {size} bytes, the limit is {announcing.max_size}; send less data"
-        )
-    changes = tuple(_stamped(announcing, index, message) for index, message in enumerate(messages))
-    return ChangePresence(announcing.session, announcing.holder, changes, announcing.repeat_id)
+    if size > context.max_size:
+        raise MessageTooLarge(f"the frame has {size} bytes, the limit is {context.max_size}; send less data")
+    changes = tuple(_stamped(context, index, message) for index, message in enumerate(messages))
+    return ChangePresence(context.session, context.holder, changes, context.repeat_id)
 
 
 def presence_size(message: PresenceMessage) -> int:
@@ -102,22 +100,22 @@ def remain_ms(query: Mapping[str, str], default: int) -> int:
     return min(max(int(text), MIN_REMAIN_MS), MAX_REMAIN_MS)
 
 
-def _stamped(announcing: Announcing, index: int, message: PresenceMessage) -> PresenceMessage:
+def _stamped(context: PresenceContext, index: int, message: PresenceMessage) -> PresenceMessage:
     """The operation with its verified client id, and the id it is known by (section 8.2)."""
     if message.action not in _CHANGES:
         raise InvalidArgument("a client may enter, update or leave")
-    client_id = announcing.credential.identity.stamp(message.client_id)
+    client_id = context.credential.identity.stamp(message.client_id)
     if client_id is None:
         raise BadRequest(
             "presence needs a clientId: connect with one, or name it when entering",
             code=Code.PRESENCE_NO_CLIENT_ID,
         )
-    connection_id = announcing.holder.connection_id
+    connection_id = context.holder.connection_id
     # A re-entry keeps the id of the member's last change, so that it changes nothing where that is still known.
     known = message.id is not None and message.id.startswith(f"{connection_id}:")
     return replace(
         message,
-        id=message.id if known else f"{announcing.id_base}:{index}",
+        id=message.id if known else f"{context.id_base}:{index}",
         client_id=client_id,
         connection_id=connection_id,
         timestamp=None,

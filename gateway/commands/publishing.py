@@ -61,7 +61,7 @@ class Sender:
 
 
 @dataclass(frozen=True, slots=True)
-class Sending:
+class PublishContext:
     """One frame or request: where to, by whom, under which rules.
 
     `id_base` is the default base of message ids; `repeat_id` recognises the same frame sent again ('' = never).
@@ -83,7 +83,7 @@ class Sending:
     anchor: bool = True
 
 
-def prepare(sending: Sending, messages: Sequence[Message]) -> Operation:
+def prepare(context: PublishContext, messages: Sequence[Message]) -> Operation:
     """The operation that `messages` ask for. Raises the TransportError to answer with; nothing is stored then."""
     if not messages:
         raise BadRequest("a publish needs at least one message", code=Code.INVALID_PUBLISH)
@@ -91,47 +91,47 @@ def prepare(sending: Sending, messages: Sequence[Message]) -> Operation:
         raise BadRequest(
             f"too many messages in one publish: the limit is {MAX_MESSAGES}", code=Code.TOO_MANY_MESSAGES
         )
-    check_publish_size(messages, sending.max_size)
-    operation = _read(sending, messages)
+    check_publish_size(messages, context.max_size)
+    operation = _read(context, messages)
     # A cancel is never refused by a rate limit (OPS-5).
-    if sending.limits is not None and not isinstance(operation, Cancel):
-        sender = sending.sender
-        sending.limits.admit(sender.credential, sender.connection_id, sending.session)
+    if context.limits is not None and not isinstance(operation, Cancel):
+        sender = context.sender
+        context.limits.admit(sender.credential, sender.connection_id, context.session)
     return operation
 
 
-def _read(sending: Sending, messages: Sequence[Message]) -> Operation:
+def _read(context: PublishContext, messages: Sequence[Message]) -> Operation:
     actions = {message.action or MessageAction.CREATE for message in messages}
     if actions == {MessageAction.CREATE}:
-        return _create(sending, messages)
+        return _create(context, messages)
     if not actions <= _MUTATIONS:
         raise InvalidArgument("messages of one publish are all creates, or one update, delete or append")
     if len(messages) > 1:
         raise InvalidArgument("an update, delete or append is published alone")
-    return _mutate(sending, messages[0])
+    return _mutate(context, messages[0])
 
 
-def _create(sending: Sending, messages: Sequence[Message]) -> Operation:
-    session, sender = sending.session, sending.sender
+def _create(context: PublishContext, messages: Sequence[Message]) -> Operation:
+    session, sender = context.session, context.sender
     base = client_id_base(messages)
     stamped = [sender.stamp(session, message) for message in messages]
-    ephemeral = _ephemeral(stamped) or sending.ephemeral
-    assign_ids(stamped, sending.id_base)
-    if sending.rules is not None:
-        if sending.limits is not None and trigger_of(stamped) is not None:
-            sending.limits.admit_turn(sending.rules.agent, session)
+    ephemeral = _ephemeral(stamped) or context.ephemeral
+    assign_ids(stamped, context.id_base)
+    if context.rules is not None:
+        if context.limits is not None and trigger_of(stamped) is not None:
+            context.limits.admit_turn(context.rules.agent, session)
         stamped = [with_true_owner(message) for message in stamped]
-        signal = read_signal(session, stamped, sending.rules, sender.credential.capability)
+        signal = read_signal(session, stamped, context.rules, sender.credential.capability)
         if isinstance(signal, Submit):
-            copies = sending.hidden if any(map(has_copies, stamped)) else None
-            return replace(signal, is_adrift=signal.is_adrift and sending.anchor, copies=copies)
+            copies = context.hidden if any(map(has_copies, stamped)) else None
+            return replace(signal, is_adrift=signal.is_adrift and context.anchor, copies=copies)
         if signal is not None:
             return signal
-    _require_publish(sending)
+    _require_publish(context)
     return Publish(
         session=session,
         messages=tuple(stamped),
-        publish_id=sending.repeat_id if base is None else joined("client", _short(base)),
+        publish_id=context.repeat_id if base is None else joined("client", _short(base)),
         ephemeral=ephemeral,
     )
 
@@ -149,7 +149,7 @@ def with_true_owner(message: Message) -> Message:
     return replace(message, extras={**message.extras, "ai": {**ai, "transport": transport}})
 
 
-def _mutate(sending: Sending, message: Message) -> Append | Replace:
+def _mutate(context: PublishContext, message: Message) -> Append | Replace:
     if not message.serial:
         raise InvalidArgument("an update, delete or append names the serial of its message")
     try:
@@ -157,14 +157,14 @@ def _mutate(sending: Sending, message: Message) -> Append | Replace:
     except InvalidArgument as error:
         raise NotFound("there is no message with this serial in this session") from error
     action = message.action or MessageAction.UPDATE
-    guarded = sending.rules is not None
-    author = _required_author(sending, action)
-    if sending.may_publish is False:
+    guarded = context.rules is not None
+    author = _required_author(context, action)
+    if context.may_publish is False:
         raise Unauthorized(
             "the channel was attached without the publish mode", code=Code.PUBLISH_MODE_MISSING
         )
     version = message.version
-    identity = sending.sender.credential.identity
+    identity = context.sender.credential.identity
     edit = Edit(
         client_id=identity.stamp(version.client_id if version else None),
         description=version.description if version else None,
@@ -172,26 +172,26 @@ def _mutate(sending: Sending, message: Message) -> Append | Replace:
     )
     ref = Ref(position, index or 0)
     if action is MessageAction.APPEND:
-        piece = Piece(message.data, message.encoding, message.extras, message.name, edit, sending.repeat_id)
-        return Append(sending.session, ref, series, (piece,), author, guarded)
+        piece = Piece(message.data, message.encoding, message.extras, message.name, edit, context.repeat_id)
+        return Append(context.session, ref, series, (piece,), author, guarded)
     change = Message(name=message.name, data=message.data, encoding=message.encoding, extras=message.extras)
-    return Replace(sending.session, ref, series, action, change, edit, sending.repeat_id, author, guarded)
+    return Replace(context.session, ref, series, action, change, edit, context.repeat_id, author, guarded)
 
 
-def _required_author(sending: Sending, action: MessageAction) -> str | None:
+def _required_author(context: PublishContext, action: MessageAction) -> str | None:
     """Whose messages may be changed: None for any client's, else the caller's own (section 7.2)."""
-    capability = sending.sender.credential.capability
+    capability = context.sender.credential.capability
     delete = action is MessageAction.DELETE
     everyone = Right.MESSAGE_DELETE_ANY if delete else Right.MESSAGE_UPDATE_ANY
     own = Right.MESSAGE_DELETE_OWN if delete else Right.MESSAGE_UPDATE_OWN
     # Where an agent's workers write, what they wrote is theirs. Who may not see a message may not change it either: its
     # headers, which say that it is withheld, are among what an update replaces.
-    limited = bool(sending.hidden) or (sending.rules is not None and not delete)
-    if capability.allows(everyone, sending.session) and not limited:
+    limited = bool(context.hidden) or (context.rules is not None and not delete)
+    if capability.allows(everyone, context.session) and not limited:
         return None
-    if not capability.allows(everyone, sending.session):
-        capability.require(own, sending.session)
-    client_id = sending.sender.credential.identity.client_id
+    if not capability.allows(everyone, context.session):
+        capability.require(own, context.session)
+    client_id = context.sender.credential.identity.client_id
     if client_id is None:
         raise Unauthorized(
             "changing own messages needs a connection with a clientId", code=Code.UNIDENTIFIED_OWNER
@@ -199,9 +199,9 @@ def _required_author(sending: Sending, action: MessageAction) -> str | None:
     return client_id
 
 
-def _require_publish(sending: Sending) -> None:
-    sending.sender.credential.capability.require(Right.PUBLISH, sending.session)
-    if sending.may_publish is False:
+def _require_publish(context: PublishContext) -> None:
+    context.sender.credential.capability.require(Right.PUBLISH, context.session)
+    if context.may_publish is False:
         raise Unauthorized(
             "the channel was attached without the publish mode", code=Code.PUBLISH_MODE_MISSING
         )

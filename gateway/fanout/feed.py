@@ -15,7 +15,7 @@ from gateway.background import Background
 from gateway.fanout.backlog import BATCH, SharedBacklogs, read_backlog
 from gateway.fanout.delivery import Aggregate, Delivery, Variant, encode_messages
 from gateway.fanout.open_messages import OpenMessages, unpack_or_skip
-from gateway.fanout.subscription import EVERYBODY, MAX_HELD, Attachment, Gap, State, Verdict
+from gateway.fanout.subscription import MAX_HELD, MUTE_ALL, Attachment, Gap, State, Verdict
 from selfhost_transport.errors import ContinuityLost, ErrorInfo, TransportError
 from selfhost_transport.store.entries import (
     Entry,
@@ -349,7 +349,7 @@ class SessionFeed:
                 continue
             frame = delivery.frame(variant)
             for attachment in members:
-                if attachment.mute is not None and attachment.mute in (delivery.connection_id, EVERYBODY):
+                if attachment.mute is not None and attachment.mute in (delivery.connection_id, MUTE_ALL):
                     continue
                 attachment.write(frame)
                 if attachment.outlet.congested:
@@ -362,7 +362,7 @@ class SessionFeed:
 
     def _hold(self, attachment: Attachment, delivery: Delivery) -> None:
         if attachment.keep(delivery) > MAX_HELD:
-            attachment.go_stale(attachment.delivered)
+            attachment.mark_slow(attachment.delivered)
             # What a pause keeps back is read from the log when the pause is over, not again and again until then.
             if attachment.released and not attachment.pauses:
                 self._catch_up_soon(attachment)
@@ -393,7 +393,7 @@ class SessionFeed:
     def _stall(self, attachment: Attachment, delivered: Position) -> None:
         """The socket is full: stop writing until it has drained (P10)."""
         self._suspend(attachment)
-        attachment.go_stale(delivered)
+        attachment.mark_slow(delivered)
 
     def _suspend(self, attachment: Attachment) -> None:
         self._live.get(attachment.variant, {}).pop(attachment, None)
@@ -401,7 +401,7 @@ class SessionFeed:
 
     def _flush(self, attachment: Attachment) -> None:
         """Write what waits for an attachment, until a message's state has to be read or nothing is left."""
-        attachment.parked = False
+        attachment.blocked = False
         while held := attachment.held:
             delivery = held[0]
             if not attachment.may_pass(delivery.position):
@@ -416,11 +416,11 @@ class SessionFeed:
                 self._counters.delivered(1)
             attachment.delivered = max(attachment.delivered, delivery.position)
             if attachment.outlet.congested:
-                attachment.go_stale(attachment.delivered)
+                attachment.mark_slow(attachment.delivered)
                 return
         attachment.held = attachment.held or None
         if attachment.pauses:
-            attachment.park()
+            attachment.block()
             return
         self._waiting.pop(attachment, None)
         self._live.setdefault(attachment.variant, {})[attachment] = None
@@ -449,7 +449,7 @@ class SessionFeed:
             logger.warning("session.aggregate_failed session=%s error=%s", self.session, error)
             for attachment in waiting:
                 if attachment.state is State.HOLDING:
-                    attachment.go_stale(attachment.delivered)
+                    attachment.mark_slow(attachment.delivered)
                     self._catch_up_soon(attachment, delay=0.2)
             return
         encoded: dict[tuple[Variant, Position], bytes] = {}
@@ -550,7 +550,7 @@ class SessionFeed:
         if attachment.state is State.LIVE:
             self._suspend(attachment)
             attachment.hold(self.position)
-            attachment.park()
+            attachment.block()
 
     def clear(self, attachment: Attachment, until: Position) -> None:
         """Entries up to a position need not wait for the answer."""
@@ -564,7 +564,7 @@ class SessionFeed:
 
     def _go_on(self, attachment: Attachment) -> None:
         """Deliver what no pause keeps back any more."""
-        if attachment.parked:
+        if attachment.blocked:
             self._flush(attachment)
         elif (
             attachment.state is State.STALE

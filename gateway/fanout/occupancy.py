@@ -33,7 +33,7 @@ EVENT_NAME: Final = "[meta]occupancy"
 Listener = Callable[[Occupancy], None]
 
 
-class OccupancyBoard:
+class OccupancyTracker:
     """Counts the attachments of this process by session, and watches the sums that its clients ask for."""
 
     def __init__(self, store: OccupancyStore, node: str, redis_url: str) -> None:

@@ -14,7 +14,7 @@ from selfhost_transport.errors import ErrorInfo
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.wire.serial import Position
 
-EVERYBODY = "*"
+MUTE_ALL = "*"
 """As `mute`: no messages at all. It cannot be the id of a connection."""
 MAX_HELD = 4096
 """Deliveries that wait for one attachment; beyond that it is caught up from the log instead."""
@@ -61,7 +61,7 @@ class Gap:
 class Attachment:
     """State of one attachment. `on_gap` tells the connection of lost continuity.
 
-    `mute`: a connection id whose messages are not delivered (echo off), or EVERYBODY.
+    `mute`: a connection id whose messages are not delivered (echo off), or MUTE_ALL.
     `presence`: it gets all members; without, those of `connection_id` only (section 8.2). `annotations`: it
     gets each annotation.
     """
@@ -69,6 +69,7 @@ class Attachment:
     __slots__ = (
         "_moved",
         "annotations",
+        "blocked",
         "cleared",
         "connection_id",
         "delivered",
@@ -77,7 +78,6 @@ class Attachment:
         "mute",
         "on_gap",
         "outlet",
-        "parked",
         "pauses",
         "presence",
         "released",
@@ -125,7 +125,7 @@ class Attachment:
         self.pauses = 0
         self.cleared = Position.ZERO
         # It holds for no other reason than a pause.
-        self.parked = False
+        self.blocked = False
         self._moved: asyncio.Event | None = None
 
     def judge(self, delivery: Delivery) -> Verdict:
@@ -137,7 +137,7 @@ class Attachment:
             return Verdict.SEND if self.annotations else Verdict.SKIP
         if self.variant.is_selective and delivery.is_hidden(self.variant):
             return Verdict.SKIP
-        if self.mute is not None and self.mute in (delivery.connection_id, EVERYBODY):
+        if self.mute is not None and self.mute in (delivery.connection_id, MUTE_ALL):
             return Verdict.SKIP
         ref = delivery.ref
         if ref is None:
@@ -156,7 +156,7 @@ class Attachment:
     def hold(self, delivered: Position) -> None:
         """From now on gather what arrives."""
         self.state = State.HOLDING
-        self.parked = False
+        self.blocked = False
         self.epoch += 1
         self.delivered = delivered
 
@@ -188,28 +188,28 @@ class Attachment:
         """Whether no pause keeps an entry back."""
         return not self.pauses or position <= self.cleared
 
-    def park(self) -> None:
+    def block(self) -> None:
         """Only a pause keeps back what is held, and what may come."""
-        self.parked = True
+        self.blocked = True
         self._tell()
 
-    def go_stale(self, delivered: Position) -> None:
+    def mark_slow(self, delivered: Position) -> None:
         """Forget what waits; it will be read from the log."""
         self.state = State.STALE
-        self.parked = False
+        self.blocked = False
         self.delivered = delivered
         self.held = None
 
     def go_live(self) -> None:
         """Nothing waits any more."""
         self.state = State.LIVE
-        self.parked = False
+        self.blocked = False
         self._tell()
 
     def detach(self) -> None:
         """Nothing is to be delivered any more."""
         self.state = State.DETACHED
-        self.parked = False
+        self.blocked = False
         self.held = None
         self._tell()
 
@@ -223,7 +223,7 @@ class Attachment:
     def _has_written(self, position: Position) -> bool:
         if self.state in (State.LIVE, State.DETACHED):
             return True
-        return self.parked and (not self.held or self.held[0].position > position)
+        return self.blocked and (not self.held or self.held[0].position > position)
 
     def _tell(self) -> None:
         if self._moved is not None:

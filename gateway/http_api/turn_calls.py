@@ -6,7 +6,7 @@ import uuid
 
 from gateway.auth.authenticator import Credential
 from gateway.commands.commands import Done
-from gateway.commands.publishing import Sender, Sending, prepare
+from gateway.commands.publishing import PublishContext, Sender, prepare
 from gateway.commands.turn_commands import (
     CANCEL_ALL,
     CANCEL_CLIENT_ID,
@@ -86,7 +86,7 @@ class TurnCalls:
         )
 
     async def _run(self, messages: list[Message], *, anchor: bool = True) -> Done:
-        sending = Sending(
+        context = PublishContext(
             session=self._session,
             sender=Sender(self._credential),
             rules=self._rules,
@@ -95,7 +95,7 @@ class TurnCalls:
             limits=self._services.limits,
             anchor=anchor,
         )
-        return await self._services.executor.run(prepare(sending, messages))
+        return await self._services.executor.run(prepare(context, messages))
 
 
 def _parts(body: SendIn) -> list[TextPart | FilePart]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from gateway.commands.commands import Append
-from gateway.realtime.effects import Commit
+from gateway.realtime.effects import Command
 from selfhost_transport.settings_values import ROLLUP_WINDOWS_MS
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.pieces import MAX_PIECES
@@ -41,7 +41,7 @@ class _Message:
     __slots__ = ("answered_at", "held", "waited", "wrote_at")
 
     def __init__(self) -> None:
-        self.held: list[tuple[Commit, Append]] = []
+        self.held: list[tuple[Command, Append]] = []
         self.wrote_at = 0.0
         # When the last append was answered; None while it is not, or if several were written as one.
         self.answered_at: float | None = None
@@ -49,13 +49,13 @@ class _Message:
         self.waited = 0
 
 
-class Rollup:
+class AppendCoalescer:
     """Passes operations on to `start`, with appends to one message joined. `window_ms` 0: none is held."""
 
     __slots__ = ("_alone", "_clock", "_held", "_messages", "_start", "_timers", "_window_s")
 
     def __init__(
-        self, window_ms: int, start: Callable[[Commit], None], clock: Callable[[], float] = time.monotonic
+        self, window_ms: int, start: Callable[[Command], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._window_s = window_ms / 1000
         self._start = start
@@ -66,16 +66,16 @@ class Rollup:
         self._held = 0
         self._timers: dict[tuple[str, Ref], asyncio.TimerHandle] = {}
 
-    def add(self, commit: Commit) -> None:
+    def add(self, command: Command) -> None:
         """Begin an operation, or hold it. All that is held goes before anything that is no append."""
-        operation = commit.operation
+        operation = command.operation
         if not isinstance(operation, Append):
             self.flush()
-            self._start(commit)
+            self._start(command)
         elif not self._window_s:
-            self._start(commit)
+            self._start(command)
         else:
-            self._append(commit, operation)
+            self._append(command, operation)
 
     def answered(self, ticket: int) -> None:
         """An operation was answered: its waiters continue."""
@@ -97,17 +97,17 @@ class Rollup:
         self._timers.clear()
         self._window_s = 0.0
 
-    def _append(self, commit: Commit, append: Append) -> None:
+    def _append(self, command: Command, append: Append) -> None:
         key = (append.session, append.ref)
         message = self._messages.get(key)
         if message is None:
             message = self._messages[key] = _Message()
             self._watch(key, self._window_s)
-            self._send(message, [(commit, append)])
+            self._send(message, [(command, append)])
         elif self._waits(message):
-            self._send(message, [(commit, append)])
+            self._send(message, [(command, append)])
         else:
-            self._hold(message, commit, append)
+            self._hold(message, command, append)
 
     def _waits(self, message: _Message) -> bool:
         """Whether the sender sends each append only once the one before was answered."""
@@ -116,10 +116,10 @@ class Rollup:
         message.waited = message.waited + 1 if prompt else 0
         return message.waited > PATIENCE
 
-    def _hold(self, message: _Message, commit: Commit, append: Append) -> None:
+    def _hold(self, message: _Message, command: Command, append: Append) -> None:
         if message.held and not _join(message.held[-1][1], append):
             self._write(message)
-        message.held.append((commit, append))
+        message.held.append((command, append))
         self._held += 1
         if len(message.held) >= MAX_GATHERED:
             self._write(message)
@@ -132,7 +132,7 @@ class Rollup:
             self._held -= len(held)
             self._send(message, held)
 
-    def _send(self, message: _Message, appends: Sequence[tuple[Commit, Append]]) -> None:
+    def _send(self, message: _Message, appends: Sequence[tuple[Command, Append]]) -> None:
         message.wrote_at = self._clock()
         message.answered_at = None
         first, append = appends[0]
@@ -142,7 +142,7 @@ class Rollup:
             return
         pieces = tuple(piece for _, one in appends for piece in one.pieces)
         joined = replace(append, pieces=pieces)
-        self._start(Commit(first.ticket, joined, tuple(commit.ticket for commit, _ in appends[1:])))
+        self._start(Command(first.ticket, joined, tuple(command.ticket for command, _ in appends[1:])))
 
     def _watch(self, key: tuple[str, Ref], delay_s: float) -> None:
         self._timers[key] = asyncio.get_running_loop().call_later(delay_s, self._window_over, key)

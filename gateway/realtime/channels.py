@@ -19,9 +19,9 @@ from gateway.fanout.deltas import DeltaWriter
 from gateway.fanout.feed import SessionFeed
 from gateway.fanout.hub import Start
 from gateway.fanout.occupancy import OccupancyEvents
-from gateway.fanout.subscription import EVERYBODY, Attachment, Gap
+from gateway.fanout.subscription import MUTE_ALL, Attachment, Gap
 from gateway.realtime.connection import Connection
-from gateway.realtime.effects import Adjust, Attach, Attached, Commit, Effect
+from gateway.realtime.effects import Adjust, Attach, Attached, Command, Effect
 from gateway.realtime.gate import Gate
 from gateway.services import Services
 from gateway.websocket.upgrade import SocketOutlet
@@ -293,7 +293,7 @@ class SocketChannels:
     def _muted(self, modes: Flag, params: ChannelParams) -> str | None:
         """Whose messages are not delivered to an attachment."""
         if not modes & Flag.SUBSCRIBE:
-            return EVERYBODY
+            return MUTE_ALL
         return self._mute if params.echo else self._core.connection_id
 
     async def _add_members(self, watched: _Watched, start: Start) -> None:
@@ -352,23 +352,23 @@ class SocketChannels:
                 return
             watched.attachment.write(encode_websocket(frame, self._fmt))
 
-    def answer_first(self, commit: Commit) -> None:
+    def answer_first(self, command: Command) -> None:
         """Keep a session's entries back until its turn's input is acknowledged.
 
         A fast agent may have answered before the ACK is on its way, and the SDK's ChatTransport receives the answer
         only from then on.
         """
-        session = woken_session(commit.operation)
+        session = woken_session(command.operation)
         if session is None:
             return
         for watched in self._watched.values():
             if watched.session == session and watched.feed is not None:
                 watched.feed.pause(watched.attachment)
-                self._paused.append((commit.ticket, watched.feed, watched.attachment))
+                self._paused.append((command.ticket, watched.feed, watched.attachment))
 
     def proceed(self, done: Done | None = None) -> None:
         """Let entries follow the answers that have left; behind further ones that are owed, those up to `done`."""
-        while self._paused and not self._core.owes(self._paused[0][0]):
+        while self._paused and not self._core.has_pending(self._paused[0][0]):
             _, feed, attachment = self._paused.popleft()
             if done is not None and done.series == feed.series:
                 feed.clear(attachment, done.position)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from gateway.background import Background
 from gateway.commands.commands import Done
 from gateway.commands.executor import Executor
-from gateway.realtime.effects import Commit
+from gateway.realtime.effects import Command
 from gateway.realtime.gate import Gate
 from selfhost_transport.errors import ErrorInfo, ServiceError, TransportError
 from selfhost_transport.wire.frame import AckResult
@@ -22,7 +22,7 @@ MAX_IN_FLIGHT = 512
 """Operations of one connection on their way; its socket is not read while there are more."""
 
 
-class Commits:
+class CommandQueue:
     """Starts operations in order without waiting for each other's round trip.
 
     Calls that leave in order arrive in order, because they share one connection to Redis. An operation that reads
@@ -55,7 +55,7 @@ class Commits:
         self._refused = refused
         # Both are there while something is in them.
         self._running: set[asyncio.Task[None]] | None = None
-        self._waiting: deque[Commit] | None = None
+        self._waiting: deque[Command] | None = None
         self._room = Gate()
 
     @property
@@ -63,24 +63,24 @@ class Commits:
         """Whether too many operations are on their way."""
         return not self._room.is_open
 
-    def add(self, commit: Commit) -> None:
+    def add(self, command: Command) -> None:
         """Begin an operation, or line it up behind one that reads first."""
         if self._waiting is not None:
-            self._waiting.append(commit)
-        elif self._executor.needs_turn(commit.operation):
-            self._waiting = deque((commit,))
+            self._waiting.append(command)
+        elif self._executor.needs_turn(command.operation):
+            self._waiting = deque((command,))
             self._background.start(self._work(self._waiting))
         else:
-            self._launch(commit)
+            self._launch(command)
         if self._in_flight >= MAX_IN_FLIGHT:
             self._room.shut()
 
-    async def room(self) -> None:
+    async def drain(self) -> None:
         """Returns once few enough operations are on their way."""
         await self._room.passed()
 
-    def _launch(self, commit: Commit) -> None:
-        task = self._background.start(self._run(commit))
+    def _launch(self, command: Command) -> None:
+        task = self._background.start(self._run(command))
         if self._running is None:
             self._running = set()
         self._running.add(task)
@@ -97,35 +97,35 @@ class Commits:
     def _in_flight(self) -> int:
         return len(self._running or ()) + len(self._waiting or ())
 
-    async def _work(self, waiting: deque[Commit]) -> None:
+    async def _work(self, waiting: deque[Command]) -> None:
         while waiting:
-            commit = waiting.popleft()
-            if self._executor.needs_turn(commit.operation):
+            command = waiting.popleft()
+            if self._executor.needs_turn(command.operation):
                 await asyncio.gather(*(self._running or ()), return_exceptions=True)
-                await self._run(commit)
+                await self._run(command)
             else:
-                self._launch(commit)
+                self._launch(command)
         self._waiting = None
         self._room.open()
 
-    async def _run(self, commit: Commit) -> None:
+    async def _run(self, command: Command) -> None:
         try:
-            done = await self._executor.run(commit.operation)
+            done = await self._executor.run(command.operation)
         except TransportError as error:
-            self._refuse(commit, error.info)
+            self._refuse(command, error.info)
         except Exception:
             logger.exception("gateway.commit_failed")
-            self._refuse(commit, ServiceError("internal error; try again").info)
+            self._refuse(command, ServiceError("internal error; try again").info)
         else:
             if done.settled_at is not None:
                 await self._settle(done)
-            if not commit.others:
-                self._committed(commit.ticket, done)
+            if not command.others:
+                self._committed(command.ticket, done)
                 return
-            tickets = (commit.ticket, *commit.others)
+            tickets = (command.ticket, *command.others)
             for ticket, serial in zip(tickets, done.result.serials, strict=True):
                 self._committed(ticket, replace(done, result=AckResult([serial])))
 
-    def _refuse(self, commit: Commit, error: ErrorInfo) -> None:
-        for ticket in (commit.ticket, *commit.others):
+    def _refuse(self, command: Command, error: ErrorInfo) -> None:
+        for ticket in (command.ticket, *command.others):
             self._refused(ticket, error)

@@ -13,11 +13,11 @@ from typing import Final
 
 from gateway.auth.authenticator import Credential, outside_token_range
 from gateway.auth.rate_limits import Limits
-from gateway.commands.annotations import Annotating, prepare_annotations
+from gateway.commands.annotations import AnnotateContext, prepare_annotations
 from gateway.commands.commands import Done, LeavePresence
 from gateway.commands.commands import Operation as Stored
-from gateway.commands.presence import Announcing, prepare_presence
-from gateway.commands.publishing import Sender, Sending, prepare
+from gateway.commands.presence import PresenceContext, prepare_presence
+from gateway.commands.publishing import PublishContext, Sender, prepare
 from gateway.commands.turn_commands import TurnRules
 from gateway.realtime.channel_order import ChannelOrder
 from gateway.realtime.effects import (
@@ -26,14 +26,14 @@ from gateway.realtime.effects import (
     Attached,
     Authenticate,
     CloseSocket,
-    Commit,
+    Command,
     Deliver,
     Detach,
     Effect,
     SendFrame,
     Sync,
 )
-from gateway.realtime.pending_acks import Answers
+from gateway.realtime.pending_acks import PendingAcks
 from gateway.realtime.state_frames import Terms, attached_frame, connected_frame
 from selfhost_transport.errors import (
     BadRequest,
@@ -100,7 +100,7 @@ class Connection:
     """
 
     __slots__ = (
-        "_answers",
+        "_acks",
         "_channels",
         "_hidden_from",
         "_limits",
@@ -138,7 +138,7 @@ class Connection:
         # Members entered by this socket: (session, client id); hardly any connection has some.
         self._members: set[tuple[str, str]] | None = None
         self._channels: dict[str, _Channel] = {}
-        self._answers = Answers()
+        self._acks = PendingAcks()
         self._order = ChannelOrder()
 
     @property
@@ -149,7 +149,7 @@ class Connection:
     @property
     def unanswered(self) -> int:
         """Frames whose answer has not left yet."""
-        return len(self._answers)
+        return len(self._acks)
 
     @property
     def has_members(self) -> bool:
@@ -178,7 +178,7 @@ class Connection:
 
     def _in_order(self, frame: Frame) -> list[Effect]:
         """A frame that takes effect behind the earlier ones of its channel."""
-        ticket = self._answers.expect(frame.msg_serial or 0) if frame.action in _OPERATIONS else 0
+        ticket = self._acks.register(frame.msg_serial or 0) if frame.action in _OPERATIONS else 0
         full = frame.channel
         if full is not None and (self._order.holds(full) or self._has_to_wait(full, frame)):
             self._order.postpone(full, frame, ticket)
@@ -264,16 +264,16 @@ class Connection:
     # Results of effects
 
     def committed(self, ticket: int, done: Done) -> list[Effect]:
-        """The operation of a Commit is in the store."""
+        """The operation of a Command is in the store."""
         return self._settle(ticket, done.result) + self._go_on(self._order.end(ticket))
 
     def refused(self, ticket: int, error: ErrorInfo) -> list[Effect]:
-        """The operation of a Commit was not carried out."""
+        """The operation of a Command was not carried out."""
         return self._settle(ticket, error) + self._go_on(self._order.end(ticket))
 
-    def owes(self, ticket: int) -> bool:
+    def has_pending(self, ticket: int) -> bool:
         """Whether the answer to an operation has not left yet."""
-        return self._answers.owes(ticket)
+        return self._acks.has_pending(ticket)
 
     def attach_ready(self, full: str, attached: Attached) -> list[Effect]:
         """The hub holds the channel's frames and knows where delivery starts."""
@@ -446,16 +446,16 @@ class Connection:
             return self._settle(ticket, error.info)
         if frame.channel is not None:
             self._order.begin(ticket, frame.channel)
-        return [Commit(ticket, operation)]
+        return [Command(ticket, operation)]
 
     def _message(self, frame: Frame) -> Stored:
-        return prepare(self._sending(frame, frame.msg_serial or 0), frame.messages or [])
+        return prepare(self._publish_context(frame, frame.msg_serial or 0), frame.messages or [])
 
-    def _sending(self, frame: Frame, serial: int) -> Sending:
+    def _publish_context(self, frame: Frame, serial: int) -> PublishContext:
         session, modes, base = self._addressed(frame, serial)
         if (frame.params or {}).get("_forceNack") == "true":
             raise InvalidArgument("refused on request, by the _forceNack param", code=Code.FORCED_NACK)
-        return Sending(
+        return PublishContext(
             session=session,
             sender=Sender(self.credential, self.connection_id),
             rules=self._rules_for(session),
@@ -478,11 +478,13 @@ class Connection:
         return ref.name, modes, default_id_base(self.connection_id, serial)
 
     def _annotation(self, frame: Frame) -> Stored:
-        return prepare_annotations(self._annotating(frame, frame.msg_serial or 0), frame.annotations or [])
+        return prepare_annotations(
+            self._annotate_context(frame, frame.msg_serial or 0), frame.annotations or []
+        )
 
-    def _annotating(self, frame: Frame, serial: int) -> Annotating:
+    def _annotate_context(self, frame: Frame, serial: int) -> AnnotateContext:
         session, modes, base = self._addressed(frame, serial)
-        return Annotating(
+        return AnnotateContext(
             session=session,
             sender=Sender(self.credential, self.connection_id),
             modes=modes,
@@ -495,7 +497,9 @@ class Connection:
     # Presence
 
     def _presence(self, frame: Frame) -> Stored:
-        operation = prepare_presence(self._announcing(frame, frame.msg_serial or 0), frame.presence or [])
+        operation = prepare_presence(
+            self._presence_context(frame, frame.msg_serial or 0), frame.presence or []
+        )
         members = self._members = self._members or set()
         for change in operation.changes:
             member = (operation.session, change.client_id or "")
@@ -505,9 +509,9 @@ class Connection:
                 members.add(member)
         return operation
 
-    def _announcing(self, frame: Frame, serial: int) -> Announcing:
+    def _presence_context(self, frame: Frame, serial: int) -> PresenceContext:
         session, modes, base = self._addressed(frame, serial)
-        return Announcing(
+        return PresenceContext(
             session=session,
             credential=self.credential,
             holder=self.holder,
@@ -533,7 +537,7 @@ class Connection:
             return []
         self._members = members - gone
         # No frame waits for the outcome.
-        return [Commit(0, LeavePresence(session, self.holder))]
+        return [Command(0, LeavePresence(session, self.holder))]
 
     def _on_unsupported(self, frame: Frame) -> list[Effect]:
         kind = Action(frame.action).name
@@ -541,11 +545,11 @@ class Connection:
         return self._refuse(frame.msg_serial or 0, info)
 
     def _refuse(self, msg_serial: int, info: ErrorInfo) -> list[Effect]:
-        return self._settle(self._answers.expect(msg_serial), info)
+        return self._settle(self._acks.register(msg_serial), info)
 
     def _settle(self, ticket: int, outcome: AckResult | ErrorInfo) -> list[Effect]:
         """Note an outcome; send whatever answers it lets leave."""
-        return [SendFrame(frame) for frame in self._answers.settle(ticket, outcome)]
+        return [SendFrame(frame) for frame in self._acks.settle(ticket, outcome)]
 
     def _connected(self, key: str, error: ErrorInfo | None = None) -> Frame:
         return connected_frame(self.connection_id, key, self.credential, self._terms, error)

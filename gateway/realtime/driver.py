@@ -12,16 +12,16 @@ from gateway.auth.callers import RequestInfo
 from gateway.background import Background
 from gateway.commands.commands import Done
 from gateway.fanout.delivery import encode_websocket
-from gateway.realtime.append_coalescer import DEFAULT_WINDOW_MS, Rollup
+from gateway.realtime.append_coalescer import DEFAULT_WINDOW_MS, AppendCoalescer
 from gateway.realtime.channels import SocketChannels
-from gateway.realtime.command_queue import Commits
+from gateway.realtime.command_queue import CommandQueue
 from gateway.realtime.connection import Connection, Phase
 from gateway.realtime.effects import (
     Adjust,
     Attach,
     Authenticate,
     CloseSocket,
-    Commit,
+    Command,
     Deliver,
     Detach,
     Effect,
@@ -65,7 +65,8 @@ class Socket:
         "_authenticating",
         "_background",
         "_channels",
-        "_commits",
+        "_coalescer",
+        "_commands",
         "_fmt",
         "_give_up",
         "_halves",
@@ -74,7 +75,6 @@ class Socket:
         "_orderly",
         "_outlet",
         "_readable",
-        "_rollup",
         "_services",
         "_timers",
         "core",
@@ -113,10 +113,10 @@ class Socket:
         self._channels = SocketChannels(
             services, core, fmt, self._background, self.carry_out, self.disconnect, echo=echo
         )
-        self._commits = Commits(
+        self._commands = CommandQueue(
             services.executor, self._background, self._channels.settle, self._committed, self._refused
         )
-        self._rollup = Rollup(rollup_ms, self._commits.add)
+        self._coalescer = AppendCoalescer(rollup_ms, self._commands.add)
 
     def open(self, outlet: SocketOutlet, error: ErrorInfo | None) -> None:
         """Send CONNECTED and start the clocks. `error`: why a resume failed."""
@@ -143,7 +143,7 @@ class Socket:
         """Whether the next message has to wait: see `ready`."""
         return (
             self._authenticating is not None
-            or self._commits.full
+            or self._commands.full
             or not (self._readable.is_open and self._orderly.is_open)
         )
 
@@ -153,7 +153,7 @@ class Socket:
             # What follows is judged by the new rights.
             await asyncio.wait({self._authenticating})
             self._authenticating = None
-        await self._commits.room()
+        await self._commands.drain()
         await self._orderly.passed()
         # Who does not read its answers is not listened to (P10).
         await self._readable.passed()
@@ -174,9 +174,9 @@ class Socket:
             match effect:
                 case SendFrame(frame):
                     self._send(frame)
-                case Commit():
+                case Command():
                     self._channels.answer_first(effect)
-                    self._rollup.add(effect)
+                    self._coalescer.add(effect)
                 case Attach():
                     self._channels.attach(effect)
                 case Deliver(channel):
@@ -237,7 +237,7 @@ class Socket:
     async def lost(self) -> None:
         """The socket is gone: stop delivering, let what was begun in the store finish."""
         self._channels.detach_all()
-        self._rollup.close()
+        self._coalescer.close()
         self._readable.open()
         for timer in [*self._timers, *([self._give_up] if self._give_up else [])]:
             timer.cancel()
@@ -245,9 +245,9 @@ class Socket:
         self.core.lost()
         # They point back at this socket. Without the circle all of it is freed now, not by some garbage collection.
         self._outlet = self._authenticating = None
-        del self._channels, self._commits, self._rollup
+        del self._channels, self._commands, self._coalescer
         if self.core.has_members:
-            await self._services.keeper.lost(self.core.holder)
+            await self._services.presence_lease.lost(self.core.holder)
 
     async def reclaim_presence(self) -> None:
         """Hold the connection's members again after this process was taken for dead."""
@@ -285,12 +285,12 @@ class Socket:
 
     def _committed(self, ticket: int, done: Done) -> None:
         self.carry_out(self.core.committed(ticket, done))
-        self._rollup.answered(ticket)
+        self._coalescer.answered(ticket)
         self._channels.proceed(done)
 
     def _refused(self, ticket: int, error: ErrorInfo) -> None:
         self.carry_out(self.core.refused(ticket, error))
-        self._rollup.answered(ticket)
+        self._coalescer.answered(ticket)
         self._channels.proceed()
 
     # Credentials

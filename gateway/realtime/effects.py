@@ -21,7 +21,7 @@ class SendFrame:
 
 
 @dataclass(frozen=True, slots=True)
-class Commit:
+class Command:
     """Run an operation. Feed the outcome back with this ticket; outcomes may arrive in any order.
 
     `others`: tickets of further frames that the operation answers, each with one serial of its own.
@@ -94,7 +94,7 @@ class CloseSocket:
 
 
 Effect: TypeAlias = (
-    SendFrame | Commit | Attach | Deliver | Adjust | Sync | Detach | Authenticate | CloseSocket
+    SendFrame | Command | Attach | Deliver | Adjust | Sync | Detach | Authenticate | CloseSocket
 )
 
 

@@ -19,7 +19,7 @@ from gateway.auth.callers import RequestInfo
 from gateway.background import Background
 from gateway.commands.presence import remain_ms
 from gateway.fanout.delivery import encode_websocket
-from gateway.realtime import append_coalescer as rollup
+from gateway.realtime import append_coalescer
 from gateway.realtime.connection import Connection
 from gateway.realtime.driver import Socket, flag, wanted_format
 from gateway.services import Services
@@ -157,8 +157,8 @@ class Realtime:
             wanted_format(query),
             echo=flag(query, "echo", True),
             heartbeats=flag(query, "heartbeats", True),
-            info=services.authenticator.keepsake(info),
-            rollup_ms=rollup.window_ms(query.get(rollup.PARAM)),
+            info=services.authenticator.retained(info),
+            rollup_ms=append_coalescer.window_ms(query.get(append_coalescer.PARAM)),
             on_end=self._on_end,
         )
 

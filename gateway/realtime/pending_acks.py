@@ -16,7 +16,7 @@ class _Answer:
     outcome: AckResult | ErrorInfo | None = None
 
 
-class Answers:
+class PendingAcks:
     """Frames whose ACK or NACK has not left yet, oldest first. A ticket names one of them."""
 
     __slots__ = ("_last", "_waiting")
@@ -29,7 +29,7 @@ class Answers:
     def __len__(self) -> int:
         return len(self._waiting or ())
 
-    def expect(self, msg_serial: int) -> int:
+    def register(self, msg_serial: int) -> int:
         """A frame's answer will come. Returns its ticket."""
         self._last += 1
         if self._waiting is None:
@@ -37,7 +37,7 @@ class Answers:
         self._waiting[self._last] = _Answer(msg_serial)
         return self._last
 
-    def owes(self, ticket: int) -> bool:
+    def has_pending(self, ticket: int) -> bool:
         """Whether an answer has not left yet."""
         return self._waiting is not None and ticket in self._waiting
 

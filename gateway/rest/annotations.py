@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 
 from gateway.auth.authenticator import Credential
-from gateway.commands.annotations import Annotating, message_ref, prepare_annotations
+from gateway.commands.annotations import AnnotateContext, message_ref, prepare_annotations
 from gateway.commands.publishing import Sender
 from gateway.rest.channels import list_limit
 from gateway.rest.format import Reply, answer_format, page_links
@@ -33,7 +33,7 @@ class Annotations:
         if not all(isinstance(item, dict) for item in items):
             raise BadRequest("the body is an annotation or a list of annotations", code=Code.INVALID_BODY)
         annotations = [decode_annotation({**item, "messageSerial": serial}, Format.JSON) for item in items]
-        annotating = Annotating(
+        context = AnnotateContext(
             session=session,
             sender=Sender(credential),
             modes=None,
@@ -41,7 +41,7 @@ class Annotations:
             id_base=secrets.token_urlsafe(9),
             limits=self._services.limits,
         )
-        done = await self._services.executor.run(prepare_annotations(annotating, annotations))
+        done = await self._services.executor.run(prepare_annotations(context, annotations))
         return Reply({"channel": session, "serials": done.result.serials}, status=201)
 
     async def page(self, request: Request, credential: Credential, session: str, serial: str) -> Reply:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from gateway.auth.authenticator import Credential
 from gateway.commands.commands import Done
-from gateway.commands.publishing import Sender, Sending, prepare, with_action
+from gateway.commands.publishing import PublishContext, Sender, prepare, with_action
 from gateway.rest.format import Reply, answer_format, page_links
 from gateway.rest.version_window import VersionWindow
 from gateway.services import Services
@@ -64,8 +64,8 @@ class Channels:
         if any(message.action not in (None, MessageAction.CREATE) for message in messages):
             raise InvalidArgument("messages are changed with PATCH on their own path")
         base = secrets.token_urlsafe(9)
-        sending = self._sending(credential, session, base, self._connection_of(messages), ephemeral)
-        done = await self._services.executor.run(prepare(sending, messages))
+        context = self._publish_context(credential, session, base, self._connection_of(messages), ephemeral)
+        done = await self._services.executor.run(prepare(context, messages))
         first = messages[0].id if messages else None
         return _published(session, first or f"{base}:0", done)
 
@@ -78,8 +78,8 @@ class Channels:
         if action is MessageAction.CREATE:
             raise InvalidArgument("a message is created with POST on its channel")
         base = secrets.token_urlsafe(9)
-        sending = self._sending(credential, session, base, None, ephemeral=False)
-        operation = prepare(sending, [with_action(change, action, serial)])
+        context = self._publish_context(credential, session, base, None, ephemeral=False)
+        operation = prepare(context, [with_action(change, action, serial)])
         done = await self._services.executor.run(operation)
         return Reply({"versionSerial": done.result.serials[0]})
 
@@ -166,15 +166,15 @@ class Channels:
         status = {"isActive": True, "occupancy": {"metrics": occupancy.metrics()}}
         return {"channelId": session, "name": session, "status": status}
 
-    def _sending(
+    def _publish_context(
         self,
         credential: Credential,
         session: str,
         base: str,
         connection_id: str | None,
         ephemeral: bool,
-    ) -> Sending:
-        return Sending(
+    ) -> PublishContext:
+        return PublishContext(
             session=session,
             sender=Sender(credential, connection_id),
             rules=self._services.rules_for(session),

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from gateway.auth.authenticator import Credential, now_ms
 from gateway.auth.callers import RequestInfo
-from gateway.auth.failed_attempts import Refusals
+from gateway.auth.failed_attempts import FailedAttempts
 from gateway.comet.requests import Comet
 from gateway.rest.annotations import Annotations
 from gateway.rest.batch import publish_batch
@@ -43,7 +43,7 @@ class Rest:
         self._channels = Channels(services)
         self._annotations = Annotations(services)
         self._tokens = Tokens(services)
-        self._refusals = Refusals()
+        self._failed_attempts = FailedAttempts()
         self._presence = PresenceReads(services.presence)
         # A batch may hold several publishes; it is still one request.
         self._body_limit = services.settings.gateway.max_frame_size
@@ -133,7 +133,7 @@ class Rest:
         try:
             return await self._services.authenticator.of_request(replace(info, query=query))
         except TokenError as error:
-            if await self._refusals.note(info.token or ""):
+            if await self._failed_attempts.note(info.token or ""):
                 raise
             raise Unauthorized(f"the same token was refused repeatedly: {error.info.message}") from error
 

@@ -58,7 +58,7 @@ class UpgradingHttp(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         self._head_size = 0
         self._head_timer: asyncio.TimerHandle | None = None
         # Nothing more is read: it was refused.
-        self._deaf = False
+        self._read_closed = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """A client has connected; it has to say what it wants."""
@@ -74,7 +74,7 @@ class UpgradingHttp(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request."""
-        if self._deaf:
+        if self._read_closed:
             return
         super().data_received(data)
         if self._head_timer is None:
@@ -124,7 +124,7 @@ class UpgradingHttp(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     def _refuse(self, status: HTTPStatus) -> None:
         """Answer, and close only after the client could read it: what it still sends is dropped."""
         self._head_came()
-        self._deaf = True
+        self._read_closed = True
         self.transport.write(refusal(status))
         self.loop.call_later(_LINGER_S, self.transport.close)
 

@@ -58,7 +58,6 @@ class RawSocket(asyncio.BufferedProtocol):
     __slots__ = (
         "_closing",
         "_connections",
-        "_deaf",
         "_early",
         "_held",
         "_inbound",
@@ -66,6 +65,7 @@ class RawSocket(asyncio.BufferedProtocol):
         "_listener",
         "_outbox",
         "_owed",
+        "_read_closed",
         "_tasks",
         "_timer",
         "_transport",
@@ -98,7 +98,7 @@ class RawSocket(asyncio.BufferedProtocol):
         # A close frame was sent.
         self._closing = False
         # The rest of what comes cannot be read.
-        self._deaf = False
+        self._read_closed = False
         # Nothing can be written any more.
         self.closed = False
         self.congested = False
@@ -184,7 +184,7 @@ class RawSocket(asyncio.BufferedProtocol):
         self._receive(_BUFFER[:nbytes])
 
     def _receive(self, data: Buffer) -> None:
-        if self._deaf:
+        if self._read_closed:
             return
         try:
             for incoming in self._inbound.receive(data):
@@ -217,7 +217,7 @@ class RawSocket(asyncio.BufferedProtocol):
         The transport closes once what waits has left; a client that does not read it is not waited for.
         """
         self.flush()
-        self.closed = self._deaf = True
+        self.closed = self._read_closed = True
         if self._timer is None:
             self._give_up_in(CLOSE_TIMEOUT_S)
         self._finish()
@@ -225,7 +225,7 @@ class RawSocket(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is closed."""
         self._connections.discard(self)
-        self.closed = self._deaf = True
+        self.closed = self._read_closed = True
         if self._timer is not None:
             self._timer.cancel()
         if self.congested and self._held is not None:
@@ -285,12 +285,12 @@ class RawSocket(asyncio.BufferedProtocol):
         finally:
             self._held = None
             self._transport.resume_reading()
-            if self._deaf:
+            if self._read_closed:
                 self._finish()
 
     def _closed_by_client(self, close: Close) -> None:
         """Answer a close frame, or take it as the answer to ours."""
-        self._deaf = True
+        self._read_closed = True
         if not self._closing:
             code = CloseCode.NORMAL_CLOSURE if close.code == CloseCode.NO_STATUS_RCVD else close.code
             self.write(_frame(Opcode.CLOSE, Close(code, "").serialize()))
@@ -303,7 +303,7 @@ class RawSocket(asyncio.BufferedProtocol):
     def _fail(self, code: int, reason: str) -> None:
         """Close because of what the client sent, or did not send; further input is discarded."""
         self.close(code, reason)
-        self._deaf = True
+        self._read_closed = True
         self._give_up_in(DEAF_TIMEOUT_S)
 
     def _finish(self) -> None:

@@ -71,7 +71,7 @@ async def keys_beginning(turns: TurnStore, base: str, start: str, prefix: str) -
     cursor = b"0"
     while True:
         cursor, names = await turns.redis.command(
-            "SCAN", cursor, "MATCH", _escaped(start + prefix) + "*", "COUNT", _SCAN_COUNT, beside=base
+            "SCAN", cursor, "MATCH", _escaped(start + prefix) + "*", "COUNT", _SCAN_COUNT, node_key=base
         )
         for name in set(names) - seen:
             yield name.decode()[len(start) :]

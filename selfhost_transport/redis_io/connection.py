@@ -98,13 +98,13 @@ class RedisConnection:
         return PreparedCall(way, self.database.script(script), keys, first, misplaced)
 
     def command(
-        self, *arguments: Argument, retry_s: float = 0.0, beside: Argument | None = None
+        self, *arguments: Argument, retry_s: float = 0.0, node_key: Argument | None = None
     ) -> asyncio.Future[Any]:
-        """Run one command. `beside`: a key whose server is meant, where the command itself has none."""
+        """Run one command. `node_key`: a key whose server is meant, where the command itself has none."""
         if arguments[0] in _READS:
             retry_s = retry_s or self.read_s
-        if beside is not None and isinstance(self._way, Shards):
-            return self._way.pipeline(beside).start(arguments, None, retry_s)
+        if node_key is not None and isinstance(self._way, Shards):
+            return self._way.pipeline(node_key).start(arguments, None, retry_s)
         return self._start(arguments, None, retry_s)
 
     def keep_loaded(self, scripts: Sequence[LuaScript]) -> None:

@@ -9,7 +9,7 @@ SECOND_MS = 1000
 DAY_MS = 86_400 * SECOND_MS
 
 
-def for_ever(session: str) -> int:
+def keep_forever(session: str) -> int:
     """The retention of sessions about which nothing is said."""
     return 0
 
@@ -49,4 +49,4 @@ class StoreOptions:
     # Annotations kept of one message, approximately; its summary has them all.
     annotations: int = 10_000
     # How long messages of a session are kept after they were created; 0 = no limit.
-    retention_of: Callable[[str], int] = for_ever
+    retention_of: Callable[[str], int] = keep_forever

@@ -382,7 +382,7 @@ class Projection:
             message.metadata = source.metadata
             for part in source.parts:
                 if isinstance(part, ui.ToolPart):
-                    message.add_tool(_thawed(part))
+                    message.add_tool(_mutable_copy(part))
                 else:
                     message.parts.append(part)
 
@@ -398,7 +398,7 @@ def _new_tool(start: p.ToolInputStart, buffer: TextBuffer | None) -> ToolState:
     )
 
 
-def _thawed(part: ui.ToolPart) -> ToolState:
+def _mutable_copy(part: ui.ToolPart) -> ToolState:
     return ToolState(
         part.tool_call_id, part.tool_name, part.dynamic, part.title, part.provider_executed, part.state, None,
         part.input, part.output, part.error_text, part.preliminary, part.approval,

@@ -8,7 +8,7 @@ from gateway.auth.authenticator import Credential
 from gateway.commands.commands import Done
 from gateway.commands.turn_commands import TurnRules
 from gateway.realtime.connection import Connection
-from gateway.realtime.effects import Attach, Attached, Commit, Effect, SendFrame
+from gateway.realtime.effects import Attach, Attached, Command, Effect, SendFrame
 from gateway.realtime.state_frames import Terms
 from selfhost_transport.store.turn_store import Policy
 from selfhost_transport.turns.withholding import Traffic, hidden_from
@@ -84,6 +84,6 @@ def sent(effects: list[Effect]) -> list[Frame]:
     return [effect.frame for effect in effects if isinstance(effect, SendFrame)]
 
 
-def commit(effects: list[Effect]) -> Commit:
+def commit(effects: list[Effect]) -> Command:
     """The one operation that is started."""
-    return only(effects, Commit)
+    return only(effects, Command)

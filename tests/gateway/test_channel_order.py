@@ -16,7 +16,7 @@ from gateway.realtime.effects import (
     Attach,
     Attached,
     CloseSocket,
-    Commit,
+    Command,
     Deliver,
     Detach,
     Effect,
@@ -62,7 +62,7 @@ def test_an_operation_begins_once_the_attach_before_it_has_ended(frame: Frame) -
     assert core.receive(frame) == []
     assert core.postponed == 1
     effects = core.attach_ready("c", READY)
-    assert [type(effect) for effect in effects] == [SendFrame, Deliver, Commit]
+    assert [type(effect) for effect in effects] == [SendFrame, Deliver, Command]
     assert core.postponed == 0
 
 
@@ -108,7 +108,7 @@ def test_detach_waits_for_the_answers_before_it() -> None:
     assert publish(core, 1, HELLO) == []
     effects = core.committed(own.ticket, done("s"))
     assert actions(effects) == [Action.ACK, Action.DETACHED]
-    assert [type(effect) for effect in effects] == [SendFrame, Detach, SendFrame, Commit]
+    assert [type(effect) for effect in effects] == [SendFrame, Detach, SendFrame, Command]
 
 
 def test_attach_waits_for_what_was_published_before_it() -> None:
@@ -130,7 +130,7 @@ def test_close_lets_what_waited_take_effect_first() -> None:
     core = attaching(opened())
     publish(core, 0, HELLO)
     effects = core.receive(Frame(Action.CLOSE))
-    assert [type(effect) for effect in effects] == [Commit, SendFrame, CloseSocket]
+    assert [type(effect) for effect in effects] == [Command, SendFrame, CloseSocket]
     assert core.postponed == 0
 
 
@@ -154,7 +154,7 @@ class _Store:
     """Carries effects out at times of its own, and notes what became of each channel in order."""
 
     core: Connection
-    operations: list[Commit] = field(default_factory=list)
+    operations: list[Command] = field(default_factory=list)
     attaches: list[str] = field(default_factory=list)
     happened: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     answered: list[int] = field(default_factory=list)
@@ -162,7 +162,7 @@ class _Store:
     def take(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Commit(_, Publish() as operation):
+                case Command(_, Publish() as operation):
                     self.operations.append(effect)
                     self.happened[operation.session].append(f"publish {operation.messages[0].data!r}")
                 case Attach():

@@ -14,7 +14,7 @@ from gateway.realtime.effects import (
     Attached,
     Authenticate,
     CloseSocket,
-    Commit,
+    Command,
     Deliver,
     Detach,
 )
@@ -340,5 +340,5 @@ def test_commits_after_the_end_are_still_answered_to_nobody() -> None:
     core = opened()
     ticket = commit(publish(core, 0, HELLO)).ticket
     core.disconnect(StoreUnavailable("restart").info)
-    assert not any(isinstance(effect, Commit) for effect in core.committed(ticket, done("s")))
+    assert not any(isinstance(effect, Command) for effect in core.committed(ticket, done("s")))
     assert core.disconnect(StoreUnavailable("again").info) == []

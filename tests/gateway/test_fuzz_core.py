@@ -17,7 +17,7 @@ from gateway.realtime.effects import (
     Attached,
     Authenticate,
     CloseSocket,
-    Commit,
+    Command,
     Effect,
     SendFrame,
 )
@@ -88,7 +88,7 @@ class Shell:
                 if fails:
                     return core.reauthenticated(credential(), "key")
                 return core.authentication_failed(Unauthorized("no"))
-            case Commit(ticket=ticket, others=others):
+            case Command(ticket=ticket, others=others):
                 tickets = (ticket, *others)
                 if fails:
                     return [item for one in tickets for item in core.refused(one, Overloaded("no").info)]

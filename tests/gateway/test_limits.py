@@ -9,7 +9,7 @@ import pytest
 
 from gateway.auth.rate_limits import Limits, Rate
 from gateway.commands.commands import Cancel
-from gateway.commands.publishing import Sender, Sending, prepare
+from gateway.commands.publishing import PublishContext, Sender, prepare
 from gateway.commands.turn_commands import TurnRules
 from selfhost_transport.errors import Overloaded, RateLimited
 from selfhost_transport.loop_lag import LastingLag
@@ -204,7 +204,7 @@ async def test_a_queue_that_is_too_long_is_refused_before_anything_is_built() ->
 async def test_a_cancel_passes_where_a_send_is_refused() -> None:
     rules = TurnRules("assistant", Policy.CONCURRENT)
     limits = Limits(LimitSettings(), lag=lambda: 9.0)
-    sending = Sending("room", Sender(credential()), rules, 65_536, "base", limits)
+    context = PublishContext("room", Sender(credential()), rules, 65_536, "base", limits)
     with pytest.raises(Overloaded):
-        prepare(sending, user_message([TextPart("hello")], InputIds(), client_id="me"))
-    assert isinstance(prepare(sending, [cancel(event_id="e", run_id="t1")]), Cancel)
+        prepare(context, user_message([TextPart("hello")], InputIds(), client_id="me"))
+    assert isinstance(prepare(context, [cancel(event_id="e", run_id="t1")]), Cancel)

@@ -15,7 +15,7 @@ import pytest
 import redis as blocking_redis
 
 from gateway.auth.rate_limits import Limits
-from gateway.realtime.pending_acks import Answers
+from gateway.realtime.pending_acks import PendingAcks
 from selfhost_transport.errors import BadRequest, RateLimited
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.settings import LimitSettings
@@ -171,13 +171,13 @@ def _is_last_page(frame: dict[str, object]) -> bool:
 
 
 async def test_refusals_behind_a_pending_answer_cost_the_same_however_many_they_are() -> None:
-    answers = Answers()
-    slow = answers.expect(0)
+    answers = PendingAcks()
+    slow = answers.register(0)
 
     def refuse(count: int) -> float:
         began = time.process_time()
         for number in range(count):
-            assert answers.settle(answers.expect(number), BadRequest("no").info) == []
+            assert answers.settle(answers.register(number), BadRequest("no").info) == []
         return time.process_time() - began
 
     few = refuse(2000)

@@ -7,7 +7,7 @@ import pytest
 from gateway.commands.commands import ChangePresence, Done, LeavePresence
 from gateway.commands.presence import MAX_REMAIN_MS, SYNC_PAGE, remain_ms, sync_frames
 from gateway.realtime.connection import Connection
-from gateway.realtime.effects import Adjust, Attached, Commit, Detach, Effect, SendFrame, Sync
+from gateway.realtime.effects import Adjust, Attached, Command, Detach, Effect, SendFrame, Sync
 from selfhost_transport.store.presence import MIN_REMAIN_MS, Holder
 from selfhost_transport.wire.actions import Action, Flag, PresenceAction
 from selfhost_transport.wire.frame import AckResult, Frame
@@ -26,12 +26,12 @@ def announce(
 
 def announced(core: Connection, *messages: PresenceMessage, channel: str = "c") -> None:
     """The same, carried out."""
-    ticket = only(announce(core, *messages, channel=channel), Commit).ticket
+    ticket = only(announce(core, *messages, channel=channel), Command).ticket
     core.committed(ticket, Done(AckResult([]), Position.ZERO, ""))
 
 
 def change(effects: list[Effect]) -> ChangePresence:
-    operation = only(effects, Commit).operation
+    operation = only(effects, Command).operation
     assert isinstance(operation, ChangePresence)
     return operation
 
@@ -43,7 +43,7 @@ def refusal(effects: list[Effect]) -> int:
 
 
 def left(effects: list[Effect]) -> list[str | None]:
-    operations = [effect.operation for effect in effects if isinstance(effect, Commit)]
+    operations = [effect.operation for effect in effects if isinstance(effect, Command)]
     return [operation.session for operation in operations if isinstance(operation, LeavePresence)]
 
 
@@ -69,8 +69,8 @@ def test_an_id_of_another_connection_is_replaced() -> None:
 
 def test_the_answer_is_an_ack_without_serials_in_the_order_of_frames() -> None:
     core = attached(opened())
-    first = only(announce(core, PresenceMessage(ENTER), serial=0), Commit)
-    second = only(announce(core, PresenceMessage(UPDATE), serial=1), Commit)
+    first = only(announce(core, PresenceMessage(ENTER), serial=0), Command)
+    second = only(announce(core, PresenceMessage(UPDATE), serial=1), Command)
     assert core.committed(second.ticket, Done(AckResult([]), Position.ZERO, "")) == []
     answers = core.committed(first.ticket, Done(AckResult([]), Position.ZERO, ""))
     frames = [effect.frame for effect in answers if isinstance(effect, SendFrame)]

@@ -8,8 +8,8 @@ import itertools
 import pytest
 
 from gateway.commands.commands import Append, Publish
-from gateway.realtime.append_coalescer import MAX_GATHERED, PATIENCE, PROMPT_S, Rollup, window_ms
-from gateway.realtime.effects import Commit
+from gateway.realtime.append_coalescer import MAX_GATHERED, PATIENCE, PROMPT_S, AppendCoalescer, window_ms
+from gateway.realtime.effects import Command
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.pieces import Piece
 from selfhost_transport.wire.message import Message
@@ -23,18 +23,18 @@ class Bench:
     """A rollup whose operations are kept, and whose clock stands still unless told."""
 
     def __init__(self, window: int = 20) -> None:
-        self.started: list[Commit] = []
+        self.started: list[Command] = []
         self.now = 0.0
-        self.rollup = Rollup(window, self.started.append, lambda: self.now)
+        self.rollup = AppendCoalescer(window, self.started.append, lambda: self.now)
         self._tickets = itertools.count(1)
 
     def append(self, data: str | bytes, ref: Ref = ONE, author: str | None = None) -> int:
         ticket = next(self._tickets)
-        self.rollup.add(Commit(ticket, Append("s", ref, "series", (Piece(data),), author)))
+        self.rollup.add(Command(ticket, Append("s", ref, "series", (Piece(data),), author)))
         return ticket
 
     def publish(self) -> None:
-        self.rollup.add(Commit(next(self._tickets), Publish("s", (Message(),))))
+        self.rollup.add(Command(next(self._tickets), Publish("s", (Message(),))))
 
     @property
     def texts(self) -> list[str]:

@@ -46,7 +46,7 @@ async def test_calls_go_where_their_key_is(cluster: Clustered) -> None:
     owners = {await _owner(cluster, name) for name in names}
     assert len(owners) == 3 and connection.connected and connection.in_flight == 0
     assert (await connection.info())["cluster_enabled"] == "1"
-    cursor, found = await connection.command("SCAN", 0, "MATCH", "{b3}:*", "COUNT", 1000, beside="{b3}")
+    cursor, found = await connection.command("SCAN", 0, "MATCH", "{b3}:*", "COUNT", 1000, node_key="{b3}")
     assert (cursor, found) == (b"0", [b"{b3}:list"])
     await connection.close()
 
@@ -94,7 +94,7 @@ async def test_a_killed_primary_is_followed_to_its_replica(cluster: Clustered) -
     names = [f"{{b{n}}}:killed" for n in range(16)]
     await asyncio.gather(*(connection.call(ADD, [name], ["a"]) for name in names))
     for name in names:
-        await connection.command("WAIT", 1, 100, beside=name)
+        await connection.command("WAIT", 1, 100, node_key=name)
     await cluster.kill_first()
     replies = await asyncio.gather(*(connection.call(ADD, [name], ["b"], retry_s=20) for name in names))
     assert replies == [2] * 16

@@ -163,8 +163,8 @@ async def test_a_retention_that_is_lifted_keeps_what_is_left(
     connection: RedisConnection, keys: Keyspace, sessions: SessionStore, retention: Retention
 ) -> None:
     await sessions.publish("short", [Message(data="a")])
-    for_ever = SessionStore(connection, keys)
-    last = await for_ever.publish("short", [Message(data="b")])
+    keep_forever = SessionStore(connection, keys)
+    last = await keep_forever.publish("short", [Message(data="b")])
     await too_old(last.position)
     assert await retention.sweep() == 0
     assert await texts(sessions, "short") == ["a", "b"]

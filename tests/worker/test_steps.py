@@ -318,7 +318,7 @@ async def test_dur_15_a_turn_that_never_starts_is_waited_for_up_to_a_time(
             True,
         )
     adopting = [asyncio.create_task(second.adopt(name)) for _ in range(2)]
-    await wait_until(lambda: second.host.notices.waiting == 2)
+    await wait_until(lambda: second.host.control.waiting == 2)
     turn = await first.create_turn(name)
     # Started, it belongs to whoever did; both hear of that without asking again.
     for waited in adopting:
@@ -415,7 +415,7 @@ async def test_a_turn_that_waits_by_policy_is_created_when_its_time_comes(
     with pytest.raises(TurnNotStarted):
         await agent.create_turn(waiting, timeout=0.05)
     creating = asyncio.create_task(agent.create_turn(waiting))
-    await wait_until(lambda: agent.host.notices.waiting)
+    await wait_until(lambda: agent.host.control.waiting)
     await first.complete()
     await (await creating).complete()
     assert await room.terminals(waiting) == ["complete"]

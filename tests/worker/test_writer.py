@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from agent_worker.output.flush_timer import Rollup
+from agent_worker.output.flush_timer import FlushTimer
 from agent_worker.output.writer import MAX_GATHERED, MAX_IN_FLIGHT, TAIL_S, Hold, TextStream, TurnWriter
 from selfhost_transport.errors import LeaseLost
 from selfhost_transport.store.entries import Appended
@@ -28,7 +28,7 @@ class Attempt:
         self.lease = lease
         self.refusals: list[LeaseLost] = []
         self.hold = Hold(time.monotonic() + LEASE_S)
-        self.writer = TurnWriter(room.turns, lease, self.hold, Rollup(window_ms), self.refusals.append)
+        self.writer = TurnWriter(room.turns, lease, self.hold, FlushTimer(window_ms), self.refusals.append)
         self.encoder = Encoder(unpack_context(lease.context), "answer", lease.step_start_serial)
 
     async def open_text(self) -> TextStream:
@@ -70,7 +70,7 @@ async def test_str_7_the_first_token_leaves_at_once_and_later_ones_together(room
     text.add("first ")
     text.add("second ")
     text.add("third ")
-    await it.writer.room()
+    await it.writer.drain()
     await room.turns.redis.command("PING")
     assert await pieces(room) == ["first "]
     await it.close_text()
@@ -114,7 +114,7 @@ async def test_can_20_gathered_text_is_dropped_by_a_cancel(room: Room) -> None:
     it = await attempt(room, window_ms=500)
     text = await it.open_text()
     text.add("kept ")
-    await it.writer.room()
+    await it.writer.drain()
     text.add("gathered ")
     cancelled = await room.cancel(it.lease.turn_id)
     it.writer.stop(LeaseLost("cancelled"))
@@ -157,11 +157,11 @@ async def test_p10_a_source_waits_while_redis_is_behind(room: Room) -> None:
     it = await attempt(room, window_ms=0)
     text = await it.open_text()
     for n in range(MAX_IN_FLIGHT):
-        assert not it.writer.crowded
+        assert not it.writer.backpressured
         text.add(f"{n} ")
-    assert it.writer.crowded
-    await it.writer.room()
-    assert not it.writer.crowded
+    assert it.writer.backpressured
+    await it.writer.drain()
+    assert not it.writer.backpressured
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ async def test_str_16_halves_of_a_character_are_joined(room: Room, window_ms: in
     stream = await it.open_text()
     for half in ("so \ud83d", "\ude00 and", " lost \ud83d"):
         stream.add(half)
-        await it.writer.room()
+        await it.writer.drain()
     await it.close_text()
     (answer,) = await room.outputs(it.lease.turn_id)
     assert answer.text == "so 😀 and lost \ufffd"
@@ -236,13 +236,13 @@ class Text:
 
 async def test_the_clock_flushes_at_the_first_tick_that_is_due() -> None:
     loop = asyncio.get_running_loop()
-    rollup, texts = Rollup(40), [Text() for _ in range(50)]
+    flush_timer, texts = FlushTimer(40), [Text() for _ in range(50)]
     due = [loop.time() + n / 1000 for n in range(50)]
     for text, when in zip(texts, due, strict=True):
-        rollup.schedule(text, when)
-    assert rollup.waiting == 50
+        flush_timer.schedule(text, when)
+    assert flush_timer.waiting == 50
     await asyncio.sleep(0.1)
-    assert rollup.waiting == 0
+    assert flush_timer.waiting == 0
     for text, when in zip(texts, due, strict=True):
         (at,) = text.flushed
         assert -0.001 <= at - when < 0.03

@@ -15,7 +15,7 @@ SWEEP_S: Final = 1.0
 """How often it is looked; how much longer than asked for messages may be kept."""
 
 
-async def keep_retention(retention: Retention) -> None:
+async def sweep_retention(retention: Retention) -> None:
     """Until cancelled. Every gateway does it; Redis being away is survived."""
     while True:
         try:

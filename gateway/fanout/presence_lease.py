@@ -23,7 +23,7 @@ class PresenceSocket(Protocol):
         """Hold the connection's members again; where they left, make the client come back and enter again."""
 
 
-class PresenceKeeper:
+class PresenceLease:
     """Renews and sweeps until it is cancelled. `lease_s`: after this without renewal a process counts as dead."""
 
     def __init__(self, store: PresenceStore, node: str, lease_s: float) -> None:

@@ -15,7 +15,7 @@ OnStop = Callable[[int, str, str], None]
 """Called with the bucket, the turn and the fence of a holder that has to stop."""
 
 
-class Notices:
+class ControlListener:
     """Subscriptions of one process, made when they are first needed."""
 
     def __init__(self, url: str, keys: Keyspace, holder: str, on_stop: OnStop) -> None:
@@ -38,7 +38,7 @@ class Notices:
         """How many calls wait for something to happen in a session."""
         return sum(map(len, self._waiting.values()))
 
-    async def hear_of(self, bucket: int) -> None:
+    async def subscribe(self, bucket: int) -> None:
         """Returns once cancels of the bucket's turns are subscribed to."""
         if bucket not in self._buckets:
             self._buckets[bucket] = asyncio.create_task(
@@ -73,7 +73,7 @@ class Notices:
         self._arrivals[agent].add(arrived)
         try:
             for bucket in range(self._keys.buckets):
-                await self.hear_of(bucket)
+                await self.subscribe(bucket)
             yield arrived
         finally:
             self._arrivals[agent].discard(arrived)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.fanout.presence_keeper import PresenceKeeper
+from gateway.fanout.presence_lease import PresenceLease
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.store.keys import Keyspace
@@ -38,7 +38,7 @@ async def test_a_lost_lease_is_told_until_every_socket_has_claimed(
     redis = RedisConnection(redis_url)
     keys = Keyspace(redis_prefix, buckets=2)
     store = PresenceStore(redis, keys)
-    keeper, socket = PresenceKeeper(store, "gw", lease_s=0.3), Socket(store)
+    keeper, socket = PresenceLease(store, "gw", lease_s=0.3), Socket(store)
     running = asyncio.create_task(keeper.run(lambda: [socket]))
     try:
         await wait_until(lambda: redis.command("ZSCORE", f"{keys.base(0)}nodes", "gw"))
@@ -59,7 +59,7 @@ async def test_a_loss_while_redis_is_away_is_noted_afterwards(caplog: pytest.Log
     with EmbeddedRedis() as server:
         redis = RedisConnection(server.url, timeout_s=0.2)
         store = PresenceStore(redis, Keyspace("t", buckets=2))
-        keeper = PresenceKeeper(store, "gw", lease_s=60)
+        keeper = PresenceLease(store, "gw", lease_s=60)
         await store.change("room", HOLDER, [PresenceMessage(PresenceAction.ENTER, client_id="ann")])
         await redis.command("CLIENT", "PAUSE", 1500)
         await keeper.lost(HOLDER)

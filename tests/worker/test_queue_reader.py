@@ -1,11 +1,11 @@
-"""The intake against queues that are only counted: how many takes are tried at once."""
+"""The queue_reader against queues that are only counted: how many takes are tried at once."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
 
-from agent_worker.runtime.queue_reader import Intake, Pair
+from agent_worker.runtime.queue_reader import Pair, QueueReader
 from selfhost_transport.errors import StoreUnavailable
 
 
@@ -18,7 +18,7 @@ class Queues:
         self.taken = self.under_way = self.refused = 0
         self.at_once: list[int] = []
         self.empty = asyncio.Event()
-        self.intake = Intake(list(waiting), self.take, lambda: self.room, self.empty.set)
+        self.queue_reader = QueueReader(list(waiting), self.take, lambda: self.room, self.empty.set)
 
     async def take(self, bucket: int, agent: str) -> bool:
         self.under_way += 1
@@ -37,10 +37,10 @@ class Queues:
         return self.waiting[bucket, agent] > 0
 
     async def run(self) -> None:
-        work = asyncio.create_task(self.intake.work())
+        work = asyncio.create_task(self.queue_reader.work())
         async with asyncio.timeout(10):
             await self.empty.wait()
-        self.intake.stop()
+        self.queue_reader.stop()
         await work
 
 
@@ -60,16 +60,16 @@ async def test_a_queue_with_one_turn_is_tried_once() -> None:
 
 async def test_no_more_is_taken_than_there_is_room_for() -> None:
     queues = Queues({(bucket, "a"): 30 for bucket in range(4)}, room=50)
-    work = asyncio.create_task(queues.intake.work())
+    work = asyncio.create_task(queues.queue_reader.work())
     async with asyncio.timeout(10):
         while queues.room:
             await asyncio.sleep(0)
     assert (queues.taken, queues.room) == (50, 0)
     queues.room = 1000
-    queues.intake.room_made()
+    queues.queue_reader.room_made()
     async with asyncio.timeout(10):
         await queues.empty.wait()
-    queues.intake.stop()
+    queues.queue_reader.stop()
     await work
     assert queues.taken == 120
 
