@@ -39,9 +39,10 @@ The numbers are those of protocol section 12 where the meaning is the same.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +119,8 @@ class TransportError(Exception):
         if chosen is InvalidArgument and info.status_code == TurnEnded.status_code:
             # They share a number on the wire; the status distinguishes them.
             chosen = TurnEnded
-        if chosen is ContinuityLost and WentBack.is_told_by(info):
-            chosen = WentBack
+        if chosen is ContinuityLost and LogRewound.matches(info):
+            chosen = LogRewound
         error = chosen(info.message)
         error.info = info
         return error
@@ -320,8 +321,8 @@ class ContinuityLost(TransportError):
     status_code = 404
 
 
-class WentBack(ContinuityLost):
-    """Redis has lost what was written last, as after a fail-over: what was seen of it does not hold any more."""
+class LogRewound(ContinuityLost):
+    """Redis lost the last writes, as after a fail-over: what a client saw of them is no longer valid."""
 
     DETAIL: ClassVar[Mapping[str, Any]] = {"wentBack": True}
 
@@ -329,7 +330,7 @@ class WentBack(ContinuityLost):
         super().__init__(message, detail=self.DETAIL)
 
     @staticmethod
-    def is_told_by(info: ErrorInfo | None) -> bool:
+    def matches(info: ErrorInfo | None) -> bool:
         """Whether an error received from the service means this."""
         return info is not None and bool((info.detail or {}).get("wentBack"))
 
@@ -418,3 +419,13 @@ def _by_status(status: int) -> type[TransportError]:
     if 400 <= status < 500:
         return BadRequest
     return ServiceError if status >= 500 else TransportError
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """The former name of LogRewound, for one release."""
+        if name != "WentBack":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        warnings.warn("WentBack is deprecated: use LogRewound", DeprecationWarning, stacklevel=2)
+        return LogRewound

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -51,9 +53,14 @@ class CancelRequest:
     filter: CancelFilter
     matched: Mapping[str, str]
 
+    def closing_note(self, text: str) -> None:
+        """Text to write last, marked as a note, if the cancel is allowed (CAN-10)."""
+        self.turn.closing_note(text)
+
     def last_word(self, text: str) -> None:
-        """What is written last, marked as a note, if the cancel is allowed (CAN-10)."""
-        self.turn.last_word(text)
+        """Deprecated: use `closing_note`."""
+        warnings.warn("last_word is deprecated: use closing_note", DeprecationWarning, stacklevel=2)
+        self.closing_note(text)
 
 
 HookFunction: TypeAlias = Callable[[CancelRequest], Awaitable[bool | None] | bool | None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -110,7 +112,7 @@ class Turn:
         self._left: Output | None = None
         # The message that each call of this invocation was announced in.
         self._announced_in: dict[str, Output] = {}
-        self._last_word: str | None = None
+        self._closing_note: str | None = None
 
     @property
     def turn_id(self) -> str:
@@ -268,14 +270,19 @@ class Turn:
                     await (outputs[call.call_id] or output).write([_request_for(call)])
             raise Suspended(wait)
 
+    def closing_note(self, text: str) -> None:
+        """Text to write last, marked as a note, if the turn is cancelled and its hook allows it (CAN-10)."""
+        self._closing_note = text
+
     def last_word(self, text: str) -> None:
-        """What is written last, marked as a note, should the turn be cancelled and its hook allow it (CAN-10)."""
-        self._last_word = text
+        """Deprecated: use `closing_note`."""
+        warnings.warn("last_word is deprecated: use closing_note", DeprecationWarning, stacklevel=2)
+        self.closing_note(text)
 
     @property
     def final_note(self) -> str | None:
-        """The last word, if there is one."""
-        return self._last_word
+        """The closing note, if there is one."""
+        return self._closing_note
 
     # For the runtime
 

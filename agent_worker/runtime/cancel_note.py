@@ -16,17 +16,17 @@ from selfhost_transport.turns.context import TurnContext
 from selfhost_transport.turns.lifecycle import RunReason, StepReason
 from selfhost_transport.turns.values import Json
 
-LAST_WORD_MS = 1_000
-"""How long a last word may take after the verdict; then the turn is ended without it."""
+CLOSING_NOTE_MS = 1_000
+"""How long a closing note may take after the verdict; then the turn is ended without it."""
 
 NOTE: Json = {"note": True}
-"""Metadata of the message that a last word is in."""
+"""Metadata of the message that a closing note is in."""
 
 _SEQUENCE = 1_000_000_000
 """Above every number of the attempt, so that it cannot be taken for a repetition of one of its steps."""
 
 
-async def write_last_word(
+async def write_closing_note(
     store: TurnStore, lease: Lease, context: TurnContext, note: str | None, codec: Codec = UI_MESSAGES
 ) -> None:
     """Write the note as a message of its own, then the terminal. Raises LeaseLost when the grace was over."""

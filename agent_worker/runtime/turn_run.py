@@ -23,7 +23,7 @@ from agent_worker.agent.suspension import Suspended
 from agent_worker.agent.turn import AbortCause, Turn
 from agent_worker.output.flush_timer import FlushTimer
 from agent_worker.output.writer import Hold, TurnWriter
-from agent_worker.runtime.cancel_note import LAST_WORD_MS, write_last_word
+from agent_worker.runtime.cancel_note import CLOSING_NOTE_MS, write_closing_note
 from agent_worker.runtime.deadline import Limits, Watch
 from agent_worker.runtime.presence import Activity, AgentPresence
 from agent_worker.user_code.containment import Escaped, UserCode, drop_frames, start
@@ -318,12 +318,12 @@ class TurnRun:
             self._context, asked.requester, allowed=verdict.allowed, error=verdict.error
         )
         await self._services.pauses.decide(
-            self.lease, allow=verdict.allowed, message=message, grace_ms=LAST_WORD_MS
+            self.lease, allow=verdict.allowed, message=message, grace_ms=CLOSING_NOTE_MS
         )
         self._log("cancel.allowed" if verdict.allowed else "cancel.denied", logging.INFO)
         if verdict.allowed:
             self.abort(AbortCause.CANCELLED)
-            await write_last_word(
+            await write_closing_note(
                 self._services.turns,
                 self.lease,
                 self._context,

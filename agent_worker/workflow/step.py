@@ -8,7 +8,7 @@ from agent_worker.agent.turn import AbortCause, Turn
 from agent_worker.output.writer import TurnWriter
 from agent_worker.runtime.abort_scope import AbortScope
 from selfhost_transport.errors import InvalidArgument, LeaseLost
-from selfhost_transport.store.turn_request import deposit_for
+from selfhost_transport.store.turn_request import closing_messages_for
 from selfhost_transport.store.turn_steps import StepDeposit
 from selfhost_transport.turns.context import TurnContext
 
@@ -65,7 +65,7 @@ def context_of(context: TurnContext, step_id: str) -> TurnContext:
 
 def step_deposit(context: TurnContext) -> StepDeposit:
     """The messages that begin and end the context's step."""
-    messages = deposit_for(context)
+    messages = closing_messages_for(context)
     lost = [messages.output_lost] if messages.output_lost else []
     return StepDeposit(
         start=messages.step_start,

@@ -22,7 +22,7 @@ from selfhost_transport.errors import (
     InvalidArgument,
     StoreUnavailable,
     TransportError,
-    WentBack,
+    LogRewound,
 )
 from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.store.history import Query
@@ -188,7 +188,7 @@ class SessionHub:
             info = error_info(Code.POSITION_UNKNOWN)
             if series == feed.series:
                 # The client's position is beyond the end of the log: Redis lost writes.
-                info = replace(info, detail=WentBack.DETAIL)
+                info = replace(info, detail=LogRewound.DETAIL)
             return Start(Attached(format_position(here, feed.series), error=info))
         error: ErrorInfo | None = None
         try:

@@ -13,7 +13,7 @@ from selfhost_transport.errors import (
     MessageTooLarge,
     NotFound,
     ServiceError,
-    WentBack,
+    LogRewound,
 )
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts
@@ -234,25 +234,25 @@ class SessionStore:
 
         With `series`, the position is known to be that of an entry of this series, or its beginning: then a log that
         does not have it any more has lost what was written last, as a fail-over of Redis may do.
-        Raises ContinuityLost (90003) when the log no longer reaches back that far, WentBack in that case (P7).
+        Raises ContinuityLost (90003) when the log no longer reaches back that far, LogRewound in that case (P7).
         """
         head = await self.open(session)
         if after < head.floor:
             raise ContinuityLost(
                 "the position is older than the live log; read the history for the current state"
             )
-        gone_back = WentBack(
+        rewound = LogRewound(
             "Redis lost the last writes to this session; read the history for the current state"
         )
         if series is not None and (series != head.series or after > head.position):
-            raise gone_back
+            raise rewound
         log = self.keys.base_of(session) + "l:" + session
         exact = series is not None and after > head.floor
         first = after.stream_id if exact else f"({after.stream_id}"
         found = await self.redis.command("XRANGE", log, first, "+", "COUNT", limit + exact) or []
         entries = [_entry(item) for item in found]
         if exact and not (entries and entries.pop(0).position == after):
-            raise gone_back
+            raise rewound
         return entries
 
     async def _call(self, name: str, session: str, *arguments: str | bytes | int) -> Any:

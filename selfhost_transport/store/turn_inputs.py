@@ -12,7 +12,7 @@ from selfhost_transport.store import scripts
 from selfhost_transport.store.entries import Ref, pack_created
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
-from selfhost_transport.store.turn_store import Deposit
+from selfhost_transport.store.turn_store import ClosingMessages
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
 
@@ -21,15 +21,15 @@ from selfhost_transport.wire.serial import Position
 class Continuation:
     """The invocation that the last answer to a suspended turn starts: its life-cycle messages and context.
 
-    `deposit.run_start` is the message that opens it: an `ai-run-resume`.
+    `closing.run_start` is the message that opens it: an `ai-run-resume`.
     """
 
-    deposit: Deposit
+    closing: ClosingMessages
     context: bytes
 
     def fields(self) -> list[str | bytes]:
         """Names and values of the turn's hash, flat."""
-        named: Mapping[str, bytes] = {**self.deposit.fields(), "tr": self.context}
+        named: Mapping[str, bytes] = {**self.closing.fields(), "tr": self.context}
         return [part for pair in named.items() for part in pair]
 
 

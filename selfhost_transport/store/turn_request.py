@@ -11,7 +11,7 @@ from typing import Final
 from selfhost_transport.errors import ErrorInfo, InvalidArgument
 from selfhost_transport.store.entries import pack_value, unpack
 from selfhost_transport.store.turn_inputs import Continuation
-from selfhost_transport.store.turn_store import CancelFilter, Deposit, Policy, Scope, TurnRequest
+from selfhost_transport.store.turn_store import CancelFilter, ClosingMessages, Policy, Scope, TurnRequest
 from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import lifecycle
@@ -70,7 +70,7 @@ def build_turn_request(
         input_id=context.input_codec_message_id or "",
         event_id=event_id or "",
         fingerprint=fingerprint(messages),
-        deposit=deposit_for(context),
+        closing=closing_messages_for(context),
         context=pack_context(context),
         policy=policy,
         interrupts=interrupts,
@@ -92,7 +92,7 @@ def with_parent(request: TurnRequest, parent: str) -> TurnRequest:
     agent_client_id = unpack_context(request.context).agent_client_id
     context = context_for_input(trigger, session=request.session, agent_client_id=agent_client_id)
     return dataclasses.replace(
-        request, messages=messages, deposit=deposit_for(context), context=pack_context(context)
+        request, messages=messages, closing=closing_messages_for(context), context=pack_context(context)
     )
 
 
@@ -135,13 +135,13 @@ def continuation_for(answer: Message, previous: TurnContext) -> Continuation:
         invocation=previous.invocation + 1,
         previous=previous,
     )
-    return Continuation(deposit_for(context), pack_context(context))
+    return Continuation(closing_messages_for(context), pack_context(context))
 
 
-def deposit_for(context: TurnContext) -> Deposit:
+def closing_messages_for(context: TurnContext) -> ClosingMessages:
     """The life-cycle messages that scripts write for the turn, complete but for the step-start's serial."""
     opening = lifecycle.run_resume if context.invocation else lifecycle.run_start
-    return Deposit(
+    return ClosingMessages(
         run_start=opening(context),
         step_start=lifecycle.step_start(context),
         step_cancelled=lifecycle.step_end(context, STEP_START_PLACEHOLDER, StepReason.CANCELLED),

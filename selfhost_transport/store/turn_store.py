@@ -65,7 +65,7 @@ class CancelFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class Deposit:
+class ClosingMessages:
     """Complete messages of a turn that scripts write when there is no worker to do it."""
 
     run_start: Message
@@ -107,7 +107,7 @@ class TurnRequest:
     event_id: str
     # Distinguishes a repeat of the same send from another send under the same id (P5).
     fingerprint: str
-    deposit: Deposit
+    closing: ClosingMessages
     # What the worker needs to know, opaque to the store.
     context: bytes
     policy: Policy = Policy.CONCURRENT
@@ -191,7 +191,7 @@ class Lease:
 
     session: str
     turn_id: str
-    # A number; with `n` behind it while only a last word may be written.
+    # A number; with `n` behind it while only a closing note may be written.
     fence: int | str
     attempt: int
     max_attempts: int
@@ -589,10 +589,10 @@ class TurnStore:
             self.options.ended_turn_ms, self.options.idempotency_ms, self.options.retention_of(request.session),
             self.options.max_open_turns, self.options.max_waiting, self.options.max_wait_ms,
             self.options.burst_wait_ms if may_burst else self.options.max_wait_ms,
-            int(request.interrupts_own_suspended), parent_of(request.deposit.run_start) or "",
+            int(request.interrupts_own_suspended), parent_of(request.closing.run_start) or "",
         ]  # fmt: skip
         fields: dict[str, str | bytes | int] = {
-            **request.deposit.fields(),
+            **request.closing.fields(),
             "tr": request.context,
             "ma": request.max_attempts,
             "oc": request.on_crash,

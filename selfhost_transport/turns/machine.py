@@ -17,7 +17,7 @@ class TurnStatus(StrEnum):
     PENDING = "pending"  # accepted; no agent has begun (queued turns too)
     ACTIVE = "active"
     SUSPENDED = "suspended"  # waits for a tool result or an approval
-    CANCELLING = "cancelling"  # cancel accepted; a hook may still write its last word
+    CANCELLING = "cancelling"  # cancel accepted; a hook may still write its closing note
     COMPLETED = "completed"
     CANCELLED = "cancelled"
     FAILED = "failed"

@@ -83,4 +83,4 @@ def test_a_code_that_is_not_known_goes_by_its_status(status: int, kind: type[Tra
 
 
 def test_a_redis_that_went_back_is_told_apart_from_other_losses() -> None:
-    assert type(TransportError.from_info(errors.WentBack("x").info)) is errors.WentBack
+    assert type(TransportError.from_info(errors.LogRewound("x").info)) is errors.LogRewound

@@ -15,7 +15,7 @@ from selfhost_transport.errors import (
     ErrorInfo,
     InvalidArgument,
     TransportError,
-    WentBack,
+    LogRewound,
 )
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.seed import Seed
@@ -322,7 +322,7 @@ async def test_a_session_that_went_back_is_shown_again() -> None:
     seen: list[object] = []
     client.view.subscribe(seen.append)
     service.history = user_messages(18)
-    lost = WentBack("lost").info
+    lost = LogRewound("lost").info
     socket.deliver(Frame(Action.ATTACHED, channel=CHANNEL, channel_serial=serial(90), flags=0, error=lost))
     await wait_until(lambda: shown(client) == texts(13, 18))
     assert MessagesChanged() in seen

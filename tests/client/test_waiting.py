@@ -123,7 +123,7 @@ async def test_objects_say_what_they_are() -> None:
     socket.messages(105, *messages)
     socket.ack(frame)
     await turn.accepted
-    assert repr(turn.ended) == "<Moment: not yet; await it>"
+    assert repr(turn.ended) == "<SharedFuture: pending; await it>"
     agent = ScriptedAgent(socket, messages[0])
     agent.begin()
     agent.say("x" * 100)

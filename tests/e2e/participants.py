@@ -49,7 +49,7 @@ async def only_the_owner(request: CancelRequest) -> bool:
         raise RuntimeError("broken")
     if request.requester == "hang":
         await asyncio.sleep(60)
-    request.last_word("[cancelled]")
+    request.closing_note("[cancelled]")
     return request.requester == request.turn.owner
 
 

@@ -17,7 +17,7 @@ from gateway.fanout.feed import SessionFeed
 from gateway.fanout.hub import SessionHub
 from gateway.fanout.subscription import Attachment, Gap, State
 from gateway.metrics import Metrics
-from selfhost_transport.errors import WentBack
+from selfhost_transport.errors import LogRewound
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.store.entries import Entry, Ref
@@ -232,7 +232,7 @@ async def test_a_redis_that_went_back_is_told_as_a_gap(scene: Scene) -> None:
     # Its position is beyond that of the lost one: only the log can tell that something is missing.
     await scene.create("next")
     await wait_until(lambda: reader.gaps)
-    assert WentBack.is_told_by(reader.gaps[0].error)
+    assert LogRewound.matches(reader.gaps[0].error)
     await scene.create("after")
     await wait_until(lambda: len(reader.frames) == 3)
     assert [message["data"] for message in reader.messages] == ["kept", "lost", "after"]
@@ -288,7 +288,7 @@ async def test_a_redis_that_went_back_by_a_slow_clock_is_noticed(scene: Scene) -
     await redis.command("SET", head, new)
     await redis.command("PUBLISH", keys.channel(SESSION), f"{new} {old} ".encode() + entry)
     await wait_until(lambda: reader.gaps)
-    assert WentBack.is_told_by(reader.gaps[0].error)
+    assert LogRewound.matches(reader.gaps[0].error)
 
 
 async def test_resuming_gets_what_was_missed_and_nothing_twice(scene: Scene) -> None:

@@ -83,7 +83,7 @@ async def _attack(connection: RedisConnection, turns: TurnStore, sessions: Sessi
         name + SUFFIX for name in ("t1", "t2", "t8", "t9", "in-t1", "in-t9", "ev-t1", "p1", "p2", "p3", "p4")
     ]
     mine = await sessions.publish(ATTACKER, [Message(data="m", client_id="e")])
-    continuation = Continuation(request("t1").deposit, b"")
+    continuation = Continuation(request("t1").closing, b"")
     for name in named:
         await sessions.publish(ATTACKER, [Message(data="m")], publish_id=name)
         await sessions.append(ATTACKER, Ref(mine.position), "z", publish_id=name + "a")

@@ -39,8 +39,8 @@ def pauses(connection: RedisConnection, keys: Keyspace) -> TurnPauses:
 
 
 def continuation(name: str = "resume", turn: str = "t1") -> Continuation:
-    deposit = replace(request(turn).deposit, run_start=Message(name=name))
-    return Continuation(deposit, b"ctx2")
+    closing = replace(request(turn).closing, run_start=Message(name=name))
+    return Continuation(closing, b"ctx2")
 
 
 def said(name: str) -> list[Message]:
@@ -195,9 +195,9 @@ async def test_can_10_a_last_word_is_the_last_content(
     sealed = await pauses.decide(lease, allow=True, message=Message(name="cancelling"), grace_ms=60_000)
     with pytest.raises(LeaseLost):
         await turns.write(lease, 1, [Create(Message(name="content"))])
-    last_word = replace(lease, fence=f"{lease.fence}n")
-    await turns.write(last_word, 2, [Create(Message(name="note"))])
-    await turns.end(last_word, "cancelled", [Create(Message(name="run-end"))])
+    closing_note = replace(lease, fence=f"{lease.fence}n")
+    await turns.write(closing_note, 2, [Create(Message(name="note"))])
+    await turns.end(closing_note, "cancelled", [Create(Message(name="run-end"))])
     entries = await log(sessions)
     assert names(entries)[-4:] == ["cancel", "cancelling", "note", "run-end"]
     assert entries[-3].position == sealed

@@ -26,7 +26,7 @@ from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_operations import Close, Create, OpenText, packed_operations
 from selfhost_transport.store.turn_store import (
     CancelFilter,
-    Deposit,
+    ClosingMessages,
     Lease,
     Policy,
     Scope,
@@ -47,7 +47,7 @@ def extras(**headers: str) -> dict[str, Any]:
 
 
 def request(turn: str, *, owner: str = "alice", **changes: Any) -> TurnRequest:
-    deposit = Deposit(
+    closing = ClosingMessages(
         run_start=Message(name="run-start", extras=extras(turn=turn)),
         step_start=Message(name="step-start", extras=extras(turn=turn)),
         step_cancelled=Message(name="step-cancelled", extras=extras(serial=STEP_START_PLACEHOLDER)),
@@ -58,7 +58,7 @@ def request(turn: str, *, owner: str = "alice", **changes: Any) -> TurnRequest:
     )
     plain = TurnRequest(
         session=SESSION, turn_id=turn, agent="a", messages=[Message(name="input", data=turn)], owner=owner,
-        input_id=f"in-{turn}", event_id=f"ev-{turn}", fingerprint="f", deposit=deposit, context=b"ctx",
+        input_id=f"in-{turn}", event_id=f"ev-{turn}", fingerprint="f", closing=closing, context=b"ctx",
         cancel_message=CANCEL,
     )  # fmt: skip
     return replace(plain, **changes)

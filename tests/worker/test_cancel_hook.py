@@ -157,7 +157,7 @@ async def test_can_9_a_hook_that_raises_follows_the_declared_policy(
 
 async def test_can_10_and_int_9_the_last_word(room: Room, settings: MakeSettings, running: Run) -> None:
     async def hook(request: CancelRequest) -> None:
-        request.last_word("[cancelled]")
+        request.closing_note("[cancelled]")
 
     await serve(running, settings, hook)
     turn = await room.send("go")

@@ -81,7 +81,7 @@ async def test_can_10_a_last_word_and_a_cut_off_answer(
 
     @worker.on_cancel("assistant")
     async def hook(request: CancelRequest) -> None:
-        request.last_word("[cancelled]")
+        request.closing_note("[cancelled]")
 
     await running(worker)
     turn = await room.send("go")

@@ -162,7 +162,7 @@ async def test_texts_of_errors_notes_and_statuses(
     async def agent(turn: Turn) -> Any:
         yield text[:1000]
         await turn.report(text[:1000])
-        turn.last_word(text)
+        turn.closing_note(text)
         raise AgentError(text)
 
     await running(worker)

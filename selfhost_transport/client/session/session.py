@@ -18,7 +18,7 @@ from selfhost_transport.client.connection.driver import Connection
 from selfhost_transport.client.connection.effects import Attached
 from selfhost_transport.client.connection.state import ConnectionState, StateChange
 from selfhost_transport.client.emitter import Emitter
-from selfhost_transport.client.moment import Moment
+from selfhost_transport.client.shared_future import SharedFuture
 from selfhost_transport.client.rest import RestClient
 from selfhost_transport.client.session import requests
 from selfhost_transport.client.session.events import CancelResult, Discontinuity, Entry
@@ -35,7 +35,7 @@ from selfhost_transport.errors import (
     ServiceError,
     SessionClosed,
     TransportError,
-    WentBack,
+    LogRewound,
 )
 from selfhost_transport.hooks import said
 from selfhost_transport.turns import headers as h
@@ -91,7 +91,7 @@ class Session:
         # Where delivery began; what is older came from the history.
         self.attach_serial = ""
         # Resolves when the session is attached and its history is read.
-        self.ready: Moment[None] = Moment(self)
+        self.ready: SharedFuture[None] = SharedFuture(self)
         # Why nothing will come any more: closed, or refused for good.
         self.failure: TransportError | None = None
         # The service let us in, but not to the history (REC-17).
@@ -284,7 +284,7 @@ class Session:
             self._refused(turn, event_id, error)
             raise
         receipt = result.turn or TurnReceipt(turn.turn_id or "", turn.status.value)
-        turn.accepted.happen(receipt)
+        turn.accepted.set(receipt)
         if turn.status is TurnStatus.PENDING and receipt.status != _QUEUED:
             why = partial(_why_not_begun, ref(turn), self.agent)
             self.long_waits.tell_later("an agent to begin", why, turn.turn_id)
@@ -429,7 +429,7 @@ class Session:
             # The session was deleted and made again: nothing known of it holds.
             self.tree = self._new_tree()
             self._turns.abandon(ContinuityLost("the session was deleted, and its turns with it"))
-        elif WentBack.is_told_by(attached.error):
+        elif LogRewound.matches(attached.error):
             # What was seen last is gone; the history says what is left of it.
             self.tree = self._new_tree()
             self._turns.restart()
@@ -496,12 +496,12 @@ class Session:
         for events in reversed(folded):
             self._tell(events)
         self._apply(past)
-        if WentBack.is_told_by(attached.error) and self.history_refused is None:
+        if LogRewound.matches(attached.error) and self.history_refused is None:
             known = {turn.run_id for turn in self.tree.turns()}
-            self._turns.abandon_unknown(known, WentBack("Redis has lost this turn; send again"))
+            self._turns.abandon_unknown(known, LogRewound("Redis has lost this turn; send again"))
         held, self._held = self._held, []
         self._deliver(held)
-        self.ready.happen(None)
+        self.ready.set(None)
         if not attached.first:
             self.on_discontinuity.emit(Discontinuity(attached.error, attached.serial))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from selfhost_transport.client.moment import Moment
+from selfhost_transport.client.shared_future import SharedFuture
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.runs import RunInfo
@@ -25,7 +25,7 @@ class Steer:
         self.codec_message_id = codec_message_id
         self.serial = serial
         # Settled when the turn ends or, if it was answered by then, is suspended.
-        self.outcome: Moment[SteerOutcome] = Moment(self)
+        self.outcome: SharedFuture[SteerOutcome] = SharedFuture(self)
 
     def look(self, info: RunInfo, node: Node | None) -> None:
         """The turn's read model changed."""
@@ -33,4 +33,4 @@ class Steer:
             return
         consumed = node is not None and self.codec_message_id in node.answered_steers()
         if consumed or info.status.is_terminal:
-            self.outcome.happen(SteerOutcome(consumed, info.status))
+            self.outcome.set(SteerOutcome(consumed, info.status))

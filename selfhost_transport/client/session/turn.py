@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
-from selfhost_transport.client.moment import Moment
+from selfhost_transport.client.shared_future import SharedFuture
 from selfhost_transport.client.session import requests
 from selfhost_transport.client.session.content import Content
 from selfhost_transport.client.session.events import CancelResult
@@ -80,11 +80,11 @@ class Turn:
         # Of the message that asked for the turn; with it a turn can be cancelled before it has an id (CAN-4).
         self.input_codec_message_id = input_codec_message_id
         # The service has the send; its value says whether the turn waits in a queue, and whom it interrupted.
-        self.accepted: Moment[TurnReceipt] = Moment(self)
+        self.accepted: SharedFuture[TurnReceipt] = SharedFuture(self)
         # An agent has begun; a turn that is cancelled before counts as started and ended at once.
-        self.started: Moment[Turn] = Moment(self)
+        self.started: SharedFuture[Turn] = SharedFuture(self)
         # The turn has its terminal.
-        self.ended: Moment[Turn] = Moment(self)
+        self.ended: SharedFuture[Turn] = SharedFuture(self)
         # Takes the send back if it has not left; None where it was not sent here.
         self.withdraw: Callable[[], bool] | None = None
         self._session = session
@@ -248,11 +248,11 @@ class Turn:
         self.turn_id = info.run_id
         self.input_codec_message_id = self.input_codec_message_id or info.input_codec_message_id
         if info.status is not TurnStatus.PENDING:
-            self.started.happen(self)
+            self.started.set(self)
         for steer in self._steers:
             steer.look(info, self._node())
         if info.status.is_terminal:
-            self.ended.happen(self)
+            self.ended.set(self)
             for stream in list(self._streams):
                 stream.end()
             self._streams.clear()

@@ -1,6 +1,6 @@
 -- The verdict on a cancel that an agent's hook was asked about.
--- ARGV: base, session, turn, fence, verdict (allow|deny), entry that tells of it, window ms, grace for a last word in ms
--- `allow` seals the turn: its content is refused from here on (P2), except for a last word under the fence `<fence>n`.
+-- ARGV: base, session, turn, fence, verdict (allow|deny), entry that tells of it, window ms, grace for a closing note in ms
+-- `allow` seals the turn: its content is refused from here on (P2), except for a closing note under the fence `<fence>n`.
 -- Returns {'lost', status} | {position}.
 --@include _session.lua
 --@include _turn.lua

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 
 
-class Moment(Generic[Value]):
+class SharedFuture(Generic[Value]):
     """Await it for its value; cancelling one waiter affects no other.
 
     `owner` is kept alive as long as the moment is referenced.
@@ -17,7 +17,7 @@ class Moment(Generic[Value]):
 
     def __init__(self, owner: object = None) -> None:
         self._owner = owner
-        self._happened = asyncio.Event()
+        self._event = asyncio.Event()
         self._value: Value | None = None
         self._error: Exception | None = None
 
@@ -26,28 +26,28 @@ class Moment(Generic[Value]):
 
     def __repr__(self) -> str:
         if not self.done:
-            return "<Moment: not yet; await it>"
-        return f"<Moment: {self._value if self._error is None else self._error!r}>"
+            return "<SharedFuture: pending; await it>"
+        return f"<SharedFuture: {self._value if self._error is None else self._error!r}>"
 
     @property
     def done(self) -> bool:
         """Whether it has happened, or can happen no more."""
-        return self._happened.is_set()
+        return self._event.is_set()
 
-    def happen(self, value: Value) -> None:
+    def set(self, value: Value) -> None:
         """It happened; a second time counts for nothing."""
         if not self.done:
             self._value = value
-            self._happened.set()
+            self._event.set()
 
     def fail(self, error: Exception) -> None:
         """It cannot happen any more."""
         if not self.done:
             self._error = error
-            self._happened.set()
+            self._event.set()
 
     async def _wait(self) -> Value:
-        await self._happened.wait()
+        await self._event.wait()
         if self._error is not None:
             raise self._error
         value: Value = self._value  # type: ignore[assignment]
