@@ -9,7 +9,7 @@ from benchmarks.rig import TOKEN, per_call_us, rig
 from gateway.background import Background
 from gateway.fanout.delivery import Variant
 from gateway.fanout.feed import SessionFeed
-from gateway.fanout.subscription import Attachment
+from gateway.fanout.subscription import Subscription
 from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.serial import Position
 
@@ -53,9 +53,9 @@ async def _run(watchers: int) -> Figure:
         await feed.start()
         for number in range(watchers):
             fmt = (Format.JSON, Format.MSGPACK)[number % 2]
-            attachment = Attachment(outlet, Variant(fmt, session), lambda gap: None)
-            feed.add(attachment)
-            feed.release(attachment)
+            subscription = Subscription(outlet, Variant(fmt, session), lambda gap: None)
+            feed.add(subscription)
+            feed.release(subscription)
         turn = await bench.open_text(session)
         # Nothing is subscribed: what the turn's opening wrote is read from the log, as after a reconnect.
         feed.compare()

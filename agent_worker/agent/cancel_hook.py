@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 import asyncio
 import logging
+import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum

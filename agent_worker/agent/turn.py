@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
-
 import asyncio
+import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from gateway.fanout.delivery import Variant
 from gateway.fanout.hub import SessionHub
-from gateway.fanout.subscription import Attachment
+from gateway.fanout.subscription import Subscription
 from selfhost_transport.store.entries import Created, Entry
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.turns import headers as h
@@ -63,7 +63,7 @@ class CancelOutcome:
 
 
 class _Nowhere:
-    """An outlet whose attachment only keeps the session watched."""
+    """An outlet whose subscription only keeps the session watched."""
 
     congested = False
 
@@ -81,8 +81,8 @@ class CancelVoting:
     async def outcome(self, session: str, after: Position, asked: Collection[str]) -> CancelOutcome:
         """The verdicts on a cancel at position `after`, as far as they are known within MAX_WAIT_S."""
         found = CancelOutcome()
-        attachment = Attachment(_Nowhere(), Variant(Format.JSON, session), lambda gap: None)
-        feed = await self._hub.join(session, attachment)
+        subscription = Subscription(_Nowhere(), Variant(Format.JSON, session), lambda gap: None)
+        feed = await self._hub.join(session, subscription)
         try:
             async with asyncio.timeout(MAX_WAIT_S):
                 while not found.are_complete(asked):
@@ -96,5 +96,5 @@ class CancelVoting:
         except TimeoutError:
             pass  # an undecided cancel is decided later, and announced in the session
         finally:
-            self._hub.leave(feed, attachment)
+            self._hub.leave(feed, subscription)
         return found

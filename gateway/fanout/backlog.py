@@ -1,4 +1,4 @@
-"""What an attachment has missed, read from the log and conflated where that is much (sections 5.4 and 7.4)."""
+"""What a subscription has missed, read from the log and conflated where that is much (sections 5.4 and 7.4)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SharedBacklogs:
     """Backlogs of one session that are being read: who resumes from the same place meanwhile gets the same one.
 
     After a gateway was replaced all viewers of a session come at once: one reading and one encoding serve them. For
-    attachments that begin at `after` only: what was delivered to others before does not matter to them.
+    subscriptions that begin at `after` only: what was delivered to others before does not matter to them.
     """
 
     __slots__ = ("_reading", "_session", "_store", "_tasks")

@@ -1,7 +1,7 @@
 """Messages as deltas from the one before them, for attachments with the param `delta=vcdiff` (section 14.4).
 
-Frames for all others are encoded once. What is written to such an attachment is taken apart again here: who has
-seen what differs from attachment to attachment, and few ask for it.
+Frames for all others are encoded once. What is written to such a subscription is taken apart again here: who has
+seen what differs from subscription to subscription, and few ask for it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TEXT: Final = {None: "utf-8", "": "utf-8", "json": "json/utf-8"}
 
 
 class DeltaWriter:
-    """Writes an attachment's frames. The first message, and any without data to compare with, goes out whole."""
+    """Writes a subscription's frames. The first message, and any without data to compare with, goes out whole."""
 
     def __init__(self, write: Callable[[bytes], None], fmt: Format) -> None:
         self._write = write

@@ -1,7 +1,7 @@
-"""One session as this process sees it: its notifications in order, without gaps, fanned out to attachments.
+"""One session as this process sees it: its notifications in order, without gaps, fanned out to subscriptions.
 
 Notifications carry their predecessor's position. Where it is not the last one seen, the gap is filled from the log;
-if the log does not reach back far enough, every attachment gets a discontinuity (P7).
+if the log does not reach back far enough, every subscription gets a discontinuity (P7).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gateway.background import Background
 from gateway.fanout.backlog import BATCH, SharedBacklogs, read_backlog
 from gateway.fanout.delivery import Aggregate, Delivery, Variant, encode_messages
 from gateway.fanout.open_messages import OpenMessages, unpack_or_skip
-from gateway.fanout.subscription import MAX_HELD, MUTE_ALL, Attachment, Gap, State, Verdict
+from gateway.fanout.subscription import MAX_HELD, MUTE_ALL, Gap, State, Subscription, Verdict
 from selfhost_transport.errors import ContinuityLost, ErrorInfo, TransportError
 from selfhost_transport.store.entries import (
     Entry,
@@ -94,10 +94,10 @@ class SessionFeed:
         # Some of them were dropped: the log has to be read once more.
         self._dropped = False
         self._open = OpenMessages("")
-        self._live: dict[Variant, dict[Attachment, None]] = {}
-        self._waiting: dict[Attachment, None] = {}
-        self._reading: dict[Ref, list[Attachment]] = {}
-        # Messages created after this need no look at single attachments …
+        self._live: dict[Variant, dict[Subscription, None]] = {}
+        self._waiting: dict[Subscription, None] = {}
+        self._reading: dict[Ref, list[Subscription]] = {}
+        # Messages created after this need no look at single subscriptions …
         self._latest_start = Position.ZERO
         # … unless an aggregate was handed out that reaches beyond what was fanned out.
         self._ahead_until = Position.ZERO
@@ -157,7 +157,7 @@ class SessionFeed:
     def jump(self) -> None:
         """There are more notifications than can be fanned out: go on from the end of the log.
 
-        Each attachment reads the entries in between itself, conflated if there are many.
+        Each subscription reads the entries in between itself, conflated if there are many.
         """
         if self._pending is not None:
             self._pending.clear()
@@ -183,20 +183,20 @@ class SessionFeed:
             await self._fill()
             return
         if head.series == self.series:
-            behind, attachments = self.position, self._all()
+            behind, subscriptions = self.position, self._all()
             self._reset(head)
-            for attachment in attachments:
-                self._send_to_log(attachment, behind)
+            for subscription in subscriptions:
+                self._send_to_log(subscription, behind)
         # What came meanwhile; and a log that began anew is noticed there.
         await self._fill()
 
-    def _send_to_log(self, attachment: Attachment, behind: Position) -> None:
-        """What an attachment does not have it reads from the log, now or once its socket has room."""
-        if attachment.state is State.STALE:
+    def _send_to_log(self, subscription: Subscription, behind: Position) -> None:
+        """What a subscription does not have it reads from the log, now or once its socket has room."""
+        if subscription.state is State.STALE:
             return
-        self._stall(attachment, behind if attachment.state is State.LIVE else attachment.delivered)
-        if attachment.released and not attachment.outlet.congested:
-            self._catch_up_soon(attachment)
+        self._stall(subscription, behind if subscription.state is State.LIVE else subscription.delivered)
+        if subscription.released and not subscription.outlet.congested:
+            self._catch_up_soon(subscription)
 
     def _take(self, payload: bytes) -> bool:
         """Fan an entry out if it is the next one. False: something is missing before it."""
@@ -280,8 +280,8 @@ class SessionFeed:
             "session.continuity_lost session=%s position=%s", self.session, self.position.stream_id
         )
         self._reset(await self._store.open(self.session))
-        for attachment in self._all():
-            self._restart(attachment, error)
+        for subscription in self._all():
+            self._restart(subscription, error)
 
     def _reset(self, head: Head) -> None:
         self.series = head.series
@@ -318,15 +318,15 @@ class SessionFeed:
     def forget_idle(self) -> None:
         """Forget what is only needed while messages grow; to be called now and then."""
         self._open.forget_idle()
-        for attachment in self._all():
-            attachment.forget_ended(self.position_of(attachment), self._open)
+        for subscription in self._all():
+            subscription.forget_ended(self.position_of(subscription), self._open)
 
     # Fan-out
 
     def _fan_out(self, delivery: Delivery) -> None:
-        for attachment in self._waiting:
-            if attachment.state is State.HOLDING:
-                self._hold(attachment, delivery)
+        for subscription in self._waiting:
+            if subscription.state is State.HOLDING:
+                self._hold(subscription, delivery)
         ref = delivery.ref
         if (
             delivery.is_presence
@@ -339,8 +339,8 @@ class SessionFeed:
         ):
             self._fan_out_singly(delivery)
             return
-        slow: list[Attachment] = []
-        whole: list[Attachment] = []
+        slow: list[Subscription] = []
+        whole: list[Subscription] = []
         for variant, members in self._live.items():
             if not members or (variant.is_selective and delivery.is_hidden(variant)):
                 continue
@@ -348,93 +348,95 @@ class SessionFeed:
                 whole += members
                 continue
             frame = delivery.frame(variant)
-            for attachment in members:
-                if attachment.mute is not None and attachment.mute in (delivery.connection_id, MUTE_ALL):
+            for subscription in members:
+                if subscription.mute is not None and subscription.mute in (delivery.connection_id, MUTE_ALL):
                     continue
-                attachment.write(frame)
-                if attachment.outlet.congested:
-                    slow.append(attachment)
+                subscription.write(frame)
+                if subscription.outlet.congested:
+                    slow.append(subscription)
             self._counters.delivered(len(members))
-        for attachment in slow:
-            self._stall(attachment, delivery.position)
-        for attachment in whole:
-            self._deliver_singly(attachment, delivery)
+        for subscription in slow:
+            self._stall(subscription, delivery.position)
+        for subscription in whole:
+            self._deliver_singly(subscription, delivery)
 
-    def _hold(self, attachment: Attachment, delivery: Delivery) -> None:
-        if attachment.keep(delivery) > MAX_HELD:
-            attachment.mark_slow(attachment.delivered)
+    def _hold(self, subscription: Subscription, delivery: Delivery) -> None:
+        if subscription.keep(delivery) > MAX_HELD:
+            subscription.mark_slow(subscription.delivered)
             # What a pause keeps back is read from the log when the pause is over, not again and again until then.
-            if attachment.released and not attachment.pauses:
-                self._catch_up_soon(attachment)
+            if subscription.released and not subscription.pauses:
+                self._catch_up_soon(subscription)
 
     def _fan_out_singly(self, delivery: Delivery) -> None:
-        for attachment in [member for members in self._live.values() for member in members]:
-            self._deliver_singly(attachment, delivery)
+        for subscription in [member for members in self._live.values() for member in members]:
+            self._deliver_singly(subscription, delivery)
 
-    def _deliver_singly(self, attachment: Attachment, delivery: Delivery) -> None:
-        if delivery.position <= attachment.delivered:
+    def _deliver_singly(self, subscription: Subscription, delivery: Delivery) -> None:
+        if delivery.position <= subscription.delivered:
             return
-        match attachment.judge(delivery):
+        match subscription.judge(delivery):
             case Verdict.SEND:
-                self._write(attachment, delivery.frame(attachment.variant), delivery.position)
+                self._write(subscription, delivery.frame(subscription.variant), delivery.position)
             case Verdict.AGGREGATE:
-                self._suspend(attachment)
+                self._suspend(subscription)
                 # A resume from here gets this entry again: it is not delivered yet.
-                attachment.hold(delivery.position.before)
-                attachment.keep(delivery)
-                self._flush(attachment)
+                subscription.hold(delivery.position.before)
+                subscription.keep(delivery)
+                self._flush(subscription)
 
-    def _write(self, attachment: Attachment, frame: bytes, position: Position) -> None:
-        attachment.write(frame)
+    def _write(self, subscription: Subscription, frame: bytes, position: Position) -> None:
+        subscription.write(frame)
         self._counters.delivered(1)
-        if attachment.outlet.congested and attachment.state is State.LIVE:
-            self._stall(attachment, position)
+        if subscription.outlet.congested and subscription.state is State.LIVE:
+            self._stall(subscription, position)
 
-    def _stall(self, attachment: Attachment, delivered: Position) -> None:
+    def _stall(self, subscription: Subscription, delivered: Position) -> None:
         """The socket is full: stop writing until it has drained (P10)."""
-        self._suspend(attachment)
-        attachment.mark_slow(delivered)
+        self._suspend(subscription)
+        subscription.mark_slow(delivered)
 
-    def _suspend(self, attachment: Attachment) -> None:
-        self._live.get(attachment.variant, {}).pop(attachment, None)
-        self._waiting[attachment] = None
+    def _suspend(self, subscription: Subscription) -> None:
+        self._live.get(subscription.variant, {}).pop(subscription, None)
+        self._waiting[subscription] = None
 
-    def _flush(self, attachment: Attachment) -> None:
-        """Write what waits for an attachment, until a message's state has to be read or nothing is left."""
-        attachment.blocked = False
-        while held := attachment.held:
+    def _flush(self, subscription: Subscription) -> None:
+        """Write what waits for a subscription, until a message's state has to be read or nothing is left."""
+        subscription.blocked = False
+        while held := subscription.held:
             delivery = held[0]
-            if not attachment.may_pass(delivery.position):
+            if not subscription.may_pass(delivery.position):
                 break
-            verdict = attachment.judge(delivery) if delivery.position > attachment.delivered else Verdict.SKIP
+            verdict = (
+                subscription.judge(delivery) if delivery.position > subscription.delivered else Verdict.SKIP
+            )
             if verdict is Verdict.AGGREGATE and delivery.ref is not None:
-                self._want_aggregate(delivery.ref, attachment)
+                self._want_aggregate(delivery.ref, subscription)
                 return
             held.popleft()
             if verdict is Verdict.SEND:
-                attachment.write(delivery.frame(attachment.variant))
+                subscription.write(delivery.frame(subscription.variant))
                 self._counters.delivered(1)
-            attachment.delivered = max(attachment.delivered, delivery.position)
-            if attachment.outlet.congested:
-                attachment.mark_slow(attachment.delivered)
+            subscription.delivered = max(subscription.delivered, delivery.position)
+            if subscription.outlet.congested:
+                subscription.mark_slow(subscription.delivered)
                 return
-        attachment.held = attachment.held or None
-        if attachment.pauses:
-            attachment.block()
+        subscription.held = subscription.held or None
+        if subscription.pauses:
+            subscription.block()
             return
-        self._waiting.pop(attachment, None)
-        self._live.setdefault(attachment.variant, {})[attachment] = None
-        self._latest_start = max(self._latest_start, attachment.start)
-        attachment.go_live()
+        self._waiting.pop(subscription, None)
+        self._live.setdefault(subscription.variant, {})[subscription] = None
+        self._latest_start = max(self._latest_start, subscription.start)
+        subscription.go_live()
 
     # Aggregates
 
-    def _want_aggregate(self, ref: Ref, attachment: Attachment) -> None:
+    def _want_aggregate(self, ref: Ref, subscription: Subscription) -> None:
         waiting = self._reading.get(ref)
         if waiting is not None:
-            waiting.append(attachment)
+            waiting.append(subscription)
             return
-        self._reading[ref] = [attachment]
+        self._reading[ref] = [subscription]
         self._tasks.start(self._read_aggregate(ref))
 
     async def _read_aggregate(self, ref: Ref) -> None:
@@ -447,190 +449,190 @@ class SessionFeed:
                 aggregate = Aggregate(ref, found[0], parse_position(found[0].version.serial)[0])
         except TransportError as error:
             logger.warning("session.aggregate_failed session=%s error=%s", self.session, error)
-            for attachment in waiting:
-                if attachment.state is State.HOLDING:
-                    attachment.mark_slow(attachment.delivered)
-                    self._catch_up_soon(attachment, delay=0.2)
+            for subscription in waiting:
+                if subscription.state is State.HOLDING:
+                    subscription.mark_slow(subscription.delivered)
+                    self._catch_up_soon(subscription, delay=0.2)
             return
         encoded: dict[tuple[Variant, Position], bytes] = {}
-        for attachment in waiting:
-            if attachment.state is State.HOLDING and attachment.held:
-                self._deliver_aggregate(attachment, ref, aggregate, encoded)
+        for subscription in waiting:
+            if subscription.state is State.HOLDING and subscription.held:
+                self._deliver_aggregate(subscription, ref, aggregate, encoded)
 
     def _deliver_aggregate(
         self,
-        attachment: Attachment,
+        subscription: Subscription,
         ref: Ref,
         aggregate: Aggregate | None,
         encoded: dict[tuple[Variant, Position], bytes],
     ) -> None:
-        awaited = attachment.held[0] if attachment.held else None
+        awaited = subscription.held[0] if subscription.held else None
         if awaited is None or awaited.ref != ref:
             return
-        if aggregate is not None and not attachment.variant.passes(aggregate.message):
-            self._pass_over(attachment, awaited, aggregate)
+        if aggregate is not None and not subscription.variant.passes(aggregate.message):
+            self._pass_over(subscription, awaited, aggregate)
             return
         # A message that is gone has nothing to show; entries of it are passed over.
         version = awaited.position if aggregate is None else max(aggregate.version, awaited.position)
-        attachment.seen[ref] = version
+        subscription.seen[ref] = version
         self._ahead_until = max(self._ahead_until, version)
         if aggregate is not None:
-            key = (attachment.variant, awaited.position)
+            key = (subscription.variant, awaited.position)
             if key not in encoded:
                 # The position is that of the entry it answers: others up to its version are yet to come.
                 encoded[key] = encode_messages(
-                    attachment.variant, awaited.position, self.series, [aggregate.message]
+                    subscription.variant, awaited.position, self.series, [aggregate.message]
                 )
-            attachment.write(encoded[key])
+            subscription.write(encoded[key])
             self._counters.delivered(1)
-            self._learn(aggregate, attachment)
-        self._flush(attachment)
+            self._learn(aggregate, subscription)
+        self._flush(subscription)
 
-    def _pass_over(self, attachment: Attachment, awaited: Delivery, aggregate: Aggregate) -> None:
+    def _pass_over(self, subscription: Subscription, awaited: Delivery, aggregate: Aggregate) -> None:
         """The message turned out to be hidden. Not `seen`: a reader that gains the right needs it whole."""
-        self._learn(aggregate, attachment)
-        if attachment.held:
-            attachment.held.popleft()
-        attachment.delivered = max(attachment.delivered, awaited.position)
-        self._flush(attachment)
+        self._learn(aggregate, subscription)
+        if subscription.held:
+            subscription.held.popleft()
+        subscription.delivered = max(subscription.delivered, awaited.position)
+        self._flush(subscription)
 
-    def _learn(self, aggregate: Aggregate, attachment: Attachment) -> None:
+    def _learn(self, aggregate: Aggregate, subscription: Subscription) -> None:
         message = self._open.learn(aggregate)
-        for delivery in attachment.held or ():
+        for delivery in subscription.held or ():
             if delivery.ref == aggregate.ref:
                 message = delivery.adopt(message)
 
     # Attachments
 
-    def add(self, attachment: Attachment) -> None:
-        """Hold entries for an attachment from here on."""
-        attachment.hold(self.position)
-        attachment.start = self.position
-        self._waiting[attachment] = None
+    def add(self, subscription: Subscription) -> None:
+        """Hold entries for a subscription from here on."""
+        subscription.hold(self.position)
+        subscription.start = self.position
+        self._waiting[subscription] = None
 
-    def position_of(self, attachment: Attachment) -> Position:
-        """Up to where an attachment has everything."""
-        waits = attachment.state in (State.HOLDING, State.STALE)
-        return attachment.delivered if waits else self.position
+    def position_of(self, subscription: Subscription) -> Position:
+        """Up to where a subscription has everything."""
+        waits = subscription.state in (State.HOLDING, State.STALE)
+        return subscription.delivered if waits else self.position
 
-    def resume(self, attachment: Attachment, after: Position) -> None:
-        """A held attachment has everything up to a position; that may be ahead of what was fanned out here."""
-        attachment.start = attachment.delivered = after
+    def resume(self, subscription: Subscription, after: Position) -> None:
+        """A held subscription has everything up to a position; that may be ahead of what was fanned out here."""
+        subscription.start = subscription.delivered = after
         self._ahead_until = max(self._ahead_until, after)
 
-    def note_seen(self, attachment: Attachment, created: Position, index: int, version: Position) -> None:
-        """A message's state up to a version is being delivered to an attachment outside of the feed's order."""
-        attachment.seen[Ref(created, index)] = version
+    def note_seen(self, subscription: Subscription, created: Position, index: int, version: Position) -> None:
+        """A message's state up to a version is being delivered to a subscription outside of the feed's order."""
+        subscription.seen[Ref(created, index)] = version
         self._ahead_until = max(self._ahead_until, version)
 
-    def show_as(self, attachment: Attachment, variant: Variant) -> None:
+    def show_as(self, subscription: Subscription, variant: Variant) -> None:
         """From here on frames of another variant. What exists already is delivered whole when it changes next."""
-        here = self.position_of(attachment)
-        members = self._live.get(attachment.variant, {})
-        is_live = attachment in members
-        members.pop(attachment, None)
-        attachment.variant = variant
-        attachment.begin_anew(here, self.position)
-        self._latest_start = max(self._latest_start, attachment.start)
+        here = self.position_of(subscription)
+        members = self._live.get(subscription.variant, {})
+        is_live = subscription in members
+        members.pop(subscription, None)
+        subscription.variant = variant
+        subscription.begin_anew(here, self.position)
+        self._latest_start = max(self._latest_start, subscription.start)
         if is_live:
-            self._live.setdefault(variant, {})[attachment] = None
+            self._live.setdefault(variant, {})[subscription] = None
 
-    def release(self, attachment: Attachment, backlog: Iterable[Delivery] = ()) -> None:
+    def release(self, subscription: Subscription, backlog: Iterable[Delivery] = ()) -> None:
         """Deliver the backlog, what was held, and from then on everything."""
-        attachment.released = True
-        if attachment.state is State.STALE:
-            self._catch_up_soon(attachment)
-        elif attachment.state is State.HOLDING:
-            attachment.precede(backlog)
-            self._flush(attachment)
+        subscription.released = True
+        if subscription.state is State.STALE:
+            self._catch_up_soon(subscription)
+        elif subscription.state is State.HOLDING:
+            subscription.precede(backlog)
+            self._flush(subscription)
 
-    def pause(self, attachment: Attachment) -> None:
+    def pause(self, subscription: Subscription) -> None:
         """Keep back what comes, until `proceed`: an answer has to leave first. Pauses add up."""
-        attachment.pauses += 1
-        if attachment.state is State.LIVE:
-            self._suspend(attachment)
-            attachment.hold(self.position)
-            attachment.block()
+        subscription.pauses += 1
+        if subscription.state is State.LIVE:
+            self._suspend(subscription)
+            subscription.hold(self.position)
+            subscription.block()
 
-    def clear(self, attachment: Attachment, until: Position) -> None:
+    def clear(self, subscription: Subscription, until: Position) -> None:
         """Entries up to a position need not wait for the answer."""
-        attachment.cleared = max(attachment.cleared, until)
-        self._go_on(attachment)
+        subscription.cleared = max(subscription.cleared, until)
+        self._go_on(subscription)
 
-    def proceed(self, attachment: Attachment) -> None:
+    def proceed(self, subscription: Subscription) -> None:
         """The answer has left: end one pause."""
-        attachment.pauses -= 1
-        self._go_on(attachment)
+        subscription.pauses -= 1
+        self._go_on(subscription)
 
-    def _go_on(self, attachment: Attachment) -> None:
+    def _go_on(self, subscription: Subscription) -> None:
         """Deliver what no pause keeps back any more."""
-        if attachment.blocked:
-            self._flush(attachment)
+        if subscription.blocked:
+            self._flush(subscription)
         elif (
-            attachment.state is State.STALE
-            and attachment.released
-            and not attachment.outlet.congested
-            and (not attachment.pauses or attachment.cleared > attachment.delivered)
+            subscription.state is State.STALE
+            and subscription.released
+            and not subscription.outlet.congested
+            and (not subscription.pauses or subscription.cleared > subscription.delivered)
         ):
-            self._catch_up_soon(attachment)
+            self._catch_up_soon(subscription)
 
-    def remove(self, attachment: Attachment) -> None:
+    def remove(self, subscription: Subscription) -> None:
         """Stop delivering at once."""
-        self._live.get(attachment.variant, {}).pop(attachment, None)
-        self._waiting.pop(attachment, None)
-        attachment.detach()
+        self._live.get(subscription.variant, {}).pop(subscription, None)
+        self._waiting.pop(subscription, None)
+        subscription.detach()
 
-    def drained(self, attachment: Attachment) -> None:
+    def drained(self, subscription: Subscription) -> None:
         """The socket has room again: continue where it stalled."""
-        if attachment.state is State.STALE:
-            self._catch_up_soon(attachment)
+        if subscription.state is State.STALE:
+            self._catch_up_soon(subscription)
 
     async def backlog(self, after: Position, until: Position) -> list[Delivery]:
         """Entries after a position up to another, conflated when there are many. Raises ContinuityLost."""
         return await read_backlog(self._store, self.session, self.series, after, until)
 
     async def shared_backlog(self, after: Position, until: Position) -> list[Delivery]:
-        """The same for an attachment that begins at `after`, shared with others that do so at the same time."""
+        """The same for a subscription that begins at `after`, shared with others that do so at the same time."""
         if self._backlogs is None:
             self._backlogs = SharedBacklogs(self._store, self.session, self._tasks)
         return await self._backlogs.read(self.series, after, until)
 
-    def _catch_up_soon(self, attachment: Attachment, delay: float = 0.0) -> None:
-        attachment.hold(attachment.delivered)
-        self._tasks.start(self._catch_up(attachment, self.position, delay))
+    def _catch_up_soon(self, subscription: Subscription, delay: float = 0.0) -> None:
+        subscription.hold(subscription.delivered)
+        self._tasks.start(self._catch_up(subscription, self.position, delay))
 
-    async def _catch_up(self, attachment: Attachment, until: Position, delay: float) -> None:
+    async def _catch_up(self, subscription: Subscription, until: Position, delay: float) -> None:
         # What was held is given up when there is too much of it; a newer catch-up takes over then.
-        epoch = attachment.epoch
-        while attachment.epoch == epoch and attachment.state is State.HOLDING:
+        epoch = subscription.epoch
+        while subscription.epoch == epoch and subscription.state is State.HOLDING:
             try:
                 if delay:
                     await asyncio.sleep(delay)  # paces asking while Redis is away
-                backlog = await self.backlog(attachment.delivered, until)
-                if attachment.epoch != epoch:
+                backlog = await self.backlog(subscription.delivered, until)
+                if subscription.epoch != epoch:
                     return
             except ContinuityLost:
                 reason = "entries were skipped because this client read too slowly; read the history"
-                self._restart(attachment, error_info(Code.CONTINUITY_LOST_SLOW, reason))
+                self._restart(subscription, error_info(Code.CONTINUITY_LOST_SLOW, reason))
                 return
             except TransportError as error:
                 logger.warning("session.catch_up_failed session=%s error=%s", self.session, error)
                 delay = 0.5
             else:
-                self.release(attachment, backlog)
+                self.release(subscription, backlog)
                 return
 
-    def _restart(self, attachment: Attachment, error: ErrorInfo) -> None:
+    def _restart(self, subscription: Subscription, error: ErrorInfo) -> None:
         """Continuity is lost: say so, and go on from here (section 5.4)."""
-        if attachment.state is State.DETACHED:
+        if subscription.state is State.DETACHED:
             return
-        self._suspend(attachment)
-        attachment.held = None
-        attachment.seen.clear()
-        attachment.hold(self.position)
-        attachment.start = self.position
-        attachment.on_gap(Gap(self.position, error))
-        self._flush(attachment)
+        self._suspend(subscription)
+        subscription.held = None
+        subscription.seen.clear()
+        subscription.hold(self.position)
+        subscription.start = self.position
+        subscription.on_gap(Gap(self.position, error))
+        self._flush(subscription)
 
-    def _all(self) -> list[Attachment]:
+    def _all(self) -> list[Subscription]:
         return [*self._waiting, *(member for members in self._live.values() for member in members)]

@@ -1,4 +1,4 @@
-"""The sessions this process watches: one subscription each, however many connections are attached."""
+"""The sessions this process watches: one Redis subscription each, however many readers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from gateway.background import Background
 from gateway.fanout.delivery import Delivery, encode_messages
 from gateway.fanout.feed import Counters, SessionFeed
 from gateway.fanout.inbox import Inbox
-from gateway.fanout.subscription import Attachment
+from gateway.fanout.subscription import Subscription
 from gateway.realtime.effects import Attached
 from gateway.websocket.write_batch import Outbox
 from selfhost_transport.errors import (
     ContinuityLost,
     ErrorInfo,
     InvalidArgument,
+    LogRewound,
     StoreUnavailable,
     TransportError,
-    LogRewound,
 )
 from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.store.history import Query
@@ -46,7 +46,7 @@ _MAX_REWIND = 100
 
 @dataclass(slots=True)
 class Start:
-    """Where an attachment begins: what ATTACHED says, and what is delivered right after it."""
+    """Where a subscription begins: what ATTACHED says, and what is delivered right after it."""
 
     attached: Attached
     # Complete websocket frames: rewound messages.
@@ -55,7 +55,7 @@ class Start:
 
 
 class SessionHub:
-    """Feeds by session, started with the first attachment and ended some time after the last."""
+    """Feeds by session, started with the first subscription and ended some time after the last."""
 
     def __init__(self, store: SessionStore, redis_url: str, counters: Counters) -> None:
         self._store = store
@@ -109,8 +109,8 @@ class SessionHub:
             feed.compare()
         return len(differing)
 
-    async def join(self, session: str, attachment: Attachment) -> SessionFeed:
-        """Hold a session's entries for an attachment, from an end of the log read now. Raises StoreUnavailable.
+    async def join(self, session: str, subscription: Subscription) -> SessionFeed:
+        """Hold a session's entries for a subscription, from an end of the log read now. Raises StoreUnavailable.
 
         Notifications of what was acknowledged just before may still be on their way to a feed that runs already.
         """
@@ -130,14 +130,14 @@ class SessionHub:
                 raise StoreUnavailable("Redis does not answer; the attach is tried again later") from None
             if self._feeds.get(session) is not feed:
                 raise StoreUnavailable("the session could not be opened; the attach is tried again later")
-        feed.add(attachment)
+        feed.add(subscription)
         if warm:
             try:
                 await self._reach_end(feed)
             except BaseException:
-                self.leave(feed, attachment)
+                self.leave(feed, subscription)
                 raise
-            feed.add(attachment)
+            feed.add(subscription)
         return feed
 
     async def _reach_end(self, feed: SessionFeed) -> None:
@@ -148,9 +148,9 @@ class SessionHub:
                 async with asyncio.timeout(REACH_END_TIMEOUT_S):
                     await feed.passed(head.position)
 
-    def leave(self, feed: SessionFeed, attachment: Attachment) -> None:
-        """Stop delivering to an attachment; a session without watchers is unsubscribed after a while."""
-        feed.remove(attachment)
+    def leave(self, feed: SessionFeed, subscription: Subscription) -> None:
+        """Stop delivering to a subscription; a session without watchers is unsubscribed after a while."""
+        feed.remove(subscription)
         if feed.idle:
             self._expire_later(feed)
 
@@ -165,20 +165,20 @@ class SessionHub:
     async def start_of(
         self,
         feed: SessionFeed,
-        attachment: Attachment,
+        subscription: Subscription,
         resume_from: str | None,
         rewind: RewindCount | RewindTime | None,
     ) -> Start:
-        """Where a held attachment begins (sections 5.2 to 5.4). Raises StoreUnavailable."""
+        """Where a held subscription begins (sections 5.2 to 5.4). Raises StoreUnavailable."""
         if resume_from is not None:
-            return await self._resumed(feed, attachment, resume_from)
-        here = attachment.start
+            return await self._resumed(feed, subscription, resume_from)
+        here = subscription.start
         if rewind is not None:
-            return await self._rewound(feed, attachment, rewind)
+            return await self._rewound(feed, subscription, rewind)
         return Start(Attached(format_position(here, feed.series)))
 
-    async def _resumed(self, feed: SessionFeed, attachment: Attachment, serial: str) -> Start:
-        here = attachment.start
+    async def _resumed(self, feed: SessionFeed, subscription: Subscription, serial: str) -> Start:
+        here = subscription.start
         head = await self._store.open(feed.session)
         try:
             after, series, _ = parse_position(serial)
@@ -199,16 +199,16 @@ class SessionHub:
             backlog = await feed.shared_backlog(after, here)
         # SYNC carries the current members, and summaries the annotations (section 5.4).
         backlog = [one for one in backlog if not (one.is_presence or one.is_annotation)]
-        feed.resume(attachment, after)
+        feed.resume(subscription, after)
         attached = Attached(
             format_position(after, feed.series), resumed=error is None, backlog=bool(backlog), error=error
         )
         return Start(attached, backlog=backlog)
 
     async def _rewound(
-        self, feed: SessionFeed, attachment: Attachment, rewind: RewindCount | RewindTime
+        self, feed: SessionFeed, subscription: Subscription, rewind: RewindCount | RewindTime
     ) -> Start:
-        here, variant = attachment.start, attachment.variant
+        here, variant = subscription.start, subscription.variant
         visible = shown(variant.hidden)
         if isinstance(rewind, RewindCount):
             # What a filter selects is known of the messages as they are now only.
@@ -224,20 +224,24 @@ class SessionHub:
         if isinstance(rewind, RewindCount):
             messages = messages[: rewind.count]
         messages.reverse()
-        preface = [self._rewound_frame(feed, attachment, message) for message in messages[:-1]]
+        preface = [self._rewound_frame(feed, subscription, message) for message in messages[:-1]]
         if messages:
-            # After the last one a resume continues from where the attachment began.
-            preface.append(self._rewound_frame(feed, attachment, messages[-1], here))
+            # After the last one a resume continues from where the subscription began.
+            preface.append(self._rewound_frame(feed, subscription, messages[-1], here))
         first = _before_first(messages, here)
         return Start(Attached(format_position(first, feed.series), backlog=bool(messages)), preface=preface)
 
     def _rewound_frame(
-        self, feed: SessionFeed, attachment: Attachment, message: Message, position: Position | None = None
+        self,
+        feed: SessionFeed,
+        subscription: Subscription,
+        message: Message,
+        position: Position | None = None,
     ) -> bytes:
         assert message.serial is not None and message.version is not None
         created, _, index = parse_position(message.serial)
-        feed.note_seen(attachment, created, index or 0, parse_position(message.version.serial)[0])
-        return encode_messages(attachment.variant, position or created, feed.series, [message])
+        feed.note_seen(subscription, created, index or 0, parse_position(message.version.serial)[0])
+        return encode_messages(subscription.variant, position or created, feed.series, [message])
 
     async def _start(self, feed: SessionFeed) -> None:
         try:

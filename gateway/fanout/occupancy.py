@@ -13,7 +13,7 @@ from gateway.auth.authenticator import now_ms
 from gateway.background import Background
 from gateway.fanout.delivery import encode_messages
 from gateway.fanout.feed import SessionFeed
-from gateway.fanout.subscription import Attachment
+from gateway.fanout.subscription import Subscription
 from selfhost_transport.errors import TransportError
 from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.store.occupancy import REMEMBERED_MS, Occupancy, OccupancyStore, Share
@@ -50,7 +50,7 @@ class OccupancyTracker:
         self._changed = asyncio.Event()
 
     def count(self, session: str, before: Flag | None, after: Flag | None) -> None:
-        """An attachment has come, changed its modes, or gone."""
+        """A subscription has come, changed its modes, or gone."""
         share = self._shares.get(session, Share()) + _share(before, -1) + _share(after, 1)
         if share == Share():
             self._shares.pop(session, None)
@@ -164,11 +164,11 @@ class OccupancyTracker:
 
 
 class OccupancyEvents:
-    """Notifies one attachment. `wanted`: `metrics` for all of them, `metrics.<category>` for one."""
+    """Notifies one subscription. `wanted`: `metrics` for all of them, `metrics.<category>` for one."""
 
-    def __init__(self, feed: SessionFeed, attachment: Attachment, wanted: str) -> None:
+    def __init__(self, feed: SessionFeed, subscription: Subscription, wanted: str) -> None:
         self._feed = feed
-        self._attachment = attachment
+        self._subscription = subscription
         self._category = wanted.partition(".")[2]
         self._last: dict[str, int] = {}
 
@@ -189,9 +189,9 @@ class OccupancyEvents:
             timestamp=now,
             action=MessageAction.META,
         )
-        position = self._feed.position_of(self._attachment)
-        self._attachment.write(
-            encode_messages(self._attachment.variant, position, self._feed.series, [event])
+        position = self._feed.position_of(self._subscription)
+        self._subscription.write(
+            encode_messages(self._subscription.variant, position, self._feed.series, [event])
         )
 
 

@@ -17,7 +17,7 @@ from selfhost_transport.wire.serial import Position
 MUTE_ALL = "*"
 """As `mute`: no messages at all. It cannot be the id of a connection."""
 MAX_HELD = 4096
-"""Deliveries that wait for one attachment; beyond that it is caught up from the log instead."""
+"""Deliveries that wait for one subscription; beyond that it is caught up from the log instead."""
 
 
 class Outlet(Protocol):
@@ -30,7 +30,7 @@ class Outlet(Protocol):
 
 
 class State(Enum):
-    """How an attachment gets its entries."""
+    """How a subscription gets its entries."""
 
     # Each entry is written as it arrives.
     LIVE = auto()
@@ -42,7 +42,7 @@ class State(Enum):
 
 
 class Verdict(Enum):
-    """What an attachment needs of a delivery."""
+    """What a subscription needs of a delivery."""
 
     SEND = auto()
     SKIP = auto()
@@ -52,14 +52,14 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Continuity was lost during an attachment: delivery goes on after `position` (P7)."""
+    """Continuity was lost during a subscription: delivery goes on after `position` (P7)."""
 
     position: Position
     error: ErrorInfo
 
 
-class Attachment:
-    """State of one attachment. `on_gap` tells the connection of lost continuity.
+class Subscription:
+    """State of one subscription. `on_gap` tells the connection of lost continuity.
 
     `mute`: a connection id whose messages are not delivered (echo off), or MUTE_ALL.
     `presence`: it gets all members; without, those of `connection_id` only (section 8.2). `annotations`: it
@@ -119,7 +119,7 @@ class Attachment:
         self.delivered = Position.ZERO
         # Older messages whose state was delivered since, and up to which version.
         self.seen: dict[Ref, Position] = {}
-        # There while something is in it: nearly all attachments are live nearly always.
+        # There while something is in it: nearly all subscriptions are live nearly always.
         self.held: deque[Delivery] | None = None
         # Answers that have to leave before entries after `cleared`.
         self.pauses = 0

@@ -11,7 +11,7 @@ from gateway.auth.authenticator import Credential
 from gateway.fanout.delivery import Variant
 from gateway.fanout.feed import SessionFeed
 from gateway.fanout.hub import Start
-from gateway.fanout.subscription import Attachment, Gap
+from gateway.fanout.subscription import Gap, Subscription
 from gateway.http_api.event_stream import EventStream
 from gateway.http_api.pull_outlet import PullOutlet, patience_s, refusal
 from gateway.services import Services
@@ -39,15 +39,15 @@ async def stream_events(
         out.write(_attached(session, serial, Frame(Action.ATTACHED, error=gap.error)))
 
     hidden = services.hidden_from(credential, session)
-    attachment = Attachment(out, Variant(Format.JSON, session, hidden), on_gap)
+    subscription = Subscription(out, Variant(Format.JSON, session, hidden), on_gap)
     await services.admit_stream(credential, session, out)
     try:
-        feed = await services.hub.join(session, attachment)
+        feed = await services.hub.join(session, subscription)
         feeds.append(feed)
         try:
-            start = await services.hub.start_of(feed, attachment, last_event_id, None)
+            start = await services.hub.start_of(feed, subscription, last_event_id, None)
         except BaseException:
-            services.hub.leave(feed, attachment)
+            services.hub.leave(feed, subscription)
             raise
     except BaseException:
         services.streams.pop(out, None)
@@ -57,10 +57,10 @@ async def stream_events(
     async def release() -> None:
         services.streams.pop(out, None)
         services.board.count(session, Flag.SUBSCRIBE, None)
-        services.hub.leave(feed, attachment)
+        services.hub.leave(feed, subscription)
 
     return EventStream(
-        _events(services, session, feed, attachment, out, start, credential), release, _HEADERS
+        _events(services, session, feed, subscription, out, start, credential), release, _HEADERS
     )
 
 
@@ -68,14 +68,14 @@ async def _events(
     services: Services,
     session: str,
     feed: SessionFeed,
-    attachment: Attachment,
+    subscription: Subscription,
     out: PullOutlet,
     start: Start,
     credential: Credential,
 ) -> AsyncIterator[bytes]:
     frame = Frame(Action.ATTACHED, flags=4 if start.attached.resumed else 0, error=start.attached.error)
     out.write(_attached(session, start.attached.channel_serial, frame))
-    feed.release(attachment, start.backlog)
+    feed.release(subscription, start.backlog)
     while True:
         taken = await out.take(patience_s(credential))
         if (refused := refusal(services, credential)) is not None:
@@ -87,7 +87,7 @@ async def _events(
         yield b"".join(_event(payload) for payload in taken)
         if out.ended:
             return
-        feed.drained(attachment)
+        feed.drained(subscription)
 
 
 def _attached(session: str, serial: str, frame: Frame) -> bytes:

@@ -9,7 +9,7 @@ from gateway.auth.authenticator import Credential
 from gateway.commands.branch import read_back
 from gateway.fanout.delivery import Variant
 from gateway.fanout.feed import SessionFeed
-from gateway.fanout.subscription import Attachment, Gap
+from gateway.fanout.subscription import Gap, Subscription
 from gateway.http_api.pull_outlet import PullOutlet, patience_s, refusal
 from gateway.services import Services
 from selfhost_transport.errors import CapabilityError, TransportError
@@ -50,7 +50,9 @@ class SessionReader:
         self._enough = enough
         self._hidden = services.hidden_from(credential, session)
         self._outlet = PullOutlet()
-        self._attachment = Attachment(self._outlet, Variant(Format.JSON, session, self._hidden), self._on_gap)
+        self._subscription = Subscription(
+            self._outlet, Variant(Format.JSON, session, self._hidden), self._on_gap
+        )
         self._feed: SessionFeed | None = None
         self._lost = False
 
@@ -59,7 +61,7 @@ class SessionReader:
         self._credential.capability.require(Operation.SUBSCRIBE, self.session)
         await self._services.admit_stream(self._credential, self.session, self._outlet)
         try:
-            self._feed = await self._services.hub.join(self.session, self._attachment)
+            self._feed = await self._services.hub.join(self.session, self._subscription)
         except BaseException:
             self._services.streams.pop(self._outlet, None)
             raise
@@ -69,7 +71,7 @@ class SessionReader:
         except BaseException:
             await self.__aexit__()
             raise
-        self._feed.release(self._attachment, [])
+        self._feed.release(self._subscription, [])
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -78,7 +80,7 @@ class SessionReader:
         feed, self._feed = self._feed, None
         self._services.streams.pop(self._outlet, None)
         self._services.board.count(self.session, Flag.SUBSCRIBE, None)
-        self._services.hub.leave(feed, self._attachment)
+        self._services.hub.leave(feed, self._subscription)
 
     async def batches(self) -> AsyncIterator[Batch]:
         """What follows, until the gateway stops. Raises the TransportError of credentials that have expired."""
@@ -98,7 +100,7 @@ class SessionReader:
                 await self._read_history()
             yield Batch(position, events, replaced)
             if self._feed is not None:
-                self._feed.drained(self._attachment)
+                self._feed.drained(self._subscription)
 
     async def _read_history(self) -> None:
         """The tree as far back as it is needed. What a subscriber without the right to history sees begins now."""

@@ -19,7 +19,7 @@ from gateway.fanout.deltas import DeltaWriter
 from gateway.fanout.feed import SessionFeed
 from gateway.fanout.hub import Start
 from gateway.fanout.occupancy import OccupancyEvents
-from gateway.fanout.subscription import MUTE_ALL, Attachment, Gap
+from gateway.fanout.subscription import MUTE_ALL, Gap, Subscription
 from gateway.realtime.connection import Connection
 from gateway.realtime.effects import Adjust, Attach, Attached, Command, Effect
 from gateway.realtime.gate import Gate
@@ -42,24 +42,24 @@ _LISTENING = Flag.SUBSCRIBE | Flag.PRESENCE_SUBSCRIBE | Flag.PRESENCE | Flag.ANN
 
 
 class _Watched:
-    """An attachment with the feed it belongs to, once it has one, and what ATTACHED is followed by."""
+    """A subscription with the feed it belongs to, once it has one, and what ATTACHED is followed by."""
 
     __slots__ = (
-        "attachment",
         "counted",
         "feed",
         "modes",
         "occupancy",
         "session",
         "start",
+        "subscription",
         "sync_again",
         "syncing",
         "telling",
     )
 
-    def __init__(self, session: str, attachment: Attachment, modes: Flag, occupancy: str | None) -> None:
+    def __init__(self, session: str, subscription: Subscription, modes: Flag, occupancy: str | None) -> None:
         self.session = session
-        self.attachment = attachment
+        self.subscription = subscription
         self.modes = modes
         self.feed: SessionFeed | None = None
         self.start: Start | None = None
@@ -116,14 +116,14 @@ class SocketChannels:
         self.being_read = 0
         # Shut while a list of members waits for the socket.
         self._room = Gate()
-        self._paused: deque[tuple[int, SessionFeed, Attachment]] = deque()
+        self._paused: deque[tuple[int, SessionFeed, Subscription]] = deque()
 
     def drained(self) -> None:
         """The socket has room again."""
         self._room.open()
         for watched in self._watched.values():
             if watched.feed is not None:
-                watched.feed.drained(watched.attachment)
+                watched.feed.drained(watched.subscription)
 
     def __len__(self) -> int:
         return len(self._watched)
@@ -131,7 +131,7 @@ class SocketChannels:
     def attach(self, effect: Attach) -> None:
         """Begin to join; the core is notified once that is done. Raises RuntimeError before the socket is open."""
         full = effect.channel.full
-        attachment = Attachment(
+        subscription = Subscription(
             self._opened(),
             self._variant(effect),
             lambda gap: self._on_gap(full, gap),
@@ -140,8 +140,8 @@ class SocketChannels:
             annotations=bool(effect.modes & Flag.ANNOTATION_SUBSCRIBE),
             connection_id=self._core.connection_id,
         )
-        attachment.write = self._writer(effect.params)
-        watched = _Watched(effect.channel.name, attachment, effect.modes, effect.params.occupancy)
+        subscription.write = self._writer(effect.params)
+        watched = _Watched(effect.channel.name, subscription, effect.modes, effect.params.occupancy)
         self._watched[full] = watched
         self._read(self._join(effect, watched))
 
@@ -166,13 +166,13 @@ class SocketChannels:
                 await services.limits.admit_session(
                     self._core.credential, lambda: services.sessions.exists(name)
                 )
-            feed = await services.hub.join(name, watched.attachment)
+            feed = await services.hub.join(name, watched.subscription)
             watched.feed = feed
             if self._watched.get(full) is not watched:
-                self._services.hub.leave(feed, watched.attachment)
+                self._services.hub.leave(feed, watched.subscription)
                 return
             start = await self._services.hub.start_of(
-                feed, watched.attachment, effect.resume_from, effect.params.rewind
+                feed, watched.subscription, effect.resume_from, effect.params.rewind
             )
             await self._add_members(watched, start)
         except TransportError as error:
@@ -187,49 +187,49 @@ class SocketChannels:
         """ATTACHED was sent: what follows it, and everything from then on."""
         watched = self._watched[channel]
         if watched.feed is None or watched.start is None:
-            raise RuntimeError("cannot deliver to an attachment without a start position")
+            raise RuntimeError("cannot deliver to a subscription without a start position")
         start, watched.start = watched.start, None
         self._count(watched, watched.modes)
         if not watched.modes & _LISTENING:
-            watched.feed.remove(watched.attachment)
+            watched.feed.remove(watched.subscription)
             return
         for frame in start.preface:
-            watched.attachment.write(frame)
-        watched.feed.release(watched.attachment, start.backlog)
+            watched.subscription.write(frame)
+        watched.feed.release(watched.subscription, start.backlog)
         self._tell_occupancy(watched, watched.occupancy)
 
     def adjust(self, effect: Adjust) -> None:
-        """Other modes or params for an attachment, in place."""
+        """Other modes or params for a subscription, in place."""
         watched = self._watched[effect.channel]
         if watched.feed is None:
             return
         gained, lost = effect.modes & ~watched.modes, watched.modes & ~effect.modes
         watched.modes = effect.modes
-        attachment = watched.attachment
-        attachment.mute = self._muted(effect.modes, effect.params)
+        subscription = watched.subscription
+        subscription.mute = self._muted(effect.modes, effect.params)
         # A client that attaches again gets the next message whole.
-        attachment.write = self._writer(effect.params)
-        attachment.presence = bool(effect.modes & Flag.PRESENCE_SUBSCRIBE)
-        attachment.annotations = bool(effect.modes & Flag.ANNOTATION_SUBSCRIBE)
+        subscription.write = self._writer(effect.params)
+        subscription.presence = bool(effect.modes & Flag.PRESENCE_SUBSCRIBE)
+        subscription.annotations = bool(effect.modes & Flag.ANNOTATION_SUBSCRIBE)
         if lost and not effect.modes & _LISTENING:
-            watched.feed.remove(attachment)
-        variant = attachment.variant
+            watched.feed.remove(subscription)
+        variant = subscription.variant
         whole = effect.params.append_full or variant.filter is not None
         if (effect.hidden, whole) != (variant.hidden, variant.whole):
-            watched.feed.show_as(attachment, variant._replace(hidden=effect.hidden, whole=whole))
+            watched.feed.show_as(subscription, variant._replace(hidden=effect.hidden, whole=whole))
         anew = bool(gained & _LISTENING)
         if anew:
             # It has not seen what it could not receive before.
-            watched.feed.remove(attachment)
-            attachment.seen.clear()
-            watched.feed.add(attachment)
+            watched.feed.remove(subscription)
+            subscription.seen.clear()
+            watched.feed.add(subscription)
         if effect.answer:
-            position = watched.feed.position_of(attachment)
+            position = watched.feed.position_of(subscription)
             serial = format_position(position, watched.feed.series)
-            attached = Attached(serial, resumed=effect.resumed, presence=attachment.presence)
+            attached = Attached(serial, resumed=effect.resumed, presence=subscription.presence)
             self._carry_out(self._core.adjusted(effect.channel, attached))
         if anew:
-            watched.feed.release(attachment)
+            watched.feed.release(subscription)
         self._count(watched, effect.modes)
         self._tell_occupancy(watched, effect.params.occupancy)
 
@@ -237,25 +237,25 @@ class SocketChannels:
         watched = self._watched.get(channel)
         if watched is not None and watched.feed is not None:
             serial = format_position(gap.position, watched.feed.series)
-            attached = Attached(serial, error=gap.error, presence=watched.attachment.presence)
+            attached = Attached(serial, error=gap.error, presence=watched.subscription.presence)
             self._carry_out(self._core.adjusted(channel, attached))
 
     def detach(self, channel: str) -> None:
         """Stop delivering at once."""
         watched = self._watched.pop(channel, None)
         if watched is not None and watched.feed is not None:
-            self._services.hub.leave(watched.feed, watched.attachment)
+            self._services.hub.leave(watched.feed, watched.subscription)
             self._count(watched, None)
             self._tell_occupancy(watched, None)
 
     def _count(self, watched: _Watched, modes: Flag | None) -> None:
-        """Have an attachment counted by its modes; None: it is gone."""
+        """Have a subscription counted by its modes; None: it is gone."""
         if watched.counted != modes:
             self._services.board.count(watched.session, watched.counted, modes)
             watched.counted = modes
 
     def _tell_occupancy(self, watched: _Watched, wanted: str | None) -> None:
-        """Begin, change or end telling an attachment who else is there: the param `occupancy` (section 14.4)."""
+        """Begin, change or end telling a subscription who else is there: the param `occupancy` (section 14.4)."""
         if not watched.modes & Flag.SUBSCRIBE:
             wanted = None
         if watched.telling is not None and watched.occupancy == wanted:
@@ -266,7 +266,7 @@ class SocketChannels:
             watched.telling = None
         feed = watched.feed
         if wanted is not None and feed is not None:
-            events = OccupancyEvents(feed, watched.attachment, wanted)
+            events = OccupancyEvents(feed, watched.subscription, wanted)
             watched.telling = self._services.board.watch(watched.session, events.tell)
 
     def detach_all(self) -> None:
@@ -286,24 +286,24 @@ class SocketChannels:
         return self.outlet
 
     def _writer(self, params: ChannelParams) -> Callable[[bytes], None]:
-        """How an attachment's frames are written."""
+        """How a subscription's frames are written."""
         write = self._opened().write
         return DeltaWriter(write, self._fmt).write if params.delta else write
 
     def _muted(self, modes: Flag, params: ChannelParams) -> str | None:
-        """Whose messages are not delivered to an attachment."""
+        """Whose messages are not delivered to a subscription."""
         if not modes & Flag.SUBSCRIBE:
             return MUTE_ALL
         return self._mute if params.echo else self._core.connection_id
 
     async def _add_members(self, watched: _Watched, start: Start) -> None:
-        """Have ATTACHED followed by the members, read now: at or after the attachment's position (section 8.4)."""
-        if not watched.attachment.presence:
+        """Have ATTACHED followed by the members, read now: at or after the subscription's position (section 8.4)."""
+        if not watched.subscription.presence:
             return
         members = await self._services.presence.members(watched.session)
         if members:
             start.attached = replace(start.attached, presence=True)
-            variant = watched.attachment.variant
+            variant = watched.subscription.variant
             frames = sync_frames(variant.channel, members)
             start.preface += [encode_websocket(frame, variant.fmt) for frame in frames]
 
@@ -345,12 +345,12 @@ class SocketChannels:
         for frame in sync_frames(channel, members):
             # Others go on in between.
             await asyncio.sleep(0)
-            while self._watched.get(channel) is watched and watched.attachment.outlet.congested:
+            while self._watched.get(channel) is watched and watched.subscription.outlet.congested:
                 self._room.shut()
                 await self._room.passed()
             if self._watched.get(channel) is not watched:
                 return
-            watched.attachment.write(encode_websocket(frame, self._fmt))
+            watched.subscription.write(encode_websocket(frame, self._fmt))
 
     def answer_first(self, command: Command) -> None:
         """Keep a session's entries back until its turn's input is acknowledged.
@@ -363,16 +363,16 @@ class SocketChannels:
             return
         for watched in self._watched.values():
             if watched.session == session and watched.feed is not None:
-                watched.feed.pause(watched.attachment)
-                self._paused.append((command.ticket, watched.feed, watched.attachment))
+                watched.feed.pause(watched.subscription)
+                self._paused.append((command.ticket, watched.feed, watched.subscription))
 
     def proceed(self, done: Done | None = None) -> None:
         """Let entries follow the answers that have left; behind further ones that are owed, those up to `done`."""
         while self._paused and not self._core.has_pending(self._paused[0][0]):
-            _, feed, attachment = self._paused.popleft()
+            _, feed, subscription = self._paused.popleft()
             if done is not None and done.series == feed.series:
-                feed.clear(attachment, done.position)
-            feed.proceed(attachment)
+                feed.clear(subscription, done.position)
+            feed.proceed(subscription)
 
     async def settle(self, done: Done) -> None:
         """Wait, bounded, until everything before a cancel has been written to this socket (P2)."""
@@ -383,5 +383,5 @@ class SocketChannels:
                 for watched in list(self._watched.values()):
                     if watched.feed is not None and watched.feed.series == done.series:
                         await watched.feed.passed(done.settled_at)
-                        watched.feed.clear(watched.attachment, done.settled_at)
-                        await watched.attachment.caught_up(done.settled_at)
+                        watched.feed.clear(watched.subscription, done.settled_at)
+                        await watched.subscription.caught_up(done.settled_at)

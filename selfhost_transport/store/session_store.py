@@ -10,10 +10,10 @@ from selfhost_transport.errors import (
     BadRequest,
     ContinuityLost,
     InvalidArgument,
+    LogRewound,
     MessageTooLarge,
     NotFound,
     ServiceError,
-    LogRewound,
 )
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts

@@ -14,8 +14,8 @@ from selfhost_transport.errors import (
     ContinuityLost,
     ErrorInfo,
     InvalidArgument,
-    TransportError,
     LogRewound,
+    TransportError,
 )
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.seed import Seed

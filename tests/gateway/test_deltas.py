@@ -1,4 +1,4 @@
-"""What is written to an attachment with deltas: chains of encodings, and when a message stays whole."""
+"""What is written to a subscription with deltas: chains of encodings, and when a message stays whole."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ async def test_of_turns_that_have_ended_nothing_is_kept(scene: Scene, status: st
 
 async def test_ended_turns_do_not_add_to_the_memory_of_a_watched_session(scene: Scene) -> None:
     reader = await scene.join(rewind=RewindCount(10))
-    reader.attachment.write = lambda frame: None
+    reader.subscription.write = lambda frame: None
 
     async def traced(first: int, count: int) -> int:
         for number in range(first, first + count):
@@ -146,9 +146,9 @@ async def test_the_states_an_attachment_was_given_are_forgotten_once_their_messa
         if number:
             await close(scene, ref, str(number), "complete")
     await seen_by(scene, late)
-    assert len(late.attachment.seen) == 5
+    assert len(late.subscription.seen) == 5
     scene.feed.forget_idle()
-    assert set(late.attachment.seen) == {refs[0]}
+    assert set(late.subscription.seen) == {refs[0]}
     await scene.append(refs[0], "b")
     await scene.store.replace(
         SESSION, refs[1], MessageAction.UPDATE, Message(data="edited"), Operation(client_id="x")

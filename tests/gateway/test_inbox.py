@@ -212,6 +212,6 @@ async def test_a_full_reader_is_caught_up_after_a_jump_once_it_has_room(crowded:
     await crowded.append(ref, "d")
     await crowded.feed.passed((await crowded.create("last")).position)
     reader.congested = False
-    crowded.feed.drained(reader.attachment)
+    crowded.feed.drained(reader.subscription)
     await wait_until(lambda: reader.messages[-1:] != [] and reader.messages[-1]["data"] == "last")
     assert any(message["data"] == "abcd" for message in reader.messages) or reader.text.startswith("abcd")

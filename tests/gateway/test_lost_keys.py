@@ -86,7 +86,7 @@ async def test_a_session_that_nobody_watches_any_more_is_not_looked_for(
     feed = scene.feed
     await scene.store.redis.command("PUBLISH", scene.store.keys.channel(SESSION), FOREIGN)
     await wait_until(lambda: feed._pending is not None)
-    scene.hub.leave(feed, reader.attachment)
+    scene.hub.leave(feed, reader.subscription)
     await wait_until(lambda: feed.closed)
     # The loop has ended: nothing of it is left to be waited for.
     await asyncio.wait_for(scene.hub._background.finish(), 5)
@@ -124,7 +124,7 @@ async def keys_of(scene: Scene) -> list[bytes]:
 
 async def test_p7_keys_that_vanish_under_a_live_connection_are_told_of(scene: Scene) -> None:
     watched, unused = await scene.join(), Reader()
-    await scene.hub.join("unused", unused.attachment)
+    await scene.hub.join("unused", unused.subscription)
     await scene.create("one")
     await wait_until(lambda: bool(watched.messages))
     for _ in range(3):
@@ -140,7 +140,7 @@ async def test_p7_keys_that_vanish_under_a_live_connection_are_told_of(scene: Sc
 async def test_many_sessions_are_looked_at_in_turn(scene: Scene) -> None:
     readers = {f"s{number}": Reader() for number in range(5)}
     for name, reader in readers.items():
-        await scene.hub.join(name, reader.attachment)
+        await scene.hub.join(name, reader.subscription)
     for name in readers:
         await scene.store.redis.command(
             "SET", f"{scene.store.keys.base_of(name)}p:{name}", "1-0", "PX", 60_000

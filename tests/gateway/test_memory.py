@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 
 from gateway.auth.callers import RequestInfo
 from gateway.background import Background
-from gateway.fanout.subscription import Attachment
+from gateway.fanout.subscription import Subscription
 from gateway.realtime.connection import Connection
 from gateway.realtime.driver import Socket
 from gateway.services import Services, connect_services
@@ -52,7 +52,7 @@ async def services(redis_url: str, redis_prefix: str) -> AsyncIterator[Services]
 
 def parts() -> Counter[str]:
     """What there is of connections."""
-    kinds = (Attachment, Connection, RawSocket, Socket)
+    kinds = (Subscription, Connection, RawSocket, Socket)
     return Counter(type(one).__name__ for one in gc.get_objects() if type(one) in kinds)
 
 
@@ -97,7 +97,7 @@ async def test_a_connection_that_is_gone_leaves_nothing_to_collect(services: Ser
         outlet.get_buffer(-1)[: len(attach)] = attach
         outlet.buffer_updated(len(attach))
         await wait_until(lambda: b'"action":11' in wire.written)
-        assert parts() - before == Counter(Attachment=1, Connection=1, RawSocket=1, Socket=1)
+        assert parts() - before == Counter(Subscription=1, Connection=1, RawSocket=1, Socket=1)
         outlet.connection_lost(None)
         await socket.lost()
 

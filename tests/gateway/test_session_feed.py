@@ -15,7 +15,7 @@ from gateway.fanout.backlog import CONFLATE_ABOVE
 from gateway.fanout.delivery import Variant
 from gateway.fanout.feed import SessionFeed
 from gateway.fanout.hub import SessionHub
-from gateway.fanout.subscription import Attachment, Gap, State
+from gateway.fanout.subscription import Gap, State, Subscription
 from gateway.metrics import Metrics
 from selfhost_transport.errors import LogRewound
 from selfhost_transport.redis_io.connection import RedisConnection
@@ -36,13 +36,13 @@ Map = dict[str, Any]
 
 
 class Reader:
-    """An attachment's way out that keeps what it is given; it may be told to be full."""
+    """A subscription's way out that keeps what it is given; it may be told to be full."""
 
     def __init__(self, hidden: Hidden = NOTHING) -> None:
         self.congested = False
         self.frames: list[Map] = []
         self.gaps: list[Gap] = []
-        self.attachment = Attachment(self, Variant(Format.JSON, SESSION, hidden), self.gaps.append)
+        self.subscription = Subscription(self, Variant(Format.JSON, SESSION, hidden), self.gaps.append)
 
     def write(self, frame: bytes) -> None:
         header = {126: 4, 127: 10}.get(frame[1], 2)
@@ -86,11 +86,11 @@ class Scene:
         rewind: RewindCount | None = None,
     ) -> Reader:
         reader = Reader(hidden)
-        feed = await self.hub.join(SESSION, reader.attachment)
-        start = await self.hub.start_of(feed, reader.attachment, resume_from, rewind)
+        feed = await self.hub.join(SESSION, reader.subscription)
+        start = await self.hub.start_of(feed, reader.subscription, resume_from, rewind)
         for frame in start.preface:
             reader.write(frame)
-        feed.release(reader.attachment, start.backlog)
+        feed.release(reader.subscription, start.backlog)
         return reader
 
     @property
@@ -167,8 +167,8 @@ class Lossy:
     async def __aenter__(self) -> Lossy:
         await self._subscriber.subscribe(self._channel, self._notified)
         await self.feed.start()
-        self.feed.add(self.reader.attachment)
-        self.feed.release(self.reader.attachment)
+        self.feed.add(self.reader.subscription)
+        self.feed.release(self.reader.subscription)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -314,10 +314,10 @@ async def test_a_slow_reader_is_caught_up_with_current_states(scene: Scene) -> N
     pieces = [f"{number} " for number in range(3 * CONFLATE_ABOVE)]
     await scene.append(ref, *pieces)
     await wait_until(lambda: quick.text == "".join(pieces))
-    assert slow.attachment.state is State.STALE
+    assert slow.subscription.state is State.STALE
     written = len(slow.frames)
     slow.congested = False
-    scene.feed.drained(slow.attachment)
+    scene.feed.drained(slow.subscription)
     await wait_until(lambda: slow.text == "".join(pieces))
     assert len(slow.frames) <= written + 2
     assert slow.gaps == []
@@ -361,9 +361,9 @@ async def test_a_session_without_an_entry_is_not_forgotten_while_it_is_watched(
 async def test_a_session_nobody_watches_is_forgotten(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.fanout.hub.LINGER_S", 0.01)
     reader = await scene.join()
-    scene.hub.leave(scene.feed, reader.attachment)
+    scene.hub.leave(scene.feed, reader.subscription)
     await wait_until(lambda: scene.hub.sessions == 0)
-    assert reader.attachment.state is State.DETACHED
+    assert reader.subscription.state is State.DETACHED
     again = await scene.join()
     await scene.create("x")
     await wait_until(lambda: again.frames)
@@ -383,17 +383,17 @@ async def test_what_is_kept_back_for_an_answer_is_not_read_from_the_log_again_an
 
     monkeypatch.setattr(SessionFeed, "backlog", counted)
     other, reader = await scene.join(), await scene.join()
-    scene.feed.pause(reader.attachment)
+    scene.feed.pause(reader.subscription)
     for number in range(60):
         await scene.create(str(number))
     await wait_until(lambda: len(other.frames) == 60)
     assert reader.frames == [] and reads == 0
     # Of two answers the first leaves: what was before it follows.
-    scene.feed.pause(reader.attachment)
-    scene.feed.clear(reader.attachment, parse_position(other.frames[19]["channelSerial"])[0])
-    scene.feed.proceed(reader.attachment)
+    scene.feed.pause(reader.subscription)
+    scene.feed.clear(reader.subscription, parse_position(other.frames[19]["channelSerial"])[0])
+    scene.feed.proceed(reader.subscription)
     await wait_until(lambda: len(reader.frames) == 20)
-    scene.feed.proceed(reader.attachment)
+    scene.feed.proceed(reader.subscription)
     await wait_until(lambda: len(reader.frames) == 60)
     assert [message["data"] for message in reader.messages] == [str(number) for number in range(60)]
     assert reads <= 3

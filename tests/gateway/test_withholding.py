@@ -76,7 +76,7 @@ async def test_who_joins_in_the_middle_gets_the_rest_and_is_not_held_up(scene: S
     await wait_until(lambda: less.text == "abc")
     await scene.append(thought, SECRET)
     await ended(scene, less)
-    assert less.attachment.state is State.LIVE
+    assert less.subscription.state is State.LIVE
     assert is_clean(less)
 
 
@@ -118,15 +118,15 @@ async def test_other_rights_count_from_the_next_entry_on(scene: Scene) -> None:
     reader = await scene.join(hidden=REASONING)
     thought = await store(scene, of_kind("reasoning", "1"))
     await ended(scene, reader)
-    scene.feed.show_as(reader.attachment, Variant(Format.JSON, SESSION))
+    scene.feed.show_as(reader.subscription, Variant(Format.JSON, SESSION))
     await scene.append(thought, "2")
     await wait_until(lambda: told(reader)[-1] == "12")
     await scene.append(thought, "3")
     await wait_until(lambda: told(reader)[-1] == "3")
-    scene.feed.show_as(reader.attachment, Variant(Format.JSON, SESSION, REASONING))
+    scene.feed.show_as(reader.subscription, Variant(Format.JSON, SESSION, REASONING))
     await scene.append(thought, "4")
     await ended(scene, reader)
-    scene.feed.show_as(reader.attachment, Variant(Format.JSON, SESSION))
+    scene.feed.show_as(reader.subscription, Variant(Format.JSON, SESSION))
     await scene.append(thought, "5")
     await wait_until(lambda: told(reader)[-1] == "12345")
     assert told(reader) == ["end", "12", "3", "end", "12345"]

@@ -18,7 +18,6 @@ from selfhost_transport.client.connection.driver import Connection
 from selfhost_transport.client.connection.effects import Attached
 from selfhost_transport.client.connection.state import ConnectionState, StateChange
 from selfhost_transport.client.emitter import Emitter
-from selfhost_transport.client.shared_future import SharedFuture
 from selfhost_transport.client.rest import RestClient
 from selfhost_transport.client.session import requests
 from selfhost_transport.client.session.events import CancelResult, Discontinuity, Entry
@@ -27,15 +26,16 @@ from selfhost_transport.client.session.long_waits import LongWaits
 from selfhost_transport.client.session.requests import TurnFilter
 from selfhost_transport.client.session.turn import Turn
 from selfhost_transport.client.session.turn_handles import TurnHandles
+from selfhost_transport.client.shared_future import SharedFuture
 from selfhost_transport.errors import (
     ContinuityLost,
     Discarded,
     ErrorInfo,
     InvalidArgument,
+    LogRewound,
     ServiceError,
     SessionClosed,
     TransportError,
-    LogRewound,
 )
 from selfhost_transport.hooks import said
 from selfhost_transport.turns import headers as h

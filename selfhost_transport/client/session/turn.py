@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
-from selfhost_transport.client.shared_future import SharedFuture
 from selfhost_transport.client.session import requests
 from selfhost_transport.client.session.content import Content
 from selfhost_transport.client.session.events import CancelResult
 from selfhost_transport.client.session.steer import Steer
 from selfhost_transport.client.session.stream import StreamReset, TurnStream, chunks_of
+from selfhost_transport.client.shared_future import SharedFuture
 from selfhost_transport.errors import ErrorInfo, InvalidArgument
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import inputs
