@@ -44,7 +44,7 @@ class Cors:
         self._local_only = settings.accepts_development_key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request; what is not HTTP, or has no origin, passes through."""
+        """One request; other protocols, and requests without an origin, pass through."""
         asked = header_map(scope["headers"]) if scope["type"] == "http" else {}
         if "origin" not in asked:
             await self._app(scope, receive, send)

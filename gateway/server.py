@@ -117,7 +117,7 @@ class Gateway:
             self.services = None
 
     def add_routes(self, app: FastAPI) -> None:
-        """Put the gateway's routes on an application. The protocol's REST takes every path that is left over."""
+        """Put the gateway's routes on an application. The protocol's REST takes every remaining path."""
         app.state.gateway = self
         app.include_router(api)
         app.include_router(api_entries)

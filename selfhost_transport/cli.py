@@ -140,7 +140,7 @@ def worker(
     verbose: Verbose = False,
     parent: Parent = None,
 ) -> None:
-    """Run agents. Prints `ready worker ID` once it takes turns; on SIGTERM hands back what is not done."""
+    """Run agents. Prints `ready worker ID` once it takes turns; on SIGTERM hands back unfinished turns."""
     _log(verbose=verbose)
     settings = load_settings(
         config,
@@ -305,7 +305,7 @@ def main() -> None:
     except TransportError as error:
         reason = f"error {error.info.code}: {error}"
     except BrokenPipeError:
-        # The reader of our output has seen enough. Python would complain when it flushes what is left.
+        # The reader closed the pipe. Python would complain when it flushes the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     except OSError as error:

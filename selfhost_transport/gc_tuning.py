@@ -8,7 +8,7 @@ _YOUNG, _MIDDLE, _OLD = 100_000, 50, 1000
 
 
 def tune_gc() -> None:
-    """Collect less often, and leave alone what is there already. Call it once a process is ready.
+    """Collect less often, and skip the objects that exist already. Call it once a process is ready.
 
     With the defaults a full collection walks every connection and session several times a second under load; almost
     nothing on the path of a token is part of a cycle. Halves the p99 near the knee (docs/performance.md).

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class HookFailed(ServiceError):
-    """A function of the application raised what is no error of its own."""
+    """A function of the application raised something other than an error of its own."""
 
     def __init__(self, function: object, raised: BaseException) -> None:
         super().__init__(f"{name_of(function)} raised {type(raised).__name__}")

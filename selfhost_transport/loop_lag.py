@@ -13,7 +13,7 @@ _NEW: Final = 0.2
 
 
 LASTS_S: Final = 2.0
-"""What is late for a shorter time is a pause, or a rush that passes: many clients that come back at once, for example."""
+"""A shorter lag is a pause, or a passing rush such as many clients that reconnect at once."""
 
 
 class LastingLag:

@@ -222,7 +222,7 @@ class GatewaySettings(_Section):
 
 
 class LimitSettings(_Section):
-    """What is refused, so that the rest is done in time; cancels are exempt. 0 = no limit.
+    """Limits beyond which requests are refused, so that the rest runs in time; cancels are exempt. 0 = no limit.
 
     Rates and connections are counted by each gateway process, turns in Redis.
     """
@@ -432,7 +432,7 @@ class _OptionEnvironment(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for option in options().values():
-            # An empty variable means "not given": that is how compose files pass on what is unset.
+            # An empty variable means "not given": that is how compose files pass on unset variables.
             if text := os.environ.get(option.variable):
                 found = _merge(found, option.place(_from_environment(option, text)))
         return found

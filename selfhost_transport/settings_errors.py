@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, and where: the file and line, the variable or the flag, in the words of the file."""
+"""The faults of a configuration, with their place: the file and line, the variable or the flag, in the words of the file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _place(loc: Loc, config: Path | None, text: str, given: Mapping[tuple[str, .
 
 
 def _name(loc: Loc) -> str:
-    """As the file writes it: `port in [gateway]`, `name in [[keys]] number 2`, `capability.a:*` for what is in a table."""
+    """As the file writes it: `port in [gateway]`, `name in [[keys]] number 2`, `capability.a:*` for an entry of a table."""
     match loc:
         case (str(table), int(index)):
             return f"[[{table}]] number {index + 1}"

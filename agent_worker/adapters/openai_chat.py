@@ -140,7 +140,7 @@ class ChatTranslation(Translation[Event]):
 async def _events(response: openai.AsyncStream[Any]) -> AsyncIterator[Event]:
     async for batch in batches(response.response):
         for _, data in batch:
-            # What is not of the usual shape is an error, or a server's own dialect.
+            # An unexpected shape is an error, or a server's own dialect.
             chunk = _chunk(data) or decode_fields(data)
             if chunk.error:
                 raise_error_in(chunk.error, response.response.request)

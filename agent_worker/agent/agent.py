@@ -32,7 +32,7 @@ class OnSteer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """A named function that works on turns. What is None is decided by the send's namespace and the settings."""
+    """A named function that answers turns. None fields are decided by the send's namespace and the settings."""
 
     name: str
     handler: Handler

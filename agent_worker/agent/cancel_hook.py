@@ -1,4 +1,4 @@
-"""Agents that have a say in cancels: who asks, what is matched, and the verdict (CAN-7 to CAN-11)."""
+"""Cancel hooks: the request, the matched turns and the verdict (CAN-7 to CAN-11)."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class Conversation:
         return self._codec or UI_MESSAGES
 
     async def settle_codec(self) -> None:
-        """Where the trigger does not tell its sender's codec, look at the answer it wants again (section 8.9)."""
+        """If the trigger does not show its sender's codec, use that of the answer to regenerate (section 8.9)."""
         target = self._context.msg_regenerate
         if self._codec is None and target is not None:
             tree = self._tree()
@@ -226,7 +226,7 @@ class Conversation:
         ]
 
     async def _pages(self, query: Query) -> AsyncIterator[Page]:
-        """Page after page. Raises ConversationTooLong where there would be another one beyond what is read at once."""
+        """Page after page. Raises ConversationTooLong beyond the limits of one read."""
         messages = data = 0
         while True:
             page = await self._history.page(self._lease.session, query)

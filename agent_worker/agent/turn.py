@@ -192,7 +192,7 @@ class Turn:
         """
         output = self._message()
         before = self.last_result
-        # What is closed in the end: the source, or what reads a plain one.
+        # Closed in the end: the source, or the reader of a plain one.
         reading: object = source
         try:
             async with self._writing(output):

@@ -1,1 +1,1 @@
-"""From what an agent yields to what is written."""
+"""From an agent's chunks to writes in the store."""

@@ -188,7 +188,7 @@ class Output:
         await self.write([result, p.FinishStep()] if is_last else [result])
 
     async def finish(self) -> None:
-        """Close what is open and end the message, if it was ever begun: with `tool-calls` if any is unanswered."""
+        """Close open parts and end the message, if it was begun: with `tool-calls` if any is unanswered."""
         if not self._started or self._finished or self._abandoned:
             return
         chunks = self._closing_part()
@@ -244,7 +244,7 @@ class Output:
             chunks.append(p.TextDelta(part_id, earlier))
         ops = self._encoded([*chunks, _DELTAS[kind](part_id, piece)])
         (key,) = [op.stream_key for op in ops if isinstance(op, encoder.Create) and op.stream_key is not None]
-        # Before it is written: who is cancelled meanwhile finds the part all the same.
+        # Before it is written: a caller cancelled meanwhile still finds the part.
         self._part = kind, part_id, key
         await self._write(ops)
         if kind == "text" and self._part is not None and self._part[2] == key:
@@ -296,7 +296,7 @@ class Output:
         return [op for chunk in chunks for op in self._encoder.encode(chunk)]
 
     async def _write_encoded(self, chunks: list[p.Chunk]) -> None:
-        """What comes before a chunk out of sequence is written all the same: the encoder has noted it."""
+        """Operations before a chunk out of sequence are still written: the encoder has recorded them."""
         ops: list[encoder.Op] = []
         try:
             for chunk in chunks:
@@ -309,7 +309,7 @@ class Output:
 
 
 def _text(piece: object) -> str:
-    """A text of exactly that type. Raises InvalidArgument for what is none."""
+    """The value as `str`. Raises InvalidArgument for any other type."""
     if not isinstance(piece, str):
         raise InvalidArgument(f"a text is expected, not {type(piece).__name__}")
     return str.__str__(piece)

@@ -195,7 +195,7 @@ class TurnWriter:
         # Whether the step that ends the turn is about to write it.
         self._reserved = False
         self._writing_tail: asyncio.Task[None] | None = None
-        # What is being written, also for callers that were cancelled meanwhile.
+        # The write in progress, also for callers that were cancelled meanwhile.
         self._writing: set[asyncio.Task[None]] = set()
 
     @property
@@ -214,7 +214,7 @@ class TurnWriter:
             raise self._failure
 
     def stop(self, reason: TransportError) -> None:
-        """Write nothing more and drop what is gathered; the first reason counts."""
+        """Stop writing and drop the gathered text; the first reason counts."""
         if self._failure is None:
             self._failure = reason
             self._arrived.set()
@@ -301,7 +301,7 @@ class TurnWriter:
         await self._write_step(step)
 
     async def hold(self, ops: Sequence[encoder.Create | encoder.Close]) -> None:
-        """Write what ends a message: in one step with whatever comes next, which for the last one is the terminal.
+        """Write the end of a message: in one step with the next write, which for the last one is the terminal.
 
         If nothing comes within `TAIL_S`, by itself. Raises what stopped the writer.
         """
@@ -311,7 +311,7 @@ class TurnWriter:
             self._tail_timer = asyncio.get_running_loop().call_later(TAIL_S, self._tail_is_due)
 
     async def held(self) -> list[Operation]:
-        """What is held at the moment, for the step that ends the turn; nothing if the writer has stopped.
+        """The held writes, for the step that ends the turn; none if the writer has stopped.
 
         From here on it is that step's to write: not by itself any more, until `release_held`. What was sent before is
         waited for: should a piece have been refused, the end of its text must not hide the hole (P7).
@@ -346,7 +346,7 @@ class TurnWriter:
         await self.write([*closes, *then])
 
     async def settle(self, *, hold: bool = False) -> None:
-        """Send what is gathered and wait until all is written, except, with `hold`, what is held.
+        """Send the gathered text and wait until all is written, except, with `hold`, the held writes.
 
         Raises what stopped the writer.
         """
@@ -383,7 +383,7 @@ class TurnWriter:
             self._note(step, positions)
 
     def _to_write(self, op: encoder.Create | encoder.Close) -> _Write:
-        """A close takes along what is gathered."""
+        """A close includes the gathered text."""
         return _Write(op, self._streams[op.stream_key].rest() if isinstance(op, encoder.Close) else "")
 
     def _operation(self, write: _Write) -> Operation:
@@ -412,7 +412,7 @@ class TurnWriter:
             await self._write_step(())
 
     async def _settle(self) -> None:
-        """Send what is gathered and wait until every append is answered: a step must not hide a hole."""
+        """Send the gathered text and wait for the reply to every append: a step must not hide a hole."""
         for stream in self._streams.values():
             stream.flush()
         while self._in_flight and not self.stopped:

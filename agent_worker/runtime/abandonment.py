@@ -56,7 +56,7 @@ class Abandonment:
             try:
                 await self.look(time.monotonic())
             except TransportError as error:
-                # Not knowing who is there is no reason to cancel anything.
+                # Unknown occupancy is no reason to cancel anything.
                 self._alone_since.clear()
                 logger.warning("turn.watchers_unknown error=%s", error)
 

@@ -11,7 +11,7 @@ from agent_worker.runtime.worker import Worker
 
 @asynccontextmanager
 async def working(worker: Worker) -> AsyncIterator[Worker]:
-    """Run a worker beside the body, which begins once it takes turns; afterwards hand back what is not done.
+    """Run a worker beside the body, which begins once it takes turns; afterwards hand back unfinished turns.
 
     Raises what `Worker.run` does, also when it fails while the body runs: that is then cancelled.
     """

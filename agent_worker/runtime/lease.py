@@ -37,7 +37,7 @@ class Leased(Protocol):
 
     @property
     def lease(self) -> Lease:
-        """What is renewed."""
+        """The leases that are renewed."""
 
     @property
     def hold(self) -> Hold:

@@ -38,7 +38,7 @@ def run_worker(settings: Settings, target: str | None = None, once: bool = False
 
 
 def find_worker(target: str) -> Worker:
-    """Import `MODULE:OBJECT`, also from the current folder. Raises InvalidArgument that says what is missing."""
+    """Import `MODULE:OBJECT`, also from the current folder. Raises InvalidArgument with the missing part."""
     module_name, colon, name = target.partition(":")
     if not colon or not module_name or not name:
         raise InvalidArgument(

@@ -103,7 +103,7 @@ class TurnRun:
         self._ending = False
         # The agent's task was cancelled by a steer, not to stop the turn (STE-7).
         self._interrupted = False
-        # What is done beside the agent: asking its hook about a cancel, looking for steers.
+        # Tasks beside the agent: asking its hook about a cancel, checking for steers.
         self._asking: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._began = time.monotonic()
@@ -114,7 +114,7 @@ class TurnRun:
         return self.bucket, self.lease.turn_id
 
     def abort(self, cause: AbortCause) -> None:
-        """Stop at once: drop what is gathered, refuse further writes, cancel the agent's task."""
+        """Stop at once: drop the gathered text, refuse further writes, cancel the agent's task."""
         if self._ending or self._aborted.done():
             return
         self.outcome = cause.value
@@ -336,7 +336,7 @@ class TurnRun:
         await self._services.presence.show(session, self._context.agent_client_id, turn, activity)
 
     async def _settle_chores(self) -> None:
-        """Let what is done beside the agent come to its end; the hook's grace bounds it."""
+        """Await the tasks beside the agent; the hook's grace bounds the wait."""
         for chore in (self._asking, self._looking):
             if chore is None:
                 continue

@@ -373,7 +373,7 @@ class Worker:
         return self._pace.room(len(self._running), self.settings.worker.concurrency)
 
     def _control(self, bucket: int) -> Callable[[bytes], None]:
-        """What is done with a notification on a bucket's control channel."""
+        """Handle a notification on a bucket's control channel."""
 
         def received(payload: bytes) -> None:
             match control_message(payload):

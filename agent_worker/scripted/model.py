@@ -120,7 +120,7 @@ async def scripted(turn: Turn) -> None:
 
 
 async def _use_tool(turn: Turn, script: Script) -> Script:
-    """Call the script's tool, or go on once people have answered; what is left of the script."""
+    """Call the script's tool, or continue once people have answered. Returns the rest of the script."""
     answers = await turn.answers()
     if not answers:
         thoughts = ScriptedStream(

@@ -1,4 +1,4 @@
-"""What user code may do to the process: nothing. Whatever it raises ends its own turn (P12).
+"""User code cannot affect the process: any exception ends only its own turn (P12).
 
 asyncio lets SystemExit and KeyboardInterrupt out of a task into the loop, which ends it. So the code of an agent, a
 tool or a hook runs in a `Contained` coroutine that turns them into an error, and so does every task which it starts:
@@ -156,7 +156,7 @@ _FIRST_FRAMES, _LAST_FRAMES, _LONGEST_CHAIN = 15, 25, 100
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error with its causes, and what is in groups; chains may be circles."""
+    """An error with its causes and the members of groups; chains may be cyclic."""
     seen: set[int] = set()
     left = [error]
     while left and len(seen) < _LONGEST_CHAIN:

@@ -121,7 +121,7 @@ class HeldTurn:
 
     @asynccontextmanager
     async def step(self, step_id: str | None = None) -> AsyncIterator[Turn]:
-        """A step: what is written with the handle inside the block, as one unit that can be tried again.
+        """A step: the writes with the handle inside the block, as one unit that can be retried.
 
         The output of an id that was used before replaces the earlier output (DUR-2); a fresh id appends (DUR-3).
         Without an id, a step that failed is tried again (DUR-17), else a new one begins. What the block or its last
@@ -178,7 +178,7 @@ class HeldTurn:
         await self._end("failed", last)
 
     async def cancel(self) -> None:
-        """End the turn as cancelled, whatever it is doing; what runs of it is stopped."""
+        """End the turn as cancelled and stop its running step."""
         self._check_held()
         last = [lifecycle.run_end(self.context, RunReason.CANCELLED)]
         if self._step is not None:
@@ -192,7 +192,7 @@ class HeldTurn:
         await self._detach()
 
     async def give_up(self) -> None:
-        """Detach, whatever runs; its step has failed then. Should that be impossible, the lease runs out."""
+        """Detach even during a step, which then fails. If that is impossible, the lease expires."""
         if self._released is not None:
             return
         try:

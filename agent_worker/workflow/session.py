@@ -20,7 +20,7 @@ START_TIMEOUT_S = 30.0
 
 
 _LOOK_S = 0.02
-"""Between two looks for a turn that was not there yet."""
+"""Delay between two lookups of a turn that does not exist yet."""
 
 
 class AgentSession:

@@ -17,7 +17,7 @@ MAX_STEP_ID = 256
 
 
 class Step:
-    """What is open while a step runs. `turn` is the handle that its code writes with."""
+    """A running step. `turn` is the handle that its code writes with."""
 
     def __init__(self, turn: Turn, writer: TurnWriter, step_id: str, serial: str, *, is_new: bool) -> None:
         self.turn = turn
@@ -52,7 +52,7 @@ class Step:
         self.scope.abort(lost)
 
     def close(self) -> None:
-        """Refuse what is written with the handle after the step."""
+        """Refuse writes with the handle after the step."""
         self._writer.stop(InvalidArgument(f"the step {self.step_id!r} is over; start another one to write"))
 
 

@@ -1,1 +1,1 @@
-"""Who is calling: keys, tokens, issuers, revocations, limits of one caller."""
+"""Authentication: keys, tokens, issuers, revocations, limits of one caller."""

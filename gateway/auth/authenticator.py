@@ -113,7 +113,7 @@ class Authenticator:
         raise Unauthorized("the Authorization header must be Basic with a key, or Bearer with a token")
 
     def retained(self, info: RequestInfo) -> RequestInfo:
-        """What is needed of an upgrade for as long as its connection lives: all of it where a hook may look at it."""
+        """Request data kept for the connection's lifetime: all of it if a hook may read it."""
         return (
             info
             if self._identify is not None

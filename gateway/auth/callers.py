@@ -1,4 +1,4 @@
-"""What is known of a caller before it is authenticated, and what a host application may answer (AUT-2, SDK-6)."""
+"""A caller's request before authentication, and the identity that a host application returns (AUT-2, SDK-6)."""
 
 from __future__ import annotations
 

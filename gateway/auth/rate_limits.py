@@ -96,7 +96,7 @@ class Limits:
             )
 
     def admit_stream(self, credential: Credential, open_streams: int) -> None:
-        """Before a client that reads so many event streams gets another one. Raises RateLimited 42920."""
+        """Check the limit of event streams of a client. Raises RateLimited 42920."""
         limit, client_id = self._settings.connections_per_client, credential.identity.client_id
         if limit and client_id is not None and open_streams >= limit:
             raise RateLimited(

@@ -20,7 +20,7 @@ _Target = tuple[str, TargetKind, str]
 
 
 class Revocations:
-    """Answers from memory. `on_change` is called after what is known has changed."""
+    """Answers from memory. `on_change` is called after every change."""
 
     def __init__(self, store: RevocationStore, redis_url: str) -> None:
         self._store = store

@@ -20,7 +20,7 @@ UNASKED_TIMEOUT_S: Final = 15.0
 ABORTED_TIMEOUT_S: Final = 2.0
 """The same after it aborted a request: clients do so when they close, and say that with another request."""
 STREAM_BYTES: Final = 1024 * 1024
-"""After so many bytes a stream ends and the client asks again: browsers keep all of a response."""
+"""Bytes after which a stream ends and the client asks again: browsers keep the whole response."""
 
 
 class CometOutlet:
@@ -136,7 +136,7 @@ class CometResponse(Response):
     """What waits for the client, as soon as something does; as a `stream`, lines of JSON arrays for as long as it reads."""
 
     def __init__(self, outlet: CometOutlet, *, stream: bool, headers: dict[str, str]) -> None:
-        # Proxies are not to gather what is streamed, nor to keep any of it.
+        # Proxies must neither buffer nor cache a stream.
         fixed = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", **headers}
         super().__init__(headers=fixed, media_type="application/json")
         del self.headers["content-length"]

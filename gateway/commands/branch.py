@@ -55,7 +55,7 @@ async def read_back(
         page = await sessions.history.page(tree.session or "", query)
         for message in reversed(page.messages):
             tree.apply(message)
-        # What follows looks at the whole tree: others have their turn in between.
+        # The next step walks the whole tree: yield to other tasks first.
         await asyncio.sleep(0)
         read += len(page.messages)
         if page.next_cursor is None or read >= MAX_READ or enough():

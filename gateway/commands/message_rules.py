@@ -79,7 +79,7 @@ def _digest(extras: Mapping[str, Any] | None) -> bytes:
 
 
 def _sorted(value: Any) -> Any:
-    """The same headers, whatever order a client wrote them in."""
+    """The same headers, in any order."""
     if isinstance(value, Mapping):
         return {name: _sorted(value[name]) for name in sorted(value, key=str)}
     return [_sorted(item) for item in value] if isinstance(value, list) else value

@@ -21,7 +21,7 @@ from selfhost_transport.wire.serial import Position, format_position
 from selfhost_transport.wire.sizes import data_size, text_size
 
 MAX_OPERATIONS: Final = 200
-"""Operations in one frame: so many take the store about 2 ms (P9)."""
+"""Maximum operations in one frame; the store needs about 2 ms for them (P9)."""
 SYNC_PAGE: Final = 100
 """Members in one SYNC frame."""
 MAX_REMAIN_MS: Final = 600_000

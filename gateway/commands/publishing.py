@@ -137,7 +137,7 @@ def _create(context: PublishContext, messages: Sequence[Message]) -> Operation:
 
 
 def with_true_owner(message: Message) -> Message:
-    """An input whose header `run-client-id` names its verified sender, whatever the sender wrote there."""
+    """An input whose header `run-client-id` names its verified sender, regardless of what the sender wrote there."""
     headers = h.read_headers(message) if message.name == h.AI_INPUT else None
     named = None if headers is None else headers.get(h.RUN_CLIENT_ID)
     if message.extras is None or named in (None, message.client_id):
@@ -184,7 +184,7 @@ def _required_author(context: PublishContext, action: MessageAction) -> str | No
     delete = action is MessageAction.DELETE
     everyone = Right.MESSAGE_DELETE_ANY if delete else Right.MESSAGE_UPDATE_ANY
     own = Right.MESSAGE_DELETE_OWN if delete else Right.MESSAGE_UPDATE_OWN
-    # Where an agent's workers write, what they wrote is theirs. Who may not see a message may not change it either: its
+    # Where an agent's workers write, what they wrote is theirs. A client that may not see a message may not change it either: its
     # headers, which say that it is withheld, are among what an update replaces.
     limited = bool(context.hidden) or (context.rules is not None and not delete)
     if capability.allows(everyone, context.session) and not limited:

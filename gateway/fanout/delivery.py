@@ -100,7 +100,7 @@ class OpenMessage:
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """A message's whole current state, for who has not seen it; `version`: everything up to there is in it."""
+    """A message's whole current state, for readers that have not seen it; `version`: it includes everything up to there."""
 
     ref: Ref
     message: Message

@@ -97,7 +97,7 @@ class SessionFeed:
         self._live: dict[Variant, dict[Subscription, None]] = {}
         self._waiting: dict[Subscription, None] = {}
         self._reading: dict[Ref, list[Subscription]] = {}
-        # Messages created after this need no look at single subscriptions …
+        # Messages created after this need no check of single subscriptions …
         self._latest_start = Position.ZERO
         # … unless an aggregate was handed out that reaches beyond what was fanned out.
         self._ahead_until = Position.ZERO
@@ -139,7 +139,7 @@ class SessionFeed:
             self._tasks.start(self._fill())
 
     def compare(self) -> None:
-        """Notifications may have been lost: read whatever came after the last one."""
+        """Notifications may have been lost: read the log from the last one on."""
         if self._pending is None:
             self._pending = []
             self._tasks.start(self._fill())
@@ -210,7 +210,7 @@ class SessionFeed:
         return True
 
     async def _fill(self) -> None:
-        """Read what is missing from the log, then go on with what arrived meanwhile.
+        """Read missing entries from the log, then continue with those that arrived meanwhile.
 
         It is repeated at growing intervals, until there are no watchers.
         """
@@ -316,7 +316,7 @@ class SessionFeed:
         self._passing = still
 
     def forget_idle(self) -> None:
-        """Forget what is only needed while messages grow; to be called now and then."""
+        """Drop state that is only needed while messages grow; call it periodically."""
         self._open.forget_idle()
         for subscription in self._all():
             subscription.forget_ended(self.position_of(subscription), self._open)

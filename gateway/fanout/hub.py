@@ -46,7 +46,7 @@ _MAX_REWIND = 100
 
 @dataclass(slots=True)
 class Start:
-    """Where a subscription begins: what ATTACHED says, and what is delivered right after it."""
+    """Where a subscription begins: the contents of ATTACHED, and the deliveries right after it."""
 
     attached: Attached
     # Complete websocket frames: rewound messages.
@@ -97,7 +97,7 @@ class SessionHub:
         were found to be behind or ahead of their log, and are compared with it now. Raises StoreUnavailable.
         """
         if self.inbox.size:
-            # What is behind is known to be, and not for want of notifications.
+            # A feed that is behind is known to be, and misses no notification.
             return 0
         if not self._to_look_at:
             self._to_look_at = list(self._feeds.values())
@@ -141,7 +141,7 @@ class SessionHub:
         return feed
 
     async def _reach_end(self, feed: SessionFeed) -> None:
-        """Wait, bounded, until what is in the log by now has been fanned out."""
+        """Wait, bounded, until the current log has been fanned out."""
         head = await self._store.open(feed.session)
         if head.series == feed.series:
             with contextlib.suppress(TimeoutError):
@@ -194,7 +194,7 @@ class SessionHub:
         try:
             backlog = await feed.shared_backlog(after, here)
         except ContinuityLost as lost:
-            # What is left is replayed all the same: the position is one of this session.
+            # The rest is still replayed: the position belongs to this session.
             error, after = lost.info, head.floor
             backlog = await feed.shared_backlog(after, here)
         # SYNC carries the current members, and summaries the annotations (section 5.4).

@@ -68,7 +68,7 @@ class PresenceLease:
             await self._note_lost()
             await self._store.retire(self._node)
         except TransportError as error:
-            # The lease runs out all the same.
+            # The lease expires anyway.
             logger.warning("presence.retire_failed node=%s error=%s", self._node, error)
 
     async def _note_lost(self) -> None:

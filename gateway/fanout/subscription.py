@@ -189,7 +189,7 @@ class Subscription:
         return not self.pauses or position <= self.cleared
 
     def block(self) -> None:
-        """Only a pause keeps back what is held, and what may come."""
+        """Only a pause keeps back the held entries and later ones."""
         self.blocked = True
         self._tell()
 

@@ -39,7 +39,7 @@ def history(tree: SessionTree, limit: int) -> list[dict[str, Any]]:
 
 
 def _with_approvals(tree: SessionTree, turn_id: str | None, message: UIMessage) -> UIMessage:
-    """The message with what people said to its calls: a page keeps that with the call, whatever became of it."""
+    """The message with what people said to its calls: a page keeps that with the call, whatever its outcome."""
     node = tree.run_node(turn_id) if turn_id is not None else None
     said = approvals_of(node) if node is not None else {}
     if not said:

@@ -19,7 +19,7 @@ def error_response(info: ErrorInfo) -> JSONResponse:
 
 
 def validation_error(error: RequestValidationError) -> ErrorInfo:
-    """What is wrong with a body or parameter, field by field."""
+    """The faults of a body or parameter, field by field."""
     return ErrorInfo(Code.INVALID_BODY.value, 400, "; ".join(map(_problem, error.errors())))
 
 

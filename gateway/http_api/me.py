@@ -27,7 +27,7 @@ class MeOut(BaseModel):
     expires: int | None
     """When the credentials expire, ms since the epoch; absent for those that do not."""
     operations: list[str] | None = Field(default=None)
-    """With `session`: what is permitted on it, turn rights included; `*` is everything."""
+    """With `session`: the permitted operations on it, turn rights included; `*` is everything."""
 
 
 @router.get("/v1/me", tags=["operations"], response_model_exclude_none=True)

@@ -67,7 +67,7 @@ class SendIn(_Wire):
     policy: Policy | None = None
     """What to do while another turn is active; absent: as the namespace says."""
     interrupts: FilterIn | None = None
-    """With policy `interrupt`: what is cancelled in the same step; absent: the caller's own turns."""
+    """With policy `interrupt`: the turns to cancel in the same step; absent: the caller's own turns."""
     client_id: str | None = None
     """Whom to send as, where the credentials leave that open."""
 
@@ -112,7 +112,7 @@ class CancelOut(_Wire):
 
 
 class TurnOut(_Wire):
-    """What is known of a turn."""
+    """The state of a turn."""
 
     turn_id: str
     status: str
@@ -132,7 +132,7 @@ class TurnsOut(_Wire):
 
     turns: list[TurnOut]
     agents: int
-    """Workers that serve the session's agent; with 0, what is queued waits for one."""
+    """Workers that serve the session's agent; with 0, queued turns wait for one."""
     queued: int
     """Turns that no worker has taken yet."""
 

@@ -1,4 +1,4 @@
-"""What is for operators only: figures and the description of requests, on the port that clients use."""
+"""Pages for operators only: metrics and the API description, on the port that clients use."""
 
 from __future__ import annotations
 

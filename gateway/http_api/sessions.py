@@ -178,7 +178,7 @@ async def messages(
     services: Running,
     limit: Annotated[int, Query(ge=1, le=MAX_MESSAGES)] = 200,
 ) -> MessagesOut:
-    """The newest `limit` messages of the conversation, whatever else was published between them."""
+    """The newest `limit` messages of the conversation, not counting other publishes between them."""
     credential.capability.require(Operation.HISTORY, session)
     hidden = services.hidden_from(credential, session)
     conversation = await read_conversation(services.sessions, session, limit, hidden)

@@ -155,7 +155,7 @@ class SocketChannels:
             await work
         finally:
             self.being_read -= 1
-            # There is room for more, whatever came of it.
+            # There is room for more, whatever the outcome.
             self._carry_out(())
 
     async def _join(self, effect: Attach, watched: _Watched) -> None:
@@ -308,7 +308,7 @@ class SocketChannels:
             start.preface += [encode_websocket(frame, variant.fmt) for frame in frames]
 
     def sync(self, channel: str) -> None:
-        """Send the members anew. What is asked for while that is done is answered by one more sending."""
+        """Send the members again. Requests during that are answered by one more send."""
         watched = self._watched.get(channel)
         if watched is None:
             return

@@ -407,7 +407,7 @@ class Connection:
         if channel.attach is not None:
             if unchanged:
                 return []
-            # What is being read for it is chosen by the rights it had.
+            # The read in progress was chosen by the rights it had.
             params = self._permitted(name, channel.attach.params)
             channel.attach = replace(channel.attach, modes=modes, hidden=hidden, params=params)
             return [Detach(full), channel.attach]
@@ -548,7 +548,7 @@ class Connection:
         return self._settle(self._acks.register(msg_serial), info)
 
     def _settle(self, ticket: int, outcome: AckResult | ErrorInfo) -> list[Effect]:
-        """Note an outcome; send whatever answers it lets leave."""
+        """Note an outcome; send the replies that may leave now."""
         return [SendFrame(frame) for frame in self._acks.settle(ticket, outcome)]
 
     def _connected(self, key: str, error: ErrorInfo | None = None) -> Frame:

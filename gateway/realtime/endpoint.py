@@ -37,7 +37,7 @@ _HEARTBEAT_LOW_MS, _HEARTBEAT_HIGH_MS = 5_000, 1_800_000
 _LONGEST_PAUSE_S, _SHORTEST_PAUSE_S = 0.1, 0.002
 _LOOK_LATE_S = 0.01
 _FINISH_TIMEOUT_S = 5.0
-# Looks at who is due, within the interval of the keep-alives.
+# Checks which connections are due, within the interval of the keep-alives.
 _TICKS = 100
 
 

@@ -32,7 +32,7 @@ from selfhost_transport.wire.serial import format_position, parse_position
 
 DEFAULT_LIMIT = 100
 TRUNCATED_AT = "X-Truncated-At"
-# Leaves out what is not said in the conversation: an application's own messages between it.
+# Leaves out messages outside the conversation: an application's own.
 CONVERSATION = "conversation"
 MAX_LIMIT = 1000
 _NO_MESSAGE = "no such message in this session, or its retention has expired"
@@ -133,7 +133,7 @@ class Channels:
         return Reply([encode_message(message, fmt) for message in page], links=links)
 
     def _require_visible(self, credential: Credential, session: str, versions: list[Message]) -> None:
-        """What is withheld does not exist for the caller, nor does a message that it once was."""
+        """Withheld messages do not exist for the caller, nor do their earlier versions."""
         hidden = self._services.hidden_from(credential, session)
         if any(is_hidden(version, hidden) for version in versions):
             raise NotFound(_NO_MESSAGE)

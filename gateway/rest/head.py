@@ -28,6 +28,6 @@ async def answer_head(app: ASGIApp, scope: Scope, receive: Receive, send: Send) 
         elif message.get("more_body"):
             raise _Answered
 
-    # Not a change of the scope itself: the server looks at its method, too.
+    # Not a change of the scope itself: the server reads its method, too.
     with contextlib.suppress(ClientDisconnect):
         await app({**scope, "method": "GET"}, receive_until_answered, send_head)

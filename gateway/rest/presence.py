@@ -23,7 +23,7 @@ MAX_BATCH: Final = 100
 
 
 class PresenceReads:
-    """Who is there, and who was."""
+    """Present members, and the presence history."""
 
     def __init__(self, presence: PresenceStore) -> None:
         self._presence = presence

@@ -43,7 +43,7 @@ class Inbound:
         self._kind = Opcode.TEXT
 
     def receive(self, data: Buffer) -> Iterator[Incoming]:
-        """What is complete with these bytes, in order.
+        """The frames that these bytes complete, in order.
 
         Raises Unreadable.
         """

@@ -1,4 +1,4 @@
-"""Who may do what on a channel, by the configuration (acceptance RUL-3)."""
+"""The rights of each key, issuer and proxy on a channel (RUL-3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`doctor`: does this Redis keep what is promised, and which rule applies to a channel (OPS-8, RUL-3)."""
+"""`doctor`: checks the setup of Redis, and shows the rule of a channel (OPS-8, RUL-3)."""
 
 from __future__ import annotations
 

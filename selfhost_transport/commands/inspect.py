@@ -36,7 +36,7 @@ _PAGE = 200
 
 @dataclass(frozen=True, slots=True)
 class TurnLine:
-    """An open turn. `lease_ms`: what is left of its lease; negative: it has expired; None: no worker has it."""
+    """An open turn. `lease_ms`: the rest of its lease; negative: it has expired; None: no worker has it."""
 
     turn: str
     status: str

@@ -15,7 +15,7 @@ from selfhost_transport.loadtest.verify import Turn
 
 _STORM_ROUND_S = 4.0
 _STORM_CANCEL_AFTER_S = (1.5, 2.5)
-# Every so many sessions, the model of a cancel storm falls silent after a few tokens.
+# In every n-th session of a cancel storm the model stalls after a few tokens.
 _SILENT_EVERY = 4
 _SILENT_AT = 10
 _LONGEST_INTERRUPT_S = 2.0
@@ -28,7 +28,7 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """`start`: the first sends; `begin` to `end`: what is measured; no turn is scheduled after `end`."""
+    """`start`: the first sends; `begin` to `end`: the measured window; no turn is scheduled after `end`."""
 
     start: float
     begin: float
@@ -134,7 +134,7 @@ async def cancel_storm(
 
 
 async def overload(session: Session, load: Load, window: Window, rng: random.Random, phase: float) -> None:
-    """Sends on schedule at the offered rate, whatever became of those before."""
+    """Sends on schedule at the offered rate, regardless of earlier outcomes."""
     calm_from = window.calm_from(load)
     scheduled = window.start + phase * load.turns / load.sends_per_s
     async with asyncio.TaskGroup() as turns:

@@ -1,4 +1,4 @@
-"""`selfhost-transport loadtest`: options, and what is done with the result."""
+"""`selfhost-transport loadtest`: its options and its output."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class IncomingError(msgspec.Struct, rename="camel"):
 
 
 class IncomingDetails(msgspec.Struct, rename="camel"):
-    """What is needed of `connectionDetails`."""
+    """The fields needed of `connectionDetails`."""
 
     connection_key: str = ""
 

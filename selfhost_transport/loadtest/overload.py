@@ -28,7 +28,7 @@ RunOnce = Callable[[Load], tuple[RunResult, Recording, Window]]
 
 
 def find_capacity(load: Load, run: RunOnce) -> float:
-    """Turns per second that the deployment ends at most, by doubling what is offered until that fails twice."""
+    """Maximum turns per second of the deployment, by doubling the offered load until that fails twice."""
     offered, most, failed = _FIRST_SENDS_PER_S, 0.0, 0
     while offered <= _MOST_SENDS_PER_S and failed < _TRIES:
         tried = replace(load, sends_per_s=offered, duration_s=min(load.duration_s, _SEARCH_S))

@@ -86,7 +86,7 @@ class Load:
     # Share of turns that are cancelled at a random moment, per cent.
     cancel_percent: float = 0.0
     duration_s: float = 20.0
-    # Load before what is measured; None: as long as the first sends need (`lead_s`).
+    # Load before measuring; None: as long as the first sends need (`lead_s`).
     warmup_s: float | None = None
     # Between the end of a turn on schedule and the next send of its session.
     pause_s: float = 0.0
@@ -114,7 +114,7 @@ class Load:
 
     @property
     def lead_s(self) -> float:
-        """Seconds of load before what is measured."""
+        """Seconds of load before measuring."""
         if self.warmup_s is not None:
             return self.warmup_s
         if self.scenario is Scenario.OVERLOAD:
@@ -159,7 +159,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class OverloadOptions:
-    """`factors`: what is offered, as multiples of the capacity. `rounds`: how often all of them are tried, in turn."""
+    """`factors`: offered load, as multiples of the capacity. `rounds`: passes over all factors."""
 
     factors: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     rounds: int = 1

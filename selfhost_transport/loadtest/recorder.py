@@ -14,7 +14,7 @@ MAX_VIOLATIONS = 200
 
 
 class Metric(StrEnum):
-    """What is timed. "From the schedule" means from when it should have happened, however late the generator was."""
+    """The measured times. "From the schedule" means from when it should have happened, however late the generator was."""
 
     FIRST_TOKEN = "first_token"
     """From the schedule of a send to its first token at a viewer."""
@@ -47,7 +47,7 @@ class Metric(StrEnum):
 
 
 class ViolationKind(StrEnum):
-    """What may never happen, whatever the speed."""
+    """Violations that fail a run at any speed."""
 
     LOST = "lost"
     DUPLICATE = "duplicate"

@@ -37,7 +37,7 @@ class Viewer:
         self.client = Client(target, number, session.name, fmt, session.client_id, self.check, recorder)
         self._session = session
         self._clock = session.clock
-        # The first viewer is the sender: what is counted once per turn is counted there.
+        # The first viewer is the sender: counts per turn are taken there.
         self._primary = primary
         self._recorder = recorder
 

@@ -26,7 +26,7 @@ TEXT = NumberedText()
 
 
 def position_ms(serial: str) -> int:
-    """Redis' time of a position or item, ms since the epoch; 0 for what is no serial of this service."""
+    """Redis' time of a position or item, ms since the epoch; 0 for a serial of another service."""
     try:
         return int(serial[:_MS])
     except ValueError:

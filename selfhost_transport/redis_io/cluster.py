@@ -64,7 +64,7 @@ class ClusterNodes:
         return self.at(owned.host, owned.port)
 
     async def read(self) -> list[Owned]:
-        """Who has which slots, as the first server that answers knows it. Raises StoreUnavailable."""
+        """The owners of all slots, from the first server that answers. Raises StoreUnavailable."""
         failed: list[str] = []
         known = random.sample(self._known, len(self._known))
         at = {(server.host, server.port): server for server in (*known, *self.seeds)}

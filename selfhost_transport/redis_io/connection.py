@@ -21,7 +21,7 @@ _READS = frozenset(
         "ZCOUNT", "ZRANGE", "ZRANGEBYSCORE", "ZSCORE",
     }
 )  # fmt: skip
-"""Commands that may be sent again whatever became of them the first time."""
+"""Commands that may be repeated whatever their first outcome."""
 
 
 class RedisConnection:

@@ -17,7 +17,7 @@ SCRIPT_BEGINS: Final = "local DATABASE = ''\n"
 
 
 class LuaScript(Protocol):
-    """What is needed of a script."""
+    """The parts of a script that a connection needs."""
 
     @property
     def digest(self) -> str: ...  # noqa: D102
@@ -27,7 +27,7 @@ class LuaScript(Protocol):
 
     @property
     def reads(self) -> bool:
-        """Whether it changes nothing, so that it may be run again whatever became of it the first time."""
+        """Whether it changes nothing, so that it may be repeated whatever its first outcome."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ class Link(asyncio.BufferedProtocol):
         opening = list(self._opening)
         self.write([pack(command) for command in commands])
         replies = [await reply for reply in opening]
-        # Who may not ask for the role finds out at the first write: a replica refuses it, and is left then.
+        # Without the right to ask for the role, the first write shows it: a replica refuses, and the connection moves.
         role = replies.pop()
         if address.primary and str(role).startswith("NOPERM"):
             role = [b"master"]
@@ -123,7 +123,7 @@ class Link(asyncio.BufferedProtocol):
             self._transport.abort()
 
     def close(self) -> None:
-        """Close the socket after what is buffered has left."""
+        """Close the socket after the buffered bytes have left."""
         if self._transport is not None:
             self._transport.close()
 

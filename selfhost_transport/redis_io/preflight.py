@@ -24,7 +24,7 @@ _HELLO: Final = b"PING\r\n"
 
 
 async def check_way_in(url: str) -> None:
-    """Connect once, as the URL says, and see what is there.
+    """Connect once, as the URL says, and check the server.
 
     Raises InvalidArgument for a URL that cannot be read, StoreUnavailable where nothing usable answers, StoreUnsuitable
     where something else does than the URL says. A server that is loading, or busy, is right: calls wait for it.
@@ -79,7 +79,7 @@ def _is_waiting(error: StoreUnavailable) -> bool:
 
 
 def _check_role(address: Address, role: Any) -> None:
-    """Who may not ask for the role finds out at the first write."""
+    """Without the right to ask for the role, the first write shows it."""
     kind = role[0] if isinstance(role, list) else None
     if kind == b"sentinel":
         raise StoreUnsuitable(

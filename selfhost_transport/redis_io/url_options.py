@@ -156,7 +156,7 @@ def _context(given: dict[str, str]) -> ssl.SSLContext:
             f"the Redis URL's option ssl_cert_reqs is one of {', '.join(_VERIFY)}, not {wanted[:32]!r}"
         )
     context = ssl.create_default_context()
-    # Without a look at the certificate there is no name to compare.
+    # Without a check of the certificate there is no name to compare.
     checks_name = _flag(given, "ssl_check_hostname", default=True) and wanted != "none"
     context.check_hostname = checks_name
     context.verify_mode = _VERIFY[wanted]

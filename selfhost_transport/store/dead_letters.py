@@ -1,4 +1,4 @@
-"""Turns that no worker survived: what is known of them, and sending them again (DUR-11)."""
+"""Dead letters: turns that failed because their workers were lost, and sending them again (DUR-11)."""
 
 from __future__ import annotations
 

@@ -254,7 +254,7 @@ def _annotation(position: Position, content: Sequence[Any]) -> Annotation:
 
 
 def pack_member(presence: PresenceMessage, connection_id: str) -> bytes:
-    """What is stored of a member: everything except action, id and time, which its entry adds.
+    """A member's stored fields: everything except action, id and time, which its entry adds.
 
     A member of no connection ('') has none.
     """
@@ -292,7 +292,7 @@ _FIELDS = ("id", "name", "client_id", "connection_id", "extras")
 
 
 def _message_fields(message: Message) -> dict[str, Any]:
-    """What is stored of a message; what follows from the position is left out."""
+    """A message's stored fields; those that follow from the position are left out."""
     return {name: value for name in _FIELDS if (value := getattr(message, name)) is not None}
 
 

@@ -278,7 +278,7 @@ class HistoryReader:
     async def _rest_of_publish(
         self, session: str, query: Query, chosen: list[tuple[Ref, Message]]
     ) -> list[tuple[Ref, Message]]:
-        """What is left of the publish that the cut fell into, where it is part of a conversation."""
+        """The rest of the publish that the cut fell into, if it is part of a conversation."""
         last, message = chosen[-1]
         if last.index == 0 or not _is_of_conversation(message):
             return []

@@ -1,4 +1,4 @@
-"""Who is present in a session (protocol section 8). Every change is one script.
+"""Presence members of a session (protocol section 8). Every change is one script.
 
 A member is a (connection, client id) pair. A connection's members are held by a socket of a process (a node);
 a lost socket, or a node whose lease expired, gives them a deadline, and the first sweep after it removes them.

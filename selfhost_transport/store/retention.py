@@ -1,4 +1,4 @@
-"""Taking out of the history what is older than its session keeps it (HIS-6)."""
+"""Removes messages that are older than their session's retention (HIS-6)."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class TurnPauses:
         return CancelAsked(fields[1].decode(), Position.parse_id(fields[2].decode()), matched)
 
     async def expire(self, bucket: int) -> tuple[str, str, str] | None:
-        """Do what is due for one turn of a bucket: (turn id, session, what), or None."""
+        """Handle one expired deadline of a bucket: (turn id, session, what), or None."""
         base = self._keys.base(bucket)
         reply = await self._redis.call(
             scripts.load("expire"),

@@ -62,7 +62,7 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who asks for a turn. `request` names the call, so that it may be repeated; times in ms.
+    """The process that requests a turn. `request` names the call, so that it may be repeated; times in ms.
 
     The lease is to be renewed. `window_ms`: how long a turn without a holder may be adopted before it ends `error`.
     """
@@ -147,7 +147,7 @@ class TurnSteps:
     async def end(
         self, lease: Lease, start_serial: str, outcome: StepOutcome, message: Message, *, retry_s: float = 0.0
     ) -> None:
-        """End the step with that start; what is open of it is closed as cancelled. Raises LeaseLost."""
+        """End the step with that start; its open messages are closed as cancelled. Raises LeaseLost."""
         reply = await self._call(
             "step_end", lease, start_serial, outcome, pack_created([message]), retry_s=retry_s
         )

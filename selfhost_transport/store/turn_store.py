@@ -347,7 +347,7 @@ class TurnStore:
     async def _interrupt_rest(
         self, request: TurnRequest, position: Position, cursor: bytes = b""
     ) -> list[bytes]:
-        """Cancel the turns from before `position` that a send interrupts and its own step has left over."""
+        """Cancel the turns from before `position` that a send interrupts and its own step did not reach."""
         if request.cancel_message is None or request.interrupts.scope is Scope.TURN:
             return []
         matched: list[bytes] = []
@@ -531,7 +531,7 @@ class TurnStore:
         return await self._reap(bucket, *named, counted=counted) is not None
 
     async def record(self, session: str, turn_id: str) -> TurnRecord | None:
-        """What is known of a turn, or None."""
+        """The record of a turn, or None."""
         fields = ("st", "ag", "ow", "in", "at", "wk", "tp", "cp")
         values = await self.redis.command("HMGET", self.keys.of_item("t", turn_id, session), *fields)
         status, agent, owner, input_id, attempts, worker, terminal, cancel = values

@@ -1,4 +1,4 @@
-"""The conversation for the model out of a history that is read newest first, keeping only what is needed of it.
+"""The conversation for the model out of a history that is read newest first, keeping only the needed part.
 
 The caller reads the pages and hands them over; nothing here waits. Every step is short, so that the caller can yield.
 """
@@ -72,7 +72,7 @@ class BranchReader:
         return True
 
     def end_page(self, *, is_last: bool) -> None:
-        """After a page was taken and settled. `is_last`: there is nothing older; what is left is settled as it is."""
+        """After a page was taken and settled. `is_last`: nothing is older; the rest is settled as it is."""
         if is_last:
             self._reached_beginning = True
             while self.settle():
@@ -87,7 +87,7 @@ class BranchReader:
         return found if self._last is None else found[max(0, len(found) - self._last) :]
 
     def _begin(self) -> bool:
-        """Whether what is to be answered was read, and its turn from the start."""
+        """Whether the trigger was read, and its turn from the start."""
         tree, trigger = self.tree, self._trigger
         request, owner = tree.trigger(trigger), tree.owner_of(trigger)
         if request is None and owner is None:
@@ -134,7 +134,7 @@ class BranchReader:
         self._cut, self._next = node.regenerates, node.parent
 
     def _is_dropped(self, node: Node) -> bool:
-        # What is answered stays, and what it continues.
+        # The trigger stays, and the messages it continues.
         return bool(self._settled) and node is not self._current and is_partial(node)
 
     def _is_dropped_question(self, node: Node) -> bool:

@@ -87,7 +87,7 @@ def decode_input(headers: Headers, payload: Json | Absent) -> InputEvent | None:
 
 
 def deleted_question(headers: Headers) -> UserPart:
-    """What is left of a part of a user message that was deleted: whose it was, without what it said."""
+    """The remains of a deleted user message part: its owner, without its content."""
     return UserPart(headers.field("messageId") or "", _role(headers), TextPart(""))
 
 
@@ -135,7 +135,7 @@ def tool_available(start: p.ToolInputStart, value: Json | Absent) -> p.ToolInput
 
 
 def tool_input_value(text: str) -> Json | Absent:
-    """A complete argument text as a value: nothing is ABSENT, what is not JSON stays text (section 5.3)."""
+    """A complete argument text as a value: nothing is ABSENT, invalid JSON stays text (section 5.3)."""
     if text == "":
         return ABSENT
     value = from_text(text)

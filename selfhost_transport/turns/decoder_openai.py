@@ -56,7 +56,7 @@ def decode_output(headers: Headers, payload: Json | Absent) -> p.Chunk | None:
 
 
 def decode_event(headers: Headers, payload: Json | Absent) -> p.Native | None:
-    """A discrete output as the event it was written from; None for what is none of this codec's."""
+    """A discrete output as the event it was written from; None if it is not of this codec."""
     if headers.kind in _ITEM_KINDS and isinstance(payload, dict):
         return p.Native({"type": headers.kind, "item": payload.get("item")})
     if headers.kind != "tool-approval-request" or headers.field(CALL_ID) is None:

@@ -1,4 +1,4 @@
-"""One channel message as a reader holds it: its assembled state, whatever deliveries it came in (section 4)."""
+"""One channel message as a reader holds it: its assembled state, independent of its deliveries (section 4)."""
 
 from __future__ import annotations
 

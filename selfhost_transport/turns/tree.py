@@ -114,7 +114,7 @@ class SessionTree:
         return events
 
     def forget(self, is_needed: Callable[[Node], bool], trigger: str) -> None:
-        """Forget nodes, and all requests but that of `trigger`; for who reads a history once, and only part of it.
+        """Forget nodes, and all requests but that of `trigger`; for a reader that reads part of a history once.
 
         A message of a forgotten node that is applied later is taken for one of a new node.
         """
@@ -223,7 +223,7 @@ class SessionTree:
         return []
 
     def _replaced(self, node: Node, record: Record, message: Message) -> list[TreeEvent]:
-        """An update of what is no stream, or a deletion. The message keeps its place in the tree whatever it says."""
+        """An update of a discrete message, or a deletion. The message keeps its place in the tree."""
         given = h.read_headers(message)
         headers = Headers(
             record.headers.transport, given.codec if given and given.codec else record.headers.codec

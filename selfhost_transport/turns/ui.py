@@ -84,7 +84,7 @@ class DataPart:
 
 @dataclass(slots=True, frozen=True)
 class Approval:
-    """Who has to allow, or has allowed, a tool call. `approved` is None while unanswered."""
+    """The approval of a tool call. `approved` is None while unanswered."""
 
     id: str
     approved: bool | None = None
@@ -152,7 +152,7 @@ class UIMessage:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> UIMessage:
-        """Read a message leniently: what is missing or of the wrong type becomes empty."""
+        """Read a message leniently: missing or mistyped fields become empty."""
         parts = value.get("parts")
         known = (
             [part_from_json(p) for p in parts if isinstance(p, Mapping)] if isinstance(parts, list) else []

@@ -46,7 +46,7 @@ ABSENT: Final = Absent.ABSENT
 _STRICT: Final = (
     orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 )
-# The encoder stops at 254 levels; so many lists around a value leave it MAX_DEPTH.
+# The encoder stops at 254 levels; this number of lists around a value leaves it MAX_DEPTH.
 _AROUND: Final = 254 - MAX_DEPTH
 _MIN_INT, _MAX_INT = -(2**63), 2**64 - 1
 _AS_TEXT: Final = (

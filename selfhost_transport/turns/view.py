@@ -113,7 +113,7 @@ class View:
         """Whether enough of the session is in the tree to show `count` older messages of the branch."""
         return self.hidden_count >= count and is_settled(self.tree)
 
-    # Changing what is shown
+    # Changing the selection
 
     def select(self, codec_message_id: str, index: int) -> list[ViewEvent]:
         """Show the alternative `index` (clamped) at a message; an unknown message changes nothing."""

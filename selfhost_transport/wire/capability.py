@@ -153,7 +153,7 @@ class Capability:
         return orjson.dumps(dict(ordered)).decode("utf-8")
 
     def operations(self, channel: str) -> frozenset[str]:
-        """What is permitted on a channel, implied turn rights included; `*` stands for everything."""
+        """Permitted operations on a channel, implied turn rights included; `*` stands for everything."""
         found: frozenset[str] = frozenset()
         for resource, operations in self.rights.items():
             if resource.matches(channel):

@@ -10,7 +10,7 @@ from selfhost_transport.errors import ErrorInfo
 
 
 class Code(IntEnum):
-    """Error codes the SDKs, their tests or AI Transport look at."""
+    """Error codes that the SDKs, their tests or AI Transport depend on."""
 
     BAD_REQUEST = 40000
     INVALID_BODY = 40001

@@ -31,7 +31,7 @@ class ConnectionDetails:
     server_id: str | None = None
     site_code: str | None = None
     objects_gc_grace_period: int | None = None
-    # This service's own: the effective rights, as in TokenDetails; the SDKs do not look at it (AUT-4).
+    # This service's own: the effective rights, as in TokenDetails; the SDKs ignore it (AUT-4).
     capability: str | None = None
 
 

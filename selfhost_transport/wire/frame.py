@@ -81,7 +81,7 @@ class Frame:
 
 
 class FrameError(BadRequest):
-    """A frame whose envelope could be read but whose content is wrong, with what is needed to answer it.
+    """A frame whose envelope could be read but whose content is wrong, with the fields needed to answer it.
 
     Where `needs_nack` is true the frame is answered with NACK(msg_serial, count), where it has a `channel`
     with ERROR for that channel; the connection goes on (protocol sections 4.4 and 6.3).

@@ -18,9 +18,9 @@ class Method(StrEnum):
 
     # How many there are.
     TOTAL = "total"
-    # Who has added one.
+    # Clients that have added one.
     FLAG = "flag"
-    # Who has added one, by name.
+    # Clients that have added one, by name.
     DISTINCT = "distinct"
     # The same, and each client is under one name only: the last.
     UNIQUE = "unique"

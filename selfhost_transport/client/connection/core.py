@@ -154,7 +154,7 @@ class ConnectionCore:
         return min(times, default=None)
 
     def tick(self, now: float) -> list[Effect]:
-        """Act on what is overdue."""
+        """Handle expired deadlines."""
         if self._connect_by is not None and now >= self._connect_by:
             self._connect_by = None
             return [Drop(ErrorInfo(80000, 408, "the service did not answer in time"))]

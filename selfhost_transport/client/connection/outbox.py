@@ -69,7 +69,7 @@ class Outbox:
         return outgoing
 
     def limit_frames(self, max_frame_size: int) -> list[Settled]:
-        """Of a connection that was just made: what is refused because the service closes a socket over it."""
+        """For a new connection: frames that are refused because the service closes a socket over them."""
         self._max_frame_size = max_frame_size
         settled = [
             Settled(outgoing, error=self._refusal(outgoing.size))

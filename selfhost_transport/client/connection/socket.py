@@ -37,7 +37,7 @@ class Socket(Protocol):
         """Make `receive` fail at once."""
 
     async def close(self) -> None:
-        """Write what is queued if that is still possible, then close."""
+        """Write queued frames if that is still possible, then close."""
 
 
 class Dial(Protocol):
@@ -106,7 +106,7 @@ class WebSocket:
                     await asyncio.sleep(0)
 
     def _cork(self, on: bool) -> None:
-        """Hold back what is written, or let it go; only where the system knows how."""
+        """Hold back writes, or release them; only where the system supports it."""
         option = getattr(socket, "TCP_CORK", None)
         plain = self._connection.transport.get_extra_info("socket")
         if option is not None and plain is not None:

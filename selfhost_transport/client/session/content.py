@@ -42,7 +42,7 @@ class UserContent:
 
 
 def read_content(content: Content) -> UserContent:
-    """The parts of what an application sends. Raises InvalidArgument that names what is accepted."""
+    """The parts of an application's message. Raises InvalidArgument that lists the accepted forms."""
     items = [content] if _is_item(content) else content
     if not isinstance(items, Sequence) or isinstance(items, bytes | bytearray | memoryview):
         raise _refusal(f"not {shown(content)}")

@@ -30,7 +30,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Something takes long: what is waited for, and why it has not happened yet."""
+    """A long wait: its object, and the reason for it."""
 
     what: str
     reason: str

@@ -86,9 +86,9 @@ class Session:
         self._is_fresh = True
         # Events from folding it, the newest page first, until they are emitted.
         self._folded: list[list[TreeEvent]] = []
-        # What the application has stored of the session; it is shown in front of what is read here.
+        # Messages that the application has stored; they are shown in front of those read here.
         self.seed: Seed | None = None
-        # Where delivery began; what is older came from the history.
+        # Where delivery began; older messages came from the history.
         self.attach_serial = ""
         # Resolves when the session is attached and its history is read.
         self.ready: SharedFuture[None] = SharedFuture(self)
@@ -430,7 +430,7 @@ class Session:
             self.tree = self._new_tree()
             self._turns.abandon(ContinuityLost("the session was deleted, and its turns with it"))
         elif LogRewound.matches(attached.error):
-            # What was seen last is gone; the history says what is left of it.
+            # The last entries are gone; the history has the rest.
             self.tree = self._new_tree()
             self._turns.restart()
         self.attach_serial = attached.serial
@@ -506,7 +506,7 @@ class Session:
             self.on_discontinuity.emit(Discontinuity(attached.error, attached.serial))
 
     async def _read_past(self, attached: Attached) -> list[Message]:
-        """What is to be known of the past, oldest first."""
+        """The history to fold, oldest first."""
         assert self._loader is not None
         if self._history_limit == 0 and not self._loader.has_begun:
             self._loader.begin(attached.serial)

@@ -38,7 +38,7 @@ class View:
         self._window = self._new_window()
         # Messages to show once the past of a new tree was read.
         self._owed = 0
-        # What is shown in front of the window, and the state of the tree it is right for.
+        # The messages in front of the window, and the tree state they belong to.
         self._stored: list[ConversationMessage] = []
         self._stored_version: tuple[SessionTree, int] | None = None
         self._changes: Emitter[ViewEvent] = Emitter(session.report_failure)
@@ -106,7 +106,7 @@ class View:
         window = self._current()
         hidden = window.hidden_count
         events = window.select(codec_message_id, index)
-        # What is hidden above the fork stays hidden; the branch that was asked for is shown.
+        # Messages hidden above the fork stay hidden; the requested branch is shown.
         window.reveal(window.hidden_count - hidden)
         self._tell(events)
 

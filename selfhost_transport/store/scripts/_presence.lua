@@ -1,4 +1,4 @@
--- Who is present in a session; follows _session.lua and _holder.lua. A member is a pair of connection and client; its record in
+-- Presence members of a session; follows _session.lua and _holder.lua. A member is a pair of connection and client; its record in
 -- the roster is `<position> <id>\n<packed member map>`: the position and the id of its last change.
 local K_ROSTER, K_EVENTS = base .. 'r:' .. session, base .. 'k:' .. session
 

@@ -122,7 +122,7 @@ local function take_back(target, kind, method, name, client)
   fold(target, kind, name, client, -mine)
 end
 
--- The name that a message has now; nil for none. What is unpacked here is only read.
+-- The name that a message has now; nil for none. Unpacked values are only read.
 local function name_of(target)
   local changed = redis.call('HMGET', target.record, 'n', 'b')
   if changed[1] then return changed[1] end

@@ -1,4 +1,4 @@
--- Does what is due for one turn of a bucket: an undecided cancel, a suspension that lasts too long, once to say
+-- Handles one expired deadline of a bucket: an undecided cancel, a suspension that lasts too long, once to say
 -- so and once to end it.
 -- KEYS: deadlines. ARGV: base, unused, keep ms, window ms
 -- Returns nil | {turn, session, 'cancelled' | 'denied' | 'escalated' | 'resumed' | 'gone'}.

@@ -54,7 +54,7 @@ local fields = redis.call('HMGET', key, 'rs', 'ss', 'tr', 'ip', 'hb', 'ma', 'ri'
 local fence, attempt = tonumber(fields[8]) + 1, tonumber(fields[9]) + 1
 local series = redis.call('HGET', K_META, 'series')
 if attempt == 1 or fields[7] then note_turn(turn, create(fields[1])) end
--- A new start would take away, in every reader, what is to be continued.
+-- A new start would make every reader drop the text to be continued.
 local continued = fields[11] and fields[12]
 local step_start = continued and fields[12] or item_serial(create(fields[2]), series)
 local changed = {'fn', fence, 'at', attempt, 'st', 'active', 'wk', worker, 'sp', step_start, 'hk', hook_grace, 'hd', hook_default}

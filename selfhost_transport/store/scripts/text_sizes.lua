@@ -1,4 +1,4 @@
--- How long the data of messages are, without reading them. KEYS: their data. Returns bytes, 0 for what is not there.
+-- How long the data of messages are, without reading them. KEYS: their data. Returns bytes, 0 for a missing key.
 local sizes = {}
 for at, key in ipairs(KEYS) do sizes[at] = redis.call('STRLEN', key) end
 return sizes

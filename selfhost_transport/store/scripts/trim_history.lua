@@ -1,4 +1,4 @@
--- Takes what is older than its session's retention out of the history of one session that is due, with its records.
+-- Removes messages older than the retention from the history of one due session, with their records.
 -- KEYS: retention. ARGV: base, '' (becomes the session), publishes and messages per call, ms an empty session is remembered
 -- A turn goes as a whole, once its end is too old, and never while it is open; other messages go by their own time. What
 -- goes is decided for all readers at once, by moving `cut`: the history does not show what is gone by it (history.py). Then
