@@ -315,7 +315,7 @@ class UntrustedCertificate(ConnectionFailed):
 
 
 class ContinuityLost(TransportError):
-    """Entries may have been missed; a snapshot has to be read (P7)."""
+    """Entries may have been missed; a snapshot must be read (P7)."""
 
     code = 90003
     status_code = 404

@@ -92,7 +92,7 @@ class ExporterStatistics:
 class TurnExporter:
     """Gives ended turns of all agents to `run`'s function, those of a session in the order in which they ended.
 
-    `name` is the exporter: its queue begins when it is run for the first time, and goes on where it was when it is run
+    `name` is the exporter: its queue begins when it is run for the first time, and continues where it was when it is run
     again, by any number of processes at once, which share the buckets. Each name gets every turn. A turn is given again
     when its function raised or its process made no progress for `lease_s` seconds; until it is exported, no later one of
     its bucket is given. At most `limit` turns wait per bucket; the oldest go then, which is counted and logged. Raises

@@ -1,4 +1,4 @@
-"""How late an event loop is: the one sign of too much work that every process can see by itself."""
+"""Lag of an event loop: the one sign of overload that every process can measure itself."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class LoopLag:
         self._timer = loop.call_later(_TICK_S, self._tick, loop, loop.time() + _TICK_S)
 
     def stop(self) -> None:
-        """Measure no more."""
+        """Stop measuring."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

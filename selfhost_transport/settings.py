@@ -194,7 +194,7 @@ class GatewaySettings(_Section):
     max_idle_ms: Count = 15_000
     """Longest silence on a connection before a heartbeat, ms; 0 = no heartbeats."""
     connection_state_ttl_ms: PositiveInt = 960_000
-    """How long clients try to resume a dropped connection before they give it up, ms; a laptop's lid is shut so long."""
+    """How long clients try to resume a dropped connection, ms; long enough for a laptop that sleeps."""
     max_message_size: PositiveInt = 65_536
     """Largest publish of a client, bytes; workers are not bound by it."""
     max_frame_size: PositiveInt = 524_288
@@ -202,7 +202,7 @@ class GatewaySettings(_Section):
     max_chat_size: PositiveInt = 4_194_304
     """Largest request of a `useChat` page, which sends all messages that it shows, bytes."""
     resume_window_s: PositiveInt = 960
-    """How far back the live log reaches for a reader that resumes, s; an append takes about 65 bytes of Redis for so long."""
+    """How far back the live log reaches for a reader that resumes, s; each append takes about 65 bytes of Redis for that time."""
     remain_present_for_ms: int = Field(default=15_000, ge=1_000)
     """How long presence members outlive a lost connection that did not say how long, ms."""
     presence_lease_ms: int = Field(default=5_000, ge=100)

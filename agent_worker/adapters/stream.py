@@ -56,7 +56,7 @@ class Translation(ABC, Generic[EventT]):
         if self.finish_reason is None:
             raise agent_error(Failure.INCOMPLETE)
         chunks: list[p.Chunk] = [*self.parts.end_all(), p.FinishStep()]
-        # After tool calls the message goes on with their results, and often with another model call.
+        # After tool calls the message continues with their results, and often with another model call.
         if finish and self.finish_reason != TOOL_CALLS:
             chunks.append(p.Finish(self.finish_reason))
         return chunks

@@ -66,7 +66,7 @@ async def run_tool(
 ) -> Json:
     """Write the call, run the tool, write its result, and return it. Raises what the tool raises, MessageTooLarge.
 
-    The tool belongs to the agent's task: an abort cancels it at once, and a tool that goes on all the same has
+    The tool belongs to the agent's task: an abort cancels it at once, and a tool that continues all the same has
     lost its turn and can write nothing (INT-12, INT-13). A plain function runs in a thread. However the tool ends, the
     session gets the result, unless the turn has ended or was suspended.
     """

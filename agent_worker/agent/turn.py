@@ -74,7 +74,7 @@ class Turn:
 
     When the turn is cancelled or its lease is lost, the agent's task is cancelled like any asyncio task; nothing
     it writes afterwards reaches the session (P2, P6). The agent is called once per pass: again after a steer
-    the turn before it could end, and again, from the beginning, when a suspended turn goes on.
+    the turn before it could end, and again, from the beginning, when a suspended turn continues.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Turn:
         self._report = report
         self._threads = threads
         self._earlier = Earlier("")
-        # The message that a lost attempt left, until the agent goes on with it.
+        # The message that a lost attempt left, until the agent continues with it.
         self._left: Output | None = None
         # The message that each call of this invocation was announced in.
         self._announced_in: dict[str, Output] = {}
@@ -292,7 +292,7 @@ class Turn:
             self._earlier = Earlier(text)
 
     async def take_up(self, left: LeftBehind) -> None:
-        """Go on in the message that a lost attempt left, if it can be; its calls without a result have failed."""
+        """Continue in the message that a lost attempt left, if it can be; its calls without a result have failed."""
         if left.finished:
             return
         if self.conversation.codec is UI_MESSAGES:
@@ -300,7 +300,7 @@ class Turn:
             for call in left.calls:
                 await self._left.write_result(p.ToolOutputError(call, _LOST_CALL))
             return
-        # Another codec's message cannot be taken up in its middle: it ends here, and the answer goes on in the next.
+        # Another codec's message cannot be taken up in its middle: it ends here, and the answer continues in the next.
         closing: list[Op] = []
         for number, stream in enumerate(left.streams):
             self._writer.take_up(f"left/{number}", stream)
@@ -352,7 +352,7 @@ class Turn:
             await output.finish()
             raise
         except asyncio.CancelledError:
-            # A scope of the agent's own, such as a timeout: the turn goes on, this message does not.
+            # A scope of the agent's own, such as a timeout: the turn continues, this message does not.
             if not self.aborted.is_set():
                 await output.abandon()
             raise

@@ -35,7 +35,7 @@ class FlushTimer:
 
     @property
     def waiting(self) -> int:
-        """Texts that hold tokens back at the moment."""
+        """Texts that hold tokens back."""
         return sum(len(texts) for texts in self._due.values())
 
     def _fire(self, tick: int) -> None:

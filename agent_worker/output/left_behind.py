@@ -1,4 +1,4 @@
-"""What an attempt left in the session when its worker was lost, for the next one to go on with (REC-8).
+"""What an attempt left in the session when its worker was lost, for the next one to continue with (REC-8).
 
 A new start of the step would take the shown text away in every reader, until it is there again. So an agent that
 continues works on in the same messages, under the same start: readers see a pause.

@@ -85,7 +85,7 @@ class Output:
         codec: Codec = UI_MESSAGES,
         left: LeftBehind | None = None,
     ) -> None:
-        # `left`: the message of a lost attempt, to go on with.
+        # `left`: the message of a lost attempt, to continue with.
         self.message_id = str(uuid.uuid4()) if left is None else left.message_id
         self._codec = codec
         self._encoder = codec.encoder(ctx, self.message_id, step_start_serial)
@@ -142,7 +142,7 @@ class Output:
                 if writer.backpressured or not count % _YIELD_EVERY or now > yield_at:
                     await writer.drain()
                     if now > yield_at + _SLOW_S:
-                        # It blocks. What it gave is to leave, and others are to have their turn, before it goes on.
+                        # It blocks. What it gave is to leave, and others are to have their turn, before it continues.
                         for _ in range(_TURNS_AFTER_SLOW):
                             await asyncio.sleep(0)
                     yield_at = time.monotonic() + _YIELD_EVERY_S

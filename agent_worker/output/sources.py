@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CLOSE_S = 5.0
-"""How long a source may take to close before the turn goes on without it."""
+"""How long a source may take to close before the turn continues without it."""
 
 _HELD = (list, tuple, set, frozenset, deque, range)
 

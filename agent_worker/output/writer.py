@@ -1,7 +1,7 @@
 """Writes one turn: tokens as pipelined appends, everything else as numbered steps, in the order given.
 
 A token costs one list append unless it opens a window. No token is awaited; what bounds memory is the number
-of appends on their way (P10). Every call may be repeated after a lost reply: an append is recognised by its
+of appends in flight (P10). Every call may be repeated after a lost reply: an append is recognised by its
 offset, a step by its number, so a lost connection is ridden out for as long as the lease lasts.
 """
 
@@ -30,7 +30,7 @@ from selfhost_transport.wire.serial import Position
 logger = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 64
-"""Appends of one turn on their way to Redis before its source has to wait."""
+"""Unacknowledged appends of one turn before its source has to wait."""
 MAX_GATHERED = 16_384
 """Characters that are gathered before they leave, however long the window."""
 
@@ -200,7 +200,7 @@ class TurnWriter:
 
     @property
     def stopped(self) -> bool:
-        """Whether nothing will be written any more."""
+        """Whether writing has stopped."""
         return self._failure is not None
 
     @property
@@ -227,7 +227,7 @@ class TurnWriter:
         return self._streams[key]
 
     def take_up(self, key: str, left: OpenStream) -> TextStream:
-        """Go on with a message that an earlier attempt left open."""
+        """Continue with a message that an earlier attempt left open."""
         stream = self._streams[key] = TextStream(self, left.ref, left.closing, left.text)
         return stream
 
@@ -265,7 +265,7 @@ class TurnWriter:
             await asyncio.wait(self._writing)
 
     async def _uncut(self, writing: Coroutine[Any, Any, None]) -> None:
-        """Write to the end also when the caller is cancelled: by a time-out of the agent's own, after which it goes on."""
+        """Write to the end also when the caller is cancelled: by a time-out of the agent's own, after which it continues."""
         task = asyncio.create_task(writing, name=f"write {self._lease.turn_id}")
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
@@ -287,7 +287,7 @@ class TurnWriter:
         step: list[_Write] = []
         for op in ops:
             if isinstance(op, encoder.Close) and op.stream_key not in self._streams:
-                # It closes what this very step opens, and the position of that has to be known.
+                # It closes what this very step opens, and the position of that must be known.
                 await self._write_step(step)
                 step = []
             if not isinstance(op, encoder.Append):
@@ -337,7 +337,7 @@ class TurnWriter:
 
     async def close_all(self, *then: encoder.Create) -> None:
         """Close every open message as cancelled, with all its text, and write `then` in the same step."""
-        # A message whose end is on its way is not open any more once that is written.
+        # A message whose end is in flight is no longer open once that is written.
         await self.settle(hold=True)
         ending = {write.op.stream_key for write in self._tail}
         closes = [

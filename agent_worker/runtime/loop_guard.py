@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 BEAT_S = 0.1
 BLOCKED_S = 0.3
-"""A loop that has not turned for so long is reported, at most once in `REPORT_EVERY_S`."""
+"""A loop that has not turned for this long is reported, at most once in `REPORT_EVERY_S`."""
 REPORT_EVERY_S = 5.0
 KEEP_S = 60.0
 """For how long the leases of a blocked worker are renewed; then its turns go to another one."""

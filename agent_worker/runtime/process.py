@@ -13,7 +13,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 LAST_S = 1.0
-"""How long tasks and threads that go on after everything was stopped are waited for."""
+"""How long tasks and threads that continue after everything was stopped are waited for."""
 
 
 def run_process(main: Coroutine[Any, Any, None], serves: Callable[[], bool]) -> None:

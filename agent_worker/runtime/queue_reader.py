@@ -71,7 +71,7 @@ class QueueReader:
         self._changed.set()
 
     async def work(self) -> None:
-        """Take until stopped. A take is never cancelled: a turn that was taken has to be started."""
+        """Take until stopped. A take is never cancelled: a turn that was taken must be started."""
         self._changed.set()
         while not self._stopping:
             await self._something_changed()
@@ -85,7 +85,7 @@ class QueueReader:
         if not self._dirty:
             await self._changed.wait()
             return
-        # Room may come back without a turn that ends: the loop was late, and is not any more.
+        # Room may come back without a turn that ends: the loop was late, and is no longer.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LOOK_FOR_ROOM_S):
                 await self._changed.wait()

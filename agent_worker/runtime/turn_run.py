@@ -206,7 +206,7 @@ class TurnRun:
             self.handler.add_done_callback(let_go)
 
     async def _pass(self, watch: Watch) -> bool:
-        """Call the agent once; whether it has to be called again for a steer."""
+        """Call the agent once; whether it must be called again for a steer."""
         if self._aborted.done():
             return False
         self.turn.last_result = None
@@ -221,7 +221,7 @@ class TurnRun:
             self.abort(AbortCause.DEADLINE)
             await self._write_terminal(FAILED, exceeded)
             return False
-        # A cancel that is being decided comes first: what was cancelled cannot become a success any more (P2).
+        # A cancel that is being decided comes first: what was cancelled can no longer become a success (P2).
         if self._asking is not None:
             either: set[asyncio.Future[Any]] = {self._asking, self._aborted}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -251,7 +251,7 @@ class TurnRun:
         return False
 
     async def _complete(self) -> bool:
-        """Write the terminal, unless a steer has to be answered first: then True (STE-8)."""
+        """Write the terminal, unless a steer must be answered first: then True (STE-8)."""
         try:
             await self.turn.keep_partial()
             await self._writer.settle(hold=True)
@@ -285,7 +285,7 @@ class TurnRun:
         self.outcome = "suspended" if waits else "resumed"
 
     async def _continue_after_crash(self) -> None:
-        """Give the agent what a lost attempt had written, where it wants to go on from there (REC-8)."""
+        """Give the agent what a lost attempt had written, where it wants to continue from there (REC-8)."""
         rule = self.agent.on_crash or self._services.crash_rule(self.lease.session)
         is_later = not isinstance(self.lease.fence, int) or self.lease.fence > 1
         if self.lease.continued or (rule is CrashRule.CONTINUE and is_later):

@@ -352,7 +352,7 @@ class Worker:
         self._queue_reader.room_made()
 
     def _found_empty(self) -> None:
-        """No queue holds anything at the moment."""
+        """Whether all queues are empty."""
         if self.once and not self._running:
             self.stop()
 

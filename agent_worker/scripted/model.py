@@ -40,7 +40,7 @@ _QUOTED = 200
 class ScriptedStream:
     """What a provider's client returns: an asynchronous iterator of tokens that can be closed.
 
-    `partial`: what a lost attempt had said; the stream goes on after it.
+    `partial`: what a lost attempt had said; the stream continues after it.
 
     `attempt` decides whether the script's failures happen. Raises AgentError at `fail_at`; at `crash_at` the
     process is killed, as by the kernel.

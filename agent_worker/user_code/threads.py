@@ -30,7 +30,7 @@ READ_AHEAD = 64
 class Threads:
     """Up to `size` calls at once; further ones wait. An abandoned call is not counted.
 
-    Up to `size` of those may go on besides, so that hung calls of ended turns do not use up the room of others.
+    Up to `size` of those may continue besides, so that hung calls of ended turns do not use up the room of others.
     """
 
     def __init__(self, size: int, name: str = "user-code") -> None:
@@ -48,7 +48,7 @@ class Threads:
         return self._left_behind
 
     async def run(self, function: Callable[..., T], *values: Any, **named: Any) -> T:
-        """The function's result, or what it raises. Cancelled, the function goes on, and its result is dropped."""
+        """The function's result, or what it raises. Cancelled, the function continues, and its result is dropped."""
         call = _Call(lambda: function(*values, **named))
         self._waiting.append(call)
         self._assign()
@@ -191,7 +191,7 @@ class PulledIterable(AsyncIterator[T]):
         return self._items.popleft()
 
     async def aclose(self) -> None:
-        """Read no more. A generator is closed by the thread that runs it; another source at once, by another thread."""
+        """Stop reading. A generator is closed by the thread that runs it; another source at once, by another thread."""
         self._closed = True
         self._room.release()
         source, self._source = self._source, None

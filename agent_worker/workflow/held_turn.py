@@ -61,7 +61,7 @@ class HeldTurn:
     """A started turn in this process's hands, until it is completed, failed, cancelled or detached.
 
     As a context manager it is detached at the end of the block, unless it has ended by then. Every method raises
-    LeaseLost once the turn is not held any more: also when it was cancelled, which stops the step that runs.
+    LeaseLost once the turn is no longer held: also when it was cancelled, which stops the step that runs.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class HeldTurn:
         self.abort_cause: AbortCause | None = None
         self._services = services
         self._last = holding.last_step
-        # What a first step has to be compared with: that of the process before this one.
+        # What a first step must be compared with: that of the process before this one.
         self._adopted: LastStep | None = holding.last_step if adopted else None
         self._conversation = Conversation(services.history, self.lease, self.context)
         self._steering = Steering(services.pauses, self.lease, self._conversation)
@@ -85,7 +85,7 @@ class HeldTurn:
         self._step: Step | None = None
         # Steps that were completed before the next one, as far as is known here.
         self._steps_done = int(adopted and holding.last_step.outcome is StepOutcome.COMPLETE)
-        # Whether a step may have answered what `steered` reported, and whether that still has to be asked: an earlier
+        # Whether a step may have answered what `steered` reported, and whether that still must be asked: an earlier
         # process may have taken a message and answered nothing.
         self._answered = False
         self._may_be_steered = adopted
@@ -287,7 +287,7 @@ class HeldTurn:
             self._answered = True
 
     async def _fail_step(self, step: Step, error: BaseException) -> None:
-        """End the step as failed, unless the turn is not ours any more; what was written of it stays until a retry."""
+        """End the step as failed, unless the turn is no longer ours; what was written of it stays until a retry."""
         if self._released is not None:
             return
         logger.warning("step.failed %s step=%s error=%r", self._names(), step.step_id, error)

@@ -75,7 +75,7 @@ class AgentSession:
         *,
         timeout: float = START_TIMEOUT_S,  # noqa: ASYNC109 - it bounds the waiting only
     ) -> HeldTurn:
-        """Go on with a turn that another process started and gave up, or lost; nothing is written (DUR-1).
+        """Continue with a turn that another process started and gave up, or lost; nothing is written (DUR-1).
 
         Waits for up to `timeout` seconds for it to be started. Raises TurnNotStarted after that; TurnHeld, which is
         worth trying again, while another process holds it; TurnSuspended, TurnEnded (DUR-5).

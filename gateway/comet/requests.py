@@ -115,7 +115,7 @@ class Comet:
         credential = await self._services.authenticator.of_connection(RequestInfo.of(request))
         app_id, identity = credential.app_id, credential.identity
         if identity.may_assume_any:
-            # It was named when connecting, and is not any more.
+            # It was named when connecting, and is no longer.
             return read_connection_key(secret, key), app_id
         return verify_connection_key(secret, key, app_id=app_id, client_id=identity.client_id), app_id
 

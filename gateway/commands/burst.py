@@ -1,4 +1,4 @@
-"""Many turns at once may wait longer than usual; when it goes on, they are refused as in any overload (P13)."""
+"""A short burst of turns may wait longer than usual; a longer one is refused like any overload (P13)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 LASTS_S: Final = 5.0
 """How long a burst lasts at most."""
 CALM_S: Final = 10.0
-"""After so long without a turn too many, there may be another burst."""
+"""Time without a refused turn after which another burst is allowed."""
 
 
 LONGEST_CLOSED_S: Final = 0.2

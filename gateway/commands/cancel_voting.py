@@ -26,7 +26,7 @@ _LOOK_S = 0.05
 class CancelOutcome:
     """`sealed_at`: from where the content of the cancelled turns is refused; ZERO if none was cancelled.
 
-    `denied`: turns that go on, and what their agents say. Turns in neither are still undecided. `hook_failed`: those
+    `denied`: turns that continue, and what their agents say. Turns in neither are still undecided. `hook_failed`: those
     of the cancelled whose agent's hook raised or was silent.
     """
 

@@ -108,7 +108,7 @@ class Aggregate:
 
 
 class Delivery:
-    """One entry on its way to subscriptions.
+    """One entry for delivery to subscriptions.
 
     `ref` is set for changes of a message: an append or a replacement. `aggregate_only`: an append that stands for
     later ones too, so that only the message's current state will do. `is_append`: the frame is a delta, which makes no

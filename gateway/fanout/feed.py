@@ -81,7 +81,7 @@ class SessionFeed:
         self.series = ""
         # The newest entry that was fanned out.
         self.position = Position.ZERO
-        # How much of that came from the log: notifications of it may still be on their way.
+        # How much of that came from the log: notifications of it may still be in flight.
         self._read_until = Position.ZERO
         self._store = store
         self._tasks = tasks
@@ -91,7 +91,7 @@ class SessionFeed:
         self._looked_at = Position.ZERO
         # Notifications that arrived while the feed starts or fills a gap.
         self._pending: list[bytes] | None = []
-        # Some of them were dropped: the log has to be read once more.
+        # Some of them were dropped: the log must be read once more.
         self._dropped = False
         self._open = OpenMessages("")
         self._live: dict[Variant, dict[Subscription, None]] = {}
@@ -155,7 +155,7 @@ class SessionFeed:
         return self._pending is None and self.position == self._looked_at and head != self.position
 
     def jump(self) -> None:
-        """There are more notifications than can be fanned out: go on from the end of the log.
+        """More notifications arrive than can be fanned out: continue from the end of the log.
 
         Each subscription reads the entries in between itself, conflated if there are many.
         """
@@ -400,7 +400,7 @@ class SessionFeed:
         self._waiting[subscription] = None
 
     def _flush(self, subscription: Subscription) -> None:
-        """Write what waits for a subscription, until a message's state has to be read or nothing is left."""
+        """Write what waits for a subscription, until a message's state must be read or nothing is left."""
         subscription.blocked = False
         while held := subscription.held:
             delivery = held[0]
@@ -623,7 +623,7 @@ class SessionFeed:
                 return
 
     def _restart(self, subscription: Subscription, error: ErrorInfo) -> None:
-        """Continuity is lost: say so, and go on from here (section 5.4)."""
+        """Continuity is lost: say so, and continue from here (section 5.4)."""
         if subscription.state is State.DETACHED:
             return
         self._suspend(subscription)

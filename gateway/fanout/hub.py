@@ -112,7 +112,7 @@ class SessionHub:
     async def join(self, session: str, subscription: Subscription) -> SessionFeed:
         """Hold a session's entries for a subscription, from an end of the log read now. Raises StoreUnavailable.
 
-        Notifications of what was acknowledged just before may still be on their way to a feed that runs already.
+        Notifications of what was acknowledged just before may still be in flight to a feed that runs already.
         """
         feed = self._feeds.get(session)
         warm = feed is not None and session not in self._starting

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 SLICE_S: Final = 0.002
-"""How long fan-out may go on before the event loop reads and writes again."""
+"""How long fan-out may continue before the event loop reads and writes again."""
 MAX_BYTES: Final = 16 * 1024 * 1024
 """Bytes that wait for all sessions together."""
 MAX_OF_ONE: Final = 1024 * 1024
@@ -29,7 +29,7 @@ class Reader(Protocol):
         """Take one notification."""
 
     def jump(self) -> None:
-        """Notifications were dropped: go on from the end of the log."""
+        """Notifications were dropped: continue from the end of the log."""
 
 
 class _Waiting:

@@ -48,7 +48,7 @@ class OpenMessages:
         return ref in self._growing or ref in self._plain or ref in self._idle
 
     def delivery(self, entry: Entry) -> Delivery:
-        """An entry on its way to subscriptions. An append to a message that is not known is `aggregate_only`."""
+        """An entry for delivery to subscriptions. An append to an unknown message is `aggregate_only`."""
         if isinstance(entry, Appended):
             return Delivery(entry, self._series, self._appended(entry))
         if isinstance(entry, Created):

@@ -52,7 +52,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Continuity was lost during a subscription: delivery goes on after `position` (P7)."""
+    """Continuity was lost during a subscription: delivery continues after `position` (P7)."""
 
     position: Position
     error: ErrorInfo
@@ -161,12 +161,12 @@ class Subscription:
         self.delivered = delivered
 
     def begin_anew(self, delivered: Position, start: Position) -> None:
-        """Deltas of messages up to `start` make no sense any more, but for states delivered ahead of `delivered`."""
+        """Deltas of messages up to `start` no longer make sense, but for states delivered ahead of `delivered`."""
         self.seen = {ref: version for ref, version in self.seen.items() if version > delivered}
         self.start = start
 
     def forget_ended(self, delivered: Position, growing: Container[Ref]) -> None:
-        """Forget the delivered states of messages that do not grow any more."""
+        """Forget the delivered states of messages that no longer grow."""
         if self.seen:
             kept = {r: version for r, version in self.seen.items() if version > delivered or r in growing}
             self.seen = kept
@@ -201,13 +201,13 @@ class Subscription:
         self.held = None
 
     def go_live(self) -> None:
-        """Nothing waits any more."""
+        """Nothing waits."""
         self.state = State.LIVE
         self.blocked = False
         self._tell()
 
     def detach(self) -> None:
-        """Nothing is to be delivered any more."""
+        """Nothing more is to be delivered."""
         self.state = State.DETACHED
         self.blocked = False
         self.held = None

@@ -51,7 +51,7 @@ _Enough: TypeAlias = Callable[[SessionTree], bool]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The turn to stream. `skip`: how many of its chunks the page has already; `resumes`: it goes on after a suspension."""
+    """The turn to stream. `skip`: how many of its chunks the page has already; `resumes`: it continues after a suspension."""
 
     turn_id: str
     skip: int = 0
@@ -153,7 +153,7 @@ class ChatTurns:
                 raise NotFound("this chat has no answer to regenerate")
             running = _newest_run(tree, target)
             if running is not None and not running.status.is_terminal:
-                # A second click, or a proxy that sends again: the answer is on its way.
+                # A second click, or a proxy that sends again: the answer is in flight.
                 return Asked(running.run_id)
             anchor = View(tree).regenerate_anchor(target)
         ids = InputIds()

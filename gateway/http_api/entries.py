@@ -33,7 +33,7 @@ async def entries(
 ) -> EntriesOut:
     """The messages after a position (or from the beginning), in the order they were sent, each as it is now.
 
-    `next` is where to go on, also when nothing is left: later there may be more. What happens to messages that were
+    `next` is where to continue, also when nothing is left: later there may be more. What happens to messages that were
     read already is reported by the session's events.
     """
     credential.capability.require(Operation.HISTORY, session)

@@ -106,7 +106,7 @@ class CancelOut(_Wire):
     matched: list[str]
     already_ended: list[str]
     denied: list[str] = []
-    """Turns that go on: their agents refused."""
+    """Turns that continue: their agents refused."""
     hook_failed: list[str] = []
     """Those of the matched whose agent's hook could not decide, which counted as consent."""
 
@@ -230,7 +230,7 @@ class EntriesOut(_Wire):
 
     entries: list[dict[str, Any]]
     next: str
-    """The position to go on from."""
+    """The position to continue from."""
     more: bool
     """Whether there is more at the moment."""
     truncated_at: str | None = None

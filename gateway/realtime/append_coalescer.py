@@ -90,7 +90,7 @@ class AppendCoalescer:
                 self._write(message)
 
     def close(self) -> None:
-        """Begin everything that is held, and hold nothing any more."""
+        """Start all held appends."""
         self.flush()
         for timer in self._timers.values():
             timer.cancel()

@@ -12,7 +12,7 @@ from selfhost_transport.wire.frame import Frame
 
 
 class ChannelOrder:
-    """Frames that wait, and operations that are on their way, by the channel's name as the client writes it."""
+    """Frames that wait, and operations that are in flight, by the channel's name as the client writes it."""
 
     __slots__ = ("_counts", "_running", "_waiting", "waiting")
 
@@ -25,7 +25,7 @@ class ChannelOrder:
         self._counts: dict[str, int] | None = None
 
     def begin(self, ticket: int, channel: str) -> None:
-        """An operation is on its way to the store."""
+        """An operation is in flight to the store."""
         self._running = self._running or {}
         self._counts = self._counts or {}
         self._running[ticket] = channel
@@ -45,7 +45,7 @@ class ChannelOrder:
         return channel if self.holds(channel) else None
 
     def is_busy(self, channel: str) -> bool:
-        """Whether operations on a channel are on their way."""
+        """Whether operations on a channel are in flight."""
         return self._counts is not None and channel in self._counts
 
     def holds(self, channel: str) -> bool:

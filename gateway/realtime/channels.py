@@ -343,7 +343,7 @@ class SocketChannels:
             )
             return
         for frame in sync_frames(channel, members):
-            # Others go on in between.
+            # Others continue in between.
             await asyncio.sleep(0)
             while self._watched.get(channel) is watched and watched.subscription.outlet.congested:
                 self._room.shut()
@@ -355,7 +355,7 @@ class SocketChannels:
     def answer_first(self, command: Command) -> None:
         """Keep a session's entries back until its turn's input is acknowledged.
 
-        A fast agent may have answered before the ACK is on its way, and the SDK's ChatTransport receives the answer
+        A fast agent may have answered before the ACK is in flight, and the SDK's ChatTransport receives the answer
         only from then on.
         """
         session = woken_session(command.operation)

@@ -19,7 +19,7 @@ from selfhost_transport.wire.frame import AckResult
 logger = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 512
-"""Operations of one connection on their way; its socket is not read while there are more."""
+"""Operations of one connection in flight; its socket is not read while there are more."""
 
 
 class CommandQueue:
@@ -60,7 +60,7 @@ class CommandQueue:
 
     @property
     def full(self) -> bool:
-        """Whether too many operations are on their way."""
+        """Whether too many operations are in flight."""
         return not self._room.is_open
 
     def add(self, command: Command) -> None:
@@ -76,7 +76,7 @@ class CommandQueue:
             self._room.shut()
 
     async def drain(self) -> None:
-        """Returns once few enough operations are on their way."""
+        """Returns once few enough operations are in flight."""
         await self._room.passed()
 
     def _launch(self, command: Command) -> None:

@@ -209,7 +209,7 @@ class Connection:
         return effects
 
     def receive_malformed(self, error: BadRequest) -> list[Effect]:
-        """A message of the socket that is no frame; the connection goes on where the protocol has an answer."""
+        """A message of the socket that is no frame; the connection continues where the protocol has an answer."""
         if self.phase is not Phase.CONNECTED:
             return []
         if isinstance(error, FrameError) and error.needs_nack:
@@ -419,7 +419,7 @@ class Connection:
     def _fail_channel(self, full: str, info: ErrorInfo) -> list[Effect]:
         effects: list[Effect] = []
         channel = self._channels.get(full)
-        # An attach on its way is ended by its result, which finds nothing to attach.
+        # An attach in flight is ended by its result, which finds nothing to attach.
         if channel is not None:
             del self._channels[full]
             effects += [Detach(full), *self._leave(channel.ref.name)]

@@ -198,7 +198,7 @@ class Socket:
 
     @property
     def _has_enough_to_do(self) -> bool:
-        """Whether so much is on its way that the socket is not read until some of it has arrived."""
+        """Whether so much is in flight that the socket is not read until some of it has arrived."""
         if self._outlet is None:
             # Not open yet, or gone.
             return False

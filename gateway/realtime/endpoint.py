@@ -43,7 +43,7 @@ _TICKS = 100
 
 @dataclass(frozen=True, slots=True)
 class _Resumption:
-    """The connection id to go on with; `error`: why it is a new one."""
+    """The connection id to continue with; `error`: why it is a new one."""
 
     connection_id: str
     error: ErrorInfo | None = None

@@ -15,7 +15,7 @@ from selfhost_transport.wire.tokens import parse_basic
 
 MAX_TARGETS: Final = 100
 REAUTH_MARGIN_MS: Final = 30_000
-"""How long clients may go on with a revoked token where they are given time to renew it."""
+"""How long clients may continue with a revoked token where they are given time to renew it."""
 
 
 async def revoke_tokens(

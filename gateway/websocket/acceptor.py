@@ -49,7 +49,7 @@ class Acceptor:
         self._loop.add_reader(self._listening, self._accept)
 
     def close(self) -> None:
-        """Accept no more. Other processes with the same socket still do; without one, clients are refused at once."""
+        """Stop accepting. Other processes with the same socket still do; without one, clients are refused at once."""
         if self._closed:
             return
         self._closed = True

@@ -14,7 +14,7 @@ KEEP_ALIVE_S: Final = 120
 """How long an idle HTTP connection stays open: longer than clients and proxies keep theirs (Node 5 s, ALB 60 s, nginx
 75 s, Go 90 s), so that it is they who close it, and no request meets a connection that is being closed."""
 ANNOUNCED_BEFORE_S: Final = 5
-"""Clients get a time shorter by this: their last request may be on its way."""
+"""Clients get a time shorter by this: their last request may be in flight."""
 
 
 MAX_HEAD_BYTES: Final = 65_536

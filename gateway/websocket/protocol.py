@@ -99,7 +99,7 @@ class RawSocket(asyncio.BufferedProtocol):
         self._closing = False
         # The rest of what comes cannot be read.
         self._read_closed = False
-        # Nothing can be written any more.
+        # Nothing more can be written.
         self.closed = False
         self.congested = False
         connections.add(self)
@@ -160,7 +160,7 @@ class RawSocket(asyncio.BufferedProtocol):
         self.write(_frame(Opcode.CLOSE, Close(code, reason).serialize()))
         self._closing = self.closed = True
         self._give_up_in(CLOSE_TIMEOUT_S)
-        # The client's close frame has to be read.
+        # The client's close frame must be read.
         self._transport.resume_reading()
 
     def abort(self) -> None:

@@ -1,4 +1,4 @@
-"""Something that happens once and may be awaited by many, before and after."""
+"""A value that is set once and may be awaited by many, before and after."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class SharedFuture(Generic[Value]):
 
     @property
     def done(self) -> bool:
-        """Whether it has happened, or can happen no more."""
+        """Whether it has a value or an error."""
         return self._event.is_set()
 
     def set(self, value: Value) -> None:
-        """It happened; a second time counts for nothing."""
+        """Set its value; later calls have no effect."""
         if not self.done:
             self._value = value
             self._event.set()
 
     def fail(self, error: Exception) -> None:
-        """It cannot happen any more."""
+        """Fail it; later calls have no effect."""
         if not self.done:
             self._error = error
             self._event.set()

@@ -163,7 +163,7 @@ class ClientTransport:
         return self
 
     async def close(self, cancel: CloseScope | None = None) -> None:
-        """Leave the session. Local only, so turns go on (SES-10, P8); `cancel` ends them first (CAN-12).
+        """Leave the session. Local only, so turns continue (SES-10, P8); `cancel` ends them first (CAN-12).
 
         Raises what the cancel raises, ConnectionFailed when there is no connection for it; closed it is anyway.
         """
@@ -382,7 +382,7 @@ class ClientTransport:
 
 
 class Connecting:
-    """A transport on its way: await it, or enter it."""
+    """A connecting transport: await it, or enter it."""
 
     def __init__(self, transport: ClientTransport, within: float | None) -> None:
         self._transport = transport

@@ -98,7 +98,7 @@ class Client:
 
     @property
     def usable(self) -> bool:
-        """Whether frames can leave at the moment."""
+        """Whether frames can leave."""
         return self._usable
 
     async def start(self) -> None:

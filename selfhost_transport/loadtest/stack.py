@@ -55,7 +55,7 @@ class LocalStack:
         os.kill(self._gateways[0].pid, signal.SIGKILL)
 
     def redis_memory(self) -> int:
-        """Bytes Redis uses for its data at the moment."""
+        """Bytes that Redis uses for its data."""
         with redis.Redis.from_url(self.redis.url) as client:
             return int(client.info("memory")["used_memory"])
 

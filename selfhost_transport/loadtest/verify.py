@@ -223,7 +223,7 @@ class SessionCheck:
         else:
             kind = ViolationKind.LOST if number > text.tokens else ViolationKind.DUPLICATE
         self._broken(text, kind, f"token {text.tokens} was due, {piece[:24]!r} came")
-        # Go on from there, so that one hole is one violation.
+        # Continue from there, so that one hole is one violation.
         if number is not None:
             text.tokens, text.offset = number, TEXT.length(number)
 

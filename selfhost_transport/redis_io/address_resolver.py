@@ -1,4 +1,4 @@
-"""Which server to connect to: the one of a URL, or the primary that Sentinel or a Cluster names at the moment."""
+"""Resolves a URL to a server: its own, or the primary that Sentinel or a Cluster names."""
 
 from __future__ import annotations
 

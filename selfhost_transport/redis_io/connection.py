@@ -60,7 +60,7 @@ class RedisConnection:
 
     @property
     def connected(self) -> bool:
-        """Whether a socket is up at the moment; in a Cluster, to each shard that was needed."""
+        """Whether a socket is connected; in a Cluster, to each shard in use."""
         return self._way.connected
 
     @property

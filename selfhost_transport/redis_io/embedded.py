@@ -57,7 +57,7 @@ class EmbeddedRedis:
         self._process: subprocess.Popen[bytes] | None = None
         # Held by the server too, so that the folder stays taken until the server itself is gone.
         self._lock: IO[bytes] | None = None
-        # Exists while a server without a data folder runs: its log has to be somewhere.
+        # Exists while a server without a data folder runs: its log must be somewhere.
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     @property

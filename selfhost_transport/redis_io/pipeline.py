@@ -67,7 +67,7 @@ class ReplyCallback:
 
 
 class _Call:
-    """One command on its way. `until`: loop time at which it ends, whatever the state of the connection."""
+    """One command in flight. `until`: loop time at which it ends, whatever the state of the connection."""
 
     __slots__ = ("again", "misplaced", "packed", "refused", "reply", "script", "until")
 
@@ -93,7 +93,7 @@ class _Call:
 
 
 class _Nobody:
-    """In the place of an answer that was given already: the reply that may still come has to be taken in turn."""
+    """In the place of an answer that was given already: the reply that may still come must be taken in turn."""
 
     def done(self) -> bool:
         return True
@@ -147,7 +147,7 @@ class Pipeline:
 
     @property
     def connected(self) -> bool:
-        """Whether a socket is up at the moment."""
+        """Whether a socket is connected."""
         return self._link is not None
 
     @property
@@ -331,7 +331,7 @@ class Pipeline:
         self._tick = loop.call_later(pause, self._look, heard_at, replies)
 
     def _look(self, heard_at: float, replies: int) -> None:
-        """While there are calls: end those whose time is over, and notice a server that does not answer any more."""
+        """While there are calls: end those whose time is over, and notice a server that no longer answers."""
         self._tick = None
         loop = asyncio.get_running_loop()
         now = loop.time()

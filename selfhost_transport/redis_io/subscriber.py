@@ -72,7 +72,7 @@ class Subscriber:
 
     @property
     def connected(self) -> bool:
-        """Whether notifications arrive at the moment."""
+        """Whether notifications arrive."""
         return self._link is not None and not self._resuming
 
     async def subscribe(self, channel: str, callback: OnMessage) -> None:

@@ -1,6 +1,6 @@
 """Learns from the Sentinels at once that another server is primary: a planned fail-over closes no connection.
 
-Until the old primary is demoted, which takes Sentinel up to ten seconds, that server goes on acknowledging
+Until the old primary is demoted, which takes Sentinel up to ten seconds, that server continues acknowledging
 writes that will be dropped.
 """
 
@@ -42,7 +42,7 @@ class Switches:
             ]
 
     async def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -52,7 +52,7 @@ class DeadLetters:
         """Send the letter's message again, as an edit of the lost one; its turn stays ended (TRN-7).
 
         The turn has the same owner and agent. Requeuing a letter twice is requeuing it once. Raises NotFound for a
-        letter, or a message, that is not there any more.
+        letter, or a message, that is no longer there.
         """
         letter = await self._letter(letter_id)
         record = await self._turns.record(letter.session, letter.turn_id)

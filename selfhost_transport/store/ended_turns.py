@@ -22,7 +22,7 @@ from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.wire.serial import Position
 
 _GROUP: Final = "exporter"
-# A process that had nothing to do for so long leaves no trace.
+# A process that had nothing to do for this long leaves no trace.
 _FORGET_MS: Final = 3_600_000
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 

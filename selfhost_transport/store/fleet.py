@@ -15,7 +15,7 @@ class Fleet:
         self._keys = keys
 
     async def tell(self, agent: str, worker: str, ttl_ms: int) -> int:
-        """A worker serves an agent for another `ttl_ms`; 0: not any more. Returns how many workers serve it."""
+        """A worker serves an agent for another `ttl_ms`; 0: no longer. Returns how many workers serve it."""
         count: int = await self._redis.call(
             scripts.load("fleet"), [self._keys.fleet(agent)], [worker, ttl_ms]
         )

@@ -1,7 +1,7 @@
 """Which form the data in Redis has: written by the first process of a deployment, checked by every one that starts.
 
 1 had no such key. Its names were joined without escapes: all that has ids as SDKs make them (without `:`, spaces, `%`) is
-read as it is. What is not found any more lives for minutes: receipts, by which repeated sends are recognised, and
+read as it is. What is no longer found lives for minutes: receipts, by which repeated sends are recognised, and
 cancels that came before their turn.
 """
 

@@ -151,7 +151,7 @@ class Cancelled:
     series: str
     matched: tuple[str, ...]
     already_ended: tuple[str, ...]
-    # Those of `matched` whose agent's hook decides; each ends or goes on within the hook's grace.
+    # Those of `matched` whose agent's hook decides; each ends or continues within the hook's grace.
     asked: tuple[str, ...] = ()
     # Where more turns matched than one step can mark: from here on nothing of them is written, else `position`.
     sealed: Position = Position.ZERO
@@ -186,7 +186,7 @@ class Lease:
     `attempt` counts from 1, without those that were handed back; `max_attempts` is the last one's number. `send`: the
     entry that started the turn, as it was sent; empty where that has been changed since. `more`: whether other turns
     were waiting in the queue behind this one. `alone`: nothing else may run in the worker beside it (`begin_alone`).
-    `continued`: the attempt goes on under the start, and in the messages, of one that was lost.
+    `continued`: the attempt continues under the start, and in the messages, of one that was lost.
     """
 
     session: str

@@ -54,7 +54,7 @@ TRANSITIONS: Final[Mapping[TurnStatus, Mapping[TurnEvent, TurnStatus]]] = Mappin
             TurnEvent.COMPLETE: TurnStatus.COMPLETED,
         },
         TurnStatus.SUSPENDED: {**_STOPPABLE, TurnEvent.RESUME: TurnStatus.ACTIVE},
-        # A cancel that was accepted cannot become a success any more (P2).
+        # A cancel that was accepted can no longer become a success (P2).
         TurnStatus.CANCELLING: _ENDINGS,
         TurnStatus.COMPLETED: {},
         TurnStatus.CANCELLED: {},

@@ -121,7 +121,7 @@ class OutputMessages:
         return [Create(self._message("", None, stream.extras), stream.key, closing)]
 
     def take_up(self, kind: str, stream_id: str, codec: Mapping[str, str]) -> str:
-        """Go on with a stream that an earlier attempt left open; its key."""
+        """Continue with a stream that an earlier attempt left open; its key."""
         extras = self._stream_extras(stream_id, codec, h.STREAMING)
         stream = _Stream(f"{self.codec_message_id}/{self._opened}", extras, codec, stream_id)
         self._opened += 1

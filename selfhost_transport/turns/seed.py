@@ -103,7 +103,7 @@ def before(seed: Seed, tree: SessionTree) -> list[ConversationMessage]:
 def is_joined(seed: Seed, tree: SessionTree, oldest: str | None) -> bool:
     """Whether enough of the session was read for a view: back to the seam, and nothing read refers to what was not.
 
-    `oldest` is the serial down to which everything was read. An empty seed has no seam: the whole history has to be read
+    `oldest` is the serial down to which everything was read. An empty seed has no seam: the whole history must be read
     (HYD-3).
     """
     return _reaches(seed, tree, oldest) and all(_is_settled(node, tree, seed) for node in tree.nodes())

@@ -170,7 +170,7 @@ class UIMessageStream:
         return [*closing, {"type": "finish", "finishReason": reason}]
 
     def _cancelled(self) -> list[ChunkJson]:
-        # Without a step after the last finished tool, a page that sends by itself would ask to go on.
+        # Without a step after the last finished tool, a page that sends by itself would ask to continue.
         if self._message_id is None:
             return [{"type": "abort"}, {"type": "finish", "finishReason": "other"}]
         return [

@@ -48,7 +48,7 @@ def unpack(raw: str | bytes, fmt: Format, look: Look | None = None) -> Any:
 
 
 def unpack_map(raw: str | bytes, fmt: Format, look: Look | None = None) -> dict[str, Any]:
-    """Decode a value that has to be a map. Raises BadRequest 40001. `look`: as for `unpack`."""
+    """Decode a value that must be a map. Raises BadRequest 40001. `look`: as for `unpack`."""
     value = unpack(raw, fmt, look)
     if not isinstance(value, dict):
         raise BadRequest(f"expected a map, got {kind(value)}", code=40001)

@@ -84,7 +84,7 @@ class FrameError(BadRequest):
     """A frame whose envelope could be read but whose content is wrong, with the fields needed to answer it.
 
     Where `needs_nack` is true the frame is answered with NACK(msg_serial, count), where it has a `channel`
-    with ERROR for that channel; the connection goes on (protocol sections 4.4 and 6.3).
+    with ERROR for that channel; the connection continues (protocol sections 4.4 and 6.3).
     """
 
     def __init__(self, error: BadRequest, action: int, msg_serial: int | None, channel: str | None) -> None:

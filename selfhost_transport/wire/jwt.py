@@ -81,7 +81,7 @@ class TokenClaims:
 def issue_token(claims: TokenClaims, secret: str) -> str:
     """A JWT with these claims, signed with the key's secret (HS256).
 
-    `token_id` has to be set to something unique, or two tokens of one millisecond are the same.
+    `token_id` must be set to something unique, or two tokens of one millisecond are the same.
     """
     payload: dict[str, Any] = {"iat": claims.issued_ms / 1000, "exp": claims.expires_ms / 1000}
     texts = {"jti": claims.token_id, _CLIENT_ID: claims.client_id, _REVOCATION_KEY: claims.revocation_key}

@@ -41,7 +41,7 @@ class TurnReceipt:
 class CancelReceipt:
     """What a cancel did. No content of a matched turn has a position after `position`, a channelSerial (P2).
 
-    `denied`: turns that go on because their agent refused. `hook_failed`: those of the matched whose agent's hook could
+    `denied`: turns that continue because their agent refused. `hook_failed`: those of the matched whose agent's hook could
     not decide, which counted as consent (CAN-9).
     """
 

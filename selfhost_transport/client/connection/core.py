@@ -148,7 +148,7 @@ class ConnectionCore:
         return [*self._enter(ConnectionState.FAILED, error), *self._give_up(error)]
 
     def deadline(self) -> float | None:
-        """When `tick` has to be called, unless something happens before."""
+        """When `tick` must be called, unless something happens before."""
         idle = None if self._idle_after is None else self._heard_at + self._idle_after
         times = [time for time in (self._connect_by, self._attach_by, idle) if time is not None]
         return min(times, default=None)

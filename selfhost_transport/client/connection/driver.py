@@ -100,7 +100,7 @@ class Connection:
         self._timer: asyncio.TimerHandle | None = None
         # What the timer is set to; frames move the deadline later without touching it.
         self._timer_at = 0.0
-        # Set when waiting for the next attempt makes no sense any more.
+        # Set when waiting for the next attempt no longer makes sense.
         self._hurry = asyncio.Event()
         self._token_refusals = 0
         self.core = ConnectionCore(
@@ -251,7 +251,7 @@ class Connection:
     async def _pause(self, error: ErrorInfo) -> None:
         delay = self.core.retry_in or 0.0
         if 40140 <= error.code <= 40179:
-            # The first refusal is what an expired token looks like: renew and go on at once.
+            # The first refusal is what an expired token looks like: renew and continue at once.
             delay = max(delay, _TOKEN_RETRY_S) if self._token_refusals else 0.0
             self._token_refusals += 1
         if delay:

@@ -62,7 +62,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class AttachRefused:
-    """The session cannot be attached; the connection goes on."""
+    """The session cannot be attached; the connection continues."""
 
     error: ErrorInfo
 

@@ -1,4 +1,4 @@
-"""Frames on their way to the service: numbered, kept until answered, sent again after a reconnect (section 4.5)."""
+"""Frames in flight to the service: numbered, kept until answered, sent again after a reconnect (section 4.5)."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Socket(Protocol):
     """One open socket. One frame per message: text in JSON, bytes in msgpack."""
 
     def send(self, payload: str | bytes) -> None:
-        """Queue a frame for writing, in call order. Never waits; what cannot be written any more is dropped."""
+        """Queue a frame for writing, in call order. Never waits; what can no longer be written is dropped."""
 
     async def receive(self) -> str | bytes:
         """The next frame. Raises ConnectionFailed when the socket is gone."""

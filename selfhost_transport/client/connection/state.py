@@ -15,7 +15,7 @@ class ConnectionState(StrEnum):
     CONNECTING = "connecting"
     CONNECTED = "connected"
     DISCONNECTED = "disconnected"  # lost; it will be resumed
-    SUSPENDED = "suspended"  # lost for so long that only the log can tell what was missed
+    SUSPENDED = "suspended"  # lost for so long that only the log has the missed entries
     CLOSED = "closed"
     FAILED = "failed"  # refused for good; `reason` says why
 

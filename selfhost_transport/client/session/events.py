@@ -43,7 +43,7 @@ class CancelResult:
     """What a cancel did (CAN-3). No content of a matched turn has a position after `position` (P2).
 
     Where the namespace is not bound to an agent, an agent has yet to act on it: `matched` are the turns it named.
-    `denied`: turns that go on because their agents refused; `hook_failed`: those of the matched whose agent's hook failed,
+    `denied`: turns that continue because their agents refused; `hook_failed`: those of the matched whose agent's hook failed,
     and which were cancelled all the same (CAN-9).
     """
 

@@ -54,7 +54,7 @@ class HistoryLoader:
         return self._oldest
 
     def begin(self, attach_serial: str) -> None:
-        """Nothing is read yet; `older` begins here, and after a gap everything since here has to be read again."""
+        """Nothing is read yet; `older` begins here, and after a gap everything since here must be read again."""
         self._start = self._oldest = attach_serial
 
     @property

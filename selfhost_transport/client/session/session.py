@@ -65,7 +65,7 @@ _QUEUED = "queued"
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A send on its way. Await `receipt` (shielded) for the service's answer to this very send."""
+    """A send in flight. Await `receipt` (shielded) for the service's answer to this very send."""
 
     turn: Turn
     receipt: asyncio.Task[TurnReceipt]
@@ -92,7 +92,7 @@ class Session:
         self.attach_serial = ""
         # Resolves when the session is attached and its history is read.
         self.ready: SharedFuture[None] = SharedFuture(self)
-        # Why nothing will come any more: closed, or refused for good.
+        # Why nothing more will come: closed, or refused for good.
         self.failure: TransportError | None = None
         # The service let us in, but not to the history (REC-17).
         self.history_refused: TransportError | None = None
@@ -419,7 +419,7 @@ class Session:
         self._dial_failed = failed or (self._dial_failed and change.current is not ConnectionState.CONNECTED)
 
     def on_attached(self, attached: Attached) -> None:
-        """Attached: go on, or read what may have been missed."""
+        """Attached: continue, or read what may have been missed."""
         if attached.continuous:
             return
         if attached.first:
@@ -468,7 +468,7 @@ class Session:
             self.on_error.emit(error)
 
     async def stop(self) -> None:
-        """Wait for what runs in the background; the connection is closed, so that nothing goes on for long."""
+        """Wait for what runs in the background; the connection is closed, so that nothing continues for long."""
         reading = [task for task in (self._loading, self._settling) if task is not None]
         for task in reading:
             task.cancel()
@@ -567,7 +567,7 @@ class Session:
                 waiting.set_result(None)
 
     def report_failure(self, error: Exception) -> None:
-        """Handling an entry raised, here or in a subscriber; everything else goes on (104001)."""
+        """Handling an entry raised, here or in a subscriber; everything else continues (104001)."""
         _log.error("entry.handling_failed session=%s", self.name, exc_info=error)
         failure = TransportError(
             f"handling an entry raised {type(error).__name__}: {said(error)}", code=104001

@@ -200,7 +200,7 @@ class Turn:
     def discard(self) -> bool:
         """Take back a send that has not left, for there was no connection; what awaits it raises Discarded (OPT-12).
 
-        False: it is on its way or was accepted, and is left alone; `cancel` ends it.
+        False: it is in flight or was accepted, and is left alone; `cancel` ends it.
         """
         return self.withdraw is not None and self.withdraw()
 

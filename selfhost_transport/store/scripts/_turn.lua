@@ -227,10 +227,10 @@ local function mark_cancelled(turn, id, was, worker, fence, agent, item)
   set_deadline(turn, CLOSED_WITHIN_MS)
 end
 
--- Whether a turn is cancelled already, and only has to be closed.
+-- Whether a turn is cancelled already, and only must be closed.
 local function is_cancelled(turn) return redis.call('HEXISTS', turn_key(turn), 'cm') == 1 end
 
--- A turn whose agent has a cancel hook is asked for: it goes on until the hook decides or its grace is over.
+-- A turn whose agent has a cancel hook is asked for: it continues until the hook decides or its grace is over.
 local function ask_to_cancel(turn, id, requester)
   local fields = redis.call('HMGET', turn_key(turn), 'hk', 'wk', 'fn')
   redis.call('HSET', turn_key(turn), 'st', 'cancelling', 'cr', requester, 'ce', id)
@@ -239,7 +239,7 @@ local function ask_to_cancel(turn, id, requester)
 end
 
 -- Cancels turns with one cancel entry before all that it causes. Returns its position, or nil without turns; the turns
--- whose hook is asked; and those that are marked and have to be closed. `id`: the entry, if there is one already.
+-- whose hook is asked; and those that are marked and must be closed. `id`: the entry, if there is one already.
 local function cancel_turns(turns, cancel_entry, keep_ms, requester, force, id)
   if #turns == 0 then return id, {}, {} end
   id = id or create(cancel_entry)
@@ -247,7 +247,7 @@ local function cancel_turns(turns, cancel_entry, keep_ms, requester, force, id)
   for _, turn in ipairs(turns) do
     local fields = redis.call('HMGET', turn_key(turn), 'st', 'hk', 'wk', 'fn', 'ag', 'qi', 'cm')
     if fields[7] then
-      -- Another cancel came first; it only has to be closed.
+      -- Another cancel came first; it only must be closed.
       marked[#marked + 1] = turn
     elseif fields[2] and fields[2] ~= '' and not force and fields[1] == 'active' then
       ask_to_cancel(turn, id, requester)
@@ -305,7 +305,7 @@ end
 
 -- Of the session's open turns after `cursor` (a score, '' = all) and up to `last` some that a filter matches: turn (id),
 -- input (codec message id), owner (client id), connection (id of the sender's), all. As many as one script may look at, and
--- cancel. Returns them, and the cursor to go on from, or ''.
+-- cancel. Returns them, and the cursor to continue from, or ''.
 local LOOKED_AT, MATCHED = 500, 32
 local function matching(filter, value, cursor, last)
   if filter == 'turn' then return redis.call('HEXISTS', K_ACTIVE, value) == 1 and {value} or {}, '' end

@@ -1,4 +1,4 @@
--- Starts a turn that waits for an agent, or lets a resumed one go on, for a process that works on it step by step.
+-- Starts a turn that waits for an agent, or lets a resumed one continue, for a process that works on it step by step.
 -- ARGV: base, session, turn, holder, request (names this call, for repeats), lease ms, window ms (longest time without a
 --   holder)
 -- Writes the entry that opens the invocation; steps are started one by one. No worker gets the turn any more.

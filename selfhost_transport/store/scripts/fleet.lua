@@ -1,5 +1,5 @@
 -- Registers that a worker serves an agent, for a while; removes workers that stopped refreshing.
--- KEYS: the agent's workers. ARGV: worker, how long it counts in ms (0: not any more). Returns how many there are.
+-- KEYS: the agent's workers. ARGV: worker, how long it counts in ms (0: no longer). Returns how many there are.
 local now = redis.call('TIME')
 local now_ms = tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000)
 if ARGV[2] == '0' then

@@ -1,5 +1,5 @@
 -- Takes members of one lost connection out, if its time has come. The check and the leave are one step: a connection
--- that was resumed, re-entered or left meanwhile is not in `gone` any more, and so each member leaves exactly once.
+-- that was resumed, re-entered or left meanwhile is no longer in `gone`, and so each member leaves exactly once.
 -- KEYS: gone. ARGV: base, '' (becomes the session), limit, events cap, window ms
 -- Returns how many left, or nil when nothing is due. Call again until then.
 local base = ARGV[1]

@@ -1,5 +1,5 @@
 -- Starts a waiting turn now, before those that waited longer.
--- ARGV: base, session, turn, owner whose turn it has to be, 1 if it has to be that owner's (else 0), turns that may run at
+-- ARGV: base, session, turn, owner whose turn it must be, 1 if it must be that owner's (else 0), turns that may run at
 --   once (0: no limit)
 -- Returns the status it had | {'forbidden'} | {'full', running} | nil for an unknown turn.
 --@include _session.lua

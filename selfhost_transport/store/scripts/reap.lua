@@ -1,4 +1,4 @@
--- Takes one turn from a worker that cannot go on: its lease expired, or it hands the turn back.
+-- Takes one turn from a worker that cannot continue: its lease expired, or it hands the turn back.
 -- KEYS: leases. ARGV: base, turn and session ('' for the first expired one), fence (hand-back) or '', keep ms, window ms,
 --   1 if a hand-back counts as an attempt (it failed), else 0, grace ms
 -- An expired attempt counts; with attempts left the turn goes back to the queue, else it ends `error` and leaves a
@@ -64,7 +64,7 @@ if fence == '' and not unused and (fields[4] == 'fail' or tonumber(fields[2]) - 
 end
 redis.call('DEL', fence_key(turn))
 redis.call('ZREM', LEASES, pair(turn, session))
--- An attempt that failed is over; where one was lost or given up, the next may go on in what it left open.
+-- An attempt that failed is over; where one was lost or given up, the next may continue in what it left open.
 if fields[4] == 'continue' and (fence == '' or ARGV[7] == '0') then
   redis.call('HSET', key, 'co', '1')
 else

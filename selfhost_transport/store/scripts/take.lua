@@ -3,7 +3,7 @@
 --   crash rule ('' likewise), grace of its cancel hook in ms ('' without a hook), what an undecided hook means
 -- Returns nil | {turn, session, fence, attempt, step-start serial, series, input position, packed context, max attempts,
 --   entry of the send ('' where its messages were changed since), number of turns left in the queue, 1 if it runs alone,
---   1 if the attempt goes on in the messages that a lost one left open}.
+--   1 if the attempt continues in the messages that a lost one left open}.
 -- Attempts that were handed back do not count. The last attempt at a turn whose worker was lost before is made alone: until
 -- then it may have been another turn that ended the worker.
 --@include _names.lua
