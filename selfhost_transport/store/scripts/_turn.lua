@@ -227,7 +227,7 @@ local function mark_cancelled(turn, id, was, worker, fence, agent, item)
   set_deadline(turn, CLOSED_WITHIN_MS)
 end
 
--- Whether a turn is cancelled already, and only must be closed.
+-- Whether a turn is cancelled already, and must only be closed.
 local function is_cancelled(turn) return redis.call('HEXISTS', turn_key(turn), 'cm') == 1 end
 
 -- A turn whose agent has a cancel hook is asked for: it continues until the hook decides or its grace is over.
@@ -247,7 +247,7 @@ local function cancel_turns(turns, cancel_entry, keep_ms, requester, force, id)
   for _, turn in ipairs(turns) do
     local fields = redis.call('HMGET', turn_key(turn), 'st', 'hk', 'wk', 'fn', 'ag', 'qi', 'cm')
     if fields[7] then
-      -- Another cancel came first; it only must be closed.
+      -- Another cancel came first; it must only be closed.
       marked[#marked + 1] = turn
     elseif fields[2] and fields[2] ~= '' and not force and fields[1] == 'active' then
       ask_to_cancel(turn, id, requester)
