@@ -18,7 +18,7 @@ _MSGPACK = frozenset({"application/x-msgpack", "application/msgpack", "applicati
 
 
 async def with_json_body(request: Request) -> Request:
-    """The request with a msgpack body as JSON. Raises BadRequest 40001 for what is not exactly one msgpack value."""
+    """The request with a msgpack body as JSON. Raises BadRequest 40001 unless it is exactly one msgpack value."""
     # The whole type: `text/plain; msgpack` is one that a browser sends for any page, without asking.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in _MSGPACK:
         return request
