@@ -15,11 +15,14 @@ from selfhost_transport.turns.headers import FORK_OF, MSG_REGENERATE, Headers
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.view import View
 from selfhost_transport.turns.withholding import NOTHING, shown
+from selfhost_transport.wire.sizes import publish_size
 
 PAGE: Final = 200
 """Entries read, and folded, at a time: short enough not to hold up the event loop."""
 MAX_READ: Final = 100_000
 """Entries after which one request reads no further: a session may hold any number of an application's own."""
+MAX_READ_BYTES: Final = 64 * 2**20
+"""Bytes after which it reads no further: what is read is held until the request is answered."""
 # Entries of a page where the newest turn is usually enough.
 _ANCHOR_PAGE: Final = 4
 
@@ -41,7 +44,7 @@ async def find_parent(sessions: SessionStore, session: str, headers: Headers) ->
     page = await read_back(sessions, tree, query, lambda: tree.has_whole(target))
     if page.next_cursor is not None and not tree.has_whole(target):
         raise InvalidArgument(
-            f"{target!r} is not among the newest {MAX_READ} entries of the session; name the parent of what replaces it"
+            f"{target!r} is further back in the session than one request reads; name the parent of what replaces it"
         )
     return (view.edit_anchor(target) if edited else view.regenerate_anchor(target)).parent
 
@@ -49,15 +52,15 @@ async def find_parent(sessions: SessionStore, session: str, headers: Headers) ->
 async def read_back(
     sessions: SessionStore, tree: SessionTree, query: Query, enough: Callable[[], bool]
 ) -> Page:
-    """Read the history into a tree, newest page first, until there is enough, or MAX_READ. Returns the last page read."""
-    read = 0
+    """Read the history into a tree, newest page first, until there is enough, or a limit. Returns the last page read."""
+    read, size = 0, 0
     while True:
         page = await sessions.history.page(tree.session or "", query)
         for message in reversed(page.messages):
             tree.apply(message)
         # The next step walks the whole tree: yield to other tasks first.
         await asyncio.sleep(0)
-        read += len(page.messages)
-        if page.next_cursor is None or read >= MAX_READ or enough():
+        read, size = read + len(page.messages), size + publish_size(page.messages)
+        if page.next_cursor is None or read >= MAX_READ or size >= MAX_READ_BYTES or enough():
             return page
         query = replace(query, cursor=page.next_cursor, limit=PAGE)

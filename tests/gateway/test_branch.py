@@ -1,0 +1,48 @@
+"""How much of a session one request reads: an unknown id in a long session does not fill the gateway's memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.commands import branch
+from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.store.history import Query
+from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.store.session_store import SessionStore
+from selfhost_transport.turns.tree import SessionTree
+from selfhost_transport.wire.message import Message
+
+SESSION = "plain:long"
+
+
+@pytest.fixture
+async def store(redis_url: str, redis_prefix: str) -> AsyncIterator[SessionStore]:
+    redis = RedisConnection(redis_url)
+    yield SessionStore(redis, Keyspace(redis_prefix), StoreOptions())
+    await redis.close()
+
+
+@pytest.mark.parametrize("heavy", ["data", "extras"])
+async def test_reading_back_is_bounded_in_bytes(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch, heavy: str
+) -> None:
+    text = "x" * 2_000
+    for _ in range(30):
+        await store.publish(
+            SESSION, [Message(name="n", data=text) if heavy == "data" else Message(extras={"headers": text})]
+        )
+    monkeypatch.setattr(branch, "MAX_READ_BYTES", 20_000)
+    monkeypatch.setattr(branch, "PAGE", 4)
+    asked = 0
+
+    def never() -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    page = await branch.read_back(store, SessionTree(SESSION), Query(limit=4), never)
+    # 12 messages of 2,000 bytes are three pages: the third is enough, and nobody is asked after it.
+    assert (asked, page.next_cursor is None) == (2, False)
