@@ -26,6 +26,7 @@ from gateway.comet.requests import Comet
 from gateway.comet.siblings import Siblings, listen_to_siblings
 from gateway.cors import SAME_ORIGIN_ONLY, Cors, KnownHosts
 from gateway.fanout.store_watch import watch_store
+from gateway.http_api.agui import router as api_agui
 from gateway.http_api.chat import router as api_chat
 from gateway.http_api.entries import router as api_entries
 from gateway.http_api.errors import error_response
@@ -124,6 +125,7 @@ class Gateway:
         app.include_router(api_inputs)
         app.include_router(api_me)
         app.include_router(api_chat)
+        app.include_router(api_agui)
         app.add_api_websocket_route("/", self._websocket)
         app.add_api_route("/", self._page, methods=["GET"], include_in_schema=False)
         app.add_api_route("/config.json", self._page_config, methods=["GET"], include_in_schema=False)

@@ -20,7 +20,7 @@ from gateway.http_api.chat_models import ChatIn, StopIn, StopOut
 from gateway.http_api.chat_stream import stream_turn
 from gateway.http_api.chat_turns import Asked, ChatTurns
 from gateway.http_api.models import WakeIn
-from gateway.http_api.reader import SessionReader
+from gateway.http_api.reader import SessionReader, running_turn
 from gateway.http_api.sessions import Caller, Running, Session, TypedErrors, caller, running, wake
 from gateway.services import Services
 from selfhost_transport.errors import InvalidArgument
@@ -29,7 +29,6 @@ from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import check_name
 
 _MAX_MESSAGES = 1000
-_SUSPENDED = "suspended"
 _SEND_LESS = "; send the last message alone, with prepareSendMessagesRequest"
 
 
@@ -85,7 +84,7 @@ async def post_chat(request: Request, body: WakeIn | ChatIn, services: Running) 
 async def resume(session: Session, credential: Caller, services: Running) -> Response:
     """The answer that is being written, from its beginning; 204 when there is none."""
     credential.capability.require(Operation.SUBSCRIBE, session)
-    turn_id = await _running_turn(services, credential, session)
+    turn_id = await running_turn(services, credential, session)
     if turn_id is None:
         return Response(status_code=204)
     return await stream_turn(services, credential, session, Asked(turn_id))
@@ -127,20 +126,6 @@ async def _asked(services: Services, credential: Credential, session: str, body:
     credential.capability.require(Operation.SUBSCRIBE, session)
     asked = await ChatTurns(services, credential, session).ask(body)
     return await stream_turn(services, credential, session, asked)
-
-
-async def _running_turn(services: Services, credential: Credential, session: str) -> str | None:
-    """The newest turn that an answer is being written for, or will be."""
-    running = {
-        record.turn_id for record in await services.turns.active(session) if record.status != _SUSPENDED
-    }
-    if len(running) < 2:
-        return next(iter(running), None)
-    async with SessionReader(
-        services, credential, session, lambda tree: all(tree.turn(turn) is not None for turn in running)
-    ) as reader:
-        known = [run.run_id for run in reader.tree.turns() if run.run_id in running]
-    return known[-1] if known else None
 
 
 def _require_json(request: Request) -> None:

@@ -10,13 +10,12 @@ import orjson
 from gateway.auth.authenticator import Credential
 from gateway.http_api.chat_turns import Asked
 from gateway.http_api.event_stream import EventStream
-from gateway.http_api.reader import Batch, SessionReader
+from gateway.http_api.reader import Batch, SessionReader, is_known, turn_of_event
 from gateway.services import Services
 from selfhost_transport.errors import NotFound, TransportError
 from selfhost_transport.turns.events import ChunkReceived, OutputReplaced, TurnChanged
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.runs import RunInfo
-from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui_stream import ChunkJson, UIMessageStream, chunks_of_turn
 
 HEADERS: Final = {
@@ -31,7 +30,7 @@ _RESTARTS: Final = "the service restarts; reload the page to follow the answer"
 
 async def stream_turn(services: Services, credential: Credential, session: str, asked: Asked) -> EventStream:
     """The stream of a turn; closing it cancels nothing. Raises NotFound, CapabilityError, StoreUnavailable."""
-    reader = SessionReader(services, credential, session, lambda tree: _is_known(tree, asked.turn_id))
+    reader = SessionReader(services, credential, session, lambda tree: is_known(tree, asked.turn_id))
     await reader.__aenter__()
     if reader.tree.turn(asked.turn_id) is None:
         await reader.__aexit__()
@@ -72,7 +71,7 @@ class _TurnResponse:
         return self._stream.replay(chunks_of_turn(self._reader.tree.run_node(self._turn_id)))
 
     def _take(self, batch: Batch) -> list[ChunkJson]:
-        mine = [event for event in batch.events if _turn_of(event) == self._turn_id]
+        mine = [event for event in batch.events if turn_of_event(event) == self._turn_id]
         if any(
             isinstance(event, TurnChanged) and event.turn.status is not TurnStatus.SUSPENDED for event in mine
         ):
@@ -97,21 +96,8 @@ class _TurnResponse:
         return _events(None, self._stream.end(run.status, error)) + _DONE
 
 
-def _is_known(tree: SessionTree, turn_id: str) -> bool:
-    node = tree.run_node(turn_id)
-    if node is None or node.run is None:
-        return tree.turn(turn_id) is not None
-    return node.run.is_started
-
-
 def _is_over(run: RunInfo, resumes: bool) -> bool:
     return run.status.is_terminal or (run.status is TurnStatus.SUSPENDED and not resumes)
-
-
-def _turn_of(event: object) -> str | None:
-    if isinstance(event, TurnChanged):
-        return event.turn.run_id
-    return event.turn_id if isinstance(event, ChunkReceived | OutputReplaced) else None
 
 
 def _events(position: str | None, chunks: Iterable[ChunkJson]) -> bytes:

@@ -12,16 +12,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from gateway.auth.authenticator import Credential
-from gateway.commands.commands import Done
-from gateway.commands.turn_commands import CANCEL_ALL, TURN_POLICY
 from gateway.http_api import chat_view
 from gateway.http_api.chat_models import ChatIn, StopIn, StopOut, user_parts
 from gateway.http_api.models import CancelIn
 from gateway.http_api.reader import SessionReader
 from gateway.http_api.turn_calls import TurnCalls
 from gateway.services import Services
-from selfhost_transport.errors import Conflict, NotFound, ServiceError
-from selfhost_transport.store.turn_store import Policy
+from selfhost_transport.errors import Conflict, NotFound
 from selfhost_transport.turns import inputs
 from selfhost_transport.turns.inputs import InputIds
 from selfhost_transport.turns.machine import TurnStatus
@@ -183,17 +180,9 @@ class ChatTurns:
                 raise Conflict("the answer waits for calls that have no answer yet")
             return Asked(turn_id, skip)
         for one in given:
-            await self._give(one)
+            await self._calls.give_answer(one, self._client_id)
         record = await self._services.turns.record(self._session, turn_id)
         return Asked(turn_id, skip, resumes=record is not None and record.status != TurnStatus.SUSPENDED)
-
-    async def _give(self, message: Message) -> None:
-        message.client_id = self._client_id
-        try:
-            await self._calls.give([message])
-        except Conflict:
-            # Another client answered this call first: that answer counts, and the turn continues with it.
-            return
 
     def _answers(self, node: Node, message: UIMessage, turn_id: str) -> list[Message]:
         """The answers in a page's copy of a message to calls that still wait."""
@@ -232,21 +221,7 @@ class ChatTurns:
     # Parts of the above
 
     async def _start(self, messages: list[Message]) -> str:
-        policy = self._policy()
-        for message in messages:
-            message.client_id = self._client_id
-            assert message.extras is not None
-            message.extras["ai"]["transport"].update(policy)
-        return _turn_of(await self._calls.give(messages))
-
-    def _policy(self) -> dict[str, str]:
-        """A page shows one answer at a time: where the namespace lets turns run side by side, the newest wins."""
-        rules = self._services.rules_for(self._session)
-        if rules is None or rules.policy is not Policy.CONCURRENT:
-            return {}
-        # An anonymous caller has no turns of its own: it acts for all clients of the chat.
-        for_all = {} if self._client_id is not None else {CANCEL_ALL: "true"}
-        return {TURN_POLICY: Policy.INTERRUPT.value, **for_all}
+        return await self._calls.start_newest(messages, self._client_id)
 
     def _reader(self, enough: _Enough) -> SessionReader:
         return SessionReader(self._services, self._credential, self._session, enough)
@@ -273,13 +248,6 @@ def _newest_run(tree: SessionTree, target: str) -> RunInfo | None:
         if other is not None and other.regenerates in (target, anchor.regenerates):
             newest = run
     return newest
-
-
-def _turn_of(done: Done) -> str:
-    receipt = done.result.turn
-    if receipt is None:
-        raise ServiceError("the message was stored, but no turn was started")
-    return receipt.id
 
 
 def _event_id(message_id: str) -> str:

@@ -14,7 +14,7 @@ from gateway.http_api.pull_outlet import PullOutlet, patience_s, refusal
 from gateway.services import Services
 from selfhost_transport.errors import CapabilityError, TransportError
 from selfhost_transport.store.history import Query
-from selfhost_transport.turns.events import TreeEvent
+from selfhost_transport.turns.events import ChunkReceived, OutputReplaced, TreeEvent, TurnChanged
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.withholding import shown
 from selfhost_transport.wire.actions import Flag
@@ -23,6 +23,7 @@ from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.frame import decode_frame
 
 _FIRST_PAGE = 50
+_SUSPENDED = "suspended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,3 +116,32 @@ class SessionReader:
     def _on_gap(self, gap: Gap) -> None:
         self._lost = True
         self._outlet.wake()
+
+
+async def running_turn(services: Services, credential: Credential, session: str) -> str | None:
+    """The newest turn that an answer is being written for, or will be; not a suspended one."""
+    running = {
+        record.turn_id for record in await services.turns.active(session) if record.status != _SUSPENDED
+    }
+    if len(running) < 2:
+        return next(iter(running), None)
+    async with SessionReader(
+        services, credential, session, lambda tree: all(tree.turn(turn) is not None for turn in running)
+    ) as reader:
+        known = [run.run_id for run in reader.tree.turns() if run.run_id in running]
+    return known[-1] if known else None
+
+
+def is_known(tree: SessionTree, turn_id: str) -> bool:
+    """Whether a turn is in the tree from its beginning."""
+    node = tree.run_node(turn_id)
+    if node is None or node.run is None:
+        return tree.turn(turn_id) is not None
+    return node.run.is_started
+
+
+def turn_of_event(event: TreeEvent) -> str | None:
+    """The turn whose output or status an event is about."""
+    if isinstance(event, TurnChanged):
+        return event.turn.run_id
+    return event.turn_id if isinstance(event, ChunkReceived | OutputReplaced) else None

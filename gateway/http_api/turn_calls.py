@@ -16,7 +16,7 @@ from gateway.commands.turn_commands import (
 )
 from gateway.http_api.models import CancelIn, CancelOut, FilterIn, SendIn, SendOut, TextPartIn
 from gateway.services import Services
-from selfhost_transport.errors import InvalidArgument, ServiceError
+from selfhost_transport.errors import Conflict, InvalidArgument, ServiceError
 from selfhost_transport.store.turn_store import Policy
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.inputs import InputIds, user_message
@@ -69,6 +69,33 @@ class TurnCalls:
     async def give(self, messages: list[Message]) -> Done:
         """Give an input to a turn that exists."""
         return await self._run(messages)
+
+    async def give_answer(self, message: Message, client_id: str | None) -> None:
+        """Answer a call. If another client was first, that answer counts, and the turn continues with it."""
+        message.client_id = client_id
+        try:
+            await self.give([message])
+        except Conflict:
+            return
+
+    async def start_newest(self, messages: list[Message], client_id: str | None) -> str:
+        """Start a turn for a page that shows one answer at a time; its id."""
+        policy = self._one_at_a_time(client_id)
+        for message in messages:
+            message.client_id = client_id
+            _transport(message).update(policy)
+        receipt = (await self._run(messages)).result.turn
+        if receipt is None:
+            raise ServiceError("the message was stored, but no turn was started")
+        return receipt.id
+
+    def _one_at_a_time(self, client_id: str | None) -> dict[str, str]:
+        """Where the namespace lets turns run side by side, the newest wins."""
+        if self._rules is None or self._rules.policy is not Policy.CONCURRENT:
+            return {}
+        # An anonymous caller has no turns of its own: it acts for all clients of the chat.
+        for_all = {} if client_id is not None else {CANCEL_ALL: "true"}
+        return {TURN_POLICY: Policy.INTERRUPT.value, **for_all}
 
     async def cancel(self, body: CancelIn) -> CancelOut:
         """End the turns that a filter names."""

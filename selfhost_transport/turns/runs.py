@@ -7,6 +7,7 @@ order of arrival (section 7.7, "Python implementation").
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -125,6 +126,7 @@ class RunState:
         self._error: ErrorInfo | None = None
         self._wires: list[_Wire] = []
         self._steps: dict[str, _Step] = {}
+        self._suspensions: list[str] = []
         # Where the values above were taken from: (rank, serial), lower is better.
         self._author_evidence = (_UNKNOWN, "")
         self._structure_evidence = (_UNKNOWN, "")
@@ -159,6 +161,11 @@ class RunState:
     def owner(self) -> str:
         """Client id of the turn's owner; "" when anonymous or not known yet."""
         return self._owner
+
+    @property
+    def suspensions(self) -> Sequence[str]:
+        """The serials of the messages that suspended the turn, oldest first."""
+        return self._suspensions
 
     @property
     def cancel_requested(self) -> bool:
@@ -205,6 +212,7 @@ class RunState:
 
     def _replay(self) -> None:
         self.status, self._error, self._steps = TurnStatus.ACTIVE, None, {}
+        self._suspensions = []
         resumed_by: str | None = None
         for wire in self._wires:
             if wire.name in (h.AI_STEP_START, h.AI_STEP_END):
@@ -217,6 +225,7 @@ class RunState:
                 # A suspend by an invocation that another has overtaken is stale.
                 if resumed_by in (None, wire.headers.get(h.INVOCATION_ID)):
                     self.status = TurnStatus.SUSPENDED
+                    self._suspensions.append(wire.serial)
             elif wire.name == h.AI_RUN_END:
                 self._end(wire.headers)
 

@@ -16,6 +16,7 @@ from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.fold import Projection
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
+from selfhost_transport.turns.records import Record
 from selfhost_transport.turns.ui import Approval
 from selfhost_transport.turns.values import ABSENT, Json
 
@@ -31,23 +32,32 @@ CANCELLED: Final[dict[str, Json]] = {"status": "cancelled"}
 
 def chunks_of_turn(node: Node | None) -> Iterator[tuple[str, c.Chunk]]:
     """Everything a turn amounts to so far, clients' answers to its calls included, with the message each chunk is of."""
-    if node is None:
-        return
-    fold = Projection(node.codec)
     called: set[str] = set()
-    for record in node.records():
-        if record.input is not None:
-            fold.add(record)
+    for record, chunk in contents_of_turn(node):
+        if chunk is not None:
+            if isinstance(chunk, c.ToolInputStart | c.ToolInputAvailable):
+                called.add(chunk.tool_call_id)
+            yield record.codec_message_id, chunk
+        elif record.input is not None:
             answer = _answer_chunk(record.input)
             if answer is not None and answer.tool_call_id in called:
                 yield record.codec_message_id, answer
+
+
+def contents_of_turn(node: Node | None) -> Iterator[tuple[Record, c.Chunk | None]]:
+    """The records of a turn that count, in order: of output with each of its chunks, of an input with None."""
+    if node is None:
+        return
+    fold = Projection(node.codec)
+    for record in node.records():
+        if record.input is not None:
+            fold.add(record)
+            yield record, None
         elif node.run is None or not node.run.is_superseded(
             record.step_id, record.headers.get(h.STEP_START_SERIAL)
         ):
             for chunk in fold.add(record):
-                if isinstance(chunk, c.ToolInputStart | c.ToolInputAvailable):
-                    called.add(chunk.tool_call_id)
-                yield record.codec_message_id, chunk
+                yield record, chunk
 
 
 def approvals_of(node: Node) -> dict[str, Approval]:

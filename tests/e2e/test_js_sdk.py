@@ -100,3 +100,9 @@ async def test_sdk_1_unmodified_npm_sdks(site: Site, suite: str, wire_format: st
 async def test_uim_plain_usechat(site: Site) -> None:
     """UIM-1 to UIM-38: four versions of `ai`, no SDK of a session in the page."""
     await run_suite(site.stack, "uimessage.test.mjs", site.environment("json"))
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_ag_ui_clients(site: Site) -> None:
+    """AG-UI's own clients of two versions, CopilotKit's core and TanStack AI's client."""
+    await run_suite(site.stack, "agui.test.mjs", site.environment("json"))

@@ -1,0 +1,206 @@
+"""A turn's output as AG-UI knows it: messages, reasoning, calls, steps and single events, in the order of the log.
+
+The list depends on the log only. A reader's cursor in it is the same on every gateway.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final, TypeAlias
+
+import orjson
+
+from selfhost_transport.turns import chunks as c
+from selfhost_transport.turns.values import ABSENT, Absent, Json, to_text
+
+EventJson: TypeAlias = dict[str, Any]
+
+STEP_FINISHED: Final = "STEP_FINISHED"
+"""The event that ends a step: a unit of its own, since what the step holds comes before it."""
+
+
+class Kind(Enum):
+    """What a unit is; all but EVENT have a beginning and an end on the wire."""
+
+    TEXT = "text"
+    REASONING = "reasoning"
+    CALL = "call"
+    STEP = "step"
+    EVENT = "event"
+
+
+@dataclass(slots=True, eq=False)
+class Unit:
+    """One thing that a turn said. `id`: that of the message, the reasoning, the call or the step on the wire."""
+
+    kind: Kind
+    id: str
+    # The message of the log that it is part of.
+    codec_message_id: str
+    # Of a call: the tool's name.
+    name: str = ""
+    event: EventJson = field(default_factory=dict)
+    pieces: list[str] = field(default_factory=list)
+    closed: bool = False
+
+    @property
+    def text(self) -> str:
+        """All of its text."""
+        if len(self.pieces) > 1:
+            self.pieces = ["".join(self.pieces)]
+        return self.pieces[0] if self.pieces else ""
+
+    @property
+    def checksum(self) -> int:
+        """Of everything but its text."""
+        named = [self.kind.value, self.id, self.codec_message_id, self.name, self.event]
+        return zlib.crc32(orjson.dumps(named, option=orjson.OPT_SORT_KEYS))
+
+
+class Units:
+    """The units of some chunks. Give the chunks in the order of the log, or as they arrive: the list is the same."""
+
+    def __init__(self, chunks: Iterable[tuple[str, c.Chunk]] = ()) -> None:
+        self.all: list[Unit] = []
+        self._growing: dict[tuple[Kind, str, str], Unit] = {}
+        self._calls: dict[str, Unit] = {}
+        self._open_step: Unit | None = None
+        self._steps = 0
+        # How many reasoning units each message has.
+        self._reasonings: dict[str, int] = {}
+        for codec_message_id, chunk in chunks:
+            self.add(codec_message_id, chunk)
+
+    def add(self, message: str, chunk: c.Chunk) -> list[Unit]:
+        """Take one chunk; the units that it began or changed."""
+        match chunk:
+            case c.TextStart():
+                return [self._begin((Kind.TEXT, message, chunk.id), Unit(Kind.TEXT, message, message))]
+            case c.ReasoningStart():
+                number = self._reasonings[message] = self._reasonings.get(message, 0) + 1
+                unit = Unit(Kind.REASONING, f"{message}:r{number}", message)
+                return [self._begin((Kind.REASONING, message, chunk.id), unit)]
+            case c.TextDelta():
+                return _grown(self._growing.get((Kind.TEXT, message, chunk.id)), chunk.delta)
+            case c.ReasoningDelta():
+                return _grown(self._growing.get((Kind.REASONING, message, chunk.id)), chunk.delta)
+            case c.TextEnd():
+                return _closed(self._growing.get((Kind.TEXT, message, chunk.id)))
+            case c.ReasoningEnd():
+                return _closed(self._growing.get((Kind.REASONING, message, chunk.id)))
+            case c.StartStep():
+                self._steps += 1
+                self._open_step = Unit(Kind.STEP, f"step-{self._steps}", message)
+                return [self._added(self._open_step)]
+            case c.FinishStep():
+                step, self._open_step = self._open_step, None
+                if step is None:
+                    return []
+                event = {"type": STEP_FINISHED, "stepName": step.id}
+                return [self._added(Unit(Kind.EVENT, step.id, message, event=event))]
+            case c.Data() if chunk.transient:
+                return []
+        return self._add_tool(message, chunk)
+
+    def _add_tool(self, message: str, chunk: c.Chunk) -> list[Unit]:
+        match chunk:
+            case c.ToolInputStart():
+                return [self._call(message, chunk.tool_call_id, chunk.tool_name)]
+            case c.ToolInputDelta():
+                return _grown(self._calls.get(chunk.tool_call_id), chunk.input_text_delta)
+            case c.ToolInputAvailable():
+                return self._complete_call(message, chunk)
+            case c.ToolInputError():
+                changed = self._complete_call(message, chunk)
+                event = _result_event(chunk.tool_call_id, chunk.error_text, error=True)
+                return [*changed, self._added(Unit(Kind.EVENT, chunk.tool_call_id, message, event=event))]
+        told = event_of(chunk)
+        if told is None:
+            return []
+        return [self._added(Unit(Kind.EVENT, told.get("toolCallId", ""), message, event=told))]
+
+    def _complete_call(self, message: str, chunk: c.ToolInputAvailable | c.ToolInputError) -> list[Unit]:
+        unit = self._calls.get(chunk.tool_call_id) or self._call(message, chunk.tool_call_id, chunk.tool_name)
+        if unit.closed:
+            # An approved call is told again when it runs.
+            return []
+        if not unit.pieces and chunk.input is not ABSENT:
+            unit.pieces.append(_as_text(chunk.input))
+        unit.closed = True
+        return [unit]
+
+    def _call(self, message: str, call_id: str, name: str) -> Unit:
+        unit = self._calls[call_id] = self._added(Unit(Kind.CALL, call_id, message, name))
+        return unit
+
+    def _begin(self, key: tuple[Kind, str, str], unit: Unit) -> Unit:
+        self._growing[key] = unit
+        return self._added(unit)
+
+    def _added(self, unit: Unit) -> Unit:
+        self.all.append(unit)
+        return unit
+
+
+def event_of(chunk: c.Chunk) -> EventJson | None:
+    """The one event that says what a chunk says; None for chunks that are told otherwise, or not at all."""
+    match chunk:
+        case c.ToolOutputAvailable() if chunk.preliminary:
+            value = {"toolCallId": chunk.tool_call_id, "output": _value(chunk.output)}
+            return {"type": "CUSTOM", "name": "tool-output-preliminary", "value": value}
+        case c.ToolOutputAvailable():
+            return _result_event(chunk.tool_call_id, _as_text(chunk.output))
+        case c.ToolOutputError():
+            return _result_event(chunk.tool_call_id, chunk.error_text, error=True)
+        case c.ToolOutputDenied():
+            return _result_event(chunk.tool_call_id, "denied", denied=True)
+        case c.Data(name="data-state-snapshot"):
+            return {"type": "STATE_SNAPSHOT", "snapshot": _value(chunk.data)}
+        case c.Data(name="data-state-delta") if isinstance(chunk.data, list):
+            return {"type": "STATE_DELTA", "delta": chunk.data}
+        case c.Data():
+            kept = {"id": chunk.id} if chunk.id is not None else {}
+            noted = {"metadata": kept} if kept else {}
+            name = chunk.name.removeprefix(c.DATA_PREFIX)
+            return {"type": "CUSTOM", "name": name, "value": _value(chunk.data), **noted}
+        case c.SourceUrl() | c.SourceDocument() | c.File():
+            return {"type": "CUSTOM", "name": chunk.type, "value": c.chunk_to_json(chunk)}
+    return None
+
+
+def _result_event(call_id: str, content: str, *, error: bool = False, denied: bool = False) -> EventJson:
+    event = {
+        "type": "TOOL_CALL_RESULT",
+        "messageId": f"{call_id}:result",
+        "toolCallId": call_id,
+        "content": content,
+        "role": "tool",
+    }
+    noted = {**({"error": True} if error else {}), **({"denied": True} if denied else {})}
+    return {**event, "metadata": noted} if noted else event
+
+
+def _value(value: Json | Absent) -> Json:
+    return None if isinstance(value, Absent) else value
+
+
+def _as_text(value: Json | Absent) -> str:
+    found = _value(value)
+    return found if isinstance(found, str) else to_text(found)
+
+
+def _grown(unit: Unit | None, text: str) -> list[Unit]:
+    if unit is None or unit.closed or not text:
+        return []
+    unit.pieces.append(text)
+    return [unit]
+
+
+def _closed(unit: Unit | None) -> list[Unit]:
+    if unit is None or unit.closed:
+        return []
+    unit.closed = True
+    return [unit]
