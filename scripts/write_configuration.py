@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from inspect import cleandoc
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -98,7 +99,9 @@ def _lines() -> Iterator[str]:
 
 
 def _options(title: str, model: type[BaseModel], path: tuple[str, ...]) -> Iterator[str]:
-    about = "At the top of the file, before any table." if model is Settings else model.__doc__ or ""
+    about = (
+        "At the top of the file, before any table." if model is Settings else cleandoc(model.__doc__ or "")
+    )
     yield from (f"## {_heading(title)}", "", about, "")
     yield from ("| key | variable | default | meaning |", "|---|---|---|---|")
     for option in options().values():

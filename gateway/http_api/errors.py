@@ -27,4 +27,11 @@ def _problem(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "model_attributes_type" and problem["loc"] == ("body",):
         # The usual cause is curl, which calls its data a form.
         return "body: send a JSON object with the header content-type: application/json"
-    return f"{'.'.join(str(part) for part in problem['loc'][1:]) or 'body'}: {problem['msg']}"
+    return f"{'.'.join(str(part) for part in problem['loc'][1:]) or 'body'}: {_message(problem)}"
+
+
+def _message(problem: Mapping[str, Any]) -> str:
+    """In the words of a caller, who does not know of pydantic."""
+    if problem["type"] == "extra_forbidden":
+        return "there is no such field"
+    return str(problem["msg"]).removeprefix("Value error, ")

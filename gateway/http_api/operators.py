@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request
-from fastapi.openapi.docs import get_swagger_ui_html
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from gateway.auth.callers import RequestInfo
+from gateway.http_api.description import DESCRIPTION_HEADERS, description_page
 from gateway.http_api.errors import error_response
 from gateway.services import Services
 from selfhost_transport.errors import CapabilityError, TransportError
@@ -49,7 +49,8 @@ def add_documentation(app: FastAPI, gateway: Gateway) -> None:
             return error_response(error.info)
         # A browser that gave its credentials in the address gives them for the description too.
         query = urlencode(list(request.query_params.multi_items()))
-        return get_swagger_ui_html(openapi_url=f"openapi.json{'?' if query else ''}{query}", title=app.title)
+        source = f"openapi.json{'?' if query else ''}{query}"
+        return HTMLResponse(description_page(app.openapi(), source), headers=DESCRIPTION_HEADERS)
 
     app.add_api_route("/openapi.json", described, methods=["GET"], include_in_schema=False)
     app.add_api_route("/docs", shown, methods=["GET"], include_in_schema=False)

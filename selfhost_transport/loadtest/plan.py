@@ -56,8 +56,12 @@ class Target:
     @classmethod
     def parse(cls, urls: list[str], key: str, token: str) -> Target:
         """Read `ws://host:port`, or the same with http(s) or wss. Raises InvalidArgument."""
-        if not urls or bool(key) == bool(token):
-            raise InvalidArgument("give at least one address, and either a key or a token")
+        if not urls:
+            raise InvalidArgument(
+                "give at least one address (--url), or --local to start a deployment for the test"
+            )
+        if bool(key) == bool(token):
+            raise InvalidArgument("give either a key or a token")
         return cls(tuple(_websocket(url) for url in urls), key, token)
 
     @property

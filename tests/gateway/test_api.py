@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from urllib.parse import quote
 
@@ -251,14 +252,31 @@ async def test_openapi_documents_it(http: httpx.AsyncClient) -> None:
     assert "202" in paths["/v1/sessions/{session}/turns"]["post"]["responses"]
 
 
+async def test_the_description_is_one_page_that_loads_nothing(http: httpx.AsyncClient) -> None:
+    answer = await http.get("/docs", params={"key": '"><script>'})
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    page = answer.text
+    assert not re.findall(r"<(?:script|link|img|iframe)|https?://|url\(", page)
+    for path, operations in (await http.get("/openapi.json")).json()["paths"].items():
+        for method in operations:
+            assert f"<code>{method.upper()} {path}</code>" in page
+    sent = page.partition("<code>POST /v1/sessions/{session}/turns</code>")[2].partition("<h2>")[0]
+    assert "<td><code>text</code></td><td>string or null</td>" in sent
+    assert "the turn that answers it is accepted in the same step" in sent
+    assert "<td><code>turnId</code></td><td>string, required</td>" in sent
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
+        (b"{}", "body: give either text or parts"),
+        (b'{"txt": "hello"}', "txt: there is no such field"),
         (b'{"text": "\xff"}', "not a JSON document"),
         (b'{"text": ' + b"[" * 100_000, "not a JSON document"),
         (b"[1]", "send a JSON object"),
     ],
-    ids=["not UTF-8", "too deep", "no object"],
+    ids=["nothing asked", "no such field", "not UTF-8", "too deep", "no object"],
 )
 async def test_a_body_that_cannot_be_read_is_a_typed_refusal(
     http: httpx.AsyncClient, unique: Names, body: bytes, said: str

@@ -139,7 +139,7 @@ async def test_wrong_options_are_explained(stack: Stack) -> None:
         (("herd", "--local"), "needs --local and --gateways 2"),
         (("--local", "--turns", "0"), "are positive"),
         (("nonsense", "--local"), "is not one of steady, ramp"),
-        ((), "at least one address"),
+        ((), "--local to start a deployment"),
         (("--url", "ws://127.0.0.1:9", "--quiet"), "cannot connect to 127.0.0.1:9"),
         (("--local", "--json", "/nowhere/a.json"), "there is no folder /nowhere"),
     ):
