@@ -260,6 +260,32 @@ async def test_cross_site_requests_do_not_act_as_the_proxys_user(site: Stack) ->
         assert (own.status_code, own.json()["clientId"], cors(own)) == (200, "*", (EVIL, "true"))
 
 
+async def test_cross_site_requests_of_chat_pages_do_not_act_as_the_proxys_user(site: Stack) -> None:
+    url = (await site.gateway(config=PRODUCTION)).url
+    user = {"X-User": "ann", "Host": "api.example.com"}
+    asked = {"message": {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}, "id": "t"}
+    async with httpx.AsyncClient(base_url=url, headers=user) as http:
+        turn = (await http.post("/v1/sessions/t/turns", json={"text": "mine"})).json()["turnId"]
+        for origin in (EVIL, "null"):
+            forged = {"Origin": origin}
+            for answer in (
+                await http.post("/v1/ui/t", json=asked, headers=forged),
+                await http.post("/api/chat", json=asked, headers=forged),
+                await http.post("/v1/ui/t/stop", headers=forged),
+                await http.post("/api/chat/t/stop", json={"turnId": turn}, headers=forged),
+                await http.get("/api/chat/t/messages", headers=forged),
+                await http.get("/v1/ui/t/stream", headers=forged),
+            ):
+                assert (answer.status_code, cors(answer)) == (401, ("*", None)), answer.request.url
+        # Reads without CORS, as by a script's element, have no origin.
+        for path in ("/v1/ui/t/stream", "/api/chat/t/messages"):
+            assert (await http.get(path, headers={"Sec-Fetch-Site": "cross-site"})).status_code == 401
+        open_turns = (await http.get("/v1/sessions/t/turns")).json()["turns"]
+        assert [one["turnId"] for one in open_turns] == [turn]
+        stopped = await http.post("/v1/ui/t/stop", headers={"Origin": FRIEND})
+        assert stopped.json()["matched"] == [turn]
+
+
 async def test_the_page_runs_only_its_own_script_and_is_shown_in_no_other(http: httpx.AsyncClient) -> None:
     page = await http.get("/")
     policy = dict(rule.partition(" ")[::2] for rule in page.headers["content-security-policy"].split("; "))
