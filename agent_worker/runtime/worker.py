@@ -202,7 +202,17 @@ class Worker:
         self._stopped, self._stop, self._lone = False, asyncio.Event(), None
         self._running, self._runs, self._unwinding = {}, set(), set()
 
+    def _warn_of_unbound(self, settings: Settings) -> None:
+        """Agents that no namespace names get no turns; without namespaces the gateways alone know who is bound."""
+        bound = {rule.agent for rule in settings.namespaces if rule.agent}
+        if bound and (unbound := self.agents.keys() - bound):
+            logger.warning(
+                "worker.agent_not_bound agents=%s bound=%s: no [[namespaces]] of the configuration names it",
+                ",".join(sorted(unbound)), ",".join(sorted(bound)),
+            )  # fmt: skip
+
     async def _work(self, settings: Settings, stores: Stores) -> None:
+        self._warn_of_unbound(settings)
         keys, threads = stores.keys, Threads(settings.worker.concurrency)
         presence = AgentPresence(stores.presence, self.worker_id, stores.options.presence_lease_ms)
         self._services = Services(

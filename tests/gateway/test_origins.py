@@ -93,7 +93,7 @@ async def test_a_proxys_word_counts_for_own_and_allowed_pages_only() -> None:
     for origin in (None, FRIEND, "https://api.example.com"):
         assert await caller(origin) == "ann"
     for origin in (EVIL, "null"):
-        with pytest.raises(TransportError, match="may not use what a proxy knows"):
+        with pytest.raises(TransportError, match="may not use the proxy's authentication"):
             await caller(origin)
     # What the page itself knows counts from anywhere, as that and no more.
     assert await caller(EVIL, key="app.key:s", clientId="bob") == "bob"
