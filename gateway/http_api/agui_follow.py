@@ -22,6 +22,7 @@ from selfhost_transport.turns.agui_runs import (
     finished,
     newest_span,
     pending_calls,
+    span_from,
     span_of,
     started,
 )
@@ -107,6 +108,8 @@ class _RunResponse:
         self._position = ""
         # A stream that begins with a snapshot has no cursors: who connects again gets another snapshot.
         self._has_cursors = True
+        # Where the run begins in its turn. Its answers were stored before it was followed.
+        self._start = span_of(self._node(), run.run_id, run.after).start
 
     async def release(self) -> None:
         """Stop reading."""
@@ -166,7 +169,7 @@ class _RunResponse:
     def _span(self) -> Span:
         if self._how.newest:
             return newest_span(self._node())
-        return span_of(self._node(), self._run.run_id, self._run.after)
+        return span_from(self._node(), self._start)
 
     def _sync(self) -> list[Sent]:
         return self._stream.sync(chunks_of_run(self._node(), self._span()))

@@ -59,7 +59,11 @@ def answered_at(node: Node | None, run_id: str) -> str | None:
 
 def span_of(node: Node | None, run_id: str, after: str = "") -> Span:
     """The part of a turn that a run is. `after`: where it begins if it gave no answer that counted."""
-    start = answered_at(node, run_id) or after
+    return span_from(node, answered_at(node, run_id) or after)
+
+
+def span_from(node: Node | None, start: str) -> Span:
+    """What follows in a turn after a serial, up to its next suspension."""
     suspensions = node.run.suspensions if node is not None and node.run is not None else ()
     return Span(start, next((serial for serial in suspensions if serial > start), None))
 

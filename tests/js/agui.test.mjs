@@ -332,6 +332,41 @@ test('AGU-19: a run that went on after a suspension is cut and continued too, an
   assert.deepEqual(events(await frames(await post('', first))), events(begun));
 });
 
+test('AGU-5, AGU-6: a stop in mid reasoning closes it; one of an older run leaves the newer alone', async () => {
+  const threadId = unique();
+  const made = agent('1.0.0', threadId);
+  ask(made, 'script: reasoning=2000 rate=50');
+  const running = made.runAgent();
+  await until(() => types(made).includes('REASONING_MESSAGE_CONTENT'));
+  const { runId } = made.events[0];
+  const stopping = [stop(threadId, runId), stop(threadId, runId, { gateway: 1 })];
+  const answers = await Promise.all(stopping);
+  assert.ok(answers.some(({ stopped }) => stopped));
+  await running;
+  assert.deepEqual(types(made).slice(-4), ['REASONING_MESSAGE_END', 'REASONING_END', 'STEP_FINISHED', 'RUN_FINISHED']);
+  ask(made, 'script: tokens=40 rate=60');
+  const newer = made.runAgent();
+  await until(() => textOf(made).length > 10);
+  assert.equal((await stop(threadId, runId)).stopped, false);
+  await newer;
+  assert.equal(textOf(made), numbers(40));
+});
+
+test('AGU-24: what a plain useChat page sends is there after connect, and what AG-UI sends is there for it', async () => {
+  const threadId = unique();
+  const base = `http://127.0.0.1:${PORTS[0]}/api/chat`;
+  const message = { id: `u-${threadId}`, role: 'user', parts: [{ type: 'text', text: 'script: say=from the page' }] };
+  const page = await fetch(base, { method: 'POST', headers: { ...as('user-2'), ...JSON_TYPE }, body: JSON.stringify({ id: threadId, messages: [message], trigger: 'submit-message' }) });
+  await page.text();
+  const made = agent('1.0.0', threadId);
+  await made.connectAgent();
+  assert.deepEqual(made.messages.map(({ role, content }) => [role, content.trim()]), [['user', 'script: say=from the page'], ['assistant', 'from the page']]);
+  ask(made, 'script: say=from here');
+  await made.runAgent();
+  const shown = await (await fetch(`${base}/${encodeURIComponent(threadId)}/messages`, { headers: as('user-2') })).json();
+  assert.deepEqual(shown.map(({ id }) => id), made.messages.map(({ id }) => id));
+});
+
 test('AGU-25: the prompt is what is stored, not what a client says was said', async () => {
   const threadId = unique();
   const made = agent('1.0.0', threadId);
