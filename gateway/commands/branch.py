@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Final
+from weakref import WeakKeyDictionary
 
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.store.history import Page, Query
@@ -23,6 +25,9 @@ MAX_READ: Final = 100_000
 """Entries after which one request reads no further: a session may hold any number of an application's own."""
 MAX_READ_BYTES: Final = 64 * 2**20
 """Bytes after which it reads no further: what is read is held until the request is answered."""
+DEEP_BYTES: Final = 4 * 2**20
+DEEP_READS: Final = 4
+"""Requests of one process that read further back than DEEP_BYTES at a time; the others wait."""
 # Entries of a page where the newest turn is usually enough.
 _ANCHOR_PAGE: Final = 4
 
@@ -53,14 +58,25 @@ async def read_back(
     sessions: SessionStore, tree: SessionTree, query: Query, enough: Callable[[], bool]
 ) -> Page:
     """Read the history into a tree, newest page first, until there is enough, or a limit. Returns the last page read."""
-    read, size = 0, 0
-    while True:
-        page = await sessions.history.page(tree.session or "", query)
-        for message in reversed(page.messages):
-            tree.apply(message)
-        # The next step walks the whole tree: yield to other tasks first.
-        await asyncio.sleep(0)
-        read, size = read + len(page.messages), size + publish_size(page.messages)
-        if page.next_cursor is None or read >= MAX_READ or size >= MAX_READ_BYTES or enough():
-            return page
-        query = replace(query, cursor=page.next_cursor, limit=PAGE)
+    read, size, is_deep = 0, 0, False
+    async with AsyncExitStack() as held:
+        while True:
+            page = await sessions.history.page(tree.session or "", query)
+            for message in reversed(page.messages):
+                tree.apply(message)
+            # What follows looks at the whole tree: others have their turn in between.
+            await asyncio.sleep(0)
+            read, size = read + len(page.messages), size + publish_size(page.messages)
+            if page.next_cursor is None or read >= MAX_READ or size >= MAX_READ_BYTES or enough():
+                return page
+            if size >= DEEP_BYTES and not is_deep:
+                is_deep = True
+                await held.enter_async_context(_deep_reads(sessions))
+            query = replace(query, cursor=page.next_cursor, limit=PAGE)
+
+
+_deep: WeakKeyDictionary[SessionStore, asyncio.Semaphore] = WeakKeyDictionary()
+
+
+def _deep_reads(sessions: SessionStore) -> asyncio.Semaphore:
+    return _deep.setdefault(sessions, asyncio.Semaphore(DEEP_READS))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 from collections.abc import AsyncIterator
 
 import pytest
@@ -46,3 +48,28 @@ async def test_reading_back_is_bounded_in_bytes(
     page = await branch.read_back(store, SessionTree(SESSION), Query(limit=4), never)
     # 12 messages of 2,000 bytes are three pages: the third is enough, and nobody is asked after it.
     assert (asked, page.next_cursor is None) == (2, False)
+
+
+async def test_few_requests_at_a_time_read_far_back(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(40):
+        await store.publish(SESSION, [Message(name="n", data="x" * 2_000)])
+    monkeypatch.setattr(branch, "DEEP_BYTES", 10_000)
+    monkeypatch.setattr(branch, "DEEP_READS", 1)
+    monkeypatch.setattr(branch, "PAGE", 4)
+    steps: list[str] = []
+
+    async def read(name: str) -> None:
+        def never() -> bool:
+            steps.append(name)
+            return False
+
+        await branch.read_back(store, SessionTree(SESSION), Query(limit=4), never)
+
+    await asyncio.gather(*map(read, "abc"))
+    # Two pages are read beside each other; what comes after them is read by one after the other.
+    deep = [name for at, name in enumerate(steps) if steps[:at].count(name) >= 2]
+    assert [name for name, _ in itertools.groupby(deep)] == sorted(set(deep), key=deep.index)
+    assert sorted(set(deep)) == ["a", "b", "c"]
+    assert len(set(steps[:4])) > 1
