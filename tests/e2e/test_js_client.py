@@ -39,6 +39,10 @@ agent = "assistant"
 id = "queue"
 agent = "assistant"
 policy = "queue"
+
+[[namespaces]]
+id = "idle"
+agent = "nobody"
 """
 
 
@@ -69,6 +73,6 @@ async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("suite", ["turns", "react"])
+@pytest.mark.parametrize("suite", ["turns", "edges", "react", "vercel"])
 async def test_the_client_of_the_first_generation(site: Site, suite: str) -> None:
     await run_suite(site.stack, f"{suite}.test.mjs", site.environment, folder=PACKAGE / "test")

@@ -57,7 +57,8 @@ export function TransportProvider<TMessage = any>({ channelName, children, ...op
 
 const stubs = new WeakSet<object>();
 
-function stub(why: string): any {
+/** Stands for a transport that is not there: any use of it says why. */
+export function stub(why: string): any {
   const made = new Proxy({}, {
     get: (_, name) => {
       // What React and consoles look at in any value.
@@ -67,6 +68,10 @@ function stub(why: string): any {
   });
   stubs.add(made);
   return made;
+}
+
+export function isStub(value: object): boolean {
+  return stubs.has(value);
 }
 
 export interface UseClientTransportOptions {

@@ -146,7 +146,12 @@ class SessionTree<TMessage> implements TransportTree<TMessage> {
     if (this.#core.closed) return () => {};
     this.#core.touch();
     if (event === 'turn') return this.#core.turns.onEvent(handler as (event: TurnEvent) => void);
-    return this.#core.tree.on(event as 'ably-message', handler as (message: InboundMessage) => void);
+    if (event === 'update') {
+      // Which turns are active belongs to the tree, too.
+      const offs = [this.#core.tree.on('update', handler as () => void), this.#core.turns.onChange(handler as () => void)];
+      return () => offs.forEach((off) => off());
+    }
+    return this.#core.tree.on('ably-message', handler as (message: InboundMessage) => void);
   }
 }
 

@@ -3,6 +3,7 @@ import type { UIMessage, UIMessageChunk } from 'ai';
 import { SessionTransport } from './transport.js';
 import type { ClientTransport, ClientTransportOptions } from './types.js';
 
+export { createChatTransport, type ChatOptions, type ChatTransport, type SendMessagesRequestContext } from './chat.js';
 export { ErrorCode, errorInfoIs } from './errors.js';
 export type * from './types.js';
 

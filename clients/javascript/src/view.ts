@@ -1,6 +1,7 @@
 import { ErrorInfo } from 'ably';
 import type { InboundMessage } from 'ably';
 import type { Core } from './core.js';
+import { Listeners } from './emitter.js';
 import { closedError, ErrorCode } from './errors.js';
 import { asList, asMessage, publishChain, updateInput } from './inputs.js';
 import { nodeOf, resolveId } from './nodes.js';
@@ -23,6 +24,9 @@ export class TransportView<TMessage, TEvent> implements View<TMessage, TEvent> {
   readonly #host: ViewHost;
   #messages: TMessage[] | undefined;
   #nodes: MessageNode<TMessage>[] | undefined;
+  /** Messages that the gateway refused; they stay where they were written. */
+  readonly #unsent: { node: MessageNode<TMessage>; after: string | undefined }[] = [];
+  readonly #redrawn = new Listeners<void>();
 
   constructor(core: Core<TMessage>, inner: InnerView<TMessage>, host: ViewHost) {
     this.#core = core;
@@ -43,7 +47,7 @@ export class TransportView<TMessage, TEvent> implements View<TMessage, TEvent> {
   /** The messages without attaching for them. */
   peekMessages(): TMessage[] {
     if (!this.#messages) {
-      const own = this.#inner.getMessages().map(({ message }) => message);
+      const own = this.peekNodes().map(({ message }) => message);
       const ids = new Set(own.map((message) => (message as { id?: string }).id));
       const seeds = (this.#core.options.messages ?? []).filter((message) => !ids.has((message as { id?: string }).id));
       this.#messages = [...seeds, ...own];
@@ -57,7 +61,14 @@ export class TransportView<TMessage, TEvent> implements View<TMessage, TEvent> {
   }
 
   peekNodes(): MessageNode<TMessage>[] {
-    this.#nodes ??= this.#inner.getMessages().map((pair) => nodeOf(this.#core, pair));
+    if (!this.#nodes) {
+      this.#nodes = this.#inner.getMessages().map((pair) => nodeOf(this.#core, pair));
+      for (const { node, after } of this.#unsent) {
+        const at = this.#nodes.findIndex(({ msgId }) => msgId === after);
+        // On another branch, it is not shown.
+        if (at >= 0 || after === undefined) this.#nodes.splice(at + 1, 0, node);
+      }
+    }
     return this.#nodes;
   }
 
@@ -177,7 +188,11 @@ export class TransportView<TMessage, TEvent> implements View<TMessage, TEvent> {
         if (this.#inner.run(turn.turnId)) (handler as (event: TurnEvent) => void)(turn);
       });
     }
-    return this.#inner.on(event as 'ably-message', handler as (message: InboundMessage) => void);
+    if (event === 'update') {
+      const offs = [this.#inner.on('update', handler as () => void), this.#redrawn.add(handler as () => void)];
+      return () => offs.forEach((off) => off());
+    }
+    return this.#inner.on('ably-message', handler as (message: InboundMessage) => void);
   }
 
   close(): void {
@@ -210,11 +225,25 @@ export class TransportView<TMessage, TEvent> implements View<TMessage, TEvent> {
       } catch (error) {
         this.#core.turns.forget(turnId);
         this.#core.streams.close(turnId);
+        this.#keepUnsent(inputs, ids);
         throw error;
       }
       this.#host.wake(turnId, inputs, options);
       return this.#turn(turnId, stream, ids);
     });
+  }
+
+  #keepUnsent(messages: TMessage[], ids: string[]): void {
+    let after = this.peekNodes().at(-1)?.msgId;
+    for (const [index, message] of messages.entries()) {
+      const msgId = ids[index]!;
+      const node = { kind: 'message' as const, msgId, id: msgId, message, parentId: after, forkOf: undefined, headers: {}, serial: undefined };
+      this.#unsent.push({ node, after });
+      after = msgId;
+    }
+    this.#messages = undefined;
+    this.#nodes = undefined;
+    this.#redrawn.emit();
   }
 
   async #publishOne(message: TMessage, id: string, forkOf?: string, parent?: string): Promise<void> {

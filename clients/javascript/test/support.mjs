@@ -87,7 +87,7 @@ export function until(transport, what, condition, patience = PATIENCE_MS) {
       }
     };
     const timer = setTimeout(() => finish(reject, new Error(`not within ${patience} ms: ${what}`)), patience);
-    offs.push(transport.view.on('update', check), transport.tree.on('turn', check), transport.tree.on('ably-message', check));
+    offs.push(transport.view.on('update', check), transport.tree.on('update', check), transport.tree.on('turn', check), transport.tree.on('ably-message', check));
     check();
   });
 }
