@@ -10,11 +10,14 @@ import pytest
 import pytest_asyncio
 
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
+from selfhost_transport.turns.context import turn_id_for
 from tests.e2e.node import run_suite
 from tests.processes import Stack
 
 PACKAGE = Path(__file__).parent.parent.parent / "clients" / "javascript"
 KEY = "app.key:a-secret-of-the-tests"
+# Longer than one block of the digest, and not of ASCII alone.
+SESSION = "chat:ünï\N{WHITE SMILING FACE}" + "x" * 60
 CONFIG = """
 [[keys]]
 name = "app.key"
@@ -56,6 +59,9 @@ class Site:
             "READER_KEY": "app.reader:a-secret-of-the-tests",
             "ASKER_KEY": "app.asker:a-secret-of-the-tests",
             "PORTS": str(port),
+            "TURN_SESSION": SESSION,
+            "TURN_INPUT": "an-input",
+            "TURN_ID": turn_id_for(SESSION, "an-input"),
         }
 
 
@@ -73,6 +79,6 @@ async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("suite", ["turns", "edges", "react", "vercel"])
+@pytest.mark.parametrize("suite", ["package", "turns", "edges", "react", "vercel"])
 async def test_the_client_of_the_first_generation(site: Site, suite: str) -> None:
     await run_suite(site.stack, f"{suite}.test.mjs", site.environment, folder=PACKAGE / "test")

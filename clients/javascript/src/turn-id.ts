@@ -8,7 +8,9 @@ const NAMESPACE = '5d6e7a0e-3f57-5c1b-9d4e-8f0a3c2b1d11';
 /** The id of the turn that `inputId` starts in `session`: a UUID of version 5. */
 export function turnIdOf(session: string, inputId: string): string {
   const namespace = Uint8Array.from(NAMESPACE.replaceAll('-', '').match(/../g)!, (pair) => Number.parseInt(pair, 16));
-  const name = new TextEncoder().encode(`turn\0${session}\0${inputId}`);
+  // A NUL ends the session's name; for a name with NULs its length is used instead.
+  const start = session.includes('\0') ? `turn of ${[...session].length}` : 'turn';
+  const name = new TextEncoder().encode(`${start}\0${session}\0${inputId}`);
   const bytes = sha1(new Uint8Array([...namespace, ...name])).slice(0, 16);
   bytes[6] = (bytes[6]! & 0x0f) | 0x50;
   bytes[8] = (bytes[8]! & 0x3f) | 0x80;

@@ -11,7 +11,7 @@ for (const name of ['window', 'document', 'HTMLElement', 'HTMLIFrameElement', 'N
 // In Node 21 and later there is one that cannot be assigned.
 Object.defineProperty(globalThis, 'navigator', { value: window.navigator, configurable: true });
 
-const { createElement, StrictMode } = await import('react');
+const { createElement, StrictMode, useEffect } = await import('react');
 const { createRoot } = await import('react-dom/client');
 const { AblyProvider } = await import('ably/react');
 
@@ -29,14 +29,23 @@ export function snippet(label) {
   return import(pathToFileURL(`${here}.build/${name.replace(/\.jsx?$/, '.mjs')}`).href);
 }
 
-/** Show `element` in StrictMode within the provider of `client`. */
+/** Tells when StrictMode has mounted everything for the second time. */
+function Mounted({ onMounted }) {
+  useEffect(() => onMounted(), [onMounted]);
+  return null;
+}
+
+/** Show `element` in StrictMode within the provider of `client`. `ready`: its effects have run twice, as they do there. */
 export function show(t, client, element) {
+  let count = 0;
+  let mounted;
+  const ready = new Promise((resolve) => (mounted = () => void (++count === 2 && resolve())));
   const container = document.body.appendChild(document.createElement('div'));
   const root = createRoot(container);
-  const render = (shown) => root.render(createElement(StrictMode, null, createElement(AblyProvider, { client }, shown)));
+  const render = (shown) => root.render(createElement(StrictMode, null, createElement(AblyProvider, { client }, shown, createElement(Mounted, { onMounted: mounted }))));
   render(element);
   t.after(() => root.unmount());
-  return { container, render, unmount: () => root.unmount() };
+  return { container, ready, render, unmount: () => root.unmount() };
 }
 
 /** Resolves when `condition` holds; it is looked at whenever the page changes. */

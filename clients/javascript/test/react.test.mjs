@@ -108,6 +108,41 @@ test('SEED-19: a queue in the page: one after the other, in order', async (t) =>
   assert.deepEqual(answers, [30, 11, 12, 13].map(said));
 });
 
+test('SEED-19: in the page, a message replaces what runs; two without waiting run at once', async (t) => {
+  const channelName = unique();
+  const observer = join(t, 'user-2', channelName);
+  await observer.channel.whenState('attached');
+  const { ReplacingChat } = await snippet('D3');
+  const { container } = show(t, connect(t, 'user-1'), provide(channelName, createElement(ReplacingChat, { channelName })));
+  await page('the form', () => container.querySelector('form'));
+  type(container, 'script: tokens=5000 rate=100');
+  await until(observer.transport, 'the first', () => observer.turns.length === 1);
+  await page('it is active', () => container.querySelector('output').textContent !== '0');
+  type(container, 'script: tokens=5 rate=100');
+  await until(observer.transport, 'two ends', () => observer.turns.filter((event) => event.reason).length === 2);
+  assert.deepEqual(observer.turns.map((event) => event.reason ?? 'start'), ['start', 'cancelled', 'start', 'complete']);
+});
+
+test('SEED-6, 12, 14, 16: the lines of the pages on cancels, streams and waits', async (t) => {
+  const user = join(t, 'user-1', unique());
+  const [{ cancelSome }, { leave }, { both }, { waits }] = await Promise.all(['C3', 'C7', 'T1', 'T5'].map(snippet));
+  const panels = [[], []];
+  await both(user.transport, words(40, 100), words(30, 100), (chunk) => panels[0].push(chunk), (chunk) => panels[1].push(chunk));
+  const text = (chunks) => chunks.map((chunk) => chunk.delta ?? '').join('');
+  assert.deepEqual(panels.map(text), [said(40), said(30)]);
+  const turn = await user.transport.view.send(words(20, 100));
+  await waits(user.transport, turn.turnId);
+  assert.equal(user.turns.at(-1).turnId, turn.turnId);
+  const doomed = await user.transport.view.send(words(5000, 100));
+  await cancelSome(user.transport, doomed.turnId);
+  assert.equal(user.turns.at(-1).reason, 'cancelled');
+  const last = await user.transport.view.send(words(5000, 100));
+  const other = join(t, 'user-2', user.name);
+  await until(other.transport, 'it', () => other.transport.tree.getActiveTurnIds().has('user-1'));
+  await leave(user.transport);
+  assert.equal((await endOf(other, last.turnId)).reason, 'cancelled');
+});
+
 test('SEED-28: the first page on mount, older ones by a click', async (t) => {
   const channelName = unique();
   const user = join(t, 'user-1', channelName);

@@ -4,7 +4,6 @@ import { test } from 'node:test';
 import { click, page, show, snippet, type } from './dom.mjs';
 import { answerOf, connect, endOf, join, read, said, unique, until, words } from './support.mjs';
 
-if (process.env.DBG) { const abort = AbortController.prototype.abort; AbortController.prototype.abort = function (...a) { console.log(new Error('ABORT').stack); return abort.apply(this, a); }; }
 const { createElement } = await import('react');
 const { ChatTransportProvider, useChatTransport } = await import('selfhost-transport/vercel/react');
 const lines = (container) => [...container.querySelectorAll('li')].map((li) => [li.dataset.role, li.textContent]);
@@ -15,9 +14,9 @@ test('SEED-33: the getting-started component: useChat, useMessageSync, useActive
   await observer.channel.whenState('attached');
   const { Chat } = await snippet('V3');
   const chat = createElement(ChatTransportProvider, { channelName }, createElement(Chat, { channelName }));
-  const { container } = show(t, connect(t, 'user-1'), chat);
+  const { container, ready } = show(t, connect(t, 'user-1'), chat);
   const second = show(t, connect(t, 'user-3'), createElement(ChatTransportProvider, { channelName }, createElement(Chat, { channelName })));
-  await page('the form', () => container.querySelector('form'));
+  await Promise.all([ready, second.ready]);
   type(container, 'script: tokens=5000 rate=100');
   await page('words in both pages', () => [container, second.container].every((shown) => lines(shown)[1]?.[1].length > 10));
   await page('the button', () => container.querySelector('form').dataset.status === 'streaming' && container.querySelector('button').textContent === 'Stop');

@@ -1,0 +1,3 @@
+export async function leave(transport) {
+  await transport.close({ cancel: { own: true } });
+}
