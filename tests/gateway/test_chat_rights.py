@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -305,3 +306,23 @@ async def test_a_client_that_left_before_its_stream_began_holds_nothing() -> Non
     scope = {"type": "http", "asgi": {"spec_version": "2.3"}, "method": "GET", "headers": []}
     await EventStream(never(), release, {})(scope, gone, send)
     assert released.is_set()
+
+
+async def test_readers_that_leave_at_once_hold_no_session(people: Any, gateway: Proc, unique: Names) -> None:
+    session = unique("bound")
+    await started(people("key", "alice"), session)
+    where = httpx.URL(gateway.url)
+    credentials = base64.b64encode(b"app.reader:secret").decode()
+    for number in range(40):
+        path = f"/v1/ui/{session}/stream" if number % 2 else f"/v1/sessions/{session}/events"
+        _, writer = await asyncio.open_connection(where.host, where.port)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {credentials}\r\n\r\n".encode())
+        await writer.drain()
+        await asyncio.sleep(number * 0.001)
+        writer.transport.abort()
+
+    async def is_let_go() -> bool:
+        told = (await people("key").get("/metrics")).text
+        return "sht_gateway_sessions 0.0" in told
+
+    await wait_until(is_let_go, 20.0, "the sessions are let go")
