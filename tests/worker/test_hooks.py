@@ -13,7 +13,7 @@ from gateway.auth.authenticator import Authenticator
 from gateway.auth.callers import RequestInfo
 from selfhost_transport.client.connection.credentials import make_credentials
 from selfhost_transport.client.emitter import Emitter
-from selfhost_transport.errors import ServiceError, TokenError, TransportError
+from selfhost_transport.errors import InvalidArgument, ServiceError, TokenError, TransportError
 from selfhost_transport.exporter import TurnExporter
 from selfhost_transport.hooks import HookFailed, call_hook
 from selfhost_transport.settings import load_settings
@@ -96,6 +96,16 @@ async def test_an_auth_callback_that_fails_is_a_token_error(kind: Callable[[str]
         with pytest.raises(TokenError) as refused:
             await make_credentials(None, None, kind(way)).header()
         assert refused.value.info.code == 40170
+
+
+@pytest.mark.parametrize("token", [None, "", 7, b"x", "half \ud83d", {"token": "half \ud83d"}, {}])
+async def test_an_auth_callback_that_returns_no_token_is_a_token_error(token: Any) -> None:
+    with pytest.raises(TokenError) as refused:
+        await make_credentials(None, None, lambda: token).header()
+    assert refused.value.info.code == 40170
+    for given in ("half \ud83d", ""):
+        with pytest.raises(InvalidArgument):
+            make_credentials(None, given, None)
 
 
 def test_a_subscriber_that_fails_is_told_of_and_the_others_hear() -> None:

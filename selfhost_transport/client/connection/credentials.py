@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeGuard
 
 from selfhost_transport.errors import InvalidArgument, TokenError
 from selfhost_transport.hooks import call_hook, said
@@ -82,21 +82,26 @@ def make_credentials(
     if key is not None and (token is not None or auth_callback is not None):
         raise InvalidArgument("give either a key, or a token and/or an auth_callback")
     if key is not None:
-        if not isinstance(key, str):
+        if not _is_text(key):
             raise InvalidArgument("a key is a text, appId.keyId:secret")
         return KeyCredentials(key)
     if token is None and auth_callback is None:
         raise InvalidArgument("give a key, a token, or an auth_callback")
-    if token is not None and (not isinstance(token, str) or not token):
+    if token is not None and not _is_text(token):
         raise InvalidArgument("a token is a text that is not empty")
     if auth_callback is not None and not callable(auth_callback):
         raise InvalidArgument("an auth_callback is a function that returns a token")
     return TokenCredentials(token, auth_callback)
 
 
+def _is_text(value: object) -> TypeGuard[str]:
+    """Whether it is a text that can be sent: half a character cannot."""
+    return isinstance(value, str) and bool(value) and value == value.encode("utf-8", "replace").decode()
+
+
 def _token_text(value: object) -> str:
     token = value.get("token") if isinstance(value, Mapping) else value
-    if not isinstance(token, str) or not token:
+    if not _is_text(token):
         raise TokenError("the auth callback returned neither a token nor a map that holds one", code=40170)
     return token
 

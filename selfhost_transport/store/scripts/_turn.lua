@@ -84,7 +84,7 @@ local function note_take(agent, item)
   end
   -- A longer silence is that of no worker.
   local needed = now - waited_since
-  if needed > 0 and needed <= SILENT_MS then ms = ms + needed end
+  if needed > 0 and needed <= PACE_MS then ms = ms + needed end
   redis.call('HSET', key, 'n', string.format('%.4f', count + 1), 'ms', string.format('%.4f', ms), 'at', string.format('%.0f', now))
   redis.call('PEXPIRE', key, FORGOTTEN_MS)
 end
