@@ -173,9 +173,9 @@ class Gateway:
         info = RequestInfo.of(request)
         origins = Origins(self.settings.gateway)
         own_page = "origin" not in info.headers or is_same_origin(info.headers)
-        told = own_page and info.headers.get("sec-fetch-site") not in ("cross-site", "same-site")
+        is_given = own_page and info.headers.get("sec-fetch-site") not in ("cross-site", "same-site")
         if not (
-            self.settings.accepts_development_key and told and origins.is_local(info.client, info.headers)
+            self.settings.accepts_development_key and is_given and origins.is_local(info.client, info.headers)
         ):
             return JSONResponse({"error": "not available"}, status_code=404, headers=SAME_ORIGIN_ONLY)
         config = {"key": f"{DEV_KEY_NAME}:{DEV_KEY_SECRET}", "wakeUrl": "/api/chat"}

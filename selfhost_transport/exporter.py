@@ -153,7 +153,7 @@ class TurnExporter:
             await self._export_all(export, once=once)
         finally:
             self._ended = True
-            # Whoever waits for the next run is not to be let through by this one.
+            # Waiters for the next run must not be released by this one.
             self.ready = asyncio.Event()
 
     async def _export_all(self, export: Export, *, once: bool) -> None:

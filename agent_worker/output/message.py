@@ -227,7 +227,7 @@ class Output:
     async def _add(self, kind: str, piece: str) -> None:
         """Write a plain piece; where no part of its kind is open, one is opened with it, and the other kind's closed."""
         if self._part is not None:
-            # Opened by somebody else, at this very moment perhaps: sources may be piped side by side.
+            # Another task has opened it, perhaps just now: sources may be piped side by side.
             await self._writer.caught_up()
         if self._part is not None and self._part[0] == kind:
             stream = self._writer.stream(self._part[2])

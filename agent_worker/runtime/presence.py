@@ -65,14 +65,14 @@ class AgentPresence:
         """A turn's agent changed its activity; published before anything it writes from here on (PRE-4)."""
         member = self._members.setdefault((session, client_id), _Member())
         member.turns[turn_id] = activity
-        await self._tell(session, client_id, member)
+        await self._notify(session, client_id, member)
 
     async def done(self, session: str, client_id: str, turn_id: str) -> None:
         """A turn is over here."""
         member = self._members.get((session, client_id))
         if member is None or member.turns.pop(turn_id, None) is None:
             return
-        await self._tell(session, client_id, member)
+        await self._notify(session, client_id, member)
         if not member.turns:
             loop = asyncio.get_running_loop()
             member.leaving = loop.call_later(LINGER_S, self._leave_later, session, client_id)
@@ -94,7 +94,7 @@ class AgentPresence:
             await self._quietly(self._leave_all())
         await asyncio.gather(*self._chores)
 
-    async def _tell(self, session: str, client_id: str, member: _Member) -> None:
+    async def _notify(self, session: str, client_id: str, member: _Member) -> None:
         if member.leaving is not None:
             member.leaving.cancel()
             member.leaving = None

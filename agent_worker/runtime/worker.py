@@ -194,7 +194,7 @@ class Worker:
                 await stores.close()
         finally:
             self._stopped = True
-            # Whoever waits for the next run is not to be let through by this one.
+            # Waiters for the next run must not be released by this one.
             self.ready = asyncio.Event()
 
     def _begin_again(self) -> None:

@@ -68,7 +68,7 @@ class _Nowhere:
     congested = False
 
     def write(self, frame: bytes) -> None:
-        """Nobody reads."""
+        """Discards the frame."""
 
 
 class CancelVoting:

@@ -43,7 +43,7 @@ def has_copies(message: Message) -> bool:
 async def with_stored_copies(sessions: SessionStore, request: TurnRequest, hidden: Hidden) -> TurnRequest:
     """The request with copies as the session holds the originals, less what is `hidden` from the sender.
 
-    Its fingerprint stays: a repeat of the send is told by what was sent. Raises InvalidArgument for copies of what is not
+    Its fingerprint stays: it identifies repeats of the send. Raises InvalidArgument for copies of what is not
     in the session.
     """
     replaced = {

@@ -73,12 +73,12 @@ class OccupancyTracker:
     async def read(self, session: str) -> Occupancy:
         """The occupancy now, including unpublished changes of this process. Raises StoreUnavailable."""
         if session in self._untold:
-            await self._tell(session)
+            await self._notify(session)
         return await self._store.read(session)
 
     async def sessions(self, *, prefix: str, after: str | None, limit: int) -> list[str]:
         """Names of sessions with attachments, in order. Raises StoreUnavailable."""
-        await asyncio.gather(*(self._tell(session) for session in list(self._untold)))
+        await asyncio.gather(*(self._notify(session) for session in list(self._untold)))
         return await self._store.sessions(prefix=prefix, after=after, limit=limit)
 
     async def run(self) -> None:
@@ -114,7 +114,10 @@ class OccupancyTracker:
         self._changed.clear()
         untold, unread = list(self._untold), list(self._unread)
         self._unread.clear()
-        work = [*(self._tell(session) for session in untold), *(self._refresh(session) for session in unread)]
+        work = [
+            *(self._notify(session) for session in untold),
+            *(self._refresh(session) for session in unread),
+        ]
         results = await asyncio.gather(*work, return_exceptions=True)
         failed = [result for result in results if isinstance(result, BaseException)]
         for error in failed:
@@ -124,7 +127,7 @@ class OccupancyTracker:
             logger.warning("occupancy.round_failed sessions=%d error=%s", len(failed), failed[0])
             self._unread.update(unread)
 
-    async def _tell(self, session: str) -> None:
+    async def _notify(self, session: str) -> None:
         self._untold.discard(session)
         try:
             await self._store.report(session, self._node, self._shares.get(session, Share()))

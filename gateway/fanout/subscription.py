@@ -59,7 +59,7 @@ class Gap:
 
 
 class Subscription:
-    """State of one subscription. `on_gap` tells the connection of lost continuity.
+    """State of one subscription. `on_gap` notifies the connection of lost continuity.
 
     `mute`: a connection id whose messages are not delivered (echo off), or MUTE_ALL.
     `presence`: it gets all members; without, those of `connection_id` only (section 8.2). `annotations`: it
@@ -191,7 +191,7 @@ class Subscription:
     def block(self) -> None:
         """Only a pause keeps back the held entries and later ones."""
         self.blocked = True
-        self._tell()
+        self._notify()
 
     def mark_slow(self, delivered: Position) -> None:
         """Forget what waits; it will be read from the log."""
@@ -204,14 +204,14 @@ class Subscription:
         """Nothing waits."""
         self.state = State.LIVE
         self.blocked = False
-        self._tell()
+        self._notify()
 
     def detach(self) -> None:
         """Nothing more is to be delivered."""
         self.state = State.DETACHED
         self.blocked = False
         self.held = None
-        self._tell()
+        self._notify()
 
     async def caught_up(self, position: Position) -> None:
         """Returns once everything up to a position, of what was fanned out, was written."""
@@ -225,7 +225,7 @@ class Subscription:
             return True
         return self.blocked and (not self.held or self.held[0].position > position)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         if self._moved is not None:
             self._moved.set()
             self._moved = None

@@ -35,8 +35,8 @@ def _scope_of_json(scope: Scope, length: int) -> Scope:
     kept = [
         (name, value) for name, value in scope["headers"] if name not in (_CONTENT_TYPE, b"content-length")
     ]
-    told = [(_CONTENT_TYPE, b"application/json"), (b"content-length", str(length).encode())]
-    return {**scope, "headers": [*kept, *told]}
+    headers = [(_CONTENT_TYPE, b"application/json"), (b"content-length", str(length).encode())]
+    return {**scope, "headers": [*kept, *headers]}
 
 
 def in_format_asked_for(request: Request, response: Response, server_id: str) -> Response:

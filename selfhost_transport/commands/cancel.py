@@ -58,13 +58,13 @@ async def _cancel(
 def _told(cancelled: Cancelled, *, as_json: bool) -> str:
     position = format_position(cancelled.position, cancelled.series)
     if as_json:
-        told = {
+        report = {
             "position": position,
             "matched": cancelled.matched,
             "asked": cancelled.asked,
             "alreadyEnded": cancelled.already_ended,
         }
-        return json.dumps(told)
+        return json.dumps(report)
     ended = [turn for turn in cancelled.matched if turn not in cancelled.asked]
     lines = [f"cancelled {len(ended)} turn(s) at {position}"]
     lines += [f"  cancelled          {turn}" for turn in ended]

@@ -56,11 +56,11 @@ def explain_channel(settings: Settings, channel: str) -> list[Finding]:
     rights = channel_rights(settings, channel)
     found = [Finding(Verdict.OK, "capability", f"{channel}: {line}") for line in rights]
     if not found:
-        nobody = (
+        locked_out = (
             f"{channel}: no client can connect: configure [[keys]], [[issuers]] or [[trusted_proxies]]; or is it `dev`"
             " that is asked about: --dev"
         )
-        found = [Finding(Verdict.WARN, "capability", nobody)]
+        found = [Finding(Verdict.WARN, "capability", locked_out)]
     return [_rule_of(settings, channel), *found]
 
 

@@ -48,10 +48,10 @@ class ReplyCallback:
     The function must be quick and never raise. A future for each call would cost as much as the call.
     """
 
-    __slots__ = ("_tell",)
+    __slots__ = ("_notify",)
 
     def __init__(self, tell: Callable[[Any, BaseException | None], None]) -> None:
-        self._tell = tell
+        self._notify = tell
 
     def done(self) -> bool:
         """There is always another reply."""
@@ -59,11 +59,11 @@ class ReplyCallback:
 
     def set_result(self, result: Any, /) -> None:
         """A reply came."""
-        self._tell(result, None)
+        self._notify(result, None)
 
     def set_exception(self, exception: BaseException, /) -> None:
         """None came, or it was an error."""
-        self._tell(None, exception)
+        self._notify(None, exception)
 
 
 class _Call:

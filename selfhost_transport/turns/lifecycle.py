@@ -94,15 +94,15 @@ def run_escalated(ctx: TurnContext, call_ids: Sequence[str]) -> Message:
 
 def run_end(ctx: TurnContext, reason: RunReason, error: ErrorInfo | None = None) -> Message:
     """`ai-run-end`: the terminal. `error` is only written with reason `error`."""
-    told = error if reason == RunReason.ERROR else None
+    shown = error if reason == RunReason.ERROR else None
     return _message(
         ctx,
         h.AI_RUN_END,
         *_run(ctx),
         (h.RUN_REASON, reason.value),
         *_invocation(ctx),
-        (h.ERROR_CODE, str(told.code) if told else None),
-        (h.ERROR_MESSAGE, told.message if told else None),
+        (h.ERROR_CODE, str(shown.code) if shown else None),
+        (h.ERROR_MESSAGE, shown.message if shown else None),
     )
 
 
@@ -122,8 +122,8 @@ def cancel_verdict(
 
 def cancel_lapsed(turn_id: str) -> Message:
     """The refusal of a cancel that its agent did not decide in time, written by the first to notice."""
-    told = h.header_map((h.RUN_ID, turn_id), (h.ERROR_MESSAGE, "the agent did not decide in time"))
-    return Message(name=h.AI_CANCEL_DENIED, extras=h.make_extras(told), action=MessageAction.CREATE)
+    denied = h.header_map((h.RUN_ID, turn_id), (h.ERROR_MESSAGE, "the agent did not decide in time"))
+    return Message(name=h.AI_CANCEL_DENIED, extras=h.make_extras(denied), action=MessageAction.CREATE)
 
 
 def step_start(ctx: TurnContext) -> Message:

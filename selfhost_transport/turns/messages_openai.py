@@ -136,8 +136,8 @@ class _Items:
             case "function_call_output" if isinstance(item, dict):
                 self._items.append(copy.deepcopy(item))
             case "tool-approval-request":
-                told = {"name": str(event.get("name", "")), "arguments": str(event.get("arguments", ""))}
-                self._note(str(event.get("call_id", "")), approval="pending", **told)
+                asked = {"name": str(event.get("name", "")), "arguments": str(event.get("arguments", ""))}
+                self._note(str(event.get("call_id", "")), approval="pending", **asked)
 
     def _add_item(self, item: Item) -> None:
         item_id = item.get("id")

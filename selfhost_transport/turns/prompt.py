@@ -157,8 +157,8 @@ def _denied(part: ui.Part, reasons: Mapping[str, str | None]) -> ui.Part:
     if not isinstance(part, ui.ToolPart) or part.state != ui.OUTPUT_DENIED:
         return part
     reason = reasons.get(part.tool_call_id)
-    told = f"{DENIED_CALL} Reason: {reason}" if reason else DENIED_CALL
-    return replace(part, error_text=told)
+    reason_text = f"{DENIED_CALL} Reason: {reason}" if reason else DENIED_CALL
+    return replace(part, error_text=reason_text)
 
 
 def close_tool_calls(message: ui.UIMessage) -> ui.UIMessage:

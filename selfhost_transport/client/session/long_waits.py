@@ -36,9 +36,9 @@ class LongWaits:
         self, what: str, why: Callable[[], str | None], turn_id: str | None = None
     ) -> asyncio.TimerHandle:
         """The same for what is not a block; `why` answers None when nothing is waited for any more."""
-        return asyncio.get_running_loop().call_later(TELL_AFTER_S, self._tell, what, why, turn_id)
+        return asyncio.get_running_loop().call_later(TELL_AFTER_S, self._notify, what, why, turn_id)
 
-    def _tell(self, what: str, why: Callable[[], str | None], turn_id: str | None) -> None:
+    def _notify(self, what: str, why: Callable[[], str | None], turn_id: str | None) -> None:
         reason = why()
         if reason is None:
             return

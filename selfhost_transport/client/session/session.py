@@ -210,7 +210,7 @@ class Session:
         # The frame leaves in this call, so that a cancel made right after it comes after it.
         answer = self._publish(messages)
         if self.tree.owner_of(ids.codec_message_id) is None:
-            self._tell(self.tree.insert_optimistic(messages))
+            self._notify(self.tree.insert_optimistic(messages))
         turn = self.turn_for_input(ids.codec_message_id, sent_here=True)
         turn.withdraw = lambda: self._connection is not None and self._connection.withdraw(answer)
         receipt = asyncio.create_task(self._accept(turn, messages, ids.event_id, answer))
@@ -292,7 +292,7 @@ class Session:
 
     def _refused(self, turn: Turn, event_id: str, error: TransportError) -> None:
         """Take back a send (OPT-4); one that repeats an accepted send leaves that one as it is."""
-        self._tell(self.tree.remove_optimistic(event_id))
+        self._notify(self.tree.remove_optimistic(event_id))
         if turn.accepted.done:
             return
         # Another send under the same id is a new attempt, with a handle of its own.
@@ -494,7 +494,7 @@ class Session:
         self._loading = None
         folded, self._folded = self._folded, []
         for events in reversed(folded):
-            self._tell(events)
+            self._notify(events)
         self._apply(past)
         if LogRewound.matches(attached.error) and self.history_refused is None:
             known = {turn.run_id for turn in self.tree.turns()}
@@ -539,7 +539,7 @@ class Session:
     def _apply(self, messages: Sequence[Message]) -> list[TreeEvent]:
         events = self._fold(messages)
         if events:
-            self._tell(events)
+            self._notify(events)
         return events
 
     def _fold(self, messages: Sequence[Message]) -> list[TreeEvent]:
@@ -553,7 +553,7 @@ class Session:
                 self.report_failure(error)
         return events
 
-    def _tell(self, events: list[TreeEvent]) -> None:
+    def _notify(self, events: list[TreeEvent]) -> None:
         for event in events:
             self._turns.tell(event)
         if self.on_tree:

@@ -108,7 +108,7 @@ class View:
         events = window.select(codec_message_id, index)
         # Messages hidden above the fork stay hidden; the requested branch is shown.
         window.reveal(window.hidden_count - hidden)
-        self._tell(events)
+        self._notify(events)
 
     async def select_for_all(self, codec_message_id: str, index: int) -> None:
         """Show another alternative at a message in every view, of late joiners too, until the next selection (BRA-7).
@@ -184,7 +184,7 @@ class View:
         anchor = self._stored_anchor(codec_message_id) or self._current().edit_anchor(codec_message_id)
         sent = self._send(content, replace(anchor, fork_of=codec_message_id), id, extra)
         assert sent.turn.input_codec_message_id is not None
-        self._tell(self._current().select_own(sent.turn.input_codec_message_id))
+        self._notify(self._current().select_own(sent.turn.input_codec_message_id))
         return await _accepted(sent)
 
     async def regenerate(
@@ -301,9 +301,9 @@ class View:
         known, owed = self._window, self._owed
         window = self._current()
         is_another = window is not known or owed != self._owed
-        self._tell([*([MessagesChanged()] if is_another else []), *window.update(events)])
+        self._notify([*([MessagesChanged()] if is_another else []), *window.update(events)])
 
-    def _tell(self, events: list[ViewEvent]) -> None:
+    def _notify(self, events: list[ViewEvent]) -> None:
         for event in events:
             self._changes.emit(event)
 
