@@ -119,7 +119,11 @@ class AguiTurns:
 
     async def _answer(self, body: RunIn) -> Run:
         given = {*body.tool_messages, *(entry.interrupt_id for entry in body.resume)}
-        async with self._reader(lambda tree: _asked(tree, given) is not None) as reader:
+        # Whose calls these are has not ended, or not long ago.
+        active = {record.turn_id for record in await self._services.turns.active(self._session)}
+        async with self._reader(
+            lambda tree: all(is_known(tree, turn) for turn in active) and View(tree).is_read(_RECENT)
+        ) as reader:
             node = _asked(reader.tree, given)
             if node is None or node.run is None:
                 raise Conflict("no turn of this thread waits for these answers")

@@ -25,6 +25,25 @@ async def three_calls(turn: Turn) -> None:
     await turn.pipe([told])
 
 
+@worker.agent("payer")
+async def payer(turn: Turn) -> None:
+    """Two payments that have to be allowed, and a client's tool; says what it paid."""
+    paid: list[str] = []
+
+    async def pay(to: str) -> str:
+        paid.append(to)
+        return "paid"
+
+    answers = await turn.answers()
+    if not answers:
+        calls = [ToolCall("pay", {"to": to}, f"pay-{to}", needs_approval=True) for to in ("ann", "bob")]
+        await turn.suspend([*calls, ToolCall("pick", {}, "pick-1")])
+    for answer in answers:
+        if answer.call.name == "pay" and answer.approved:
+            await turn.tool(answer.call, pay)
+    await turn.pipe([f"paid {', '.join(paid) or 'nobody'}"])
+
+
 @worker.agent("librarian")
 async def librarian(turn: Turn) -> None:
     """Uses a tool whose result has as many characters as the text says."""

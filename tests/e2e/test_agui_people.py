@@ -1,0 +1,109 @@
+"""Several calls of one turn that wait for people, over AG-UI: nothing happens until all of them are answered."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+import pytest_asyncio
+
+from selfhost_transport.redis_io.embedded import EmbeddedRedis
+from tests.processes import Stack
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CONFIG = """
+[[keys]]
+name = "app.key"
+secret = "secret"
+
+[[namespaces]]
+id = "three"
+agent = "three-calls"
+
+[[namespaces]]
+id = "pay"
+agent = "payer"
+"""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(
+    redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[httpx.AsyncClient]:
+    stack = Stack(redis_server.url, f"t{uuid.uuid4().hex[:12]}", tmp_path_factory.mktemp("site"))
+    try:
+        gateway = await stack.gateway(config=CONFIG)
+        await stack.worker("tests.e2e.participants:worker", config=CONFIG)
+        async with httpx.AsyncClient(base_url=gateway.url, auth=("app.key", "secret"), timeout=20.0) as found:
+            yield found
+    finally:
+        await stack.close()
+
+
+def _input(thread: str, *messages: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    run = {"threadId": thread, "runId": str(uuid.uuid4()), "protocolVersion": "1.0"}
+    return {**run, "messages": list(messages), **fields}
+
+
+def _ask() -> dict[str, Any]:
+    return {"id": str(uuid.uuid4()), "role": "user", "content": "go"}
+
+
+def _result(call: str) -> dict[str, Any]:
+    return {"id": str(uuid.uuid4()), "role": "tool", "toolCallId": call, "content": "one"}
+
+
+async def _run(client: httpx.AsyncClient, body: dict[str, Any]) -> list[dict[str, Any]]:
+    response = await client.post("/v1/agui", json=body)
+    assert response.status_code == 200, response.text
+    return [orjson.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: ")]
+
+
+async def test_agu_10_calls_of_a_frontend_are_named_in_order_and_answered_at_once(
+    client: httpx.AsyncClient,
+) -> None:
+    thread = f"three:{uuid.uuid4()}"
+    events = await _run(client, _input(thread, _ask()))
+    calls = ["call-0", "call-1", "call-2"]
+    assert events[-1]["outcome"] == {"type": "success", "pendingToolCallIds": calls}
+    some = await client.post("/v1/agui", json=_input(thread, *map(_result, calls[:2])))
+    assert some.status_code == 409
+    assert "call-2" in some.json()["error"]["message"]
+    again = await _run(client, _input(thread, *map(_result, calls)))
+    assert again[-1]["metadata"] == events[-1]["metadata"]
+    assert "call-0" in "".join(event.get("delta", "") for event in again)
+
+
+async def test_agu_12_an_approval_that_is_left_out_is_none(client: httpx.AsyncClient) -> None:
+    thread = f"pay:{uuid.uuid4()}"
+    last = (await _run(client, _input(thread, _ask())))[-1]
+    assert last["metadata"]["pendingToolCallIds"] == ["pick-1"]
+    ids = {one["toolCallId"]: one["id"] for one in last["outcome"]["interrupts"]}
+    ann = {"interruptId": ids["pay-ann"], "status": "resolved"}
+    bob = {"interruptId": ids["pay-bob"], "status": "resolved", "payload": {"approved": False}}
+    for resume, messages in (([ann], [_result("pick-1")]), ([ann, bob], []), ([], [_result("pick-1")])):
+        refused = await client.post("/v1/agui", json=_input(thread, *messages, resume=resume))
+        assert refused.status_code == 409, refused.text
+    stored = (await client.get(f"/v1/sessions/{thread}/messages")).json()["messages"]
+    states = {
+        part["toolCallId"]: part["state"]
+        for item in stored
+        for part in item["message"]["parts"]
+        if "toolCallId" in part
+    }
+    assert states == {
+        "pay-ann": "approval-requested",
+        "pay-bob": "approval-requested",
+        "pick-1": "input-available",
+    }
+    body = _input(thread, _result("pick-1"), resume=[ann, bob])
+    first, repeated = await _run(client, body), await _run(client, body)
+    for events in (first, repeated):
+        assert "".join(event.get("delta", "") for event in events).endswith("paid ann")
+        assert [e["toolCallId"] for e in events if e["type"] == "TOOL_CALL_RESULT"] == ["pay-ann"]
+        assert events[-1]["outcome"] == {"type": "success"}
