@@ -20,6 +20,9 @@ export class Core<TMessage> {
   readonly errors = new Listeners<Ably.ErrorInfo>();
   readonly headers = new Map<string, Record<string, string>>();
   readonly options: ClientTransportOptions<TMessage>;
+  /** Messages that stand for the session's own until those change. */
+  readonly staged = new Map<string, TMessage>();
+  readonly restaged = new Listeners<void>();
   closed = false;
   #connecting: Promise<void> | undefined;
   #sending = new Set<Promise<unknown>>();
@@ -119,6 +122,7 @@ export class Core<TMessage> {
     const headers = transportHeaders(message);
     const id = headers['codec-message-id'];
     if (id !== undefined) {
+      if (this.staged.delete(id)) this.restaged.emit();
       this.headers.set(id, headers);
       if (this.headers.size > REMEMBERED_HEADERS) this.headers.delete(this.headers.keys().next().value!);
     }

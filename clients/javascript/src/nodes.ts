@@ -9,7 +9,7 @@ export function nodeOf<TMessage>(core: Core<TMessage>, { codecMessageId, message
     kind: 'message',
     msgId: codecMessageId,
     id: codecMessageId,
-    message,
+    message: core.staged.get(codecMessageId) ?? message,
     parentId: inner?.parentCodecMessageId,
     forkOf: isInput ? inner.forkOf : (inner?.forkOf ?? inner?.regeneratesCodecMessageId),
     headers: core.headers.get(codecMessageId) ?? {},

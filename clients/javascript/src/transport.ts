@@ -28,6 +28,7 @@ export class SessionTransport<TMessage, TEvent> implements ClientTransport<TMess
     this.core = new Core(options);
     this.#host = {
       cancelTurn: (turnId) => this.cancel({ turnId }),
+      closed: (view) => void this.#views.delete(view as TransportView<TMessage, TEvent>),
       wake: (turnId, messages, send) => this.#wake(turnId, messages, send),
     };
     const inner = this.core.session.view as unknown as InnerView<TMessage>;
@@ -54,6 +55,17 @@ export class SessionTransport<TMessage, TEvent> implements ClientTransport<TMess
     await this.core.turns.whenEnded(this.core.turns.matching(filter, this.core.me));
   }
 
+  stageMessage(msgId: string, message: TMessage): void {
+    const inner = this.core.session.view as unknown as InnerView<TMessage>;
+    const id = resolveId(this.core, inner, msgId);
+    if (!this.core.tree.getNodeByCodecMessageId(id)) {
+      console.warn(`selfhost-transport: there is no message ${msgId} to stage`);
+      return;
+    }
+    this.core.staged.set(id, message);
+    this.core.restaged.emit();
+  }
+
   on(event: 'error', handler: (error: ErrorInfo) => void): () => void {
     if (this.core.closed || event !== 'error') return () => {};
     return this.core.errors.add(handler);
@@ -63,7 +75,7 @@ export class SessionTransport<TMessage, TEvent> implements ClientTransport<TMess
     if (this.core.closed) return;
     if (cancel) await this.#cancel(cancel).catch(() => {});
     if (this.core.closed) return;
-    for (const view of this.#views) view.close();
+    for (const view of [...this.#views]) view.close();
     await this.core.close();
   }
 

@@ -120,6 +120,8 @@ export interface ClientTransport<TMessage = unknown, TEvent = unknown> {
   cancel(filter?: CancelFilter): Promise<void>;
   /** Waits for the turns that are active now and match; the own ones by default. */
   waitForTurn(filter?: CancelFilter): Promise<void>;
+  /** Shows `message` in the place of another until that changes in the session. Nobody else sees it; unknown ids do nothing. */
+  stageMessage(msgId: string, message: TMessage): void;
   on(event: 'error', handler: (error: Ably.ErrorInfo) => void): () => void;
   close(options?: { cancel?: CancelFilter }): Promise<void>;
 }

@@ -13,6 +13,7 @@ const PAGE = 100;
 /** What a view needs of the transport that it belongs to. */
 export interface ViewHost {
   cancelTurn(turnId: string): Promise<void>;
+  closed?(view: object): void;
   /** Tells who listens outside of the gateway, if anybody does. */
   wake(turnId: string, messages: readonly unknown[], options: SendOptions | undefined): void;
 }
@@ -27,14 +28,16 @@ export class TransportView<TMessage, TEvent> implements View<TMessage, TEvent> {
   /** Messages that the gateway refused; they stay where they were written. */
   readonly #unsent: { node: MessageNode<TMessage>; after: string | undefined }[] = [];
   readonly #redrawn = new Listeners<void>();
+  readonly #off: () => void;
 
   constructor(core: Core<TMessage>, inner: InnerView<TMessage>, host: ViewHost) {
     this.#core = core;
     this.#inner = inner;
     this.#host = host;
-    inner.on('update', () => {
-      this.#messages = undefined;
-      this.#nodes = undefined;
+    inner.on('update', () => this.#forget());
+    this.#off = core.restaged.add(() => {
+      this.#forget();
+      this.#redrawn.emit();
     });
   }
 
@@ -196,7 +199,9 @@ export class TransportView<TMessage, TEvent> implements View<TMessage, TEvent> {
   }
 
   close(): void {
+    this.#off();
     this.#inner.close();
+    this.#host.closed?.(this);
   }
 
   #id(id: string): string {
@@ -241,9 +246,13 @@ export class TransportView<TMessage, TEvent> implements View<TMessage, TEvent> {
       this.#unsent.push({ node, after });
       after = msgId;
     }
+    this.#forget();
+    this.#redrawn.emit();
+  }
+
+  #forget(): void {
     this.#messages = undefined;
     this.#nodes = undefined;
-    this.#redrawn.emit();
   }
 
   async #publishOne(message: TMessage, id: string, forkOf?: string, parent?: string): Promise<void> {

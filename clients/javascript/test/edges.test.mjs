@@ -122,6 +122,28 @@ test('SEED-35: a cancel that is not allowed rejects, and cancels nothing', optio
   assert.equal((await endOf(owner, turn.turnId)).reason, 'complete');
 });
 
+test('a staged message is shown here alone, until the session changes it', options, async (t) => {
+  const name = unique();
+  const user = join(t, 'user-1', name);
+  const turn = await user.transport.view.send(words(60, 100));
+  await speaking(user.transport, turn.turnId);
+  const question = user.transport.view.getMessages()[0];
+  const staged = { ...question, parts: [{ type: 'text', text: 'staged' }] };
+  let updates = 0;
+  user.transport.view.on('update', () => (updates += 1));
+  user.transport.stageMessage(question.id, staged);
+  assert.equal(updates, 1);
+  assert.deepEqual(user.transport.view.getMessages()[0], staged);
+  assert.equal(user.transport.tree.getNode(question.id).message, staged);
+  assert.equal(user.transport.view.flattenNodes()[0].msgId, turn.optimisticMsgIds[0]);
+  const answer = user.transport.view.getMessages()[1];
+  user.transport.stageMessage(answer.id, { ...answer, parts: [] });
+  await read(turn.stream);
+  await endOf(user, turn.turnId);
+  assert.equal(answerOf(user.transport, turn.turnId), said(60));
+  assert.deepEqual(user.transport.view.getMessages()[0], staged);
+});
+
 test('messages that were there before are shown until the session has them; a POST is made if one is wanted', options, async (t) => {
   const name = unique();
   const seed = { id: 'seed-1', role: 'user', parts: [{ type: 'text', text: 'from the database' }] };
