@@ -70,7 +70,7 @@ def test_every_form_of_a_users_message_is_read(content: Any, parts: Any, message
         FilePart("https://example.com", None),  # type: ignore[arg-type]
         DataPart("place", {}),
         {"hello"},
-        iter(["hello"]),
+        pytest.param(iter(["hello"]), id="iterator"),
     ],
     ids=repr,
 )
