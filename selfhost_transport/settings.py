@@ -200,7 +200,7 @@ class GatewaySettings(_Section):
     max_frame_size: PositiveInt = 524_288
     """Largest websocket frame and body of a request that is accepted, bytes."""
     max_chat_size: PositiveInt = 4_194_304
-    """Largest request of a `useChat` page, which sends all messages that it shows, bytes."""
+    """Largest request of a `useChat` page or an AG-UI client, which sends all messages that it shows, bytes."""
     resume_window_s: PositiveInt = 960
     """How far back the live log reaches for a reader that resumes, s; each append takes about 65 bytes of Redis for that time."""
     remain_present_for_ms: int = Field(default=15_000, ge=1_000)
