@@ -143,6 +143,30 @@ test('SEED-6, 12, 14, 16: the lines of the pages on cancels, streams and waits',
   assert.equal((await endOf(other, last.turnId)).reason, 'cancelled');
 });
 
+test('SEED-4, 8, 15, 18, 19: the lines of the pages on turns beside each other', async (t) => {
+  const user = join(t, 'user-1', unique());
+  const other = join(t, 'user-2', user.name);
+  const [{ stop }, { sendAndStop }, { whoIsActive }, { cancelFirst }, { replace }, { together }, { sendBoth }] =
+    await Promise.all(['C1', 'C2', 'T3', 'T4', 'T6', 'T7', 'D1'].map(snippet));
+  const reasonOf = async (turn) => (await endOf(user, turn.turnId)).reason;
+  assert.equal(await reasonOf(await sendAndStop(user.transport, words(5000, 100))), 'cancelled');
+
+  const [gone, kept] = await cancelFirst(user.transport, words(5000, 100), words(20, 100));
+  assert.deepEqual([await reasonOf(gone), await reasonOf(kept)], ['cancelled', 'complete']);
+
+  const pair = await sendBoth(user.transport, words(5000, 100), words(5000, 100));
+  const log = [];
+  await until(other.transport, 'both', () => other.transport.tree.getActiveTurnIds().get('assistant')?.size === 2);
+  assert.equal(whoIsActive(other.transport, (line) => log.push(line)), true);
+  assert.deepEqual(log.sort(), ['assistant has 2 active turn(s)', 'user-1 has 2 active turn(s)']);
+  const next = await replace(user.transport, words(5, 100));
+  assert.deepEqual(await Promise.all([...pair, next].map(reasonOf)), ['cancelled', 'cancelled', 'complete']);
+
+  const [mine, theirs] = await together(user.transport, other.transport, words(5000, 100), words(30, 100));
+  await stop(user.transport);
+  assert.deepEqual([await reasonOf(mine), await reasonOf(theirs)], ['cancelled', 'complete']);
+});
+
 test('SEED-28: the first page on mount, older ones by a click', async (t) => {
   const channelName = unique();
   const user = join(t, 'user-1', channelName);

@@ -1,0 +1,3 @@
+export async function stop(transport) {
+  await transport.cancel();
+}

@@ -1,0 +1,3 @@
+export function sendBoth(transport, first, second) {
+  return Promise.all([transport.view.send(first), transport.view.send(second)]);
+}

@@ -1,0 +1,4 @@
+export async function replace(transport, message) {
+  await transport.cancel({ own: true });
+  return transport.view.send(message);
+}

@@ -1,0 +1,3 @@
+export async function together(aliceTransport, bobTransport, fromAlice, fromBob) {
+  return Promise.all([aliceTransport.view.send(fromAlice), bobTransport.view.send(fromBob)]);
+}
