@@ -35,10 +35,12 @@ class Reader(Protocol):
 class _Waiting:
     """What waits for one reader."""
 
-    __slots__ = ("payloads", "size")
+    __slots__ = ("payloads", "read_at", "size")
 
     def __init__(self) -> None:
         self.payloads: deque[bytes] = deque()
+        # When each of them was read.
+        self.read_at: deque[float] = deque()
         self.size = 0
 
 
@@ -64,16 +66,20 @@ class Inbox:
         self._waiting: dict[Reader, _Waiting] = {}
         self.size = 0
         self._reading = self._scheduled = False
-        # Since when something waits.
-        self._since: float | None = None
+        # When what arrives now was read.
+        self._now = 0.0
 
     @property
     def behind_s(self) -> float:
-        """For how long something has been waiting without a break."""
-        return 0.0 if self._since is None else self._clock() - self._since
+        """The age of what waits longest, in seconds: an inbox that is never empty but moves is not behind."""
+        for waiting in self._waiting.values():
+            # Readers take turns, so the first of them has waited longest.
+            return self._clock() - waiting.read_at[0]
+        return 0.0
 
     def __enter__(self) -> None:
         self._reading = True
+        self._now = self._clock()
 
     def __exit__(self, *_: object) -> None:
         self._reading = False
@@ -89,6 +95,7 @@ class Inbox:
                 return
             waiting = self._waiting[reader] = _Waiting()
         waiting.payloads.append(payload)
+        waiting.read_at.append(self._now if self._reading else self._clock())
         waiting.size += len(payload)
         self.size += len(payload)
         if waiting.size > self._max_of_one or self.size > self._max_bytes:
@@ -111,11 +118,6 @@ class Inbox:
                 self._serve_first()
                 if self._clock() > until:
                     break
-        if not self._waiting:
-            self._since = None
-            return
-        if self._since is None:
-            self._since = self._clock()
         self._schedule()
 
     def _serve_first(self) -> None:
@@ -125,6 +127,7 @@ class Inbox:
         payloads = waiting.payloads
         for _ in range(min(_AT_ONCE, len(payloads))):
             payload = payloads.popleft()
+            waiting.read_at.popleft()
             waiting.size -= len(payload)
             self.size -= len(payload)
             reader.notify(payload)
