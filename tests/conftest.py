@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,16 @@ import redis
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from tests.leaks import keys_under, unowned_keys
 from tests.processes import Stack
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Halves of characters in what a test printed or logged cannot travel between processes: they are replaced."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "replace").decode("utf-8")) for name, text in report.sections
+    ]
+    return report
 
 
 @pytest.fixture(scope="session")
