@@ -165,10 +165,21 @@ class Executor:
         if operation.keeps_kind:
             _check_kind(self._kinds[key], operation)
 
-    async def _submit(self, operation: Submit) -> Done:
+    async def read_for(self, operation: Submit) -> Submit:
+        """The send with what it takes from the session; what is left is one write. Raises the error to answer with.
+
+        Operations behind it may be started together with the write, so that a cancel in the same breath as its send
+        arrives before any worker (CAN-4).
+        """
         request = await self._anchored(operation)
         if operation.copies is not None:
             request = await with_stored_copies(self._sessions, request, operation.copies)
+        return Submit(request)
+
+    async def _submit(self, operation: Submit) -> Done:
+        if self.needs_turn(operation):
+            operation = await self.read_for(operation)
+        request = operation.request
         try:
             accepted = await self._turns.submit(request, may_burst=self._burst.allowed)
         except Overloaded as error:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from gateway.background import Background
-from gateway.commands.commands import Done
+from gateway.commands.commands import Done, Submit
 from gateway.commands.executor import Executor
 from gateway.realtime.effects import Command
 from gateway.realtime.gate import Gate
@@ -102,11 +102,26 @@ class CommandQueue:
             command = waiting.popleft()
             if self._executor.needs_turn(command.operation):
                 await asyncio.gather(*(self._running or ()), return_exceptions=True)
-                await self._run(command)
+                if isinstance(command.operation, Submit):
+                    await self._begin_send(command, command.operation)
+                else:
+                    await self._run(command)
             else:
                 self._launch(command)
         self._waiting = None
         self._room.open()
+
+    async def _begin_send(self, command: Command, send: Submit) -> None:
+        """Read what a send needs, and start it without waiting for its answer: what follows need not wait either."""
+        try:
+            ready = await self._executor.read_for(send)
+        except TransportError as error:
+            self._refuse(command, error.info)
+        except Exception:
+            logger.exception("gateway.commit_failed")
+            self._refuse(command, ServiceError("internal error; try again").info)
+        else:
+            self._launch(replace(command, operation=ready))
 
     async def _run(self, command: Command) -> None:
         try:

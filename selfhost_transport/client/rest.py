@@ -79,16 +79,17 @@ class RestClient:
     async def page(self, endpoint: Endpoint, query: str) -> HistoryPage:
         """One page by the query that another page named."""
         response = await self._answer("GET", f"{endpoint.channel_url(self._channel)}/messages?{query}")
-        items = _body(response, self._format)
+        items = _body(response)
         if not isinstance(items, list):
             raise ServiceError("the service answered a history request with something else than a list")
-        messages = [decode_message(item, self._format) for item in items if isinstance(item, Mapping)]
+        fmt = _format_of(response)
+        messages = [decode_message(item, fmt) for item in items if isinstance(item, Mapping)]
         return HistoryPage(messages, _next_query(response), response.headers.get(_TRUNCATED_AT))
 
     async def cancel(self, endpoint: Endpoint, body: Mapping[str, str | bool]) -> CancelResult:
         """Cancel by the plain HTTP API; `body` names the turns. Raises as `history` does."""
         url = f"{endpoint.rest_url}/v1/sessions/{quote(self._channel, safe='')}/cancel"
-        answer = _body(await self._answer("POST", url, body), Format.JSON)
+        answer = _body(await self._answer("POST", url, body))
         try:
             position, matched, ended = answer["position"], answer["matched"], answer["alreadyEnded"]
             return CancelResult(str(position), tuple(map(str, matched)), tuple(map(str, ended)))
@@ -130,9 +131,14 @@ def _reason(error: httpx.HTTPError, url: str) -> str:
     return str(error) or type(error).__name__
 
 
-def _body(response: httpx.Response, fmt: Format) -> Any:
+def _format_of(response: httpx.Response) -> Format:
+    """The format of an answer, which need not be the one that was asked for."""
+    return Format.MSGPACK if "msgpack" in response.headers.get("content-type", "") else Format.JSON
+
+
+def _body(response: httpx.Response) -> Any:
     try:
-        return unpack(response.content, fmt)
+        return unpack(response.content, _format_of(response))
     except BadRequest as error:
         raise ServiceError(f"the service sent an invalid body: {error}") from error
 

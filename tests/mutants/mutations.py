@@ -156,7 +156,7 @@ MUTATIONS: Final = (
     Mutation(
         "anybody may publish",
         "gateway/commands/publishing.py",
-        "    sending.sender.credential.capability.require(Right.PUBLISH, sending.session)\n",
+        "    context.sender.credential.capability.require(Right.PUBLISH, context.session)\n",
         "    pass\n",
         ("tests/gateway/test_rights.py", "tests/gateway/test_operations.py"),
     ),
