@@ -239,7 +239,7 @@ class LimitSettings(_Section):
     """Open connections of one client id, and as many event streams over HTTP; a further one is refused with 42920."""
     new_sessions_per_s: Count = 100
     """New sessions that one client id may attach per second; clients of an application without an id count together."""
-    unfinished_per_address: Count = 512
+    unfinished_per_address: Count = 4096
     """Connections of one address that have not sent a whole request yet, per process; a further one is closed."""
     max_open_turns: Count = 1_000
     """Turns of one session that have not ended; a further send is refused with 42910."""
