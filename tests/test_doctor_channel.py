@@ -75,4 +75,4 @@ def test_rul_2_a_namespace_ends_at_the_first_colon(settings: Settings) -> None:
 
 
 def test_a_configuration_that_lets_nobody_in_is_said() -> None:
-    assert "warn capability x: nobody can connect" in told(Settings(), "x")
+    assert "warn capability x: no client can connect" in told(Settings(), "x")
