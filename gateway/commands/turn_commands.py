@@ -143,7 +143,10 @@ def _submit(session: str, messages: Sequence[Message], rules: TurnRules, capabil
             max_attempts=rules.max_attempts,
             on_crash=rules.on_crash,
         ),
-        is_adrift=headers is not None and headers.parent is None and headers.role == h.ROLE_USER,
+        is_adrift=headers is not None
+        and headers.parent is None
+        and headers.role == h.ROLE_USER
+        and headers.get(h.FIRST) is None,
     )
 
 

@@ -79,17 +79,17 @@ class RestClient:
     async def page(self, endpoint: Endpoint, query: str) -> HistoryPage:
         """One page by the query that another page named."""
         response = await self._answer("GET", f"{endpoint.channel_url(self._channel)}/messages?{query}")
-        items = _body(response)
+        items = _body(response, self._format)
         if not isinstance(items, list):
             raise ServiceError("the service answered a history request with something else than a list")
-        fmt = _format_of(response)
+        fmt = _format_of(response, self._format)
         messages = [decode_message(item, fmt) for item in items if isinstance(item, Mapping)]
         return HistoryPage(messages, _next_query(response), response.headers.get(_TRUNCATED_AT))
 
     async def cancel(self, endpoint: Endpoint, body: Mapping[str, str | bool]) -> CancelResult:
         """Cancel by the plain HTTP API; `body` names the turns. Raises as `history` does."""
         url = f"{endpoint.rest_url}/v1/sessions/{quote(self._channel, safe='')}/cancel"
-        answer = _body(await self._answer("POST", url, body))
+        answer = _body(await self._answer("POST", url, body), Format.JSON)
         try:
             position, matched, ended = answer["position"], answer["matched"], answer["alreadyEnded"]
             return CancelResult(str(position), tuple(map(str, matched)), tuple(map(str, ended)))
@@ -131,14 +131,17 @@ def _reason(error: httpx.HTTPError, url: str) -> str:
     return str(error) or type(error).__name__
 
 
-def _format_of(response: httpx.Response) -> Format:
+def _format_of(response: httpx.Response, asked: Format) -> Format:
     """The format of an answer, which need not be the one that was asked for."""
-    return Format.MSGPACK if "msgpack" in response.headers.get("content-type", "") else Format.JSON
+    kind = response.headers.get("content-type", "")
+    if "msgpack" in kind:
+        return Format.MSGPACK
+    return Format.JSON if "json" in kind else asked
 
 
-def _body(response: httpx.Response) -> Any:
+def _body(response: httpx.Response, asked: Format) -> Any:
     try:
-        return unpack(response.content, _format_of(response))
+        return unpack(response.content, _format_of(response, asked))
     except BadRequest as error:
         raise ServiceError(f"the service sent an invalid body: {error}") from error
 

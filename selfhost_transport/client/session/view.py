@@ -229,10 +229,15 @@ class View:
             client_id=self._session.client_id,
             parent=anchor.parent,
             fork_of=anchor.fork_of,
-            extra=extra,
+            extra={**extra, **self._first(anchor)},
             form=self._session.codec.input_form,
         )
         return self._session.send(messages, ids)
+
+    def _first(self, anchor: Anchor) -> dict[str, str]:
+        """Says that there is no parent: who sends at the same time sends a message beside this one (CON-11)."""
+        is_first = anchor.parent is None and anchor.fork_of is None and not self._session.has_older
+        return {h.FIRST: "true"} if is_first else {}
 
     def _send_anchor(self) -> Anchor:
         anchor = self._current().send_anchor()
