@@ -53,7 +53,10 @@ for (const kind of Object.keys(KINDS)) {
     await channel.publish('n', Buffer.from([0, 255]));
     await heardOf(channel, got, 51);
     assert.deepEqual([...got.at(-1)], [0, 255]);
+    // The other gateway hears of it on its own time.
+    const entered = new Promise((resolve) => ear.channel.presence.subscribe('enter', resolve));
     await channel.presence.enter({ is: 'here' });
+    await entered;
     assert.deepEqual((await ear.channel.presence.get()).map(({ clientId, data }) => [clientId, data]), [['alice', { is: 'here' }]]);
     assert.ok((await client.connection.ping()) >= 0);
     const left = new Promise((resolve) => ear.channel.presence.subscribe('leave', resolve));
