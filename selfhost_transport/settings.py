@@ -238,7 +238,7 @@ class LimitSettings(_Section):
     connections_per_client: Count = 0
     """Open connections of one client id, and as many event streams over HTTP; a further one is refused with 42920."""
     new_sessions_per_s: Count = 100
-    """New sessions that one client id may attach per second; clients of an application without an id count together."""
+    """New sessions that one client id (or all clients without one) may attach per second; 5 seconds' worth at once."""
     unfinished_per_address: Count = 4096
     """Connections of one address that have not sent a whole request yet, per process; a further one is closed."""
     max_open_turns: Count = 1_000

@@ -13,21 +13,23 @@ from selfhost_transport.settings import LimitSettings
 from selfhost_transport.wire.codes import Code
 
 _SHORTEST_RETRY_MS: Final = 500
+_NEW_SESSIONS_BURST_S: Final = 5.0
+"""An application opens its sessions together, so this many seconds' worth may come at once."""
 _KEPT: Final = 50_000
 """Buckets that are remembered; the ones used longest ago are forgotten first, and begin full again."""
 
 
 class Rate:
-    """Token buckets by name. A bucket holds one second's worth, so that short bursts pass. `clock` in seconds."""
+    """Token buckets by name. A bucket holds `burst_s` seconds' worth, so that short bursts pass. `clock` in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         # What was left in a bucket, and when that was.
         self._buckets: OrderedDict[tuple[str, ...], tuple[float, float]] = OrderedDict()
 
-    def wait_s(self, name: tuple[str, ...], per_second: float) -> float:
+    def wait_s(self, name: tuple[str, ...], per_second: float, burst_s: float = 1.0) -> float:
         """Take one; 0 if there was one, else the time until there is."""
-        now, burst = self._clock(), max(1.0, per_second)
+        now, burst = self._clock(), max(1.0, per_second * burst_s)
         left, then = self._buckets.pop(name, (burst, now))
         left = min(burst, left + (now - then) * per_second)
         short = left < 1.0
@@ -84,10 +86,10 @@ class Limits:
         """Before a session is attached that is not watched here. Raises RateLimited for too many that do not exist yet."""
         per_second = self._settings.new_sessions_per_s
         name = ("attach", credential.app_id, credential.identity.client_id or "")
-        wait_s = self._rate.wait_s(name, per_second) if per_second else 0.0
+        wait_s = self._rate.wait_s(name, per_second, _NEW_SESSIONS_BURST_S) if per_second else 0.0
         if wait_s > 0 and not await exists():
             raise RateLimited(
-                f"more than {per_second} new sessions are attached in a second; try again later",
+                f"more than {per_second} new sessions a second are attached; try again later",
                 detail={
                     "limit": "new sessions",
                     "perSecond": per_second,

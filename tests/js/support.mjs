@@ -134,7 +134,8 @@ export function until(what, subscribe, condition, { patience = PATIENCE_MS, desc
       () => finish(reject, new Error(`not within ${patience} ms: ${what} ${JSON.stringify(describe())}`)),
       patience,
     );
-    unsubscribe = subscribe(check);
+    // An emitter may call this listener before the one that records, so the condition is looked at once all were called.
+    unsubscribe = subscribe(() => queueMicrotask(check));
     check();
   });
 }
