@@ -10,10 +10,11 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from prometheus_client.multiprocess import mark_process_dead
 
@@ -32,8 +33,18 @@ _IN_MEMORY: Final = "/dev/shm"
 _spawn: Final = multiprocessing.get_context("spawn")
 
 
-def supervise(settings: Settings, listening: socket.socket, on_ready: Callable[[], None]) -> None:
-    """Run `settings.gateway.processes` processes until SIGTERM or Ctrl-C; one that dies is replaced.
+class Serve(Protocol):
+    """Serves on a listening socket in one process until it is stopped. A function of a module: processes import it."""
+
+    def __call__(  # noqa: D102
+        self, settings: Settings, listening: socket.socket, on_ready: Callable[[], None], group: Path | None
+    ) -> None: ...
+
+
+def supervise(
+    settings: Settings, listening: socket.socket, on_ready: Callable[[], None], serve: Serve
+) -> None:
+    """Run `settings.gateway.processes` processes of `serve` until SIGTERM or Ctrl-C; one that dies is replaced.
 
     Raises SystemExit when a process ends before all were ready for the first time.
     """
@@ -43,7 +54,7 @@ def supervise(settings: Settings, listening: socket.socket, on_ready: Callable[[
     with _shared_folder() as folder:
         # Any of the processes reports the metrics of all.
         os.environ[SHARED_FOLDER] = folder
-        _supervise(settings, listening, on_ready, stopping)
+        _supervise(partial(_Child, settings, listening, serve), settings, on_ready, stopping)
 
 
 def _shared_folder() -> tempfile.TemporaryDirectory[str]:
@@ -62,16 +73,16 @@ def _shared_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def _supervise(
-    settings: Settings, listening: socket.socket, on_ready: Callable[[], None], stopping: threading.Event
+    start: Callable[[], _Child], settings: Settings, on_ready: Callable[[], None], stopping: threading.Event
 ) -> None:
-    processes = [_Child(settings, listening) for _ in range(settings.gateway.processes)]
+    processes = [start() for _ in range(settings.gateway.processes)]
     try:
         for child in processes:
             if not child.wait_ready():
                 raise SystemExit(1)
         on_ready()
         while not stopping.is_set():
-            _replace_dead(processes, settings, listening, stopping)
+            _replace_dead(processes, start, stopping)
     finally:
         for child in processes:
             child.process.terminate()
@@ -81,10 +92,10 @@ def _supervise(
 
 
 class _Child:
-    def __init__(self, settings: Settings, listening: socket.socket) -> None:
+    def __init__(self, settings: Settings, listening: socket.socket, serve: Serve) -> None:
         self._ready, theirs = _spawn.Pipe(duplex=False)
         self.process: BaseProcess = _spawn.Process(
-            target=_run, args=(settings, listening, theirs, os.getpid()), name="gateway", daemon=True
+            target=_run, args=(settings, listening, serve, theirs, os.getpid()), name="gateway", daemon=True
         )
         self.process.start()
         theirs.close()
@@ -97,21 +108,17 @@ class _Child:
             return False
 
 
-def _replace_dead(
-    processes: list[_Child], settings: Settings, listening: socket.socket, stopping: threading.Event
-) -> None:
+def _replace_dead(processes: list[_Child], start: Callable[[], _Child], stopping: threading.Event) -> None:
     wait([child.process.sentinel for child in processes], timeout=0.5)
     for index, child in enumerate(processes):
         if not child.process.is_alive() and not stopping.is_set():
             logger.error("gateway.process_ended pid=%s status=%s", child.process.pid, child.process.exitcode)
             mark_process_dead(child.process.pid)  # type: ignore[no-untyped-call]
             stopping.wait(_RESTART_PAUSE_S)
-            processes[index] = _Child(settings, listening)
+            processes[index] = start()
 
 
-def _run(settings: Settings, listening: socket.socket, ready: Connection, parent: int) -> None:
-    from gateway.server import serve
-
+def _run(settings: Settings, listening: socket.socket, serve: Serve, ready: Connection, parent: int) -> None:
     # Else processes whose parent was killed would keep the port.
     end_with_parent(parent)
     serve(settings, listening, lambda: ready.send(True), group=Path(os.environ[SHARED_FOLDER]))

@@ -25,7 +25,6 @@ from gateway.background import Background
 from gateway.comet.requests import Comet
 from gateway.comet.siblings import Siblings, listen_to_siblings
 from gateway.cors import SAME_ORIGIN_ONLY, Cors, KnownHosts
-from gateway.fanout.store_watch import watch_store
 from gateway.http_api.agui import router as api_agui
 from gateway.http_api.chat import router as api_chat
 from gateway.http_api.entries import router as api_entries
@@ -40,6 +39,7 @@ from gateway.rest.head import answer_head
 from gateway.rest.router import Rest
 from gateway.retention_sweeper import sweep_retention
 from gateway.services import Services, connect_services
+from gateway.store_watch import watch_store
 from gateway.websocket.acceptor import Acceptor
 from gateway.websocket.http import UpgradingHttp
 from gateway.websocket.upgrade import RawWebSocket
@@ -337,7 +337,7 @@ def run_gateway(settings: Settings) -> None:
         print(f"ready http://{host}:{port}", flush=True)
 
     if settings.gateway.processes > 1:
-        supervise(settings, listening, ready)
+        supervise(settings, listening, ready, serve)
     else:
         serve(settings, listening, ready)
 

@@ -15,11 +15,11 @@ from gateway.commands.cancel_voting import CancelVoting
 from gateway.commands.continuations import Continuations
 from gateway.commands.executor import Executor
 from gateway.commands.turn_commands import TurnRules
+from gateway.connection_terms import Terms
 from gateway.fanout.hub import SessionHub
 from gateway.fanout.occupancy import OccupancyTracker
 from gateway.fanout.presence_lease import PresenceLease
 from gateway.metrics import Metrics
-from gateway.realtime.state_frames import Terms
 from selfhost_transport.loop_lag import LastingLag, LoopLag
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.settings import Settings
@@ -48,6 +48,14 @@ class Endable(Protocol):
     """A background task that runs until it is stopped."""
 
     def end(self) -> None: ...  # noqa: D102
+
+
+class Host(Protocol):
+    """What holds the services while the gateway runs."""
+
+    def running(self) -> Services:
+        """The services. Raises StoreUnavailable outside the lifespan."""
+        ...
 
 
 @dataclass(slots=True)

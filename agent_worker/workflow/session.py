@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from agent_worker.runtime.control_listener import ControlListener
 from agent_worker.workflow.held_turn import HeldTurn
 from selfhost_transport.errors import InvalidArgument, LeaseLost, TurnNotStarted, TurnStarted
-
-if TYPE_CHECKING:
-    from agent_worker.workflow.host import AgentHost
+from selfhost_transport.store.turn_steps import Arrival, TurnSteps
 
 START_TIMEOUT_S = 30.0
 """How long a turn is waited for by default (DUR-15; protocol section 8.4)."""
@@ -23,10 +22,29 @@ _LOOK_S = 0.02
 """Delay between two lookups of a turn that does not exist yet."""
 
 
+class TurnHost(Protocol):
+    """What a session needs of its host: the process' turns, and how to take one."""
+
+    @property
+    def turns(self) -> list[HeldTurn]: ...  # noqa: D102
+
+    @property
+    def steps(self) -> TurnSteps: ...  # noqa: D102
+
+    @property
+    def control(self) -> ControlListener: ...  # noqa: D102
+
+    def arrivals(self, agent: str) -> AsyncGenerator[Arrival, None]: ...  # noqa: D102
+
+    async def claim(self, session: str, turn_id: str) -> HeldTurn | None: ...  # noqa: D102
+
+    async def adopt(self, session: str, turn_id: str) -> HeldTurn | None: ...  # noqa: D102
+
+
 class AgentSession:
     """One session. As a context manager, its turns are detached at the end of the block."""
 
-    def __init__(self, host: AgentHost, name: str) -> None:
+    def __init__(self, host: TurnHost, name: str) -> None:
         self.name = name
         self.host = host
 

@@ -18,9 +18,9 @@ from starlette.responses import Response
 from gateway.auth.callers import RequestInfo
 from gateway.comet.outlet import CometOutlet, CometResponse
 from gateway.comet.siblings import Siblings
+from gateway.http_format import read_raw_body
 from gateway.realtime.driver import Socket
 from gateway.realtime.endpoint import Realtime
-from gateway.rest.format import read_raw_body
 from gateway.services import Services
 from selfhost_transport.errors import BadRequest, ConnectionFailed, NotFound
 from selfhost_transport.wire.actions import Action

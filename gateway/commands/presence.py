@@ -1,8 +1,7 @@
-"""Presence frames: what a client may announce, and how members are sent to clients (protocol section 8)."""
+"""Presence: what a client may announce (protocol section 8)."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -11,19 +10,15 @@ from gateway.auth.authenticator import Credential
 from gateway.commands.commands import ChangePresence
 from selfhost_transport.errors import BadRequest, CapabilityError, InvalidArgument, MessageTooLarge
 from selfhost_transport.store.presence import MIN_REMAIN_MS, Holder
-from selfhost_transport.wire.actions import Action, Flag, PresenceAction
+from selfhost_transport.wire.actions import Flag, PresenceAction
 from selfhost_transport.wire.capability import Operation as Right
 from selfhost_transport.wire.codec import Format, pack
 from selfhost_transport.wire.codes import Code
-from selfhost_transport.wire.frame import Frame
 from selfhost_transport.wire.presence import PresenceMessage
-from selfhost_transport.wire.serial import Position, format_position
 from selfhost_transport.wire.sizes import data_size, text_size
 
 MAX_OPERATIONS: Final = 200
 """Maximum operations in one frame; the store needs about 2 ms for them (P9)."""
-SYNC_PAGE: Final = 100
-"""Members in one SYNC frame."""
 MAX_REMAIN_MS: Final = 600_000
 
 _CHANGES: Final = frozenset({PresenceAction.ENTER, PresenceAction.LEAVE, PresenceAction.UPDATE})
@@ -65,31 +60,6 @@ def presence_size(message: PresenceMessage) -> int:
     """Bytes of client id, data and extras as JSON (section 6.7)."""
     size = text_size(message.client_id) + data_size(message.data)
     return size if message.extras is None else size + len(pack(message.extras, Format.JSON))
-
-
-def sync_frames(channel: str, members: Sequence[PresenceMessage]) -> list[Frame]:
-    """The members as one sequence of SYNC frames; without members, one empty frame (section 8.4)."""
-    sequence = secrets.token_hex(4)
-    frames = []
-    for start in range(0, max(1, len(members)), SYNC_PAGE):
-        following = start + SYNC_PAGE
-        cursor = str(following) if following < len(members) else ""
-        page = list(members[start:following])
-        frames.append(
-            Frame(Action.SYNC, channel=channel, channel_serial=f"{sequence}:{cursor}", presence=page)
-        )
-    return frames
-
-
-def presence_frame(channel: str, series: str, position: Position, events: Sequence[PresenceMessage]) -> Frame:
-    """A PRESENCE frame; each event carries its own id, connection and time."""
-    return Frame(
-        Action.PRESENCE,
-        channel=channel,
-        channel_serial=format_position(position, series),
-        timestamp=position.ms,
-        presence=list(events),
-    )
 
 
 def remain_ms(query: Mapping[str, str], default: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from gateway.commands.presence import presence_frame
+from gateway.fanout.presence_frames import presence_frame
 from selfhost_transport.store.annotations import complete as complete_annotation
 from selfhost_transport.store.entries import (
     Annotated,

@@ -13,8 +13,7 @@ from gateway.background import Background
 from gateway.fanout.delivery import Delivery, encode_messages
 from gateway.fanout.feed import Counters, SessionFeed
 from gateway.fanout.inbox import Inbox
-from gateway.fanout.subscription import Subscription
-from gateway.realtime.effects import Attached
+from gateway.fanout.subscription import Attached, Subscription
 from gateway.websocket.write_batch import Outbox
 from selfhost_transport.errors import (
     ContinuityLost,

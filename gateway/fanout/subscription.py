@@ -58,6 +58,17 @@ class Gap:
     error: ErrorInfo
 
 
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """How an attach went: where delivery starts, and whether continuity was kept (section 5.4)."""
+
+    channel_serial: str
+    resumed: bool = False
+    backlog: bool = False
+    presence: bool = False
+    error: ErrorInfo | None = None
+
+
 class Subscription:
     """State of one subscription. `on_gap` notifies the connection of lost continuity.
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Scope
 
-from gateway.rest.format import Reply, answer_format, respond
+from gateway.http_format import Reply, answer_format, respond
 from selfhost_transport.wire.codec import Format, pack, unpack
 
 _CONTENT_TYPE = b"content-type"

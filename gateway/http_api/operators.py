@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request
@@ -11,12 +10,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from gateway.auth.callers import RequestInfo
 from gateway.http_api.description import DESCRIPTION_HEADERS, description_page
 from gateway.http_api.errors import error_response
-from gateway.services import Services
+from gateway.services import Host, Services
 from selfhost_transport.errors import CapabilityError, TransportError
 from selfhost_transport.wire.capability import Operation
-
-if TYPE_CHECKING:
-    from gateway.server import Gateway
 
 
 async def require_operator(request: Request, services: Services) -> None:
@@ -32,7 +28,7 @@ async def require_operator(request: Request, services: Services) -> None:
         raise CapabilityError("the credentials do not permit `stats` on all sessions")
 
 
-def add_documentation(app: FastAPI, gateway: Gateway) -> None:
+def add_documentation(app: FastAPI, gateway: Host) -> None:
     """Serve `/docs` and `/openapi.json` to operators. The application was made without routes of its own for them."""
 
     async def described(request: Request) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 from urllib.parse import unquote
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -16,6 +16,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from gateway.auth.authenticator import Credential
+from gateway.auth.callers import RequestInfo
 from gateway.http_api.body_limit import bounded
 from gateway.http_api.conversation import read_conversation
 from gateway.http_api.errors import error_response, validation_error
@@ -33,17 +34,13 @@ from gateway.http_api.models import (
     WakeOut,
 )
 from gateway.http_api.turn_calls import TurnCalls
-from gateway.rest.router import credential_of
-from gateway.services import Services
+from gateway.services import Host, Services
 from selfhost_transport.errors import ErrorInfo, NotFound, ServiceError, TransportError
 from selfhost_transport.store.turn_store import TurnRecord
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import check_name
 from selfhost_transport.wire.codes import Code
 from selfhost_transport.wire.serial import format_position
-
-if TYPE_CHECKING:
-    from gateway.server import Gateway
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +108,7 @@ def in_format(request: Request, response: Response) -> Response:
 
 def running(request: Request) -> Services:
     """The services of the gateway that serves this application."""
-    gateway: Gateway = request.app.state.gateway
+    gateway: Host = request.app.state.gateway
     return gateway.running()
 
 
@@ -120,7 +117,7 @@ Running = Annotated[Services, Depends(running)]
 
 async def caller(request: Request, services: Running) -> Credential:
     """The verified caller."""
-    return await credential_of(request, services)
+    return await services.authenticator.of_request(RequestInfo.of(request))
 
 
 def session_name(session: str) -> str:
@@ -218,7 +215,7 @@ async def wake(request: Request, body: WakeIn, services: Running) -> Response:
 
 async def _may_watch(request: Request, services: Services, session: str) -> bool:
     try:
-        credential = await credential_of(request, services)
+        credential = await services.authenticator.of_request(RequestInfo.of(request))
     except TransportError:
         return False
     return credential.capability.allows(Operation.SUBSCRIBE, session)

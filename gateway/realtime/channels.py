@@ -13,15 +13,15 @@ from typing import Any
 
 from gateway.background import Background
 from gateway.commands.commands import Done, woken_session
-from gateway.commands.presence import sync_frames
 from gateway.fanout.delivery import Variant, encode_websocket
 from gateway.fanout.deltas import DeltaWriter
 from gateway.fanout.feed import SessionFeed
 from gateway.fanout.hub import Start
 from gateway.fanout.occupancy import OccupancyEvents
-from gateway.fanout.subscription import MUTE_ALL, Gap, Subscription
+from gateway.fanout.presence_frames import sync_frames
+from gateway.fanout.subscription import MUTE_ALL, Attached, Gap, Subscription
 from gateway.realtime.connection import Connection
-from gateway.realtime.effects import Adjust, Attach, Attached, Command, Effect
+from gateway.realtime.effects import Adjust, Attach, Command, Effect
 from gateway.realtime.gate import Gate
 from gateway.services import Services
 from gateway.websocket.upgrade import SocketOutlet

@@ -19,11 +19,12 @@ from gateway.commands.commands import Operation as Stored
 from gateway.commands.presence import PresenceContext, prepare_presence
 from gateway.commands.publishing import PublishContext, Sender, prepare
 from gateway.commands.turn_commands import TurnRules
+from gateway.connection_terms import Terms
+from gateway.fanout.subscription import Attached
 from gateway.realtime.channel_order import ChannelOrder
 from gateway.realtime.effects import (
     Adjust,
     Attach,
-    Attached,
     Authenticate,
     CloseSocket,
     Command,
@@ -34,7 +35,7 @@ from gateway.realtime.effects import (
     Sync,
 )
 from gateway.realtime.pending_acks import PendingAcks
-from gateway.realtime.state_frames import Terms, attached_frame, connected_frame
+from gateway.realtime.state_frames import attached_frame, connected_frame
 from selfhost_transport.errors import (
     BadRequest,
     CapabilityError,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from gateway.commands.commands import Operation
-from selfhost_transport.errors import ErrorInfo
 from selfhost_transport.turns.withholding import NOTHING, Hidden
 from selfhost_transport.wire.actions import Flag
 from selfhost_transport.wire.channel import ChannelParams, ChannelRef
@@ -96,14 +95,3 @@ class CloseSocket:
 Effect: TypeAlias = (
     SendFrame | Command | Attach | Deliver | Adjust | Sync | Detach | Authenticate | CloseSocket
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Attached:
-    """How an attach went: where delivery starts, and whether continuity was kept (section 5.4)."""
-
-    channel_serial: str
-    resumed: bool = False
-    backlog: bool = False
-    presence: bool = False
-    error: ErrorInfo | None = field(default=None)

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from gateway.auth.authenticator import Credential
-from gateway.realtime.effects import Attached
+from gateway.connection_terms import Terms
+from gateway.fanout.subscription import Attached
 from selfhost_transport.errors import ErrorInfo
 from selfhost_transport.wire.actions import Action, Flag
 from selfhost_transport.wire.channel import ChannelParams
 from selfhost_transport.wire.frame import ConnectionDetails, Frame
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """The contents of CONNECTED, and the enforced limits. Sizes in bytes, times in ms."""
-
-    max_message_size: int
-    max_frame_size: int
-    connection_state_ttl: int
-    max_idle_interval: int
-    server_id: str
-    site_code: str = "loc"
 
 
 def connected_frame(

@@ -10,8 +10,8 @@ from starlette.requests import Request
 from gateway.auth.authenticator import Credential
 from gateway.commands.annotations import AnnotateContext, message_ref, prepare_annotations
 from gateway.commands.publishing import Sender
+from gateway.http_format import Reply, answer_format, page_links
 from gateway.rest.channels import list_limit
-from gateway.rest.format import Reply, answer_format, page_links
 from gateway.services import Services
 from selfhost_transport.errors import BadRequest, InvalidArgument
 from selfhost_transport.wire.annotation import decode_annotation, encode_annotation

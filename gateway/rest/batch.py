@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.auth.authenticator import Credential
+from gateway.http_format import Reply
 from gateway.rest.channels import Channels
-from gateway.rest.format import Reply
 from selfhost_transport.errors import BadRequest, InvalidChannelName, TransportError
 from selfhost_transport.wire.channel import parse_channel
 from selfhost_transport.wire.codes import Code, error_info

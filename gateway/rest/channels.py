@@ -14,7 +14,7 @@ from starlette.requests import Request
 from gateway.auth.authenticator import Credential
 from gateway.commands.commands import Done
 from gateway.commands.publishing import PublishContext, Sender, prepare, with_action
-from gateway.rest.format import Reply, answer_format, page_links
+from gateway.http_format import Reply, answer_format, page_links
 from gateway.rest.version_window import VersionWindow
 from gateway.services import Services
 from selfhost_transport.errors import BadRequest, CapabilityError, InvalidArgument, NotFound, TransportError

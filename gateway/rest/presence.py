@@ -10,8 +10,8 @@ from typing import Any, Final
 from starlette.requests import Request
 
 from gateway.auth.authenticator import Credential
+from gateway.http_format import Reply, answer_format, page_links
 from gateway.rest.channels import list_limit, list_query
-from gateway.rest.format import Reply, answer_format, page_links
 from selfhost_transport.errors import BadRequest, InvalidArgument, TransportError
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.presence import PresenceStore

@@ -7,7 +7,7 @@ from typing import Any, Final
 from gateway.auth.authenticator import Authenticator, now_ms
 from gateway.auth.callers import RequestInfo
 from gateway.auth.revocations import Revocations
-from gateway.rest.format import Reply
+from gateway.http_format import Reply
 from selfhost_transport.errors import BadRequest, InvalidArgument, TransportError, Unauthorized
 from selfhost_transport.store.revocations import Revocation, TargetKind
 from selfhost_transport.wire.codes import Code

@@ -12,10 +12,10 @@ from gateway.auth.authenticator import Credential, now_ms
 from gateway.auth.callers import RequestInfo
 from gateway.auth.failed_attempts import FailedAttempts
 from gateway.comet.requests import Comet
+from gateway.http_format import Reply, path_segments, read_body, respond, respond_error
 from gateway.rest.annotations import Annotations
 from gateway.rest.batch import publish_batch
 from gateway.rest.channels import Channels, require_on_all
-from gateway.rest.format import Reply, path_segments, read_body, respond, respond_error
 from gateway.rest.presence import PresenceReads
 from gateway.rest.revocation import revoke_tokens
 from gateway.rest.tokens import Tokens
@@ -136,8 +136,3 @@ class Rest:
             if await self._failed_attempts.note(info.token or ""):
                 raise
             raise Unauthorized(f"the same token was refused repeatedly: {error.info.message}") from error
-
-
-async def credential_of(request: Request, services: Services) -> Credential:
-    """The verified caller of a request, whose query may name its clientId. Raises Unauthorized, TokenError, NotFound."""
-    return await services.authenticator.of_request(RequestInfo.of(request))

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from gateway.auth.authenticator import REVOCABLE_TTL_MS, now_ms
 from gateway.auth.callers import RequestInfo
-from gateway.rest.format import Reply
+from gateway.http_format import Reply
 from gateway.services import Services
 from selfhost_transport.errors import BadRequest, Unauthorized
 from selfhost_transport.settings import DEV_KEY_NAME

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from selfhost_transport.turns.headers import Headers
     from selfhost_transport.turns.inputs import InputForm
     from selfhost_transport.turns.outputs import Op
-    from selfhost_transport.turns.records import Record
+    from selfhost_transport.turns.record import Record
     from selfhost_transport.turns.ui import UIMessage
     from selfhost_transport.turns.values import Absent, Json
 

@@ -14,7 +14,7 @@ from selfhost_transport.turns.encoder import Encoder
 from selfhost_transport.turns.encoder_openai import OpenAIEncoder
 from selfhost_transport.turns.headers import Headers
 from selfhost_transport.turns.inputs import OPENAI_INPUTS, UI_INPUTS, InputForm
-from selfhost_transport.turns.records import Record
+from selfhost_transport.turns.record import Record
 from selfhost_transport.turns.ui import UIMessage
 from selfhost_transport.turns.values import Absent, Json
 

@@ -15,7 +15,7 @@ from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import ui
 from selfhost_transport.turns.codec import Codec, StreamStart
 from selfhost_transport.turns.codecs import UI_MESSAGES
-from selfhost_transport.turns.records import Record, TextBuffer
+from selfhost_transport.turns.record import Record, TextBuffer
 from selfhost_transport.turns.values import ABSENT, Absent, Json, from_text
 
 

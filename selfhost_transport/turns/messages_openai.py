@@ -15,7 +15,7 @@ from selfhost_transport.turns import decoder as d
 from selfhost_transport.turns import decoder_openai as o
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.calls import CLOSED_CALL
-from selfhost_transport.turns.records import Record
+from selfhost_transport.turns.record import Record
 from selfhost_transport.turns.ui import TextPart, UIMessage
 from selfhost_transport.turns.values import Absent, Json, from_text, to_text
 

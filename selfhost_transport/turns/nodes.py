@@ -12,7 +12,7 @@ from selfhost_transport.turns.chunks import Chunk
 from selfhost_transport.turns.codec import Codec
 from selfhost_transport.turns.codecs import UI_MESSAGES
 from selfhost_transport.turns.fold import MessageState, Projection
-from selfhost_transport.turns.records import Record
+from selfhost_transport.turns.record import Record
 from selfhost_transport.turns.runs import RunState
 
 

@@ -27,7 +27,8 @@ from selfhost_transport.turns.events import (
 )
 from selfhost_transport.turns.headers import Headers
 from selfhost_transport.turns.nodes import Node, NodeKind
-from selfhost_transport.turns.records import Record, TextBuffer, read_input, read_output
+from selfhost_transport.turns.record import Record, TextBuffer
+from selfhost_transport.turns.records import read_input, read_output
 from selfhost_transport.turns.requests import Requests, Trigger
 from selfhost_transport.turns.runs import RunInfo, RunState
 from selfhost_transport.turns.ui import ConversationMessage

@@ -19,7 +19,7 @@ from selfhost_transport.turns.codecs import UIMessageCodec
 from selfhost_transport.turns.context import TurnContext
 from selfhost_transport.turns.headers import Headers
 from selfhost_transport.turns.outputs import Op, OutputMessages
-from selfhost_transport.turns.records import Record
+from selfhost_transport.turns.record import Record
 from selfhost_transport.turns.ui import UIMessage
 from selfhost_transport.turns.values import Absent, Json
 

@@ -7,9 +7,10 @@ from typing import TypeVar
 from gateway.auth.authenticator import Credential
 from gateway.commands.commands import Done
 from gateway.commands.turn_commands import TurnRules
+from gateway.connection_terms import Terms
+from gateway.fanout.subscription import Attached
 from gateway.realtime.connection import Connection
-from gateway.realtime.effects import Attach, Attached, Command, Effect, SendFrame
-from gateway.realtime.state_frames import Terms
+from gateway.realtime.effects import Attach, Command, Effect, SendFrame
 from selfhost_transport.store.turn_store import Policy
 from selfhost_transport.turns.withholding import Traffic, hidden_from
 from selfhost_transport.wire.actions import Action

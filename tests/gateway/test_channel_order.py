@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.commands.commands import Publish
+from gateway.fanout.subscription import Attached
 from gateway.realtime.connection import Connection
 from gateway.realtime.effects import (
     Adjust,
     Attach,
-    Attached,
     CloseSocket,
     Command,
     Deliver,

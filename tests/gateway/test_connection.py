@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.commands.commands import Append, Publish
+from gateway.fanout.subscription import Attached
 from gateway.realtime.connection import MAX_CHANNELS, SERVED_MODES, Phase
 from gateway.realtime.effects import (
     Adjust,
     Attach,
-    Attached,
     Authenticate,
     CloseSocket,
     Command,

@@ -10,11 +10,11 @@ from random import Random
 import psutil
 import pytest
 
+from gateway.fanout.subscription import Attached
 from gateway.realtime.connection import Connection
 from gateway.realtime.effects import (
     Adjust,
     Attach,
-    Attached,
     Authenticate,
     CloseSocket,
     Command,

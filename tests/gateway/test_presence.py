@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from gateway.commands.commands import ChangePresence, Done, LeavePresence
-from gateway.commands.presence import MAX_REMAIN_MS, SYNC_PAGE, remain_ms, sync_frames
+from gateway.commands.presence import MAX_REMAIN_MS, remain_ms
+from gateway.fanout.presence_frames import SYNC_PAGE, sync_frames
+from gateway.fanout.subscription import Attached
 from gateway.realtime.connection import Connection
-from gateway.realtime.effects import Adjust, Attached, Command, Detach, Effect, SendFrame, Sync
+from gateway.realtime.effects import Adjust, Command, Detach, Effect, SendFrame, Sync
 from selfhost_transport.store.presence import MIN_REMAIN_MS, Holder
 from selfhost_transport.wire.actions import Action, Flag, PresenceAction
 from selfhost_transport.wire.frame import AckResult, Frame

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 from weakref import WeakSet
 
 from selfhost_transport.client.session import requests
@@ -13,20 +13,20 @@ from selfhost_transport.client.session.events import CancelResult
 from selfhost_transport.client.session.steer import Steer
 from selfhost_transport.client.session.stream import StreamReset, TurnStream, chunks_of
 from selfhost_transport.client.shared_future import SharedFuture
-from selfhost_transport.errors import ErrorInfo, InvalidArgument
+from selfhost_transport.errors import ErrorInfo, InvalidArgument, TransportError
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import inputs
 from selfhost_transport.turns.chunks import Chunk
+from selfhost_transport.turns.codec import Codec
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.runs import RunInfo
+from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import APPROVAL_REQUESTED, INPUT_AVAILABLE, ConversationMessage, ToolPart
 from selfhost_transport.turns.values import Absent, Json
+from selfhost_transport.wire.frame import AckResult
+from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.receipts import TurnReceipt
-
-if TYPE_CHECKING:
-    from selfhost_transport.client.session.session import Session
-
 
 _SHOWN: Final = 60
 _OPEN: Final = frozenset({INPUT_AVAILABLE, APPROVAL_REQUESTED})
@@ -69,11 +69,39 @@ class OpenCall:
         await self.turn.answer_tool(self.codec_message_id, self.tool_call_id, output)
 
 
+class TurnSession(Protocol):
+    """What a turn needs of its session."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def codec(self) -> Codec: ...  # noqa: D102
+
+    @property
+    def tree(self) -> SessionTree: ...  # noqa: D102
+
+    @property
+    def client_id(self) -> str | None: ...  # noqa: D102
+
+    @property
+    def failure(self) -> TransportError | None: ...  # noqa: D102
+
+    async def publish_input(self, messages: list[Message]) -> AckResult: ...  # noqa: D102
+
+    async def cancel_turn(self, turn: Turn) -> CancelResult: ...  # noqa: D102
+
+
 class Turn:
     """One turn of a session, one's own or observed. Get it from a send, or from `transport.turn`."""
 
     def __init__(
-        self, session: Session, turn_id: str | None, input_codec_message_id: str | None, *, sent_here: bool
+        self,
+        session: TurnSession,
+        turn_id: str | None,
+        input_codec_message_id: str | None,
+        *,
+        sent_here: bool,
     ) -> None:
         # None until an agent has begun, where the namespace is not bound to one.
         self.turn_id = turn_id
