@@ -1,9 +1,10 @@
 """The Python SDK: a client of one session, over a websocket that mends itself."""
 
+from selfhost_transport.client.cancel_result import CancelResult
 from selfhost_transport.client.connection.state import ConnectionState, StateChange
 from selfhost_transport.client.options import ClientOptions
 from selfhost_transport.client.rest import HistoryPage
-from selfhost_transport.client.session.events import CancelResult, Discontinuity, Entry, Waiting
+from selfhost_transport.client.session.events import Discontinuity, Entry, Waiting
 from selfhost_transport.client.session.requests import SendPolicy
 from selfhost_transport.client.session.stream import StreamPart, StreamReset, TurnStream
 from selfhost_transport.client.session.turn import OpenCall, Turn

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from selfhost_transport.client.session.arguments import shown
+from selfhost_transport.client.arguments import shown
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns.codec import Codec
 from selfhost_transport.turns.codecs import UI_MESSAGES, codec_named

@@ -11,10 +11,10 @@ from urllib.parse import quote, urlencode
 
 import httpx
 
+from selfhost_transport.client.cancel_result import CancelResult
 from selfhost_transport.client.connection.credentials import Credentials
 from selfhost_transport.client.connection.endpoint import AGENT, PROTOCOL_VERSION, Endpoint
 from selfhost_transport.client.connection.tls import describe_tls_failure
-from selfhost_transport.client.session.events import CancelResult
 from selfhost_transport.errors import BadRequest, ErrorInfo, ServiceError, TransportError
 from selfhost_transport.wire.codec import Format, unpack
 from selfhost_transport.wire.details import decode_error

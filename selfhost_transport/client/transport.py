@@ -10,6 +10,8 @@ from typing import Any, Literal, NoReturn, Self, get_args, overload
 
 import httpx
 
+from selfhost_transport.client.arguments import require_callable, require_text
+from selfhost_transport.client.cancel_result import CancelResult
 from selfhost_transport.client.connection.credentials import TokenCallback, make_credentials
 from selfhost_transport.client.connection.driver import Connection
 from selfhost_transport.client.connection.endpoint import parse_endpoints
@@ -19,9 +21,8 @@ from selfhost_transport.client.connection.tls import tls_context
 from selfhost_transport.client.emitter import Unsubscribe
 from selfhost_transport.client.options import ClientOptions, require_channel, require_client_id
 from selfhost_transport.client.rest import HistoryPage, RestClient
-from selfhost_transport.client.session.arguments import require_callable, require_text
 from selfhost_transport.client.session.content import Content
-from selfhost_transport.client.session.events import CancelResult, Discontinuity, Entry, Waiting
+from selfhost_transport.client.session.events import Discontinuity, Entry, Waiting
 from selfhost_transport.client.session.history_loader import HistoryLoader
 from selfhost_transport.client.session.requests import TurnFilter
 from selfhost_transport.client.session.session import Session

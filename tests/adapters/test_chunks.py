@@ -18,7 +18,7 @@ from agent_worker.adapters import (
     openai_responses,
     pydantic_ai_events,
 )
-from agent_worker.agent.errors import AgentError
+from agent_worker.errors import AgentError
 from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns.values import Json
 from tests.adapters import frames as f

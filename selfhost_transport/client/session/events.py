@@ -36,19 +36,3 @@ class Waiting:
     reason: str
     seconds: float
     turn_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CancelResult:
-    """What a cancel did (CAN-3). No content of a matched turn has a position after `position` (P2).
-
-    Where the namespace is not bound to an agent, an agent has yet to act on it: `matched` are the turns it named.
-    `denied`: turns that continue because their agents refused; `hook_failed`: those of the matched whose agent's hook failed,
-    and which were cancelled all the same (CAN-9).
-    """
-
-    position: str
-    matched: tuple[str, ...] = ()
-    already_ended: tuple[str, ...] = ()
-    denied: tuple[str, ...] = ()
-    hook_failed: tuple[str, ...] = ()

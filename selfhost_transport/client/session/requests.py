@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from selfhost_transport.client.session.arguments import optional_text, require_text
+from selfhost_transport.client.arguments import optional_text, require_text
 from selfhost_transport.client.session.content import Content, read_content
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import headers as h

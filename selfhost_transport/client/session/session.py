@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from functools import partial
 from weakref import ref
 
+from selfhost_transport.client.cancel_result import CancelResult
 from selfhost_transport.client.connection.driver import Connection
 from selfhost_transport.client.connection.effects import Attached
 from selfhost_transport.client.connection.state import ConnectionState, StateChange
 from selfhost_transport.client.emitter import Emitter
 from selfhost_transport.client.rest import RestClient
 from selfhost_transport.client.session import requests
-from selfhost_transport.client.session.events import CancelResult, Discontinuity, Entry
+from selfhost_transport.client.session.events import Discontinuity, Entry
 from selfhost_transport.client.session.history_loader import HistoryLoader
 from selfhost_transport.client.session.long_waits import LongWaits
 from selfhost_transport.client.session.requests import TurnFilter

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 from weakref import WeakSet
 
+from selfhost_transport.client.cancel_result import CancelResult
 from selfhost_transport.client.session import requests
 from selfhost_transport.client.session.content import Content
-from selfhost_transport.client.session.events import CancelResult
 from selfhost_transport.client.session.steer import Steer
 from selfhost_transport.client.session.stream import StreamReset, TurnStream, chunks_of
 from selfhost_transport.client.shared_future import SharedFuture

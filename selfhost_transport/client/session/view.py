@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from selfhost_transport.client.arguments import require_callable, require_int, require_text
 from selfhost_transport.client.emitter import Emitter, Unsubscribe
 from selfhost_transport.client.session import requests
-from selfhost_transport.client.session.arguments import require_callable, require_int, require_text
 from selfhost_transport.client.session.content import Content
 from selfhost_transport.client.session.requests import SendPolicy, TurnFilter
 from selfhost_transport.client.session.turn import Turn

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from selfhost_transport.client.cancel_result import CancelResult
 from selfhost_transport.client.connection.credentials import TokenCallback
 from selfhost_transport.client.emitter import Unsubscribe
 from selfhost_transport.client.session.content import Content
-from selfhost_transport.client.session.events import CancelResult
 from selfhost_transport.client.session.requests import SendPolicy
 from selfhost_transport.client.session.view import BranchSelection, View
 from selfhost_transport.client.sync.loop import LoopThread

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from selfhost_transport.client.cancel_result import CancelResult
 from selfhost_transport.client.session.content import Content
-from selfhost_transport.client.session.events import CancelResult
 from selfhost_transport.client.session.stream import StreamPart, TurnStream
 from selfhost_transport.client.session.turn import OpenCall, Turn
 from selfhost_transport.client.sync.loop import LoopThread
