@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from agent_worker.errors import client_error
+from agent_worker.agent.errors import client_error
 from agent_worker.output.message import Output
 from agent_worker.user_code.containment import ControlFlow
 from agent_worker.user_code.threads import Threads

@@ -17,10 +17,10 @@ from typing import Any
 from agent_worker.agent.agent import Agent, OnSteer
 from agent_worker.agent.cancel_hook import request_for
 from agent_worker.agent.conversation import Conversation
+from agent_worker.agent.errors import GENERIC, AgentError, client_error, described, wants_another_attempt
 from agent_worker.agent.steering import Steering
 from agent_worker.agent.suspension import Suspended
 from agent_worker.agent.turn import AbortCause, Turn
-from agent_worker.errors import GENERIC, AgentError, client_error, described, wants_another_attempt
 from agent_worker.output.flush_timer import FlushTimer
 from agent_worker.output.writer import Hold, TurnWriter
 from agent_worker.runtime.cancel_note import CLOSING_NOTE_MS, write_closing_note

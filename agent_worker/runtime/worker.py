@@ -15,8 +15,8 @@ from typing import TypedDict, TypeVar
 
 from agent_worker.agent.agent import Agent, Handler, OnSteer
 from agent_worker.agent.cancel_hook import CancelHook, HookFunction, Undecided
+from agent_worker.agent.errors import described
 from agent_worker.agent.turn import AbortCause
-from agent_worker.errors import described
 from agent_worker.output.flush_timer import FlushTimer
 from agent_worker.output.writer import Hold, read_s_of
 from agent_worker.runtime.abandonment import Abandonment

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 
 from agent_worker.agent.conversation import Conversation
+from agent_worker.agent.errors import client_error
 from agent_worker.agent.steering import Steering
 from agent_worker.agent.suspension import Suspended, Wait
 from agent_worker.agent.turn import AbortCause, Turn
-from agent_worker.errors import client_error
 from agent_worker.output.flush_timer import FlushTimer
 from agent_worker.output.writer import Hold, TurnWriter
 from agent_worker.runtime.presence import AgentPresence

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import httpx
+from agent_worker.agent.errors import AgentError
 
 from agent_worker import ToolCall, Worker
 from agent_worker.agent.turn import Turn
-from agent_worker.errors import AgentError
 from agent_worker.output.message import Piece
 from agent_worker.scripted.model import scripted
 from selfhost_transport import Seed
