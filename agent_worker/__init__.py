@@ -2,13 +2,13 @@
 
 from agent_worker.agent.agent import OnSteer
 from agent_worker.agent.cancel_hook import CancelRequest, Undecided
-from agent_worker.agent.errors import AgentError
 from agent_worker.agent.suspension import Answer, Default
 from agent_worker.agent.tools import ToolCall
 from agent_worker.agent.turn import AbortCause, PipeReason, PipeResult, Turn
 from agent_worker.output.message import Piece, Reasoning
 from agent_worker.runtime.embedding import working
 from agent_worker.runtime.worker import Worker, WorkerStatistics
+from agent_worker.user_code.errors import AgentError
 from agent_worker.workflow.held_turn import HeldTurn
 from agent_worker.workflow.host import AgentHost
 from agent_worker.workflow.session import AgentSession

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
-from agent_worker.agent.errors import AgentError
+from agent_worker.user_code.errors import AgentError
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from agent_worker.agent.errors import client_error
 from agent_worker.output.message import Output
 from agent_worker.user_code.containment import ControlFlow
+from agent_worker.user_code.errors import client_error
 from agent_worker.user_code.threads import Threads
 from selfhost_transport.errors import MessageTooLarge, TransportError
 from selfhost_transport.turns import chunks as p

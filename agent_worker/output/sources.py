@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from typing import TypeVar
 
-from agent_worker.agent.errors import described
 from agent_worker.user_code.containment import ControlFlow
+from agent_worker.user_code.errors import described
 from agent_worker.user_code.threads import PulledIterable, Threads
 from selfhost_transport.errors import InvalidArgument
 

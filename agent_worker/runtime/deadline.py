@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from agent_worker.agent.errors import deadline_error, silence_error
+from agent_worker.user_code.errors import deadline_error, silence_error
 from selfhost_transport.errors import ErrorInfo
 
 _LOOKS_PER_WINDOW = 4

@@ -17,7 +17,6 @@ from typing import Any
 from agent_worker.agent.agent import Agent, OnSteer
 from agent_worker.agent.cancel_hook import request_for
 from agent_worker.agent.conversation import Conversation
-from agent_worker.agent.errors import GENERIC, AgentError, client_error, described, wants_another_attempt
 from agent_worker.agent.steering import Steering
 from agent_worker.agent.suspension import Suspended
 from agent_worker.agent.turn import AbortCause, Turn
@@ -27,6 +26,7 @@ from agent_worker.runtime.cancel_note import CLOSING_NOTE_MS, write_closing_note
 from agent_worker.runtime.deadline import Limits, Watch
 from agent_worker.runtime.presence import Activity, AgentPresence
 from agent_worker.user_code.containment import Escaped, UserCode, drop_frames, start
+from agent_worker.user_code.errors import GENERIC, AgentError, client_error, described, wants_another_attempt
 from agent_worker.user_code.threads import Threads
 from selfhost_transport.errors import ErrorInfo, LeaseLost, StoreFull, TransportError
 from selfhost_transport.redis_io.refusals import RedisFailure

@@ -15,7 +15,6 @@ from typing import TypedDict, TypeVar
 
 from agent_worker.agent.agent import Agent, Handler, OnSteer
 from agent_worker.agent.cancel_hook import CancelHook, HookFunction, Undecided
-from agent_worker.agent.errors import described
 from agent_worker.agent.turn import AbortCause
 from agent_worker.output.flush_timer import FlushTimer
 from agent_worker.output.writer import Hold, read_s_of
@@ -29,6 +28,7 @@ from agent_worker.runtime.presence import AgentPresence
 from agent_worker.runtime.queue_reader import QueueReader
 from agent_worker.runtime.turn_run import Services, TurnRun
 from agent_worker.user_code.containment import children_contained
+from agent_worker.user_code.errors import described
 from agent_worker.user_code.threads import Threads
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.loop_lag import LoopLag

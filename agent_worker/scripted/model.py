@@ -15,12 +15,12 @@ from dataclasses import replace
 from itertools import chain
 from typing import Self
 
-from agent_worker.agent.errors import AgentError
 from agent_worker.agent.tools import Tool, ToolCall
 from agent_worker.agent.turn import Turn
 from agent_worker.output.message import Reasoning
 from agent_worker.runtime.worker import Worker
 from agent_worker.scripted.script import Script, parse_script
+from agent_worker.user_code.errors import AgentError
 from selfhost_transport.turns.prompt import PromptMessage
 from selfhost_transport.turns.values import Json, to_text
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from agent_worker.agent.errors import AgentError
+from agent_worker.user_code.errors import AgentError
 
 PREFIX: Final = "script:"
 TOOLS: Final = ("server", "client")

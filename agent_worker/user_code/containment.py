@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
-from agent_worker.agent.errors import AgentError
+from agent_worker.user_code.errors import AgentError
 
 T = TypeVar("T")
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 
 from agent_worker.agent.conversation import Conversation
-from agent_worker.agent.errors import client_error
 from agent_worker.agent.steering import Steering
 from agent_worker.agent.suspension import Suspended, Wait
 from agent_worker.agent.turn import AbortCause, Turn
 from agent_worker.output.flush_timer import FlushTimer
 from agent_worker.output.writer import Hold, TurnWriter
 from agent_worker.runtime.presence import AgentPresence
+from agent_worker.user_code.errors import client_error
 from agent_worker.user_code.threads import Threads
 from agent_worker.workflow.step import Step, context_of, step_deposit
 from selfhost_transport.errors import LeaseLost, SteerWaiting, StepOpen, TransportError, TurnSuspended

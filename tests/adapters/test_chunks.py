@@ -8,7 +8,6 @@ from typing import Any
 import anthropic
 import openai
 import pytest
-from agent_worker.agent.errors import AgentError
 from pydantic_ai import Agent, ModelRequest
 from pydantic_ai.direct import model_request_stream
 
@@ -19,6 +18,7 @@ from agent_worker.adapters import (
     openai_responses,
     pydantic_ai_events,
 )
+from agent_worker.user_code.errors import AgentError
 from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns.values import Json
 from tests.adapters import frames as f

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from agent_worker.agent.errors import AgentError
 
 from agent_worker.adapters import ProviderStream
+from agent_worker.user_code.errors import AgentError
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import chunks as p
 from tests.adapters.calls import WAYS, Clients, Way

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from agent_worker.agent.errors import AgentError
 
 from agent_worker.adapters import Failure
+from agent_worker.user_code.errors import AgentError
 from selfhost_transport.errors import ErrorInfo
 from tests.adapters import frames as f
 from tests.adapters.calls import WAYS, Clients, Way

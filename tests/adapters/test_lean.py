@@ -9,13 +9,13 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from agent_worker.agent.errors import AgentError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai._streaming import SSEDecoder
 
 from agent_worker.adapters import ProviderStream, anthropic_messages, openai_chat, openai_responses
 from agent_worker.adapters.event_stream import MAX_PENDING_BYTES, EventStreamDecoder, ServerEvent
+from agent_worker.user_code.errors import AgentError
 from selfhost_transport.turns import chunks as p
 from tests.adapters import frames as f
 from tests.adapters.calls import Clients

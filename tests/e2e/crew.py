@@ -11,12 +11,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import httpx
-from agent_worker.agent.errors import AgentError
 
 from agent_worker import ToolCall, Worker
 from agent_worker.agent.turn import Turn
 from agent_worker.output.message import Piece
 from agent_worker.scripted.model import scripted
+from agent_worker.user_code.errors import AgentError
 from selfhost_transport import Seed
 from selfhost_transport.turns.chunks import Start
 
