@@ -79,6 +79,6 @@ async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("suite", ["package", "turns", "edges", "react", "vercel"])
+@pytest.mark.parametrize("suite", ["package", "turns", "edges", "react", "vercel", "local"])
 async def test_the_client_of_the_first_generation(site: Site, suite: str) -> None:
     await run_suite(site.stack, f"{suite}.test.mjs", site.environment, folder=PACKAGE / "test")

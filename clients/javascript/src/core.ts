@@ -2,6 +2,8 @@ import { createClientSession } from '@ably/ai-transport';
 import type * as Ably from 'ably';
 import { Listeners } from './emitter.js';
 import { asErrorInfo, closedError, ErrorCode, sendFailed } from './errors.js';
+import { Overlay } from './overlay.js';
+import { enter, leave } from './sharing.js';
 import { TurnStreams } from './streams.js';
 import { turnIdOf } from './turn-id.js';
 import { transportHeaders, Turns, type ListedTurn, type TurnEndReason } from './turns.js';
@@ -20,9 +22,7 @@ export class Core<TMessage> {
   readonly errors = new Listeners<Ably.ErrorInfo>();
   readonly headers = new Map<string, Record<string, string>>();
   readonly options: ClientTransportOptions<TMessage>;
-  /** Messages that stand for the session's own until those change. */
-  readonly staged = new Map<string, TMessage>();
-  readonly restaged = new Listeners<void>();
+  readonly overlay = new Overlay<TMessage>();
   closed = false;
   #connecting: Promise<void> | undefined;
   #sending = new Set<Promise<unknown>>();
@@ -36,7 +36,9 @@ export class Core<TMessage> {
       client: this.client,
       channelName: options.channel.name,
       codec: options.codec,
+      ...(options.logger !== undefined && { logger: options.logger }),
     } as never) as unknown as AnySession;
+    this.overlay.seed(options.messages ?? []);
     this.channel = this.client.channels.get(options.channel.name);
     this.tree.on('ably-message', (message) => this.#observe(message));
     this.tree.on('output', (output) => {
@@ -61,6 +63,10 @@ export class Core<TMessage> {
     return clientId && clientId !== '*' ? clientId : undefined;
   }
 
+  headersOf(msgId: string): Record<string, string> | undefined {
+    return this.overlay.headersOf(msgId) ?? this.headers.get(msgId);
+  }
+
   turnIdOf(inputId: string): string {
     return turnIdOf(this.channel.name, inputId);
   }
@@ -70,7 +76,7 @@ export class Core<TMessage> {
     if (this.closed) return Promise.reject(closedError());
     this.#connecting ??= this.#connect().catch((error) => {
       this.#connecting = undefined;
-      throw asErrorInfo(error);
+      throw this.closed ? closedError() : asErrorInfo(error);
     });
     return this.#connecting;
   }
@@ -78,10 +84,11 @@ export class Core<TMessage> {
   /** Attach without anybody waiting for it: a failure goes to the listeners of errors. */
   touch(): void {
     if (this.closed || this.#connecting) return;
-    this.connect().catch((error) => this.errors.emit(error));
+    this.connect().catch((error) => void (this.closed || this.errors.emit(error)));
   }
 
   async #connect(): Promise<void> {
+    await enter(this.channel, this);
     await this.session.connect();
     this.channel.on('attached', this.#onAttached);
     await this.#readTurns();
@@ -104,6 +111,11 @@ export class Core<TMessage> {
     }
   }
 
+  /** Ask for the ends of turns that the channel has not told of. */
+  async readEnds(turnIds: readonly string[]): Promise<void> {
+    await Promise.all(turnIds.filter((turnId) => this.turns.has(turnId)).map((turnId) => this.#readEnd(turnId)));
+  }
+
   /** A turn that was active before continuity was lost, and is not any more. */
   async #readEnd(turnId: string): Promise<void> {
     const turn = await this.#get<{ status: string }>(`turns/${encodeURIComponent(turnId)}`).catch(() => undefined);
@@ -122,7 +134,7 @@ export class Core<TMessage> {
     const headers = transportHeaders(message);
     const id = headers['codec-message-id'];
     if (id !== undefined) {
-      if (this.staged.delete(id)) this.restaged.emit();
+      this.overlay.sessionChanged(id);
       this.headers.set(id, headers);
       if (this.headers.size > REMEMBERED_HEADERS) this.headers.delete(this.headers.keys().next().value!);
     }
@@ -162,7 +174,7 @@ export class Core<TMessage> {
     this.closed = true;
     this.channel.off('attached', this.#onAttached);
     this.errors.clear();
-    await this.session.close();
+    await leave(this.channel, this, () => this.session.close());
     this.streams.closeAll();
   }
 }

@@ -18,7 +18,18 @@ export function asList<T>(given: T | readonly T[]): T[] {
   return Array.isArray(given) ? [...given] : [given as T];
 }
 
-/** The codec's input for an event onto the message `target`. */
+/** The event with the id of the tool call that it means: an approval may be named by its own id. */
+export function withToolCall<TEvent extends UpdateEvent>(event: TEvent, message: unknown): TEvent {
+  if (event.type !== 'tool-approval-response' || 'toolCallId' in event) return event;
+  const { parts = [] } = (message ?? {}) as { parts?: { toolCallId?: string; approval?: { id: string } }[] };
+  const toolCallId = parts.find((part) => part.approval?.id === event.approvalId)?.toolCallId;
+  if (toolCallId === undefined) {
+    throw new ErrorInfo(`the message has no tool call with the approval ${event.approvalId}`, ErrorCode.InvalidArgument, 400);
+  }
+  return { ...event, toolCallId };
+}
+
+/** The codec's input for an event onto the message `target`; see `withToolCall`. */
 export function updateInput(codec: AnyCodec, target: string, event: UpdateEvent): unknown {
   switch (event.type) {
     case 'tool-output-available':
@@ -27,7 +38,7 @@ export function updateInput(codec: AnyCodec, target: string, event: UpdateEvent)
       return codec.createToolResultError(target, { toolCallId: event.toolCallId, message: event.errorText });
     case 'tool-approval-response':
       return codec.createToolApprovalResponse(target, {
-        toolCallId: event.toolCallId,
+        toolCallId: 'toolCallId' in event ? event.toolCallId : undefined,
         approved: event.approved,
         ...(event.reason !== undefined && { reason: event.reason }),
       });

@@ -9,17 +9,17 @@ export function nodeOf<TMessage>(core: Core<TMessage>, { codecMessageId, message
     kind: 'message',
     msgId: codecMessageId,
     id: codecMessageId,
-    message: core.staged.get(codecMessageId) ?? message,
+    message: core.overlay.messageOf(core.codec, inner?.projection, { codecMessageId, message }),
     parentId: inner?.parentCodecMessageId,
     forkOf: isInput ? inner.forkOf : (inner?.forkOf ?? inner?.regeneratesCodecMessageId),
-    headers: core.headers.get(codecMessageId) ?? {},
+    headers: core.headersOf(codecMessageId) ?? {},
     serial: isInput ? inner.serial : inner?.startSerial,
   };
 }
 
 /** The codec-message-id that `id` means: it may also be the id of a message that `view` shows. */
 export function resolveId<TMessage>(core: Core<TMessage>, view: InnerView<TMessage>, id: string): string {
-  if (core.tree.getNodeByCodecMessageId(id)) return id;
+  if (core.tree.getNodeByCodecMessageId(id) || core.overlay.getLocal(id)) return id;
   const shown = view.getMessages().find(({ message }) => (message as { id?: string }).id === id);
   return shown?.codecMessageId ?? id;
 }

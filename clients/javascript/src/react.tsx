@@ -1,11 +1,11 @@
-import { useAbly } from 'ably/react';
-import type { ErrorInfo, InboundMessage } from 'ably';
+import { ChannelProvider, useAbly } from 'ably/react';
+import type { ErrorInfo, InboundMessage, Realtime } from 'ably';
 import {
   createContext, createElement, useCallback, useContext, useEffect, useMemo, useRef, useState, useSyncExternalStore,
-  type ReactNode,
+  type ReactElement, type ReactNode,
 } from 'react';
 import { asErrorInfo } from './errors.js';
-import { Holder } from './holder.js';
+import { Holders } from './holder.js';
 import { SessionTransport } from './transport.js';
 import type { ClientTransport, ClientTransportOptions, MessageNode, View } from './types.js';
 import type { TransportView } from './view.js';
@@ -35,14 +35,14 @@ export interface TransportProviderProps<TMessage = any> extends Omit<ClientTrans
  * Gives the components in it a transport of the session `channelName`, over the `ably` client of the surrounding
  * `AblyProvider`. It is attached when something first uses it, and closed after the last provider of it has gone.
  */
-export function TransportProvider<TMessage = any>({ channelName, children, ...options }: TransportProviderProps<TMessage>) {
+export function TransportProvider<TMessage = any>({ channelName, children, ...options }: TransportProviderProps<TMessage>): ReactElement {
   const client = useAbly();
   const latest = useRef(options);
   latest.current = options;
-  const holder = useMemo(
-    () => new Holder<AnyTransport>(() => new SessionTransport({ ...latest.current, channel: client.channels.get(channelName) })),
-    [client, channelName],
-  );
+  const holder = useMemo(() => {
+    const make = () => new SessionTransport({ ...latest.current, channel: client.channels.get(channelName) });
+    return holders.get(client, JSON.stringify([channelName, kindOf(latest.current.codec)]), make);
+  }, [client, channelName]);
   useEffect(() => holder.retain(), [holder]);
   const subscribe = useCallback((changed: () => void) => holder.changed.add(changed), [holder]);
   const transport = useSyncExternalStore(subscribe, () => holder.value, () => holder.value);
@@ -52,7 +52,31 @@ export function TransportProvider<TMessage = any>({ channelName, children, ...op
     const provided = { transport, error: error === undefined ? undefined : asErrorInfo(error) };
     return { byName: new Map(outer.byName).set(channelName, provided), nearest: provided };
   }, [outer, channelName, transport, error]);
-  return createElement(Transports.Provider, { value: registry }, children);
+  const within = createElement(Transports.Provider, { value: registry }, children);
+  const channelOptions = useMemo(() => ({ params: { agent: agentOf(client, channelName) } }), [client, channelName, transport]);
+  // For the hooks of `ably/react` on the same channel.
+  return error === undefined ? createElement(ChannelProvider, { channelName, options: channelOptions }, within) : within;
+}
+
+/** Two transports on one channel would close it under each other's feet: all providers of a session share one. */
+const holders = new Holders<AnyTransport>();
+const codecs = new WeakMap<object, number>();
+let codecCount = 0;
+
+/** The same for codecs of the same making: pages also make one for every render. */
+function kindOf(codec: { adapterTag?: string } | undefined): string | number {
+  if (!codec) return 'none';
+  if (codec.adapterTag !== undefined) return codec.adapterTag;
+  const kind = codecs.get(codec) ?? (codecCount += 1);
+  codecs.set(codec, kind);
+  return kind;
+}
+
+/** The agents that the session has named for its channel. The provider adds its own, and would otherwise replace them. */
+function agentOf(client: Realtime, channelName: string): string {
+  const channel = client.channels.get(channelName) as unknown as { channelOptions?: { params?: { agent?: string } } };
+  const agents = channel.channelOptions?.params?.agent ?? '';
+  return agents.split(' ').filter((agent) => !agent.startsWith('react-hooks/')).join(' ');
 }
 
 const stubs = new WeakSet<object>();

@@ -2,15 +2,19 @@ import { ErrorInfo } from 'ably';
 import type { InboundMessage } from 'ably';
 import { Core } from './core.js';
 import { asErrorInfo, ErrorCode } from './errors.js';
+import { updateInput, withToolCall } from './inputs.js';
 import { nodeOf, resolveId } from './nodes.js';
 import type { CancelFilter, TurnEvent } from './turns.js';
 import type {
-  ClientTransport, ClientTransportOptions, InnerView, MessageNode, PerSend, SendOptions, TransportTree,
+  ClientTransport, ClientTransportOptions, InnerView, MessageNode, Pair, PerSend, SendOptions, TransportTree, UpdateEvent,
 } from './types.js';
-import { TransportView, type ViewHost } from './view.js';
+import { TransportView, type Sent, type ViewHost } from './view.js';
 
 /** How long to wait for the ends that an acknowledged cancel has already made final. */
 const END_PATIENCE_MS = 5_000;
+
+/** How long a close waits for its cancel: without a connection that would not come to an end. */
+const CLOSE_PATIENCE_MS = 5_000;
 
 interface CancelAnswer {
   cancel?: { matched?: string[] };
@@ -29,11 +33,11 @@ export class SessionTransport<TMessage, TEvent> implements ClientTransport<TMess
     this.#host = {
       cancelTurn: (turnId) => this.cancel({ turnId }),
       closed: (view) => void this.#views.delete(view as TransportView<TMessage, TEvent>),
-      wake: (turnId, messages, send) => this.#wake(turnId, messages, send),
+      wake: (turnId, sent, send) => this.#wake(turnId, sent, send),
     };
     const inner = this.core.session.view as unknown as InnerView<TMessage>;
     this.view = new TransportView(this.core, inner, this.#host);
-    this.tree = new SessionTree(this.core, inner);
+    this.tree = new SessionTree(this.core, inner, () => this.view.peekNodes().at(-1)?.msgId);
   }
 
   createView(): TransportView<TMessage, TEvent> {
@@ -56,14 +60,24 @@ export class SessionTransport<TMessage, TEvent> implements ClientTransport<TMess
   }
 
   stageMessage(msgId: string, message: TMessage): void {
-    const inner = this.core.session.view as unknown as InnerView<TMessage>;
-    const id = resolveId(this.core, inner, msgId);
-    if (!this.core.tree.getNodeByCodecMessageId(id)) {
-      console.warn(`selfhost-transport: there is no message ${msgId} to stage`);
-      return;
-    }
-    this.core.staged.set(id, message);
-    this.core.restaged.emit();
+    const id = this.#known(msgId);
+    if (id !== undefined) this.core.overlay.replace(id, message, true);
+  }
+
+  stageEvents(msgId: string, events: readonly UpdateEvent[]): void {
+    const id = this.#known(msgId);
+    if (id === undefined) return;
+    // Refuses what could never be sent.
+    const named = events.map((event) => withToolCall(event, this.tree.getNode(id)?.message));
+    for (const event of named) updateInput(this.core.codec, id, event);
+    this.core.overlay.stage(id, named);
+  }
+
+  #known(msgId: string): string | undefined {
+    const id = resolveId(this.core, this.core.session.view as unknown as InnerView<TMessage>, msgId);
+    if (this.core.tree.getNodeByCodecMessageId(id)) return id;
+    console.warn(`selfhost-transport: there is no message ${msgId} to stage`);
+    return undefined;
   }
 
   on(event: 'error', handler: (error: ErrorInfo) => void): () => void {
@@ -73,7 +87,7 @@ export class SessionTransport<TMessage, TEvent> implements ClientTransport<TMess
 
   async close({ cancel }: { cancel?: CancelFilter } = {}): Promise<void> {
     if (this.core.closed) return;
-    if (cancel) await this.#cancel(cancel).catch(() => {});
+    if (cancel) await Promise.race([this.#cancel(cancel).catch(() => {}), passed(CLOSE_PATIENCE_MS)]);
     if (this.core.closed) return;
     for (const view of [...this.#views]) view.close();
     await this.core.close();
@@ -90,16 +104,19 @@ export class SessionTransport<TMessage, TEvent> implements ClientTransport<TMess
     } catch (error) {
       throw asErrorInfo(error);
     }
-    await this.core.turns.whenEnded(answer.cancel?.matched ?? [], END_PATIENCE_MS);
+    const matched = answer.cancel?.matched ?? [];
+    if (!(await this.core.turns.whenEnded(matched, END_PATIENCE_MS))) await this.core.readEnds(matched);
   }
 
-  #wake(turnId: string, messages: readonly unknown[], send: SendOptions | undefined): void {
+  #wake(turnId: string, sent: Sent, send: SendOptions | undefined): void {
     const { api, body, headers, credentials, clientId, fetch: fetchWith = globalThis.fetch } = this.core.options;
     if (api === undefined) return;
     const id = this.core.channel.name;
     const content = {
-      ...valueOf(body), ...send?.body,
-      messages: messages.map((message) => ({ message, headers: {} })), history: [], turnId, clientId: clientId ?? this.core.me, id,
+      ...valueOf(body), ...send?.body, ...sent,
+      turnId, clientId: clientId ?? this.core.me, id,
+      ...(send?.forkOf !== undefined && { forkOf: send.forkOf }),
+      ...(send?.parent !== undefined && { parent: send.parent }),
     };
     const failed = (why: string) =>
       this.core.errors.emit(new ErrorInfo(`the POST to ${api} failed: ${why}`, ErrorCode.TransportSendFailed, 500));
@@ -120,30 +137,52 @@ class SessionTree<TMessage> implements TransportTree<TMessage> {
   readonly #core: Core<TMessage>;
   readonly #view: InnerView<TMessage>;
 
-  constructor(core: Core<TMessage>, view: InnerView<TMessage>) {
+  readonly #last: () => string | undefined;
+
+  constructor(core: Core<TMessage>, view: InnerView<TMessage>, last: () => string | undefined) {
     this.#core = core;
     this.#view = view;
+    this.#last = last;
   }
 
   getNode(msgId: string): MessageNode<TMessage> | undefined {
-    const id = resolveId(this.#core, this.#view, msgId);
-    const node = this.#core.tree.getNodeByCodecMessageId(id);
-    if (!node) return undefined;
-    const pairs = this.#core.codec.getMessages(node.projection) as { codecMessageId: string; message: TMessage }[];
+    const id = this.#id(msgId);
+    const { overlay } = this.#core;
+    const node = overlay.isDeleted(id) ? undefined : this.#core.tree.getNodeByCodecMessageId(id);
+    if (!node) return overlay.getLocal(id);
+    const pairs = this.#core.codec.getMessages(node.projection) as Pair<TMessage>[];
     const pair = pairs.find(({ codecMessageId }) => codecMessageId === id);
     return pair && nodeOf(this.#core, pair);
   }
 
   getHeaders(msgId: string): Record<string, string> | undefined {
-    return this.#core.headers.get(resolveId(this.#core, this.#view, msgId));
+    return this.#core.headersOf(this.#id(msgId));
+  }
+
+  upsert(msgId: string, message: TMessage, headers: Record<string, string> = {}, serial?: string): void {
+    const id = this.#id(msgId);
+    const { overlay } = this.#core;
+    if (this.#core.tree.getNodeByCodecMessageId(id)) return overlay.replace(id, message, false, headers);
+    const parent = headers['parent'];
+    const before = overlay.getLocal(id);
+    const after = parent !== undefined ? this.#id(parent) : before ? before.parentId : this.#last();
+    overlay.add([message], [id], after, { headers, serial });
+  }
+
+  delete(msgId: string): void {
+    this.#core.overlay.delete(this.#id(msgId));
+  }
+
+  #id(msgId: string): string {
+    return resolveId(this.#core, this.#view, msgId);
   }
 
   getSiblings(msgId: string): TMessage[] {
-    return this.#view.branchSelection(resolveId(this.#core, this.#view, msgId)).siblings;
+    return this.#view.branchSelection(this.#id(msgId)).siblings;
   }
 
   hasSiblings(msgId: string): boolean {
-    return this.#view.branchSelection(resolveId(this.#core, this.#view, msgId)).hasSiblings;
+    return this.#view.branchSelection(this.#id(msgId)).hasSiblings;
   }
 
   getActiveTurnIds(): Map<string, Set<string>> {
@@ -160,7 +199,8 @@ class SessionTree<TMessage> implements TransportTree<TMessage> {
     if (event === 'turn') return this.#core.turns.onEvent(handler as (event: TurnEvent) => void);
     if (event === 'update') {
       // Which turns are active belongs to the tree, too.
-      const offs = [this.#core.tree.on('update', handler as () => void), this.#core.turns.onChange(handler as () => void)];
+      const changed = handler as () => void;
+      const offs = [this.#core.tree.on('update', changed), this.#core.turns.onChange(changed), this.#core.overlay.changed.add(changed)];
       return () => offs.forEach((off) => off());
     }
     return this.#core.tree.on('ably-message', handler as (message: InboundMessage) => void);
@@ -173,6 +213,10 @@ function filterHeader(filter: Partial<{ turnId: string; own: boolean; clientId: 
   if (filter.clientId !== undefined) return { 'cancel-client-id': filter.clientId };
   if (filter.all) return { 'cancel-all': 'true' };
   throw new ErrorInfo('a filter has turnId, own, clientId or all', ErrorCode.InvalidArgument, 400);
+}
+
+function passed(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 function valueOf<T>(given: PerSend<T> | undefined): T | undefined {

@@ -33,6 +33,7 @@ export interface ClientTransportOptions<TMessage> {
   fetch?: typeof globalThis.fetch;
   /** Messages to show before the session's own, until the session has those with the same ids. */
   messages?: TMessage[];
+  /** A logger as `@ably/ai-transport` makes them. */
   logger?: unknown;
 }
 
@@ -98,13 +99,21 @@ export interface View<TMessage, TEvent> {
 export type UpdateEvent =
   | { type: 'tool-output-available'; toolCallId: string; output: unknown }
   | { type: 'tool-output-error'; toolCallId: string; errorText: string }
-  | { type: 'tool-approval-response'; toolCallId: string; approved: boolean; reason?: string };
+  | { type: 'tool-approval-response'; toolCallId: string; approved: boolean; reason?: string }
+  | { type: 'tool-approval-response'; approvalId: string; approved: boolean; reason?: string };
 
 export interface TransportTree<TMessage> {
   getNode(msgId: string): MessageNode<TMessage> | undefined;
   getHeaders(msgId: string): Record<string, string> | undefined;
   getSiblings(msgId: string): TMessage[];
   hasSiblings(msgId: string): boolean;
+  /**
+   * Shows a message: in the place of the one with this id, or behind the one that `headers.parent` names (default: the last
+   * one). Only here: nothing is published. It stays until the session has a message with its id.
+   */
+  upsert(msgId: string, message: TMessage, headers?: Record<string, string>, serial?: string): void;
+  /** Hides a message here. In the session it stays. */
+  delete(msgId: string): void;
   /** Turn ids by client id, of the whole session. A turn stands under its owner's id and under its agent's. */
   getActiveTurnIds(): Map<string, Set<string>>;
   on(event: 'update', handler: () => void): () => void;
@@ -122,6 +131,11 @@ export interface ClientTransport<TMessage = unknown, TEvent = unknown> {
   waitForTurn(filter?: CancelFilter): Promise<void>;
   /** Shows `message` in the place of another until that changes in the session. Nobody else sees it; unknown ids do nothing. */
   stageMessage(msgId: string, message: TMessage): void;
+  /**
+   * Shows answers to tool calls of a message at once, and sends them with the next send, before it. Unknown ids do nothing.
+   * Throws an ErrorInfo with code 40003 for other events.
+   */
+  stageEvents(msgId: string, events: readonly UpdateEvent[]): void;
   on(event: 'error', handler: (error: Ably.ErrorInfo) => void): () => void;
   close(options?: { cancel?: CancelFilter }): Promise<void>;
 }

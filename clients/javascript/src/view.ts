@@ -3,8 +3,10 @@ import type { InboundMessage } from 'ably';
 import type { Core } from './core.js';
 import { Listeners } from './emitter.js';
 import { closedError, ErrorCode } from './errors.js';
-import { asList, asMessage, publishChain, updateInput } from './inputs.js';
+import { asList, asMessage, publishChain, updateInput, withToolCall } from './inputs.js';
 import { nodeOf, resolveId } from './nodes.js';
+import { END } from './overlay.js';
+import { sendStaged } from './staged.js';
 import type { TurnEvent } from './turns.js';
 import type { ActiveTurn, InnerView, MessageNode, Sendable, SendOptions, UpdateEvent, View } from './types.js';
 
@@ -15,7 +17,13 @@ export interface ViewHost {
   cancelTurn(turnId: string): Promise<void>;
   closed?(view: object): void;
   /** Tells who listens outside of the gateway, if anybody does. */
-  wake(turnId: string, messages: readonly unknown[], options: SendOptions | undefined): void;
+  wake(turnId: string, sent: Sent, options: SendOptions | undefined): void;
+}
+
+/** What a wake-up POST tells: the new messages, and those of the branch before them. */
+export interface Sent {
+  messages: { message: unknown; headers: Record<string, string> }[];
+  history: { message: unknown; headers: Record<string, string> }[];
 }
 
 /** One selected branch of the session, paged, with the verbs that send. */
@@ -25,8 +33,6 @@ export class TransportView<TMessage, TEvent> implements View<TMessage, TEvent> {
   readonly #host: ViewHost;
   #messages: TMessage[] | undefined;
   #nodes: MessageNode<TMessage>[] | undefined;
-  /** Messages that the gateway refused; they stay where they were written. */
-  readonly #unsent: { node: MessageNode<TMessage>; after: string | undefined }[] = [];
   readonly #redrawn = new Listeners<void>();
   readonly #off: () => void;
 
@@ -35,7 +41,7 @@ export class TransportView<TMessage, TEvent> implements View<TMessage, TEvent> {
     this.#inner = inner;
     this.#host = host;
     inner.on('update', () => this.#forget());
-    this.#off = core.restaged.add(() => {
+    this.#off = core.overlay.changed.add(() => {
       this.#forget();
       this.#redrawn.emit();
     });
@@ -49,12 +55,7 @@ export class TransportView<TMessage, TEvent> implements View<TMessage, TEvent> {
 
   /** The messages without attaching for them. */
   peekMessages(): TMessage[] {
-    if (!this.#messages) {
-      const own = this.peekNodes().map(({ message }) => message);
-      const ids = new Set(own.map((message) => (message as { id?: string }).id));
-      const seeds = (this.#core.options.messages ?? []).filter((message) => !ids.has((message as { id?: string }).id));
-      this.#messages = [...seeds, ...own];
-    }
+    this.#messages ??= this.peekNodes().map(({ message }) => message);
     return this.#messages;
   }
 
@@ -64,14 +65,7 @@ export class TransportView<TMessage, TEvent> implements View<TMessage, TEvent> {
   }
 
   peekNodes(): MessageNode<TMessage>[] {
-    if (!this.#nodes) {
-      this.#nodes = this.#inner.getMessages().map((pair) => nodeOf(this.#core, pair));
-      for (const { node, after } of this.#unsent) {
-        const at = this.#nodes.findIndex(({ msgId }) => msgId === after);
-        // On another branch, it is not shown.
-        if (at >= 0 || after === undefined) this.#nodes.splice(at + 1, 0, node);
-      }
-    }
+    this.#nodes ??= this.#core.overlay.arrange(this.#inner.getMessages().map((pair) => nodeOf(this.#core, pair)));
     return this.#nodes;
   }
 
@@ -109,15 +103,15 @@ export class TransportView<TMessage, TEvent> implements View<TMessage, TEvent> {
   }
 
   send(messages: Sendable<TMessage> | Sendable<TMessage>[], options?: SendOptions): Promise<ActiveTurn<TEvent>> {
-    return this.#sendMessages(messages, options, (inputs, ids, forkOf, parent) => {
+    return this.#sendMessages(messages, options, options?.forkOf === undefined, (inputs, ids, forkOf, parent) => {
       if (inputs.length === 1) return this.#publishOne(inputs[0]!, ids[0]!, forkOf, parent);
-      return this.#publishChain(inputs, ids, forkOf, parent ?? this.#inner.getMessages().at(-1)?.codecMessageId);
+      return this.#publishChain(inputs, ids, forkOf, parent ?? this.#lastOwn());
     });
   }
 
   edit(messageId: string, messages: Sendable<TMessage> | Sendable<TMessage>[], options?: SendOptions): Promise<ActiveTurn<TEvent>> {
     const target = this.#id(messageId);
-    return this.#sendMessages(messages, options, async (inputs, ids) => {
+    return this.#sendMessages(messages, options, false, async (inputs, ids) => {
       if (inputs.length === 1) {
         await this.#inner.edit(target, { ...this.#core.codec.createUserMessage(inputs[0]), codecMessageId: ids[0] });
         return;
@@ -142,7 +136,7 @@ export class TransportView<TMessage, TEvent> implements View<TMessage, TEvent> {
         for (const { runId, events } of early) this.#core.streams.push(runId === turnId ? turnId : '', events);
         this.#core.turns.expect(turnId, this.#core.me);
         if (!this.#core.turns.has(turnId)) this.#core.streams.close(turnId);
-        this.#host.wake(turnId, [], options);
+        this.#wake(turnId, [], [], options);
         return this.#turn(turnId, stream, []);
       } finally {
         off();
@@ -157,15 +151,16 @@ export class TransportView<TMessage, TEvent> implements View<TMessage, TEvent> {
       if (turnId === undefined) {
         throw new ErrorInfo(`no turn has the message ${msgId}; load older messages first`, ErrorCode.InvalidArgument, 400);
       }
-      const inputs = events.map((event) => updateInput(this.#core.codec, target, event));
+      const message = this.getNode(target)?.message;
+      const inputs = events.map((event) => updateInput(this.#core.codec, target, withToolCall(event, message)));
       const stream = this.#core.streams.open(turnId) as ReadableStream<TEvent>;
       try {
-        await this.#inner.send(inputs as never, { runId: turnId });
+        await sendStaged(this.#core, this.#inner, turnId, inputs);
       } catch (error) {
         this.#core.streams.close(turnId);
         throw error;
       }
-      this.#host.wake(turnId, [], options);
+      this.#wake(turnId, [], [], options);
       return this.#turn(turnId, stream, []);
     });
   }
@@ -215,10 +210,15 @@ export class TransportView<TMessage, TEvent> implements View<TMessage, TEvent> {
   #sendMessages(
     given: Sendable<TMessage> | Sendable<TMessage>[],
     options: SendOptions | undefined,
+    isNext: boolean,
     publish: (inputs: TMessage[], ids: string[], forkOf?: string, parent?: string) => Promise<void>,
   ): Promise<ActiveTurn<TEvent>> {
     const inputs = asList(given).map((message) => asMessage<TMessage>(message));
     const ids = inputs.map(() => crypto.randomUUID() as string);
+    // Shown at once, also before there is a connection. A fork shows when it is there.
+    const parent = options?.parent === undefined ? this.#lastOwn() : this.#id(options.parent);
+    const place = parent ?? END;
+    if (isNext && !this.#core.closed) this.#core.overlay.add(inputs, ids, place);
     return this.#core.sending(async () => {
       const last = ids.at(-1);
       if (last === undefined) throw new ErrorInfo('there is no message to send', ErrorCode.InvalidArgument, 400);
@@ -226,28 +226,31 @@ export class TransportView<TMessage, TEvent> implements View<TMessage, TEvent> {
       const stream = this.#core.streams.open(turnId) as ReadableStream<TEvent>;
       this.#core.turns.expect(turnId, this.#core.me);
       try {
+        await sendStaged(this.#core, this.#inner);
         await publish(inputs, ids, options?.forkOf && this.#id(options.forkOf), options?.parent && this.#id(options.parent));
       } catch (error) {
         this.#core.turns.forget(turnId);
         this.#core.streams.close(turnId);
-        this.#keepUnsent(inputs, ids);
         throw error;
       }
-      this.#host.wake(turnId, inputs, options);
+      this.#wake(turnId, inputs, ids, options);
       return this.#turn(turnId, stream, ids);
+    }).catch((error) => {
+      // It stays where it was written. With an id of its own: should it have arrived nevertheless, it is shown once.
+      if (!this.#core.closed) this.#core.overlay.add(inputs, ids, this.#lastOwn() ?? place);
+      throw error;
     });
   }
 
-  #keepUnsent(messages: TMessage[], ids: string[]): void {
-    let after = this.peekNodes().at(-1)?.msgId;
-    for (const [index, message] of messages.entries()) {
-      const msgId = ids[index]!;
-      const node = { kind: 'message' as const, msgId, id: msgId, message, parentId: after, forkOf: undefined, headers: {}, serial: undefined };
-      this.#unsent.push({ node, after });
-      after = msgId;
-    }
-    this.#forget();
-    this.#redrawn.emit();
+  /** The last message that the session has on this branch. */
+  #lastOwn(): string | undefined {
+    return this.#inner.getMessages().at(-1)?.codecMessageId;
+  }
+
+  #wake(turnId: string, inputs: readonly TMessage[], ids: readonly string[], options: SendOptions | undefined): void {
+    const history = this.peekNodes().filter(({ msgId }) => !ids.includes(msgId)).map(({ message, headers }) => ({ message, headers }));
+    const messages = inputs.map((message, index) => ({ message, headers: this.#core.headersOf(ids[index]!) ?? {} }));
+    this.#host.wake(turnId, { messages, history }, options);
   }
 
   #forget(): void {
