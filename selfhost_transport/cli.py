@@ -276,6 +276,48 @@ def export(
     run_export(settings, to, name=name, once=once, lease_s=lease)
 
 
+@app.command("import")
+def import_channels(
+    channels: Annotated[
+        list[str] | None, typer.Argument(metavar="[CHANNEL]...", help="Channels of the source.")
+    ] = None,
+    source: Annotated[
+        str, typer.Option("--from", help="Address of the source: its REST interface.")
+    ] = "https://main.realtime.ably.net",
+    key: Annotated[
+        str | None,
+        typer.Option(envvar="ABLY_API_KEY", help="Key of the source, with `history`: APP.KEYID:SECRET."),
+    ] = None,
+    token: Annotated[str | None, typer.Option(help="A token of the source instead of a key.")] = None,
+    channels_file: Annotated[
+        str | None,
+        typer.Option("--channels", help="File with a channel, or channel<TAB>session, per line; - = input."),
+    ] = None,
+    session: Annotated[
+        str | None, typer.Option("--as", help="Name of the session, if not that of the one channel.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and count; write nothing.")] = False,
+    as_json: AsJson = False,
+    redis: Redis = None,
+    config: Config = None,
+    redis_prefix: Prefix = None,
+    as_dev: Dev = False,
+) -> None:
+    """Take conversations over: the history of channels of Ably's cloud, or of another deployment.
+
+    Order, ids, clients and times stay. Run it again to go on after an interruption, or for what is new: what is there is
+    not imported twice. Exit status 1 if a channel could not be imported.
+    """
+    from selfhost_transport.commands.import_channels import channels_of, run_import
+    from selfhost_transport.importer.source import Source
+
+    settings = load_settings(config, redis=redis, redis_prefix=redis_prefix)
+    wanted = channels_of(channels or [], channels_file, session)
+    reader = Source(source, key=None if token is not None else key, token=token)
+    settings = _as_dev(settings) if as_dev else settings
+    raise typer.Exit(0 if run_import(settings, reader, wanted, dry_run=dry_run, as_json=as_json) else 1)
+
+
 @app.command()
 def token(
     client_id: Annotated[str | None, typer.Option(help="Client id of the holder; * = any.")] = None,

@@ -24,6 +24,7 @@ from selfhost_transport.store.options import SECOND_MS, StoreOptions
 from selfhost_transport.store.presence import PresenceStore
 from selfhost_transport.store.retention import Retention
 from selfhost_transport.store.revocations import RevocationStore
+from selfhost_transport.store.session_import import SessionImports
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_inputs import TurnInputs
 from selfhost_transport.store.turn_pauses import TurnPauses
@@ -55,6 +56,7 @@ class Stores:
     revocations: RevocationStore
     retention: Retention
     dead_letters: DeadLetters
+    imports: SessionImports
 
     @classmethod
     def build(cls, settings: Settings, *, call_s: float = CALL_S, read_s: float | None = None) -> Stores:
@@ -85,6 +87,7 @@ class Stores:
             revocations=RevocationStore(redis, settings.redis.prefix),
             retention=Retention(redis, keys, options),
             dead_letters=DeadLetters(turns, sessions),
+            imports=SessionImports(redis, keys, options),
         )
 
     @classmethod

@@ -163,3 +163,16 @@ local function note_activity(turn, id, question, parent)
   if not turn_span(turn) then note_other_answer(parent, turn) end
   redis.call('HSET', K_GROUPS, part(turn), (first or id) .. ' ' .. id)
 end
+
+-- Notes what a publish at `id` adds to: `count` triples of turn, the question it answers or '', what it hangs below or '', in
+-- ARGV from `first` on. Turn '': the question waits for one.
+local function note_written(id, first, count)
+  for at = first, first + 3 * count - 3, 3 do
+    local turn, question = ARGV[at], ARGV[at + 1]
+    if turn ~= '' then
+      note_activity(turn, id, question, ARGV[at + 2])
+    else
+      note_question(question, id)
+    end
+  end
+end

@@ -12,15 +12,7 @@ if publish_id ~= '' then
   if known then return {known, series, 1} end
 end
 local id = create(entry)
-local turns = string.sub(entry, 1, 1) == 'C' and tonumber(ARGV[9]) or 0
-for at = 10, 7 + 3 * turns, 3 do
-  local turn, question = ARGV[at], ARGV[at + 1]
-  if turn ~= '' then
-    note_activity(turn, id, question, ARGV[at + 2])
-  else
-    note_question(question, id)
-  end
-end
+if string.sub(entry, 1, 1) == 'C' then note_written(id, 10, tonumber(ARGV[9])) end
 if publish_id ~= '' then redis.call('SET', K_ONCE, id, 'PX', ARGV[6]) end
 keep_for(ARGV[8], id)
 tidy_log(id, tonumber(ARGV[7]))
