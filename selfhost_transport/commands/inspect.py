@@ -23,6 +23,7 @@ from selfhost_transport.store.entries import (
     Summarised,
     unpack_entry,
 )
+from selfhost_transport.store.fields import Session
 from selfhost_transport.store.history import HistoryReader, Query
 from selfhost_transport.store.names import pair
 from selfhost_transport.store.turn_store import TurnRecord, TurnStore
@@ -88,7 +89,7 @@ async def _inspect(settings: Settings, session: str, ended: int, count: int) -> 
     async with opened_stores(settings) as stores:
         turns = stores.turns
         base = turns.keys.base_of(session)
-        series, floor = await turns.redis.command("HMGET", f"{base}s:{session}", "series", "floor")
+        series, floor = await turns.redis.command("HMGET", f"{base}s:{session}", Session.EPOCH, Session.FLOOR)
         if series is None:
             raise NotFound(
                 f"the session {session!r} does not exist under the prefix {turns.keys.prefix!r}; "

@@ -10,6 +10,7 @@ from selfhost_transport.errors import BadRequest, NotFound
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts
 from selfhost_transport.store.entries import Annotated, Ref, pack_annotation_body, unpack_entry
+from selfhost_transport.store.fields import Session
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.wire.actions import AnnotationAction
@@ -52,23 +53,15 @@ class AnnotationStore:
         They have their verified client ids. Nothing to take back is no error. Raises NotFound, BadRequest 40000 for a
         name too many.
         """
-        base, options = self._keys.base_of(session), self._options
+        options = self._options
         arguments = [argument for ref, one in annotations for argument in _arguments(ref, one)]
         reply = await self._redis.call(
-            scripts.load("annotate"),
-            [f"{base}s:{session}"],
-            [
-                base,
-                session,
-                publish_id,
-                options.idempotency_ms,
-                options.window_ms,
-                MAX_LISTED,
-                MAX_NAMES,
-                options.annotations,
-                *arguments,
-            ],
-        )
+            *scripts.session_call(
+                "annotate", self._keys, session, arguments, publish_id=publish_id,
+                once_ms=options.idempotency_ms, window_ms=options.window_ms, listed=MAX_LISTED, names=MAX_NAMES,
+                kept=options.annotations,
+            )
+        )  # fmt: skip
         if reply[0] == b"missing":
             raise NotFound("no such message in this session, or its retention has expired")
         if reply[0] == b"full":
@@ -81,7 +74,7 @@ class AnnotationStore:
     ) -> list[Annotation]:
         """Annotations of a message in the order they were given, complete; none for an unknown message."""
         base = self._keys.base_of(session)
-        series = await self._redis.command("HGET", f"{base}s:{session}", "series")
+        series = await self._redis.command("HGET", f"{base}s:{session}", Session.EPOCH)
         key = f"{base}b:{ref}:{session}"
         found = await self._redis.command("XRANGE", key, f"({after.stream_id}", "+", "COUNT", limit)
         entries = [unpack_entry(Position.parse_id(item[0].decode()), item[1][1]) for item in found or []]

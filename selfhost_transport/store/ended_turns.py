@@ -17,6 +17,7 @@ from typing import Final
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts
+from selfhost_transport.store.fields import Ended as Item
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.wire.serial import Position
@@ -66,11 +67,15 @@ class EndedTurns:
 
     async def open(self, limit: int) -> None:
         """Have turns queued that end from now on, at most `limit` per bucket. Raises StoreFull."""
-        script = scripts.load("export_open")
-        arguments: list[str | int] = [self.exporter, limit, _GROUP, _FORGET_MS]
         calls = [
-            self._redis.call(script, [f"{base}exporters", self._key(base)], arguments) for base in self._bases
-        ]
+            self._redis.call(
+                *scripts.call(
+                    "export_open", exporters=f"{base}exporters", ended=self._key(base), exporter=self.exporter,
+                    limit=limit, group=_GROUP, idle_ms=_FORGET_MS,
+                )
+            )
+            for base in self._bases
+        ]  # fmt: skip
         await asyncio.gather(*calls)
 
     async def take(self, bucket: int, lease_ms: int) -> Ended | None:
@@ -79,21 +84,22 @@ class EndedTurns:
         None also while another process has the one given out last and renews its lease: no turn is exported before one that
         ended earlier. One that this process was given and that is not done is given again.
         """
-        base = self._keys.base(bucket)
-        arguments: list[str | int] = [_GROUP, self.process, lease_ms]
-        reply = await self._redis.call(scripts.load("export_take"), [self._key(base)], arguments)
+        ended = self._key(self._keys.base(bucket))
+        reply = await self._redis.call(
+            *scripts.call("export_take", ended=ended, group=_GROUP, process=self.process, lease_ms=lease_ms)
+        )
         return None if reply is None else _ended(bucket, reply)
 
     async def renew(self, ended: Ended) -> bool:
         """Keep a turn that is being exported from being given to another process. False where it was already."""
         key = self._key(self._keys.base(ended.bucket))
-        arguments = [_GROUP, self.process, ended.item_id]
-        return bool(await self._redis.call(scripts.load("export_renew"), [key], arguments))
+        call = scripts.call("export_renew", ended=key, group=_GROUP, process=self.process, item=ended.item_id)
+        return bool(await self._redis.call(*call))
 
     async def done(self, ended: Ended) -> None:
         """The turn was exported."""
         key = self._key(self._keys.base(ended.bucket))
-        await self._redis.call(scripts.load("export_done"), [key], [_GROUP, ended.item_id])
+        await self._redis.call(*scripts.call("export_done", ended=key, group=_GROUP, item=ended.item_id))
 
     async def waiting(self) -> int:
         """Turns not exported yet, those at work included."""
@@ -108,11 +114,15 @@ class EndedTurns:
 
     async def forget(self) -> bool:
         """End the exporter, with what waits for it. False when there is none of this name."""
-        script = scripts.load("export_forget")
         calls = [
-            self._redis.call(script, [f"{base}exporters", self._key(base), f"{base}dropped"], [self.exporter])
+            self._redis.call(
+                *scripts.call(
+                    "export_forget", exporters=f"{base}exporters", ended=self._key(base),
+                    dropped=f"{base}dropped", exporter=self.exporter,
+                )
+            )
             for base in self._bases
-        ]
+        ]  # fmt: skip
         return any(await asyncio.gather(*calls))
 
     @property
@@ -129,13 +139,13 @@ def _ended(bucket: int, reply: list[bytes]) -> Ended:
         bucket=bucket,
         item_id=reply[0].decode(),
         delivery=int(reply[1]),
-        session=fields["s"],
-        series=fields["se"],
-        turn_id=fields["t"],
-        status=TurnStatus(fields["st"]),
-        agent=fields["ag"],
-        owner=fields["ow"],
-        first=Position.parse_id(fields["ip"]),
-        last=Position.parse_id(fields["tp"]),
-        open=Position.parse_id(fields["op"]),
+        session=fields[Item.SESSION],
+        series=fields[Item.EPOCH],
+        turn_id=fields[Item.TURN],
+        status=TurnStatus(fields[Item.STATUS]),
+        agent=fields[Item.AGENT],
+        owner=fields[Item.OWNER],
+        first=Position.parse_id(fields[Item.FIRST]),
+        last=Position.parse_id(fields[Item.LAST]),
+        open=Position.parse_id(fields[Item.OPEN]),
     )

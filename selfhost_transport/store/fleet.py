@@ -16,9 +16,8 @@ class Fleet:
 
     async def tell(self, agent: str, worker: str, ttl_ms: int) -> int:
         """A worker serves an agent for another `ttl_ms`; 0: no longer. Returns how many workers serve it."""
-        count: int = await self._redis.call(
-            scripts.load("fleet"), [self._keys.fleet(agent)], [worker, ttl_ms]
-        )
+        call = scripts.call("fleet", workers=self._keys.fleet(agent), worker=worker, ttl_ms=ttl_ms)
+        count: int = await self._redis.call(*call)
         return count
 
     async def size(self, agent: str) -> int:

@@ -21,6 +21,8 @@ from selfhost_transport.store.entries import (
     unpack_entry,
     unpack_summary,
 )
+from selfhost_transport.store.fields import Message as Record
+from selfhost_transport.store.fields import Session
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.turn_spans import TurnSpans
 from selfhost_transport.turns.headers import read_headers
@@ -44,7 +46,7 @@ ENTRIES_PER_READ = 200
 """Publishes that are read and unpacked at once: other tasks wait that long, a few milliseconds."""
 
 _NO_RECORD: dict[str, bytes] = {}
-_RECORD_FIELDS = ("t", "v", "e", "b", "x", "n", "a", "o", "y")
+_RECORD_FIELDS = tuple(Record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,9 @@ class HistoryReader:
 
     async def _truncated_at(self, session: str, query: Query) -> Position | None:
         """Up to where retention has taken messages that the query would have found."""
-        taken = await self._redis.command("HGET", f"{self._keys.base_of(session)}s:{session}", "tr")
+        taken = await self._redis.command(
+            "HGET", f"{self._keys.base_of(session)}s:{session}", Session.TRIMMED
+        )
         position = Position.parse_id(taken.decode()) if taken else None
         if position is not None and query.forwards and query.cursor is not None:
             return position if query.cursor.position < position else None
@@ -151,7 +155,7 @@ class HistoryReader:
         if created is None:
             raise NotFound("no such message in this session, or its retention has expired")
         record, data, _ = (await self._records(session, [ref]))[2][0]
-        return State(ref, _apply(created, record, data), (record.get("v") or b"").decode())
+        return State(ref, _apply(created, record, data), (record.get(Record.VERSION) or b"").decode())
 
     async def versions(self, session: str, ref: Ref, *, forwards: bool = True) -> list[Message]:
         """The create and every update and delete of a message, oldest first (section 7.5)."""
@@ -187,7 +191,7 @@ class HistoryReader:
 
     async def _series(self, session: str) -> str:
         base = self._keys.base_of(session)
-        series = await self._redis.command("HGET", f"{base}s:{session}", "series")
+        series = await self._redis.command("HGET", f"{base}s:{session}", Session.EPOCH)
         return series.decode() if series else ""
 
     async def _created(self, session: str, ref: Ref) -> Message | None:
@@ -234,7 +238,7 @@ class HistoryReader:
             return found
         base = self._keys.base_of(session)
         keys = [f"{base}x:{ref}:{session}" for ref, _ in found]
-        lengths: list[int] = await self._redis.call(scripts.load("text_sizes"), keys, [])
+        lengths: list[int] = await self._redis.call(*scripts.call("text_sizes", (), keys))
         sizes = [max(length, data_size(one.data)) for length, (_, one) in zip(lengths, found, strict=True)]
         fitting = sum(total <= MAX_PAGE_BYTES for total in itertools.accumulate(sizes))
         return found[: max(1, fitting)]
@@ -295,15 +299,16 @@ class HistoryReader:
         base = self._keys.base_of(session)
         calls = [
             self._redis.call(
-                scripts.load("read_records"),
-                [f"{base}p:{session}", *_record_keys(base, session, refs[start : start + RECORDS_PER_CALL])],
-                _RECORD_FIELDS,
+                *scripts.call(
+                    "read_records", _RECORD_FIELDS,
+                    list(_record_keys(base, session, refs[start : start + RECORDS_PER_CALL])),
+                    head=f"{base}p:{session}",
+                )
             )
             for start in range(0, len(refs), RECORDS_PER_CALL)
-        ]
-        meta = self._redis.command(
-            "HMGET", f"{base}s:{session}", "series", "cut"
-        )  # read after all the records
+        ]  # fmt: skip
+        # Read after all the records.
+        meta = self._redis.command("HMGET", f"{base}s:{session}", Session.EPOCH, Session.CUT)
         records: list[tuple[dict[str, bytes], bytes | None, Position]] = []
         for call in calls:
             head, *found = await call
@@ -313,7 +318,7 @@ class HistoryReader:
                     records.append((_NO_RECORD, None, position))
                 else:
                     pairs = zip(_RECORD_FIELDS, fields[1:], strict=True)
-                    record = {name: value for name, value in pairs if value is not None}
+                    record: dict[str, bytes] = {name: value for name, value in pairs if value is not None}
                     records.append((record, fields[0], position))
         series, cut = await meta
         return (series.decode() if series else ""), int(cut or 0), records
@@ -342,7 +347,9 @@ class HistoryReader:
         return messages, cut_ms
 
     async def _cut_ms(self, session: str) -> int:
-        return int(await self._redis.command("HGET", f"{self._keys.base_of(session)}s:{session}", "cut") or 0)
+        return int(
+            await self._redis.command("HGET", f"{self._keys.base_of(session)}s:{session}", Session.CUT) or 0
+        )
 
     async def _without_taken(
         self, session: str, created: Sequence[Message], messages: list[Message], cut_ms: int
@@ -408,15 +415,17 @@ def beyond(ref: Ref, query: Query) -> bool:
 
 def _apply(created: Message, record: dict[str, bytes], data: bytes | None) -> Message:
     """The create overlaid with what the record changed."""
-    if "y" in record:
-        summary = summary_to_wire(unpack_summary(unpack(record["y"])))
+    if Record.SUMMARY in record:
+        summary = summary_to_wire(unpack_summary(unpack(record[Record.SUMMARY])))
         created = replace(created, annotations={"summary": summary})
-    if "t" not in record:
+    if Record.TYPE not in record:
         return created
     state: dict[str, Any] = (
-        unpack(record["b"]) if "b" in record else {"name": created.name, "extras": created.extras}
+        unpack(record[Record.STATE])
+        if Record.STATE in record
+        else {"name": created.name, "extras": created.extras}
     )
-    letter = record.get("t", b"-")
+    letter = record.get(Record.TYPE, b"-")
     value: str | bytes | None = None
     if letter == b"s":
         value = (data or b"").decode(errors="replace")
@@ -424,10 +433,10 @@ def _apply(created: Message, record: dict[str, bytes], data: bytes | None) -> Me
         value = data or b""
     return replace(
         created,
-        name=record["n"].decode() if "n" in record else state.get("name"),
-        extras=unpack(record["x"]) if "x" in record else state.get("extras"),
+        name=record[Record.NAME].decode() if Record.NAME in record else state.get("name"),
+        extras=unpack(record[Record.EXTRAS]) if Record.EXTRAS in record else state.get("extras"),
         data=value,
-        encoding=(record.get("e") or b"").decode() or None,
+        encoding=(record.get(Record.ENCODING) or b"").decode() or None,
     )
 
 
@@ -436,14 +445,14 @@ def _current(
 ) -> Message:
     """A complete wire message. While its turn streams, a message's version is the head it was read at:
     not older than any append it contains, older than every later one."""
-    if "t" not in record:
+    if Record.TYPE not in record:
         version = Version(ref.serial(series), ref.position.ms)
         return _complete(_apply(created, record, data), ref, series, MessageAction.CREATE, version)
-    changed = record.get("v") or b""
+    changed = record.get(Record.VERSION) or b""
     position = Position.parse_id(changed.decode()) if changed else max(head, ref.position)
-    packed = record.get("o") or b""
+    packed = record.get(Record.OPERATION) or b""
     operation = Operation.unpack(unpack(packed)) if packed else Operation(client_id=created.client_id)
-    action = MessageAction.DELETE if record.get("a") == b"D" else MessageAction.UPDATE
+    action = MessageAction.DELETE if record.get(Record.ACTION) == b"D" else MessageAction.UPDATE
     version = operation.version(position, series)
     return _complete(_apply(created, record, data), ref, series, action, version)
 

@@ -2,7 +2,8 @@
 
 A session lives in bucket `crc16(name) mod buckets`; every key of the session, of its turns, and the
 bucket's work queue carry the hash tag `{b<n>}`, so that one script may touch them all, on Cluster too.
-Scripts build the same names from the bucket's base; the letters below are the contract between both.
+Scripts build the same names from the bucket's base; the letters below are the contract between both. The fields of hashes
+and streams are in fields.py.
 
 | key                 | type   | holds                                                    | lives until                  |
 |---------------------|--------|----------------------------------------------------------|------------------------------|

@@ -71,16 +71,17 @@ class OccupancyStore:
         base = self._keys.base_of(session)
         packed = "" if share == Share() else " ".join(str(count) for count in astuple(share))
         await self._redis.call(
-            scripts.load("occupancy_report"),
-            [self.channel(session)],
-            [base, session, node, packed, REMEMBERED_MS],
-        )
+            *scripts.call(
+                "occupancy_report", occupancy=self.channel(session), base=base, session=session, node=node,
+                contribution=packed, remember_ms=REMEMBERED_MS,
+            )
+        )  # fmt: skip
 
     async def read(self, session: str) -> Occupancy:
         """The occupancy now."""
         base = self._keys.base_of(session)
         reply = await self._redis.call(
-            scripts.load("occupancy_read"), [self.channel(session)], [base, session]
+            *scripts.call("occupancy_read", occupancy=self.channel(session), base=base, session=session)
         )
         shares = [Share(*(int(count) for count in packed.split())) for packed in reply[1:]]
         return Occupancy(sum(shares, Share()), int(reply[0]))

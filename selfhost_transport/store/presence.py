@@ -14,6 +14,7 @@ from typing import Any
 
 from selfhost_transport.errors import BadRequest, InvalidArgument
 from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.redis_io.link import Argument
 from selfhost_transport.store import scripts
 from selfhost_transport.store.entries import (
     PresenceChanged,
@@ -111,10 +112,14 @@ class PresenceStore:
         if not arguments:
             raise InvalidArgument("a presence frame needs at least one operation")
         options = self._options
-        reply = await self._call(
-            "presence_change", session, new_series(), options.window_ms, publish_id, options.idempotency_ms,
-            holder.connection_id, holder.owner, holder.node, holder.remain_ms, options.presence_events,
-            options.max_members, options.presence_lease_ms, *arguments,
+        reply = await self._redis.call(
+            *scripts.session_call(
+                "presence_change", self._keys, session, arguments, new_epoch=new_series(),
+                window_ms=options.window_ms, publish_id=publish_id, once_ms=options.idempotency_ms,
+                connection=holder.connection_id, owner=holder.owner, node=holder.node,
+                remain_ms=holder.remain_ms, kept=options.presence_events, members=options.max_members,
+                lease_ms=options.presence_lease_ms,
+            )
         )  # fmt: skip
         if reply[0] == b"full":
             raise BadRequest(
@@ -139,13 +144,14 @@ class PresenceStore:
 
         Call it after the socket's last change was given to the store. Returns whether any member is due.
         """
-        return await self._of_connection("presence_lost", holder.connection_id, holder.owner)
+        return await self._of_connection("presence_lost", holder.connection_id, owner=holder.owner)
 
     async def claim(self, holder: Holder) -> bool:
         """A socket resumed a connection: it holds the members now, and no leave is due. Returns whether it has any."""
         return await self._of_connection(
-            "presence_claim", holder.connection_id, holder.owner, holder.node, holder.remain_ms
-        )
+            "presence_claim", holder.connection_id, owner=holder.owner, node=holder.node,
+            remain_ms=holder.remain_ms,
+        )  # fmt: skip
 
     async def renew(self, node: str) -> bool:
         """Renew a process' lease; due every third of `presence_lease_ms`.
@@ -210,46 +216,57 @@ class PresenceStore:
         return f"{self._keys.base_of(session)}r:{session}"
 
     async def _leave(self, base: str, session: str, connection_id: str, owner: str) -> int:
-        script, options = scripts.load("presence_leave"), self._options
-        arguments = (base, session, connection_id, owner, LEAVES_PER_STEP, options.presence_events)
+        options = self._options
+        call = scripts.call(
+            "presence_leave", holder=f"{base}o:{connection_id}", base=base, named_session=session,
+            connection=connection_id, owner=owner, limit=LEAVES_PER_STEP, kept=options.presence_events,
+            window_ms=options.window_ms,
+        )  # fmt: skip
         total = 0
-        while left := await self._redis.call(
-            script, [f"{base}o:{connection_id}"], [*arguments, options.window_ms]
-        ):
+        while left := await self._redis.call(*call):
             total += left
         return total
 
-    async def _of_connection(self, name: str, connection_id: str, *arguments: str | int) -> bool:
+    async def _of_connection(self, name: str, connection_id: str, **named: Argument) -> bool:
         """Run a script about one connection in each bucket; all leave in one write."""
-        script = scripts.load(name)
         calls = [
-            self._redis.call(script, [f"{base}o:{connection_id}"], [base, connection_id, *arguments])
+            self._redis.call(
+                *scripts.call(
+                    name,
+                    (),
+                    (),
+                    holder=f"{base}o:{connection_id}",
+                    base=base,
+                    connection=connection_id,
+                    **named,
+                )
+            )
             for base in self._keys.bases()
         ]
         return any(await asyncio.gather(*calls))
 
     async def _set_lease(self, node: str, lease_ms: int) -> list[bool]:
-        script = scripts.load("presence_renew")
-        calls = [self._redis.call(script, [f"{base}nodes"], [node, lease_ms]) for base in self._keys.bases()]
+        calls = [
+            self._redis.call(
+                *scripts.call("presence_renew", nodes=f"{base}nodes", node=node, lease_ms=lease_ms)
+            )
+            for base in self._keys.bases()
+        ]
         return [bool(reply) for reply in await asyncio.gather(*calls)]
 
     async def _sweep(self, base: str) -> int:
-        orphan, sweep, options = (
-            scripts.load("presence_orphan"),
-            scripts.load("presence_sweep"),
-            self._options,
-        )
-        while await self._redis.call(orphan, [f"{base}nodes"], [base, LEAVES_PER_STEP]) is not None:
+        options = self._options
+        orphan = scripts.call("presence_orphan", nodes=f"{base}nodes", base=base, limit=LEAVES_PER_STEP)
+        while await self._redis.call(*orphan) is not None:
             pass
-        arguments = (base, "", LEAVES_PER_STEP, options.presence_events, options.window_ms)
+        sweep = scripts.call(
+            "presence_sweep", gone=f"{base}gone", base=base, limit=LEAVES_PER_STEP,
+            kept=options.presence_events, window_ms=options.window_ms,
+        )  # fmt: skip
         total = 0
-        while (left := await self._redis.call(sweep, [f"{base}gone"], arguments)) is not None:
+        while (left := await self._redis.call(*sweep)) is not None:
             total += left
         return total
-
-    async def _call(self, name: str, session: str, *arguments: str | bytes | int) -> Any:
-        base = self._keys.base_of(session)
-        return await self._redis.call(scripts.load(name), [f"{base}s:{session}"], [base, session, *arguments])
 
 
 def _arguments(operation: PresenceMessage, connection_id: str) -> tuple[str | bytes | int, ...]:

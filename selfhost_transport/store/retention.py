@@ -34,8 +34,10 @@ class Retention:
 
     async def step(self, base: str) -> int | None:
         """One short script for a bucket. Returns how many publishes it took; None when nothing is due."""
-        arguments = (base, "", PUBLISHES_PER_STEP, self._options.empty_session_ms)
         taken: int | None = await self._redis.call(
-            scripts.load("trim_history"), [f"{base}retention"], arguments
-        )
+            *scripts.call(
+                "trim_history", sessions=f"{base}retention", bucket=base, limit=PUBLISHES_PER_STEP,
+                empty_ms=self._options.empty_session_ms,
+            )
+        )  # fmt: skip
         return taken

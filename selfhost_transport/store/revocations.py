@@ -63,7 +63,8 @@ class RevocationStore:
     async def add(self, revocations: Sequence[Revocation]) -> None:
         """Store revocations and tell every gateway. Raises StoreUnavailable."""
         fields = [revocation.pack() for revocation in revocations]
-        await self._redis.call(scripts.load("revoke"), [self._key], [self.channel, KEPT_MS, *fields])
+        call = scripts.call("revoke", fields, revocations=self._key, channel=self.channel, ttl_ms=KEPT_MS)
+        await self._redis.call(*call)
 
     async def all(self) -> list[Revocation]:
         """Every revocation that holds. Raises StoreUnavailable."""

@@ -13,6 +13,7 @@ from selfhost_transport.errors import Conflict
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts
 from selfhost_transport.store.entries import NO_OPERATION, Operation, pack_created, pack_value, type_letter
+from selfhost_transport.store.fields import Session
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.turn_spans import written_to
@@ -98,7 +99,7 @@ class SessionImports:
     async def state(self, session: str) -> ImportState:
         """Where a session's import stands."""
         base = self._keys.base_of(session)
-        mark, series = await self._redis.command("HMGET", f"{base}s:{session}", "imported", "series")
+        mark, series = await self._redis.command("HMGET", f"{base}s:{session}", Session.IMPORTED, Session.EPOCH)
         head = await self._redis.command("GET", f"{base}p:{session}")
         return ImportState(
             ImportMark.unpack(mark.decode()) if mark else None,
@@ -113,25 +114,18 @@ class SessionImports:
 
         Raises Conflict when another import has gone on since `before`, or the session was written to.
         """
-        base = self._keys.base_of(session)
         turns = written_to(past.message for past in messages)
+        writes: list[str | bytes | int] = [name for turn in turns for name in turn]
+        for index, past in enumerate(messages):
+            writes += past.change(index)
         reply: list[Any] = await self._redis.call(
-            scripts.load("import"),
-            [f"{base}s:{session}"],
-            [
-                base,
-                session,
-                pack_created([past.created for past in messages]),
-                new_series(),
-                after.position.stream_id,
-                self._options.retention_of(session),
-                before.pack() if before is not None else _NOTHING,
-                after.pack(),
-                len(turns),
-                *(name for turn in turns for name in turn),
-                *(argument for index, past in enumerate(messages) for argument in past.change(index)),
-            ],
-        )
+            *scripts.session_call(
+                "import", self._keys, session, writes, entry=pack_created([past.created for past in messages]),
+                new_epoch=new_series(), position=after.position.stream_id,
+                retention_ms=self._options.retention_of(session),
+                stood=before.pack() if before is not None else _NOTHING, stands=after.pack(), turn_count=len(turns),
+            )
+        )  # fmt: skip
         match reply[0]:
             case b"moved":
                 raise Conflict("another import writes to this session; run this one again when it has ended")

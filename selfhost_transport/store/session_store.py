@@ -16,6 +16,7 @@ from selfhost_transport.errors import (
     ServiceError,
 )
 from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.redis_io.link import Argument
 from selfhost_transport.store import scripts
 from selfhost_transport.store.entries import (
     NO_OPERATION,
@@ -76,12 +77,11 @@ class SessionStore:
 
     async def open(self, session: str) -> Head:
         """Where an attachment starts; gives an unknown session its series."""
-        base = self.keys.base_of(session)
-        arguments = (base, session, new_series(), self.options.unused_session_ms)
         # It may run twice: what it makes, it finds.
-        series, head, floor = await self.redis.call(
-            scripts.load("open_session"), [f"{base}s:{session}"], arguments, retry_s=self.redis.read_s
-        )
+        series, head, floor = await self._call(
+            "open_session", session, retry_s=self.redis.read_s,
+            new_epoch=new_series(), unused_ms=self.options.unused_session_ms,
+        )  # fmt: skip
         return Head(series.decode(), Position.parse_id(head.decode()), Position.parse_id(floor.decode()))
 
     async def exists(self, session: str) -> bool:
@@ -114,17 +114,11 @@ class SessionStore:
             raise BadRequest("too many messages in one publish: the limit is 1000", code=40034)
         turns = [*written_to(messages), *(WrittenTo(turn) for turn in groups)]
         position, series, repeated = await self._call(
-            "publish",
-            session,
-            pack_created(messages, ephemeral=ephemeral),
-            new_series(),
-            publish_id,
-            self.options.idempotency_ms,
-            self.options.window_ms,
-            self.options.retention_of(session),
-            len(turns),
-            *(name for turn in turns for name in turn),
-        )
+            "publish", session, [name for turn in turns for name in turn],
+            entry=pack_created(messages, ephemeral=ephemeral), new_epoch=new_series(), publish_id=publish_id,
+            once_ms=self.options.idempotency_ms, window_ms=self.options.window_ms,
+            retention_ms=self.options.retention_of(session),
+        )  # fmt: skip
         return Published(Position.parse_id(position.decode()), series.decode(), bool(repeated))
 
     async def append(
@@ -167,25 +161,37 @@ class SessionStore:
 
     async def _append(self, session: str, ref: Ref, pieces: Sequence[Piece]) -> Any:
         whole = joined(pieces)
-        data = whole.data
-        return await self._call(
-            "mutate",
-            session,
-            str(ref),
-            "A",
-            pack_append_body("" if data is None else data, whole.extras, whole.operation),
-            self.options.idempotency_ms,
-            self.options.window_ms,
-            data.encode() if isinstance(data, str) else (data or b""),
-            type_letter(data),
-            whole.encoding or "",
-            pack_value(whole.extras) if whole.extras is not None else b"",
-            _pack_operation(whole.operation),
-            whole.name or "",
-            self.options.max_message_bytes,
-            _turn_of_extras(whole.extras),
-            *[piece.publish_id for piece in pieces],
-        )
+        body = pack_append_body("" if whole.data is None else whole.data, whole.extras, whole.operation)
+        return await self._mutate(
+            session, ref, "A", body, whole.data, whole.encoding, whole.operation,
+            [piece.publish_id for piece in pieces],
+            extras=pack_value(whole.extras) if whole.extras is not None else b"", name=whole.name or "",
+            max_bytes=self.options.max_message_bytes, turn=_turn_of_extras(whole.extras),
+        )  # fmt: skip
+
+    async def _mutate(
+        self,
+        session: str,
+        ref: Ref,
+        kind: str,
+        body: bytes,
+        data: str | bytes | None,
+        encoding: str | None,
+        operation: Operation,
+        publish_ids: Sequence[str],
+        **given: Argument,
+    ) -> Any:
+        """`given`: what an append has, or what an update or a delete has."""
+        absent: dict[str, Argument] = {
+            "extras": b"", "name": "", "max_bytes": 0, "turn": "", "state": b"", "expected_version": ""
+        }  # fmt: skip
+        call = scripts.session_call(
+            "mutate", self.keys, session, publish_ids, ref=str(ref), kind=kind, body=body,
+            once_ms=self.options.idempotency_ms, window_ms=self.options.window_ms,
+            data=data.encode() if isinstance(data, str) else (data or b""), letter=type_letter(data),
+            encoding=encoding or "", operation=_pack_operation(operation), **{**absent, **given},
+        )  # fmt: skip
+        return await self.redis.call(*call)
 
     async def replace(
         self,
@@ -204,25 +210,11 @@ class SessionStore:
         for _ in range(_MAX_RACES):
             current = await self.history.state(session, ref)
             merged = _merge(current.message, change, deletes=action is MessageAction.DELETE)
-            data = merged.data
-            reply = await self._call(
-                "mutate",
-                session,
-                str(ref),
-                "D" if action is MessageAction.DELETE else "U",
-                pack_replaced_body(merged, operation),
-                self.options.idempotency_ms,
-                self.options.window_ms,
-                data.encode() if isinstance(data, str) else (data or b""),
-                type_letter(data),
-                merged.encoding or "",
-                pack_value(_state_fields(merged)),
-                _pack_operation(operation),
-                current.version_id,
-                "",
-                "",
-                publish_id,
-            )
+            reply = await self._mutate(
+                session, ref, "D" if action is MessageAction.DELETE else "U",
+                pack_replaced_body(merged, operation), merged.data, merged.encoding, operation, [publish_id],
+                state=pack_value(_state_fields(merged)), expected_version=current.version_id,
+            )  # fmt: skip
             if reply[0] != b"stale":
                 return _mutated(reply)
         raise ServiceError("the message is being changed concurrently; repeat the update", code=50000)
@@ -255,9 +247,18 @@ class SessionStore:
             raise rewound
         return entries
 
-    async def _call(self, name: str, session: str, *arguments: str | bytes | int) -> Any:
-        base = self.keys.base_of(session)
-        return await self.redis.call(scripts.load(name), [f"{base}s:{session}"], [base, session, *arguments])
+    async def _call(
+        self,
+        name: str,
+        session: str,
+        rest: Sequence[Argument] = (),
+        /,
+        *,
+        retry_s: float = 0.0,
+        **named: Argument,
+    ) -> Any:
+        call = scripts.session_call(name, self.keys, session, rest, **named)
+        return await self.redis.call(*call, retry_s=retry_s)
 
 
 def _entry(item: Any) -> Entry:

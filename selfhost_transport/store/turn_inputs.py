@@ -10,6 +10,7 @@ from selfhost_transport.errors import Busy, CapabilityError, Conflict, NotFound,
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts
 from selfhost_transport.store.entries import Ref, pack_created
+from selfhost_transport.store.fields import Turn
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.turn_store import ClosingMessages
@@ -29,7 +30,7 @@ class Continuation:
 
     def fields(self) -> list[str | bytes]:
         """Names and values of the turn's hash, flat."""
-        named: Mapping[str, bytes] = {**self.closing.fields(), "tr": self.context}
+        named: Mapping[str, bytes] = {**self.closing.fields(), Turn.CONTEXT: self.context}
         return [part for pair in named.items() for part in pair]
 
 
@@ -88,9 +89,12 @@ class TurnInputs:
         `owner`: the only client id whose turn it may be; None: any. `max_active`: turns that may run at once, 0 for
         no limit. Raises NotFound, CapabilityError for another's turn, Busy where as many run.
         """
-        base = self._keys.base_of(session)
-        arguments: list[str | int] = [base, session, turn_id, owner or "", int(owner is not None), max_active]
-        reply = await self._redis.call(scripts.load("promote"), [f"{base}s:{session}"], arguments)
+        reply = await self._redis.call(
+            *scripts.session_call(
+                "promote", self._keys, session, turn=turn_id, owner=owner or "",
+                owner_only=int(owner is not None), max_active=max_active,
+            )
+        )  # fmt: skip
         match reply:
             case None:
                 raise NotFound(f"there is no turn {turn_id} in this session")
@@ -108,7 +112,7 @@ class TurnInputs:
     async def context(self, session: str, turn_id: str) -> bytes | None:
         """The packed context of an open turn's present invocation; None for a turn that is over or unknown."""
         packed: bytes | None = await self._redis.command(
-            "HGET", self._keys.of_item("t", turn_id, session), "tr"
+            "HGET", self._keys.of_item("t", turn_id, session), Turn.CONTEXT
         )
         return packed
 
@@ -127,23 +131,13 @@ class TurnInputs:
         publish_id: str,
         fields: list[str | bytes],
     ) -> InputAccepted:
-        base = self._keys.base_of(session)
         reply: list[Any] = await self._redis.call(
-            scripts.load("input"),
-            [f"{base}s:{session}"],
-            [
-                base,
-                session,
-                pack_created(messages),
-                self._options.window_ms,
-                turn_id,
-                kind,
-                call,
-                publish_id,
-                self._options.idempotency_ms,
-                *fields,
-            ],
-        )
+            *scripts.session_call(
+                "input", self._keys, session, fields, entry=pack_created(messages),
+                window_ms=self._options.window_ms, turn=turn_id, kind=kind, call=call, publish_id=publish_id,
+                once_ms=self._options.idempotency_ms,
+            )
+        )  # fmt: skip
         match reply[0]:
             case b"unknown":
                 raise NotFound(f"there is no turn {turn_id} in this session, or it ended long ago")

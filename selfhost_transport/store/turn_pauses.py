@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts
 from selfhost_transport.store.entries import Ref, pack_created
+from selfhost_transport.store.fields import Turn
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.turn_inputs import Continuation
@@ -64,44 +65,31 @@ class TurnPauses:
         still open, and `continuation` opens the next invocation. True if suspended, False if all answers were there
         already and the turn is queued again.
         """
-        base = self._keys.base_of(lease.session)
         next_fields = continuation.fields() if continuation is not None else []
         expiries = [
             part
             for call, message in (expiry_answers or {}).items()
             for part in (call, pack_created([message]))
         ]
-        reply = await self._redis.call(
-            scripts.load("suspend"),
-            [f"{base}s:{lease.session}"],
-            [
-                base,
-                lease.session,
-                lease.turn_id,
-                lease.fence,
-                json.dumps(list(awaited)),
-                self._options.window_ms,
-                limit_ms,
-                escalation.after_ms if escalation is not None else 0,
-                pack_created([escalation.message]) if escalation is not None else b"",
-                len(next_fields) // 2,
-                *next_fields,
-                len(expiries) // 2,
-                *expiries,
-                len(operations),
-                *packed_operations(operations),
-            ],
-            retry_s=retry_s,
-        )
+        rest = [*next_fields, len(expiries) // 2, *expiries, len(operations), *packed_operations(operations)]
+        call = scripts.session_call(
+            "suspend", self._keys, lease.session, rest, turn=lease.turn_id, fence=lease.fence,
+            awaited=json.dumps(list(awaited)), window_ms=self._options.window_ms, limit_ms=limit_ms,
+            escalate_ms=escalation.after_ms if escalation is not None else 0,
+            escalation_entry=pack_created([escalation.message]) if escalation is not None else b"",
+            field_count=len(next_fields) // 2,
+        )  # fmt: skip
+        reply = await self._redis.call(*call, retry_s=retry_s)
         if reply[0] == b"lost":
             raise lease_lost(lease, reply[1])
         return bool(reply[0] == b"suspended")
 
     async def drain(self, lease: Lease) -> list[Ref]:
         """The steers that wait, which count as consumed from now on."""
-        keys = [self._keys.of_item(letter, lease.turn_id, lease.session) for letter in "fy"]
+        fence, waiting = (self._keys.of_item(letter, lease.turn_id, lease.session) for letter in "fy")
+        call = scripts.call("drain", fence=fence, waiting=waiting, holder_fence=lease.fence)
         # Repeated after a lost reply: the history has the steers.
-        reply = await self._redis.call(scripts.load("drain"), keys, [lease.fence], retry_s=self._redis.read_s)
+        reply = await self._redis.call(*call, retry_s=self._redis.read_s)
         if reply == b"lost":
             raise lease_lost(lease, b"cancelled, ended or taken over")
         return [Ref.parse(ref.decode()) for ref in reply]
@@ -117,21 +105,13 @@ class TurnPauses:
         Allowed: the turn's content is refused from that position on; for `grace_ms` the worker may write a last
         word and the end under the lease with fence `<fence>n`.
         """
-        base = self._keys.base_of(lease.session)
         reply = await self._redis.call(
-            scripts.load("decide"),
-            [f"{base}s:{lease.session}"],
-            [
-                base,
-                lease.session,
-                lease.turn_id,
-                lease.fence,
-                "allow" if allow else "deny",
-                pack_created([message]),
-                self._options.window_ms,
-                grace_ms,
-            ],
-        )
+            *scripts.session_call(
+                "decide", self._keys, lease.session, turn=lease.turn_id, fence=lease.fence,
+                decision="allow" if allow else "deny", entry=pack_created([message]),
+                window_ms=self._options.window_ms, grace_ms=grace_ms,
+            )
+        )  # fmt: skip
         if reply[0] == b"lost":
             raise lease_lost(lease, reply[1])
         return Position.parse_id(reply[0].decode())
@@ -140,14 +120,19 @@ class TurnPauses:
         """The cancel that a turn's hook has to decide about; None when it was settled by then."""
         base, session = self._keys.base_of(lease.session), lease.session
         fields = await self._redis.command(
-            "HMGET", self._keys.of_item("t", lease.turn_id, session), "st", "cr", "ce"
+            "HMGET",
+            self._keys.of_item("t", lease.turn_id, session),
+            Turn.STATUS,
+            Turn.CANCEL_REQUESTER,
+            Turn.CANCEL_ENTRY,
         )
         if fields[0] != b"cancelling":
             return None
         owners = await self._redis.command("HGETALL", f"{base}a:{session}")
         matched: dict[str, str] = {}
         for turn, owner in zip(owners[::2], owners[1::2], strict=True):
-            same = await self._redis.command("HGET", self._keys.of_item("t", turn.decode(), session), "ce")
+            key = self._keys.of_item("t", turn.decode(), session)
+            same = await self._redis.command("HGET", key, Turn.CANCEL_ENTRY)
             if same == fields[2]:
                 matched[turn.decode()] = owner.decode()
         return CancelAsked(fields[1].decode(), Position.parse_id(fields[2].decode()), matched)
@@ -156,10 +141,11 @@ class TurnPauses:
         """Handle one expired deadline of a bucket: (turn id, session, what), or None."""
         base = self._keys.base(bucket)
         reply = await self._redis.call(
-            scripts.load("expire"),
-            [f"{base}deadlines"],
-            [base, "", self._options.ended_turn_ms, self._options.window_ms],
-        )
+            *scripts.call(
+                "expire", deadlines=f"{base}deadlines", bucket=base, keep_ms=self._options.ended_turn_ms,
+                window_ms=self._options.window_ms,
+            )
+        )  # fmt: skip
         if reply is None:
             return None
         return reply[0].decode(), reply[1].decode(), reply[2].decode()

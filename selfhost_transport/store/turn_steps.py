@@ -20,8 +20,10 @@ from selfhost_transport.errors import (
     TurnSuspended,
 )
 from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.redis_io.link import Argument
 from selfhost_transport.store import scripts
 from selfhost_transport.store.entries import pack_created
+from selfhost_transport.store.fields import Queue
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.turn_store import Lease, lease_lost
 from selfhost_transport.wire.message import Message
@@ -130,7 +132,7 @@ class TurnSteps:
 
     async def detach(self, lease: Lease, window_ms: int, *, retry_s: float = 0.0) -> None:
         """Give a turn up, to be adopted within `window_ms`; writes nothing. Raises LeaseLost, StepOpen."""
-        reply = await self._call("detach", lease, window_ms, retry_s=retry_s)
+        reply = await self._call("detach", lease, retry_s=retry_s, window_ms=window_ms)
         _check(lease, reply)
 
     async def start(
@@ -138,8 +140,9 @@ class TurnSteps:
     ) -> StepStarted:
         """Open a step; the id of an earlier one replaces its output. Raises LeaseLost, StepOpen."""
         reply = await self._call(
-            "step_start", lease, request, step_id, pack_created([deposit.start]), pack_created([deposit.cancelled]),
-            pack_created(deposit.failed), pack_created([deposit.abandoned]), retry_s=retry_s,
+            "step_start", lease, retry_s=retry_s, request=request, step=step_id,
+            entry=pack_created([deposit.start]), when_cancelled=pack_created([deposit.cancelled]),
+            when_lost=pack_created(deposit.failed), when_abandoned=pack_created([deposit.abandoned]),
         )  # fmt: skip
         _check(lease, reply)
         return StepStarted(reply[1].decode(), int(reply[2]))
@@ -149,8 +152,9 @@ class TurnSteps:
     ) -> None:
         """End the step with that start; its open messages are closed as cancelled. Raises LeaseLost."""
         reply = await self._call(
-            "step_end", lease, start_serial, outcome, pack_created([message]), retry_s=retry_s
-        )
+            "step_end", lease, retry_s=retry_s, serial=start_serial, outcome=outcome,
+            entry=pack_created([message]),
+        )  # fmt: skip
         _check(lease, reply)
 
     async def turn_of_event(self, session: str, event_id: str) -> str:
@@ -166,30 +170,25 @@ class TurnSteps:
         items = await self._redis.command("XRANGE", queue, f"({after}", "+", "COUNT", count)
         found = []
         for item, fields in items:
-            named = dict(zip(fields[::2], fields[1::2], strict=True))
-            found.append(Arrival(named[b"s"].decode(), named[b"t"].decode(), item.decode()))
+            named = dict(zip((name.decode() for name in fields[::2]), fields[1::2], strict=True))
+            found.append(Arrival(named[Queue.SESSION].decode(), named[Queue.TURN].decode(), item.decode()))
         return found
 
     async def _take_hold(
         self, script: str, session: str, turn_id: str, holder: Holder, retry_s: float
     ) -> list[Any]:
-        base = self._keys.base_of(session)
-        reply: list[Any] = await self._redis.call(
-            scripts.load(script),
-            [f"{base}s:{session}"],
-            [base, session, turn_id, holder.name, holder.request, holder.lease_ms, holder.window_ms],
-            retry_s=retry_s,
-        )
+        call = scripts.session_call(
+            script, self._keys, session, turn=turn_id, holder=holder.name, request=holder.request,
+            lease_ms=holder.lease_ms, window_ms=holder.window_ms,
+        )  # fmt: skip
+        reply: list[Any] = await self._redis.call(*call, retry_s=retry_s)
         return reply
 
-    async def _call(
-        self, script: str, lease: Lease, *arguments: str | bytes | int, retry_s: float
-    ) -> list[Any]:
-        base = self._keys.base_of(lease.session)
-        named = [base, lease.session, lease.turn_id, lease.fence]
-        reply: list[Any] = await self._redis.call(
-            scripts.load(script), [f"{base}s:{lease.session}"], [*named, *arguments], retry_s=retry_s
+    async def _call(self, script: str, lease: Lease, *, retry_s: float, **named: Argument) -> list[Any]:
+        call = scripts.session_call(
+            script, self._keys, lease.session, (), turn=lease.turn_id, fence=lease.fence, **named
         )
+        reply: list[Any] = await self._redis.call(*call, retry_s=retry_s)
         return reply
 
 

@@ -19,10 +19,12 @@ from selfhost_transport.errors import (
     ServiceError,
 )
 from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.redis_io.link import Argument
 from selfhost_transport.redis_io.pipeline import Answer
 from selfhost_transport.redis_io.prepared_call import PreparedCall
 from selfhost_transport.store import scripts
 from selfhost_transport.store.entries import Ref, pack_created
+from selfhost_transport.store.fields import Turn
 from selfhost_transport.store.keys import WORKER_GROUP, Keyspace
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.turn_operations import OpenText, Operation, packed_operations, piece_head
@@ -31,6 +33,10 @@ from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position, new_series
 
 _CLOSED_AT_ONCE = 8
+_RECORD = (
+    Turn.STATUS, Turn.AGENT, Turn.OWNER, Turn.INPUT, Turn.ATTEMPTS, Turn.WORKER, Turn.TERMINAL_POSITION,
+    Turn.CANCEL_POSITION,
+)  # fmt: skip
 
 
 class Policy(StrEnum):
@@ -83,13 +89,15 @@ class ClosingMessages:
     def fields(self) -> dict[str, bytes]:
         """The packed entries, by field of the turn's hash."""
         return {
-            "rs": pack_created([self.run_start]),
-            "ss": pack_created([self.step_start]),
-            "sc": pack_created([self.step_cancelled]),
-            "sf": pack_created([*([self.output_lost] if self.output_lost else []), self.step_failed]),
-            "rc": pack_created([self.run_cancelled]),
-            "re": pack_created([self.run_lost]),
-            "rm": pack_created([self.run_merged]),
+            Turn.RUN_START: pack_created([self.run_start]),
+            Turn.STEP_OPENING: pack_created([self.step_start]),
+            Turn.STEP_CANCELLED: pack_created([self.step_cancelled]),
+            Turn.STEP_FAILED: pack_created(
+                [*([self.output_lost] if self.output_lost else []), self.step_failed]
+            ),
+            Turn.RUN_CANCELLED: pack_created([self.run_cancelled]),
+            Turn.RUN_LOST: pack_created([self.run_lost]),
+            Turn.RUN_MERGED: pack_created([self.run_merged]),
         }
 
 
@@ -235,9 +243,7 @@ class TurnStore:
 
         `may_burst`: it may wait as long as a turn of a burst may.
         """
-        reply = await self._session_call(
-            "submit", request.session, *self._submit_arguments(request, may_burst)
-        )
+        reply = await self.redis.call(*self._submit_call(request, may_burst))
         match reply[0]:
             case b"conflict":
                 raise Conflict(
@@ -333,12 +339,14 @@ class TurnStore:
         position: bytes = b"",
     ) -> AsyncIterator[_CancelSlice]:
         """Cancel what a filter matches, step by step; `cursor`, `last`, `position`: where another script has begun."""
-        given = (
-            cancel.scope, cancel.value, pack_created([message]), self.options.ended_turn_ms, self.options.window_ms,
-            self.options.idempotency_ms, int(early), new_series(), input_turn, message.client_id or "", int(force),
-        )  # fmt: skip
+        entry, options, epoch = pack_created([message]), self.options, new_series()
         while True:
-            reply = await self._session_call("cancel", session, *given, cursor, last, position)
+            reply = await self._session_call(
+                "cancel", session, filter=cancel.scope, value=cancel.value, cancel_entry=entry,
+                keep_ms=options.ended_turn_ms, window_ms=options.window_ms, early_ms=options.idempotency_ms,
+                early=int(early), new_epoch=epoch, input_turn=input_turn, requester=message.client_id or "",
+                force=int(force), cursor=cursor, last=last, position=position,
+            )  # fmt: skip
             yield _CancelSlice.of(reply)
             position, cursor, last = reply[0], reply[2], reply[3]
             if not cursor:
@@ -366,8 +374,9 @@ class TurnStore:
         for start in range(0, len(turns), _CLOSED_AT_ONCE):
             some = turns[start : start + _CLOSED_AT_ONCE]
             await self._session_call(
-                "close_cancelled", session, self.options.ended_turn_ms, self.options.window_ms, *some
-            )
+                "close_cancelled", session, some,
+                keep_ms=self.options.ended_turn_ms, window_ms=self.options.window_ms,
+            )  # fmt: skip
 
     async def take(
         self,
@@ -389,19 +398,12 @@ class TurnStore:
         """
         base = self.keys.base(bucket)
         reply = await self.redis.call(
-            scripts.load("take"),
-            [f"{base}q:{agent}", f"{base}leases"],
-            [
-                base,
-                WORKER_GROUP,
-                worker,
-                lease_ms,
-                max_attempts or "",
-                on_crash,
-                hook_grace_ms or "",
-                hook_default,
-            ],
-        )
+            *scripts.call(
+                "take", queue=f"{base}q:{agent}", leases=f"{base}leases", bucket=base, group=WORKER_GROUP,
+                worker=worker, lease_ms=lease_ms, max_attempts=max_attempts or "", on_crash=on_crash,
+                hook_grace=hook_grace_ms or "", hook_default=hook_default,
+            )
+        )  # fmt: skip
         if reply is None:
             return None
         return Lease(
@@ -424,21 +426,10 @@ class TurnStore:
         self, lease: Lease, sequence: int, operations: Sequence[Operation], *, retry_s: float = 0.0
     ) -> list[Position]:
         """Write messages of a turn. A repeated `sequence` is answered with the first result. Raises LeaseLost."""
-        base = self.keys.base_of(lease.session)
-        reply = await self.redis.call(
-            scripts.load("write"),
-            [f"{base}s:{lease.session}"],
-            [
-                base,
-                lease.session,
-                lease.turn_id,
-                lease.fence,
-                sequence,
-                len(operations),
-                *packed_operations(operations),
-            ],
-            retry_s=retry_s,
-        )
+        reply = await self._session_call(
+            "write", lease.session, packed_operations(operations), turn=lease.turn_id, fence=lease.fence,
+            sequence=sequence, count=len(operations), retry_s=retry_s,
+        )  # fmt: skip
         if reply[0] == b"lost":
             raise lease_lost(lease, reply[1])
         return [Position.parse_id(position.decode()) for position in reply[1:]]
@@ -462,12 +453,13 @@ class TurnStore:
 
     def _prepared_append(self, lease: Lease, text: OpenText) -> PreparedCall:
         base, session = self.keys.base_of(lease.session), lease.session
-        keys = (
-            self.keys.of_item("f", lease.turn_id, session), f"{base}l:{session}", f"{base}p:{session}",
-            f"{base}x:{text.ref}:{session}",
+        script, keys, arguments = scripts.call(
+            "append", fence=self.keys.of_item("f", lease.turn_id, session), log=f"{base}l:{session}",
+            head=f"{base}p:{session}", text=f"{base}x:{text.ref}:{session}", holder_fence=lease.fence,
+            channel=self.keys.channel(session), offset=0, chunk=b"", entry_head=b"",
         )  # fmt: skip
-        first = (lease.fence, self.keys.channel(session))
-        return self.redis.prepare(scripts.load("append"), keys, first, misplaced=b"gap")
+        # The last three are given with each call.
+        return self.redis.prepare(script, keys, arguments[:-3], misplaced=b"gap")
 
     def check_append(self, lease: Lease, reply: bytes) -> None:
         """Raises LeaseLost for a refused piece, ServiceError for a piece whose predecessor was never written."""
@@ -489,13 +481,10 @@ class TurnStore:
 
         With `unless_steered` nothing is written while a steer waits, and the answer is None (STE-8).
         """
-        base = self.keys.base_of(lease.session)
-        reply = await self.redis.call(
-            scripts.load("end"),
-            [f"{base}s:{lease.session}"],
-            [base, lease.session, lease.turn_id, lease.fence, status, self.options.ended_turn_ms,
-             self.options.window_ms, int(unless_steered), len(operations), *packed_operations(operations)],
-            retry_s=retry_s,
+        reply = await self._session_call(
+            "end", lease.session, packed_operations(operations), turn=lease.turn_id, fence=lease.fence,
+            status=status, keep_ms=self.options.ended_turn_ms, window_ms=self.options.window_ms,
+            unless_steered=int(unless_steered), count=len(operations), retry_s=retry_s,
         )  # fmt: skip
         if reply[0] == b"lost":
             raise lease_lost(lease, reply[1])
@@ -507,15 +496,19 @@ class TurnStore:
         """Extend leases of one bucket. Returns the ids of turns whose lease is lost."""
         base = self.keys.base(bucket)
         named = [part for lease in leases for part in (lease.turn_id, lease.session, lease.fence)]
+        window_ms = self.options.window_ms
         lost = await self.redis.call(
-            scripts.load("renew"), [f"{base}leases"], [base, lease_ms, self.options.window_ms, *named]
+            *scripts.call(
+                "renew", named, leases=f"{base}leases", base=base, lease_ms=lease_ms, window_ms=window_ms
+            )
         )
         return [turn.decode() for turn in lost]
 
     async def begin_alone(self, lease: Lease) -> None:
         """Nothing runs beside an attempt that is to be made alone: it begins, and counts. Raises LeaseLost."""
-        keys = [self.keys.of_item(kind, lease.turn_id, lease.session) for kind in ("f", "t")]
-        if not await self.redis.call(scripts.load("begin_alone"), keys, [lease.fence]):
+        fence, turn = (self.keys.of_item(kind, lease.turn_id, lease.session) for kind in ("f", "t"))
+        call = scripts.call("begin_alone", fence=fence, turn=turn, holder_fence=lease.fence)
+        if not await self.redis.call(*call):
             raise lease_lost(lease, b"cancelled, ended or taken over")
 
     async def reap(self, bucket: int, grace_ms: int = 0) -> tuple[str, str, str] | None:
@@ -532,8 +525,7 @@ class TurnStore:
 
     async def record(self, session: str, turn_id: str) -> TurnRecord | None:
         """The record of a turn, or None."""
-        fields = ("st", "ag", "ow", "in", "at", "wk", "tp", "cp")
-        values = await self.redis.command("HMGET", self.keys.of_item("t", turn_id, session), *fields)
+        values = await self.redis.command("HMGET", self.keys.of_item("t", turn_id, session), *_RECORD)
         status, agent, owner, input_id, attempts, worker, terminal, cancel = values
         if status is None:
             return None
@@ -564,47 +556,55 @@ class TurnStore:
         self, bucket: int, turn: str, session: str, fence: str, *, counted: bool, grace_ms: int = 0
     ) -> tuple[str, str, str] | None:
         base = self.keys.base(bucket)
-        arguments: list[str | int] = [
-            base,
-            turn,
-            session,
-            fence,
-            self.options.ended_turn_ms,
-            self.options.window_ms,
-            int(counted),
-            grace_ms,
-        ]
-        reply = await self.redis.call(scripts.load("reap"), [f"{base}leases"], arguments)
+        reply = await self.redis.call(
+            *scripts.call(
+                "reap", leases=f"{base}leases", bucket=base, named_turn=turn, named_session=session, fence=fence,
+                keep_ms=self.options.ended_turn_ms, window_ms=self.options.window_ms, counted=int(counted),
+                grace_ms=grace_ms,
+            )
+        )  # fmt: skip
         if reply is None:
             return None
         return reply[0].decode(), reply[1].decode(), reply[2].decode()
 
-    def _submit_arguments(self, request: TurnRequest, may_burst: bool) -> list[str | bytes | int]:
-        cancel_entry = b"" if request.cancel_message is None else pack_created([request.cancel_message])
-        arguments: list[str | bytes | int] = [
-            pack_created(request.messages), new_series(), self.options.window_ms, request.turn_id, request.agent,
-            request.owner, request.input_id, request.event_id, request.fingerprint, request.policy,
-            request.interrupts.scope, request.interrupts.value, cancel_entry, request.max_active,
-            self.options.queue_cap if request.queue_cap is None else request.queue_cap,
-            self.options.ended_turn_ms, self.options.idempotency_ms, self.options.retention_of(request.session),
-            self.options.max_open_turns, self.options.max_waiting, self.options.max_wait_ms,
-            self.options.burst_wait_ms if may_burst else self.options.max_wait_ms,
-            int(request.interrupts_own_suspended), parent_of(request.closing.run_start) or "",
-        ]  # fmt: skip
+    def _submit_call(self, request: TurnRequest, may_burst: bool) -> scripts.Call:
+        options = self.options
         fields: dict[str, str | bytes | int] = {
             **request.closing.fields(),
-            "tr": request.context,
-            "ma": request.max_attempts,
-            "oc": request.on_crash,
-            "cn": request.messages[0].connection_id or "",
+            Turn.CONTEXT: request.context,
+            Turn.MAX_ATTEMPTS: request.max_attempts,
+            Turn.ON_CRASH: request.on_crash,
+            Turn.CONNECTION: request.messages[0].connection_id or "",
         }
-        for name, value in fields.items():
-            arguments += [name, value]
-        return arguments
+        return scripts.session_call(
+            "submit", self.keys, request.session, list(itertools.chain.from_iterable(fields.items())),
+            entry=pack_created(request.messages), new_epoch=new_series(), window_ms=options.window_ms,
+            turn=request.turn_id, agent=request.agent, owner=request.owner, input=request.input_id,
+            event=request.event_id, body_hash=request.fingerprint, policy=request.policy,
+            cancel_filter=request.interrupts.scope, cancel_value=request.interrupts.value,
+            cancel_entry=b"" if request.cancel_message is None else pack_created([request.cancel_message]),
+            max_active=request.max_active,
+            queue_cap=options.queue_cap if request.queue_cap is None else request.queue_cap,
+            keep_ms=options.ended_turn_ms, once_ms=options.idempotency_ms,
+            retention_ms=options.retention_of(request.session), max_open=options.max_open_turns,
+            max_waiting=options.max_waiting, max_wait_ms=options.max_wait_ms,
+            burst_wait_ms=options.burst_wait_ms if may_burst else options.max_wait_ms,
+            own_suspended_only=int(request.interrupts_own_suspended),
+            parent=parent_of(request.closing.run_start) or "",
+        )  # fmt: skip
 
-    async def _session_call(self, name: str, session: str, *arguments: str | bytes | int) -> Any:
-        base = self.keys.base_of(session)
-        return await self.redis.call(scripts.load(name), [f"{base}s:{session}"], [base, session, *arguments])
+    async def _session_call(
+        self,
+        name: str,
+        session: str,
+        rest: Sequence[Argument] = (),
+        /,
+        *,
+        retry_s: float = 0.0,
+        **named: Argument,
+    ) -> Any:
+        call = scripts.session_call(name, self.keys, session, rest, **named)
+        return await self.redis.call(*call, retry_s=retry_s)
 
 
 def _accepted(request: TurnRequest, reply: Sequence[Any]) -> Accepted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -155,12 +156,12 @@ async def test_a_turn_that_is_sent_while_a_cancel_is_at_work_is_not_meant(
     await opened(many, 900)
     original, sent = TurnStore._session_call, 0
 
-    async def and_send(self: TurnStore, name: str, session: str, *arguments: str | bytes | int) -> object:
+    async def and_send(self: TurnStore, *what: Any, **named: Any) -> object:
         nonlocal sent
-        reply = await original(self, name, session, *arguments)
-        if name == "cancel":
+        reply = await original(self, *what, **named)
+        if what[0] == "cancel":
             sent += 1
-            await original(self, "submit", session, *self._submit_arguments(request(f"new{sent}"), True))
+            await self.redis.call(*self._submit_call(request(f"new{sent}"), True))
         return reply
 
     monkeypatch.setattr(TurnStore, "_session_call", and_send)

@@ -1,5 +1,4 @@
--- The connections that hold presence members in this bucket. A connection with members has a hash `o:`: owner (a
--- socket), node, remain (ms), and a field `s:<session>` for each session it is present in. Needs `base`.
+-- The connections that hold presence members in this bucket. Needs `base`.
 local GONE = base .. 'gone'
 local HOLDER_FIELDS = 3
 
@@ -8,7 +7,7 @@ local function holder_key(connection) return base .. 'o:' .. connection end
 -- A session that a connection is present in, or nil.
 local function any_session(connection)
   for _, field in ipairs(redis.call('HKEYS', holder_key(connection))) do
-    if string.sub(field, 1, 2) == 's:' then return string.sub(field, 3) end
+    if string.sub(field, 1, 2) == CONNECTION.session then return string.sub(field, 3) end
   end
   return nil
 end
@@ -16,9 +15,9 @@ end
 -- Makes a socket the holder of a connection's members, whichever held them, and cancels their leave.
 local function hold(connection, owner, node, remain)
   local key = holder_key(connection)
-  local before = redis.call('HGET', key, 'node')
+  local before = redis.call('HGET', key, CONNECTION.node)
   if before and before ~= node then redis.call('SREM', base .. 'd:' .. before, connection) end
-  redis.call('HSET', key, 'owner', owner, 'node', node, 'remain', remain)
+  redis.call('HSET', key, CONNECTION.owner, owner, CONNECTION.node, node, CONNECTION.remain, remain)
   if node ~= '' then redis.call('SADD', base .. 'd:' .. node, connection) end
   redis.call('ZREM', GONE, connection)
 end
@@ -27,7 +26,7 @@ end
 local function forget_if_absent(connection)
   local key = holder_key(connection)
   if redis.call('HLEN', key) > HOLDER_FIELDS then return end
-  local node = redis.call('HGET', key, 'node')
+  local node = redis.call('HGET', key, CONNECTION.node)
   if node then redis.call('SREM', base .. 'd:' .. node, connection) end
   redis.call('DEL', key)
   redis.call('ZREM', GONE, connection)

@@ -30,10 +30,10 @@ end
 local function ensure_record(ref)
   local record = of_message('m', ref)
   -- A record without data is that of a message that was annotated only.
-  if redis.call('HEXISTS', record, 't') == 1 then return true end
+  if redis.call('HEXISTS', record, MESSAGE.type) == 1 then return true end
   local letter, encoding, data = created_data(ref)
   if not letter then return false end
-  redis.call('HSET', record, 't', letter, 'v', '', 'e', encoding)
+  redis.call('HSET', record, MESSAGE.type, letter, MESSAGE.version, '', MESSAGE.encoding, encoding)
   if data ~= '' then redis.call('SET', of_message('x', ref), data) end
   return true
 end

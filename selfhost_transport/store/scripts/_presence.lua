@@ -33,14 +33,14 @@ local function announce(items, cap)
   if count < 16 then header = string.char(0x90 + count) end
   local entry = 'P\n' .. header .. table.concat(items)
   local id = emit(entry)
-  redis.call('XADD', K_EVENTS, 'MAXLEN', '~', cap, id, 'e', entry)
+  redis.call('XADD', K_EVENTS, 'MAXLEN', '~', cap, id, LOG.entry, entry)
   return id
 end
 
 -- Forgets that a connection is in this session, once none of its clients is.
 local function settle(connection)
   if redis.call('EXISTS', clients_key(connection)) == 1 then return end
-  redis.call('HDEL', holder_key(connection), 's:' .. session)
+  redis.call('HDEL', holder_key(connection), CONNECTION.session .. session)
   forget_if_absent(connection)
 end
 

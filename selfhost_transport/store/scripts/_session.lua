@@ -1,8 +1,8 @@
--- Shared by every script that writes to a session. KEYS[1] is the session's `s:` key; all other names are
--- built from ARGV[1], the bucket's base, and ARGV[2], the session, and so carry the same hash tag.
+-- Shared by every script that writes to a session. All names are built from `base`, what every key of the bucket starts
+-- with, and `session`, and so carry the same hash tag. Needs both: as arguments, or as locals of the script before this.
 --@include _names.lua
-local base, session = ARGV[1], ARGV[2]
-local K_META, K_HEAD = KEYS[1], base .. 'p:' .. session
+--@include _clock.lua
+local K_META, K_HEAD = base .. 's:' .. session, base .. 'p:' .. session
 local K_LOG, K_HISTORY = base .. 'l:' .. session, base .. 'h:' .. session
 local K_GROUPS, K_ACTIVE = base .. 'g:' .. session, base .. 'a:' .. session
 local K_RETENTION = base .. 'retention'
@@ -25,10 +25,9 @@ local function next_id()
   log_is_ready = true
   local head = redis.call('GET', K_HEAD)
   if not head or redis.call('EXISTS', K_LOG) == 1 then return '*' end
-  redis.call('HSET', K_META, 'floor', head)
+  redis.call('HSET', K_META, SESSION.floor, head)
   local ms = split_id(head)
-  local now = redis.call('TIME')
-  if tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000) > ms then return '*' end
+  if now_ms() > ms then return '*' end
   return string.format('%.0f-0', ms + 1)
 end
 
@@ -42,25 +41,25 @@ end
 
 -- Writes an entry to the log and announces it with its predecessor's position. Returns its position.
 local function emit(entry)
-  local id = redis.call('XADD', K_LOG, next_id(), 'e', entry)
+  local id = redis.call('XADD', K_LOG, next_id(), LOG.entry, entry)
   keep_counter_small(id)
   local previous = redis.call('GETSET', K_HEAD, id) or '0-0'
   redis.call('PUBLISH', CHANNEL, id .. ' ' .. previous .. ' ' .. entry)
   return id
 end
 
--- Gives the session its series on first use (serials, rule 8). Returns the series.
+-- Gives the session its epoch on first use (serials, rule 8). Returns the epoch.
 local function ensure_session(candidate)
-  local series = redis.call('HGET', K_META, 'series')
-  if not series then
-    series = candidate
-    redis.call('HSET', K_META, 'series', series, 'floor', '0-0')
+  local epoch = redis.call('HGET', K_META, SESSION.epoch)
+  if not epoch then
+    epoch = candidate
+    redis.call('HSET', K_META, SESSION.epoch, epoch, SESSION.floor, '0-0')
   elseif redis.call('PTTL', K_META) >= 0 then
     -- First a write that a full Redis refuses, so that nothing of the script happens then.
-    redis.call('HSET', K_META, 'series', series)
+    redis.call('HSET', K_META, SESSION.epoch, epoch)
     redis.call('PERSIST', K_META)
   end
-  return series
+  return epoch
 end
 
 -- Notes how long messages of this session are kept, 0 for no limit, and that it has one from `id` on. Not to be the first
@@ -68,12 +67,12 @@ end
 local function keep_for(retention_ms, id)
   if retention_ms == '0' then
     -- What was begun to be taken is gone for readers already: that is finished.
-    if redis.call('HDEL', K_META, 'rt') == 1 and redis.call('HEXISTS', K_META, 'tc') == 0 then
+    if redis.call('HDEL', K_META, SESSION.retention) == 1 and redis.call('HEXISTS', K_META, SESSION.trim_cursor) == 0 then
       redis.call('ZREM', K_RETENTION, session)
     end
     return
   end
-  redis.call('HSET', K_META, 'rt', retention_ms)
+  redis.call('HSET', K_META, SESSION.retention, retention_ms)
   redis.call('ZADD', K_RETENTION, 'LT', string.format('%.0f', split_id(id) + tonumber(retention_ms)), session)
 end
 
@@ -82,7 +81,7 @@ local function tidy_log(id, window_ms)
   local ms = split_id(id)
   if redis.call('XTRIM', K_LOG, 'MINID', '~', string.format('%.0f-0', math.max(0, ms - window_ms))) > 0 then
     local first = redis.call('XRANGE', K_LOG, '-', '+', 'COUNT', 1)
-    if first[1] then redis.call('HSET', K_META, 'floor', first[1][1]) end
+    if first[1] then redis.call('HSET', K_META, SESSION.floor, first[1][1]) end
   end
   if redis.call('EXISTS', K_ACTIVE) == 1 then
     redis.call('PERSIST', K_LOG)
@@ -94,7 +93,7 @@ end
 -- Writes a publish to the log and to the history.
 local function create(entry)
   local id = emit(entry)
-  if string.sub(entry, 1, 1) == 'C' then redis.call('XADD', K_HISTORY, id, 'e', entry) end
+  if string.sub(entry, 1, 1) == 'C' then redis.call('XADD', K_HISTORY, id, LOG.entry, entry) end
   return id
 end
 

@@ -5,6 +5,12 @@ local LEASES, DEAD, CONTROL = base .. 'leases', base .. 'dead', base .. 'ctl' ..
 local DEADLINES = base .. 'deadlines'
 local STEP_START_PLACEHOLDER = '00000000000000-000@stepstart0:000'
 
+-- What the sender of a turn deposits, and the answerer of a suspended one for its next invocation (`TURN.next` before each).
+local DEPOSIT = {
+  TURN.run_start, TURN.step_opening, TURN.step_cancelled, TURN.step_failed, TURN.run_cancelled, TURN.run_lost,
+  TURN.run_merged, TURN.context,
+}
+
 -- The session's turns without a terminal, by the position of their input. A script closes few of them at once: the others
 -- are marked, so that nothing of them can follow, and are closed by close_cancelled.lua, or by expire.lua in the end.
 local K_OPEN = base .. 'open:' .. session
@@ -29,30 +35,25 @@ local function with_step_start(entry, serial)
   return entry
 end
 
-local function item_serial(id, series)
+local function item_serial(id, epoch)
   local ms, counter = split_id(id)
-  return string.format('%014.0f-%03d@%s:000', ms, counter, series)
+  return string.format('%014.0f-%03d@%s:000', ms, counter, epoch)
 end
 
 -- Closes the messages a turn left open, as cancelled, with the appends deposited when they were opened.
 local function close_open_messages(turn)
   -- Only the names: the hash holds the whole deposit, and most turns have nothing open here.
   for _, field in ipairs(redis.call('HKEYS', turn_key(turn))) do
-    if string.sub(field, 1, 2) == 'o:' then
+    if string.sub(field, 1, 2) == TURN.open_message then
       local ref = string.sub(field, 3)
       local extras_length, rest = string.match(redis.call('HGET', turn_key(turn), field), '^(%d+) (.*)$')
       local extras = string.sub(rest, 1, tonumber(extras_length))
       local id = emit('A' .. ref .. '\n' .. string.sub(rest, tonumber(extras_length) + 1))
-      redis.call('HSET', of_message('m', ref), 'x', extras, 'v', id, 'a', 'A')
+      redis.call('HSET', of_message('m', ref), MESSAGE.extras, extras, MESSAGE.version, id, MESSAGE.action, 'A')
       redis.call('HDEL', turn_key(turn), field)
       settle_text(ref)
     end
   end
-end
-
-local function now_ms()
-  local now = redis.call('TIME')
-  return tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000)
 end
 
 local function set_deadline(turn, after_ms)
@@ -61,8 +62,8 @@ end
 
 local function enqueue(turn, agent)
   -- The item is remembered for a process that starts the turn by its id (claim.lua).
-  local item = redis.call('XADD', base .. 'q:' .. agent, '*', 't', turn, 's', session)
-  redis.call('HSET', turn_key(turn), 'qi', item)
+  local item = redis.call('XADD', base .. 'q:' .. agent, '*', QUEUE.turn, turn, QUEUE.session, session)
+  redis.call('HSET', turn_key(turn), TURN.queue_item, item)
   redis.call('PUBLISH', CONTROL, 'wake ' .. part(agent))
 end
 
@@ -75,7 +76,7 @@ local function pace_key(agent) return base .. 'pace:' .. agent end
 -- `item`: the entry of the queue that was taken.
 local function note_take(agent, item)
   local key, now = pace_key(agent), now_ms()
-  local pace = redis.call('HMGET', key, 'n', 'ms', 'at')
+  local pace = redis.call('HMGET', key, PACE.takes, PACE.needed, PACE.noted)
   local count, ms, waited_since = 0, 0, split_id(item)
   if pace[1] and pace[2] then
     local kept = math.exp((tonumber(pace[3]) - now) / PACE_MS)
@@ -85,7 +86,8 @@ local function note_take(agent, item)
   -- A longer silence is that of no worker.
   local needed = now - waited_since
   if needed > 0 and needed <= PACE_MS then ms = ms + needed end
-  redis.call('HSET', key, 'n', string.format('%.4f', count + 1), 'ms', string.format('%.4f', ms), 'at', string.format('%.0f', now))
+  redis.call('HSET', key, PACE.takes, string.format('%.4f', count + 1), PACE.needed, string.format('%.4f', ms),
+    PACE.noted, string.format('%.0f', now))
   redis.call('PEXPIRE', key, FORGOTTEN_MS)
 end
 
@@ -93,7 +95,7 @@ end
 -- turns are taken, or none at the moment: those wait. Returns nil, or after how many ms to try again.
 local function too_long(agent, waiting, wait_ms)
   if wait_ms == 0 or waiting < FEWEST_WAITING then return nil end
-  local pace = redis.call('HMGET', pace_key(agent), 'n', 'ms', 'at')
+  local pace = redis.call('HMGET', pace_key(agent), PACE.takes, PACE.needed, PACE.noted)
   if not (pace[1] and pace[2]) then return nil end
   local silent = now_ms() - tonumber(pace[3])
   local taken = tonumber(pace[1])
@@ -105,21 +107,21 @@ end
 
 -- Turns of the session that keep an agent busy: neither waiting nor suspended.
 local function running_turns()
-  local suspended = tonumber(redis.call('HGET', K_META, 'suspended') or '0')
+  local suspended = tonumber(redis.call('HGET', K_META, SESSION.suspended) or '0')
   return redis.call('HLEN', K_ACTIVE) - redis.call('LLEN', base .. 'w:' .. session) - suspended
 end
 
--- Starts turns that waited, oldest first, while fewer run than the first of them tolerates (`qm`).
+-- Starts turns that waited, oldest first, while fewer run than the first of them tolerates (`TURN.tolerated`).
 local function start_waiting()
   local waiting = base .. 'w:' .. session
   while true do
     local turn = redis.call('LINDEX', waiting, 0)
     if not turn then return end
     local running = running_turns()
-    local fields = redis.call('HMGET', turn_key(turn), 'qm', 'ag')
+    local fields = redis.call('HMGET', turn_key(turn), TURN.tolerated, TURN.agent)
     if running >= tonumber(fields[1]) then return end
     redis.call('LPOP', waiting)
-    redis.call('HSET', turn_key(turn), 'st', 'pending')
+    redis.call('HSET', turn_key(turn), TURN.status, 'pending')
     enqueue(turn, fields[2])
   end
 end
@@ -134,7 +136,7 @@ end
 local function index_open_turns()
   if redis.call('ZCARD', K_OPEN) >= redis.call('HLEN', K_ACTIVE) then return end
   for _, turn in ipairs(redis.call('HKEYS', K_ACTIVE)) do
-    local input = redis.call('HGET', turn_key(turn), 'ip')
+    local input = redis.call('HGET', turn_key(turn), TURN.input_position)
     redis.call('ZADD', K_OPEN, input and score_of(input) or '0', turn)
   end
 end
@@ -143,7 +145,7 @@ end
 local function first_open_input(turn, terminal)
   index_open_turns()
   for _, other in ipairs(redis.call('ZRANGE', K_OPEN, 0, 1)) do
-    local input = other ~= turn and redis.call('HGET', turn_key(other), 'ip')
+    local input = other ~= turn and redis.call('HGET', turn_key(other), TURN.input_position)
     if input then
       local ms, counter = split_id(input)
       local last_ms, last_counter = split_id(terminal)
@@ -162,9 +164,9 @@ local function tell_exporters(turn, status, terminal, fields)
   for at = 1, #exporters, 2 do
     local name, stream = exporters[at], base .. 'ended:' .. exporters[at]
     local before = redis.call('XLEN', stream)
-    redis.call('XADD', stream, 'MAXLEN', exporters[at + 1], '*', 't', turn, 's', session, 'st', status,
-      'ag', fields[3] or '', 'ow', fields[4] or '', 'ip', fields[2] or terminal, 'tp', terminal, 'op', open,
-      'se', redis.call('HGET', K_META, 'series') or '')
+    redis.call('XADD', stream, 'MAXLEN', exporters[at + 1], '*', ENDED.turn, turn, ENDED.session, session, ENDED.status, status,
+      ENDED.agent, fields[3] or '', ENDED.owner, fields[4] or '', ENDED.first, fields[2] or terminal,
+      ENDED.last, terminal, ENDED.open, open, ENDED.epoch, redis.call('HGET', K_META, SESSION.epoch) or '')
     local dropped = before + 1 - redis.call('XLEN', stream)
     if dropped > 0 then redis.call('HINCRBY', base .. 'dropped', name, dropped) end
     redis.call('PUBLISH', CONTROL, 'ended ' .. part(name))
@@ -173,7 +175,7 @@ end
 
 -- Takes a turn out of what it waits in: for people, in its session, or for a worker.
 local function stop_waiting(turn, was, agent, item)
-  if was == 'suspended' then redis.call('HINCRBY', K_META, 'suspended', -1) end
+  if was == 'suspended' then redis.call('HINCRBY', K_META, SESSION.suspended, -1) end
   if was == 'queued' then redis.call('LREM', base .. 'w:' .. session, 1, turn) end
   if was == 'pending' and item then redis.call('XDEL', base .. 'q:' .. agent, item) end
 end
@@ -181,13 +183,13 @@ end
 -- The one place where a turn gets its terminal state (P3). `terminal` is the position of its last entry.
 local function finish(turn, status, terminal, keep_ms)
   local key = turn_key(turn)
-  local fields = redis.call('HMGET', key, 'st', 'ip', 'ag', 'ow', 'qi')
+  local fields = redis.call('HMGET', key, TURN.status, TURN.input_position, TURN.agent, TURN.owner, TURN.queue_item)
   local was = fields[1]
   tell_exporters(turn, status, terminal, fields)
-  redis.call('HSET', key, 'st', status, 'tp', terminal)
+  redis.call('HSET', key, TURN.status, status, TURN.terminal_position, terminal)
   note_end(turn, terminal)
   redis.call('HINCRBY', base .. 'stats', status, 1)
-  redis.call('HDEL', key, 'rs', 'ss', 'sc', 'sf', 'rc', 're', 'rm', 'tr', 'sq', 'sr', 'aw')
+  redis.call('HDEL', key, TURN.write_sequence, TURN.write_reply, TURN.awaited, unpack(DEPOSIT))
   redis.call('DEL', fence_key(turn), of_session('y', turn))
   redis.call('ZREM', LEASES, pair(turn, session))
   redis.call('ZREM', DEADLINES, pair(turn, session))
@@ -202,7 +204,7 @@ end
 -- hold the deposited closing entries. A turn that never started is opened first. Returns the terminal's position.
 local function close_turn(turn, status, step, run, keep_ms)
   local key = turn_key(turn)
-  local turn_fields = redis.call('HMGET', key, 'rs', 'at', 'sp', step, run, 'fn', 'wk')
+  local turn_fields = redis.call('HMGET', key, TURN.run_start, TURN.attempts, TURN.step_start, step, run, TURN.fence, TURN.worker)
   redis.call('DEL', fence_key(turn))
   close_open_messages(turn)
   if turn_fields[2] == '0' then note_turn(turn, create(turn_fields[1])) end
@@ -217,7 +219,7 @@ end
 
 -- A turn that is cancelled from here on, though it is closed only later: nothing can be written for it any more (P2).
 local function mark_cancelled(turn, id, was, worker, fence, agent, item)
-  redis.call('HSET', turn_key(turn), 'st', 'cancelling', 'cp', id, 'cm', '1')
+  redis.call('HSET', turn_key(turn), TURN.status, 'cancelling', TURN.cancel_position, id, TURN.cancel_marked, '1')
   stop_waiting(turn, was, agent, item)
   if worker and (was == 'active' or was == 'cancelling') then
     redis.call('DEL', fence_key(turn))
@@ -228,12 +230,12 @@ local function mark_cancelled(turn, id, was, worker, fence, agent, item)
 end
 
 -- Whether a turn is cancelled already, and must only be closed.
-local function is_cancelled(turn) return redis.call('HEXISTS', turn_key(turn), 'cm') == 1 end
+local function is_cancelled(turn) return redis.call('HEXISTS', turn_key(turn), TURN.cancel_marked) == 1 end
 
 -- A turn whose agent has a cancel hook is asked for: it continues until the hook decides or its grace is over.
 local function ask_to_cancel(turn, id, requester)
-  local fields = redis.call('HMGET', turn_key(turn), 'hk', 'wk', 'fn')
-  redis.call('HSET', turn_key(turn), 'st', 'cancelling', 'cr', requester, 'ce', id)
+  local fields = redis.call('HMGET', turn_key(turn), TURN.hook_grace, TURN.worker, TURN.fence)
+  redis.call('HSET', turn_key(turn), TURN.status, 'cancelling', TURN.cancel_requester, requester, TURN.cancel_entry, id)
   set_deadline(turn, tonumber(fields[1]))
   redis.call('PUBLISH', CONTROL, 'ask ' .. pair(fields[2], pair(turn, fields[3])))
 end
@@ -245,7 +247,8 @@ local function cancel_turns(turns, cancel_entry, keep_ms, requester, force, id)
   id = id or create(cancel_entry)
   local asked, marked, closed = {}, {}, 0
   for _, turn in ipairs(turns) do
-    local fields = redis.call('HMGET', turn_key(turn), 'st', 'hk', 'wk', 'fn', 'ag', 'qi', 'cm')
+    local fields = redis.call('HMGET', turn_key(turn), TURN.status, TURN.hook_grace, TURN.worker, TURN.fence, TURN.agent,
+      TURN.queue_item, TURN.cancel_marked)
     if fields[7] then
       -- Another cancel came first; it must only be closed.
       marked[#marked + 1] = turn
@@ -256,8 +259,8 @@ local function cancel_turns(turns, cancel_entry, keep_ms, requester, force, id)
       asked[#asked + 1] = turn
     elseif closed < CLOSED_AT_ONCE then
       closed = closed + 1
-      redis.call('HSET', turn_key(turn), 'cp', id)
-      close_turn(turn, 'cancelled', 'sc', 'rc', keep_ms)
+      redis.call('HSET', turn_key(turn), TURN.cancel_position, id)
+      close_turn(turn, 'cancelled', TURN.step_cancelled, TURN.run_cancelled, keep_ms)
     else
       mark_cancelled(turn, id, fields[1], fields[3], fields[4], fields[5], fields[6])
       marked[#marked + 1] = turn
@@ -266,32 +269,29 @@ local function cancel_turns(turns, cancel_entry, keep_ms, requester, force, id)
   return id, asked, marked
 end
 
--- A deposit for the invocation that follows a suspension, kept until it is needed.
-local NEXT = {'rs', 'ss', 'sc', 'sf', 'rc', 're', 'rm', 'tr'}
-
 -- Puts a suspended turn back to work: its next invocation is opened by the worker that takes it.
 local function resume(turn)
   local key = turn_key(turn)
-  for _, name in ipairs(NEXT) do
-    local value = redis.call('HGET', key, 'n' .. name)
+  for _, name in ipairs(DEPOSIT) do
+    local value = redis.call('HGET', key, TURN.next .. name)
     if value then
       redis.call('HSET', key, name, value)
-      redis.call('HDEL', key, 'n' .. name)
+      redis.call('HDEL', key, TURN.next .. name)
     end
   end
-  redis.call('HSET', key, 'st', 'pending', 'ri', '1', 'hb', redis.call('HGET', key, 'at'))
-  redis.call('HDEL', key, 'aw')
+  redis.call('HSET', key, TURN.status, 'pending', TURN.resumes, '1', TURN.handed_back, redis.call('HGET', key, TURN.attempts))
+  redis.call('HDEL', key, TURN.awaited)
   redis.call('ZREM', DEADLINES, pair(turn, session))
-  redis.call('HINCRBY', K_META, 'suspended', -1)
-  enqueue(turn, redis.call('HGET', key, 'ag'))
+  redis.call('HINCRBY', K_META, SESSION.suspended, -1)
+  enqueue(turn, redis.call('HGET', key, TURN.agent))
 end
 
 -- Whether every call a suspended turn waits for has its answer.
 local function all_answered(turn)
-  local awaited = redis.call('HGET', turn_key(turn), 'aw')
+  local awaited = redis.call('HGET', turn_key(turn), TURN.awaited)
   if not awaited then return false end
   for _, call in ipairs(cjson.decode(awaited)) do
-    if redis.call('HEXISTS', turn_key(turn), 'k:' .. call) == 0 then return false end
+    if redis.call('HEXISTS', turn_key(turn), TURN.answer .. call) == 0 then return false end
   end
   return true
 end
@@ -299,8 +299,8 @@ end
 local function is_match(turn, filter, value)
   if filter == 'all' then return true end
   if filter == 'owner' then return redis.call('HGET', K_ACTIVE, turn) == value end
-  if filter == 'input' then return redis.call('HGET', turn_key(turn), 'in') == value end
-  return filter == 'connection' and redis.call('HGET', turn_key(turn), 'cn') == value
+  if filter == 'input' then return redis.call('HGET', turn_key(turn), TURN.input) == value end
+  return filter == 'connection' and redis.call('HGET', turn_key(turn), TURN.connection) == value
 end
 
 -- Of the session's open turns after `cursor` (a score, '' = all) and up to `last` some that a filter matches: turn (id),

@@ -13,8 +13,8 @@ local function write_operations(turn, at, count)
       at = at + 4
       if fourth ~= '' then
         local ref = id .. ':0'
-        redis.call('HSET', of_message('m', ref), 't', 's', 'v', '', 'e', '')
-        redis.call('HSET', turn_key(turn), 'o:' .. ref, fourth)
+        redis.call('HSET', of_message('m', ref), MESSAGE.type, 's', MESSAGE.version, '', MESSAGE.encoding, '')
+        redis.call('HSET', turn_key(turn), TURN.open_message .. ref, fourth)
         if ARGV[at] == 'F' then
           third = third .. ARGV[at + 2]
           emit('A' .. ref .. '\n' .. ARGV[at + 1])
@@ -25,8 +25,8 @@ local function write_operations(turn, at, count)
     else
       if ARGV[at + 4] ~= '' then redis.call('APPEND', of_message('x', second), ARGV[at + 4]) end
       id = emit('A' .. second .. '\n' .. third)
-      redis.call('HSET', of_message('m', second), 'v', id, 'a', 'A', 'x', fourth)
-      redis.call('HDEL', turn_key(turn), 'o:' .. second)
+      redis.call('HSET', of_message('m', second), MESSAGE.version, id, MESSAGE.action, 'A', MESSAGE.extras, fourth)
+      redis.call('HDEL', turn_key(turn), TURN.open_message .. second)
       settle_text(second)
       at = at + 5
     end
@@ -42,7 +42,7 @@ local function leave_to_operations(turn, at, count)
       at = at + 4
       if ARGV[at] == 'F' then at = at + 3 end
     else
-      redis.call('HDEL', turn_key(turn), 'o:' .. ARGV[at + 1])
+      redis.call('HDEL', turn_key(turn), TURN.open_message .. ARGV[at + 1])
       at = at + 5
     end
   end

@@ -1,20 +1,21 @@
 -- Adds annotations to messages, or takes them back, and folds them into the messages' summaries: all of them or none.
--- ARGV: base, session, publish id or '', idempotency ms, window ms, clients listed, names of a type, annotations kept,
---   then of each annotation: ref, action (0 add, 1 take back), type, method, name, client ('' if nobody is known),
---   count, body of its entry
+-- `publish_id`: or ''; `listed`: clients that a summary lists; `names`: of one type; `kept`: annotations of a message.
+-- `annotations`, of each: ref, action (0 add, 1 take back), type, method, name, client ('' for an anonymous one), count,
+--   body of its entry.
 -- A summary, in the message's record, is a list of {type, name, total, unidentified, clients, {{client, count}…}}; what
 -- each client has added is in a hash of its own, so that a list may be shorter than it would be.
--- Returns {series, position…}, one position per annotation | {'missing'} | {'full'}. Each message's new summary has one
+-- Returns {epoch, position…}, one position per annotation | {'missing'} | {'full'}. Each message's new summary has one
 -- entry, before those of the annotations.
+--@keys meta
+--@argv base session publish_id once_ms window_ms:number listed:number names:number kept annotations...
 --@include _session.lua
 --@include _message.lua
-local listed, names, kept = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
-local K_ONCE = of_session('i', ARGV[3])
-local series = redis.call('HGET', K_META, 'series')
-if ARGV[3] ~= '' then
+local K_ONCE = of_session('i', publish_id)
+local epoch = redis.call('HGET', K_META, SESSION.epoch)
+if publish_id ~= '' then
   local known = redis.call('GET', K_ONCE)
   if known then
-    local answer = {series}
+    local answer = {epoch}
     for id in string.gmatch(known, '%S+') do answer[#answer + 1] = id end
     return answer
   end
@@ -29,7 +30,7 @@ local function target_of(ref)
   if target then return target end
   if not created_data(ref) then return nil end
   local record = of_message('m', ref)
-  local packed = redis.call('HGET', record, 'y')
+  local packed = redis.call('HGET', record, MESSAGE.summary)
   target = {ref = ref, record = record, given_key = of_message('z', ref), given = {}, changed = false}
   target.summary = packed and cmsgpack.unpack(packed) or {}
   targets[#targets + 1], by_ref[ref] = target, target
@@ -124,7 +125,7 @@ end
 
 -- The name that a message has now; nil for none. Unpacked values are only read.
 local function name_of(target)
-  local changed = redis.call('HMGET', target.record, 'n', 'b')
+  local changed = redis.call('HMGET', target.record, MESSAGE.name, MESSAGE.state)
   if changed[1] then return changed[1] end
   local fields = changed[2] and cmsgpack.unpack(changed[2]) or created_fields(target.ref)
   return type(fields.name) == 'string' and fields.name or nil
@@ -137,16 +138,16 @@ local function write_summary(target)
     if line[3] > 0 or line[2] == '' then shown[#shown + 1] = line end
   end
   local packed = cmsgpack.pack(shown)
-  redis.call('HSET', target.record, 'y', packed)
+  redis.call('HSET', target.record, MESSAGE.summary, packed)
   for field, value in pairs(target.given) do
     if value then redis.call('HSET', target.given_key, field, value) else redis.call('HDEL', target.given_key, field) end
   end
-  if redis.call('HGET', target.record, 'a') ~= 'D' then
+  if redis.call('HGET', target.record, MESSAGE.action) ~= 'D' then
     emit('S' .. target.ref .. '\n' .. string.char(0x92) .. packed .. cmsgpack.pack(name_of(target)))
   end
 end
 
-for at = 9, #ARGV, 8 do
+for at = annotations_at, #ARGV, 8 do
   local target = target_of(ARGV[at])
   if not target then return {'missing'} end
   local kind, method, name, client = ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
@@ -159,13 +160,13 @@ end
 for _, target in ipairs(targets) do
   if target.changed then write_summary(target) end
 end
-local answer = {series}
-for at = 9, #ARGV, 8 do
+local answer = {epoch}
+for at = annotations_at, #ARGV, 8 do
   local entry = 'N' .. ARGV[at] .. '\n' .. ARGV[at + 7]
   local id = emit(entry)
-  redis.call('XADD', of_message('b', ARGV[at]), 'MAXLEN', '~', kept, id, 'e', entry)
+  redis.call('XADD', of_message('b', ARGV[at]), 'MAXLEN', '~', kept, id, LOG.entry, entry)
   answer[#answer + 1] = id
 end
-if ARGV[3] ~= '' then redis.call('SET', K_ONCE, table.concat(answer, ' ', 2), 'PX', ARGV[4]) end
-tidy_log(answer[#answer], tonumber(ARGV[5]))
+if publish_id ~= '' then redis.call('SET', K_ONCE, table.concat(answer, ' ', 2), 'PX', once_ms) end
+tidy_log(answer[#answer], window_ms)
 return answer

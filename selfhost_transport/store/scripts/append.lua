@@ -1,23 +1,24 @@
--- Adds a piece to an open message of a turn: the one script on the path of every token.
--- KEYS: fence, log, head, text. ARGV: fence, channel, offset of the piece in bytes, piece, entry up to the piece
+-- Adds a chunk to an open message of a turn: the one script on the path of every token.
+-- `holder_fence`: of the turn's worker; `offset`: where the chunk begins, in bytes; `entry_head`: the entry up to the chunk.
 -- The fence is gone once the turn is cancelled, ended or taken over: nothing of it can follow (P2, P6).
--- A piece that was already written (a retry after a lost reply) is recognised by its offset and not written again.
+-- A chunk that was already written (a retry after a lost reply) is recognised by its offset and not written again.
 -- Returns position | 'lost' | 'repeated' | 'gap'.
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'lost' end
-local piece, offset = ARGV[4], tonumber(ARGV[3])
-local length = redis.call('APPEND', KEYS[4], piece)
-if length ~= offset + #piece then
-  local before = length - #piece
-  redis.call('SET', KEYS[4], before == 0 and '' or redis.call('GETRANGE', KEYS[4], 0, before - 1))
-  if before >= offset + #piece then return 'repeated' end
+--@keys fence log head text
+--@argv holder_fence channel offset:number chunk entry_head
+if redis.call('GET', fence) ~= holder_fence then return 'lost' end
+local length = redis.call('APPEND', text, chunk)
+if length ~= offset + #chunk then
+  local before = length - #chunk
+  redis.call('SET', text, before == 0 and '' or redis.call('GETRANGE', text, 0, before - 1))
+  if before >= offset + #chunk then return 'repeated' end
   return 'gap'
 end
-local entry = ARGV[5] .. piece
-local id = redis.call('XADD', KEYS[2], '*', 'e', entry)
+local entry = entry_head .. chunk
+local id = redis.call('XADD', log, '*', LOG.entry, entry)
 if #id >= 17 then
   local ms, counter = string.match(id, '^(%d+)-(%d+)$')
-  if tonumber(counter) >= 990 then redis.call('XSETID', KEYS[2], string.format('%.0f-0', tonumber(ms) + 1)) end
+  if tonumber(counter) >= 990 then redis.call('XSETID', log, string.format('%.0f-0', tonumber(ms) + 1)) end
 end
-local previous = redis.call('GETSET', KEYS[3], id) or '0-0'
-redis.call('PUBLISH', ARGV[2] .. DATABASE, id .. ' ' .. previous .. ' ' .. entry)
+local previous = redis.call('GETSET', head, id) or '0-0'
+redis.call('PUBLISH', channel .. DATABASE, id .. ' ' .. previous .. ' ' .. entry)
 return id

@@ -1,14 +1,15 @@
--- Closes turns that a cancel has marked.
--- ARGV: base, session, keep ms, window ms, turns… (few at once: each is some writes). Returns how many were closed.
+-- Closes turns that a cancel has marked: few at once, as each is some writes. Returns how many were closed.
+--@keys meta
+--@argv base session keep_ms:number window_ms:number turns...
 --@include _session.lua
 --@include _turn.lua
 end_also_when_full()
 local closed, position = 0, nil
-for at = 5, #ARGV do
-  if redis.call('HEXISTS', K_ACTIVE, ARGV[at]) == 1 and redis.call('HGET', turn_key(ARGV[at]), 'cm') then
-    position = close_turn(ARGV[at], 'cancelled', 'sc', 'rc', tonumber(ARGV[3]))
+for at = turns_at, #ARGV do
+  if redis.call('HEXISTS', K_ACTIVE, ARGV[at]) == 1 and redis.call('HGET', turn_key(ARGV[at]), TURN.cancel_marked) then
+    position = close_turn(ARGV[at], 'cancelled', TURN.step_cancelled, TURN.run_cancelled, keep_ms)
     closed = closed + 1
   end
 end
-if position then tidy_log(position, tonumber(ARGV[4])) end
+if position then tidy_log(position, window_ms) end
 return closed

@@ -1,46 +1,47 @@
 -- Handles one expired deadline of a bucket: an undecided cancel, a suspension that lasts too long, once to say
 -- so and once to end it.
--- KEYS: deadlines. ARGV: base, unused, keep ms, window ms
 -- Returns nil | {turn, session, 'cancelled' | 'denied' | 'escalated' | 'resumed' | 'gone'}.
+--@keys deadlines
+--@argv bucket keep_ms:number window_ms:number
 --@include _names.lua
-local bucket = ARGV[1]
-local clock = redis.call('TIME')
-local due = string.format('%.0f', tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000))
-local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', due, 'LIMIT', 0, 1)
+--@include _clock.lua
+local due = string.format('%.0f', now_ms())
+local expired = redis.call('ZRANGEBYSCORE', deadlines, '-inf', due, 'LIMIT', 0, 1)
 if not expired[1] then return nil end
-redis.call('ZREM', KEYS[1], expired[1])
-local turn, name = split_pair(expired[1])
-KEYS[1], ARGV[2] = bucket .. 's:' .. name, name
+redis.call('ZREM', deadlines, expired[1])
+local turn, session = split_pair(expired[1])
+local base = bucket
 --@include _session.lua
 --@include _turn.lua
 end_also_when_full()
 local key = turn_key(turn)
-local fields = redis.call('HMGET', key, 'st', 'hd', 'cp', 'ce', 'aw', 'es', 'ex')
+local fields = redis.call('HMGET', key, TURN.status, TURN.hook_default, TURN.cancel_position, TURN.cancel_entry, TURN.awaited,
+  TURN.escalation, TURN.expires_at)
 if fields[1] == 'cancelling' then
   if fields[2] == 'deny' and not fields[3] then
-    redis.call('HSET', key, 'st', 'active')
-    redis.call('HDEL', key, 'ce', 'cr')
+    redis.call('HSET', key, TURN.status, 'active')
+    redis.call('HDEL', key, TURN.cancel_entry, TURN.cancel_requester)
     return {turn, session, 'denied'}
   end
-  if not fields[3] then redis.call('HSET', key, 'cp', fields[4]) end
-  tidy_log(close_turn(turn, 'cancelled', 'sc', 'rc', tonumber(ARGV[3])), tonumber(ARGV[4]))
+  if not fields[3] then redis.call('HSET', key, TURN.cancel_position, fields[4]) end
+  tidy_log(close_turn(turn, 'cancelled', TURN.step_cancelled, TURN.run_cancelled, keep_ms), window_ms)
   return {turn, session, 'cancelled'}
 end
 if fields[1] ~= 'suspended' then return {turn, session, 'gone'} end
 if fields[6] then
-  tidy_log(create(fields[6]), tonumber(ARGV[4]))
-  redis.call('HDEL', key, 'es', 'ex')
+  tidy_log(create(fields[6]), window_ms)
+  redis.call('HDEL', key, TURN.escalation, TURN.expires_at)
   if fields[7] then redis.call('ZADD', DEADLINES, fields[7], pair(turn, session)) end
   return {turn, session, 'escalated'}
 end
 local id
 for _, call in ipairs(cjson.decode(fields[5])) do
-  local answer = redis.call('HGET', key, 'd:' .. call)
-  if answer and redis.call('HSETNX', key, 'k:' .. call, '0-0') == 1 then
+  local answer = redis.call('HGET', key, TURN.expiry_answer .. call)
+  if answer and redis.call('HSETNX', key, TURN.answer .. call, '0-0') == 1 then
     id = create(answer)
-    redis.call('HSET', key, 'k:' .. call, id)
+    redis.call('HSET', key, TURN.answer .. call, id)
   end
 end
 if all_answered(turn) then resume(turn) end
-if id then tidy_log(id, tonumber(ARGV[4])) end
+if id then tidy_log(id, window_ms) end
 return {turn, session, 'resumed'}

@@ -1,5 +1,6 @@
 -- A turn was exported: it is not given out again.
--- KEYS: ended. ARGV: group, id
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
-return redis.call('XDEL', KEYS[1], ARGV[2])
+--@keys ended
+--@argv group item
+if redis.call('EXISTS', ended) == 0 then return 0 end
+redis.call('XACK', ended, group, item)
+return redis.call('XDEL', ended, item)

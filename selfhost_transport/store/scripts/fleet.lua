@@ -1,12 +1,14 @@
--- Registers that a worker serves an agent, for a while; removes workers that stopped refreshing.
--- KEYS: the agent's workers. ARGV: worker, how long it counts in ms (0: no longer). Returns how many there are.
-local now = redis.call('TIME')
-local now_ms = tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000)
-if ARGV[2] == '0' then
-  redis.call('ZREM', KEYS[1], ARGV[1])
+-- Registers that a worker serves an agent, for `ttl_ms` (0: no longer); removes workers that stopped refreshing.
+-- Returns how many there are.
+--@keys workers
+--@argv worker ttl_ms
+--@include _clock.lua
+local now = now_ms()
+if ttl_ms == '0' then
+  redis.call('ZREM', workers, worker)
 else
-  redis.call('ZADD', KEYS[1], string.format('%.0f', now_ms + tonumber(ARGV[2])), ARGV[1])
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  redis.call('ZADD', workers, string.format('%.0f', now + ttl_ms), worker)
+  redis.call('PEXPIRE', workers, ttl_ms)
 end
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now_ms))
-return redis.call('ZCARD', KEYS[1])
+redis.call('ZREMRANGEBYSCORE', workers, '-inf', string.format('%.0f', now))
+return redis.call('ZCARD', workers)

@@ -1,18 +1,18 @@
 -- Changes one message of a session: an append, an update or a delete.
--- ARGV: base, session, ref, kind (A|U|D), body of the entry, idempotency ms, window ms,
---   data, type letter, encoding,
---   append: packed extras or '', packed operation or '', name or '', max bytes
---   update/delete: packed state, packed operation or '', expected version, ''
---   turn the append is an activity of, or '', then one publish id ('' for none) for each piece that the append joins; one for all others
+-- `kind`: A|U|D; `body`: of the entry; `letter`: the type of `data`; `operation`: packed, or ''.
+-- Of an append: `extras`, packed, and `name`, each or ''; `max_bytes`: of the message; `turn`: it is an activity of, or ''.
+-- Of an update or delete: `state`, packed; `expected_version`.
+-- `publish_ids`: one ('' for none) for each append that was joined to this one; one for all other kinds.
 -- Returns {position} | {'repeated', result or '' for each publish id} | {'missing'} | {'mismatch', type}
---   | {'too large', bytes} | {'stale'}. A result is `<position>:<index of the piece>`. When any is known nothing is written.
+--   | {'too large', bytes} | {'stale'}. A result is `<position>:<index of the append>`. When any is known nothing is
+--   written.
+--@keys meta
+--@argv base session ref kind body once_ms window_ms:number data letter encoding extras state operation
+--@argv name expected_version max_bytes:number turn publish_ids...
 --@include _session.lua
 --@include _message.lua
-local ref, kind, body, once_ms = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local data, letter, encoding = ARGV[8], ARGV[9], ARGV[10]
-local FIRST_ID = 16
 local results, known = {}, false
-for at = FIRST_ID, #ARGV do
+for at = publish_ids_at, #ARGV do
   local result = ARGV[at] ~= '' and redis.call('GET', of_session('i', ARGV[at]))
   known = known or result
   results[#results + 1] = result or ''
@@ -25,37 +25,37 @@ if not ensure_record(ref) then return {'missing'} end
 local record, text = of_message('m', ref), of_message('x', ref)
 
 if kind == 'A' then
-  local current = redis.call('HMGET', record, 't', 'e')
+  local current = redis.call('HMGET', record, MESSAGE.type, MESSAGE.encoding)
   if letter ~= '-' and current[1] ~= '-' and (current[1] ~= letter or current[2] ~= encoding) then
     return {'mismatch', current[1]}
   end
   local size = redis.call('STRLEN', text) + #data
-  if size > tonumber(ARGV[14]) then return {'too large', size} end
+  if size > max_bytes then return {'too large', size} end
   if letter ~= '-' then
     redis.call('APPEND', text, data)
-    redis.call('HSET', record, 't', letter, 'e', encoding)
+    redis.call('HSET', record, MESSAGE.type, letter, MESSAGE.encoding, encoding)
   end
-elseif redis.call('HGET', record, 'v') ~= ARGV[13] then
+elseif redis.call('HGET', record, MESSAGE.version) ~= expected_version then
   return {'stale'}
 else
   if letter == '-' then redis.call('DEL', text) else redis.call('SET', text, data) end
-  redis.call('HSET', record, 't', letter, 'e', encoding, 'b', ARGV[11])
-  redis.call('HDEL', record, 'x', 'n')
+  redis.call('HSET', record, MESSAGE.type, letter, MESSAGE.encoding, encoding, MESSAGE.state, state)
+  redis.call('HDEL', record, MESSAGE.extras, MESSAGE.name)
 end
 
 local id = emit(kind .. ref .. '\n' .. body)
-redis.call('HSET', record, 'v', id, 'a', kind, 'o', ARGV[12])
+redis.call('HSET', record, MESSAGE.version, id, MESSAGE.action, kind, MESSAGE.operation, operation)
 if kind == 'A' then
-  if ARGV[11] ~= '' then redis.call('HSET', record, 'x', ARGV[11]) end
-  if ARGV[13] ~= '' then redis.call('HSET', record, 'n', ARGV[13]) end
+  if extras ~= '' then redis.call('HSET', record, MESSAGE.extras, extras) end
+  if name ~= '' then redis.call('HSET', record, MESSAGE.name, name) end
 else
-  redis.call('XADD', of_message('v', ref), id, 'e', kind .. ref .. '\n' .. body)
+  redis.call('XADD', of_message('v', ref), id, LOG.entry, kind .. ref .. '\n' .. body)
 end
-if ARGV[15] ~= '' then note_activity(ARGV[15], id, '', '') end
-for at = FIRST_ID, #ARGV do
+if turn ~= '' then note_activity(turn, id, '', '') end
+for at = publish_ids_at, #ARGV do
   if ARGV[at] ~= '' then
-    redis.call('SET', of_session('i', ARGV[at]), id .. ':' .. (at - FIRST_ID), 'PX', once_ms)
+    redis.call('SET', of_session('i', ARGV[at]), id .. ':' .. (at - publish_ids_at), 'PX', once_ms)
   end
 end
-tidy_log(id, tonumber(ARGV[7]))
+tidy_log(id, window_ms)
 return {id}

@@ -1,32 +1,34 @@
 -- Applies the presence operations of one frame, in order, and announces those that changed something as one entry.
--- ARGV: base, session, series candidate, window ms, publish id or '', idempotency ms, connection or '', owner, node,
---   remain ms, events cap, members cap, lease ms, then for each operation: action (2|3|4), client, id, packed member
---   map ('' for a leave with the last data; a map of the extras alone for one with the last data and other extras)
+-- `publish_id`, `connection`: or ''; `kept`: events of the presence history; `members`: at most.
+-- `operations`, of each: action (2|3|4), client, id, packed member map ('' for a leave with the last data; a map of the
+--   extras alone for one with the last data and other extras).
 -- An operation with the id that its member has is a repeat or a re-entry: no change, but the members are held again.
--- Returns {position or '', series, number of changes} | {'full', members}.
+-- Returns {position or '', epoch, number of changes} | {'full', members}.
+--@keys meta
+--@argv base session new_epoch window_ms:number publish_id once_ms connection owner node remain_ms kept members:number
+--@argv lease_ms:number operations...
 --@include _session.lua
 --@include _holder.lua
 --@include _presence.lua
-local FIRST, WIDTH = 14, 4
-local publish_id, connection = ARGV[5], ARGV[7]
+local WIDTH = 4
 local K_ONCE = of_session('i', publish_id)
 if publish_id ~= '' then
   local known = redis.call('GET', K_ONCE)
-  if known then return {known, redis.call('HGET', K_META, 'series'), 0} end
+  if known then return {known, redis.call('HGET', K_META, SESSION.epoch), 0} end
 end
 
 local entering = 0
-for at = FIRST, #ARGV, WIDTH do
+for at = operations_at, #ARGV, WIDTH do
   if ARGV[at] ~= '3' and redis.call('HEXISTS', K_ROSTER, pair(connection, ARGV[at + 1])) == 0 then
     entering = entering + 1
   end
 end
 local size = redis.call('HLEN', K_ROSTER)
-if entering > 0 and size + entering > tonumber(ARGV[12]) then return {'full', size} end
+if entering > 0 and size + entering > members then return {'full', size} end
 
-local series = ensure_session(ARGV[3])
+local epoch = ensure_session(new_epoch)
 local items, changed = {}, {}
-for at = FIRST, #ARGV, WIDTH do
+for at = operations_at, #ARGV, WIDTH do
   local action, client, id, fields = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local field = pair(connection, client)
   local known = redis.call('HGET', K_ROSTER, field)
@@ -48,22 +50,21 @@ end
 
 local position = ''
 if #items > 0 then
-  position = announce(items, ARGV[11])
+  position = announce(items, kept)
   for field, rest in pairs(changed) do redis.call('HSET', K_ROSTER, field, position .. ' ' .. rest) end
-  tidy_log(position, tonumber(ARGV[4]))
+  tidy_log(position, window_ms)
 end
 if connection ~= '' then
   if redis.call('EXISTS', clients_key(connection)) == 1 then
-    hold(connection, ARGV[8], ARGV[9], ARGV[10])
-    redis.call('HSET', holder_key(connection), 's:' .. session, '1')
-    if ARGV[9] ~= '' then
-      local now = redis.call('TIME')
-      local expiry = tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000) + tonumber(ARGV[13])
-      redis.call('ZADD', base .. 'nodes', 'NX', string.format('%.0f', expiry), ARGV[9])
+    hold(connection, owner, node, remain_ms)
+    redis.call('HSET', holder_key(connection), CONNECTION.session .. session, '1')
+    if node ~= '' then
+      local expiry = now_ms() + lease_ms
+      redis.call('ZADD', base .. 'nodes', 'NX', string.format('%.0f', expiry), node)
     end
   else
     settle(connection)
   end
 end
-if publish_id ~= '' then redis.call('SET', K_ONCE, position, 'PX', ARGV[6]) end
-return {position, series, #items}
+if publish_id ~= '' then redis.call('SET', K_ONCE, position, 'PX', once_ms) end
+return {position, epoch, #items}

@@ -1,7 +1,9 @@
 -- Reads the records and data of messages together with the session's head, in one step.
--- KEYS: head, then record and data of each message. ARGV: a record's fields.
+-- `records`: record and data of each message; `fields`: of a record.
 -- Returns {head, for each message nil without a record, else {data, field…}}; the data only of one that was changed.
-local reply = {redis.call('GET', KEYS[1])}
+--@keys head records...
+--@argv fields...
+local reply = {redis.call('GET', head)}
 for at = 2, #KEYS, 2 do
   local found = false
   if redis.call('EXISTS', KEYS[at]) == 1 then

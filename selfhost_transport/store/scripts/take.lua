@@ -1,38 +1,38 @@
 -- Gives the next turn of an agent's queue to a worker: lease, fence, and the entries that open the attempt.
--- KEYS: queue, leases. ARGV: base, group, worker, lease ms, the agent's own max attempts ('' for the send's), 
---   crash rule ('' likewise), grace of its cancel hook in ms ('' without a hook), what an undecided hook means
--- Returns nil | {turn, session, fence, attempt, step-start serial, series, input position, packed context, max attempts,
+-- `max_attempts`, `on_crash`: the agent's own, or '' for the send's; `hook_grace`: of its cancel hook in ms, '' without a
+-- hook; `hook_default`: what an undecided hook means.
+-- Returns nil | {turn, session, fence, attempt, step-start serial, epoch, input position, packed context, max attempts,
 --   entry of the send ('' where its messages were changed since), number of turns left in the queue, 1 if it runs alone,
 --   1 if the attempt continues in the messages that a lost one left open}.
--- Attempts that were handed back do not count. The last attempt at a turn whose worker was lost before is made alone: until
--- then it may have been another turn that ended the worker.
+-- Attempts that were handed back do not count. The last attempt at a turn whose worker was lost before is made alone:
+-- until then it may have been another turn that ended the worker.
+--@keys queue leases
+--@argv bucket group worker lease_ms:number max_attempts on_crash hook_grace hook_default
 --@include _names.lua
-local bucket, queue = ARGV[1], KEYS[1]
 
 local function next_turn()
   while true do
-    local read = redis.pcall('XREADGROUP', 'GROUP', ARGV[2], ARGV[3], 'COUNT', 1, 'NOACK', 'STREAMS', KEYS[1], '>')
+    local read = redis.pcall('XREADGROUP', 'GROUP', group, worker, 'COUNT', 1, 'NOACK', 'STREAMS', queue, '>')
     if read and read.err then
-      redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[2], '0')
-      read = redis.call('XREADGROUP', 'GROUP', ARGV[2], ARGV[3], 'COUNT', 1, 'NOACK', 'STREAMS', KEYS[1], '>')
+      redis.call('XGROUP', 'CREATE', queue, group, '0')
+      read = redis.call('XREADGROUP', 'GROUP', group, worker, 'COUNT', 1, 'NOACK', 'STREAMS', queue, '>')
     end
     if not read then return nil end
     local item = read[1][2][1]
-    redis.call('XDEL', KEYS[1], item[1])
+    redis.call('XDEL', queue, item[1])
     local turn, name = item[2][2], item[2][4]
     -- A turn that was cancelled while it waited has its terminal already.
-    if redis.call('HGET', bucket .. 't:' .. part(turn) .. ':' .. name, 'st') == 'pending' then return turn, name, item[1] end
+    local status = redis.call('HGET', bucket .. 't:' .. part(turn) .. ':' .. name, TURN.status)
+    if status == 'pending' then return turn, name, item[1] end
   end
 end
 
-if redis.call('EXISTS', KEYS[1]) == 0 then return nil end
-local turn, name, item = next_turn()
+if redis.call('EXISTS', queue) == 0 then return nil end
+local turn, session, item = next_turn()
 if not turn then return nil end
 
 -- From here on as any script of the session that was found.
-local worker, lease_ms, max_attempts, on_crash = ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6]
-local hook_grace, hook_default = ARGV[7], ARGV[8]
-KEYS[1], ARGV[2] = bucket .. 's:' .. name, name
+local base = bucket
 --@include _session.lua
 --@include _turn.lua
 local key = turn_key(turn)
@@ -50,30 +50,35 @@ local function unchanged_send(at)
 end
 
 note_take(string.sub(queue, #bucket + 3), item)
-local fields = redis.call('HMGET', key, 'rs', 'ss', 'tr', 'ip', 'hb', 'ma', 'ri', 'fn', 'at', 'lw', 'co', 'sp')
+local fields = redis.call('HMGET', key, TURN.run_start, TURN.step_opening, TURN.context, TURN.input_position,
+  TURN.handed_back, TURN.max_attempts, TURN.resumes, TURN.fence, TURN.attempts, TURN.lost_workers, TURN.continues,
+  TURN.step_start)
 local fence, attempt = tonumber(fields[8]) + 1, tonumber(fields[9]) + 1
-local series = redis.call('HGET', K_META, 'series')
+local epoch = redis.call('HGET', K_META, SESSION.epoch)
 if attempt == 1 or fields[7] then note_turn(turn, create(fields[1])) end
 -- A new start would make every reader drop the text to be continued.
 local continued = fields[11] and fields[12]
-local step_start = continued and fields[12] or item_serial(create(fields[2]), series)
-local changed = {'fn', fence, 'at', attempt, 'st', 'active', 'wk', worker, 'sp', step_start, 'hk', hook_grace, 'hd', hook_default}
+local step_start = continued and fields[12] or item_serial(create(fields[2]), epoch)
+local changed = {
+  TURN.fence, fence, TURN.attempts, attempt, TURN.status, 'active', TURN.worker, worker, TURN.step_start, step_start,
+  TURN.hook_grace, hook_grace, TURN.hook_default, hook_default,
+}
 if max_attempts ~= '' then
-  changed[#changed + 1] = 'ma'
+  changed[#changed + 1] = TURN.max_attempts
   changed[#changed + 1] = max_attempts
 end
 if on_crash ~= '' then
-  changed[#changed + 1] = 'oc'
+  changed[#changed + 1] = TURN.on_crash
   changed[#changed + 1] = on_crash
 end
 redis.call('HSET', key, unpack(changed))
-redis.call('HDEL', key, 'sq', 'sr', 'ri', 'dw', 'ap', 'co')
+redis.call('HDEL', key, TURN.write_sequence, TURN.write_reply, TURN.resumes, TURN.adoption_window, TURN.alone, TURN.continues)
 redis.call('SET', fence_key(turn), fence)
 redis.call('ZADD', LEASES, string.format('%.0f', now_ms() + lease_ms), pair(turn, session))
 redis.call('PERSIST', K_LOG)
 local counted = attempt - tonumber(fields[5] or '0')
 local limit = max_attempts ~= '' and max_attempts or fields[6]
 local alone = fields[10] and counted >= tonumber(limit)
-if alone then redis.call('HSET', key, 'ap', 'waits') end
-return {turn, session, fence, counted, step_start, series, fields[4], fields[3], limit, unchanged_send(fields[4]),
+if alone then redis.call('HSET', key, TURN.alone, 'waits') end
+return {turn, session, fence, counted, step_start, epoch, fields[4], fields[3], limit, unchanged_send(fields[4]),
   redis.call('XLEN', queue), alone and 1 or 0, continued and 1 or 0}

@@ -1,29 +1,30 @@
 -- Removes messages older than the retention from the history of one due session, with their records.
--- KEYS: retention. ARGV: base, '' (becomes the session), publishes and messages per call, ms an empty session is remembered
--- A turn goes as a whole, once its end is too old, and never while it is open; other messages go by their own time. What
--- goes is decided for all readers at once, by moving `cut`: the history does not show what is gone by it (history.py). Then
--- a pass takes it out step by step. `tc`: how far the pass has come; `tn`: when what it left is due.
+-- `limit`: publishes and messages per call; `empty_ms`: how long an empty session is remembered.
+-- A turn goes as a whole, once its end is too old, and never while it is open; other messages go by their own time.
+-- What goes is decided for all readers at once, by moving `SESSION.cut`: the history does not show what is gone by it
+-- (history.py). Then a pass takes it out step by step. `SESSION.trim_cursor`: how far the pass has come;
+-- `SESSION.trim_next`: when what it left is due.
 -- Returns nil when no session is due, else the number of publishes taken. Call again until then.
-local now = redis.call('TIME')
-local now_ms = tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000)
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now_ms), 'LIMIT', 0, 1)
+--@keys sessions
+--@argv bucket limit:number empty_ms:number
+--@include _clock.lua
+local now = now_ms()
+local due = redis.call('ZRANGEBYSCORE', sessions, '-inf', string.format('%.0f', now), 'LIMIT', 0, 1)
 if not due[1] then return nil end
-ARGV[2] = due[1]
-KEYS[1] = ARGV[1] .. 's:' .. ARGV[2]
+local base, session = bucket, due[1]
 --@include _session.lua
 local RECHECK_MS, GROUPS_PER_CALL = 60000, 64
-local limit = tonumber(ARGV[3])
-local pass = redis.call('HMGET', K_META, 'rt', 'cut', 'tc', 'tn')
+local pass = redis.call('HMGET', K_META, SESSION.retention, SESSION.cut, SESSION.trim_cursor, SESSION.trim_next)
 local retention, cursor, next_ms = tonumber(pass[1] or ''), pass[3], tonumber(pass[4] or '')
 if not retention and not cursor then
   redis.call('ZREM', K_RETENTION, session)
   return 0
 end
-local function recheck_ms() return now_ms + math.min(retention or 0, RECHECK_MS) end
+local function recheck_ms() return now + math.min(retention or 0, RECHECK_MS) end
 
 -- Turns that end before this millisecond are gone, and other messages that stand before it.
 local cut = tonumber(pass[2] or '0')
-if not cursor then cut = math.max(cut, now_ms - retention) end
+if not cursor then cut = math.max(cut, now - retention) end
 
 local function is_open(turn) return redis.call('HEXISTS', K_ACTIVE, turn) == 1 end
 
@@ -119,7 +120,7 @@ end
 local low, high = cursor and '(' .. cursor or '-', string.format('%.0f', math.max(0, cut - 1))
 local items = redis.call('XRANGE', K_HISTORY, low, high, 'COUNT', limit)
 local is_whole, taken, messages, newest = #items < limit, 0, 0, nil
-if #items > 0 then redis.call('HSET', K_META, 'cut', string.format('%.0f', cut)) end
+if #items > 0 then redis.call('HSET', K_META, SESSION.cut, string.format('%.0f', cut)) end
 for at, item in ipairs(items) do
   local id, entry = item[1], item[2][2]
   local headers, count = headers_of(entry)
@@ -134,17 +135,17 @@ for at, item in ipairs(items) do
   end
 end
 if newest then
-  local before = redis.call('HGET', K_META, 'tr')
-  redis.call('HSET', K_META, 'tr', before and later_of(newest, before) or newest)
+  local before = redis.call('HGET', K_META, SESSION.trimmed)
+  redis.call('HSET', K_META, SESSION.trimmed, before and later_of(newest, before) or newest)
 end
 forget_groups()
 if not is_whole then
-  redis.call('HSET', K_META, 'tc', cursor)
-  if next_ms then redis.call('HSET', K_META, 'tn', string.format('%.0f', next_ms)) end
+  redis.call('HSET', K_META, SESSION.trim_cursor, cursor)
+  if next_ms then redis.call('HSET', K_META, SESSION.trim_next, string.format('%.0f', next_ms)) end
   return taken
 end
 
-redis.call('HDEL', K_META, 'tc', 'tn')
+redis.call('HDEL', K_META, SESSION.trim_cursor, SESSION.trim_next)
 if not retention then
   redis.call('ZREM', K_RETENTION, session)
   return taken
@@ -154,15 +155,15 @@ if following[1] then
   local at_ms = split_id(following[1][1]) + retention
   next_ms = math.min(next_ms or at_ms, at_ms)
 elseif not next_ms and redis.call('EXISTS', K_ACTIVE, K_LOG, base .. 'r:' .. session) > 0 then
-  next_ms = now_ms + RECHECK_MS
+  next_ms = now + RECHECK_MS
 end
 if next_ms then
-  redis.call('ZADD', K_RETENTION, string.format('%.0f', math.max(next_ms, now_ms + 1)), session)
+  redis.call('ZADD', K_RETENTION, string.format('%.0f', math.max(next_ms, now + 1)), session)
 else
   -- A client that resumes from a position still learns that it belongs to this session.
   redis.call('UNLINK', K_HISTORY, K_GROUPS, base .. 'k:' .. session)
-  redis.call('PEXPIRE', K_META, math.max(retention, tonumber(ARGV[4])))
-  redis.call('PEXPIRE', K_HEAD, math.max(retention, tonumber(ARGV[4])))
+  redis.call('PEXPIRE', K_META, math.max(retention, empty_ms))
+  redis.call('PEXPIRE', K_HEAD, math.max(retention, empty_ms))
   redis.call('ZREM', K_RETENTION, session)
 end
 return taken
