@@ -99,7 +99,9 @@ class SessionImports:
     async def state(self, session: str) -> ImportState:
         """Where a session's import stands."""
         base = self._keys.base_of(session)
-        mark, series = await self._redis.command("HMGET", f"{base}s:{session}", Session.IMPORTED, Session.EPOCH)
+        mark, series = await self._redis.command(
+            "HMGET", f"{base}s:{session}", Session.IMPORTED, Session.EPOCH
+        )
         head = await self._redis.command("GET", f"{base}p:{session}")
         return ImportState(
             ImportMark.unpack(mark.decode()) if mark else None,
