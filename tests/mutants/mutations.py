@@ -25,13 +25,13 @@ MUTATIONS: Final = (
     Mutation(
         "an append does not look at the fence",
         f"{_LUA}/append.lua",
-        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'lost' end",
+        "if redis.call('GET', fence) ~= holder_fence then return 'lost' end",
         "",
     ),
     Mutation(
         "the end of a turn does not look at the fence",
         f"{_LUA}/end.lua",
-        "if redis.call('GET', fence_key(turn)) ~= ARGV[4] then",
+        "if redis.call('GET', fence_key(turn)) ~= fence then",
         "if redis.call('EXISTS', turn_key(turn)) == 0 then",
     ),
     Mutation(
@@ -60,9 +60,9 @@ MUTATIONS: Final = (
         ("tests/store/test_turns.py",),
     ),
     Mutation(
-        "a piece that is sent again is written again",
+        "a chunk that is sent again is written again",
         f"{_LUA}/append.lua",
-        "if length ~= offset + #piece then",
+        "if length ~= offset + #chunk then",
         "if false then",
         ("tests/store/test_turns.py",),
     ),
@@ -76,7 +76,7 @@ MUTATIONS: Final = (
     Mutation(
         "a publish that is repeated is another publish",
         f"{_LUA}/publish.lua",
-        "  if known then return {known, series, 1} end",
+        "  if known then return {known, epoch, 1} end",
         "",
     ),
     Mutation(
