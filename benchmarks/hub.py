@@ -8,7 +8,7 @@ from benchmarks.figures import Figure
 from benchmarks.rig import TOKEN, per_call_us, rig
 from gateway.background import Background
 from gateway.fanout.delivery import Variant
-from gateway.fanout.feed import SessionFeed
+from gateway.fanout.log_follower import LogFollower
 from gateway.fanout.subscription import Subscription
 from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.serial import Position
@@ -49,16 +49,16 @@ async def _run(watchers: int) -> Figure:
     async with rig() as bench:
         session, outlet = "bench:1", _Nowhere()
         tasks = Background("bench")
-        feed = SessionFeed(session, bench.sessions, tasks, outlet)
-        await feed.start()
+        follower = LogFollower(session, bench.sessions, tasks, outlet)
+        await follower.start()
         for number in range(watchers):
             fmt = (Format.JSON, Format.MSGPACK)[number % 2]
             subscription = Subscription(outlet, Variant(fmt, session), lambda gap: None)
-            feed.add(subscription)
-            feed.release(subscription)
+            follower.feed.add(subscription)
+            subscription.release()
         turn = await bench.open_text(session)
         # Nothing is subscribed: what the turn's opening wrote is read from the log, as after a reconnect.
-        feed.compare()
+        follower.compare()
         await tasks.finish()
         head = (await bench.sessions.open(session)).position
         entry = turn.text.entry_head + b"\x91\xa6" + TOKEN.encode()
@@ -67,7 +67,7 @@ async def _run(watchers: int) -> Figure:
         def notify() -> None:
             nonlocal last
             position = _next(last)
-            feed.notify(f"{position.stream_id} {last.stream_id} ".encode() + entry)
+            follower.notify(f"{position.stream_id} {last.stream_id} ".encode() + entry)
             last = position
 
         outlet.frames = outlet.gaps = 0

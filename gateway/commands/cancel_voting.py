@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from gateway.fanout.delivery import Variant
 from gateway.fanout.hub import SessionHub
-from gateway.fanout.subscription import Subscription
 from selfhost_transport.store.entries import Created, Entry
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.turns import headers as h
-from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
 
@@ -62,15 +60,6 @@ class CancelOutcome:
         return len(self.cancelled) + len(self.denied) == len(asked)
 
 
-class _Nowhere:
-    """An outlet whose subscription only keeps the session watched."""
-
-    congested = False
-
-    def write(self, frame: bytes) -> None:
-        """Discards the frame."""
-
-
 class CancelVoting:
     """Waits for the verdicts of agents."""
 
@@ -81,10 +70,10 @@ class CancelVoting:
     async def outcome(self, session: str, after: Position, asked: Collection[str]) -> CancelOutcome:
         """The verdicts on a cancel at position `after`, as far as they are known within MAX_WAIT_S."""
         found = CancelOutcome()
-        subscription = Subscription(_Nowhere(), Variant(Format.JSON, session), lambda gap: None)
-        feed = await self._hub.join(session, subscription)
-        try:
-            async with asyncio.timeout(MAX_WAIT_S):
+        with contextlib.suppress(
+            TimeoutError
+        ):  # an undecided cancel is decided later, and announced in the session
+            async with self._hub.watch(session) as feed, asyncio.timeout(MAX_WAIT_S):
                 while not found.are_complete(asked):
                     entries = await self._sessions.read_after(session, after, _PAGE)
                     for entry in entries:
@@ -93,8 +82,4 @@ class CancelVoting:
                     if not entries:
                         await feed.passed(Position(after.ms, after.counter + 1))
                         await asyncio.sleep(_LOOK_S)  # where the log has not what the feed has seen
-        except TimeoutError:
-            pass  # an undecided cancel is decided later, and announced in the session
-        finally:
-            self._hub.leave(feed, subscription)
         return found

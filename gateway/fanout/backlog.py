@@ -18,41 +18,51 @@ CONFLATE_ABOVE: Final = 64
 """Backlogs longer than this carry current states instead of every delta."""
 
 
-class SharedBacklogs:
-    """Backlogs of one session that are being read: who resumes from the same place meanwhile gets the same one.
+class Backlogs:
+    """The backlogs of one session, and those that are being read for several subscriptions at once.
 
-    After a gateway was replaced all viewers of a session come at once: one reading and one encoding serve them. For
-    subscriptions that begin at `after` only: what was delivered to others before does not matter to them.
+    After a gateway was replaced all viewers of a session come at once: one reading and one encoding serve them.
     """
 
-    __slots__ = ("_reading", "_session", "_store", "_tasks")
+    __slots__ = ("_session", "_shared", "_store", "_tasks")
 
     def __init__(self, store: SessionStore, session: str, tasks: Background) -> None:
         self._store = store
         self._session = session
         self._tasks = tasks
-        self._reading: dict[tuple[str, Position, Position], asyncio.Future[list[Delivery]]] = {}
+        self._shared: dict[tuple[str, Position, Position], asyncio.Future[list[Delivery]]] = {}
 
     async def read(self, series: str, after: Position, until: Position) -> list[Delivery]:
-        """As `read_backlog`. The list is not to be changed."""
+        """Entries after a position up to another, conflated when there are many. Raises ContinuityLost."""
+        return await read_backlog(self._store, self._session, series, after, until)
+
+    async def shared(self, series: str, after: Position, until: Position) -> list[Delivery]:
+        """The same for a subscription that begins at `after`: what was delivered to others before does not matter to it.
+
+        The list is not to be changed.
+        """
         key = (series, after, until)
-        reading = self._reading.get(key)
+        reading = self._shared.get(key)
         if reading is None:
-            reading = self._reading[key] = asyncio.get_running_loop().create_future()
+            reading = self._shared[key] = asyncio.get_running_loop().create_future()
             self._tasks.start(self._fill(reading, *key))
         return await asyncio.shield(reading)
 
     async def _fill(
-        self, reading: asyncio.Future[list[Delivery]], series: str, after: Position, until: Position
+        self,
+        reading: asyncio.Future[list[Delivery]],
+        series: str,
+        after: Position,
+        until: Position,
     ) -> None:
         try:
-            reading.set_result(await read_backlog(self._store, self._session, series, after, until))
+            reading.set_result(await self.read(series, after, until))
         except Exception as error:
             reading.set_exception(error)
             # The requester may be gone.
             reading.exception()
         finally:
-            del self._reading[series, after, until]
+            del self._shared[series, after, until]
             reading.cancel()
 
 

@@ -1,12 +1,13 @@
-"""Entries as websocket frames: each is encoded once per format and channel name, header included.
+"""Entries as frames: each is encoded once per format, envelope and channel name, the websocket's header included.
 
 There is one delivery path: live entries, backlog and held frames are all `Delivery` objects.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from gateway.fanout.presence_frames import presence_frame
 from selfhost_transport.store.annotations import complete as complete_annotation
@@ -34,11 +35,20 @@ _LITTLE_DATA = 256
 """Characters or bytes."""
 
 
+Envelope: TypeAlias = Callable[[bytes, str], bytes]
+"""From an encoded frame and its channelSerial to what a reader is written."""
+
+
+def bare(payload: bytes, serial: str) -> bytes:
+    """The frame alone, for readers that are no websockets."""
+    return payload
+
+
 class Variant(NamedTuple):
     """What frames depend on beside the entry: the format, the channel as the client names it, and what is left out.
 
     `whole`: appends are delivered as their message's current state. `filter`: that of a derived channel, always `whole`,
-    since a message may begin to match it after its create.
+    since a message may begin to match it after its create. `envelope`: None for that of a websocket.
     """
 
     fmt: Format
@@ -46,6 +56,7 @@ class Variant(NamedTuple):
     hidden: Hidden = NOTHING
     whole: bool = False
     filter: MessageFilter | None = None
+    envelope: Envelope | None = None
 
     @property
     def is_selective(self) -> bool:
@@ -190,7 +201,7 @@ class Delivery:
         return isinstance(entry, Created) and not any(variant.passes(message) for message in entry.messages)
 
     def frame(self, variant: Variant) -> bytes:
-        """The complete websocket frame. For a variant that leaves something out, ask `is_hidden` first."""
+        """What is written, envelope included. For a variant that leaves something out, ask `is_hidden` first."""
         encoded = self._encoded.get(variant)
         if encoded is None:
             encoded = self._encoded[variant] = self._encode(variant)
@@ -201,10 +212,10 @@ class Delivery:
         if isinstance(entry, Appended) and self._open is not None:
             return self._encode_append(entry, self._open, variant)
         if isinstance(entry, Annotated):
-            return encode_websocket(annotation_frame(variant.channel, self._series, entry), variant.fmt)
+            return encode_for(variant, annotation_frame(variant.channel, self._series, entry))
         if isinstance(entry, PresenceChanged):
             frame = presence_frame(variant.channel, self._series, entry.position, entry.presence)
-            return encode_websocket(frame, variant.fmt)
+            return encode_for(variant, frame)
         messages = self._messages(entry)
         if variant.is_selective and isinstance(entry, Created):
             messages = [message for message in messages if variant.passes(message)]
@@ -225,6 +236,8 @@ class Delivery:
         payload = message.template(variant).frame(
             serial, entry.data, version, entry.position.ms, version_client_id=operation.client_id
         )
+        if variant.envelope is not None:
+            return variant.envelope(payload, serial)
         return ws_frame_header(variant.fmt is Format.JSON, len(payload)) + payload
 
     def _messages(self, entry: Entry) -> list[Message]:
@@ -282,14 +295,21 @@ def open_message(message: Message, ref: Ref, series: str) -> OpenMessage:
 
 
 def encode_messages(variant: Variant, position: Position, series: str, messages: list[Message]) -> bytes:
-    """One MESSAGE frame as a complete websocket frame; `position` is where a resume would continue."""
+    """One MESSAGE frame in its envelope; `position` is where a resume would continue."""
     frame = Frame(
         Action.MESSAGE,
         channel=variant.channel,
         channel_serial=format_position(position, series),
         messages=messages,
     )
-    return encode_websocket(frame, variant.fmt)
+    return encode_for(variant, frame)
+
+
+def encode_for(variant: Variant, frame: Frame) -> bytes:
+    """A protocol frame as the readers of a variant are written it."""
+    if variant.envelope is None:
+        return encode_websocket(frame, variant.fmt)
+    return variant.envelope(encode_frame(frame, variant.fmt), frame.channel_serial or "")
 
 
 def encode_websocket(frame: Frame, fmt: Format) -> bytes:

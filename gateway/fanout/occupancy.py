@@ -12,7 +12,6 @@ import orjson
 from gateway.auth.authenticator import now_ms
 from gateway.background import Background
 from gateway.fanout.delivery import encode_messages
-from gateway.fanout.feed import SessionFeed
 from gateway.fanout.subscription import Subscription
 from selfhost_transport.errors import TransportError
 from selfhost_transport.redis_io.subscriber import Subscriber
@@ -169,8 +168,7 @@ class OccupancyTracker:
 class OccupancyEvents:
     """Notifies one subscription. `wanted`: `metrics` for all of them, `metrics.<category>` for one."""
 
-    def __init__(self, feed: SessionFeed, subscription: Subscription, wanted: str) -> None:
-        self._feed = feed
+    def __init__(self, subscription: Subscription, wanted: str) -> None:
         self._subscription = subscription
         self._category = wanted.partition(".")[2]
         self._last: dict[str, int] = {}
@@ -192,10 +190,8 @@ class OccupancyEvents:
             timestamp=now,
             action=MessageAction.META,
         )
-        position = self._feed.position_of(self._subscription)
-        self._subscription.write(
-            encode_messages(self._subscription.variant, position, self._feed.series, [event])
-        )
+        reader = self._subscription
+        reader.write(encode_messages(reader.variant, reader.position, reader.series, [event]))
 
 
 def _share(modes: Flag | None, sign: int) -> Share:

@@ -9,8 +9,7 @@ import orjson
 
 from gateway.auth.authenticator import Credential
 from gateway.fanout.delivery import Variant
-from gateway.fanout.feed import SessionFeed
-from gateway.fanout.hub import Start
+from gateway.fanout.start import Start
 from gateway.fanout.subscription import Gap, Subscription
 from gateway.http_api.event_stream import EventStream
 from gateway.http_api.pull_outlet import PullOutlet, patience_s, refusal
@@ -32,18 +31,16 @@ async def stream_events(
     Raises StoreUnavailable.
     """
     out = PullOutlet()
-    feeds: list[SessionFeed] = []
 
     def on_gap(gap: Gap) -> None:
-        serial = format_position(gap.position, feeds[0].series)
-        out.write(_attached(session, serial, Frame(Action.ATTACHED, error=gap.error)))
+        serial = format_position(gap.position, subscription.series)
+        out.write(_attached(Frame(Action.ATTACHED, channel=session, channel_serial=serial, error=gap.error)))
 
     hidden = services.hidden_from(credential, session)
-    subscription = Subscription(out, Variant(Format.JSON, session, hidden), on_gap)
+    subscription = Subscription(out, Variant(Format.JSON, session, hidden, envelope=_message), on_gap)
     await services.admit_stream(credential, session, out)
     try:
         feed = await services.hub.join(session, subscription)
-        feeds.append(feed)
         try:
             start = await services.hub.start_of(feed, subscription, last_event_id, None)
         except BaseException:
@@ -59,23 +56,31 @@ async def stream_events(
         services.board.count(session, Flag.SUBSCRIBE, None)
         services.hub.leave(feed, subscription)
 
-    return EventStream(
-        _events(services, session, feed, subscription, out, start, credential), release, _HEADERS
-    )
+    events = _events(services, session, subscription, out, start, credential)
+    return EventStream(events, release, _HEADERS)
 
 
 async def _events(
     services: Services,
     session: str,
-    feed: SessionFeed,
     subscription: Subscription,
     out: PullOutlet,
     start: Start,
     credential: Credential,
 ) -> AsyncIterator[bytes]:
-    frame = Frame(Action.ATTACHED, flags=4 if start.attached.resumed else 0, error=start.attached.error)
-    out.write(_attached(session, start.attached.channel_serial, frame))
-    feed.release(subscription, start.backlog)
+    attached = start.attached
+    out.write(
+        _attached(
+            Frame(
+                Action.ATTACHED,
+                channel=session,
+                channel_serial=attached.channel_serial,
+                flags=Flag.RESUMED if attached.resumed else 0,
+                error=attached.error,
+            )
+        )
+    )
+    subscription.release(start.backlog)
     while True:
         taken = await out.take(patience_s(credential))
         if (refused := refusal(services, credential)) is not None:
@@ -84,29 +89,20 @@ async def _events(
         if not taken and not out.ended:
             yield b": keep-alive\n\n"
             continue
-        yield b"".join(_event(payload) for payload in taken)
+        yield b"".join(taken)
         if out.ended:
             return
-        feed.drained(subscription)
+        subscription.drained()
 
 
-def _attached(session: str, serial: str, frame: Frame) -> bytes:
-    frame.channel, frame.channel_serial = session, serial
-    payload = encode_frame(frame, Format.JSON)
-    # Unwrapped again by `write`: the shortest header will do.
-    return b"\x81\x00" + payload
+def _message(payload: bytes, serial: str) -> bytes:
+    """The envelope of what is delivered."""
+    return _event(b"message", payload, serial)
 
 
-def _event(payload: bytes) -> bytes:
-    name, position = _read(payload)
-    return b"event: " + name + b"\nid: " + position + b"\ndata: " + payload + b"\n\n"
+def _attached(frame: Frame) -> bytes:
+    return _event(b"attached", encode_frame(frame, Format.JSON), frame.channel_serial or "")
 
 
-_SERIAL = b'"channelSerial":"'
-
-
-def _read(payload: bytes) -> tuple[bytes, bytes]:
-    """Kind and position of a frame that this gateway encoded; data is JSON text, which has no bare quotes."""
-    at = payload.rindex(_SERIAL) + len(_SERIAL)
-    name = b"attached" if payload.startswith(b'{"action":11') else b"message"
-    return name, payload[at : payload.index(b'"', at)]
+def _event(name: bytes, payload: bytes, serial: str) -> bytes:
+    return b"".join((b"event: ", name, b"\nid: ", serial.encode(), b"\ndata: ", payload, b"\n\n"))

@@ -16,7 +16,7 @@ KEEPALIVE_S = 15.0
 
 
 class PullOutlet:
-    """Frames that wait for a reader; websocket frames are unwrapped."""
+    """Encoded frames or events that wait for a reader."""
 
     def __init__(self) -> None:
         self.congested = False
@@ -27,10 +27,9 @@ class PullOutlet:
         self._arrived = asyncio.Event()
 
     def write(self, frame: bytes) -> None:
-        """Take one complete websocket frame."""
-        payload = frame[{126: 4, 127: 10}.get(frame[1], 2) :]
-        self._waiting.append(payload)
-        self._size += len(payload)
+        """Take one."""
+        self._waiting.append(frame)
+        self._size += len(frame)
         self.congested = self._size > MAX_WAITING_BYTES
         self._arrived.set()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from gateway.auth.authenticator import Credential
 from gateway.commands.branch import read_back
-from gateway.fanout.delivery import Variant
+from gateway.fanout.delivery import Variant, bare
 from gateway.fanout.feed import SessionFeed
 from gateway.fanout.subscription import Gap, Subscription
 from gateway.http_api.pull_outlet import PullOutlet, patience_s, refusal
@@ -52,7 +52,7 @@ class SessionReader:
         self._hidden = services.hidden_from(credential, session)
         self._outlet = PullOutlet()
         self._subscription = Subscription(
-            self._outlet, Variant(Format.JSON, session, self._hidden), self._on_gap
+            self._outlet, Variant(Format.JSON, session, self._hidden, envelope=bare), self._on_gap
         )
         self._feed: SessionFeed | None = None
         self._lost = False
@@ -72,7 +72,7 @@ class SessionReader:
         except BaseException:
             await self.__aexit__()
             raise
-        self._feed.release(self._subscription, [])
+        self._subscription.release()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -100,8 +100,7 @@ class SessionReader:
                 self.tree = SessionTree(self.session)
                 await self._read_history()
             yield Batch(position, events, replaced)
-            if self._feed is not None:
-                self._feed.drained(self._subscription)
+            self._subscription.drained()
 
     async def _read_history(self) -> None:
         """The tree as far back as it is needed. What a subscriber without the right to history sees begins now."""

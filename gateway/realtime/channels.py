@@ -16,10 +16,11 @@ from gateway.commands.commands import Done, woken_session
 from gateway.fanout.delivery import Variant, encode_websocket
 from gateway.fanout.deltas import DeltaWriter
 from gateway.fanout.feed import SessionFeed
-from gateway.fanout.hub import Start
 from gateway.fanout.occupancy import OccupancyEvents
 from gateway.fanout.presence_frames import sync_frames
-from gateway.fanout.subscription import MUTE_ALL, Attached, Gap, Subscription
+from gateway.fanout.selection import MUTE_ALL
+from gateway.fanout.start import Start
+from gateway.fanout.subscription import Attached, Gap, Subscription
 from gateway.realtime.connection import Connection
 from gateway.realtime.effects import Adjust, Attach, Command, Effect
 from gateway.realtime.gate import Gate
@@ -111,19 +112,19 @@ class SocketChannels:
         self._disconnect = disconnect
         self._mute = None if echo else core.connection_id
         self._watched: dict[str, _Watched] = {}
-        # Attachments that wait for the answer to a ticket, oldest first.
         # Attachments and member lists on their way from the store.
         self.being_read = 0
         # Shut while a list of members waits for the socket.
         self._room = Gate()
-        self._paused: deque[tuple[int, SessionFeed, Subscription]] = deque()
+        # Subscriptions that wait for the answer to a ticket, oldest first.
+        self._paused: deque[tuple[int, Subscription]] = deque()
 
     def drained(self) -> None:
         """The socket has room again."""
         self._room.open()
         for watched in self._watched.values():
             if watched.feed is not None:
-                watched.feed.drained(watched.subscription)
+                watched.subscription.drained()
 
     def __len__(self) -> int:
         return len(self._watched)
@@ -195,7 +196,7 @@ class SocketChannels:
             return
         for frame in start.preface:
             watched.subscription.write(frame)
-        watched.feed.release(watched.subscription, start.backlog)
+        watched.subscription.release(start.backlog)
         self._tell_occupancy(watched, watched.occupancy)
 
     def adjust(self, effect: Adjust) -> None:
@@ -224,12 +225,12 @@ class SocketChannels:
             subscription.seen.clear()
             watched.feed.add(subscription)
         if effect.answer:
-            position = watched.feed.position_of(subscription)
+            position = subscription.position
             serial = format_position(position, watched.feed.series)
             attached = Attached(serial, resumed=effect.resumed, presence=subscription.presence)
             self._carry_out(self._core.adjusted(effect.channel, attached))
         if anew:
-            watched.feed.release(subscription)
+            subscription.release()
         self._count(watched, effect.modes)
         self._tell_occupancy(watched, effect.params.occupancy)
 
@@ -264,9 +265,8 @@ class SocketChannels:
         if watched.telling is not None:
             watched.telling()
             watched.telling = None
-        feed = watched.feed
-        if wanted is not None and feed is not None:
-            events = OccupancyEvents(feed, watched.subscription, wanted)
+        if wanted is not None and watched.feed is not None:
+            events = OccupancyEvents(watched.subscription, wanted)
             watched.telling = self._services.board.watch(watched.session, events.tell)
 
     def detach_all(self) -> None:
@@ -363,16 +363,16 @@ class SocketChannels:
             return
         for watched in self._watched.values():
             if watched.session == session and watched.feed is not None:
-                watched.feed.pause(watched.subscription)
-                self._paused.append((command.ticket, watched.feed, watched.subscription))
+                watched.subscription.pause()
+                self._paused.append((command.ticket, watched.subscription))
 
     def proceed(self, done: Done | None = None) -> None:
         """Let entries follow the answers that have left; behind further ones that are owed, those up to `done`."""
         while self._paused and not self._core.has_pending(self._paused[0][0]):
-            _, feed, subscription = self._paused.popleft()
-            if done is not None and done.series == feed.series:
-                feed.clear(subscription, done.position)
-            feed.proceed(subscription)
+            _, subscription = self._paused.popleft()
+            if done is not None and done.series == subscription.series:
+                subscription.clear(done.position)
+            subscription.proceed()
 
     async def settle(self, done: Done) -> None:
         """Wait, bounded, until everything before a cancel has been written to this socket (P2)."""
@@ -383,5 +383,5 @@ class SocketChannels:
                 for watched in list(self._watched.values()):
                     if watched.feed is not None and watched.feed.series == done.series:
                         await watched.feed.passed(done.settled_at)
-                        watched.feed.clear(watched.subscription, done.settled_at)
+                        watched.subscription.clear(done.settled_at)
                         await watched.subscription.caught_up(done.settled_at)

@@ -163,8 +163,8 @@ async def test_after_a_jump_every_reader_has_the_whole_text_in_order(crowded: Sc
             expected += f"{round_}-{number} "
             if number == 20:
                 # As the inbox does once a session has more than its share; what is on its way is dropped with it.
-                crowded.hub.inbox.forget(crowded.feed)
-                crowded.feed.jump()
+                crowded.hub.inbox.forget(crowded.follower)
+                crowded.follower.jump()
         readers.append(await crowded.join())
     await crowded.append(old, "end")
     expected += "end"
@@ -184,7 +184,7 @@ async def test_a_jump_shows_messages_that_were_made_meanwhile(crowded: Scene, re
             await crowded.create(f"missed {number}")
         await wait_until(lambda: len(lossy.lost) == 5)
         lossy.losing = False
-        lossy.feed.jump()
+        lossy.follower.jump()
         await wait_until(lambda: len(lossy.reader.messages) == 6)
         await crowded.create("last")
         await wait_until(lambda: len(lossy.reader.messages) == 7)
@@ -194,9 +194,9 @@ async def test_a_jump_shows_messages_that_were_made_meanwhile(crowded: Scene, re
 
 async def test_what_is_dropped_while_the_log_is_read_is_read_again(crowded: Scene, redis_url: str) -> None:
     async with Lossy(crowded, redis_url) as lossy:
-        lossy.feed.compare()
+        lossy.follower.compare()
         await crowded.create("first")
-        lossy.feed.jump()
+        lossy.follower.jump()
         await crowded.create("second")
         await wait_until(
             lambda: [message["data"] for message in lossy.reader.messages] == ["first", "second"]
@@ -208,10 +208,10 @@ async def test_a_full_reader_is_caught_up_after_a_jump_once_it_has_room(crowded:
     reader.congested = True
     ref = await crowded.create("a")
     await crowded.append(ref, "b", "c")
-    crowded.feed.jump()
+    crowded.follower.jump()
     await crowded.append(ref, "d")
     await crowded.feed.passed((await crowded.create("last")).position)
     reader.congested = False
-    crowded.feed.drained(reader.subscription)
+    reader.subscription.drained()
     await wait_until(lambda: reader.messages[-1:] != [] and reader.messages[-1]["data"] == "last")
     assert any(message["data"] == "abcd" for message in reader.messages) or reader.text.startswith("abcd")

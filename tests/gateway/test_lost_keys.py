@@ -10,8 +10,8 @@ import pytest
 
 from gateway.auth.authenticator import now_ms
 from gateway.auth.revocations import Revocations
-from gateway.fanout.feed import LOOKS, SessionFeed
 from gateway.fanout.hub import SessionHub
+from gateway.fanout.log_follower import LOOKS, LogFollower
 from gateway.metrics import Metrics
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store.keys import Keyspace
@@ -32,16 +32,16 @@ async def scene(redis_url: str, redis_prefix: str) -> AsyncIterator[Scene]:
     await redis.close()
 
 
-def count_looks(feed: SessionFeed, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def count_looks(follower: LogFollower, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """When the log was read."""
     looks: list[float] = []
-    read = feed._read_missing
+    read = follower._read_missing
 
     async def counted() -> None:
         looks.append(asyncio.get_running_loop().time())
         await read()
 
-    monkeypatch.setattr(SessionFeed, "_read_missing", lambda _: counted())
+    monkeypatch.setattr(LogFollower, "_read_missing", lambda _: counted())
     return looks
 
 
@@ -52,7 +52,7 @@ async def test_p7_an_announcement_that_is_in_no_log_is_looked_for_a_few_times_on
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = await scene.join()
-    looks = count_looks(scene.feed, monkeypatch)
+    looks = count_looks(scene.follower, monkeypatch)
     await scene.store.redis.command("PUBLISH", scene.store.keys.channel(SESSION), FOREIGN)
     await wait_until(lambda: len(looks) > LOOKS)
     # Once more without it; then no more.
@@ -81,13 +81,13 @@ async def test_a_session_that_nobody_watches_any_more_is_not_looked_for(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.fanout.hub.LINGER_S", 0.05)
-    monkeypatch.setattr("gateway.fanout.feed.LOOKS", 1000)
+    monkeypatch.setattr("gateway.fanout.log_follower.LOOKS", 1000)
     reader = await scene.join()
-    feed = scene.feed
+    follower = scene.follower
     await scene.store.redis.command("PUBLISH", scene.store.keys.channel(SESSION), FOREIGN)
-    await wait_until(lambda: feed._pending is not None)
-    scene.hub.leave(feed, reader.subscription)
-    await wait_until(lambda: feed.closed)
+    await wait_until(lambda: follower.reads)
+    scene.hub.leave(follower.feed, reader.subscription)
+    await wait_until(lambda: follower.closed)
     # The loop has ended: nothing of it is left to be waited for.
     await asyncio.wait_for(scene.hub._background.finish(), 5)
 
@@ -111,7 +111,7 @@ async def test_a_feed_is_not_deaf_after_redis_failed_while_continuity_was_lost(
 
     await scene.store.redis.command("DEL", *await keys_of(scene))
     monkeypatch.setattr(scene.store, "open", failing)
-    scene.feed.compare()
+    scene.follower.compare()
     await wait_until(lambda: len(reader.gaps) == 1)
     await scene.create("two")
     await wait_until(lambda: reader.messages[-1]["data"] == "two")

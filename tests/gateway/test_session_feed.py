@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from gateway.background import Background
-from gateway.fanout.backlog import CONFLATE_ABOVE
+from gateway.fanout.backlog import CONFLATE_ABOVE, Backlogs
 from gateway.fanout.delivery import Variant
 from gateway.fanout.feed import SessionFeed
 from gateway.fanout.hub import SessionHub
+from gateway.fanout.log_follower import LogFollower
 from gateway.fanout.subscription import Gap, State, Subscription
 from gateway.metrics import Metrics
 from selfhost_transport.errors import LogRewound
@@ -90,8 +91,14 @@ class Scene:
         start = await self.hub.start_of(feed, reader.subscription, resume_from, rewind)
         for frame in start.preface:
             reader.write(frame)
-        feed.release(reader.subscription, start.backlog)
+        reader.subscription.release(start.backlog)
         return reader
+
+    @property
+    def follower(self) -> LogFollower:
+        follower = self.hub.follower(SESSION)
+        assert follower is not None
+        return follower
 
     @property
     def feed(self) -> SessionFeed:
@@ -139,9 +146,9 @@ async def test_joining_at_any_moment_gives_the_whole_text(scene: Scene) -> None:
 async def test_an_attachment_begins_behind_what_was_acknowledged_before_it(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    notify = SessionFeed.notify
+    notify = LogFollower.notify
     slowly = lambda feed, payload: asyncio.get_running_loop().call_later(0.05, notify, feed, payload)  # noqa: E731
-    monkeypatch.setattr(SessionFeed, "notify", slowly)
+    monkeypatch.setattr(LogFollower, "notify", slowly)
     # The session is followed already, and its notifications are behind.
     first = await scene.join()
     await scene.create("before")
@@ -159,16 +166,16 @@ class Lossy:
         self.lost: list[bytes] = []
         self.losing = False
         self.tasks = Background("test")
-        self.feed = SessionFeed(SESSION, scene.store, self.tasks, Metrics())
+        self.follower = LogFollower(SESSION, scene.store, self.tasks, Metrics())
         self.reader = Reader()
         self._channel = scene.store.keys.channel(SESSION)
         self._subscriber = Subscriber(url)
 
     async def __aenter__(self) -> Lossy:
         await self._subscriber.subscribe(self._channel, self._notified)
-        await self.feed.start()
-        self.feed.add(self.reader.subscription)
-        self.feed.release(self.reader.subscription)
+        await self.follower.start()
+        self.follower.feed.add(self.reader.subscription)
+        self.reader.subscription.release()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -179,7 +186,7 @@ class Lossy:
         if self.losing:
             self.lost.append(payload)
         else:
-            self.feed.notify(payload)
+            self.follower.notify(payload)
 
 
 async def test_a_gap_in_the_notifications_is_filled_from_the_log(scene: Scene, redis_url: str) -> None:
@@ -195,7 +202,7 @@ async def test_a_gap_in_the_notifications_is_filled_from_the_log(scene: Scene, r
         await scene.create("fourth")
         await wait_until(lambda: len(reader.frames) == 4)
         assert [message["data"] for message in reader.messages] == ["first", "second", "third", "fourth"]
-        assert lossy.feed.position == parse_position(reader.frames[-1]["channelSerial"])[0]
+        assert lossy.follower.feed.position == parse_position(reader.frames[-1]["channelSerial"])[0]
         assert reader.gaps == []
 
 
@@ -210,7 +217,7 @@ async def test_a_log_that_was_trimmed_away_is_told_as_a_gap(scene: Scene, redis_
         await wait_until(lambda: len(lossy.lost) == 3)
         lossy.losing = False
         await scene.store.redis.command("DEL", f"{scene.store.keys.base_of(SESSION)}l:{SESSION}")
-        lossy.feed.compare()
+        lossy.follower.compare()
         await wait_until(lambda: reader.gaps)
         assert reader.gaps[0].error.code == 90003
         await scene.create("next")
@@ -317,7 +324,7 @@ async def test_a_slow_reader_is_caught_up_with_current_states(scene: Scene) -> N
     assert slow.subscription.state is State.STALE
     written = len(slow.frames)
     slow.congested = False
-    scene.feed.drained(slow.subscription)
+    slow.subscription.drained()
     await wait_until(lambda: slow.text == "".join(pieces))
     assert len(slow.frames) <= written + 2
     assert slow.gaps == []
@@ -372,28 +379,28 @@ async def test_a_session_nobody_watches_is_forgotten(scene: Scene, monkeypatch: 
 async def test_what_is_kept_back_for_an_answer_is_not_read_from_the_log_again_and_again(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.fanout.feed.MAX_HELD", 8)
+    monkeypatch.setattr("gateway.fanout.subscription.MAX_HELD", 8)
     reads = 0
-    read_backlog = SessionFeed.backlog
+    read_backlog = Backlogs.read
 
-    async def counted(feed: SessionFeed, after: Position, until: Position) -> Any:
+    async def counted(backlogs: Backlogs, series: str, after: Position, until: Position) -> Any:
         nonlocal reads
         reads += 1
-        return await read_backlog(feed, after, until)
+        return await read_backlog(backlogs, series, after, until)
 
-    monkeypatch.setattr(SessionFeed, "backlog", counted)
+    monkeypatch.setattr(Backlogs, "read", counted)
     other, reader = await scene.join(), await scene.join()
-    scene.feed.pause(reader.subscription)
+    reader.subscription.pause()
     for number in range(60):
         await scene.create(str(number))
     await wait_until(lambda: len(other.frames) == 60)
     assert reader.frames == [] and reads == 0
     # Of two answers the first leaves: what was before it follows.
-    scene.feed.pause(reader.subscription)
-    scene.feed.clear(reader.subscription, parse_position(other.frames[19]["channelSerial"])[0])
-    scene.feed.proceed(reader.subscription)
+    reader.subscription.pause()
+    reader.subscription.clear(parse_position(other.frames[19]["channelSerial"])[0])
+    reader.subscription.proceed()
     await wait_until(lambda: len(reader.frames) == 20)
-    scene.feed.proceed(reader.subscription)
+    reader.subscription.proceed()
     await wait_until(lambda: len(reader.frames) == 60)
     assert [message["data"] for message in reader.messages] == [str(number) for number in range(60)]
     assert reads <= 3

@@ -114,14 +114,14 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "gaps are not noticed",
-        "gateway/fanout/feed.py",
+        "gateway/fanout/log_follower.py",
         "        if previous != self._last_id:\n",
         "        if False:\n",
     ),
     Mutation(
         "nothing is compared after the subscription was lost",
         "gateway/fanout/hub.py",
-        "            if session not in self._starting:\n                feed.compare()\n",
+        "            if session not in self._starting:\n                follower.compare()\n",
         "            pass\n",
     ),
     Mutation(
@@ -132,7 +132,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "deltas are sent to who has not seen the message",
-        "gateway/fanout/subscription.py",
+        "gateway/fanout/selection.py",
         "        return Verdict.SEND if ref.position > self.start or version is not None else Verdict.AGGREGATE",
         "        return Verdict.SEND",
         ("tests/gateway/test_session_feed.py", "tests/gateway/test_websocket.py"),
