@@ -16,7 +16,10 @@ from selfhost_transport.settings import Settings
 _ALLOW: Final = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, PATCH, DELETE, OPTIONS",
     "Access-Control-Allow-Headers": (
-        "authorization, accept, content-type, last-event-id, x-run-id, x-ably-version, ably-agent, x-ably-clientid"
+        "authorization, accept, content-type, last-event-id, x-run-id, x-ably-version, ably-agent, x-ably-clientid, "
+        "idempotency-key, openai-organization, openai-project, x-stainless-arch, x-stainless-helper-method, "
+        "x-stainless-lang, x-stainless-os, x-stainless-package-version, x-stainless-retry-count, x-stainless-runtime, "
+        "x-stainless-runtime-version, x-stainless-timeout"
     ),
     "Access-Control-Expose-Headers": (
         "Link, X-Ably-Errorcode, X-Ably-Errormessage, X-Ably-Serverid, X-Truncated-At, Retry-After"

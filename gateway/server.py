@@ -32,6 +32,7 @@ from gateway.http_api.errors import error_response
 from gateway.http_api.inputs import router as api_inputs
 from gateway.http_api.me import router as api_me
 from gateway.http_api.operators import add_documentation, require_operator
+from gateway.http_api.responses import router as api_responses
 from gateway.http_api.sessions import router as api
 from gateway.processes import supervise
 from gateway.realtime.endpoint import Realtime
@@ -126,6 +127,7 @@ class Gateway:
         app.include_router(api_me)
         app.include_router(api_chat)
         app.include_router(api_agui)
+        app.include_router(api_responses)
         app.add_api_websocket_route("/", self._websocket)
         app.add_api_route("/", self._page, methods=["GET"], include_in_schema=False)
         app.add_api_route("/config.json", self._page_config, methods=["GET"], include_in_schema=False)

@@ -97,15 +97,19 @@ class Authenticator:
             raise Unauthorized(error.info.message) from error
 
     async def of_request(self, info: RequestInfo) -> Credential:
-        """The caller of a request: `Authorization`, else the query. `X-Ably-ClientId` counts with a key only."""
+        """The caller of a request: `Authorization`, else the query. `X-Ably-ClientId` counts with a key only.
+
+        A key may be a Bearer value, too: many clients can send nothing else, and no token has a colon.
+        """
         trusted = await self._trusted(info)
         if trusted is not None:
             return trusted
         scheme, _, value = info.headers.get("authorization", "").partition(" ")
         match scheme.lower():
             case "basic":
-                client_id = base64_text(info.headers.get("x-ably-clientid", "")) or info.query.get("clientId")
-                return self.by_key(parse_basic(value), client_id, local=self.is_local(info))
+                return self._by_key_of(info, parse_basic(value))
+            case "bearer" if ":" in (info.token or ""):
+                return self._by_key_of(info, ApiKey.parse(info.token or ""))
             case "bearer":
                 return await self._by_token(info)
             case "":
@@ -130,6 +134,10 @@ class Authenticator:
     def is_local(self, info: RequestInfo) -> bool:
         """Whether a request comes from this machine, and not for a page or a client from elsewhere."""
         return self.origins.is_local(info.client, info.headers)
+
+    def _by_key_of(self, info: RequestInfo, key: ApiKey) -> Credential:
+        client_id = base64_text(info.headers.get("x-ably-clientid", "")) or info.query.get("clientId")
+        return self.by_key(key, client_id, local=self.is_local(info))
 
     def by_key(self, key: ApiKey, client_id: str | None, *, local: bool) -> Credential:
         """The caller with an API key. Raises Unauthorized 40101; NotFound for a key that does not exist."""

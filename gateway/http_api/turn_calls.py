@@ -78,16 +78,21 @@ class TurnCalls:
         except Conflict:
             return
 
-    async def start_newest(self, messages: list[Message], client_id: str | None) -> str:
-        """Start a turn for a page that shows one answer at a time; its id."""
-        policy = self._one_at_a_time(client_id)
+    async def start(self, messages: list[Message], client_id: str | None) -> str:
+        """Start a turn as the namespace says; its id."""
         for message in messages:
             message.client_id = client_id
-            _transport(message).update(policy)
         receipt = (await self._run(messages)).result.turn
         if receipt is None:
             raise ServiceError("the message was stored, but no turn was started")
         return receipt.id
+
+    async def start_newest(self, messages: list[Message], client_id: str | None) -> str:
+        """Start a turn for a page that shows one answer at a time; its id."""
+        policy = self._one_at_a_time(client_id)
+        for message in messages:
+            _transport(message).update(policy)
+        return await self.start(messages, client_id)
 
     def _one_at_a_time(self, client_id: str | None) -> dict[str, str]:
         """Where the namespace lets turns run side by side, the newest wins."""

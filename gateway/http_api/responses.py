@@ -1,0 +1,117 @@
+"""OpenAI's Responses API: turns for clients that know nothing but its address, resumable and stoppable for good."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final, Literal
+
+import orjson
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from gateway.auth.authenticator import Credential
+from gateway.http_api.event_stream import EventStream
+from gateway.http_api.responses_errors import OpenAIErrors, refused
+from gateway.http_api.responses_items import input_items, page
+from gateway.http_api.responses_models import CreateIn
+from gateway.http_api.responses_read import ResponseEvents, ResponseReader, parse_id, read_after
+from gateway.http_api.responses_turns import ResponseTurns, Sent
+from gateway.http_api.sessions import Running
+from gateway.rest.router import credential_of
+from selfhost_transport.errors import NotFound, Unauthorized
+
+HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+_NO_DELETION: Final = (
+    "a response is part of its conversation and is kept as long as that; cancel it, or delete its messages"
+)
+
+router = APIRouter(route_class=OpenAIErrors, tags=["responses"])
+
+
+async def known_caller(request: Request, services: Running) -> Credential:
+    """The verified caller; for one with a wrong key these clients expect 401."""
+    try:
+        return await credential_of(request, services)
+    except NotFound as error:
+        raise Unauthorized(error.info.message) from error
+
+
+OpenAICaller = Annotated[Credential, Depends(known_caller)]
+Order = Annotated[Literal["asc", "desc"], Query()]
+Limit = Annotated[int, Query(ge=1, le=100)]
+
+
+@router.post("/v1/responses")
+async def create(request: Request, body: CreateIn, credential: OpenAICaller, services: Running) -> Response:
+    """Send a message, or answer calls. The turn goes on whoever reads it; `conversation` is the session."""
+    response_id = await ResponseTurns(services, credential).create(body, Sent.of(request.headers, body))
+    reader = ResponseReader(services, credential, response_id)
+    await reader.__aenter__()
+    if body.stream:
+        return EventStream(ResponseEvents(reader).body(), reader.__aexit__, HEADERS)
+    if body.background:
+        try:
+            return JSONResponse(reader.json())
+        finally:
+            await reader.__aexit__()
+    waited = EventStream(_waited(reader), reader.__aexit__, HEADERS)
+    waited.headers["content-type"] = "application/json"
+    return waited
+
+
+@router.get("/v1/responses/{response_id}", response_class=JSONResponse)
+async def retrieve(
+    response_id: str,
+    credential: OpenAICaller,
+    services: Running,
+    stream: bool | None = None,
+    starting_after: Annotated[int | None, Query(ge=0)] = None,
+) -> Response:
+    """A response as it is; with `stream` its events, those after `starting_after` only."""
+    after = read_after(starting_after, stream)
+    reader = ResponseReader(services, credential, parse_id(response_id))
+    await reader.__aenter__()
+    if stream:
+        events = ResponseEvents(reader, after=after, each=starting_after is None)
+        return EventStream(events.body(), reader.__aexit__, HEADERS)
+    try:
+        return JSONResponse(reader.json())
+    finally:
+        await reader.__aexit__()
+
+
+@router.post("/v1/responses/{response_id}/cancel")
+async def cancel(response_id: str, credential: OpenAICaller, services: Running) -> dict[str, Any]:
+    """End the turn. When this answers, the cancel is final: nothing of the response comes later."""
+    return await ResponseTurns(services, credential).cancel(parse_id(response_id))
+
+
+@router.delete("/v1/responses/{response_id}")
+async def delete(response_id: str, credential: OpenAICaller, services: Running) -> Response:
+    """Refused: a response is part of its conversation."""
+    async with ResponseReader(services, credential, parse_id(response_id)):
+        raise refused(_NO_DELETION, "response_id", "method_not_allowed", status=405)
+
+
+@router.get("/v1/responses/{response_id}/input_items")
+async def list_input_items(
+    response_id: str,
+    credential: OpenAICaller,
+    services: Running,
+    after: str | None = None,
+    limit: Limit = 20,
+    order: Order = "desc",
+) -> dict[str, Any]:
+    """What the response was given: the message, or the answers that its turn went on with."""
+    async with ResponseReader(services, credential, parse_id(response_id)) as reader:
+        return page(input_items(reader), after, limit, order)
+
+
+async def _waited(reader: ResponseReader) -> AsyncIterator[bytes]:
+    """A response once it is over, with blanks before it, so that no proxy gives up."""
+    try:
+        async for _ in reader.waiting():
+            yield b" "
+        yield orjson.dumps(reader.json())
+    finally:
+        await reader.__aexit__()

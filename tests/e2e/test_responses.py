@@ -1,0 +1,451 @@
+"""OpenAI's Responses at `/v1/responses`, with the published Python client: only its address and its key are set."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import openai
+import orjson
+import pytest
+import pytest_asyncio
+from openai import AsyncOpenAI, OpenAI
+
+from selfhost_transport.redis_io.embedded import EmbeddedRedis
+from tests.e2e.openai_models import valid_event, valid_items, valid_response
+from tests.processes import Proc, Stack
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+KEY = "app.key:secret"
+CONFIG = """
+[[keys]]
+name = "app.key"
+secret = "secret"
+
+[[keys]]
+name = "app.reader"
+secret = "secret"
+capability = { "*" = ["subscribe", "history"] }
+
+[[keys]]
+name = "other.key"
+secret = "secret"
+capability = { "elsewhere:*" = ["*"] }
+
+[[namespaces]]
+id = "*"
+agent = "assistant"
+
+[[namespaces]]
+id = "three"
+agent = "three-calls"
+
+[[namespaces]]
+id = "pay"
+agent = "payer"
+
+[[namespaces]]
+id = "queue"
+agent = "assistant"
+policy = "queue"
+"""
+
+
+@dataclass
+class Site:
+    stack: Stack
+    gateways: list[Proc]
+
+    def client(self, gateway: int = 0, key: str = KEY, **options: Any) -> Any:
+        return AsyncOpenAI(base_url=f"{self.gateways[gateway].url}/v1", api_key=key, **options)
+
+    def http(self, gateway: int = 0, key: str = KEY) -> httpx.AsyncClient:
+        headers = {"authorization": f"Bearer {key}"}
+        return httpx.AsyncClient(base_url=self.gateways[gateway].url, headers=headers, timeout=20.0)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    stack = Stack(redis_server.url, f"t{uuid.uuid4().hex[:12]}", tmp_path_factory.mktemp("site"))
+    try:
+        gateways = [await stack.gateway(config=CONFIG) for _ in range(2)]
+        await stack.worker("tests.e2e.participants:worker", config=CONFIG)
+        yield Site(stack, gateways)
+    finally:
+        await stack.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def client(site: Site) -> AsyncIterator[Any]:
+    async with site.client() as made:
+        yield made
+
+
+def numbers(count: int) -> str:
+    return "".join(f"{number} " for number in range(count))
+
+
+def text_of(events: list[Any]) -> str:
+    return "".join(event.delta for event in events if event.type == "response.output_text.delta")
+
+
+async def ended(client: Any, response: Any) -> Any:
+    """The loop of OpenAI's guide on background mode."""
+    while response.status in {"queued", "in_progress"}:
+        await asyncio.sleep(0.05)
+        response = await client.responses.retrieve(response.id)
+    return response
+
+
+async def raw_events(http: httpx.AsyncClient, response_id: str, **query: Any) -> list[dict[str, Any]]:
+    answer = await http.get(f"/v1/responses/{response_id}", params={"stream": "true", **query})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert not [line for line in answer.text.splitlines() if line.startswith("id:")]
+    return [orjson.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+
+
+async def test_rsp_1_a_background_response_is_polled_until_it_is_complete(client: Any) -> None:
+    response = await client.responses.create(
+        input="script: tokens=30 rate=100", model="assistant", background=True
+    )
+    assert response.status in {"queued", "in_progress"}
+    response = await ended(client, response)
+    assert response.status == "completed"
+    assert response.output_text == numbers(30)
+    valid_response(orjson.loads(response.to_json()))
+
+
+async def test_a_response_that_is_waited_for(client: Any) -> None:
+    response = await client.responses.create(input="script: reasoning=2 tokens=5", model="assistant")
+    assert response.status == "completed"
+    assert [item.type for item in response.output] == ["reasoning", "message"]
+    assert response.output_text == numbers(5)
+    valid_response(orjson.loads(response.to_json()))
+
+
+async def test_rsp_2_events_come_in_order_and_the_final_response_is_the_stored_one(
+    client: Any, site: Site
+) -> None:
+    async with client.responses.stream(
+        input="script: reasoning=3 tokens=20 tool=server", model="assistant"
+    ) as stream:
+        events = [event async for event in stream]
+        final = await stream.get_final_response()
+    assert text_of(events) == numbers(20)
+    assert events[0].type == "response.created"
+    assert events[-1].type == "response.completed"
+    sequence = [event.sequence_number for event in events]
+    assert sequence == sorted(set(sequence))
+    stored = await client.responses.retrieve(final.id)
+    async with site.http() as http:
+        raw = await raw_events(http, final.id)
+    for event in raw:
+        valid_event(event)
+    assert raw[-1]["response"] == orjson.loads((await _raw(site, final.id)).content)
+    assert final.output_text == stored.output_text == numbers(20)
+    assert [item.type for item in stored.output] == [item.type for item in final.output]
+
+
+async def _raw(site: Site, response_id: str) -> httpx.Response:
+    async with site.http() as http:
+        return await http.get(f"/v1/responses/{response_id}")
+
+
+async def test_rsp_3_4_5_a_stream_continues_after_every_event_on_every_gateway(site: Site) -> None:
+    async with site.client() as client, site.http(0) as here, site.http(1) as there:
+        live = [
+            event.to_dict()
+            async for event in await client.responses.create(
+                input="script: reasoning=2 tokens=12 rate=60 tool=server", model="assistant", stream=True
+            )
+        ]
+        response_id = live[0]["response"]["id"]
+        whole = await raw_events(here, response_id)
+        assert whole == await raw_events(there, response_id)
+        by_number = {event["sequence_number"]: event for event in whole}
+        for event in live:
+            if "delta" not in event:
+                same = dict(by_number[event["sequence_number"]])
+                assert {**same, "response": None} == {**event, "response": None}
+        for at, event in enumerate(live):
+            cursor = event["sequence_number"]
+            rest = await raw_events(there if at % 2 else here, response_id, starting_after=cursor)
+            assert reduced([*live[: at + 1], *rest]) == reduced(live)
+            helped = [one for one in whole if one["sequence_number"] > cursor]
+            assert reduced([*live[: at + 1], *helped]) == reduced(live)
+
+
+def reduced(events: list[dict[str, Any]]) -> list[Any]:
+    """What events amount to, whatever the deltas were cut into."""
+    found: list[Any] = []
+    for event in events:
+        kind = event["type"]
+        if "delta" in event:
+            key = kind, event["item_id"]
+            if found and found[-1][0] == key:
+                found[-1] = key, found[-1][1] + event["delta"]
+            else:
+                found.append((key, event["delta"]))
+        else:
+            found.append((kind, {**event, "response": (event.get("response") or {}).get("status")}))
+    return found
+
+
+async def test_rsp_4_the_helper_re_enters_a_stream(client: Any) -> None:
+    seen: list[Any] = []
+    async with client.responses.stream(input="script: tokens=40 rate=80", model="assistant") as stream:
+        async for event in stream:
+            seen.append(event)
+            if len(text_of(seen)) > 20:
+                break
+    response_id, cursor = seen[0].response.id, seen[-1].sequence_number
+    for _ in range(2):
+        rest: list[Any] = []
+        async with client.responses.stream(response_id=response_id, starting_after=cursor) as stream:
+            rest = [event async for event in stream]
+            final = await stream.get_final_response()
+        assert text_of(seen) + text_of(rest) == numbers(40)
+        assert final.output_text == numbers(40)
+
+
+@pytest.mark.parametrize(
+    ("script", "seen"),
+    [
+        ("script: tokens=2000 rate=50", "response.output_text.delta"),
+        ("script: reasoning=2000 rate=50", "response.reasoning_summary_text.delta"),
+    ],
+)
+async def test_rsp_6_a_cancel_is_final_for_every_reader(site: Site, script: str, seen: str) -> None:
+    async with site.client() as client, site.client(1) as other:
+        stream = await client.responses.create(input=script, model="assistant", stream=True)
+        first = await anext(aiter(stream))
+        response_id = first.response.id
+        readers = [
+            asyncio.create_task(_read(await one.responses.retrieve(response_id, stream=True)))
+            for one in (client, other)
+        ]
+        events = [first]
+        async for event in stream:
+            events.append(event)
+            if event.type == seen and len(events) > 8:
+                break
+        cancelled = await other.responses.cancel(response_id)
+        assert cancelled.status == "cancelled"
+        assert cancelled.output[-1].status == "incomplete"
+        rest = [event async for event in stream]
+        for told in ([*events, *rest], *(await asyncio.gather(*readers))):
+            assert told[-1].type == "response.incomplete"
+            assert told[-1].response.status == "cancelled"
+            assert told[-1].response.output_text == cancelled.output_text
+            assert text_of(told) == cancelled.output_text
+        assert (await client.responses.cancel(response_id)).to_dict() == cancelled.to_dict()
+        assert (await client.responses.retrieve(response_id)).to_dict() == cancelled.to_dict()
+
+
+async def _read(stream: Any) -> list[Any]:
+    return [event async for event in stream]
+
+
+async def test_rsp_7_cancels_of_what_is_over_or_unknown(client: Any) -> None:
+    done = await client.responses.create(input="script: tokens=3", model="assistant")
+    assert (await client.responses.cancel(done.id)).to_dict() == done.to_dict()
+    for wrong in ("resp_unknown", done.id[:-4], f"{done.id}x", "resp_"):
+        with pytest.raises(openai.NotFoundError):
+            await client.responses.cancel(wrong)
+
+
+async def test_rsp_8_a_failed_turn_is_a_failed_response(client: Any) -> None:
+    stream = await client.responses.create(
+        input="script: tokens=9 fail_at=3 always=1", model="assistant", stream=True
+    )
+    events = await _read(stream)
+    assert events[-1].type == "response.failed"
+    assert events[-1].response.error.code == "server_error"
+    for event in events:
+        valid_event(event.to_dict())
+    assert (await client.responses.retrieve(events[0].response.id)).status == "failed"
+
+
+async def test_rsp_9_a_function_call_is_answered_and_its_turn_goes_on(client: Any, site: Site) -> None:
+    asked = await client.responses.create(input="script: tool=client tokens=5", model="assistant")
+    assert asked.status == "completed"
+    (call,) = [item for item in asked.output if item.type == "function_call"]
+    assert orjson.loads(call.arguments) == {"query": "the scripted question"}
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": '{"found": 1}'}
+    done = await client.responses.create(previous_response_id=asked.id, input=[output])
+    assert done.output_text == numbers(5)
+    assert done.previous_response_id == asked.id
+    assert done.id != asked.id
+    assert (await client.responses.retrieve(asked.id)).to_dict() == asked.to_dict()
+    given = await client.responses.input_items.list(done.id)
+    assert [item.output for item in given.data] == ['{"found": 1}']
+    for again in (output, {**output, "output": "another"}):
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.responses.create(previous_response_id=asked.id, input=[again])
+        assert caught.value.param == "input"
+    async with site.http() as http:
+        for one in (asked.id, done.id):
+            for event in await raw_events(http, one):
+                valid_event(event)
+
+
+async def test_several_calls_are_answered_at_once(client: Any) -> None:
+    asked = await client.responses.create(input="go", model="three-calls")
+    calls = [item for item in asked.output if item.type == "function_call"]
+    assert len(calls) == 3
+    outputs = [{"type": "function_call_output", "call_id": call.call_id, "output": "one"} for call in calls]
+    with pytest.raises(openai.BadRequestError, match="call-2"):
+        await client.responses.create(previous_response_id=asked.id, input=outputs[:2])
+    done = await client.responses.create(previous_response_id=asked.id, input=outputs)
+    assert done.status == "completed"
+    assert "call-0" in done.output_text
+
+
+async def test_approvals_are_requests_of_an_mcp_server(client: Any) -> None:
+    asked = await client.responses.create(input="script: tool=server approve=1 tokens=4", model="assistant")
+    (wanted,) = [item for item in asked.output if item.type == "mcp_approval_request"]
+    valid_response(asked.to_dict())
+    with pytest.raises(openai.BadRequestError):
+        await client.responses.create(
+            previous_response_id=asked.id,
+            input=[{"type": "function_call_output", "call_id": "lookup", "output": "x"}],
+        )
+    answer = {"type": "mcp_approval_response", "approval_request_id": wanted.id, "approve": True}
+    done = await client.responses.create(previous_response_id=asked.id, input=[answer])
+    assert done.output_text == numbers(4)
+    assert "function_call_output" in [item.type for item in done.output]
+    valid_response(done.to_dict())
+
+
+async def test_rsp_10_an_older_response_is_continued_as_a_branch(client: Any, site: Site) -> None:
+    first = await client.responses.create(input="script: say=one", model="assistant")
+    conversation = first.conversation.id
+    second = await client.responses.create(input="script: say=two", previous_response_id=first.id)
+    branch = await client.responses.create(input="script: say=other", previous_response_id=first.id)
+    assert second.previous_response_id == branch.previous_response_id == first.id
+    assert second.conversation.id == branch.conversation.id == conversation
+    async with site.http() as http:
+        shown = (await http.get(f"/v1/sessions/{conversation}/messages")).json()["messages"]
+    texts = ["".join(p.get("text", "") for p in m["message"]["parts"]) for m in shown]
+    assert texts == ["script: say=one", "one", "script: say=other", "other"]
+    appended = await client.responses.create(input="script: say=more", conversation=conversation)
+    assert appended.previous_response_id == branch.id
+    with pytest.raises(openai.BadRequestError):
+        await client.responses.create(input="x", conversation=conversation, previous_response_id=first.id)
+
+
+async def test_rsp_12_errors_have_the_form_of_openai(site: Site) -> None:
+    asked: list[str] = []
+
+    async def count(request: httpx.Request) -> None:
+        asked.append(request.url.path)
+
+    http = httpx.AsyncClient(event_hooks={"request": [count]})
+    async with site.client(http_client=http) as client, site.client(key="app.key:wrong") as stranger:
+        cases: list[tuple[type[openai.APIStatusError], str | None, str | None, dict[str, Any]]] = [
+            (openai.BadRequestError, "store", None, {"input": "x", "store": False}),
+            (openai.BadRequestError, "input", None, {}),
+            (
+                openai.BadRequestError,
+                "input[0].role",
+                None,
+                {"input": [{"role": "assistant", "content": "x"}]},
+            ),
+            (openai.NotFoundError, "model", "model_not_found", {"input": "x", "model": "gpt-none"}),
+            (
+                openai.BadRequestError,
+                "previous_response_id",
+                "previous_response_not_found",
+                {"input": "x", "previous_response_id": "resp_none"},
+            ),
+        ]
+        for kind, param, code, request in cases:
+            asked.clear()
+            with pytest.raises(kind) as caught:
+                await client.responses.create(**request)
+            assert caught.value.type == "invalid_request_error"
+            assert caught.value.param == param
+            assert code is None or caught.value.code == code
+            assert len(asked) == 1, request
+        with pytest.raises(openai.AuthenticationError) as unknown:
+            await stranger.responses.create(input="x")
+        assert unknown.value.code == "invalid_api_key"
+    async with site.client(key="app.reader:secret") as reader:
+        with pytest.raises(openai.PermissionDeniedError):
+            await reader.responses.create(input="x", model="assistant")
+
+
+async def test_other_applications_have_nothing_of_it(site: Site, client: Any) -> None:
+    secret = await client.responses.create(input="script: say=secret", model="assistant")
+    async with site.client(key="other.key:secret") as other:
+        for attempt in (
+            other.responses.retrieve(secret.id),
+            other.responses.cancel(secret.id),
+            other.responses.input_items.list(secret.id),
+            other.responses.create(input="x", previous_response_id=secret.id),
+            other.responses.create(input="x", conversation=secret.conversation.id),
+        ):
+            with pytest.raises(openai.PermissionDeniedError):
+                await attempt
+
+
+async def test_rsp_13_closing_the_stream_cancels_nothing(client: Any) -> None:
+    stream = await client.responses.create(input="script: tokens=40 rate=100", model="assistant", stream=True)
+    first = await anext(aiter(stream))
+    await stream.close()
+    assert (await ended(client, await client.responses.retrieve(first.response.id))).output_text == numbers(
+        40
+    )
+
+
+async def test_rsp_11_a_repeated_request_is_the_same_turn(client: Any) -> None:
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    body: dict[str, Any] = {"input": "script: say=once", "model": "assistant"}
+    first = await client.responses.create(**body, extra_headers=key)
+    assert (await client.responses.create(**body, extra_headers=key)).id == first.id
+    again = {"x-stainless-retry-count": "1"}
+    sent = await client.responses.create(**body)
+    assert (await client.responses.create(**body, extra_headers=again)).id == sent.id
+    assert (await client.responses.create(**body)).id != sent.id
+    with pytest.raises(openai.BadRequestError):
+        await client.responses.create(input="script: say=twice", model="assistant", extra_headers=key)
+
+
+async def test_a_sync_client_reads_and_cancels(site: Site) -> None:
+    def talk() -> None:
+        made: Any
+        with OpenAI(base_url=f"{site.gateways[0].url}/v1", api_key=KEY) as made:
+            with made.responses.stream(input="script: tokens=9", model="assistant") as stream:
+                text = "".join(e.delta for e in stream if e.type == "response.output_text.delta")
+                assert text == stream.get_final_response().output_text == numbers(9)
+            running = made.responses.create(input="script: tokens=900 rate=50", background=True)
+            assert made.responses.cancel(running.id).status == "cancelled"
+
+    await asyncio.to_thread(talk)
+
+
+async def test_what_a_request_says_is_given_to_the_agent_and_repeated(client: Any, site: Site) -> None:
+    tool = {"type": "function", "name": "pick", "parameters": {"type": "object"}, "strict": False}
+    response = await client.responses.create(
+        input=[{"role": "developer", "content": "be brief"}, {"role": "user", "content": "script: say=ok"}],
+        model="assistant",
+        metadata={"topic": "demo"},
+        temperature=0.5,
+        tools=[tool],
+    )
+    assert response.metadata == {"topic": "demo"}
+    assert (response.temperature, response.instructions) == (0.5, "be brief")
+    assert response.to_dict() == (await client.responses.retrieve(response.id)).to_dict()
+    valid_response(response.to_dict())
+    items = (await client.responses.input_items.list(response.id)).to_dict()
+    valid_items(items)
+    assert [item["content"] for item in items["data"]] == [[{"type": "input_text", "text": "script: say=ok"}]]
+    with pytest.raises(openai.APIStatusError) as caught:
+        await client.responses.delete(response.id)
+    assert caught.value.status_code == 405
