@@ -52,6 +52,7 @@ PLAN = (
     Row("docs/hydration.md", "python", test="test_turns_go_out_and_come_back_as_the_guide_says"),
     Row("docs/hydration.md", "console", test="test_turns_go_out_and_come_back_as_the_guide_says"),
     Row("docs/front-ends.md", "jsx", reason="part of a component; tests/js/uimessage.test.mjs makes the same calls with useChat"),
+    Row("docs/front-ends.md", "python", test="test_the_example_of_the_guide_prints_an_answer"),
     Row("docs/front-ends.md", "js", reason="part of a page; tests/js/agui.test.mjs makes the same calls with the real clients"),
     Row("docs/operations.md", "yaml", reason="for a cluster with KEDA; the metric's name is checked in the tests of /metrics"),
     Row("docs/performance.md", "sh", reason="takes minutes, and measures the machine"),

@@ -16,6 +16,7 @@ import pytest_asyncio
 from openai import AsyncOpenAI, OpenAI
 
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
+from tests.documentation.blocks import block
 from tests.e2e.openai_models import valid_event, valid_items, valid_response
 from tests.processes import Proc, Stack
 
@@ -449,3 +450,12 @@ async def test_what_a_request_says_is_given_to_the_agent_and_repeated(client: An
     with pytest.raises(openai.APIStatusError) as caught:
         await client.responses.delete(response.id)
     assert caught.value.status_code == 405
+
+
+async def test_the_example_of_the_guide_prints_an_answer(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = block("docs/front-ends.md", "from openai import OpenAI").text
+    code = code.replace("http://127.0.0.1:8080", site.gateways[0].url)
+    await asyncio.to_thread(exec, compile(code, "docs/front-ends.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("You wrote: “hello”.")
