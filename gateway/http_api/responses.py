@@ -16,8 +16,7 @@ from gateway.http_api.responses_items import input_items, page
 from gateway.http_api.responses_models import CreateIn
 from gateway.http_api.responses_read import ResponseEvents, ResponseReader, parse_id, read_after
 from gateway.http_api.responses_turns import ResponseTurns, Sent
-from gateway.http_api.sessions import Running
-from gateway.rest.router import credential_of
+from gateway.http_api.sessions import Running, caller
 from selfhost_transport.errors import NotFound, Unauthorized
 
 HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -31,7 +30,7 @@ router = APIRouter(route_class=OpenAIErrors, tags=["responses"])
 async def known_caller(request: Request, services: Running) -> Credential:
     """The verified caller; for one with a wrong key these clients expect 401."""
     try:
-        return await credential_of(request, services)
+        return await caller(request, services)
     except NotFound as error:
         raise Unauthorized(error.info.message) from error
 
