@@ -157,7 +157,9 @@ class Authenticator:
             return rule
         known = any(app_of(name) == app_of(key_name) for name in self._keys)
         raise NotFound(
-            f"there is no key {key_name[:64]!r}; check the configuration", status_code=401 if known else 404
+            f"there is no key {key_name[:64]!r} here: use one of [[keys]] in the configuration; those of Ably's cloud are not "
+            "known",
+            status_code=401 if known else 404,
         )
 
     def capability_of(self, key_name: str) -> Capability:

@@ -91,6 +91,11 @@ class Rest:
                 require_on_all(await self._credential(request), Operation.STATS)
                 # Figures of this service are metrics (`/metrics`); the protocol's statistics are not kept.
                 return Reply([])
+            case [_, "push", *_]:
+                raise NotFound(
+                    "push notifications are not part of this service: send them with their providers, for example when an "
+                    "exporter reports the end of a turn"
+                )
         raise NotFound("no such path, or the method is not allowed on it")
 
     async def _channel(self, request: Request, full: str, rest: list[str]) -> Reply:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from http import HTTPStatus
 from typing import Any, Final
 
 from uvicorn import Config
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+logger = logging.getLogger(__name__)
 
 KEEP_ALIVE_S: Final = 120
 """How long an idle HTTP connection stays open: longer than clients and proxies keep theirs (Node 5 s, ALB 60 s, nginx
@@ -20,6 +23,10 @@ ANNOUNCED_BEFORE_S: Final = 5
 MAX_HEAD_BYTES: Final = 65_536
 """Bytes of a request line and its headers; tokens of some KB stand in either."""
 _LINGER_S: Final = 1.0
+_TLS_HANDSHAKE: Final = b"\x16\x03"
+_TLS_NOTED_EVERY_S: Final = 60.0
+# When a client that speaks TLS was last logged; a client that is set up wrongly comes again and again.
+_tls_noted_at: list[float] = []
 # By address, of this process.
 _headless: Counter[str] = Counter()
 
@@ -28,6 +35,17 @@ def refusal(status: HTTPStatus) -> bytes:
     """A complete answer, without a body."""
     return (
         f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode()
+    )
+
+
+def _note_tls(address: str, now_s: float) -> None:
+    if _tls_noted_at and now_s < _tls_noted_at[-1] + _TLS_NOTED_EVERY_S:
+        return
+    _tls_noted_at[:] = [now_s]
+    logger.warning(
+        "http.tls_on_plain_port address=%s: this port speaks no TLS; set `tls: false` in the client (ws:// and http:// in an "
+        "address), or put a proxy that ends TLS before the gateway",
+        address,
     )
 
 
@@ -75,6 +93,10 @@ class UpgradingHttp(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     def data_received(self, data: bytes) -> None:
         """Bytes of a request."""
         if self._read_closed:
+            return
+        if not self._head_size and self._head_timer is not None and data.startswith(_TLS_HANDSHAKE):
+            _note_tls(self._address, self.loop.time())
+            self._refuse(HTTPStatus.BAD_REQUEST)
             return
         super().data_received(data)
         if self._head_timer is None:

@@ -101,7 +101,11 @@ def token_key_name(token: str) -> str:
     """
     if _JWT_FORM.fullmatch(token) is None:
         if _OPAQUE_FORM.fullmatch(token):
-            raise TokenError("the token was not issued by this service", code=Code.TOKEN_UNRECOGNISED)
+            raise TokenError(
+                "the token was not issued by this service: issue tokens with one of its own keys; those of Ably's cloud are "
+                "not valid here",
+                code=Code.TOKEN_UNRECOGNISED,
+            )
         raise Unauthorized("the access token is neither a JWT nor a token")
     try:
         key_name = _JWS.get_unverified_header(token).get("kid")

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.gateway.raw import CONFIG
-from tests.processes import Proc, Stack
+from tests.processes import Proc, Stack, wait_until
 
 LIMITS = """
 [gateway]
@@ -103,3 +103,11 @@ async def test_one_address_has_a_limited_number_of_silent_connections(gateway: P
     for _, writer in silent:
         writer.close()
     assert (await answer(gateway, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_client_that_speaks_tls_is_named_with_the_remedy_once(gateway: Proc) -> None:
+    hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64)
+    assert (await answer(gateway, hello)).startswith(b"HTTP/1.1 400")
+    assert (await answer(gateway, hello)).startswith(b"HTTP/1.1 400")
+    await wait_until(lambda: "http.tls_on_plain_port" in gateway.log)
+    assert gateway.log.count("tls: false") == 1

@@ -286,3 +286,22 @@ async def test_operations(http: httpx.AsyncClient) -> None:
     assert "sht_gateway_connections" in (await http.get("/metrics")).text
     assert (await http.get("/config.json")).status_code == 404
     assert "<div id=" in (await http.get("/")).text
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "words"),
+    [
+        ("/push/deviceRegistrations", {}, "push notifications are not part of this service"),
+        ("/channels/a/messages", basic("xVLyHw.abcdef:from-the-cloud"), r"use one of \[\[keys\]\]"),
+        (
+            "/channels/a/messages",
+            {"Authorization": "Bearer xVLyHw.AFromTheCloud"},
+            "issue tokens with one of its own",
+        ),
+    ],
+)
+async def test_what_worked_in_the_cloud_alone_names_the_remedy(
+    http: httpx.AsyncClient, path: str, headers: dict[str, str], words: str
+) -> None:
+    error = (await http.get(path, headers=headers)).json()["error"]
+    assert re.search(words, error["message"])
