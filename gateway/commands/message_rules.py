@@ -68,7 +68,7 @@ class Kind:
 def _workers_only(what: str) -> CapabilityError:
     return CapabilityError(
         f"in this namespace only the agent's workers {what}: agents of other SDKs run in a namespace without `agent` in "
-        "the configuration",
+        "the configuration (`selfhost-transport doctor CHANNEL` shows the rule that applies)",
         detail={"reason": "namespace_bound"},
     )
 

@@ -35,7 +35,7 @@ from gateway.http_api.models import (
 )
 from gateway.http_api.turn_calls import TurnCalls
 from gateway.services import Host, Services
-from selfhost_transport.errors import ErrorInfo, NotFound, ServiceError, TransportError
+from selfhost_transport.errors import ErrorInfo, InvalidArgument, NotFound, ServiceError, TransportError
 from selfhost_transport.store.turn_store import TurnRecord
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import check_name
@@ -205,8 +205,14 @@ async def events(
 async def wake(request: Request, body: WakeIn, services: Running) -> Response:
     """Accepts the wake-up of AI Transport clients. The turn was accepted with its message already.
 
-    The SDK sends no credentials along; callers that may watch the session get the turn.
+    The SDK sends no credentials along; callers that may watch the session get the turn. Where no worker would ever answer,
+    a success would leave the person waiting. Raises InvalidArgument there.
     """
+    if services.rules_for(body.session_name) is None:
+        raise InvalidArgument(
+            "no worker answers in this session's namespace: post the wake-up to your own agent (`api`), or name an `agent` in "
+            "its [[namespaces]]"
+        )
     found = None
     if await _may_watch(request, services, body.session_name):
         found = await services.turns.turn_of_event(body.session_name, body.input_event_id)

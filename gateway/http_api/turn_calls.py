@@ -36,7 +36,10 @@ class TurnCalls:
         self._session = session
         self._rules = services.rules_for(session)
         if self._rules is None:
-            raise InvalidArgument("no agent is bound to this session's namespace; see [[namespaces]]")
+            raise InvalidArgument(
+                "no worker answers in this session's namespace: name an `agent` in its [[namespaces]]; agents of other SDKs "
+                "are asked by messages on the channel"
+            )
 
     async def send(self, body: SendIn) -> SendOut:
         """Accept a message and its turn."""

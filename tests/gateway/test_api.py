@@ -196,6 +196,12 @@ async def test_the_wake_up_is_idempotent_and_tells_nothing_but_the_turn(
             assert (told.status_code, told.json()) == (202, {})
 
 
+async def test_a_wake_up_that_no_worker_would_hear_is_refused(http: httpx.AsyncClient, unique: Names) -> None:
+    refused = await http.post("/api/chat", json={"inputEventId": "e1", "sessionName": unique("plain")})
+    assert refused.status_code == 400
+    assert "your own agent" in refused.text
+
+
 async def test_events_continue_after_the_last_id(http: httpx.AsyncClient, unique: Names) -> None:
     session = unique("plain")
 
