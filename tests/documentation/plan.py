@@ -19,6 +19,9 @@ class Row:
     reason: str = ""
 
 
+OWN_AGENT = "test_an_agent_of_its_own_answers_where_none_is_bound_and_is_told_so_elsewhere"
+WOKEN_CHAT = "test_use_chat_is_answered_by_workers_once_its_wake_up_goes_to_the_gateway"
+TAKEN_OVER = "test_conversations_are_taken_over_by_the_commands_of_the_page"
 ACTIVITIES = "test_dur_13_the_activities_of_the_guide_survive_an_engine_that_repeats_them"
 
 PLAN = (
@@ -51,6 +54,10 @@ PLAN = (
     Row("docs/embedding.md", "python", test="test_sdk_6_the_example_holds_a_conversation"),
     Row("docs/hydration.md", "python", test="test_turns_go_out_and_come_back_as_the_guide_says"),
     Row("docs/hydration.md", "console", test="test_turns_go_out_and_come_back_as_the_guide_says"),
+    Row("docs/migrating.md", "js", "options", test=OWN_AGENT),
+    Row("docs/migrating.md", "js", "createChatTransport", test=WOKEN_CHAT),
+    Row("docs/migrating.md", "sh", "selfhost-transport gateway", test=WOKEN_CHAT),
+    Row("docs/migrating.md", "sh", "selfhost-transport import", test=TAKEN_OVER),
     Row("docs/front-ends.md", "jsx", reason="part of a component; tests/js/uimessage.test.mjs makes the same calls with useChat"),
     Row("docs/front-ends.md", "python", test="test_the_example_of_the_guide_prints_an_answer"),
     Row("docs/front-ends.md", "js", reason="part of a page; tests/js/agui.test.mjs makes the same calls with the real clients"),
