@@ -13,8 +13,7 @@ from typing import Any, Final, cast
 
 import uvicorn
 from fastapi import FastAPI, Request, Response, WebSocket
-from fastapi.responses import FileResponse, JSONResponse
-from fastapi.staticfiles import StaticFiles
+from fastapi.responses import JSONResponse
 from starlette.routing import BaseRoute, Match, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -22,6 +21,7 @@ from gateway.auth.callers import Identify, RequestInfo, behind_local_proxies
 from gateway.auth.log_redaction import hide_credentials
 from gateway.auth.origins import Origins, is_same_origin
 from gateway.background import Background
+from gateway.chat_page import file_response, page_response
 from gateway.comet.requests import Comet
 from gateway.comet.siblings import Siblings, listen_to_siblings
 from gateway.cors import SAME_ORIGIN_ONLY, Cors, KnownHosts
@@ -56,18 +56,8 @@ logger = logging.getLogger(__name__)
 
 _STATISTICS_TIMEOUT_S: Final = 2.0
 _OBSERVED_EVERY_S: Final = 1.0
-_STATIC: Final = Path(__file__).parent / "static"
 _TITLE: Final = "selfhost-transport gateway"
 _WITHOUT_DOCUMENTATION: Final[dict[str, Any]] = {"docs_url": None, "redoc_url": None, "openapi_url": None}
-_PAGE_HEADERS: Final = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
-"""The chat page runs its own script only, talks to its own gateway only, and is shown in no other page."""
 
 
 class Gateway:
@@ -134,8 +124,7 @@ class Gateway:
         app.add_api_route("/healthz", self._healthy, methods=["GET"], tags=["operations"])
         app.add_api_route("/readyz", self._ready, methods=["GET"], tags=["operations"])
         app.add_api_route("/metrics", self._metrics, methods=["GET"], tags=["operations"])
-        if _STATIC.is_dir():
-            app.mount("/static", StaticFiles(directory=_STATIC), name="static")
+        app.add_api_route("/static/{name}", file_response, methods=["GET"], include_in_schema=False)
         app.router.routes.append(CatchAllRoute(self._protocol_rest, app.router))
 
     def app(self) -> FastAPI:
@@ -167,8 +156,8 @@ class Gateway:
             raise StoreUnavailable("the gateway is not running")
         return await self._rest.handle(request)
 
-    async def _page(self) -> Response:
-        return FileResponse(_STATIC / "index.html", headers=_PAGE_HEADERS)
+    def _page(self, request: Request) -> Response:
+        return page_response(request, self.settings.gateway)
 
     async def _page_config(self, request: Request) -> Response:
         """The chat page's settings; the development key is given to the page of this machine only (AUT-12)."""

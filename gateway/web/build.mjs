@@ -1,4 +1,4 @@
-// Builds the chat page into ../static: index.html, app.js, app.css and the licences of all that is bundled.
+// Builds the chat page into ../static: index.html, app.js, app.css, what is loaded later, and the licences of all of it.
 import { createHash } from 'node:crypto';
 import { cp, mkdir, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
@@ -7,16 +7,37 @@ import { build } from 'esbuild';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const out = path.join(here, '..', 'static');
+const client = path.join(here, '..', '..', 'clients', 'javascript', 'src');
+
+async function filesOf(dir) {
+  const names = await readdir(dir, { recursive: true, withFileTypes: true });
+  return names.filter((entry) => entry.isFile()).map((entry) => path.join(entry.parentPath, entry.name));
+}
 
 /** Everything the bundle is made from; its hash lets a test notice a bundle older than its sources. */
 async function sourceHash() {
-  const names = (await readdir(path.join(here, 'src'))).sort().map((name) => path.join('src', name));
+  const roots = ['build.mjs', 'index.html', 'package-lock.json'].map((name) => path.join(here, name));
+  const files = [...roots, ...(await filesOf(path.join(here, 'src'))), ...(await filesOf(client))];
+  const named = files.map((file) => [path.relative(here, file).replaceAll(path.sep, '/'), file]);
   const hash = createHash('sha256');
-  for (const name of ['build.mjs', 'index.html', 'package-lock.json', ...names]) {
-    hash.update(name).update('\0').update(await readFile(path.join(here, name))).update('\0');
+  for (const [name, file] of named.sort(([one], [other]) => (one < other ? -1 : 1))) {
+    hash.update(name).update('\0').update(await readFile(file)).update('\0');
   }
   return hash.digest('hex');
 }
+
+/** The page uses the client of this repository; what that imports is what the page imports, React once. */
+const clientOfThisRepository = {
+  name: 'client-of-this-repository',
+  setup({ onResolve, resolve }) {
+    onResolve({ filter: /^selfhost-transport\// }, ({ path: name }) => ({
+      path: path.join(client, name === 'selfhost-transport/react' ? 'react.tsx' : 'vercel.ts'),
+    }));
+    onResolve({ filter: /^[^.]/ }, ({ path: name, importer, kind }) =>
+      importer.startsWith(client + path.sep) ? resolve(name, { resolveDir: here, kind }) : undefined,
+    );
+  },
+};
 
 /** Directory of the npm package a bundled file belongs to, or null for our own sources. */
 function packageDirOf(input) {
@@ -49,7 +70,7 @@ async function writeLicences(metafile) {
     const { title, text } = await licenceOf(dir);
     sections.push(`${rule}\n${title}\n${rule}\n\n${text}\n`);
   }
-  const intro = 'app.js contains the following packages, under the licences given with each.\n';
+  const intro = 'The scripts contain the following packages, under the licences given with each.\n';
   await writeFile(path.join(out, 'THIRD_PARTY_LICENSES.txt'), [intro, ...sections].join('\n'));
 }
 
@@ -60,6 +81,10 @@ const result = await build({
   entryPoints: { app: 'src/main.tsx' },
   outdir: out,
   bundle: true,
+  splitting: true,
+  chunkNames: '[name]-[hash]',
+  plugins: [clientOfThisRepository],
+  alias: { ai: path.join(here, 'src', 'tool-parts.ts') },
   minify: true,
   format: 'esm',
   target: ['es2022'],

@@ -6,7 +6,7 @@ import { Overlay } from './overlay.js';
 import { enter, leave } from './sharing.js';
 import { TurnStreams } from './streams.js';
 import { turnIdOf } from './turn-id.js';
-import { transportHeaders, Turns, type ListedTurn, type TurnEndReason } from './turns.js';
+import { transportHeaders, Turns, type ListedTurn, type TurnEndReason, type TurnInfo } from './turns.js';
 import type { AnyCodec, AnySession, ClientTransportOptions, InnerTree } from './types.js';
 
 const REMEMBERED_HEADERS = 20_000;
@@ -69,6 +69,14 @@ export class Core<TMessage> {
 
   turnIdOf(inputId: string): string {
     return turnIdOf(this.channel.name, inputId);
+  }
+
+  turnInfo(turnId: string): TurnInfo | undefined {
+    const run = this.tree.getRunNode(turnId);
+    const clientId = run?.clientId || this.turns.ownerOf(turnId) || '';
+    // The SDK makes a run of its own when the first output or start is seen.
+    if (run) return { turnId, clientId, ...run.state } as TurnInfo;
+    return this.turns.has(turnId) ? { turnId, clientId, status: 'waiting' } : undefined;
   }
 
   /** Attach, and learn which turns are active. Once; again after it has failed. */

@@ -146,7 +146,7 @@ export interface UseViewOptions<TMessage = any, TEvent = any> {
 
 export interface ViewHandle<TMessage, TEvent>
   extends Pick<View<TMessage, TEvent>,
-    'select' | 'getSelectedIndex' | 'getSiblings' | 'hasSiblings' | 'getNode' | 'send' | 'regenerate' | 'edit' | 'update'> {
+    'select' | 'getSelectedIndex' | 'getSiblings' | 'hasSiblings' | 'getNode' | 'getTurn' | 'send' | 'regenerate' | 'edit' | 'update'> {
   messages: TMessage[];
   nodes: MessageNode<TMessage>[];
   hasOlder: boolean;
@@ -220,6 +220,7 @@ function useViewHandle<TMessage, TEvent>(view: AnyView | undefined, limit: numbe
       getSiblings: (id: string) => view?.getSiblings(id) ?? NOTHING,
       hasSiblings: (id: string) => view?.hasSiblings(id) ?? false,
       getNode: (id: string) => view?.getNode(id),
+      getTurn: (id: string) => view?.getTurn(id),
       send: (...args: Parameters<AnyView['send']>) => of().send(...args),
       regenerate: (...args: Parameters<AnyView['regenerate']>) => of().regenerate(...args),
       edit: (...args: Parameters<AnyView['edit']>) => of().edit(...args),

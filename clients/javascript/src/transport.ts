@@ -4,7 +4,7 @@ import { Core } from './core.js';
 import { asErrorInfo, ErrorCode } from './errors.js';
 import { updateInput, withToolCall } from './inputs.js';
 import { nodeOf, resolveId } from './nodes.js';
-import type { CancelFilter, TurnEvent } from './turns.js';
+import type { CancelFilter, TurnEvent, TurnInfo } from './turns.js';
 import type {
   ClientTransport, ClientTransportOptions, InnerView, MessageNode, Pair, PerSend, SendOptions, TransportTree, UpdateEvent,
 } from './types.js';
@@ -183,6 +183,10 @@ class SessionTree<TMessage> implements TransportTree<TMessage> {
 
   hasSiblings(msgId: string): boolean {
     return this.#view.branchSelection(this.#id(msgId)).hasSiblings;
+  }
+
+  getTurn(turnId: string): TurnInfo | undefined {
+    return this.#core.turnInfo(turnId);
   }
 
   getActiveTurnIds(): Map<string, Set<string>> {

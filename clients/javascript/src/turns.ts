@@ -1,4 +1,4 @@
-import type { InboundMessage } from 'ably';
+import type { ErrorInfo, InboundMessage } from 'ably';
 import { Listeners } from './emitter.js';
 
 /** Which turns a cancel or a wait means. Of several fields the first of this order counts. */
@@ -9,6 +9,15 @@ export type TurnEndReason = 'complete' | 'cancelled' | 'error';
 export type TurnEvent =
   | { type: 'x-ably-turn-start'; turnId: string; clientId: string }
   | { type: 'x-ably-turn-end'; turnId: string; clientId: string; reason: TurnEndReason };
+
+/** How a turn stands. `waiting`: no agent has begun it. `error` says why one failed. */
+export interface TurnInfo {
+  turnId: string;
+  /** Whose turn it is; empty for an anonymous client. */
+  clientId: string;
+  status: 'waiting' | 'active' | 'suspended' | TurnEndReason;
+  error?: ErrorInfo;
+}
 
 /** A turn without a terminal as `GET /v1/sessions/{session}/turns` tells it. */
 export interface ListedTurn {
@@ -80,6 +89,10 @@ export class Turns {
 
   hasStarted(turnId: string): boolean {
     return this.#started.has(turnId);
+  }
+
+  ownerOf(turnId: string): string | undefined {
+    return this.#active.get(turnId)?.owner;
   }
 
   ids(): string[] {

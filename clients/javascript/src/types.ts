@@ -1,8 +1,8 @@
 import type { ClientView, CodecInputEvent, CodecMessage, ClientSession, Tree } from '@ably/ai-transport';
 import type * as Ably from 'ably';
-import type { CancelFilter, TurnEvent } from './turns.js';
+import type { CancelFilter, TurnEvent, TurnInfo } from './turns.js';
 
-export type { CancelFilter, TurnEndReason, TurnEvent } from './turns.js';
+export type { CancelFilter, TurnEndReason, TurnEvent, TurnInfo } from './turns.js';
 
 /** A codec of `@ably/ai-transport` 0.8; what is used of it here. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
@@ -84,6 +84,8 @@ export interface View<TMessage, TEvent> {
   getSiblings(msgId: string): TMessage[];
   hasSiblings(msgId: string): boolean;
   getNode(msgId: string): MessageNode<TMessage> | undefined;
+  /** The turn that a message belongs to: of a question, the one that answers it. */
+  getTurn(msgId: string): TurnInfo | undefined;
   send(messages: Sendable<TMessage> | Sendable<TMessage>[], options?: SendOptions): Promise<ActiveTurn<TEvent>>;
   regenerate(messageId: string, options?: SendOptions): Promise<ActiveTurn<TEvent>>;
   edit(messageId: string, messages: Sendable<TMessage> | Sendable<TMessage>[], options?: SendOptions): Promise<ActiveTurn<TEvent>>;
@@ -114,6 +116,7 @@ export interface TransportTree<TMessage> {
   upsert(msgId: string, message: TMessage, headers?: Record<string, string>, serial?: string): void;
   /** Hides a message here. In the session it stays. */
   delete(msgId: string): void;
+  getTurn(turnId: string): TurnInfo | undefined;
   /** Turn ids by client id, of the whole session. A turn stands under its owner's id and under its agent's. */
   getActiveTurnIds(): Map<string, Set<string>>;
   on(event: 'update', handler: () => void): () => void;

@@ -7,7 +7,7 @@ import { asList, asMessage, publishChain, updateInput, withToolCall } from './in
 import { nodeOf, resolveId } from './nodes.js';
 import { END } from './overlay.js';
 import { sendStaged } from './staged.js';
-import type { TurnEvent } from './turns.js';
+import type { TurnEvent, TurnInfo } from './turns.js';
 import type { ActiveTurn, InnerView, MessageNode, Sendable, SendOptions, UpdateEvent, View } from './types.js';
 
 const PAGE = 100;
@@ -100,6 +100,11 @@ export class TransportView<TMessage, TEvent> implements View<TMessage, TEvent> {
   getNode(msgId: string): MessageNode<TMessage> | undefined {
     const id = this.#id(msgId);
     return this.peekNodes().find((node) => node.msgId === id);
+  }
+
+  getTurn(msgId: string): TurnInfo | undefined {
+    const id = this.#id(msgId);
+    return this.#core.turnInfo(this.#inner.runOf(id)?.runId ?? this.#core.turnIdOf(id));
   }
 
   send(messages: Sendable<TMessage> | Sendable<TMessage>[], options?: SendOptions): Promise<ActiveTurn<TEvent>> {

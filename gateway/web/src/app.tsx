@@ -1,116 +1,117 @@
-/** Connects to the gateway and lays out the page. */
+/** The whole page for one person: the list of sessions, and the one that is open. */
 import * as Ably from 'ably';
 import { AblyProvider } from 'ably/react';
-import { type ReactNode, useCallback, useEffect, useState } from 'react';
-import { Composer } from './composer';
-import { type Credentials, type Place, ablyOptions } from './config';
-import { Conversation } from './conversation';
-import { Header } from './header';
-import { ClientSessionProvider, codec, useClientSession, useView } from './session';
-import { useTurns } from './turns';
-
-/** Messages fetched at first, and by each "Show older". */
-const PAGE = 50;
+import { type ReactNode, useCallback, useEffect, useMemo, useState, useSyncExternalStore } from 'react';
+import { TransportProvider } from 'selfhost-transport/react';
+import { UIMessageCodec } from 'selfhost-transport/vercel';
+import { Announcer } from './announcer';
+import { Chat } from './chat';
+import { ablyOptions, type Credentials, currentSession, randomName, sessionUrl } from './config';
+import { Person } from './person';
+import { SessionWatch } from './session-watch';
+import { Sessions } from './sessions';
+import { Sidebar } from './sidebar';
 
 interface Props {
-  place: Place;
   credentials: Credentials;
-  wakeUrl: string;
-  /** Gives up a token URL typed in earlier; absent when the gateway supplied the key. */
-  onForget?: () => void;
+  /** The name to be known by, where the credentials leave that open. */
+  name: string;
+  onSignIn: () => void;
+  onSignOut: (() => void) | undefined;
 }
 
-/** The whole page for one session and one client. */
-export function App({ place, credentials, wakeUrl, onForget }: Props): ReactNode {
-  const [client] = useState(() => new Ably.Realtime(ablyOptions(place, credentials)));
+/** The other sessions are listened to once the open one is there. */
+const WATCH_AFTER_MS = 1_000;
+
+export function App({ credentials, name, onSignIn, onSignOut }: Props): ReactNode {
+  const [client] = useState(() => new Ably.Realtime(ablyOptions(name, credentials)));
+  const me = useMe(client, name);
+  const sessions = useMemo(() => new Sessions(me), [me]);
+  const watch = useMemo(() => new SessionWatch(client, sessions), [client, sessions]);
+  const { session, ready, open } = useSession(watch);
+  useWatched(client, sessions, watch, session);
+  const [menu, setMenu] = useState(false);
+  const [running, setRunning] = useState(false);
+  const go = (next: string): void => {
+    setMenu(false);
+    if (next !== session) open(next);
+  };
+  const escape = useCallback((): boolean => {
+    setMenu(false);
+    return menu;
+  }, [menu]);
   return (
     <AblyProvider client={client}>
-      <ClientSessionProvider channelName={place.session} codec={codec}>
-        <Chat place={place} wakeUrl={wakeUrl} client={client} {...(onForget ? { onForget } : {})} />
-      </ClientSessionProvider>
+      <a className="skip" href="#conversation">
+        Go to the conversation
+      </a>
+      <div className="page">
+        <Sidebar
+          sessions={sessions}
+          current={session}
+          running={watch.running}
+          currentRuns={running}
+          open={menu}
+          onOpen={go}
+          onNew={() => go(randomName('chat'))}
+          onClose={() => setMenu(false)}
+        >
+          <Person me={me} mayChoose={credentials.kind === 'key'} onSignIn={onSignIn} onSignOut={onSignOut} />
+        </Sidebar>
+        {ready ? (
+          <TransportProvider key={session} channelName={session} codec={UIMessageCodec}>
+            <Chat session={session} client={client} me={me} sessions={sessions} onMenu={() => setMenu(true)} onEscape={escape} onRunning={setRunning} />
+          </TransportProvider>
+        ) : (
+          <div className="chat" />
+        )}
+      </div>
+      <Announcer />
     </AblyProvider>
   );
 }
 
-function messageOf(error: unknown): string {
-  return error instanceof Error || error instanceof Ably.ErrorInfo ? error.message : String(error);
-}
-
-/** A readable sentence for anything thrown: Ably errors carry a code worth showing. */
-function describe(error: unknown): string {
-  return error instanceof Ably.ErrorInfo ? `${error.message} (${error.code})` : messageOf(error);
-}
-
-interface ChatProps {
-  place: Place;
-  wakeUrl: string;
-  client: Ably.Realtime;
-  onForget?: () => void;
-}
-
-function Chat({ place, wakeUrl, client, onForget }: ChatProps): ReactNode {
-  const [problem, setProblem] = useState<unknown>(null);
-  const [editing, setEditing] = useState<{ id: string; text: string } | null>(null);
-  const report = useCallback((error: unknown) => setProblem(error), []);
-  const view = useView({ limit: PAGE });
-  const { sessionError } = useClientSession({ onError: report });
-  const turns = useTurns(view, place.client, wakeUrl, report);
-  const fault = problem ?? sessionError ?? view.loadError;
-  // The end of a failed turn is raised as an error too; there the turn itself says so in the conversation.
-  const told = view.runs().some((run) => run.status === 'error' && run.error.message === messageOf(fault));
-  const guard = useCallback(
-    async (action: Promise<unknown>): Promise<boolean> => {
-      try {
-        await action;
-        setProblem(null);
-        return true;
-      } catch (error) {
-        report(error);
-        return false;
-      }
-    },
-    [report],
-  );
-  useEscape(() => turns.mine && void guard(turns.stopMine()));
-  const submit = async (text: string, interrupt: boolean): Promise<boolean> => {
-    if (interrupt && turns.mine && !(await guard(turns.stopMine()))) return false;
-    const sent = await guard(editing ? turns.edit(editing.id, text) : turns.send(text));
-    if (sent) setEditing(null);
-    return sent;
-  };
-  return (
-    <div className="page">
-      <Header place={place} connection={client.connection} open={turns.open} {...(onForget ? { onForget } : {})} />
-      <Conversation view={view} turns={turns} client={place.client} guard={guard} onEdit={setEditing} />
-      {fault != null && !told && (
-        <div className="notice error" role="alert">
-          <span>{describe(fault)}</span>
-          <button type="button" className="quiet" onClick={() => setProblem(null)} aria-label="Dismiss">
-            ✕
-          </button>
-        </div>
-      )}
-      <Composer
-        key={editing?.id ?? 'new'}
-        initial={editing?.text ?? ''}
-        editing={editing !== null}
-        busy={turns.mine}
-        stopping={turns.stopping}
-        onSubmit={submit}
-        onStop={() => guard(turns.stopMine())}
-        onCancelEdit={() => setEditing(null)}
-      />
-    </div>
-  );
-}
-
-/** Escape stops, from anywhere on the page. */
-function useEscape(action: () => void): void {
+/** The name that the gateway knows this person by. */
+function useMe(client: Ably.Realtime, name: string): string {
+  const [me, setMe] = useState(name);
   useEffect(() => {
-    const listen = (event: KeyboardEvent): void => {
-      if (event.key === 'Escape') action();
+    const learn = (): void => {
+      const { clientId } = client.auth;
+      if (clientId && clientId !== '*') setMe(clientId);
     };
-    window.addEventListener('keydown', listen);
-    return () => window.removeEventListener('keydown', listen);
-  });
+    client.connection.on('connected', learn);
+    return () => client.connection.off('connected', learn);
+  }, [client]);
+  return me;
+}
+
+/** The session of the address bar. It is `ready` once nothing else holds its channel. */
+function useSession(watch: SessionWatch): { session: string; ready: boolean; open: (session: string) => void } {
+  const [session, setSession] = useState(currentSession);
+  const [free, setFree] = useState(session);
+  useEffect(() => {
+    const moved = (): void => setSession(currentSession());
+    window.addEventListener('popstate', moved);
+    return () => window.removeEventListener('popstate', moved);
+  }, []);
+  useEffect(() => {
+    let current = true;
+    void watch.letGo(session).then(() => current && setFree(session));
+    return () => void (current = false);
+  }, [watch, session]);
+  const open = (next: string): void => {
+    history.pushState(null, '', sessionUrl(next));
+    setSession(next);
+  };
+  return { session, ready: free === session, open };
+}
+
+function useWatched(client: Ably.Realtime, sessions: Sessions, watch: SessionWatch, session: string): void {
+  const list = useSyncExternalStore(sessions.subscribe, sessions.get);
+  useEffect(() => {
+    const look = setTimeout(() => {
+      void client.connection.whenState('connected').then(() => watch.watchAllBut(session));
+    }, WATCH_AFTER_MS);
+    return () => clearTimeout(look);
+  }, [client, watch, session, list]);
 }

@@ -1,31 +1,18 @@
-/** Where the page connects and as whom: the URL, the gateway's `config.json`, the Ably client options. */
+/** Where the page connects and as whom: its address, the gateway's `config.json`, the options of the `ably` client. */
 import type * as Ably from 'ably';
+import { gatewayUrl } from './prefix';
+import { local, tab } from './storage';
 
-/** What the gateway tells the page in development mode. */
-export interface PageConfig {
-  key: string;
-  wakeUrl: string;
-}
-
-/** How the page proves who it is: a development key, or a URL that hands out Ably tokens. */
-export type Credentials = { kind: 'key'; key: string } | { kind: 'tokenUrl'; url: string };
-
-/** The session and client this page works with, as named in its URL. */
-export interface Place {
-  session: string;
-  client: string;
-  binary: boolean;
-}
+/** How the page proves who it is: a development key, a token, or an address that hands out tokens. */
+export type Credentials = { kind: 'key'; key: string } | { kind: 'token'; token: string } | { kind: 'tokenUrl'; url: string };
 
 const TOKEN_URL = 'tokenUrl';
+const TOKEN = 'token';
 const CLIENT = 'client';
-
-/** Where agents are woken unless the gateway says otherwise. */
-export const DEFAULT_WAKE_URL = '/api/chat';
 
 /** A short random name; long enough that two strangers do not meet. */
 export function randomName(prefix: string): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(5));
+  const bytes = crypto.getRandomValues(new Uint8Array(8));
   return `${prefix}-${[...bytes].map((byte) => (byte % 36).toString(36)).join('')}`;
 }
 
@@ -44,48 +31,80 @@ export function ensureRandomUuid(): void {
   };
 }
 
-/**
- * Read session and client from the URL. A missing session is made up and written back, so that the address can
- * be opened on another device; a missing client id is made up once per tab.
- */
-export function readPlace(): Place {
-  const url = new URL(location.href);
-  let session = url.searchParams.get('session');
-  if (!session) {
-    session = randomName('chat');
-    url.searchParams.set('session', session);
-    history.replaceState(null, '', url);
-  }
-  const client = url.searchParams.get('client') || sessionStorage.getItem(CLIENT) || randomName('user');
-  sessionStorage.setItem(CLIENT, client);
-  return { session, client, binary: url.searchParams.get('format') === 'msgpack' };
+/** The session that the address names; a missing one is made up and written into the address. */
+export function currentSession(): string {
+  const session = new URL(location.href).searchParams.get('session');
+  if (session) return session;
+  const made = randomName('chat');
+  history.replaceState(null, '', sessionUrl(made));
+  return made;
 }
 
-/** The address of another session; without a name, of a new one. */
-export function sessionUrl(session: string = randomName('chat')): string {
+/** The address of a session in this page, the other parameters kept. */
+export function sessionUrl(session: string): string {
   const url = new URL(location.href);
   url.searchParams.set('session', session);
   return url.href;
 }
 
-/** The gateway's page configuration; null where it serves none (it has no development key, or we are not local). */
-export async function fetchPageConfig(): Promise<PageConfig | null> {
-  const response = await fetch('config.json', { cache: 'no-store' });
+/** The address to give to another person: without the name of this one. */
+export function sharedUrl(session: string): string {
+  const url = new URL(sessionUrl(session));
+  url.searchParams.delete('client');
+  return url.href;
+}
+
+/** Who this person is: one name in all tabs of the browser, so that each of them can stop what another one started. */
+export function chosenClient(): string {
+  const named = new URL(location.href).searchParams.get('client');
+  if (named) return named;
+  const known = local.get(CLIENT) ?? randomName('guest');
+  local.set(CLIENT, known);
+  return known;
+}
+
+/** Be somebody else from now on, in this browser. */
+export function changeClient(name: string): void {
+  local.set(CLIENT, name);
+  const url = new URL(location.href);
+  url.searchParams.delete('client');
+  location.assign(url.href);
+}
+
+/** What the person gave earlier in this tab or browser, else the gateway's development key; null where there is neither. */
+export async function findCredentials(): Promise<Credentials | null> {
+  const token = tab.get(TOKEN);
+  if (token) return { kind: 'token', token };
+  const url = local.get(TOKEN_URL);
+  if (url) return { kind: 'tokenUrl', url };
+  const response = await fetch(gatewayUrl('config.json'), { cache: 'no-store' });
   if (response.status === 404 || response.status === 403) return null;
   if (!response.ok) throw new Error(`The gateway answered ${response.status} for config.json.`);
-  const body = (await response.json()) as Partial<PageConfig>;
-  return body.key ? { key: body.key, wakeUrl: body.wakeUrl ?? DEFAULT_WAKE_URL } : null;
+  const { key } = (await response.json()) as { key?: string };
+  return key ? { kind: 'key', key } : null;
 }
 
-/** The token URL typed in earlier in this browser. */
-export function savedTokenUrl(): string | null {
-  return localStorage.getItem(TOKEN_URL);
+export function useToken(token: string): void {
+  tab.set(TOKEN, token);
 }
 
-/** Remember a token URL for this browser, or forget it. */
-export function saveTokenUrl(url: string | null): void {
-  if (url) localStorage.setItem(TOKEN_URL, url);
-  else localStorage.removeItem(TOKEN_URL);
+export function useTokenUrl(url: string): void {
+  local.set(TOKEN_URL, url);
+}
+
+/** Forget tokens and where they came from. */
+export function signOut(): void {
+  tab.remove(TOKEN);
+  local.remove(TOKEN_URL);
+}
+
+/** Whom a token stands for; undefined when it may name anybody. Rejects with a sentence for a token that is not accepted. */
+export async function ownerOfToken(token: string): Promise<string | undefined> {
+  const answer = await fetch(gatewayUrl('v1/me'), { headers: { authorization: `Bearer ${btoa(token)}` } });
+  const plain = answer.ok ? answer : await fetch(gatewayUrl('v1/me'), { headers: { authorization: `Bearer ${token}` } });
+  const body = (await plain.json().catch(() => ({}))) as { clientId?: string; error?: { message?: string } };
+  if (!plain.ok) throw new Error(body.error?.message ?? `The gateway does not accept this token (${plain.status}).`);
+  return body.clientId === '*' ? undefined : body.clientId;
 }
 
 /** The page's own host as an Ably endpoint. A name without a dot would be read as a routing policy, so it gets one. */
@@ -94,23 +113,32 @@ function endpoint(hostname: string): string {
   return literal ? hostname : `${hostname}.`;
 }
 
-/** Ably client options that lead to the server this page came from, and nowhere else. */
-export function ablyOptions(place: Place, credentials: Credentials): Ably.ClientOptions {
+function authOptions(credentials: Credentials, client: string): Ably.ClientOptions {
+  switch (credentials.kind) {
+    case 'key':
+      return { key: credentials.key, clientId: client };
+    case 'token':
+      return { token: credentials.token };
+    case 'tokenUrl':
+      return { authUrl: credentials.url, authParams: { clientId: client } };
+  }
+}
+
+/** Options that lead to the server this page came from, and nowhere else. */
+export function ablyOptions(client: string, credentials: Credentials): Ably.ClientOptions {
   const tls = location.protocol === 'https:';
   const port = Number(location.port) || (tls ? 443 : 80);
-  const auth: Ably.ClientOptions =
-    credentials.kind === 'key'
-      ? { key: credentials.key }
-      : { authUrl: credentials.url, authParams: { clientId: place.client } };
   return {
-    ...auth,
-    clientId: place.client,
+    ...authOptions(credentials, client),
     endpoint: endpoint(location.hostname),
     port,
     tlsPort: port,
     tls,
-    transports: ['web_socket'],
     disableConnectivityCheck: true,
-    useBinaryProtocol: place.binary,
-  };
+    wsConnectivityCheckUrl: `${tls ? 'wss' : 'ws'}://${location.host}/`,
+    useBinaryProtocol: new URL(location.href).searchParams.get('format') === 'msgpack',
+    // It grows to the double at most: a gateway that returns is found within a second.
+    disconnectedRetryTimeout: 450,
+    suspendedRetryTimeout: 450,
+  } as Ably.ClientOptions;
 }

@@ -1,161 +1,203 @@
 /** The conversation: one row per message, in the order every device sees. */
-import type { RunInfo, ViewHandle } from '@ably/ai-transport/react';
-import type { VercelInput } from '@ably/ai-transport/vercel';
 import type { UIMessage } from 'ai';
-import { type ReactNode, useEffect, useRef } from 'react';
-import { Parts } from './parts';
-import { type Row, rowsOf, textOf } from './rows';
-import type { Turns } from './turns';
+import { memo, type ReactNode, useCallback } from 'react';
+import { isOpen, shortened } from './chat-state';
+import { CopyButton } from './copy';
+import { Icon } from './icons';
+import { File, Parts } from './parts';
+import { type Row, textOf } from './rows';
+import { useScrolling } from './scrolling';
+
+/** What a reader can do with a row. The functions are the same ones for the life of the session. */
+export interface RowActions {
+  edit: (row: Row) => void;
+  regenerate: (id: string) => void;
+  approve: (id: string, toolCallId: string, approved: boolean) => void;
+  stop: (turnId: string) => void;
+  select: (id: string, version: number) => void;
+  /** Send a message again that the gateway did not take. */
+  retry: (row: Row) => void;
+  discard: (row: Row) => void;
+}
 
 interface Props {
-  view: ViewHandle<VercelInput, UIMessage>;
-  turns: Turns;
+  rows: readonly Row[];
   client: string;
-  guard: (action: Promise<unknown>) => Promise<boolean>;
-  onEdit: (target: { id: string; text: string }) => void;
+  actions: RowActions;
+  connected: boolean;
+  hasOlder: boolean;
+  loading: boolean;
+  loadOlder: () => void;
+  onExample: (text: string) => void;
 }
 
-/** Distance from the end, in pixels, within which new text keeps the page scrolled to the end. */
-const NEAR_END = 120;
-
-export function Conversation({ view, turns, client, guard, onEdit }: Props): ReactNode {
-  const rows = rowsOf(view.messages, view.runOf);
-  const list = useStickToEnd();
-  const lastRow = new Map<string, string>();
-  for (const row of rows) if (row.run && row.kind !== 'question') lastRow.set(row.run.runId, row.id);
+export const Conversation = memo(function Conversation(props: Props): ReactNode {
+  const { rows, client, actions, connected, hasOlder, loading, loadOlder, onExample } = props;
+  const { list, column, awayFromEnd, toEnd } = useScrolling(rows[0]?.id, hasOlder && !loading, loadOlder);
   return (
-    <main className="conversation" ref={list}>
-      <div className="column">
-        {view.hasOlder && rows.length > 0 && (
-          <button type="button" className="quiet older" disabled={view.loading} onClick={() => void view.loadOlder()}>
-            {view.loading ? 'Loading…' : 'Show older'}
-          </button>
-        )}
-        {rows.length === 0 && (view.loading ? <p className="welcome">Loading…</p> : <Welcome />)}
-        {rows.map((row) => {
-          const closes = row.run !== undefined && lastRow.get(row.run.runId) === row.id;
-          const rowProps = { row, view, turns, client, guard, onEdit, closes };
-          return row.kind === 'question' ? <Question key={row.id} {...rowProps} /> : <Answer key={row.id} {...rowProps} />;
-        })}
-      </div>
-    </main>
-  );
-}
-
-function Welcome(): ReactNode {
-  return (
-    <p className="welcome">
-      Say something. Out of the box a scripted model answers: it quotes you, or follows orders such as{' '}
-      <code>script: tokens=200 rate=20</code>. Open this address in a second tab to see both in step.
-    </p>
-  );
-}
-
-/** Keep the end in sight while text grows, unless the reader has scrolled up. */
-function useStickToEnd(): React.RefObject<HTMLElement | null> {
-  const list = useRef<HTMLElement>(null);
-  const near = useRef(true);
-  useEffect(() => {
-    const element = list.current;
-    if (!element) return;
-    const note = (): void => {
-      near.current = element.scrollHeight - element.scrollTop - element.clientHeight < NEAR_END;
-    };
-    element.addEventListener('scroll', note, { passive: true });
-    return () => element.removeEventListener('scroll', note);
-  }, []);
-  useEffect(() => {
-    if (near.current && list.current) list.current.scrollTop = list.current.scrollHeight;
-  });
-  return list;
-}
-
-interface RowProps extends Props {
-  row: Row;
-  /** The row is the last of its turn, and so the place that says how the turn stands. */
-  closes: boolean;
-}
-
-function Question({ row, view, onEdit, client }: RowProps): ReactNode {
-  if (row.kind !== 'question') return null;
-  const author = row.run?.clientId;
-  return (
-    <article className="row question" data-testid="question">
-      {author && author !== client && <div className="author">{author}</div>}
-      <div className="bubble">{textOf(row.message)}</div>
-      <footer className="under">
-        <Branches view={view} id={row.id} />
-        <button
-          type="button"
-          className="quiet reveal"
-          onClick={() => onEdit({ id: row.id, text: textOf(row.message) })}
-        >
-          Edit
+    <div className="reading">
+      {/* What is new is told by the announcer: a live region here would read every word as it comes. */}
+      <main className="conversation" ref={list} tabIndex={-1} id="conversation">
+        <div className="column" ref={column} role="log" aria-live="off" aria-label="Conversation">
+          {loading && rows.length > 0 && <p className="note">Loading earlier messages…</p>}
+          {!hasOlder && rows.length > 5 && <p className="note">This is where the conversation begins.</p>}
+          {rows.length === 0 && (loading ? <p className="note">Loading…</p> : <Welcome onExample={onExample} />)}
+          {rows.map((row) =>
+            row.kind === 'question' ? (
+              <Question key={row.id} row={row} client={client} actions={actions} connected={connected} />
+            ) : (
+              <Answer key={row.id} row={row} actions={actions} />
+            ),
+          )}
+        </div>
+      </main>
+      {awayFromEnd && rows.length > 0 && (
+        <button type="button" className="newest" onClick={toEnd} aria-label="Go to the newest message">
+          <Icon name="down" /> Newest
         </button>
-      </footer>
-    </article>
+      )}
+    </div>
+  );
+});
+
+const EXAMPLES = ['What can I do here?', 'script: tokens=300 rate=20', 'script: approve=1 tokens=20 rate=10'];
+
+function Welcome({ onExample }: { onExample: (text: string) => void }): ReactNode {
+  return (
+    <div className="welcome">
+      <h2>What would you like to talk about?</h2>
+      <p>Answers keep coming while you reload, change the device or lose the network. You can stop one at any time, or write on meanwhile.</p>
+      <div className="examples">
+        {EXAMPLES.map((text) => (
+          <button key={text} type="button" onClick={() => onExample(text)}>
+            {text}
+          </button>
+        ))}
+      </div>
+    </div>
   );
 }
 
-function Answer({ row, view, turns, guard, closes }: RowProps): ReactNode {
-  const run = row.run;
-  const active = run?.status === 'active';
-  const message = row.kind === 'answer' ? row.message : null;
-  const approve = (toolCallId: string, approved: boolean): void => {
-    if (run) void guard(turns.approve(row.id, run.runId, toolCallId, approved));
-  };
+interface RowProps {
+  row: Row;
+  actions: RowActions;
+}
+
+const Question = memo(function Question({ row, actions, client, connected }: RowProps & { client: string; connected: boolean }): ReactNode {
+  const message = row.message as UIMessage;
+  const text = textOf(message);
+  const author = row.turn?.clientId;
+  const foreign = Boolean(author) && author !== client;
   return (
-    <article className="row answer" data-testid="answer" data-status={run?.status ?? 'waiting'}>
-      {row.kind === 'answer' && row.replyTo && <div className="reply-to">to “{row.replyTo}”</div>}
-      {message && <Parts message={message} live={active && closes} onApprove={approve} />}
+    <article className="row question" id={`row-${row.id}`} data-testid="question" data-sent={row.sent}>
+      <h2 className="unseen">{foreign ? `${author} wrote` : 'You wrote'}</h2>
+      {foreign && <div className="author" aria-hidden="true">{author}</div>}
+      <div className="bubble">
+        {message.parts.map((part, index) => (part.type === 'file' ? <File key={index} part={part} /> : null))}
+        {text && <div className="plain">{text}</div>}
+      </div>
       <footer className="under">
-        {(closes || !run) && <Status run={run} silent={message === null} />}
-        {active && closes && (
-          <button type="button" className="quiet" onClick={() => void guard(turns.stop(run.runId))}>
-            Stop this one
-          </button>
-        )}
-        {message && <Branches view={view} id={row.id} />}
-        {message && run && !active && closes && (
-          <button type="button" className="quiet reveal" onClick={() => void guard(turns.regenerate(row.id))}>
-            Again
-          </button>
+        {!row.sent && <Unsent row={row} actions={actions} connected={connected} />}
+        <Versions row={row} select={actions.select} />
+        {row.sent && (
+          <span className="reveal">
+            <button type="button" className="quiet" onClick={() => actions.edit(row)} aria-label="Edit" title="Edit">
+              <Icon name="pencil" />
+            </button>
+            <CopyButton text={text} label="Copy message" />
+          </span>
         )}
       </footer>
     </article>
   );
+});
+
+function Unsent({ row, actions, connected }: RowProps & { connected: boolean }): ReactNode {
+  if (row.turn) return <span className="label waiting">{connected ? 'Sending…' : 'Not sent yet. It is sent when the connection is back.'}</span>;
+  return (
+    <>
+      <span className="label failed">Not sent</span>
+      <button type="button" className="link" onClick={() => actions.retry(row)}>
+        Try again
+      </button>
+      <button type="button" className="link" onClick={() => actions.discard(row)}>
+        Discard
+      </button>
+    </>
+  );
 }
+
+const Answer = memo(function Answer({ row, actions }: RowProps): ReactNode {
+  const { turn, message, id } = row;
+  const approve = useCallback((toolCallId: string, approved: boolean) => actions.approve(id, toolCallId, approved), [actions, id]);
+  const open = isOpen(turn);
+  const live = open && turn?.status === 'active' && row.closes;
+  const text = message ? textOf(message) : '';
+  return (
+    <article className="row answer" id={`row-${id}`} data-testid="answer" data-status={turn?.status ?? 'waiting'} aria-busy={live}>
+      <h2 className="unseen">Answer</h2>
+      {row.replyTo && <div className="reply-to">To “{shortened(row.replyTo)}”</div>}
+      {message && (
+        <div className="body" data-testid="answer-body">
+          <Parts parts={message.parts} live={live} open={open} onApprove={approve} />
+        </div>
+      )}
+      <footer className="under">
+        {row.closes && <Status row={row} silent={message === undefined} />}
+        {row.closes && open && turn && (
+          <button type="button" className="quiet" onClick={() => actions.stop(turn.turnId)}>
+            <Icon name="stop" /> <span>Stop this one</span>
+          </button>
+        )}
+        <Versions row={row} select={actions.select} />
+        {message && !open && (
+          <span className={row.closes && turn?.status === 'error' ? undefined : 'reveal'}>
+            {text && <CopyButton text={text} label="Copy answer" />}
+            {turn && row.closes && (
+              <button type="button" className="quiet" onClick={() => actions.regenerate(id)} title="Answer again">
+                <Icon name="again" /> <span>{turn.status === 'error' ? 'Try again' : 'Again'}</span>
+              </button>
+            )}
+          </span>
+        )}
+      </footer>
+    </article>
+  );
+});
 
 /** How a turn stands, in words; a finished one needs none. `silent`: it has produced nothing visible. */
-function Status({ run, silent }: { run: RunInfo | undefined; silent: boolean }): ReactNode {
-  if (!run) return <span className="label waiting">waiting for the agent…</span>;
-  switch (run.status) {
+function Status({ row, silent }: { row: Row; silent: boolean }): ReactNode {
+  switch (row.turn?.status) {
+    case undefined:
+    case 'waiting':
+      return <span className="label waiting">Waiting for the agent…</span>;
     case 'active':
-      return silent ? <span className="label working" aria-label="working" /> : null;
+      return silent ? <span className="label working" role="img" aria-label="working" /> : null;
     case 'suspended':
-      return <span className="label">waiting for an answer to the tool call</span>;
+      return <span className="label waiting">Paused until the tool call is answered</span>;
     case 'cancelled':
-      return <span className="label cancelled">{silent ? 'Stopped before the first word' : 'Stopped'}</span>;
+      return <span className="label stopped">{silent ? 'Stopped before the first word' : 'Stopped'}</span>;
     case 'error':
-      return <span className="label failed">Failed: {`${run.error.message} (${run.error.code})`}</span>;
+      return <span className="label failed">Failed: {row.turn.error?.message ?? 'the agent gave no reason'}</span>;
     default:
-      return silent ? <span className="label">No words</span> : null;
+      return silent ? <span className="label">The answer is empty</span> : null;
   }
 }
 
 /** Arrows between the versions of a message: edits of a question, repeated answers. */
-function Branches({ view, id }: { view: Props['view']; id: string }): ReactNode {
-  const branch = view.branchSelection(id);
-  if (!branch.hasSiblings) return null;
-  const count = branch.siblings.length;
+function Versions({ row, select }: { row: Row; select: RowActions['select'] }): ReactNode {
+  const { id, version, versions } = row;
+  if (versions < 2) return null;
   return (
-    <span className="branches">
-      <button type="button" className="quiet" disabled={branch.index === 0} onClick={() => branch.select(branch.index - 1)} aria-label="Previous version">
-        ‹
+    <span className="versions" role="group" aria-label="Versions">
+      <button type="button" className="quiet" disabled={version === 0} onClick={() => select(id, version - 1)} aria-label="Previous version">
+        <Icon name="left" />
       </button>
-      {branch.index + 1}/{count}
-      <button type="button" className="quiet" disabled={branch.index === count - 1} onClick={() => branch.select(branch.index + 1)} aria-label="Next version">
-        ›
+      <span aria-label={`Version ${version + 1} of ${versions}`} role="img">
+        {version + 1}/{versions}
+      </span>
+      <button type="button" className="quiet" disabled={version === versions - 1} onClick={() => select(id, version + 1)} aria-label="Next version">
+        <Icon name="right" />
       </button>
     </span>
   );

@@ -1,94 +1,89 @@
-/** Draws the parts of one answer: text, reasoning, tool calls, files and sources. */
-import { type UIMessage, getToolName, isToolUIPart } from 'ai';
-import type { ReactNode } from 'react';
-
-type Part = UIMessage['parts'][number];
+/** Draws the parts of one message: text, thoughts, tool calls, files and sources. */
+import { memo, type ReactNode, useMemo } from 'react';
+import { isToolUIPart } from './tool-parts';
+import { Icon } from './icons';
+import { Link, Markdown } from './markdown/markdown';
+import type { Part } from './rows';
+import { ToolCard } from './tool-card';
 
 interface Props {
-  message: UIMessage;
-  /** The answer is still being written: a caret follows its last text. */
+  parts: readonly Part[];
+  /** The answer is still being written. */
   live: boolean;
+  /** The turn can still be answered: an approval that nobody gave before a stop is asked for no more. */
+  open: boolean;
   onApprove: (toolCallId: string, approved: boolean) => void;
 }
 
-export function Parts({ message, live, onApprove }: Props): ReactNode {
-  const last = message.parts.length - 1;
-  return (
-    <div className="bubble" data-testid="answer-body">
-      {message.parts.map((part, index) => (
-        <OnePart key={index} part={part} live={live && index === last} onApprove={onApprove} />
-      ))}
-    </div>
-  );
+export function Parts({ parts, live, open, onApprove }: Props): ReactNode {
+  const last = parts.length - 1;
+  return parts.map((part, index) => <OnePart key={index} part={part} live={live && index === last} open={open} onApprove={onApprove} />);
 }
 
-function OnePart({ part, live, onApprove }: { part: Part; live: boolean; onApprove: Props['onApprove'] }): ReactNode {
-  if (isToolUIPart(part)) return <Tool part={part} onApprove={onApprove} />;
+interface OneProps extends Omit<Props, 'parts'> {
+  part: Part;
+}
+
+const OnePart = memo(function OnePart({ part, live, open, onApprove }: OneProps): ReactNode {
+  if (isToolUIPart(part)) return <ToolCard part={part} open={open} onApprove={onApprove} />;
   switch (part.type) {
     case 'text':
-      return (
-        <div className={live ? 'text live' : 'text'} data-testid="text">
-          {part.text}
-        </div>
-      );
+      return part.text ? <Markdown text={part.text} live={live} /> : null;
     case 'reasoning':
       return (
-        <details className="reasoning" open={live}>
+        <details className="thoughts">
           <summary>{live ? 'Thinking…' : 'Thoughts'}</summary>
-          <div className="text">{part.text}</div>
+          <div className="plain">{part.text}</div>
         </details>
       );
     case 'file':
-      return <Link href={part.url} text={part.filename ?? part.mediaType} />;
+      return <File part={part} />;
     case 'source-url':
-      return <Link href={part.url} text={part.title ?? part.url} />;
+      return (
+        <p className="source">
+          <Link href={part.url}>{part.title ?? part.url}</Link>
+        </p>
+      );
+    case 'source-document':
+      return <p className="source">{part.title}</p>;
     default:
       return null;
   }
-}
+});
 
-/** A link, if it is one that a page may offer: an agent's text decides where it leads. */
-function Link({ href, text }: { href: string; text: string }): ReactNode {
-  if (!/^(https?:|data:image\/)/i.test(href)) return <span className="text">{text}</span>;
+type FilePart = Extract<Part, { type: 'file' }>;
+
+/** A picture, a text that unfolds, or a link to what the page cannot show. */
+export function File({ part }: { part: FilePart }): ReactNode {
+  const text = useMemo(() => textIn(part), [part]);
+  const name = part.filename ?? part.mediaType;
+  if (/^data:image\/(?:png|jpeg|gif|webp|avif);base64,/i.test(part.url)) {
+    return <img className="picture" src={part.url} alt={part.filename ?? 'Attached picture'} />;
+  }
+  if (text === undefined) {
+    return (
+      <p className="file">
+        <Icon name="file" /> <Link href={part.url}>{name}</Link>
+      </p>
+    );
+  }
   return (
-    <a className="text" href={href} target="_blank" rel="noreferrer">
-      {text}
-    </a>
+    <details className="file">
+      <summary>
+        <Icon name="file" /> {name}
+      </summary>
+      <pre tabIndex={0}>{text}</pre>
+    </details>
   );
 }
 
-type ToolPart = Extract<Part, { toolCallId: string }>;
-
-const TOOL_STATES: Record<ToolPart['state'], string> = {
-  'input-streaming': 'preparing…',
-  'input-available': 'running…',
-  'approval-requested': 'asks for your consent',
-  'approval-responded': 'allowed',
-  'output-available': 'done',
-  'output-error': 'failed',
-  'output-denied': 'denied',
-};
-
-function Tool({ part, onApprove }: { part: ToolPart; onApprove: Props['onApprove'] }): ReactNode {
-  const input = 'input' in part ? part.input : undefined;
-  return (
-    <div className="tool">
-      <div className="tool-head">
-        <strong>{getToolName(part)}</strong> <span>{TOOL_STATES[part.state]}</span>
-      </div>
-      {input !== undefined && <pre>{JSON.stringify(input, null, 2)}</pre>}
-      {part.state === 'output-available' && <pre>{JSON.stringify(part.output, null, 2)}</pre>}
-      {part.state === 'output-error' && <pre>{part.errorText}</pre>}
-      {part.state === 'approval-requested' && (
-        <div className="consent">
-          <button type="button" className="primary" onClick={() => onApprove(part.toolCallId, true)}>
-            Allow
-          </button>
-          <button type="button" onClick={() => onApprove(part.toolCallId, false)}>
-            Deny
-          </button>
-        </div>
-      )}
-    </div>
-  );
+function textIn({ url, mediaType }: FilePart): string | undefined {
+  const found = /^data:[^,]*;base64,(.*)$/s.exec(url);
+  if (!found || mediaType.startsWith('image/')) return undefined;
+  try {
+    const bytes = Uint8Array.from(atob(found[1] ?? ''), (letter) => letter.charCodeAt(0));
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch {
+    return undefined;
+  }
 }

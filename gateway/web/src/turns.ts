@@ -1,103 +1,101 @@
-/** What this client may do with turns: send, stop its own, interrupt. */
-import type { ClientRun, RunInfo, ViewHandle } from '@ably/ai-transport/react';
-import type { VercelInput } from '@ably/ai-transport/vercel';
+/** What this person may do in the session: send, stop, edit, answer again, approve; and what is running. */
 import type { UIMessage } from 'ai';
-import { useCallback, useEffect, useRef, useState } from 'react';
-import { codec, useClientSession } from './session';
+import { type ClientTransport, ErrorCode } from 'selfhost-transport/vercel';
+import type { ViewHandle } from 'selfhost-transport/react';
+import { useCallback, useEffect, useState } from 'react';
+import { announce } from './announcer';
+import { describe, shortened } from './chat-state';
+import { type Row, textOf } from './rows';
+import type { RunningTurn } from './turns-panel';
 
-type Handle = ClientRun<VercelInput, UIMessage>;
-type View = ViewHandle<VercelInput, UIMessage>;
+export type View = ViewHandle<UIMessage, unknown>;
+export type Transport = ClientTransport<UIMessage, unknown>;
 
-/** The verbs the page offers, and the turns they act on. */
-export interface Turns {
-  /** Turns of any client that are working or waiting for an answer, oldest first. */
-  open: RunInfo[];
-  /** Whether this client has something to stop. */
-  mine: boolean;
-  /** True from a stop request until its turns are known to have ended. */
-  stopping: boolean;
-  send: (text: string) => Promise<void>;
-  /** Put a new text in the place of an earlier question, on a branch of its own. */
-  edit: (messageId: string, text: string) => Promise<void>;
-  regenerate: (messageId: string) => Promise<void>;
-  /** Answer a tool call that waits for consent. */
-  approve: (messageId: string, runId: string, toolCallId: string, approved: boolean) => Promise<void>;
-  /** Stop every open turn of this client, started or not. */
-  stopMine: () => Promise<void>;
-  stop: (runId: string) => Promise<void>;
-}
+/** The longest part of an answer that is read out. */
+const READ_OUT = 1_000;
 
-function isOpen(run: RunInfo | undefined): boolean {
-  return run?.status === 'active' || run?.status === 'suspended';
-}
-
-/** A user message with an id of its own; the id is what joins copies of it on other devices. */
-function question(text: string): VercelInput {
-  return codec.createUserMessage({ id: crypto.randomUUID(), role: 'user', parts: [{ type: 'text', text }] });
-}
-
-/** Wake the agent. Our own worker needs no waking: the message itself has queued the turn. */
-async function wake(wakeUrl: string, handle: Handle): Promise<void> {
-  const response = await fetch(wakeUrl, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify(handle.toInvocation().toJSON()),
+export function runningTurns(transport: Transport, active: ReadonlyMap<string, Set<string>>, rows: readonly Row[], me: string): RunningTurn[] {
+  const questions = new Map<string, string>();
+  for (const { kind, turn, message } of rows) {
+    if (kind === 'question' && turn && message && !questions.has(turn.turnId)) questions.set(turn.turnId, shortened(textOf(message)));
+  }
+  return [...new Set([...active.values()].flatMap((ids) => [...ids]))].map((turnId) => {
+    const turn = transport.tree.getTurn(turnId);
+    const owner = turn?.clientId ?? '';
+    return { turnId, owner, mine: owner === me, question: questions.get(turnId), suspended: turn?.status === 'suspended' };
   });
-  if (!response.ok) throw new Error(`The message was sent, but waking the agent failed: ${response.status}.`);
 }
 
-/**
- * The turns of the session as `view` shows them, and what can be done with them.
- *
- * `client` is this page's client id, `report` receives errors that belong to no button.
- */
-export function useTurns(view: View, client: string, wakeUrl: string, report: (error: unknown) => void): Turns {
-  const { session } = useClientSession();
-  // Sends whose turn no agent has begun: they have no run id yet, only the handle can cancel them.
-  const [unstarted, setUnstarted] = useState<Handle[]>([]);
-  const [stopped, setStopped] = useState<ReadonlySet<string>>(new Set());
-
-  const track = useCallback(
-    (handle: Handle): void => {
-      setUnstarted((handles) => [...handles, handle]);
-      const forget = (): void => setUnstarted((handles) => handles.filter((other) => other !== handle));
-      handle.started.then(forget, forget);
-      wake(wakeUrl, handle).catch(report);
-    },
-    [wakeUrl, report],
+/** Tell a screen reader how answers go, everybody's. `onEnd` is called after each. */
+export function useAnnouncedTurns(transport: Transport, onEnd: () => void): void {
+  useEffect(
+    () =>
+      transport.tree.on('turn', (event) => {
+        if (event.type === 'x-ably-turn-start') return announce('An answer begins');
+        onEnd();
+        if (event.reason === 'cancelled') return announce('The answer was stopped');
+        if (event.reason === 'error') return announce(`The answer failed: ${failureOf(transport, event.turnId)}`, { urgent: true });
+        announce(`The answer is complete. ${answerOf(transport, event.turnId)}`);
+      }),
+    [transport, onEnd],
   );
+}
 
-  const open = view.runs().filter(isOpen);
-  const own = open.filter((run) => run.clientId === client);
-  // A turn cancelled before it began never resolves `started` where the gateway ends it unopened.
-  const waiting = unstarted.filter((handle) => {
-    const run = view.runOf(handle.inputCodecMessageId);
-    return run === undefined || isOpen(run);
-  });
-  const latest = useRef({ own, waiting });
-  useEffect(() => {
-    latest.current = { own, waiting };
-  });
+function failureOf(transport: Transport, turnId: string): string {
+  return transport.tree.getTurn(turnId)?.error?.message ?? '';
+}
 
-  const stopMine = useCallback(async (): Promise<void> => {
-    const { own, waiting } = latest.current;
-    setStopped(new Set(own.map((run) => run.runId)));
-    const unopened = waiting.filter((handle) => !own.some((run) => run.runId === handle.runId));
-    await Promise.all([...own.map((run) => session.cancel(run.runId)), ...unopened.map((handle) => handle.cancel())]);
-    setUnstarted((handles) => handles.filter((handle) => !unopened.includes(handle)));
-  }, [session]);
+function answerOf(transport: Transport, turnId: string): string {
+  const { view } = transport;
+  const own = view.flattenNodes().filter(({ msgId, message }) => message.role === 'assistant' && view.getTurn(msgId)?.turnId === turnId);
+  return shortened(own.map(({ message }) => textOf(message)).join(' '), READ_OUT);
+}
 
-  const approve: Turns['approve'] = async (messageId, runId, toolCallId, approved) =>
-    track(await view.send(codec.createToolApprovalResponse(messageId, { toolCallId, approved }), { runId }));
-  return {
-    open,
-    mine: own.length + waiting.length > 0,
-    stopping: own.length > 0 && own.every((run) => stopped.has(run.runId)),
-    send: async (text) => track(await view.send(question(text))),
-    edit: async (messageId, text) => track(await view.edit(messageId, question(text))),
-    regenerate: async (messageId) => track(await view.regenerate(messageId)),
-    approve,
-    stopMine,
-    stop: (runId) => session.cancel(runId),
-  };
+export interface Stopping {
+  stopping: boolean;
+  stopMine: () => Promise<void>;
+  stop: (turnId: string) => Promise<void>;
+}
+
+export function useStopping(transport: Transport): Stopping {
+  const [stopping, setStopping] = useState(false);
+  const stopMine = useCallback(async () => {
+    setStopping(true);
+    await transport.cancel().finally(() => setStopping(false));
+  }, [transport]);
+  const stop = useCallback((turnId: string) => transport.cancel({ turnId }), [transport]);
+  return { stopping, stopMine, stop };
+}
+
+export interface Problem {
+  problem: string | undefined;
+  /** Show why an action failed, if it does; resolves to whether it worked. */
+  guard: (action: Promise<unknown>) => Promise<boolean>;
+  report: (error: unknown) => void;
+  dismiss: () => void;
+}
+
+export function useProblem(): Problem {
+  const [problem, setProblem] = useState<string>();
+  const report = useCallback((error: unknown) => setProblem(describe(error)), []);
+  const dismiss = useCallback(() => setProblem(undefined), []);
+  const guard = useCallback(
+    async (action: Promise<unknown>): Promise<boolean> => {
+      try {
+        await action;
+        setProblem(undefined);
+        return true;
+      } catch (error) {
+        report(error);
+        return false;
+      }
+    },
+    [report],
+  );
+  return { problem, guard, report, dismiss };
+}
+
+/** Whether an error of the transport is shown where it belongs already: at its message, or by who asked. */
+export function isShownElsewhere(error: { code: number; message: string }, rows: readonly Row[]): boolean {
+  return error.code === ErrorCode.TransportSendFailed || rows.some(({ turn }) => turn?.status === 'error' && turn.error?.message === error.message);
 }

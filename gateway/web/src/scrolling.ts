@@ -1,0 +1,89 @@
+/** Follows the end of a growing conversation, unless the reader scrolled up; keeps the place when older messages come. */
+import { type RefObject, useCallback, useEffect, useLayoutEffect, useRef, useState } from 'react';
+
+/** Within this distance of the end, in pixels, a reader is at the end. */
+const NEAR_END = 48;
+/** Older messages are loaded this far before the beginning is reached. */
+const NEAR_START = 600;
+
+interface Scrolling {
+  list: RefObject<HTMLElement | null>;
+  column: RefObject<HTMLDivElement | null>;
+  /** The reader has scrolled up. */
+  awayFromEnd: boolean;
+  toEnd: () => void;
+}
+
+/** `first`: the row on top. `mayLoad`: there are older messages, and none are being loaded. */
+export function useScrolling(first: string | undefined, mayLoad: boolean, loadOlder: () => void): Scrolling {
+  const list = useRef<HTMLElement>(null);
+  const column = useRef<HTMLDivElement>(null);
+  const follows = useRef(true);
+  const [awayFromEnd, setAwayFromEnd] = useState(false);
+
+  const toEnd = useCallback(() => {
+    follows.current = true;
+    setAwayFromEnd(false);
+    if (list.current) list.current.scrollTop = list.current.scrollHeight;
+  }, []);
+
+  useFollowing(list, column, follows, setAwayFromEnd);
+  useKeepPlace(list, follows, first);
+
+  useEffect(() => {
+    const element = list.current;
+    if (!element || !mayLoad) return;
+    const check = (): void => {
+      if (element.scrollTop < NEAR_START) loadOlder();
+    };
+    check();
+    element.addEventListener('scroll', check, { passive: true });
+    return () => element.removeEventListener('scroll', check);
+  }, [mayLoad, loadOlder, first]);
+
+  return { list, column, awayFromEnd, toEnd };
+}
+
+function useFollowing(
+  list: RefObject<HTMLElement | null>,
+  column: RefObject<HTMLElement | null>,
+  follows: RefObject<boolean>,
+  setAwayFromEnd: (away: boolean) => void,
+): void {
+  useEffect(() => {
+    const element = list.current;
+    if (!element || !column.current) return;
+    let top = element.scrollTop;
+    const scrolled = (): void => {
+      const atEnd = element.scrollHeight - element.scrollTop - element.clientHeight < NEAR_END;
+      // The end moves away by itself while text comes; only the reader moves up.
+      if (atEnd) follows.current = true;
+      else if (element.scrollTop < top) follows.current = false;
+      top = element.scrollTop;
+      setAwayFromEnd(!follows.current && !atEnd);
+    };
+    const grown = new ResizeObserver(() => {
+      if (follows.current) element.scrollTop = element.scrollHeight;
+    });
+    grown.observe(column.current);
+    grown.observe(element);
+    element.addEventListener('scroll', scrolled, { passive: true });
+    return () => {
+      grown.disconnect();
+      element.removeEventListener('scroll', scrolled);
+    };
+  }, [list, column, follows, setAwayFromEnd]);
+}
+
+function useKeepPlace(list: RefObject<HTMLElement | null>, follows: RefObject<boolean>, first: string | undefined): void {
+  const before = useRef({ first, height: 0 });
+  useLayoutEffect(() => {
+    const element = list.current;
+    if (!element) return;
+    const { first: old, height } = before.current;
+    if (old !== undefined && old !== first && document.getElementById(`row-${old}`)) {
+      if (!follows.current) element.scrollTop += element.scrollHeight - height;
+    }
+    before.current = { first, height: element.scrollHeight };
+  });
+}
