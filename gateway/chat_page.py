@@ -83,5 +83,7 @@ def _names() -> frozenset[str]:
 def _file(name: str) -> _File:
     content = (_FOLDER / name).read_bytes()
     compressed = gzip.compress(content, mtime=0) if len(content) >= _SMALLEST_COMPRESSED else None
-    media_type = "text/javascript" if name.endswith(".js") else (mimetypes.guess_type(name)[0] or "text/plain")
+    media_type = (
+        "text/javascript" if name.endswith(".js") else (mimetypes.guess_type(name)[0] or "text/plain")
+    )
     return _File(content, compressed, f'W/"{hashlib.sha256(content).hexdigest()[:24]}"', media_type)

@@ -81,6 +81,9 @@ def program(
 
 @app.command()
 def dev(
+    target: Annotated[
+        str | None, typer.Argument(metavar="[MODULE:OBJECT]", help="Default: the scripted model.")
+    ] = None,
     host: Host = None,
     port: Port = None,
     data_dir: Annotated[Path | None, _setting("data_dir", "Data folder of the embedded Redis.")] = None,
@@ -89,16 +92,17 @@ def dev(
     config: Config = None,
     processes: Processes = None,
 ) -> None:
-    """Everything in one process group: Redis, gateway, a worker with the scripted model, the chat page."""
+    """Everything in one process group: Redis, gateway, a worker with your agent or the scripted model, the chat page."""
     from selfhost_transport.commands.dev import run_dev
 
     _log(verbose=False)
-    run_dev(
-        load_settings(
-            config, host=host, port=port, data_dir=data_dir, redis=redis, redis_prefix=redis_prefix,
-            processes=processes,
-        )
+    settings = load_settings(
+        config, host=host, port=port, data_dir=data_dir, redis=redis, redis_prefix=redis_prefix,
+        processes=processes,
     )  # fmt: skip
+    # Read here first: what is wrong with it is said in one line, before anything is started.
+    agents = () if target is None else tuple(_call("agent_worker.runtime.main", "find_worker", target).agents)
+    run_dev(settings, target, agents)
 
 
 @app.command()

@@ -215,6 +215,8 @@ class GatewaySettings(_Section):
     """Time over which a stopping gateway sends its connections away, ms; 0 = all at once."""
     dev: bool = False
     """Accept the development key, from loopback only, when no key is configured."""
+    dev_agent: str = DEV_AGENT
+    """Agent of every session in development, where no namespace is configured."""
     allowed_origins: tuple[Annotated[str, AfterValidator(require_origin)], ...] = ()
     """Origins (`https://chat.example.com`) of pages whose cookies and proxies count, a list; the gateway's own is one always."""
     allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[^\s/]+$")], ...] = ()
@@ -353,7 +355,7 @@ class Settings(BaseSettings):
     def for_dev(self) -> Settings:
         """What the `dev` command adds: the dev flag, and every namespace bound when the file binds none."""
         gateway = self.gateway.model_copy(update={"dev": True})
-        namespaces = self.namespaces or (NamespaceRule(id="*", agent=DEV_AGENT),)
+        namespaces = self.namespaces or (NamespaceRule(id="*", agent=gateway.dev_agent),)
         return self.model_copy(update={"gateway": gateway, "namespaces": namespaces})
 
 

@@ -5,28 +5,48 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 from selfhost_transport.commands.children import Child
 from selfhost_transport.commands.dev_folder import DevFolder
-from selfhost_transport.errors import ServiceError
+from selfhost_transport.errors import InvalidArgument, ServiceError
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.redis_io.preflight import check_way_in
 from selfhost_transport.settings import ENV_PREFIX, Settings
 
 
-def run_dev(settings: Settings) -> None:
+def run_dev(settings: Settings, target: str | None = None, agents: Sequence[str] = ()) -> None:
     """Run until SIGTERM or Ctrl-C. A worker that dies is replaced.
 
-    Raises ServiceError when another part fails; the rest is stopped then.
+    `target`: the worker to run, as MODULE:OBJECT; without, the scripted model. `agents`: the names it serves. Raises
+    ServiceError when another part fails; the rest is stopped then. Raises InvalidArgument when it is open which agent
+    is to answer.
     """
-    asyncio.run(_Dev(settings).run())
+    asyncio.run(_Dev(settings, target, _agent_of(settings, target, agents)).run())
+
+
+def _agent_of(settings: Settings, target: str | None, agents: Sequence[str]) -> str:
+    """The agent that answers in every session, where no namespace is configured."""
+    preferred = settings.gateway.dev_agent
+    if target is None or settings.namespaces or preferred in agents:
+        return preferred
+    if len(agents) == 1:
+        return agents[0]
+    if not agents:
+        raise InvalidArgument(f"{target!r} declares no agent: decorate a function with `@worker.agent(name)`")
+    raise InvalidArgument(
+        f"{target!r} has the agents {', '.join(sorted(agents))}: name the one to talk to in "
+        f"{ENV_PREFIX}DEV_AGENT, or bind each to a namespace in a file given by --config"
+    )
 
 
 class _Dev:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, target: str | None, agent: str) -> None:
         self._settings = settings
+        self._target = () if target is None else (target,)
+        self._agent = agent
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -46,7 +66,7 @@ class _Dev:
                 print(f"redis {redis}", flush=True)
             # Stopped in the reverse order: the worker hands back its turns while the gateway still delivers.
             gateway = await self._started(stack, "gateway", redis, *self._listen())
-            worker = await self._started(stack, "worker", redis)
+            worker = await self._started(stack, "worker", redis, *self._target)
             if await self._announced(gateway, worker):
                 if folder is not None:
                     folder.describe(url=await gateway.ready(), redis=redis)
@@ -57,7 +77,7 @@ class _Dev:
             # The address may hold a password, and every user of the machine can read arguments.
             name,
             (*self._config(), *options),
-            {f"{ENV_PREFIX}DEV": "1", f"{ENV_PREFIX}REDIS": redis},
+            {f"{ENV_PREFIX}DEV": "1", f"{ENV_PREFIX}DEV_AGENT": self._agent, f"{ENV_PREFIX}REDIS": redis},
         )
         stack.push_async_callback(child.stop)
         return child
@@ -80,7 +100,7 @@ class _Dev:
                 )
             status = worker_ends.result()
             print(f"the worker ended with status {status}; starting another one", file=sys.stderr, flush=True)
-            worker = await self._started(stack, "worker", redis)
+            worker = await self._started(stack, "worker", redis, *self._target)
             # One that cannot even start will not get better by trying: its error ends the command.
             if not await self._unless_stopped(asyncio.ensure_future(worker.ready())):
                 return

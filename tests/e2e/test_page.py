@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from pathlib import Path
+
+import pytest
 
 import gateway
 from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET
@@ -18,11 +21,12 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 def source_hash(web: Path) -> str:
     """The hash that `gateway/web/build.mjs` writes into the bundle."""
-    names = ["build.mjs", "index.html", "package-lock.json"]
-    names += [f"src/{path.name}" for path in sorted((web / "src").iterdir())]
+    files = [web / name for name in ("build.mjs", "index.html", "package-lock.json")]
+    for folder in (web / "src", web / "../../clients/javascript/src"):
+        files += [path for path in folder.rglob("*") if path.is_file()]
     digest = hashlib.sha256()
-    for name in names:
-        digest.update(name.encode() + b"\0" + (web / name).read_bytes() + b"\0")
+    for name, path in sorted((Path(os.path.relpath(path, web)).as_posix(), path) for path in files):
+        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
@@ -35,14 +39,15 @@ def test_the_bundle_is_built_from_the_sources_beside_it() -> None:
 
 def test_the_bundle_carries_the_licences_of_its_parts() -> None:
     text = (GATEWAY / "static" / "THIRD_PARTY_LICENSES.txt").read_text()
-    for package in ("ably ", "@ably/ai-transport ", "react ", "react-dom "):
+    for package in ("ably ", "@ably/ai-transport ", "react ", "react-dom ", "marked ", "highlight.js "):
         assert re.search(rf"^{re.escape(package)}\d", text, re.MULTILINE), package
 
 
-async def test_chat_page_in_a_browser(stack: Stack, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suite", ["page.test.mjs"])
+async def test_chat_page_in_a_browser(stack: Stack, tmp_path: Path, suite: str) -> None:
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     assert browser, f"no browser on the PATH: one of {', '.join(BROWSERS)} is needed"
-    dev = await stack.dev()
+    dev = await stack.dev("tests.e2e.page_agent:worker")
     shots = tmp_path / "shots"
     shots.mkdir()
     env = {
@@ -51,4 +56,4 @@ async def test_chat_page_in_a_browser(stack: Stack, tmp_path: Path) -> None:
         "KEY": f"{DEV_KEY_NAME}:{DEV_KEY_SECRET}",
         "CHROMIUM": browser,
     }
-    await run_suite(stack, "page.test.mjs", {**env, "SHOTS": str(shots)})
+    await run_suite(stack, suite, {**env, "SHOTS": str(shots)})

@@ -13,7 +13,7 @@ import { Header } from './header';
 import { Offline } from './offline';
 import { type Row, rowsOf, textOf } from './rows';
 import { readTo, type Sessions } from './sessions';
-import { isShownElsewhere, runningTurns, type Transport, useAnnouncedTurns, useProblem, useStopping, type View } from './turns';
+import { reportUnlessShown, runningTurns, type Transport, useAnnouncedTurns, useProblem, useStopping, type View } from './turns';
 
 /** Messages fetched at first, and by each look at older ones. */
 const FIRST = 30;
@@ -33,15 +33,13 @@ interface Props {
 export function Chat({ session, client, me, sessions, onMenu, onEscape, onRunning }: Props): ReactNode {
   const shown = useRef<readonly Row[]>([]);
   const { problem, guard, report, dismiss } = useProblem();
-  const { transport } = useClientTransport<UIMessage>({
-    onError: (error) => void (isShownElsewhere(error, shown.current) || report(error)),
-  });
+  const { transport } = useClientTransport<UIMessage>({ onError: (error) => reportUnlessShown(error, transport, report) });
   const view = useView<UIMessage>({ limit: FIRST });
   const active = useActiveTurns();
   const connected = useConnection(client.connection);
-  const [discarded, setDiscarded] = useState<ReadonlySet<string>>(new Set());
+  const [failed, setFailed] = useState<ReadonlySet<string>>(new Set());
   const rows = useFramed(() => {
-    shown.current = rowsOf({ ...view, nodes: view.nodes.filter(({ msgId }) => !discarded.has(msgId)) }, shown.current);
+    shown.current = rowsOf({ ...view, failed }, shown.current);
     return shown.current;
   });
 
@@ -54,15 +52,23 @@ export function Chat({ session, client, me, sessions, onMenu, onEscape, onRunnin
 
   const composer = useRef<ComposerHandle>(null);
   const [editing, setEditing] = useState<string>();
-  const latest = useLatest({ view, transport, guard, stop, rows });
-  const actions = useRowActions(latest, composer, setEditing, setDiscarded);
+  const latest = useLatest({ view, transport, guard, stop });
+  const deliver = useCallback(async (message: UIMessage, replaces?: string): Promise<void> => {
+    const { view: now } = latest.current;
+    try {
+      await (replaces ? now.edit(replaces, message) : now.send(message));
+    } catch {
+      // It is shown at the message.
+      setFailed((before) => new Set(before).add(message.id));
+      announce('The message was not sent', { urgent: true });
+    }
+  }, [latest]);
+  const actions = useRowActions(latest, composer, setEditing, deliver);
 
   const submit = async ({ text, files, interrupts }: Composed): Promise<void> => {
     setEditing(undefined);
     if (interrupts && !(await guard(stopMine()))) return composer.current?.write(text, files);
-    const message = messageOf(text, files);
-    // A refusal is shown at the message.
-    (editing ? view.edit(editing, message) : view.send(message)).catch(() => announce('The message was not sent', { urgent: true }));
+    await deliver(messageOf(text, files), editing);
   };
   const cancelEdit = (): void => {
     setEditing(undefined);
@@ -74,7 +80,7 @@ export function Chat({ session, client, me, sessions, onMenu, onEscape, onRunnin
     else if (mine > 0) void guard(stopMine());
   });
   const editLast = (): void => {
-    const last = rows.findLast(({ kind, sent, turn }) => kind === 'question' && sent && (!turn?.clientId || turn.clientId === me));
+    const last = rows.findLast(({ kind, sending, turn }) => kind === 'question' && sending === 'sent' && (!turn?.clientId || turn.clientId === me));
     if (last) actions.edit(last);
   };
   const waiting = useMemo(() => waitingIn(rows), [rows]);
@@ -121,7 +127,7 @@ interface ProblemsProps {
 }
 
 function Problems({ connected, client, rows, problem, onDismiss }: ProblemsProps): ReactNode {
-  const unsent = rows.filter(({ kind, sent, turn }) => kind === 'question' && !sent && turn).length;
+  const unsent = rows.filter(({ kind, sending }) => kind === 'question' && sending === 'pending').length;
   return (
     <>
       <Offline connected={connected} unsent={unsent} onRetry={() => client.connection.connect()} />
@@ -166,11 +172,11 @@ function useRowActions(
   latest: RefObject<Latest>,
   composer: RefObject<ComposerHandle | null>,
   setEditing: (id: string) => void,
-  setDiscarded: (change: (discarded: ReadonlySet<string>) => ReadonlySet<string>) => void,
+  deliver: (message: UIMessage) => Promise<void>,
 ): RowActions {
   return useMemo(() => {
     const guarded = (action: (now: Latest) => Promise<unknown>): void => void latest.current.guard(action(latest.current));
-    const discard = (row: Row): void => setDiscarded((discarded) => new Set(discarded).add(row.id));
+    const discard = (row: Row): void => latest.current.transport.tree.delete(row.id);
     return {
       edit: (row) => {
         const message = row.message as UIMessage;
@@ -183,17 +189,16 @@ function useRowActions(
       select: (id, version) => latest.current.view.select(id, version),
       retry: (row) => {
         discard(row);
-        const message = row.message as UIMessage;
-        latest.current.view.send({ ...message, id: crypto.randomUUID() }).catch(() => {});
+        void deliver({ ...(row.message as UIMessage), id: crypto.randomUUID() });
       },
       discard,
     };
-  }, [latest, composer, setEditing, setDiscarded]);
+  }, [latest, composer, setEditing, deliver]);
 }
 
 /** Keeps the list of sessions: title, time, and how far this one is read. Gives what to call when an answer has ended. */
 function useListed(sessions: Sessions, session: string, client: Ably.Realtime, rows: readonly Row[], hasOlder: boolean): () => void {
-  const first = rows.find(({ kind, sent }) => kind === 'question' && sent);
+  const first = rows.find(({ kind, sending }) => kind === 'question' && sending === 'sent');
   const question = first?.message && textOf(first.message);
   const questions = rows.filter(({ kind }) => kind === 'question').length;
   const before = useRef(0);

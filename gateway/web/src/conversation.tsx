@@ -89,7 +89,7 @@ const Question = memo(function Question({ row, actions, client, connected }: Row
   const author = row.turn?.clientId;
   const foreign = Boolean(author) && author !== client;
   return (
-    <article className="row question" id={`row-${row.id}`} data-testid="question" data-sent={row.sent}>
+    <article className="row question" id={`row-${row.id}`} data-testid="question" data-sending={row.sending}>
       <h2 className="unseen">{foreign ? `${author} wrote` : 'You wrote'}</h2>
       {foreign && <div className="author" aria-hidden="true">{author}</div>}
       <div className="bubble">
@@ -97,9 +97,9 @@ const Question = memo(function Question({ row, actions, client, connected }: Row
         {text && <div className="plain">{text}</div>}
       </div>
       <footer className="under">
-        {!row.sent && <Unsent row={row} actions={actions} connected={connected} />}
+        {row.sending !== 'sent' && <Unsent row={row} actions={actions} connected={connected} />}
         <Versions row={row} select={actions.select} />
-        {row.sent && (
+        {row.sending === 'sent' && (
           <span className="reveal">
             <button type="button" className="quiet" onClick={() => actions.edit(row)} aria-label="Edit" title="Edit">
               <Icon name="pencil" />
@@ -113,7 +113,7 @@ const Question = memo(function Question({ row, actions, client, connected }: Row
 });
 
 function Unsent({ row, actions, connected }: RowProps & { connected: boolean }): ReactNode {
-  if (row.turn) return <span className="label waiting">{connected ? 'Sending…' : 'Not sent yet. It is sent when the connection is back.'}</span>;
+  if (row.sending === 'pending') return <span className="label waiting">{connected ? 'Sending…' : 'Not sent yet. It is sent when the connection is back.'}</span>;
   return (
     <>
       <span className="label failed">Not sent</span>

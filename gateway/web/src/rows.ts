@@ -17,8 +17,8 @@ export interface Row {
   replyTo: string | undefined;
   /** The last row of its turn: the place that says how the turn stands. */
   closes: boolean;
-  /** The gateway has acknowledged the message. */
-  sent: boolean;
+  /** Of a message of this page: the gateway has acknowledged it, it is on its way, or it was refused. */
+  sending: 'sent' | 'pending' | 'failed';
 }
 
 export interface RowSource {
@@ -26,6 +26,8 @@ export interface RowSource {
   getTurn(id: string): TurnInfo | undefined;
   getSelectedIndex(id: string): number;
   getSiblings(id: string): readonly UIMessage[];
+  /** Ids of messages whose sending failed. */
+  failed: ReadonlySet<string>;
 }
 
 /** The words of a message, without reasoning, tools and files. */
@@ -80,13 +82,13 @@ function listRows(source: RowSource, known: ReadonlyMap<string, Row>): Row[] {
       version: siblings > 1 ? source.getSelectedIndex(id) : 0,
       replyTo: undefined,
       closes: false,
-      sent: serial !== undefined,
+      sending: serial !== undefined ? 'sent' : source.failed.has(message.id) ? 'failed' : 'pending',
     };
     if (row.kind === 'answer') row.replyTo = replyTo(row, rows.at(-1), turn && questions.get(turn.turnId));
     rows.push(row);
     if (row.kind === 'answer') continue;
     if (turn && !questions.has(turn.turnId)) questions.set(turn.turnId, { id, text: textOf(message) });
-    if (row.sent && turn && !answered.has(turn.turnId)) {
+    if (row.sending === 'sent' && turn && !answered.has(turn.turnId)) {
       rows.push({ ...row, kind: 'empty', id: `${id}/empty`, message: undefined, versions: 1, version: 0 });
     }
   }

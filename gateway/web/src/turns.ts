@@ -95,7 +95,16 @@ export function useProblem(): Problem {
   return { problem, guard, report, dismiss };
 }
 
-/** Whether an error of the transport is shown where it belongs already: at its message, or by who asked. */
-export function isShownElsewhere(error: { code: number; message: string }, rows: readonly Row[]): boolean {
-  return error.code === ErrorCode.TransportSendFailed || rows.some(({ turn }) => turn?.status === 'error' && turn.error?.message === error.message);
+/**
+ * Show an error of the transport, unless it is shown where it belongs already: at the message that was not sent, or in the
+ * conversation as the end of a turn.
+ */
+export function reportUnlessShown(error: { code: number; message: string }, transport: Transport, report: Problem['report']): void {
+  if (error.code === ErrorCode.TransportSendFailed) return;
+  // The turn's end reaches the tree in the same task.
+  setTimeout(() => {
+    const { view } = transport;
+    const isTold = view.flattenNodes().some(({ msgId }) => view.getTurn(msgId)?.error?.message === error.message);
+    if (!isTold) report(error);
+  }, 0);
 }
