@@ -21,12 +21,12 @@ from gateway.auth.callers import Identify, RequestInfo, behind_local_proxies
 from gateway.auth.log_redaction import hide_credentials
 from gateway.auth.origins import Origins, is_same_origin
 from gateway.background import Background
-from gateway.chat_page import file_response, page_response
 from gateway.comet.requests import Comet
 from gateway.comet.siblings import Siblings, listen_to_siblings
 from gateway.cors import SAME_ORIGIN_ONLY, Cors, KnownHosts
 from gateway.http_api.agui import router as api_agui
 from gateway.http_api.chat import router as api_chat
+from gateway.http_api.chat_page import file_response, page_response
 from gateway.http_api.entries import router as api_entries
 from gateway.http_api.errors import error_response
 from gateway.http_api.inputs import router as api_inputs
