@@ -66,7 +66,11 @@ def _long() -> str:
 
 def _paragraphs() -> Iterator[str]:
     for number in range(50):
-        yield f"### Part {number}\n\n" + "one two **three** four `five` six [seven](https://example.com) eight. " * 14 + "\n\n"
+        yield (
+            f"### Part {number}\n\n"
+            + "one two **three** four `five` six [seven](https://example.com) eight. " * 14
+            + "\n\n"
+        )
         yield "| a | b |\n|--|--|\n" + "| one | two |\n" * 5 + "\n"
         yield "```python\n" + f"value_{number} = compute({number})  # a remark\n" * 10 + "```\n\n"
 
