@@ -1,4 +1,4 @@
-"""The order in which one connection's operations reach the store, and are answered."""
+"""The order in which one connection's commands reach the store. `CommandOrder` says when they may begin."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from dataclasses import replace
 from gateway.background import Background
 from gateway.commands.commands import Done, Submit
 from gateway.commands.executor import Executor
+from gateway.realtime.append_coalescer import AppendCoalescer
 from gateway.realtime.effects import Command
-from gateway.realtime.gate import Gate
 from selfhost_transport.errors import ErrorInfo, ServiceError, TransportError
 from selfhost_transport.wire.frame import AckResult
 
 logger = logging.getLogger(__name__)
 
-MAX_IN_FLIGHT = 512
-"""Operations of one connection in flight; its socket is not read while there are more."""
-
 
 class CommandQueue:
-    """Starts operations in order without waiting for each other's round trip.
+    """Starts commands in order without waiting for each other's round trip.
 
-    Calls that leave in order arrive in order, because they share one connection to Redis. An operation that reads
+    Calls that leave in order arrive in order, because they share one connection to Redis. A command that reads
     before it writes waits for those before it, and those after it wait for it.
+
+    Appends to one message are joined within the connection's window before they start (`window_ms`, 0 for none). How many
+    are in flight is bounded by the replies that the connection is owed: the socket is not read while there are many.
     """
 
     __slots__ = (
         "_background",
+        "_coalescer",
         "_committed",
         "_executor",
         "_refused",
-        "_room",
         "_running",
         "_settle",
         "_waiting",
@@ -47,6 +47,8 @@ class CommandQueue:
         settle: Callable[[Done], Awaitable[None]],
         committed: Callable[[int, Done], None],
         refused: Callable[[int, ErrorInfo], None],
+        *,
+        window_ms: int = 0,
     ) -> None:
         self._executor = executor
         self._background = background
@@ -56,15 +58,21 @@ class CommandQueue:
         # Both are there while something is in them.
         self._running: set[asyncio.Task[None]] | None = None
         self._waiting: deque[Command] | None = None
-        self._room = Gate()
-
-    @property
-    def full(self) -> bool:
-        """Whether too many operations are in flight."""
-        return not self._room.is_open
+        self._coalescer = AppendCoalescer(window_ms, self._start)
 
     def add(self, command: Command) -> None:
-        """Begin an operation, or line it up behind one that reads first."""
+        """Begin a command, or keep it: for its window, or behind one that reads first."""
+        self._coalescer.add(command)
+
+    def close(self) -> None:
+        """Begin what is kept for its window; nothing is from now on."""
+        self._coalescer.close()
+
+    def free(self) -> None:
+        """After everything has ended: break the circle of the queue and what joins its appends."""
+        del self._coalescer
+
+    def _start(self, command: Command) -> None:
         if self._waiting is not None:
             self._waiting.append(command)
         elif self._executor.needs_turn(command.operation):
@@ -72,12 +80,6 @@ class CommandQueue:
             self._background.start(self._work(self._waiting))
         else:
             self._launch(command)
-        if self._in_flight >= MAX_IN_FLIGHT:
-            self._room.shut()
-
-    async def drain(self) -> None:
-        """Returns once few enough operations are in flight."""
-        await self._room.passed()
 
     def _launch(self, command: Command) -> None:
         task = self._background.start(self._run(command))
@@ -90,12 +92,6 @@ class CommandQueue:
         if self._running is not None:
             self._running.discard(task)
             self._running = self._running or None
-        if self._in_flight < MAX_IN_FLIGHT:
-            self._room.open()
-
-    @property
-    def _in_flight(self) -> int:
-        return len(self._running or ()) + len(self._waiting or ())
 
     async def _work(self, waiting: deque[Command]) -> None:
         while waiting:
@@ -109,7 +105,6 @@ class CommandQueue:
             else:
                 self._launch(command)
         self._waiting = None
-        self._room.open()
 
     async def _begin_send(self, command: Command, send: Submit) -> None:
         """Read what a send needs, and start it without waiting for its answer: what follows need not wait either."""
@@ -134,13 +129,15 @@ class CommandQueue:
         else:
             if done.settled_at is not None:
                 await self._settle(done)
-            if not command.others:
+            if command.others:
+                tickets = (command.ticket, *command.others)
+                for ticket, serial in zip(tickets, done.result.serials, strict=True):
+                    self._committed(ticket, replace(done, result=AckResult([serial])))
+            else:
                 self._committed(command.ticket, done)
-                return
-            tickets = (command.ticket, *command.others)
-            for ticket, serial in zip(tickets, done.result.serials, strict=True):
-                self._committed(ticket, replace(done, result=AckResult([serial])))
+                self._coalescer.answered(command.ticket)
 
     def _refuse(self, command: Command, error: ErrorInfo) -> None:
         for ticket in (command.ticket, *command.others):
             self._refused(ticket, error)
+        self._coalescer.answered(command.ticket)

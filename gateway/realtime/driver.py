@@ -12,7 +12,7 @@ from gateway.auth.callers import RequestInfo
 from gateway.background import Background
 from gateway.commands.commands import Done
 from gateway.fanout.delivery import encode_websocket
-from gateway.realtime.append_coalescer import DEFAULT_WINDOW_MS, AppendCoalescer
+from gateway.realtime.append_coalescer import DEFAULT_WINDOW_MS
 from gateway.realtime.channels import SocketChannels
 from gateway.realtime.command_queue import CommandQueue
 from gateway.realtime.connection import Connection, Phase
@@ -48,7 +48,7 @@ RENEW_BEFORE_S = 30.0
 TOO_LATE_TO_RENEW_S = 5.5
 SHORTEST_RENEWAL_S = 1.0
 MAX_UNANSWERED = 512
-"""Frames whose answer has not left, refusals behind a slow operation among them; beyond that, the same."""
+"""Frames whose answer has not left, refusals behind a slow operation among them; beyond that, the socket is not read."""
 MAX_BEING_READ = 256
 """Attachments and member lists that are being read from the store; beyond that, the same."""
 MAX_POSTPONED = 256
@@ -65,7 +65,6 @@ class Socket:
         "_authenticating",
         "_background",
         "_channels",
-        "_coalescer",
         "_commands",
         "_fmt",
         "_give_up",
@@ -114,15 +113,19 @@ class Socket:
             services, core, fmt, self._background, self.carry_out, self.disconnect, echo=echo
         )
         self._commands = CommandQueue(
-            services.executor, self._background, self._channels.settle, self._committed, self._refused
+            services.executor,
+            self._background,
+            self._channels.settle,
+            self._committed,
+            self._refused,
+            window_ms=rollup_ms,
         )
-        self._coalescer = AppendCoalescer(rollup_ms, self._commands.add)
 
     def open(self, outlet: SocketOutlet, error: ErrorInfo | None) -> None:
         """Send CONNECTED and start the clocks. `error`: why a resume failed."""
         self._outlet = self._channels.outlet = outlet
         self.carry_out(self.core.open(self._new_key(), error))
-        if self.core.inherits_members:
+        if self.core.members.inherited:
             self._background.start(self._inherit())
         self._watch_expiry(self.core.credential)
 
@@ -141,11 +144,7 @@ class Socket:
     @property
     def busy(self) -> bool:
         """Whether the next message has to wait: see `ready`."""
-        return (
-            self._authenticating is not None
-            or self._commands.full
-            or not (self._readable.is_open and self._orderly.is_open)
-        )
+        return self._authenticating is not None or not (self._readable.is_open and self._orderly.is_open)
 
     async def ready(self) -> None:
         """Returns once the next message may be handled."""
@@ -153,7 +152,6 @@ class Socket:
             # What follows is judged by the new rights.
             await asyncio.wait({self._authenticating})
             self._authenticating = None
-        await self._commands.drain()
         await self._orderly.passed()
         # Who does not read its answers is not listened to (P10).
         await self._readable.passed()
@@ -176,7 +174,7 @@ class Socket:
                     self._send(frame)
                 case Command():
                     self._channels.answer_first(effect)
-                    self._coalescer.add(effect)
+                    self._commands.add(effect)
                 case Attach():
                     self._channels.attach(effect)
                 case Deliver(channel):
@@ -237,7 +235,7 @@ class Socket:
     async def lost(self) -> None:
         """The socket is gone: stop delivering, let what was begun in the store finish."""
         self._channels.detach_all()
-        self._coalescer.close()
+        self._commands.close()
         self._readable.open()
         for timer in [*self._timers, *([self._give_up] if self._give_up else [])]:
             timer.cancel()
@@ -245,13 +243,14 @@ class Socket:
         self.core.lost()
         # They point back at this socket. Without the circle all of it is freed now, not by some garbage collection.
         self._outlet = self._authenticating = None
-        del self._channels, self._commands, self._coalescer
-        if self.core.has_members:
+        self._commands.free()
+        del self._channels, self._commands
+        if self.core.members:
             await self._services.presence_lease.lost(self.core.holder)
 
     async def reclaim_presence(self) -> None:
         """Hold the connection's members again after this process was taken for dead."""
-        if not self.core.has_members:
+        if not self.core.members:
             return
         if not await self._services.presence.claim(self.core.holder):
             # They left. The client enters them again when it comes back.
@@ -276,7 +275,7 @@ class Socket:
     async def _inherit(self) -> None:
         """Hold the members that an earlier socket of this connection entered."""
         try:
-            self.core.inherits_members = await self._services.presence.claim(self.core.holder)
+            self.core.members.inherited = await self._services.presence.claim(self.core.holder)
         except TransportError as error:
             # The client enters its members again once it has attached.
             logger.warning("presence.claim_failed connection=%s error=%s", self.core.connection_id, error)
@@ -285,12 +284,10 @@ class Socket:
 
     def _committed(self, ticket: int, done: Done) -> None:
         self.carry_out(self.core.committed(ticket, done))
-        self._coalescer.answered(ticket)
         self._channels.proceed(done)
 
     def _refused(self, ticket: int, error: ErrorInfo) -> None:
         self.carry_out(self.core.refused(ticket, error))
-        self._coalescer.answered(ticket)
         self._channels.proceed()
 
     # Credentials

@@ -150,7 +150,7 @@ class Realtime:
             services.limits,
             services.hidden_from,
         )
-        core.inherits_members = resumption.resumed
+        core.members.inherited = resumption.resumed
         return Socket(
             services,
             core,

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from gateway.commands.commands import Append, Publish
 from gateway.fanout.subscription import Attached
-from gateway.realtime.connection import MAX_CHANNELS, SERVED_MODES, Phase
+from gateway.realtime.attachments import MAX_CHANNELS, SERVED_MODES
+from gateway.realtime.connection import Phase
 from gateway.realtime.effects import (
     Adjust,
     Attach,

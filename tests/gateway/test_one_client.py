@@ -16,7 +16,7 @@ import pytest
 import redis as blocking_redis
 
 from gateway.auth.rate_limits import Limits
-from gateway.realtime.pending_acks import PendingAcks
+from gateway.realtime.command_order import CommandOrder
 from selfhost_transport.errors import BadRequest, RateLimited
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.settings import LimitSettings
@@ -172,13 +172,13 @@ def _is_last_page(frame: dict[str, object]) -> bool:
 
 
 async def test_refusals_behind_a_pending_answer_cost_the_same_however_many_they_are() -> None:
-    answers = PendingAcks()
+    answers = CommandOrder()
     slow = answers.register(0)
 
     def refuse(count: int) -> float:
         began = time.process_time()
         for number in range(count):
-            assert answers.settle(answers.register(number), BadRequest("no").info) == []
+            assert answers.settle(answers.register(number), BadRequest("no").info) == ([], None)
         return time.process_time() - began
 
     gc.disable()  # a collection would be counted
@@ -189,7 +189,7 @@ async def test_refusals_behind_a_pending_answer_cost_the_same_however_many_they_
     finally:
         gc.enable()
     assert late < 10 * few + 0.01
-    frames = answers.settle(slow, BadRequest("no").info)
+    frames, _ = answers.settle(slow, BadRequest("no").info)
     assert len(frames) == 46_001
     assert len(answers) == 0
 

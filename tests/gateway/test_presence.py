@@ -15,7 +15,7 @@ from selfhost_transport.wire.actions import Action, Flag, PresenceAction
 from selfhost_transport.wire.frame import AckResult, Frame
 from selfhost_transport.wire.presence import PresenceMessage
 from selfhost_transport.wire.serial import Position
-from tests.gateway.cores import SERIAL, attached, credential, only, opened
+from tests.gateway.cores import SERIAL, TERMS, attached, credential, only, opened
 
 ENTER, LEAVE, UPDATE = PresenceAction.ENTER, PresenceAction.LEAVE, PresenceAction.UPDATE
 
@@ -131,13 +131,13 @@ def test_a_client_without_members_leaves_nothing_to_the_store() -> None:
     core = attached(opened())
     announced(core, PresenceMessage(ENTER))
     announced(core, PresenceMessage(LEAVE))
-    assert not core.has_members
+    assert not core.members
     assert left(core.receive(Frame(Action.CLOSE))) == []
 
 
 def test_a_resumed_connection_takes_out_what_it_inherited() -> None:
     core = attached(opened())
-    core.inherits_members = True
+    core.members.inherited = True
     assert left(core.receive(Frame(Action.DETACH, channel="c"))) == ["c"]
     assert left(core.receive(Frame(Action.CLOSE))) == [None]
 
@@ -188,6 +188,7 @@ def test_remain_present_for_is_kept_within_bounds(given: str | None, expected: i
 
 def test_a_connection_answers_for_its_members_under_its_socket() -> None:
     holder = Holder("CONN", "socket", "gw-1")
-    core = attached(opened())
-    core.holder = holder
+    core = Connection("CONN", credential(), TERMS, lambda session: None, holder)
+    core.open("key")
+    attached(core)
     assert change(announce(core, PresenceMessage(ENTER))).holder is holder
