@@ -27,6 +27,7 @@ from gateway.cors import SAME_ORIGIN_ONLY, Cors, KnownHosts
 from gateway.http_api.agui import router as api_agui
 from gateway.http_api.chat import router as api_chat
 from gateway.http_api.chat_page import file_response, page_response
+from gateway.http_api.conversations import router as api_conversations
 from gateway.http_api.entries import router as api_entries
 from gateway.http_api.errors import error_response
 from gateway.http_api.inputs import router as api_inputs
@@ -118,6 +119,7 @@ class Gateway:
         app.include_router(api_chat)
         app.include_router(api_agui)
         app.include_router(api_responses)
+        app.include_router(api_conversations)
         app.add_api_websocket_route("/", self._websocket)
         app.add_api_route("/", self._page, methods=["GET"], include_in_schema=False)
         app.add_api_route("/config.json", self._page_config, methods=["GET"], include_in_schema=False)

@@ -10,9 +10,12 @@ from gateway.http_api.responses_read import ResponseReader
 from selfhost_transport.turns import decoder as d
 from selfhost_transport.turns.agui_runs import Span
 from selfhost_transport.turns.nodes import Node
-from selfhost_transport.turns.responses_object import ItemJson
-from selfhost_transport.turns.responses_units import as_text
+from selfhost_transport.turns.responses_object import ItemJson, ResponseId, item_id, items_json, status_of
+from selfhost_transport.turns.responses_units import Kind, Units, as_text
+from selfhost_transport.turns.runs import RunState
+from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import FilePart, TextPart
+from selfhost_transport.turns.view import View
 
 
 def input_items(reader: ResponseReader) -> list[ItemJson]:
@@ -34,20 +37,46 @@ def messages_in(node: Node | None, span: Span) -> Iterator[ItemJson]:
                 shown.add(record.codec_message_id)
                 yield message_item(node, record.codec_message_id)
             continue
-        item_id = f"in_{(record.serial or '').replace('@', '-').replace(':', '-')}"
+        said = f"in_{(record.serial or '').replace('@', '-').replace(':', '-')}"
         match event:
             case d.ToolResolved():
-                yield _output(item_id, event.tool_call_id, as_text(event.output), "completed")
+                yield _output(said, event.tool_call_id, as_text(event.output), "completed")
             case d.ToolFailed():
-                yield _output(item_id, event.tool_call_id, event.text, "incomplete")
+                yield _output(said, event.tool_call_id, event.text, "incomplete")
             case d.ApprovalAnswered():
                 yield {
-                    "id": item_id,
+                    "id": said,
                     "type": "mcp_approval_response",
-                    "approval_request_id": event.tool_call_id,
+                    "approval_request_id": _requests(node).get(event.tool_call_id, event.tool_call_id),
                     "approve": event.approved,
                     "reason": event.reason,
                 }
+
+
+def conversation_items(tree: SessionTree, view: View) -> list[ItemJson]:
+    """All items of the messages that are shown, oldest first."""
+    items: list[ItemJson] = []
+    told: set[str] = set()
+    for shown in view.messages():
+        node = tree.owner_of(shown.codec_message_id)
+        if node is None or node.key in told:
+            continue
+        if node.run is None:
+            items.append(message_item(node, shown.codec_message_id))
+            continue
+        told.add(node.key)
+        items += _items_of_turn(tree.session or "", node, node.run)
+    return items
+
+
+def _items_of_turn(session: str, node: Node, run: RunState) -> Iterator[ItemJson]:
+    for number in range(len(run.suspensions) + 1):
+        response_id = ResponseId(session, run.run_id, number)
+        span = response_id.span(node) or Span()
+        yield from messages_in(node, span)
+        units = Units(node, span)
+        status = status_of(run.info(), span, units)
+        yield from items_json(units, response_id.base, status)
 
 
 def message_item(node: Node, codec_message_id: str) -> ItemJson:
@@ -82,8 +111,20 @@ def page(items: list[ItemJson], after: str | None, limit: int, order: str) -> di
     return {"object": "list", "data": shown, **ends, "has_more": len(ordered) > limit}
 
 
-def _output(item_id: str, call: str, text: str, status: str) -> ItemJson:
-    return {"id": item_id, "type": "function_call_output", "call_id": call, "output": text, "status": status}
+def _requests(node: Node | None) -> dict[str, str]:
+    """The ids of the approval requests of a turn, by call."""
+    found: dict[str, str] = {}
+    run = node.run if node is not None else None
+    for number in range(len(run.suspensions) if run is not None else 0):
+        response_id = ResponseId("", run.run_id if run is not None else "", number)
+        for index, unit in enumerate(Units(node, response_id.span(node) or Span()).all):
+            if unit.kind is Kind.APPROVAL:
+                found[unit.key] = item_id(unit, response_id.base, index)
+    return found
+
+
+def _output(name: str, call: str, text: str, status: str) -> ItemJson:
+    return {"id": name, "type": "function_call_output", "call_id": call, "output": text, "status": status}
 
 
 def _part(part: object) -> ItemJson | None:

@@ -134,9 +134,15 @@ class ResponseTurns:
         who = f"{self._credential.key_name}\0{self._client_id or ''}\0"
         if sent.key is not None:
             named = uuid.uuid5(uuid.NAMESPACE_OID, f"{who}{sent.key}\0{session or ''}")
-            return _Ids(session or self._new_session(model, named), said.message_id or str(named))
+            return _Ids(
+                session or new_session(self._services, self._credential, model, named),
+                said.message_id or str(named),
+            )
         fresh = uuid.uuid4()
-        ids = _Ids(session or self._new_session(model, fresh), said.message_id or str(fresh))
+        ids = _Ids(
+            session or new_session(self._services, self._credential, model, fresh),
+            said.message_id or str(fresh),
+        )
         digest = hashlib.blake2b(who.encode() + sent.body, digest_size=16).hexdigest()
         note = f"{self._services.settings.redis.prefix}:sent:{digest}"
         if sent.is_repeat:
@@ -146,16 +152,6 @@ class ResponseTurns:
                 return _Ids(name, message_id)
         await self._services.redis.command("SET", note, f"{ids.message_id}\0{ids.session}", "PX", _REPEAT_MS)
         return ids
-
-    def _new_session(self, model: str | None, name: uuid.UUID) -> str:
-        """A session of the agent that is called `model`, where the caller may start a turn."""
-        rules = [rule for rule in self._services.settings.namespaces if rule.agent is not None]
-        fitting = [rule for rule in rules if model is None or rule.agent == model]
-        if not fitting:
-            raise _no_model(model, sorted({str(rule.agent) for rule in rules}))
-        found = [f"conv_{name.hex}" if rule.id == "*" else f"{rule.id}:conv_{name.hex}" for rule in fitting]
-        allows = self._credential.capability.allows
-        return next((one for one in found if allows(Operation.TURN_START, one)), found[0])
 
     def _require_model(self, model: str | None, session: str) -> None:
         rules = self._services.rules_for(session)
@@ -206,6 +202,17 @@ class ResponseTurns:
             origin[call], previous.turn_id, call, one.approved, event_id=_event_id(previous, call, one.approved),
             client_id=self._client_id, reason=one.reason,
         )  # fmt: skip
+
+
+def new_session(services: Services, credential: Credential, model: str | None, name: uuid.UUID) -> str:
+    """A session of the agent that is called `model`, where the caller may start a turn. Raises InvalidArgument."""
+    rules = [rule for rule in services.settings.namespaces if rule.agent is not None]
+    fitting = [rule for rule in rules if model is None or rule.agent == model]
+    if not fitting:
+        raise _no_model(model, sorted({str(rule.agent) for rule in rules}))
+    found = [f"conv_{name.hex}" if rule.id == "*" else f"{rule.id}:conv_{name.hex}" for rule in fitting]
+    allows = credential.capability.allows
+    return next((one for one in found if allows(Operation.TURN_START, one)), found[0])
 
 
 def _previous(text: str | None) -> ResponseId | None:

@@ -123,10 +123,7 @@ def response_json(about: About, status: str, units: Units, error: ErrorInfo | No
         "error": _error(error) if status == "failed" else None,
         "incomplete_details": {"reason": reason} if reason is not None else None,
         "model": about.model,
-        "output": [
-            item_json(units, index, about.id.base, _item_status(unit, status), unit.text)
-            for index, unit in enumerate(units.all)
-        ],
+        "output": items_json(units, about.id.base, status),
         "previous_response_id": previous,
         "conversation": {"id": about.id.session},
         "store": True,
@@ -134,6 +131,14 @@ def response_json(about: About, status: str, units: Units, error: ErrorInfo | No
         **_DEFAULTS,
         **{name: about.asked[name] for name in ECHOED if about.asked.get(name) is not None},
     }
+
+
+def items_json(units: Units, base: str, status: str) -> list[ItemJson]:
+    """The output of a response with this status."""
+    return [
+        item_json(units, index, base, _item_status(unit, status), unit.text)
+        for index, unit in enumerate(units.all)
+    ]
 
 
 def _item_status(unit: Unit, status: str) -> str:

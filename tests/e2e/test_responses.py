@@ -321,6 +321,8 @@ async def test_approvals_are_requests_of_an_mcp_server(client: Any) -> None:
     done = await client.responses.create(previous_response_id=asked.id, input=[answer])
     assert done.output_text == numbers(4)
     assert "function_call_output" in [item.type for item in done.output]
+    (given,) = (await client.responses.input_items.list(done.id)).data
+    assert (given.approval_request_id, given.approve) == (wanted.id, True)
     valid_response(done.to_dict())
 
 
@@ -459,3 +461,32 @@ async def test_the_example_of_the_guide_prints_an_answer(
     code = code.replace("http://127.0.0.1:8080", site.gateways[0].url)
     await asyncio.to_thread(exec, compile(code, "docs/front-ends.md", "exec"), {})
     assert capsys.readouterr().out.startswith("You wrote: “hello”.")
+
+
+async def test_conversations_are_sessions(client: Any) -> None:
+    made = await client.conversations.create(metadata={"topic": "demo"})
+    assert made.object == "conversation"
+    assert made.metadata == {"topic": "demo"}
+    assert (await client.conversations.retrieve(made.id)).to_dict() == made.to_dict()
+    first = await client.responses.create(input="script: say=one reasoning=1", conversation=made.id)
+    asked = await client.responses.create(input="script: tool=client tokens=2", conversation={"id": made.id})
+    call = next(item for item in asked.output if item.type == "function_call")
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": "found"}
+    done = await client.responses.create(previous_response_id=asked.id, input=[output])
+    assert first.conversation.id == asked.conversation.id == done.conversation.id == made.id
+    items = [item async for item in client.conversations.items.list(made.id, order="asc", limit=2)]
+    kinds = ["message", "message", "message", "function_call", "function_call_output", "message"]
+    assert [item.type for item in items] == kinds
+    assert [item.id for item in items if item.type == "function_call"] == [call.id]
+    newest = [item.id async for item in client.conversations.items.list(made.id)]
+    assert newest == [item.id for item in items][::-1]
+    one = await client.conversations.items.retrieve(items[1].id, conversation_id=made.id)
+    assert one.to_dict() == items[1].to_dict()
+    changed = await client.conversations.update(made.id, metadata={"topic": "other"})
+    assert changed.metadata == {"topic": "other"}
+    assert changed.created_at == made.created_at
+    with pytest.raises(openai.NotFoundError):
+        await client.conversations.retrieve("conv_none")
+    with pytest.raises(openai.APIStatusError) as caught:
+        await client.conversations.delete(made.id)
+    assert caught.value.status_code == 405
