@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,7 +16,10 @@ from selfhost_transport.turns.context import turn_id_for
 from tests.e2e.node import run_suite
 from tests.processes import Stack
 
+LONG = os.environ.get("SELFHOST_TRANSPORT_LONG") == "1"
 PACKAGE = Path(__file__).parent.parent.parent / "clients" / "javascript"
+# With ably 2.23, React 18, and version 6 of the AI SDK; PACKAGE has the newest ones.
+LOWEST = PACKAGE / "test" / "lowest"
 KEY = "app.key:a-secret-of-the-tests"
 # Longer than one block of the digest, and not of ASCII alone.
 SESSION = "chat:ünï\N{WHITE SMILING FACE}" + "x" * 60
@@ -71,6 +76,7 @@ async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFac
     try:
         build = await stack.run("node", str(PACKAGE / "build.mjs"))
         assert await build.wait(120.0) == 0, f"the package cannot be built:\n{build.log}"
+        install_beside_the_lowest_peers()
         gateway = await stack.gateway(config=CONFIG)
         await stack.worker(config=CONFIG)
         yield Site(stack, gateway.port)
@@ -78,7 +84,27 @@ async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFac
         await stack.close()
 
 
+def install_beside_the_lowest_peers() -> None:
+    """Put the package, as npm would, and its suites where the lowest versions of its peers are."""
+    assert (LOWEST / "node_modules").is_dir(), f"the npm packages of {LOWEST} are missing: run `scripts/setup --test`"
+    installed = LOWEST / "node_modules" / "selfhost-transport"
+    suites = LOWEST / ".build"
+    for folder in (installed, suites):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(PACKAGE / "dist", installed / "dist")
+    shutil.copy(PACKAGE / "package.json", installed)
+    shutil.copytree(PACKAGE / "test", suites, ignore=shutil.ignore_patterns("lowest", ".build"))
+
+
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("suite", ["package", "turns", "edges", "react", "vercel", "local"])
+@pytest.mark.parametrize("suite", ["react", "vercel", *(["types", "turns", "edges", "local"] if LONG else [])])
+async def test_it_runs_with_the_lowest_versions_of_its_peers(site: Site, suite: str) -> None:
+    versions = {"REACT": "18.0.0", "ABLY": "2.23.0"}
+    environment = {**site.environment, **versions}
+    await run_suite(site.stack, f"{suite}.test.mjs", environment, folder=LOWEST / ".build")
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("suite", ["package", "turns", "edges", "react", "vercel", "local", "types"])
 async def test_the_client_of_the_first_generation(site: Site, suite: str) -> None:
     await run_suite(site.stack, f"{suite}.test.mjs", site.environment, folder=PACKAGE / "test")

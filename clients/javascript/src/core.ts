@@ -126,9 +126,15 @@ export class Core<TMessage> {
 
   /** A turn that was active before continuity was lost, and is not any more. */
   async #readEnd(turnId: string): Promise<void> {
-    const turn = await this.#get<{ status: string }>(`turns/${encodeURIComponent(turnId)}`).catch(() => undefined);
-    if (turn && !['complete', 'cancelled', 'error'].includes(turn.status)) return;
-    this.turns.endedElsewhere(turnId, (turn?.status ?? 'complete') as TurnEndReason);
+    try {
+      const turn = await this.#get<{ status: string }>(`turns/${encodeURIComponent(turnId)}`);
+      if (turn && isEnd(turn.status)) this.turns.endedElsewhere(turnId, turn.status);
+    } catch (error) {
+      const info = asErrorInfo(error);
+      // The gateway has forgotten it, so it has ended. Otherwise its end is not known, and the channel tells it.
+      if (info.statusCode === 404) this.turns.endedElsewhere(turnId, 'complete');
+      else this.errors.emit(info);
+    }
   }
 
   async #get<T>(what: string): Promise<T | undefined> {
@@ -185,4 +191,8 @@ export class Core<TMessage> {
     await leave(this.channel, this, () => this.session.close());
     this.streams.closeAll();
   }
+}
+
+function isEnd(status: string): status is TurnEndReason {
+  return ['complete', 'cancelled', 'error'].includes(status);
 }

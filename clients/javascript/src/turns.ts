@@ -41,6 +41,7 @@ export class Turns {
   readonly #active = new Map<string, Turn>();
   readonly #ended = new Set<string>();
   readonly #started = new Set<string>();
+  readonly #asked = new Set<string>();
   readonly #changed = new Listeners<void>();
   readonly #events = new Listeners<TurnEvent>();
   /** Maps that were given out: they follow, so that a closure of an earlier render sees the turns of now. */
@@ -73,13 +74,19 @@ export class Turns {
     }
   }
 
-  /** A turn that this client has asked for. */
+  /** A turn that this client asks for. The gateway may not know it before `accepted` is told. */
   expect(turnId: string, owner: string | undefined): void {
+    this.#asked.add(turnId);
     this.#add({ turnId, owner, agent: undefined, told: false }, false);
+  }
+
+  accepted(turnId: string): void {
+    this.#asked.delete(turnId);
   }
 
   /** The gateway did not take what would have started it. */
   forget(turnId: string): void {
+    this.#asked.delete(turnId);
     if (this.#active.delete(turnId)) this.#tell();
   }
 
@@ -95,8 +102,9 @@ export class Turns {
     return this.#active.get(turnId)?.owner;
   }
 
+  /** The active turns that the gateway knows of. */
   ids(): string[] {
-    return [...this.#active.keys()];
+    return [...this.#active.keys()].filter((turnId) => !this.#asked.has(turnId));
   }
 
   /** Take over a list of the gateway. `before`: the turns that were known when it was asked for. */
@@ -184,6 +192,7 @@ export class Turns {
   }
 
   #end(turnId: string, reason: TurnEndReason, owner: string | undefined): void {
+    this.#asked.delete(turnId);
     if (this.#ended.has(turnId)) return;
     this.#ended.add(turnId);
     if (this.#ended.size > REMEMBERED_ENDS) this.#ended.delete(this.#ended.values().next().value!);

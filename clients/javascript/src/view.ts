@@ -140,6 +140,7 @@ export class TransportView<TMessage, TEvent> implements View<TMessage, TEvent> {
         const stream = this.#core.streams.open(turnId) as ReadableStream<TEvent>;
         for (const { runId, events } of early) this.#core.streams.push(runId === turnId ? turnId : '', events);
         this.#core.turns.expect(turnId, this.#core.me);
+        this.#core.turns.accepted(turnId);
         if (!this.#core.turns.has(turnId)) this.#core.streams.close(turnId);
         this.#wake(turnId, [], [], options);
         return this.#turn(turnId, stream, []);
@@ -238,6 +239,7 @@ export class TransportView<TMessage, TEvent> implements View<TMessage, TEvent> {
         this.#core.streams.close(turnId);
         throw error;
       }
+      this.#core.turns.accepted(turnId);
       this.#wake(turnId, inputs, ids, options);
       return this.#turn(turnId, stream, ids);
     }).catch((error) => {

@@ -1,7 +1,4 @@
-// A page for React without a browser, and the snippets compiled for it.
-import { readdirSync } from 'node:fs';
-import { fileURLToPath, pathToFileURL } from 'node:url';
-import { build } from 'esbuild';
+// A page for React without a browser.
 import { JSDOM } from 'jsdom';
 
 const { window } = new JSDOM('<!doctype html><body></body>', { url: 'http://localhost/', pretendToBeVisual: true });
@@ -15,19 +12,9 @@ const { createElement, StrictMode, useEffect } = await import('react');
 const { createRoot } = await import('react-dom/client');
 const { AblyProvider } = await import('ably/react');
 
-const here = fileURLToPath(new URL('.', import.meta.url));
 process.on('exit', () => window.close());
 
-await build({
-  entryPoints: readdirSync(`${here}snippets`).map((name) => `${here}snippets/${name}`),
-  outdir: `${here}.build`, format: 'esm', jsx: 'automatic', outExtension: { '.js': '.mjs' }, logLevel: 'error',
-});
-
-/** The module of a snippet, by the beginning of its file's name. */
-export function snippet(label) {
-  const name = readdirSync(`${here}snippets`).find((file) => file.startsWith(`${label}-`));
-  return import(pathToFileURL(`${here}.build/${name.replace(/\.jsx?$/, '.mjs')}`).href);
-}
+export { snippet } from './snippets.mjs';
 
 /** Tells when StrictMode has mounted everything for the second time. */
 function Mounted({ onMounted }) {

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ErrorCode, errorInfoIs } from 'selfhost-transport';
 import { ErrorCode as SessionErrorCode } from '@ably/ai-transport';
+import { snippet } from './snippets.mjs';
 import { answerOf, endOf, join, read, said, speaking, unique, until, words } from './support.mjs';
 
 const AGENT = 'assistant';
@@ -31,9 +32,8 @@ test('SEED-24: an answer to a tool goes on with the turn', options, async (t) =>
   const user = join(t, 'user-1', unique());
   const turn = await user.transport.view.send(script('tool=client tokens=5 rate=100'));
   const { node: pendingNode, part: pendingPart } = await waitingCall(user);
-  const goesOn = await user.transport.view.update(pendingNode.id, [
-    { type: 'tool-output-available', toolCallId: pendingPart.toolCallId, output: { answer: 42 } },
-  ]);
+  const { answer } = await snippet('B3');
+  const goesOn = await answer(user.transport, pendingNode, pendingPart, { answer: 42 });
   assert.equal(goesOn.turnId, turn.turnId);
   const { text, chunks } = await read(goesOn.stream);
   assert.equal(text, said(5));

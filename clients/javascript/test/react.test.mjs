@@ -1,10 +1,13 @@
 // The hooks, in jsdom with StrictMode: the components of the pages with nothing but their import line changed.
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { test } from 'node:test';
 import { click, page, show, snippet, type } from './dom.mjs';
 import { answerOf, connect, endOf, join, read, said, sleep, speaking, unique, until, words } from './support.mjs';
 
-const { createElement } = await import('react');
+const { createElement, useState } = await import('react');
+const { useChannel } = await import('ably/react');
 const { TransportProvider, useActiveTurns, useClientTransport, useView } = await import('selfhost-transport/react');
 const { UIMessageCodec } = await import('selfhost-transport/vercel');
 
@@ -17,6 +20,15 @@ function Probe({ channelName, skip, onHandle }) {
   onHandle(useClientTransport({ channelName, skip }));
   return null;
 }
+
+test('the versions of React and of ably that are meant', async () => {
+  const { version } = await import('react');
+  const { REACT: react = '19.', ABLY: ably = '2.28.' } = process.env;
+  assert.ok(version.startsWith(react), version);
+  const entry = createRequire(import.meta.url).resolve('ably');
+  const manifest = JSON.parse(readFileSync(`${entry.slice(0, entry.indexOf('/build/'))}/package.json`, 'utf8'));
+  assert.ok(manifest.version.startsWith(ably), manifest.version);
+});
 
 test('SEED-1: the lines of the page', async (t) => {
   const user = join(t, 'user-1', unique());
@@ -43,7 +55,7 @@ test('SEED-2: typing while an answer streams replaces it', async (t) => {
   type(container, 'script: tokens=4000 rate=200');
   await page('words', () => lines(container)[1]?.[1].length > 10);
   type(container, 'script: tokens=8 rate=100');
-  await page('the second answer', () => lines(container).at(-1)[1] === said(8));
+  await page('the second answer', () => lines(container)[3]?.[1] === said(8));
   await page('rest', () => container.querySelector('output').textContent === '0');
   assert.deepEqual(sizes, [0]);
   const ends = observer.turns.filter((event) => event.type === 'x-ably-turn-end').map((event) => event.reason);
@@ -267,4 +279,59 @@ test('SEED-36: StrictMode mounts twice: one session, no chunk twice; unmounted, 
   assert.equal(text, said(20));
   unmount();
   await page('closed', () => get(channelName).state === 'detached');
+});
+
+test('providers of one session share it: one that goes leaves the other alone; hooks of ably/react work within', async (t) => {
+  const channelName = unique();
+  const client = connect(t, 'user-1');
+  const handles = {};
+  const raw = [];
+  let hide;
+  function Pane({ label }) {
+    handles[label] = useClientTransport().transport;
+    useChannel({ channelName }, (message) => raw.push(message.name));
+    return createElement('output', null, useView().messages.length);
+  }
+  function Both() {
+    const [shown, setShown] = useState(true);
+    hide = () => setShown(false);
+    return [shown && provide(channelName, createElement(Pane, { label: 'one', key: 1 })), provide(channelName, createElement(Pane, { label: 'two', key: 2 }))]
+      .map((pane, key) => createElement('div', { key }, pane));
+  }
+  const states = [];
+  client.channels.get(channelName).on((change) => states.push(change.current));
+  const { container } = show(t, client, createElement(Both));
+  await page('both', () => handles.one && handles.two);
+  assert.equal(handles.one, handles.two);
+  const channel = client.channels.get(channelName);
+  await channel.whenState('attached');
+  hide();
+  await page('one', () => container.querySelectorAll('output').length === 1);
+  const { text } = await read((await handles.two.view.send(words(6))).stream);
+  assert.equal(text, said(6));
+  await page('messages', () => container.textContent === '2');
+  assert.deepEqual(states, ['attaching', 'attached']);
+  assert.ok(raw.includes('ai-run-end'), raw.join());
+});
+
+test('channels that change quickly: each is left, and the last one works', async (t) => {
+  const names = [unique(), unique(), unique()];
+  const client = connect(t, 'user-1');
+  let handle;
+  function Pane() {
+    handle = useClientTransport();
+    useActiveTurns();
+    return createElement('output', null, useView({ limit: 10 }).messages.length);
+  }
+  const at = (index) => createElement('main', null, createElement(TransportProvider, { channelName: names[index], codec: UIMessageCodec }, createElement(Pane)));
+  const { render, container } = show(t, client, at(0));
+  for (const index of [1, 2, 0, 1, 0]) {
+    await page('mounted', () => container.querySelector('output'));
+    render(at(index));
+  }
+  await client.channels.get(names[0]).whenState('attached');
+  const { text } = await read((await handle.transport.view.send(words(5))).stream);
+  assert.equal(text, said(5));
+  await page('messages', () => container.textContent === '2');
+  for (const name of names.slice(1)) await page('left', () => ['initialized', 'detached'].includes(client.channels.get(name).state));
 });

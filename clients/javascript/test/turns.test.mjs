@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ErrorCode, errorInfoIs } from 'selfhost-transport';
-import { answerOf, connect, endOf, join, read, said, sleep, speaking, transcript, unique, until, words } from './support.mjs';
+import { snippet } from './snippets.mjs';
+import { answerOf, connect, endOf, join, read, said, sleep, speaking, textOf, transcript, unique, until, words } from './support.mjs';
 
 const AGENT = 'assistant';
 const options = { concurrency: true };
@@ -152,7 +153,13 @@ test('SEED-18: two people send at once', options, async (t) => {
   for (const member of [one, two]) {
     await Promise.all(turns.map((turn) => endOf(member, turn.turnId)));
     // Each message is in the tree of both; they are siblings, so a view shows one of them.
-    for (const turn of turns) assert.ok(member.transport.tree.getNode(turn.optimisticMsgIds[0]), 'message of both');
+    for (const [index, turn] of turns.entries()) {
+      const { view, tree } = member.transport;
+      assert.ok(tree.getNode(turn.optimisticMsgIds[0]), 'message of both');
+      const at = tree.getSiblings(turn.optimisticMsgIds[0]).findIndex((message) => textOf(message).includes(`tokens=${[20, 30][index]} `));
+      view.select(turn.optimisticMsgIds[0], at);
+      assert.equal(answerOf(member.transport, turn.turnId), said([20, 30][index]));
+    }
   }
 });
 
@@ -174,10 +181,11 @@ test('SEED-22: an edit with several messages is another branch', options, async 
   const turn = await transport.view.send(words(3));
   await read(turn.stream);
   const id = turn.optimisticMsgIds[0];
-  const edited = await transport.view.edit(id, [{ role: 'user', content: 'better' }, { role: 'user', content: 'and more' }]);
-  const { text } = await read(edited.stream);
-  assert.match(text, /better\s+and more/);
-  assert.deepEqual(transcript(transport).map(([, shown]) => shown), ['better', 'and more', text]);
+  await (await snippet('B1')).edit(transport, id);
+  await transport.waitForTurn();
+  const shown = transcript(transport).map(([, text]) => text);
+  assert.deepEqual(shown.slice(0, 2), ['What is the capital of Spain?', 'And of Portugal?']);
+  assert.match(shown[2], /of Spain\?\s+And of Portugal/);
   const [first] = transport.view.getMessages();
   assert.equal(transport.view.getSiblings(first.id).length, 2);
   assert.equal(transport.view.getSelectedIndex(first.id), 1);
@@ -192,7 +200,10 @@ test('SEED-22, 23: an edit with one message; regenerate by the id of the message
   const edited = await transport.view.edit(turn.optimisticMsgIds[0], words(6));
   assert.equal((await read(edited.stream)).text, said(6));
   const last = transport.view.getMessages().at(-1);
-  const again = await transport.view.regenerate(last.id);
+  await (await snippet('B2')).regenerate(transport);
+  await transport.waitForTurn();
+  assert.equal(transcript(transport).at(-1)[1], said(6));
+  const again = await transport.view.regenerate(transport.view.getMessages().at(-1).id);
   const { text, chunks } = await read(again.stream);
   assert.equal(text, said(6));
   assert.equal(chunks.at(-1).type, 'finish');
@@ -200,7 +211,7 @@ test('SEED-22, 23: an edit with one message; regenerate by the id of the message
   const shown = transport.view.getMessages().at(-1);
   assert.notEqual(shown.id, last.id);
   assert.ok(transport.view.hasSiblings(shown.id));
-  assert.equal(transport.view.getSiblings(shown.id).length, 2);
+  assert.equal(transport.view.getSiblings(shown.id).length, 3);
   transport.view.select(shown.id, 0);
   assert.equal(transport.view.getMessages().at(-1).id, last.id);
 });

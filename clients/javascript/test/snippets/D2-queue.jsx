@@ -1,5 +1,5 @@
 import { useEffect, useRef, useState } from 'react';
-import { useActiveTurns, useView } from 'selfhost-transport/react';
+import { useActiveTurns, useView } from '@ably/ai-transport/react';
 
 export function QueuedChat() {
   const { send } = useView();

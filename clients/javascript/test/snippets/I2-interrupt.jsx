@@ -1,4 +1,4 @@
-import { useActiveTurns, useClientTransport, useView } from 'selfhost-transport/react';
+import { useActiveTurns, useClientTransport, useView } from '@ably/ai-transport/react';
 
 export function Chat({ channelName, onSize }) {
   const { transport } = useClientTransport({ channelName });

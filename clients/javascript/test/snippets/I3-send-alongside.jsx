@@ -1,4 +1,4 @@
-import { useView } from 'selfhost-transport/react';
+import { useView } from '@ably/ai-transport/react';
 
 export function Alongside() {
   const { messages, send } = useView();

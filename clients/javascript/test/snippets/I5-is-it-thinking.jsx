@@ -1,4 +1,4 @@
-import { useActiveTurns, useClientTransport } from 'selfhost-transport/react';
+import { useActiveTurns, useClientTransport } from '@ably/ai-transport/react';
 
 export function Indicator({ channelName, agentClientId, onRender }) {
   const { transport } = useClientTransport({ channelName });

@@ -1,4 +1,4 @@
-import { useClientTransport, useCreateView } from 'selfhost-transport/react';
+import { useClientTransport, useCreateView } from '@ably/ai-transport/react';
 
 export function SplitPane({ channelName, onPanes }) {
   const { transport } = useClientTransport({ channelName });

@@ -1,4 +1,4 @@
-import { useView } from 'selfhost-transport/react';
+import { useView } from '@ably/ai-transport/react';
 
 export function History({ onRender }) {
   const { messages, hasOlder, loading, loadOlder } = useView({ limit: 30 });

@@ -1,6 +1,6 @@
 import { useChat } from '@ai-sdk/react';
 import { useState } from 'react';
-import { useActiveTurns, useChatTransport, useClientTransport, useMessageSync } from 'selfhost-transport/vercel/react';
+import { useActiveTurns, useChatTransport, useClientTransport, useMessageSync } from '@ably/ai-transport/vercel/react';
 
 export function Chat({ channelName }) {
   const [input, setInput] = useState('');
