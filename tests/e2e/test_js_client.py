@@ -86,7 +86,9 @@ async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFac
 
 def install_beside_the_lowest_peers() -> None:
     """Put the package, as npm would, and its suites where the lowest versions of its peers are."""
-    assert (LOWEST / "node_modules").is_dir(), f"the npm packages of {LOWEST} are missing: run `scripts/setup --test`"
+    assert (LOWEST / "node_modules").is_dir(), (
+        f"the npm packages of {LOWEST} are missing: run `scripts/setup --test`"
+    )
     installed = LOWEST / "node_modules" / "selfhost-transport"
     suites = LOWEST / ".build"
     for folder in (installed, suites):
@@ -97,7 +99,9 @@ def install_beside_the_lowest_peers() -> None:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("suite", ["react", "vercel", *(["types", "turns", "edges", "local"] if LONG else [])])
+@pytest.mark.parametrize(
+    "suite", ["react", "vercel", *(["types", "turns", "edges", "local"] if LONG else [])]
+)
 async def test_it_runs_with_the_lowest_versions_of_its_peers(site: Site, suite: str) -> None:
     versions = {"REACT": "18.0.0", "ABLY": "2.23.0"}
     environment = {**site.environment, **versions}
