@@ -206,7 +206,8 @@ class ResponseTurns:
 
 def new_session(services: Services, credential: Credential, model: str | None, name: uuid.UUID) -> str:
     """A session of the agent that is called `model`, where the caller may start a turn. Raises InvalidArgument."""
-    rules = [rule for rule in services.settings.namespaces if rule.agent is not None]
+    named = sorted(services.settings.namespaces, key=lambda rule: rule.id != "*")
+    rules = [rule for rule in named if rule.agent is not None]
     fitting = [rule for rule in rules if model is None or rule.agent == model]
     if not fitting:
         raise _no_model(model, sorted({str(rule.agent) for rule in rules}))

@@ -103,6 +103,12 @@ async def test_uim_plain_usechat(site: Site) -> None:
 
 
 @pytest.mark.asyncio(loop_scope="module")
+async def test_rsp_openai_client(site: Site) -> None:
+    """RSP-1 to RSP-12 with the npm package `openai`."""
+    await run_suite(site.stack, "responses.test.mjs", site.environment("json"))
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_ag_ui_clients(site: Site) -> None:
     """AG-UI's own clients of two versions, CopilotKit's core and TanStack AI's client."""
     await run_suite(site.stack, "agui.test.mjs", site.environment("json"))
