@@ -1,0 +1,1 @@
+export default { define: { GATEWAY: JSON.stringify(process.env.GATEWAY ?? 'http://127.0.0.1:8080') } };
