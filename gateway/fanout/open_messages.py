@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Final
 
 from gateway.fanout.delivery import Aggregate, Delivery, OpenMessage, open_message
@@ -60,12 +61,14 @@ class OpenMessages:
                 self._remember(entry.ref, entry.message)
         return Delivery(entry, self._series)
 
-    def learn(self, aggregate: Aggregate) -> OpenMessage:
-        """A message whose create was not seen is known from now on: appends to it can be deltas."""
+    def learn(self, aggregate: Aggregate, held: Iterable[Delivery] = ()) -> None:
+        """A message whose create was not seen is known from now on: appends to it can be deltas, those held included."""
         message = open_message(aggregate.message, aggregate.ref, self._series)
         if aggregate.ref not in self and will_grow(aggregate.message) is not False:
             self._keep(message)
-        return message
+        for delivery in held:
+            if delivery.ref == aggregate.ref:
+                message = delivery.adopt(message)
 
     def forget_idle(self) -> None:
         """Forget the messages that nothing was appended to since the call before; to be called now and then."""

@@ -308,7 +308,7 @@ class Subscription(Selection):
         awaited = held[0]
         if state is not None and not self.variant.passes(state.message):
             # It turned out to be hidden. Not `seen`: a reader that gains the right needs it whole.
-            self._learn(state)
+            self._feed.open.learn(state, self._held or ())
             held.popleft()
             self.delivered = max(self.delivered, awaited.position)
             self._flush()
@@ -322,7 +322,7 @@ class Subscription(Selection):
                 encoded[key] = encode_messages(self.variant, awaited.position, feed.series, [state.message])
             self.write(encoded[key])
             feed.counters.delivered(1)
-            self._learn(state)
+            self._feed.open.learn(state, self._held or ())
         self._flush()
 
     def state_failed(self) -> None:
@@ -330,12 +330,6 @@ class Subscription(Selection):
         if self.state is State.HOLDING:
             self._mark_slow(self.delivered)
             self._catch_up_soon(delay=_RETRY_STATE_S)
-
-    def _learn(self, state: Aggregate) -> None:
-        message = self._feed.open.learn(state)
-        for delivery in self._held or ():
-            if delivery.ref == state.ref:
-                message = delivery.adopt(message)
 
     # A reader that does not keep up
 

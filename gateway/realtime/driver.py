@@ -41,7 +41,6 @@ from selfhost_transport.wire.message import Format
 
 logger = logging.getLogger(__name__)
 
-SETTLE_TIMEOUT_S = 1.0
 SLOW_READER_TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 10.0
 RENEW_BEFORE_S = 30.0
@@ -173,7 +172,7 @@ class Socket:
                 case SendFrame(frame):
                     self._send(frame)
                 case Command():
-                    self._channels.answer_first(effect)
+                    self._channels.hold_back(effect)
                     self._commands.add(effect)
                 case Attach():
                     self._channels.attach(effect)
