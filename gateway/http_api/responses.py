@@ -43,7 +43,8 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 @router.post("/v1/responses")
 async def create(request: Request, body: CreateIn, credential: OpenAICaller, services: Running) -> Response:
     """Send a message, or answer calls. The turn goes on whoever reads it; `conversation` is the session."""
-    response_id = await ResponseTurns(services, credential).create(body, Sent.of(request.headers, body))
+    sent = Sent.of(request.headers, await request.body())
+    response_id = await ResponseTurns(services, credential).create(body, sent)
     reader = ResponseReader(services, credential, response_id)
     await reader.__aenter__()
     if body.stream:
@@ -64,7 +65,7 @@ async def retrieve(
     credential: OpenAICaller,
     services: Running,
     stream: bool | None = None,
-    starting_after: Annotated[int | None, Query(ge=0)] = None,
+    starting_after: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
 ) -> Response:
     """A response as it is; with `stream` its events, those after `starting_after` only."""
     after = read_after(starting_after, stream)

@@ -44,14 +44,18 @@ class Sent:
     is_repeat: bool = False
 
     @classmethod
-    def of(cls, headers: Mapping[str, str], body: CreateIn) -> Sent:
-        """Read it off a request's headers. Raises InvalidArgument."""
+    def of(cls, headers: Mapping[str, str], body: bytes) -> Sent:
+        """Read it off a request. Raises InvalidArgument, also for a body with half of a surrogate pair in it."""
         key = headers.get("idempotency-key") or None
         if key is not None and len(key) > _MAX_KEY:
             raise refused(f"an Idempotency-Key has at most {_MAX_KEY} characters", None)
+        try:
+            # Stricter than what has parsed it.
+            orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise refused(f"the body is not a JSON document in UTF-8: {error}", None) from error
         count = headers.get("x-stainless-retry-count", "")
-        said = orjson.dumps(body.model_dump(exclude_unset=True), option=orjson.OPT_SORT_KEYS)
-        return cls(said, key, count.isascii() and count.isdecimal() and int(count[:4]) > 0)
+        return cls(body, key, count.isascii() and count.isdecimal() and int(count[:4]) > 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -490,3 +491,69 @@ async def test_conversations_are_sessions(client: Any) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
         await client.conversations.delete(made.id)
     assert caught.value.status_code == 405
+
+
+_DEEP: Any = "x"
+for _ in range(300):
+    _DEEP = [_DEEP]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"[]", b"null", b"{", b'{"input": "\xff"}', b'{"input": "\\ud800"}', b'{"input": 1}',
+        {}, {"input": None}, {"input": []}, {"input": [1]}, {"input": [[]]}, {"input": [{"role": "user"}]},
+        {"input": [{"role": "user", "content": [{}]}]}, {"input": [{"type": "function_call", "call_id": "x"}]},
+        {"input": [{"role": {}, "content": "x"}]}, {"input": [{"type": ["x"], "content": "x"}]},
+        {"input": [{"role": "user", "content": "x"}] * 201}, {"input": "x", "store": False},
+        {"input": "x", "conversation": {}}, {"input": "x", "conversation": {"id": 1}}, {"input": "x", "conversation": "a\nb"},
+        {"input": "x", "conversation": "a", "previous_response_id": "b"},
+        {"input": "x", "previous_response_id": "resp_" + "A" * 9000},
+        {"input": [{"type": "function_call_output", "call_id": "c", "output": "x"}]},
+        {"input": [{"type": "function_call_output", "call_id": "c", "output": {}}]},
+        {"input": [{"type": "mcp_approval_response", "approve": "yes", "approval_request_id": "x"}]},
+        {"input": "x", "metadata": {"deep": _DEEP}}, {"input": "x", "instructions": "y" * 200_000}, {"input": "z" * 200_000},
+    ],
+)  # fmt: skip
+async def test_what_cannot_be_served_is_refused_as_openai_does(site: Site, body: Any) -> None:
+    content = body if isinstance(body, bytes) else json.dumps(body)
+    async with site.http() as http:
+        answer = await http.post(
+            "/v1/responses", content=content, headers={"content-type": "application/json"}
+        )
+    assert answer.status_code in (400, 404, 413), answer.text
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["type"] == "invalid_request_error"
+    assert error["message"]
+    assert answer.headers["x-should-retry"] == "false"
+
+
+async def test_unknown_fields_have_no_effect(client: Any) -> None:
+    response = await client.responses.create(
+        input="script: say=ok", model="assistant", extra_body={"unheard": {"of": [1]}, "include": ["x"]}
+    )
+    assert response.output_text == "ok"
+
+
+async def test_a_long_text_of_all_kinds_of_characters_is_exact_in_every_cut(client: Any, site: Site) -> None:
+    text = "é🙂\u202e漢字" * 900
+    done = await client.responses.create(input=f"script: say={text}", model="assistant")
+    assert done.output_text == text
+    async with site.http() as http:
+        whole = await raw_events(http, done.id)
+        deltas = [event for event in whole if "delta" in event]
+        assert "".join(event["delta"] for event in deltas) == text
+        for cursor in (0, 3, 4, 17, len(text), whole[-2]["sequence_number"]):
+            rest = await raw_events(http, done.id, starting_after=cursor)
+            had = "".join(event["delta"] for event in deltas if event["sequence_number"] <= cursor)
+            assert had + "".join(event.get("delta", "") for event in rest) == text
+        beyond = await raw_events(http, done.id, starting_after=10**9)
+        assert beyond == []
+        for wrong in ("-1", "x", "1e3", "9" * 40):
+            answer = await http.get(
+                f"/v1/responses/{done.id}", params={"stream": "true", "starting_after": wrong}
+            )
+            assert answer.status_code == 400
+            assert answer.json()["error"]["param"] == "starting_after"
+        assert (await http.get(f"/v1/responses/{done.id}?starting_after=1")).status_code == 400
