@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -84,6 +85,7 @@ class Services:
     server_id: str
     # Event streams that are being read, and whose they are.
     streams: dict[Endable, tuple[str, Identity]] = field(default_factory=dict)
+    _streams_of: Counter[tuple[str, Identity]] = field(default_factory=Counter)
 
     def rules_for(self, session: str) -> TurnRules | None:
         """The turn rules of a session; None where it is plain pub/sub."""
@@ -119,15 +121,24 @@ class Services:
         return True
 
     async def admit_stream(self, credential: Credential, session: str, stream: Endable) -> None:
-        """Count an event stream until it is taken from `streams`.
+        """Count an event stream until it is released.
 
         Raises RateLimited: 42920 for one too many of a client, 42910 for too many new sessions.
         """
         if self.hub.feed(session) is None:
             await self.limits.admit_session(credential, lambda: self.sessions.exists(session))
         who = (credential.app_id, credential.identity)
-        self.limits.admit_stream(credential, sum(other == who for other in self.streams.values()))
+        self.limits.admit_stream(credential, self._streams_of[who])
         self.streams[stream] = who
+        self._streams_of[who] += 1
+
+    def release_stream(self, stream: Endable) -> None:
+        """An event stream has ended; once is enough."""
+        who = self.streams.pop(stream, None)
+        if who is not None:
+            self._streams_of[who] -= 1
+            if not self._streams_of[who]:
+                del self._streams_of[who]
 
     def end_streams(self) -> None:
         """Let the readers of event streams go."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +11,9 @@ import orjson
 from gateway.auth.authenticator import Credential
 from gateway.http_api.agui_turns import Run
 from gateway.http_api.event_stream import EventStream
-from gateway.http_api.reader import Batch, SessionReader, is_known, turn_of_event
+from gateway.http_api.follower import Follower
+from gateway.http_api.reader import is_known
+from gateway.http_api.session_tail import Change, Enough, Telling
 from gateway.services import Services
 from selfhost_transport.errors import NotFound, TransportError
 from selfhost_transport.turns.agui_messages import messages_of
@@ -29,13 +31,13 @@ from selfhost_transport.turns.agui_runs import (
 from selfhost_transport.turns.agui_stream import AguiStream, Sent
 from selfhost_transport.turns.agui_units import EventJson
 from selfhost_transport.turns.events import ChunkReceived
+from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.view import View
 from selfhost_transport.wire.capability import Operation
 
 _HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-_KEEPALIVE: Final = b": keep-alive\n\n"
 MAX_MESSAGES: Final = 1000
 
 
@@ -56,13 +58,13 @@ async def follow_run(
     stream = AguiStream()
     if how.after is not None:
         stream.resume(how.after)
-    reader = SessionReader(services, credential, thread, lambda tree: is_known(tree, turn_id))
-    await reader.__aenter__()
-    if reader.tree.turn(turn_id) is None:
-        await reader.__aexit__()
+    follower = Follower(services, credential, thread, lambda tree: is_known(tree, turn_id))
+    await follower.start()
+    if follower.tree.turn(turn_id) is None:
+        await follower.release()
         raise NotFound(f"this thread has no turn {turn_id}")
-    response = _RunResponse(services, credential, reader, run, how, stream)
-    return EventStream(response.body(how.after is None), response.release, _HEADERS)
+    response = _RunResponse(follower, run, how)
+    return EventStream(response.body(stream, begins=how.after is None), follower.release, _HEADERS)
 
 
 async def connect(
@@ -70,161 +72,175 @@ async def connect(
 ) -> EventStream:
     """The whole conversation as a snapshot, and what follows in the turn of `run`, if it has one."""
     credential.capability.require(Operation.HISTORY, thread)
-    reader = await _whole(services, credential, thread, run.turn_id)
-    response = _RunResponse(services, credential, reader, run, how, AguiStream())
-    return EventStream(response.connected(), response.release, _HEADERS)
+    follower = Follower(services, credential, thread, _whole(run.turn_id))
+    await follower.start()
+    return EventStream(_RunResponse(follower, run, how).connected(), follower.release, _HEADERS)
 
 
-async def _whole(
-    services: Services, credential: Credential, thread: str, turn_id: str | None
-) -> SessionReader:
-    reader = SessionReader(
-        services,
-        credential,
-        thread,
-        lambda tree: View(tree).is_read(MAX_MESSAGES) and (turn_id is None or is_known(tree, turn_id)),
-    )
-    return await reader.__aenter__()
+def _whole(turn_id: str | None) -> Enough:
+    return lambda tree: View(tree).is_read(MAX_MESSAGES) and (turn_id is None or is_known(tree, turn_id))
+
+
+class AguiTelling(Telling):
+    """A run as AG-UI's events. `start`: where it begins in its turn; `has_cursors`: its events have ids."""
+
+    def __init__(
+        self, turn_id: str, stream: AguiStream, start: str, *, newest: bool, has_cursors: bool
+    ) -> None:
+        self.turn_id = turn_id
+        self.stream = stream
+        self._start = start
+        self._newest = newest
+        self._has_cursors = has_cursors
+        self.position = ""
+
+    @property
+    def key(self) -> Hashable:
+        """The part of the turn, and whether events are named."""
+        return "agui", self.turn_id, self._start, self._newest, self._has_cursors
+
+    @property
+    def state(self) -> Hashable | None:
+        """The cursor says it all."""
+        return None if self.must_restart else self.stream.cursor
+
+    def sync(self, tree: SessionTree, position: str) -> bytes:
+        """Texts leave as one event."""
+        self.position = position or self.position
+        return self.write(self._synced(tree))
+
+    def feed(self, tree: SessionTree, change: Change) -> bytes:
+        """Each event as it comes."""
+        self.position = change.position or self.position
+        mine = change.of_turn(self.turn_id)
+        out: list[Sent] = []
+        if change.replaced or any(not isinstance(event, ChunkReceived) for event in mine):
+            out += self._synced(tree)
+            mine = [event for event in mine if change.replaced]
+        if not self.must_restart:
+            for event in mine:
+                if isinstance(event, ChunkReceived):
+                    out += self.stream.feed(event.codec_message_id, event.chunk)
+        return self.write(out)
+
+    def is_over(self, tree: SessionTree) -> bool:
+        """Ended, or suspended."""
+        run = tree.turn(self.turn_id)
+        return run is not None and (self.span(tree).until is not None or run.status.is_terminal)
+
+    def close(self, tree: SessionTree) -> bytes:
+        """The ends of what is open, before the last event; an error needs none."""
+        run = tree.turn(self.turn_id)
+        if run is not None and run.status is TurnStatus.FAILED and self.span(tree).until is None:
+            return b""
+        return self.write(self.stream.close())
+
+    def span(self, tree: SessionTree) -> Span:
+        """The part of the turn that the run is."""
+        node = tree.run_node(self.turn_id)
+        return newest_span(node) if self._newest else span_from(node, self._start)
+
+    def write(self, events: Iterable[Sent]) -> bytes:
+        """Server-sent events."""
+        lines = b""
+        for cursor, event in events:
+            is_named = cursor is not None and self._has_cursors
+            lines += f"id: {self.position}/{cursor}\n".encode() if is_named else b""
+            lines += b"data: " + orjson.dumps(event) + b"\n\n"
+        return lines
+
+    def _synced(self, tree: SessionTree) -> list[Sent]:
+        out = self.stream.sync(chunks_of_run(tree.run_node(self.turn_id), self.span(tree)))
+        self.must_restart = self.stream.must_restart
+        # What is taken back is closed first.
+        return [(None, event) for _, event in self.stream.close()] if self.must_restart else out
 
 
 class _RunResponse:
     """What is written to one reader."""
 
-    def __init__(
-        self,
-        services: Services,
-        credential: Credential,
-        reader: SessionReader,
-        run: Run,
-        how: Follow,
-        stream: AguiStream,
-    ) -> None:
-        self._services = services
-        self._credential = credential
-        self._reader = reader
+    def __init__(self, follower: Follower, run: Run, how: Follow) -> None:
+        self._follower = follower
         self._run = run
         self._how = how
-        self._stream = stream
-        self._position = ""
         # A stream that begins with a snapshot has no cursors: who connects again gets another snapshot.
         self._has_cursors = True
         # Where the run begins in its turn. Its answers were stored before it was followed.
         self._start = span_of(self._node(), run.run_id, run.after).start
 
-    async def release(self) -> None:
-        """Stop reading."""
-        await self._reader.__aexit__()
-
-    async def body(self, begins: bool) -> AsyncIterator[bytes]:
+    async def body(self, stream: AguiStream, *, begins: bool) -> AsyncIterator[bytes]:
         """Server-sent events until the run ends. Where the gateway stops, the response ends without a last event."""
+        telling = self._telling(stream)
         try:
             if begins:
-                yield self._write([(f"{self._stream.cursor}s", self._started())])
-            written = self._write(self._sync())
+                yield telling.write([(f"{stream.cursor}s", self._started())])
             while True:
-                if self._stream.must_restart:
-                    written += await self._restart()
-                yield written
-                if (last := self._ending()) is not None:
-                    yield last
-                    return
-                async for batch in self._reader.batches():
-                    self._position = batch.position or self._position
-                    written = self._write(self._take(batch)) or (b"" if batch.position else _KEEPALIVE)
-                    if self._stream.must_restart:
-                        break
+                async for written in self._follower.tell(telling):
                     yield written
-                    if (last := self._ending()) is not None:
-                        yield last
-                        return
-                else:
+                ended = self._follower.ended_with
+                if not isinstance(ended, AguiTelling):
                     return
+                if not ended.must_restart:
+                    yield self._last(ended)
+                    return
+                # An attempt was replaced: text can be taken back only by a snapshot of everything.
+                await self._follower.need(_whole(self._run.turn_id))
+                telling = self._telling(AguiStream())
+                yield telling.write(self._snapshot(telling))
         except TransportError as error:
-            yield self._write([(None, _failed(error))])
+            yield telling.write([(None, _failed(error))])
         finally:
-            await self.release()
+            await self._follower.release()
 
     async def connected(self) -> AsyncIterator[bytes]:
         """As `body`, after a snapshot."""
         self._has_cursors = False
+        telling = self._telling(AguiStream())
         try:
-            yield self._write([(None, self._started()), *self._snapshot()])
+            yield telling.write([(None, self._started()), *self._snapshot(telling)])
             if self._run.turn_id is None:
-                yield self._write([(None, self._finished(None, suspended=False))])
+                yield telling.write([(None, self._finished(None, suspended=False))])
                 return
-        except BaseException:
-            await self.release()
-            raise
-        async for written in self.body(False):
-            yield written
+            async for written in self.body(telling.stream, begins=False):
+                yield written
+        finally:
+            await self._follower.release()
 
     # What is written
 
-    def _started(self) -> EventJson:
-        return started(self._reader.session, self._run.run_id, self._run.turn_id)
+    def _telling(self, stream: AguiStream) -> AguiTelling:
+        telling = AguiTelling(
+            self._run.turn_id or "",
+            stream,
+            self._start,
+            newest=self._how.newest,
+            has_cursors=self._has_cursors,
+        )
+        telling.position = self._follower.tail.position
+        return telling
 
     def _node(self) -> Node | None:
-        return self._reader.tree.run_node(self._run.turn_id or "")
+        return self._follower.tree.run_node(self._run.turn_id or "")
 
-    def _span(self) -> Span:
-        if self._how.newest:
-            return newest_span(self._node())
-        return span_from(self._node(), self._start)
+    def _started(self) -> EventJson:
+        return started(self._follower.session, self._run.run_id, self._run.turn_id)
 
-    def _sync(self) -> list[Sent]:
-        return self._stream.sync(chunks_of_run(self._node(), self._span()))
+    def _snapshot(self, telling: AguiTelling) -> list[Sent]:
+        telling.stream.adopt(chunks_of_run(self._node(), telling.span(self._follower.tree)))
+        snapshot = messages_of(self._follower.tree, self._run.turn_id)
+        return [(telling.stream.cursor, {"type": "MESSAGES_SNAPSHOT", "messages": snapshot})]
 
-    def _take(self, batch: Batch) -> list[Sent]:
-        mine = [event for event in batch.events if turn_of_event(event) == self._run.turn_id]
-        if batch.replaced or any(not isinstance(event, ChunkReceived) for event in mine):
-            return self._sync()
-        out: list[Sent] = []
-        for event in mine:
-            if isinstance(event, ChunkReceived):
-                out += self._stream.feed(event.codec_message_id, event.chunk)
-        return out
-
-    def _snapshot(self) -> list[Sent]:
-        self._stream.adopt(chunks_of_run(self._node(), self._span()))
-        snapshot = messages_of(self._reader.tree, self._run.turn_id)
-        return [(self._stream.cursor, {"type": "MESSAGES_SNAPSHOT", "messages": snapshot})]
-
-    async def _restart(self) -> bytes:
-        """An attempt was replaced: text can be taken back only by a snapshot of everything."""
-        closing = [(None, event) for _, event in self._stream.close()]
-        whole = await _whole(self._services, self._credential, self._reader.session, self._run.turn_id)
-        await self._reader.__aexit__()
-        self._reader = whole
-        return self._write([*closing, *self._snapshot()])
-
-    def _ending(self) -> bytes | None:
-        run = self._reader.tree.turn(self._run.turn_id or "")
-        span = self._span()
-        if run is None or (span.until is None and not run.status.is_terminal):
-            return None
-        closing = self._stream.close()
-        last = self._finished(span.until, suspended=span.until is not None)
-        if last["type"] == "RUN_ERROR":
-            closing = []
-        return self._write([*closing, (f"{self._stream.cursor}$", last)])
+    def _last(self, telling: AguiTelling) -> bytes:
+        until = telling.span(self._follower.tree).until
+        last = self._finished(until, suspended=until is not None)
+        return telling.write([(f"{telling.stream.cursor}$", last)])
 
     def _finished(self, until: str | None, *, suspended: bool) -> EventJson:
-        run = self._reader.tree.turn(self._run.turn_id or "")
+        run = self._follower.tree.turn(self._run.turn_id or "")
         pending = pending_calls(self._node(), until) if suspended else Pending()
         return finished(
-            self._reader.session, self._run.run_id, run, pending, suspended=suspended, old=self._how.old
+            self._follower.session, self._run.run_id, run, pending, suspended=suspended, old=self._how.old
         )
-
-    def _write(self, events: Iterable[Sent]) -> bytes:
-        lines = b""
-        for cursor, event in events:
-            named = (
-                f"id: {self._position}/{cursor}\n".encode()
-                if cursor is not None and self._has_cursors
-                else b""
-            )
-            lines += named + b"data: " + orjson.dumps(event) + b"\n\n"
-        return lines
 
 
 def waiting_turn(tree: SessionTree) -> str | None:

@@ -81,10 +81,21 @@ async def post_chat(request: Request, body: WakeIn | ChatIn, services: Running) 
 @router.get("/v1/ui/{session}/stream", response_class=StreamingResponse)
 @router.get("/v1/ui/{session}/{chat}/stream", response_class=StreamingResponse, include_in_schema=False)
 @router.get("/api/chat/{session}/stream", response_class=StreamingResponse)
-async def resume(session: Session, credential: Caller, services: Running) -> Response:
-    """The answer that is being written, from its beginning; 204 when there is none."""
+async def resume(
+    session: Session,
+    credential: Caller,
+    services: Running,
+    last: Annotated[str | None, Query(max_length=512)] = None,
+) -> Response:
+    """The answer that is being written, from its beginning; 204 when there is none.
+
+    `last`: the id of the last message that the page has. If that is a question whose answer has ended meanwhile, the
+    answer is streamed.
+    """
     credential.capability.require(Operation.SUBSCRIBE, session)
     turn_id = await running_turn(services, credential, session)
+    if turn_id is None and last:
+        turn_id = await ChatTurns(services, credential, session).answer_to(last)
     if turn_id is None:
         return Response(status_code=204)
     return await stream_turn(services, credential, session, Asked(turn_id))

@@ -93,6 +93,16 @@ class ChatTurns:
         done = await self._calls.cancel(wanted)
         return StopOut(matched=done.matched, already_ended=done.already_ended, position=done.position)
 
+    async def answer_to(self, message_id: str) -> str | None:
+        """The turn of the shown answer to a question; None where it has none, or is no question."""
+        async with self._reader(
+            lambda tree: chat_view.find_user_message(tree, message_id) is not None and View(tree).is_read(1)
+        ) as reader:
+            tree = reader.tree
+            asked = chat_view.find_user_message(tree, message_id)
+            answer = chat_view.first_answer(tree, asked.codec_message_id) if asked is not None else None
+            return tree.turn_of(answer) if answer is not None else None
+
     # The requests
 
     async def _send(self, body: ChatIn, message: UIMessage) -> Asked:

@@ -47,12 +47,12 @@ async def stream_events(
             services.hub.leave(feed, subscription)
             raise
     except BaseException:
-        services.streams.pop(out, None)
+        services.release_stream(out)
         raise
     services.board.count(session, None, Flag.SUBSCRIBE)
 
     async def release() -> None:
-        services.streams.pop(out, None)
+        services.release_stream(out)
         services.board.count(session, Flag.SUBSCRIBE, None)
         services.hub.leave(feed, subscription)
 

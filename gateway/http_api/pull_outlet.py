@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 
 from gateway.auth.authenticator import Credential, now_ms
@@ -22,38 +21,72 @@ class PullOutlet:
         self.congested = False
         # The gateway stops: what has arrived is the last.
         self.ended = False
+        # Whether the last `take` waited in vain.
+        self.waited_in_vain = False
         self._waiting: deque[bytes] = deque()
         self._size = 0
-        self._arrived = asyncio.Event()
+        self._is_awake = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._deadline = 0.0
+        # One for many waits: it looks again if it comes too early.
+        self._timer: asyncio.TimerHandle | None = None
 
     def write(self, frame: bytes) -> None:
         """Take one."""
         self._waiting.append(frame)
         self._size += len(frame)
         self.congested = self._size > MAX_WAITING_BYTES
-        self._arrived.set()
+        self.wake()
 
     def wake(self) -> None:
         """Let the reader look up, though nothing has arrived."""
-        self._arrived.set()
+        self._is_awake = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def end(self) -> None:
         """Let the reader go; it comes back and continues."""
         self.ended = True
-        self._arrived.set()
+        self.wake()
+
+    def close(self) -> None:
+        """Nobody reads any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     async def take(self, patience_s: float) -> list[bytes]:
         """What has arrived; nothing if that is so for this long, in seconds."""
-        if not self._waiting and not self.ended:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience_s):
-                    await self._arrived.wait()
-        self._arrived.clear()
+        self.waited_in_vain = False
+        if not self._waiting and not self.ended and not self._is_awake:
+            await self._wait(patience_s)
+        self._is_awake = False
         taken = list(self._waiting)
         self._waiting.clear()
         self._size = 0
         self.congested = False
         return taken
+
+    async def _wait(self, patience_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._waiter, self._deadline = loop.create_future(), loop.time() + patience_s
+        if self._timer is None or self._timer.when() > self._deadline:
+            self.close()
+            self._timer = loop.call_at(self._deadline, self._look, loop)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        if self._waiter is None or self._waiter.done():
+            return
+        if loop.time() < self._deadline:
+            self._timer = loop.call_at(self._deadline, self._look, loop)
+            return
+        self.waited_in_vain = True
+        self._waiter.set_result(None)
 
 
 def patience_s(credential: Credential) -> float:

@@ -64,7 +64,7 @@ class SessionReader:
         try:
             self._feed = await self._services.hub.join(self.session, self._subscription)
         except BaseException:
-            self._services.streams.pop(self._outlet, None)
+            self._services.release_stream(self._outlet)
             raise
         self._services.board.count(self.session, None, Flag.SUBSCRIBE)
         try:
@@ -79,7 +79,7 @@ class SessionReader:
         if self._feed is None:
             return
         feed, self._feed = self._feed, None
-        self._services.streams.pop(self._outlet, None)
+        self._services.release_stream(self._outlet)
         self._services.board.count(self.session, Flag.SUBSCRIBE, None)
         self._services.hub.leave(feed, self._subscription)
 

@@ -128,6 +128,11 @@ class UIMessageStream:
         """Whether `replay` is wanted instead of `feed`: what was sent is not what the turn consists of."""
         return self._is_behind
 
+    @property
+    def state(self) -> tuple[object, ...]:
+        """Two streams of one turn that were brought up to date, with equal states, go on alike."""
+        return self._message_id, len(self._sent), tuple(self._open), self._in_step, self._finish_reason
+
     def replay(self, chunks: Iterable[tuple[str, c.Chunk]]) -> list[ChunkJson]:
         """Bring the reader to where the turn is. Pieces of one text leave as one."""
         given = list(chunks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import AsyncIterator
 
@@ -9,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
+from selfhost_transport.settings import ENV_PREFIX
 from tests.e2e.node import run_suite
 from tests.processes import Proc, Stack
 
@@ -112,3 +114,10 @@ async def test_rsp_openai_client(site: Site) -> None:
 async def test_ag_ui_clients(site: Site) -> None:
     """AG-UI's own clients of two versions, CopilotKit's core and TanStack AI's client."""
     await run_suite(site.stack, "agui.test.mjs", site.environment("json"))
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_connections_of_front_ends_that_drop_at_random_points(site: Site) -> None:
+    """As often as in `DROPS` for each front end: 200 in the long form."""
+    drops = "200" if os.environ.get(f"{ENV_PREFIX}LONG") == "1" else "20"
+    await run_suite(site.stack, "drops.test.mjs", {**site.environment("json"), "DROPS": drops})

@@ -1,0 +1,194 @@
+"""Readers of one turn over HTTP: told by one hand while they are in step, and exactly once when they are not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import orjson
+import pytest
+import pytest_asyncio
+
+from benchmarks.rig import OpenTurn, Rig
+from gateway.http_api import pull_outlet, session_tail
+from gateway.http_api.agui_follow import AguiTelling
+from gateway.http_api.chat_stream import UiTelling
+from gateway.http_api.chat_turns import Asked
+from gateway.http_api.follower import Follower
+from gateway.http_api.reader import is_known
+from gateway.http_api.session_tail import Telling
+from gateway.services import Services, connect_services
+from selfhost_transport.redis_io.embedded import EmbeddedRedis
+from selfhost_transport.settings import RedisSettings, Settings
+from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.turns.agui_stream import AguiStream
+from selfhost_transport.turns.view import View
+from selfhost_transport.wire.codes import Code, error_info
+from tests.gateway.cores import credential
+from tests.processes import wait_until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@dataclass(slots=True)
+class Reader:
+    """What one follower was told."""
+
+    follower: Follower
+    task: asyncio.Task[None] | None = None
+    pieces: list[bytes] = field(default_factory=list)
+    # It reads on only while this is set.
+    reads: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def read(self, telling: Telling) -> None:
+        """To the end."""
+        async for piece in self.follower.tell(telling):
+            self.pieces.append(piece)
+            await self.reads.wait()
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        lines = b"".join(self.pieces).decode().split("\n")
+        events = [orjson.loads(line[6:]) for line in lines if line.startswith("data: {")]
+        return "".join(e["delta"] for e in events if e["type"] in ("text-delta", "TEXT_MESSAGE_CONTENT"))
+
+
+class Bench:
+    """A gateway's parts in this process, and a worker's hand."""
+
+    def __init__(self, services: Services, keys: Keyspace, server: EmbeddedRedis) -> None:
+        self.services = services
+        self.rig = Rig(server, services.redis, keys, services.sessions, services.turns)
+        self.readers: list[Reader] = []
+
+    async def reader(self, session: str, telling: Telling, *, reads: bool = True) -> Reader:
+        """A follower of a turn, who has been told what there is."""
+        follower = Follower(
+            self.services, credential(), session, lambda tree: is_known(tree, telling.turn_id)
+        )
+        await follower.start()
+        reader = Reader(follower)
+        if reads:
+            reader.reads.set()
+        reader.task = asyncio.create_task(reader.read(telling))
+        self.readers.append(reader)
+        await wait_until(lambda: bool(reader.pieces), 5.0, "the first piece")
+        return reader
+
+    async def append(self, turn: OpenTurn, *tokens: str) -> None:
+        """What the model says."""
+        await asyncio.gather(*(self.rig.turns.append(turn.lease, turn.text, token) for token in tokens))
+
+    async def close(self) -> None:
+        """All readers leave."""
+        for reader in self.readers:
+            assert reader.task is not None
+            reader.task.cancel()
+            await asyncio.gather(reader.task, return_exceptions=True)
+            await reader.follower.release()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def bench(redis_server: EmbeddedRedis, redis_prefix: str) -> AsyncIterator[Bench]:
+    settings = Settings(redis=RedisSettings(url=redis_server.url, prefix=redis_prefix))
+    services = await connect_services(settings)
+    made = Bench(services, Keyspace(redis_prefix), redis_server)
+    yield made
+    await made.close()
+    await services.close()
+
+
+def telling(turn: OpenTurn, kind: str = "ui") -> Telling:
+    turn_id = turn.lease.turn_id
+    if kind == "ui":
+        return UiTelling(Asked(turn_id))
+    return AguiTelling(turn_id, AguiStream(), "", newest=False, has_cursors=True)
+
+
+async def says(text: str, *readers: Reader) -> None:
+    """All have been told that, once each."""
+    await wait_until(lambda: all(len(one.text) >= len(text) for one in readers), 5.0, text)
+    assert [one.text for one in readers] == [text] * len(readers)
+
+
+@pytest.mark.parametrize("kind", ["ui", "agui"])
+async def test_readers_in_step_share_each_piece(bench: Bench, kind: str) -> None:
+    turn = await bench.rig.open_text("chat:1")
+    await bench.append(turn, "a ")
+    early = [await bench.reader("chat:1", telling(turn, kind)) for _ in range(2)]
+    await bench.append(turn, "b ")
+    await says("a b ", *early)
+    late = await bench.reader("chat:1", telling(turn, kind))
+    before = [len(one.pieces) for one in early]
+    await bench.append(turn, "c ")
+    await says("a b c ", *early, late)
+    # The same object, not an equal one: it was made once.
+    assert early[0].pieces[before[0]] is early[1].pieces[before[1]] is late.pieces[-1]
+
+
+@pytest.mark.parametrize("kind", ["ui", "agui"])
+async def test_who_falls_behind_continues_where_it_was(
+    bench: Bench, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pull_outlet, "MAX_WAITING_BYTES", 2000)
+    turn = await bench.rig.open_text("chat:2")
+    quick = await bench.reader("chat:2", telling(turn, kind))
+    slow = await bench.reader("chat:2", telling(turn, kind), reads=False)
+    said = ""
+    for number in range(100):
+        await bench.append(turn, f"{number} ")
+        said += f"{number} "
+        await says(said, quick)
+    assert len(slow.text) < len(said)
+    slow.reads.set()
+    await says(said, quick, slow)
+    await bench.append(turn, "end")
+    await says(said + "end", quick, slow)
+    # What it had not read left as one.
+    assert len(slow.pieces) < 60
+
+
+@pytest.mark.parametrize("kind", ["ui", "agui"])
+async def test_after_a_gap_all_are_told_what_they_missed(bench: Bench, kind: str) -> None:
+    turn = await bench.rig.open_text("chat:3")
+    readers = [await bench.reader("chat:3", telling(turn, kind)) for _ in range(2)]
+    await bench.append(turn, "a ")
+    await says("a ", *readers)
+    feed = bench.services.hub.feed("chat:3")
+    assert feed is not None
+    for _ in range(2):
+        await bench.append(turn, "b ")
+        await feed._lose_continuity(error_info(Code.CONTINUITY_EXPIRED))
+    await says("a b b ", *readers)
+    await bench.append(turn, "c ")
+    await says("a b b c ", *readers)
+
+
+async def test_reading_further_back_for_one_disturbs_no_other(bench: Bench) -> None:
+    old = await bench.rig.open_text("chat:4")
+    await bench.append(old, "old")
+    turn = await bench.rig.open_text("chat:4")
+    reader = await bench.reader("chat:4", telling(turn))
+    said = ""
+    for number in range(40):
+        said += f"{number} "
+        await asyncio.gather(
+            bench.append(turn, f"{number} "),
+            reader.follower.need(lambda tree: View(tree).is_read(1000)),
+        )
+    await says(said, reader)
+
+
+async def test_with_the_last_reader_nothing_stays(bench: Bench) -> None:
+    turn = await bench.rig.open_text("chat:5")
+    readers = [await bench.reader("chat:5", telling(turn)) for _ in range(2)]
+    (tail,) = session_tail._TAILS[bench.services.hub].values()
+    assert list(tail.readers) and len(tail._steps) == 1
+    await bench.close()
+    assert not session_tail._TAILS[bench.services.hub] and not tail._steps and not tail.readers
+    feed = bench.services.hub.feed("chat:5")
+    assert feed is not None and feed.idle
+    assert not bench.services.streams and not bench.services._streams_of
+    assert all(one.task is not None and one.task.done() for one in readers)
