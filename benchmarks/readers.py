@@ -137,7 +137,12 @@ async def _serve(pipe: Connection, address: str, request: Request, count: int) -
     await asyncio.gather(*map(connect, range(count)))
     pipe.send("ready")
     loop = asyncio.get_running_loop()
-    loop.add_reader(pipe.fileno(), lambda: (pipe.recv(), pipe.send(sum(reader.marks for reader in readers))))
+
+    def answer() -> None:
+        pipe.recv()
+        pipe.send(sum(reader.marks for reader in readers))
+
+    loop.add_reader(pipe.fileno(), answer)
     await loop.create_future()
 
 

@@ -132,7 +132,9 @@ class SessionTail:
         self._services = services
         self._reads_back = reads_back
         self._query = Query(limit=_FIRST_PAGE, visible=shown(hidden, conversation=True))
-        self._subscription = Subscription(self, Variant(Format.JSON, session, hidden, envelope=bare), self._on_gap)
+        self._subscription = Subscription(
+            self, Variant(Format.JSON, session, hidden, envelope=bare), self._on_gap
+        )
         self._feed: SessionFeed | None = None
         self._steps: dict[Hashable, InStep] = {}
         self._lock = asyncio.Lock()

@@ -160,7 +160,7 @@ async def test_after_a_gap_all_are_told_what_they_missed(bench: Bench, kind: str
     assert feed is not None
     for _ in range(2):
         await bench.append(turn, "b ")
-        await feed._lose_continuity(error_info(Code.CONTINUITY_EXPIRED))
+        feed.lost(error_info(Code.CONTINUITY_EXPIRED))
     await says("a b b ", *readers)
     await bench.append(turn, "c ")
     await says("a b b c ", *readers)
