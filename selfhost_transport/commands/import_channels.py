@@ -90,7 +90,8 @@ class _Bars:
     def __init__(self, channels: int, *, quiet: bool) -> None:
         self._console = Console(stderr=True)
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            # A channel's name may look like markup.
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             TimeElapsedColumn(),
             TextColumn("{task.fields[details]}"),
@@ -128,8 +129,11 @@ class _Bars:
         )
 
     def print(self, text: str) -> None:
-        self._bars.refresh()
-        typer.echo(text)
+        if self._bars.disable or not sys.stdout.isatty():
+            typer.echo(text)
+        else:
+            # Above the bars, on the same terminal.
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _success(report: Imported, *, as_json: bool) -> str:

@@ -16,6 +16,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from selfhost_transport import ClientTransport
 from selfhost_transport.errors import Conflict, NotFound
 from selfhost_transport.importer.importer import Imported, Importer
 from selfhost_transport.importer.source import Source
@@ -236,6 +237,26 @@ async def datas(store: SessionStore, channel: str) -> list[object]:
     return [(message.timestamp, message.data) for page in pages for message in page.messages]
 
 
+async def test_who_is_attached_meanwhile_gets_the_history_with_the_next_message(sites: Sites) -> None:
+    channel = unique("desk")
+    async with (
+        ClientTransport.connect(
+            f"ws://127.0.0.1:{sites.old.port}", key=KEY, client_id="ann", channel=channel
+        ) as old,
+        ClientTransport.connect(
+            f"ws://127.0.0.1:{sites.new.port}", key=KEY, client_id="bob", channel=channel
+        ) as new,
+    ):
+        await old.view.send("asked elsewhere")
+        await sites.take(channel)
+        turn = await new.view.send("script: tokens=3 rate=100")
+        await turn.ended
+        await wait_until(lambda: len(new.view.messages) == 3, 20, "the imported question is there, too")
+        assert [one.message.text.strip() for one in new.view.messages] == [
+            "asked elsewhere", "script: tokens=3 rate=100", "0 1 2",
+        ]  # fmt: skip
+
+
 async def test_a_dry_run_writes_nothing(sites: Sites) -> None:
     channel = unique("plain")
     await say(sites.old, channel, 4)
@@ -299,6 +320,15 @@ async def test_a_history_that_begins_in_the_middle_is_noticed(sites: Sites) -> N
     extras = {"ai": {"transport": {"codec-message-id": "b", "parent": "a", "role": "user"}}}
     await call(sites.old, "POST", channel, json={"name": "ai-input", "data": "", "extras": extras})
     assert (await sites.take(channel)).truncated
+
+
+async def test_what_is_still_being_written_is_noticed(sites: Sites) -> None:
+    channel = unique("plain")
+    extras = {
+        "ai": {"transport": {"codec-message-id": "b", "run-id": "r", "stream": "true", "status": "streaming"}}
+    }
+    await call(sites.old, "POST", channel, json={"name": "ai-output", "data": "", "extras": extras})
+    assert (await sites.take(channel)).growing == 1
 
 
 async def test_a_busy_source_is_asked_again() -> None:
