@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import uuid
@@ -14,7 +15,9 @@ import pytest_asyncio
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.turns.context import turn_id_for
 from tests.e2e.node import run_suite
-from tests.processes import Stack
+from tests.e2e.test_embedding import free_port
+from tests.e2e.test_page import BROWSERS
+from tests.processes import Proc, Stack
 
 LONG = os.environ.get("SELFHOST_TRANSPORT_LONG") == "1"
 PACKAGE = Path(__file__).parent.parent.parent / "clients" / "javascript"
@@ -64,6 +67,7 @@ class Site:
             "READER_KEY": "app.reader:a-secret-of-the-tests",
             "ASKER_KEY": "app.asker:a-secret-of-the-tests",
             "PORTS": str(port),
+            "CHROMIUM": next(filter(None, map(shutil.which, BROWSERS)), ""),
             "TURN_SESSION": SESSION,
             "TURN_INPUT": "an-input",
             "TURN_ID": turn_id_for(SESSION, "an-input"),
@@ -109,6 +113,70 @@ async def test_it_runs_with_the_lowest_versions_of_its_peers(site: Site, suite: 
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("suite", ["package", "turns", "edges", "react", "vercel", "local", "types"])
+@pytest.mark.parametrize(
+    "suite", ["package", "turns", "edges", "react", "vercel", "local", "types", "browser"]
+)
 async def test_the_client_of_the_first_generation(site: Site, suite: str) -> None:
     await run_suite(site.stack, f"{suite}.test.mjs", site.environment, folder=PACKAGE / "test")
+
+
+class Accidents:
+    """A stack that is broken when the suite asks for it, with a line `do THING NUMBER` on its output."""
+
+    def __init__(self, stack: Stack, redis: EmbeddedRedis, done: Path) -> None:
+        self._stack = stack
+        self._redis = redis
+        self._done = done
+        self._gateway: Proc | None = None
+        self._port = 0
+
+    async def start(self) -> int:
+        """Start the gateway, again on the port that it had, and return that."""
+        self._gateway = await self._stack.gateway(port=self._port, config=CONFIG)
+        self._port = self._gateway.port
+        return self._port
+
+    async def cause(self, thing: str, number: str) -> None:
+        assert self._gateway is not None
+        if thing == "kill-gateway":
+            self._gateway.kill()
+            await self._gateway.wait()
+        elif thing == "start-gateway":
+            await self.start()
+        else:
+            await asyncio.to_thread(self._redis.stop)
+            await asyncio.to_thread(self._redis.start)
+        (self._done / number).touch()
+
+
+async def test_what_can_go_wrong(redis_server: EmbeddedRedis, tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    done.mkdir()
+    with EmbeddedRedis(tmp_path / "redis", port=free_port()) as redis:
+        stack = Stack(redis.url, f"t{uuid.uuid4().hex[:12]}", tmp_path)
+        try:
+            accidents = Accidents(stack, redis, done)
+            port = await accidents.start()
+            await stack.worker(config=CONFIG)
+            suite = await stack.run(
+                # Not by `node --test`, which holds back what a suite prints.
+                *("node", "--test-force-exit", "--test-reporter=spec"),
+                str(PACKAGE / "test" / "unlucky.test.mjs"),
+                env={"KEY": KEY, "PORTS": str(port), "DONE": str(done)},
+            )
+            await cause_all(suite, accidents)
+            assert await suite.wait() == 0, suite.log
+        finally:
+            await stack.close()
+
+
+async def cause_all(suite: Proc, accidents: Accidents) -> None:
+    """Do what the suite asks for until it has ended."""
+    seen = 0
+    while suite.returncode is None:
+        await asyncio.sleep(0.01)
+        for line in suite.lines[seen:]:
+            match line.split():
+                case ["do", thing, number]:
+                    await accidents.cause(thing, number)
+        seen = len(suite.lines)
