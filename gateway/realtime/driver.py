@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gateway.auth.authenticator import Credential, now_ms
+from gateway.auth.authenticator import now_ms
 from gateway.auth.callers import RequestInfo
 from gateway.background import Background
 from gateway.commands.commands import Done
@@ -29,12 +29,12 @@ from gateway.realtime.effects import (
     Sync,
 )
 from gateway.realtime.gate import Gate
+from gateway.realtime.token_watch import TokenWatch
 from gateway.services import Services
 from gateway.websocket.upgrade import SocketOutlet
-from selfhost_transport.errors import BadRequest, ErrorInfo, MessageTooLarge, StoreUnavailable, TransportError
+from selfhost_transport.errors import BadRequest, ErrorInfo, MessageTooLarge, TransportError
 from selfhost_transport.wire.actions import Action
 from selfhost_transport.wire.codes import Code, error_info
-from selfhost_transport.wire.connection_key import issue_connection_key
 from selfhost_transport.wire.frame import Frame, decode_frame
 from selfhost_transport.wire.halves import Halves
 from selfhost_transport.wire.message import Format
@@ -43,9 +43,6 @@ logger = logging.getLogger(__name__)
 
 SLOW_READER_TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 10.0
-RENEW_BEFORE_S = 30.0
-TOO_LATE_TO_RENEW_S = 5.5
-SHORTEST_RENEWAL_S = 1.0
 MAX_UNANSWERED = 512
 """Frames whose answer has not left, refusals behind a slow operation among them; beyond that, the socket is not read."""
 MAX_BEING_READ = 256
@@ -64,20 +61,20 @@ class Socket:
         "_authenticating",
         "_background",
         "_channels",
+        "_closing",
         "_commands",
         "_fmt",
         "_give_up",
         "_halves",
-        "_info",
         "_on_end",
         "_orderly",
         "_outlet",
         "_readable",
         "_services",
-        "_timers",
         "core",
         "heartbeats",
         "key_issued_ms",
+        "tokens",
     )
 
     def __init__(
@@ -98,18 +95,26 @@ class Socket:
         self.heartbeats = heartbeats
         self._services = services
         self._fmt = fmt
-        self._info = info
         # Verifies a token that came in-band.
         self._authenticating: asyncio.Task[None] | None = None
         self._outlet: SocketOutlet | None = None
         self._give_up: asyncio.TimerHandle | None = None
+        self._closing: asyncio.TimerHandle | None = None
         self._halves = Halves()
         self._readable = Gate()
         self._orderly = Gate()
         self._background = Background("socket")
-        self._timers: list[asyncio.TimerHandle] = []
         self._channels = SocketChannels(
             services, core, fmt, self._background, self.carry_out, self.disconnect, echo=echo
+        )
+        self.tokens = TokenWatch(
+            core,
+            services.authenticator,
+            services.secret,
+            info,
+            self.carry_out,
+            self.disconnect,
+            self._channels.__len__,
         )
         self._commands = CommandQueue(
             services.executor,
@@ -123,10 +128,11 @@ class Socket:
     def open(self, outlet: SocketOutlet, error: ErrorInfo | None) -> None:
         """Send CONNECTED and start the clocks. `error`: why a resume failed."""
         self._outlet = self._channels.outlet = outlet
-        self.carry_out(self.core.open(self._new_key(), error))
+        self.tokens.key_prefix = outlet.key_prefix
+        self.carry_out(self.core.open(self.tokens.new_key(), error))
         if self.core.members.inherited:
             self._background.start(self._inherit())
-        self._watch_expiry(self.core.credential)
+        self.tokens.watch(self.core.credential)
 
     def receive(self, raw: str | bytes) -> None:
         """One message of the websocket."""
@@ -185,7 +191,7 @@ class Socket:
                 case Detach(channel):
                     self._channels.detach(channel)
                 case Authenticate(token):
-                    self._authenticating = self._background.start(self._authenticate(token))
+                    self._authenticating = self._background.start(self.tokens.authenticate(token))
                 case CloseSocket():
                     self._end()
         if self._has_enough_to_do:
@@ -236,14 +242,16 @@ class Socket:
         self._channels.detach_all()
         self._commands.close()
         self._readable.open()
-        for timer in [*self._timers, *([self._give_up] if self._give_up else [])]:
-            timer.cancel()
+        for timer in (self._give_up, self._closing):
+            if timer is not None:
+                timer.cancel()
         await self._background.finish()
+        self.tokens.stop()
         self.core.lost()
         # They point back at this socket. Without the circle all of it is freed now, not by some garbage collection.
         self._outlet = self._authenticating = None
         self._commands.free()
-        del self._channels, self._commands
+        del self._channels, self._commands, self.tokens
         if self.core.members:
             await self._services.presence_lease.lost(self.core.holder)
 
@@ -263,7 +271,7 @@ class Socket:
     def _end(self) -> None:
         self._channels.detach_all()
         loop = asyncio.get_running_loop()
-        self._timers.append(loop.call_later(CLOSE_TIMEOUT_S, self._abandon))
+        self._closing = loop.call_later(CLOSE_TIMEOUT_S, self._abandon)
         if self._outlet is not None:
             self._outlet.close()
 
@@ -288,68 +296,6 @@ class Socket:
     def _refused(self, ticket: int, error: ErrorInfo) -> None:
         self.carry_out(self.core.refused(ticket, error))
         self._channels.proceed()
-
-    # Credentials
-
-    async def _authenticate(self, token: str) -> None:
-        identity = self.core.credential.identity
-        try:
-            credential = await self._services.authenticator.again(self._info, token, identity.client_id)
-        except StoreUnavailable:
-            # Nothing is wrong with the token: the client tries again with a new connection.
-            self.disconnect(error_info(Code.DISCONNECTED, "the token cannot be verified right now"))
-            return
-        except TransportError as error:
-            self.carry_out(self.core.authentication_failed(error))
-            return
-        self.carry_out(self.core.reauthenticated(credential, self._new_key()))
-        if self.core.phase is Phase.CONNECTED:
-            self._watch_expiry(credential)
-
-    def revoke(self, applies_at: int) -> None:
-        """The token was revoked; where that applies later, the client may renew it until then (section 10.7)."""
-        if applies_at > now_ms():
-            self.carry_out(self.core.request_token())
-        else:
-            self.disconnect(error_info(Code.TOKEN_REVOKED))
-
-    def _watch_expiry(self, credential: Credential) -> None:
-        """Ask for a new token in time; end the connection when its token expires (section 4.7)."""
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
-        if credential.expires_ms is None:
-            return
-        loop = asyncio.get_running_loop()
-        left = (credential.expires_ms - now_ms()) / 1000
-        self._timers.append(loop.call_later(max(0.0, left), self._expire))
-        if left > TOO_LATE_TO_RENEW_S:
-            renew = max(0.0, left - RENEW_BEFORE_S)
-            self._timers.append(loop.call_later(renew, lambda: self.carry_out(self.core.request_token())))
-        elif left > SHORTEST_RENEWAL_S:
-            self._timers.append(loop.call_later(left / 2, self._renew_what_is_used))
-
-    def _renew_what_is_used(self) -> None:
-        """Tokens that live for seconds are renewed only where a reconnect would interrupt something (AUT-5).
-
-        The SDKs' own tests expect an idle connection with such a token to be disconnected when it expires.
-        """
-        if len(self._channels):
-            self.carry_out(self.core.request_token())
-
-    def _expire(self) -> None:
-        self.disconnect(error_info(Code.TOKEN_EXPIRED))
-
-    def _new_key(self) -> str:
-        credential = self.core.credential
-        prefix = "" if self._outlet is None else self._outlet.key_prefix
-        return prefix + issue_connection_key(
-            self._services.secret,
-            self.core.connection_id,
-            app_id=credential.app_id,
-            client_id=credential.identity.client_id,
-            now_ms=now_ms(),
-        )
 
 
 def wanted_format(query: Mapping[str, str]) -> Format:

@@ -229,7 +229,7 @@ class Realtime:
         for socket in list(self._sockets.values()):
             applies_at = self._services.revocations.applies_at(socket.core.credential)
             if applies_at is not None:
-                socket.revoke(applies_at)
+                socket.tokens.revoke(applies_at)
                 times.add(applies_at)
         self._look_again(min((time for time in times if time > now_ms()), default=None))
 
