@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from openai import AsyncOpenAI, PermissionDeniedError
 from websockets.asyncio.client import connect
 
 from selfhost_transport import ClientTransport
@@ -113,3 +114,14 @@ async def test_a_client_that_offers_compression_is_served(address: str) -> None:
         assert json.loads(await websocket.recv())["action"] == 4
         await websocket.send(json.dumps({"action": 10, "channel": "conversations:ann:1"}))
         assert json.loads(await websocket.recv())["action"] == 11
+
+
+async def test_openais_client_talks_to_the_mounted_gateway(address: str) -> None:
+    async with AsyncOpenAI(base_url=f"http://{address}/realtime/v1", api_key="session-of-ann") as client:
+        said = await client.responses.create(input="Good morning", conversation="conversations:ann:openai")
+        assert said.output_text == "You said: Good morning"
+        again = client.responses.stream(response_id=said.id)
+        async with again as stream:
+            assert (await stream.get_final_response()).output_text == said.output_text
+        with pytest.raises(PermissionDeniedError):
+            await client.responses.create(input="hi", conversation="conversations:bob:1")

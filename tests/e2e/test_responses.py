@@ -557,3 +557,19 @@ async def test_a_long_text_of_all_kinds_of_characters_is_exact_in_every_cut(clie
             assert answer.status_code == 400
             assert answer.json()["error"]["param"] == "starting_after"
         assert (await http.get(f"/v1/responses/{done.id}?starting_after=1")).status_code == 400
+
+
+async def test_pages_of_browsers_may_ask_and_the_description_has_the_paths(site: Site) -> None:
+    asked = "authorization,content-type,idempotency-key,x-stainless-lang,x-stainless-retry-count,x-stainless-timeout"
+    headers = {"origin": "https://page.example", "access-control-request-headers": asked}
+    async with site.http() as http:
+        answer = await http.options(
+            "/v1/responses", headers={**headers, "access-control-request-method": "POST"}
+        )
+        allowed = answer.headers["access-control-allow-headers"].split(", ")
+        assert set(asked.split(",")) <= set(allowed)
+        assert answer.headers["access-control-allow-origin"] == "https://page.example"
+        paths = (await http.get("/openapi.json")).json()["paths"]
+    assert {"/v1/responses", "/v1/responses/{response_id}/cancel", "/v1/conversations/{session}"} <= set(
+        paths
+    )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import openai
+import orjson
 import pytest
 import pytest_asyncio
 
@@ -62,6 +64,35 @@ async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFac
         yield Site(stack, gateways)
     finally:
         await stack.close()
+
+
+class Silence:
+    """A stream of a turn that says nothing, read as it comes, from the module's beginning."""
+
+    def __init__(self, response_id: str, url: str) -> None:
+        self.response_id = response_id
+        self.bytes = b""
+        self.reading = asyncio.create_task(self._read(url))
+
+    async def _read(self, url: str) -> None:
+        headers = {"authorization": f"Bearer {KEY}"}
+        # The clients give up after a silent read timeout; a comment is enough.
+        async with (
+            httpx.AsyncClient(headers=headers, timeout=20.0) as http,
+            http.stream("GET", f"{url}/v1/responses/{self.response_id}?stream=true") as answer,
+        ):
+            async for block in answer.aiter_bytes():
+                self.bytes += block
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def silence(site: Site) -> AsyncIterator[Silence]:
+    async with site.client() as client:
+        started = await client.responses.create(input="script: tokens=9 hang_at=3", background=True)
+        silent = Silence(started.id, site.gateways[0].url)
+        yield silent
+        silent.reading.cancel()
+        await asyncio.gather(silent.reading, return_exceptions=True)
 
 
 async def follow(site: Site, response_id: str, seen: list[Any], gateway: int) -> None:
@@ -204,3 +235,50 @@ async def test_follow_ups_at_the_same_time_are_all_answered(site: Site) -> None:
         assert [one.output_text for one in made] == [str(n) for n in range(6)]
         assert {one.previous_response_id for one in made} == {first.id}
         assert len({one.id for one in made}) == 6
+
+
+async def test_a_slow_reader_gets_all_of_it(site: Site) -> None:
+    async with site.client() as client, site.http() as http:
+        started = await client.responses.create(input="script: tokens=30000", background=True)
+        found = b""
+        async with http.stream("GET", f"/v1/responses/{started.id}?stream=true&starting_after=0") as answer:
+            async for block in answer.aiter_raw():
+                found += block
+                if len(found) < 200_000:
+                    await asyncio.sleep(0.05)
+        events = [orjson.loads(line[6:]) for line in found.split(b"\n") if line.startswith(b"data: ")]
+        assert "".join(event.get("delta", "") for event in events) == numbers(30000)
+        assert events[-1]["response"] == (await client.responses.retrieve(started.id)).to_dict()
+
+
+async def test_credentials_that_expire_end_the_stream_with_an_error(site: Site) -> None:
+    async with httpx.AsyncClient(base_url=site.gateways[0].url, auth=("app.key", "secret")) as http:
+        asked = {
+            "ttl": 2000,
+            "capability": '{"*":["*"]}',
+            "keyName": "app.key",
+            "timestamp": time.time_ns() // 10**6,
+        }
+        token = (await http.post("/keys/app.key/requestToken", json=asked)).json()["token"]
+    async with site.client(key=token, max_retries=0) as client:
+        stream = await client.responses.create(input="script: tokens=900 rate=50", stream=True)
+        first = await anext(aiter(stream))
+        with pytest.raises(openai.APIError, match="expired"):
+            async for _ in stream:
+                pass
+        with pytest.raises(openai.AuthenticationError):
+            await client.responses.retrieve("resp_x")
+    async with site.client() as client:
+        assert (await client.responses.cancel(first.response.id)).status == "cancelled"
+
+
+async def test_rsp_15_a_silent_stream_is_kept_with_comments(site: Site, silence: Silence) -> None:
+    await wait_until(lambda: b"\n: keep-alive\n" in silence.bytes, 17, "a comment")
+    assert not silence.reading.done()
+    assert b"\nid:" not in silence.bytes
+    async with site.client(1) as client:
+        stopped = await client.responses.cancel(silence.response_id)
+    await silence.reading
+    last = orjson.loads(silence.bytes.rstrip().rpartition(b"data: ")[2])
+    assert last["response"] == stopped.to_dict()
+    assert stopped.output_text == numbers(3)
