@@ -79,8 +79,8 @@ async def _latency_us(bench: Rig, turn: OpenTurn) -> float:
 def _ceiling(bench: Rig, turn: OpenTurn) -> float:
     """Appends per second of redis-benchmark; 0 where it is not installed.
 
-    It repeats one call. A piece must have the offset where its text ends, so every call gets a text of its own
-    (`__rand_int__`) and is the first piece of it.
+    It repeats one call. A chunk must have the offset where its text ends, so every call gets a text of its own
+    (`__rand_int__`) and is the first chunk of it.
     """
     program = shutil.which("redis-benchmark")
     if program is None:

@@ -28,7 +28,7 @@ async def _run() -> list[Figure]:
         clients = [client(target, number, session, one) for number, one in enumerate(listeners)]
         await start_all(clients)
         cpu = Cpu(child.pid)
-        # First contact with the message: everybody needs its aggregate.
+        # First contact with the message: everyone needs its aggregate.
         await bench.turns.append(turn.lease, turn.text, TOKEN)
         for one in listeners:
             await one.arrived()

@@ -1,4 +1,4 @@
-"""Connect and attach: a gateway's CPU for a new connection, and for attaching it to a session nobody watched."""
+"""Connect and attach: a gateway's CPU for a new connection, and for attaching it to a session no one watched."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from selfhost_transport.wire.websocket import ws_frame_header
 
 _CONNECTIONS = 500
 _RATE = 50.0
-_SERIES = "abcdefghij"
+_EPOCH = "abcdefghij"
 _RUN = "bench"
 # Of RFC 6455, section 1.3.
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -78,7 +78,7 @@ async def _watch(link: Connection) -> list[Figure]:
     sent = await asyncio.to_thread(link.recv)
     spent = cpu.spent_us()
     async with asyncio.timeout(ARRIVAL_TIMEOUT_S):
-        while recorder.tokens < sent:  # noqa: ASYNC110 - the recorder tells nobody, it would cost
+        while recorder.tokens < sent:  # noqa: ASYNC110 - the recorder tells no one, it would cost
             await asyncio.sleep(0.01)
     assert not recorder.violation_counts, recorder.recording().violations[:3]
     for session in sessions:
@@ -142,7 +142,7 @@ class _Stream:
         message = Message(
             name=h.AI_OUTPUT,
             client_id="assistant",
-            serial=format_item(Position(1, 0), _SERIES, 0),
+            serial=format_item(Position(1, 0), _EPOCH, 0),
             extras=h.make_extras(_HEADERS),
             action=MessageAction.CREATE,
         )
@@ -158,13 +158,13 @@ class _Stream:
         serial = self._message.serial or ""
         self._message.version = Version(serial, 1)
         self._message.data = ""
-        start = format_position(Position.ZERO, _SERIES)
+        start = format_position(Position.ZERO, _EPOCH)
         for frame in (
             Frame(Action.ATTACHED, channel=self._channel, channel_serial=start),
             Frame(
                 Action.MESSAGE,
                 channel=self._channel,
-                channel_serial=format_position(Position(1, 0), _SERIES),
+                channel_serial=format_position(Position(1, 0), _EPOCH),
                 messages=[self._message],
             ),
         ):
@@ -174,7 +174,7 @@ class _Stream:
         """The next token."""
         now = time.time_ns() // 1_000_000
         position = Position(now, self._token % 1000)
-        serial = format_position(position, _SERIES)
+        serial = format_position(position, _EPOCH)
         self._write(self._template.frame(serial, f"{self._token} ", f"{serial}:000", now))
         self._token += 1
 

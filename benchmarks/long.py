@@ -17,8 +17,8 @@ from benchmarks.figures import Figure
 from benchmarks.rig import AGENT, KEY, Cpu, Rig, gateway, rig
 from gateway.commands.branch import find_parent
 from selfhost_transport import ClientTransport
+from selfhost_transport.store.appends import MessageAppend
 from selfhost_transport.store.entries import Ref
-from selfhost_transport.store.pieces import Piece
 from selfhost_transport.store.turn_store import Lease
 from selfhost_transport.turns import chunks as c
 from selfhost_transport.turns import encoder, inputs, lifecycle
@@ -94,7 +94,7 @@ async def _views(url: str, turns: int, gateway_cpu: Cpu) -> list[tuple[str, floa
 
 
 async def _requests(bench: Rig, url: str, newest: str) -> list[tuple[str, float, str]]:
-    """What the gateway reads for plain HTTP, and for a send of somebody who has read nothing."""
+    """What the gateway reads for plain HTTP, and for a send of someone who has read nothing."""
     credentials = httpx.BasicAuth(*KEY.split(":"))
     async with httpx.AsyncClient(base_url=url, auth=credentials, trust_env=False) as http:
 
@@ -121,7 +121,7 @@ async def _reading(bench: Rig, turns: int, newest: str) -> list[tuple[str, float
     question = inputs.user_message([TextPart("What now?")], ids, client_id="user-1", parent=newest)
     published = await bench.sessions.publish(_SESSION, question)
     context = context_for_input(question[-1], session=_SESSION, agent_client_id=AGENT)
-    lease = Lease(_SESSION, context.turn_id, 1, 1, 3, "", published.series, published.position, b"")
+    lease = Lease(_SESSION, context.turn_id, 1, 1, 3, "", published.epoch, published.position, b"")
     conversation = Conversation(bench.sessions.history, lease, context)
     found: list[tuple[str, float, str]] = []
     for name, last in (("the last 20 messages", 20), ("the whole branch", None)):
@@ -211,8 +211,10 @@ async def _turn(bench: Rig, number: int, parent: str | None) -> str:
     (close,) = coder.encode(c.TextEnd("text"))
     assert isinstance(delta, encoder.Append) and isinstance(close, encoder.Close)
     ref = Ref(parse_position(serials[-1])[0])
-    await bench.sessions.append_pieces(
-        _SESSION, ref, [Piece(delta.data, extras=delta.extras), Piece("", extras=close.extras)]
+    await bench.sessions.append_all(
+        _SESSION,
+        ref,
+        [MessageAppend(delta.data, extras=delta.extras), MessageAppend("", extras=close.extras)],
     )
     closing = [op for chunk in (c.FinishStep(), c.Finish("stop")) for op in coder.encode(chunk)]
     await write(

@@ -41,7 +41,7 @@ class Provider:
         self._token = b"%x\r\n%s\r\n" % (len(event), event)
 
     async def serve(self) -> None:
-        """Listen on a free port of loopback, for ever."""
+        """Listen on a free port of loopback, forever."""
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         print(f"ready http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
         await server.serve_forever()

@@ -42,7 +42,7 @@ async def _run(seconds: float, sessions: int) -> list[Figure]:
         await paced(_RATE, seconds, lambda due: publish("", due))
         with_us, with_redis_us, count = mine.spent_us() / sent, server.spent_us() / sent, sent
         sent = 0
-        await paced(_RATE, seconds, lambda due: publish("nobody:", due))
+        await paced(_RATE, seconds, lambda due: publish("no one:", due))
         without_us, without_redis_us = mine.spent_us() / sent, server.spent_us() / sent
         await subscriber.close()
         return [

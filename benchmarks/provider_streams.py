@@ -111,9 +111,9 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 async def _answer(path: str, tokens: int, rate: float, writer: asyncio.StreamWriter) -> None:
     first, token, last = _STREAMS[path]
     writer.write(_HEAD + _chunk(first))
-    piece = _chunk(token)
+    chunk = _chunk(token)
     for number in range(tokens):
-        writer.write(piece)
+        writer.write(chunk)
         if rate:
             await asyncio.sleep(1 / rate)  # the model's pace
         elif number % _TOGETHER == 0:

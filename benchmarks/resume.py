@@ -25,7 +25,7 @@ async def _run(missed: int) -> Figure:
         turn = await bench.open_text(session)
         await bench.turns.append(turn.lease, turn.text, TOKEN)
         head = await bench.sessions.open(session)
-        seen = format_position(head.position, head.series)
+        seen = format_position(head.position, head.epoch)
         await asyncio.gather(*(bench.turns.append(turn.lease, turn.text, TOKEN) for _ in range(missed)))
         target = Target.parse([await child.ready()], KEY, "")
         listeners = [Listener(seen) for _ in range(_CLIENTS)]

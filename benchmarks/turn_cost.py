@@ -56,7 +56,7 @@ async def ended(bench: Rig, status: str = "completed") -> int:
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Look at another process until it has come so far. Raises TimeoutError."""
     async with asyncio.timeout(_PATIENCE_S):
-        while not await condition():  # noqa: ASYNC110 - it tells nobody
+        while not await condition():  # noqa: ASYNC110 - it tells no one
             await asyncio.sleep(_POLL_S)
 
 

@@ -320,7 +320,7 @@ def run_gateway(settings: Settings) -> None:
     listening = listen(settings.gateway.host, settings.gateway.port)
     if not (settings.accepted_keys or settings.issuers or settings.trusted_proxies):
         logger.warning(
-            "gateway.nobody_may_connect: neither [[keys]] nor [[issuers]] nor [[trusted_proxies]] are configured; see "
+            "gateway.no_credentials: neither [[keys]] nor [[issuers]] nor [[trusted_proxies]] are configured; see "
             "docs/authentication.md"
         )
     port = listening.getsockname()[1]

@@ -27,7 +27,7 @@
      +-- ConnectionFailed       800xx
      |    +-- UntrustedCertificate 80000
      +-- ContinuityLost          9000x / 104006
-     |    +-- SeamLost           90003  stored messages do not reach the session's history
+     |    +-- ResumePointLost           90003  stored messages do not reach the session's history
      +-- LeaseLost               104012 another worker owns the turn, or it has ended
      +-- TurnHeld                104017 adopting a turn that another process holds
      +-- TurnNotStarted          104010 the turn was not started in time
@@ -42,7 +42,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +335,7 @@ class LogRewound(ContinuityLost):
         return info is not None and bool((info.detail or {}).get("wentBack"))
 
 
-class SeamLost(ContinuityLost):
+class ResumePointLost(ContinuityLost):
     """Between the messages an application has stored and those the session still has, some may be missing (HYD-6)."""
 
 
@@ -421,11 +421,15 @@ def _by_status(status: int) -> type[TransportError]:
     return ServiceError if status >= 500 else TransportError
 
 
+_FORMER_NAMES: Final = {"WentBack": LogRewound, "SeamLost": ResumePointLost}
+"""For one release."""
+
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        """The former name of LogRewound, for one release."""
-        if name != "WentBack":
+        """Former names of errors."""
+        error = _FORMER_NAMES.get(name)
+        if error is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        warnings.warn("WentBack is deprecated: use LogRewound", DeprecationWarning, stacklevel=2)
-        return LogRewound
+        warnings.warn(f"{name} is deprecated: use {error.__name__}", DeprecationWarning, stacklevel=2)
+        return error

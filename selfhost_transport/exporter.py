@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import warnings
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -37,7 +38,7 @@ class EndedTurn:
     """A turn that ended. `messages` are its input and its output, whole, also where it was suspended in between.
 
     Empty if there is no new message, as for a regenerate that was cancelled at once. `position` is the
-    channelSerial of its terminal. `seam` is where the stored session meets the live one once this turn is stored: what
+    channelSerial of its terminal. `resume_point` is where the stored session meets the live one once this turn is stored: what
     is not later is stored (`Seed`). `delivery` is 1, or more if an earlier attempt to export it did not return.
     """
 
@@ -48,13 +49,19 @@ class EndedTurn:
     # Verified client id; None: anonymous.
     owner: str | None
     position: str
-    seam: str
+    resume_point: str
     # When it ended, milliseconds since the epoch.
     time_ms: int
     messages: tuple[ConversationMessage, ...]
     # Retention took messages of the turn before they could be exported.
     truncated: bool
     delivery: int
+
+    @property
+    def seam(self) -> str:
+        """Deprecated: `resume_point`."""
+        warnings.warn("seam is deprecated: use resume_point", DeprecationWarning, stacklevel=2)
+        return self.resume_point
 
     def to_json(self) -> dict[str, Any]:
         """What the `export` command writes; messages in the form of the JS SDK."""
@@ -65,7 +72,9 @@ class EndedTurn:
             "agent": self.agent,
             "owner": self.owner,
             "position": self.position,
-            "seam": self.seam,
+            "resumePoint": self.resume_point,
+            # Its former name, for one release.
+            "seam": self.resume_point,
             "timestamp": self.time_ms,
             "truncated": self.truncated,
             "messages": messages_to_json(self.messages),
@@ -164,7 +173,7 @@ class TurnExporter:
         try:
             await queue.open(self._limit)
             for bucket in range(keys.buckets):
-                await subscriber.subscribe(f"{keys.base(bucket)}ctl", self._told(bucket))
+                await subscriber.subscribe(f"{keys.base(bucket)}ctl", self._on_control(bucket))
             self.ready.set()
             await self._work(queue, stores.history, range(keys.buckets), export, once=once)
         finally:
@@ -176,18 +185,18 @@ class TurnExporter:
     ) -> None:
         while not self._stop.is_set():
             self._look_at(buckets)
-            await self._look_after(queue)
+            await self._log_dropped(queue)
             await self._empty(queue, history, export)
             if once:
                 break
             # Nothing announces that another process is gone: its turns are looked for from time to time.
             until = asyncio.get_running_loop().time() + self._lease_s / 2
-            while not self._stop.is_set() and await self._is_told(until):
+            while not self._stop.is_set() and await self._woken(until):
                 await self._empty(queue, history, export)
         if once and self._error is not None:
             raise self._error
 
-    async def _is_told(self, until: float) -> bool:
+    async def _woken(self, until: float) -> bool:
         """Wait for a turn to end, or to be stopped; False at a loop time."""
         try:
             async with asyncio.timeout_at(until):
@@ -253,7 +262,7 @@ class TurnExporter:
             except TransportError as error:
                 logger.warning("export.not_renewed turn=%s error=%s", ended.turn_id, error)
 
-    async def _look_after(self, queue: EndedTurns) -> None:
+    async def _log_dropped(self, queue: EndedTurns) -> None:
         """Make sure that turns are queued, also after Redis lost its data, and tell of those that were dropped."""
         try:
             await queue.open(self._limit)
@@ -265,7 +274,7 @@ class TurnExporter:
             logger.error("export.dropped exporter=%s turns=%d", self.name, dropped)
         self._dropped = dropped
 
-    def _told(self, bucket: int) -> Callable[[bytes], None]:
+    def _on_control(self, bucket: int) -> Callable[[bytes], None]:
         mine = f"ended {self.name}".encode()
 
         def received(payload: bytes) -> None:
@@ -279,7 +288,7 @@ class TurnExporter:
         self._changed.set()
 
 
-def _seam(ended: Ended) -> Position:
+def _resume_point(ended: Ended) -> Position:
     if ended.open == ended.last:
         return ended.last
     ms, counter = ended.open
@@ -293,8 +302,8 @@ def _turn(ended: Ended, read: TurnMessages) -> EndedTurn:
         status=ended.status,
         agent=ended.agent,
         owner=ended.owner or None,
-        position=format_position(ended.last, ended.series),
-        seam=format_position(_seam(ended), ended.series),
+        position=format_position(ended.last, ended.epoch),
+        resume_point=format_position(_resume_point(ended), ended.epoch),
         time_ms=ended.last.ms,
         messages=read.messages,
         truncated=read.truncated,

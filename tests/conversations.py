@@ -6,8 +6,8 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from selfhost_transport.store.appends import MessageAppend
 from selfhost_transport.store.entries import Operation, Ref
-from selfhost_transport.store.pieces import Piece
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.turns import chunks as c
 from selfhost_transport.turns import headers as h
@@ -149,7 +149,7 @@ class Talk:
         await self._end(turn, RunReason.CANCELLED)
 
     async def _delete(self) -> None:
-        """Somebody deletes what they asked."""
+        """Someone deletes what they asked."""
         asked = [(key, ref) for key, ref in self._asked.items() if self.tree.message(key) is not None]
         if not asked:
             return
@@ -161,7 +161,7 @@ class Talk:
         self._deliver([await self._sessions.history.message(self.session, ref)])
 
     async def _choose_for_all(self) -> None:
-        """Somebody shows another alternative to everybody."""
+        """Someone shows another alternative to all."""
         for shown in self.view.messages():
             choice = self.view.branch_selection(shown.codec_message_id)
             heads = [head.codec_message_id for head in choice.siblings if head is not None]
@@ -282,13 +282,13 @@ class Talk:
 
     async def _append(self, stream_key: str, data: str, extras: dict[str, object]) -> None:
         ref = self._streams[stream_key]
-        (version,) = await self._sessions.append_pieces(self.session, ref, [Piece(data, extras=extras)])
-        series = (await self._sessions.open(self.session)).series
+        (version,) = await self._sessions.append_all(self.session, ref, [MessageAppend(data, extras=extras)])
+        epoch = (await self._sessions.open(self.session)).epoch
         self._deliver(
             [
                 Message(
-                    serial=ref.serial(series), action=MessageAction.APPEND, data=data, extras=extras,
-                    version=Version(version.serial(series)),
+                    serial=ref.serial(epoch), action=MessageAction.APPEND, data=data, extras=extras,
+                    version=Version(version.serial(epoch)),
                 )
             ]
         )  # fmt: skip

@@ -120,7 +120,7 @@ class Proc:
         # A grandchild outside the group may hold the pipe open; its output is not waited for.
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
-        # asyncio has no public way to give up a pipe that somebody else holds open.
+        # asyncio has no public way to give up a pipe that another holds open.
         self._process._transport.close()  # type: ignore[attr-defined]
         self.ready.cancel()
 
@@ -140,7 +140,7 @@ class Proc:
                 self.ready.set_result(match[1])
         if not self.ready.done():
             self.ready.set_exception(AssertionError(f"{self.name} ended before it was ready:\n{self.log}"))
-            # The failure may concern nobody: a command that is not meant to become ready.
+            # The failure may concern no one: a command that is not meant to become ready.
             self.ready.exception()
 
 

@@ -140,8 +140,8 @@ def test_redis_accepts_its_configuration(tmp_path: Path) -> None:
         with redis.Redis(unix_socket_path=str(socket), username="transport", password="CHANGE-ME") as client:
             assert client.info("persistence")["aof_enabled"] == 1
             assert client.info("memory")["maxmemory_policy"] == "noeviction"
-        with redis.Redis(unix_socket_path=str(socket)) as nobody, pytest.raises(redis.AuthenticationError):
-            nobody.ping()
+        with redis.Redis(unix_socket_path=str(socket)) as absent, pytest.raises(redis.AuthenticationError):
+            absent.ping()
     finally:
         server.kill()
         server.communicate()
@@ -272,15 +272,15 @@ def test_the_services_are_confined(unit: Path) -> None:
     assert {name: set_to.get(name) for name in SHIELDS} == SHIELDS
     assert "SystemCallFilter=@system-service" in unit.read_text()
     if (analyze := shutil.which("systemd-analyze")) is not None:
-        told = subprocess.run(
+        reported = subprocess.run(
             [analyze, "security", "--offline=true", "--no-pager", str(unit)],
             capture_output=True,
             text=True,
             check=False,
         ).stdout
-        found = re.search(r"exposure level for .*: ([\d.]+)", told)
+        found = re.search(r"exposure level for .*: ([\d.]+)", reported)
         # Older versions cannot look at a file.
-        assert found is None or float(found[1]) <= MOST_EXPOSED, told
+        assert found is None or float(found[1]) <= MOST_EXPOSED, reported
 
 
 def _service(name: str) -> str:

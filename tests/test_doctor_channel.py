@@ -58,21 +58,21 @@ def settings(tmp_path: Path) -> Settings:
     return load_settings(path)
 
 
-def told(settings: Settings, channel: str) -> str:
+def reported(settings: Settings, channel: str) -> str:
     found = explain_channel(settings, channel)
     return "\n".join(f"{finding.verdict} {finding.subject} {finding.detail}" for finding in found)
 
 
 @pytest.mark.parametrize(("channel", "golden"), [("conversations:42", CONVERSATION), ("notes", NOTES)])
 def test_rul_3_rule_and_rights(settings: Settings, channel: str, golden: str) -> None:
-    assert told(settings, channel) == golden
+    assert reported(settings, channel) == golden
 
 
 def test_rul_2_a_namespace_ends_at_the_first_colon(settings: Settings) -> None:
-    assert "rule conversations:" in told(settings, "conversations:x:y")
+    assert "rule conversations:" in reported(settings, "conversations:x:y")
     for other in ("conversation", "conversation:x", "conversationsx:y"):
-        assert f"{other}: rule *: plain pub/sub" in told(settings, other)
+        assert f"{other}: rule *: plain pub/sub" in reported(settings, other)
 
 
-def test_a_configuration_that_lets_nobody_in_is_said() -> None:
-    assert "warn capability x: no client can connect" in told(Settings(), "x")
+def test_a_configuration_that_lets_no_one_in_is_said() -> None:
+    assert "warn capability x: no client can connect" in reported(Settings(), "x")

@@ -1,4 +1,4 @@
-"""Server-sent events as bytes: pieces of a response's body in, whole events out. No I/O.
+"""Server-sent events as bytes: chunks of a response's body in, whole events out. No I/O.
 
 The providers' libraries make a validated object of every event, which costs 25 to 80 us of CPU for each token. The
 adapters decode the same bytes themselves, and leave everything else to the library: configuration, authentication,
@@ -19,14 +19,14 @@ ServerEvent: TypeAlias = tuple[bytes, bytes]
 
 
 class EventStreamDecoder:
-    """Splits a body into events, however it is cut into pieces. An event without its blank line is not whole."""
+    """Splits a body into events, however it is cut into chunks. An event without its blank line is not whole."""
 
     def __init__(self) -> None:
         self._pending = b""
 
-    def feed(self, piece: bytes) -> list[ServerEvent]:
-        """The events that this piece completes. Raises AgentError for an event beyond MAX_PENDING_BYTES."""
-        text = self._pending + piece if self._pending else piece
+    def feed(self, chunk: bytes) -> list[ServerEvent]:
+        """The events that this chunk completes. Raises AgentError for an event beyond MAX_PENDING_BYTES."""
+        text = self._pending + chunk if self._pending else chunk
         if b"\r" in text:
             text = _with_plain_ends(text)
         *blocks, self._pending = text.split(b"\n\n")
@@ -36,7 +36,7 @@ class EventStreamDecoder:
 
 
 def _with_plain_ends(text: bytes) -> bytes:
-    """Each line's end as LF. A CR at the very end stays: its LF may follow in the next piece."""
+    """Each line's end as LF. A CR at the very end stays: its LF may follow in the next chunk."""
     last = b"\r" if text.endswith(b"\r") else b""
     body = text[:-1] if last else text
     return body.replace(b"\r\n", b"\n").replace(b"\r", b"\n") + last

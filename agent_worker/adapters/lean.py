@@ -25,7 +25,7 @@ class Body(Protocol):
     """The HTTP response below a library's stream."""
 
     def aiter_bytes(self) -> AsyncIterator[bytes]:
-        """The pieces of its body, content encodings undone."""
+        """The chunks of its body, content encodings undone."""
 
 
 class Fields(dict[str, Any]):
@@ -67,21 +67,21 @@ def decoder_of(kind: type[StructT]) -> Callable[[bytes], StructT | None]:
 async def batches(body: Body) -> AsyncIterator[list[ServerEvent]]:
     """The events of a body, as many at a time as arrived together, until it ends or says `[DONE]`."""
     decoder = EventStreamDecoder()
-    pieces = body.aiter_bytes()
-    async for piece in pieces:
-        events = decoder.feed(piece)
+    chunks = body.aiter_bytes()
+    async for chunk in chunks:
+        events = decoder.feed(chunk)
         for number, (_, data) in enumerate(events):
             if data.startswith(b"[DONE]"):
                 yield events[:number]
-                await _drain(pieces)
+                await _drain(chunks)
                 return
         yield events
 
 
-async def _drain(pieces: AsyncIterator[bytes]) -> None:
+async def _drain(chunks: AsyncIterator[bytes]) -> None:
     try:
         async with asyncio.timeout(_DRAIN_S):
-            async for _ in pieces:
+            async for _ in chunks:
                 pass
     except TimeoutError:
         # The answer is whole. The connection is closed instead of being used again.

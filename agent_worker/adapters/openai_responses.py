@@ -41,7 +41,7 @@ _KINDS: Final = (
 
 
 class _Delta(msgspec.Struct):
-    """An event that carries a piece of the answer, as far as it is read here."""
+    """An event that carries a chunk of the answer, as far as it is read here."""
 
     type: str
     delta: str

@@ -15,7 +15,7 @@ _UNREADABLE = "The model wrote arguments that are not a JSON object."
 class _Call:
     name: str
     executed: bool | None
-    pieces: list[str] = field(default_factory=list)
+    chunks: list[str] = field(default_factory=list)
 
 
 class Parts:
@@ -64,7 +64,7 @@ class Parts:
         """More of a call's arguments."""
         if not delta or call_id not in self._writing:
             return []
-        self._writing[call_id].pieces.append(delta)
+        self._writing[call_id].chunks.append(delta)
         return [p.ToolInputDelta(call_id, delta)]
 
     def call_ready(self, call_id: str, whole: str | None = None) -> list[p.Chunk]:
@@ -73,10 +73,10 @@ class Parts:
         if call is None:
             return []
         chunks: list[p.Chunk] = []
-        if whole and not call.pieces:
-            call.pieces.append(whole)
+        if whole and not call.chunks:
+            call.chunks.append(whole)
             chunks.append(p.ToolInputDelta(call_id, whole))
-        value = from_text("".join(call.pieces) or "{}")
+        value = from_text("".join(call.chunks) or "{}")
         if isinstance(value, Absent) or not isinstance(value, dict):
             error = p.ToolInputError(call_id, call.name, _UNREADABLE, provider_executed=call.executed)
             return [*chunks, error]

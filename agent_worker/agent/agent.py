@@ -11,13 +11,13 @@ from typing import Any, TypeAlias
 
 from agent_worker.agent.cancel_hook import CancelHook
 from agent_worker.agent.turn import Turn
-from agent_worker.output.message import Piece
+from agent_worker.output.message import OutputChunk
 from selfhost_transport.settings_values import CrashRule
 from selfhost_transport.turns.codec import Codec
 
 Handler: TypeAlias = (
-    Callable[[Turn], AsyncIterator[Piece]]
-    | Callable[[Turn], Iterator[Piece]]
+    Callable[[Turn], AsyncIterator[OutputChunk]]
+    | Callable[[Turn], Iterator[OutputChunk]]
     | Callable[[Turn], Awaitable[Any]]
 )
 """A generator that yields its answer (a plain one runs in a thread), or a coroutine that pipes it."""

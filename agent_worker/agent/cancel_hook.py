@@ -1,4 +1,4 @@
-"""Cancel hooks: the request, the matched turns and the verdict (CAN-7 to CAN-11)."""
+"""Cancel hooks: the request, the matched turns and the decision (CAN-7 to CAN-11)."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class CancelHook:
     undecided: Undecided = Undecided.ALLOW
     grace_s: float = 1.0
 
-    async def verdict(self, request: CancelRequest, threads: Threads, agent: str) -> Verdict:
+    async def decision(self, request: CancelRequest, threads: Threads, agent: str) -> Decision:
         """Ask the hook; it cannot hold the turn open longer than its grace, nor by ignoring its cancellation."""
         turn = request.turn
         code = UserCode("cancel hook", agent, turn.session, turn.turn_id)
@@ -91,17 +91,17 @@ class CancelHook:
             logger.error("cancel.hook_failed %s then=%s", names, self.undecided, exc_info=raised)
             drop_frames(raised)
             return self._undecided(_HOOK_FAILED)
-        return Verdict(True) if asked.result() is not False else Verdict(False, _denied(_REFUSED))
+        return Decision(True) if asked.result() is not False else Decision(False, _denied(_REFUSED))
 
-    def _undecided(self, why: str) -> Verdict:
+    def _undecided(self, why: str) -> Decision:
         if self.undecided is Undecided.ALLOW:
             info = ErrorInfo(code=_HOOK_FAILED_CODE, status_code=500, message=why.format("allowed"))
-            return Verdict(True, info)
-        return Verdict(False, _denied(why.format("refused")))
+            return Decision(True, info)
+        return Decision(False, _denied(why.format("refused")))
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Decision:
     """Outcome of a cancel. `error`: the requester's error for a refusal, or for a failed hook (CAN-9)."""
 
     allowed: bool

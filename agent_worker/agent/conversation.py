@@ -82,7 +82,7 @@ class Conversation:
         """The messages of the send that started the turn; they usually came with the lease."""
         lease = self._lease
         if self._input is None and (created := self._created()):
-            self._input = completed(created, lease.series)
+            self._input = completed(created, lease.epoch)
         if self._input is None:
             at = lease.input_position
             query = Query(limit=MAX_INPUT_MESSAGES, forwards=True, start_ms=at.ms, until=at, align=False)
@@ -129,7 +129,7 @@ class Conversation:
         return (await self.read(wanted)).prompt
 
     async def read(self, wanted: Wanted) -> Reading:
-        """The conversation as it is now. Raises ConversationTooLong; SeamLost for a seed that does not reach it."""
+        """The conversation as it is now. Raises ConversationTooLong; ResumePointLost for a seed that does not reach it."""
         reading = await (self._read_branch(wanted) if wanted.seed is None else self._read_behind(wanted))
         return (
             reading if wanted.with_reasoning else replace(reading, prompt=await self._spoken(reading.prompt))

@@ -16,7 +16,7 @@ from agent_worker.agent.suspension import Answer, Default, Suspended, Wait
 from agent_worker.agent.tools import MAX_RESULT_BYTES, Offload, Tool, ToolCall, run_tool
 from agent_worker.output import sources
 from agent_worker.output.left_behind import LeftBehind
-from agent_worker.output.message import Earlier, Output, Piece
+from agent_worker.output.message import Earlier, Output, OutputChunk
 from agent_worker.output.writer import TurnWriter
 from agent_worker.user_code.threads import PulledIterable, Threads
 from selfhost_transport.errors import LeaseLost
@@ -165,7 +165,7 @@ class Turn:
         """The conversation as the model should see it, oldest first, read from the history when asked for.
 
         With a `seed`, the conversation as the application has stored it, only what is not in that is read (HYD-4);
-        raises SeamLost where messages may be in neither. Steers that are in the conversation count as answered by what is
+        raises ResumePointLost where messages may be in neither. Steers that are in the conversation count as answered by what is
         written from here on. `last`: no more than so many messages, which also bounds what is read of a long session; raises
         ConversationTooLong where more than 200,000 messages of the session, or 256 MiB, would have to be read.
         """
@@ -184,7 +184,7 @@ class Turn:
         """Ids of the turns that wait in the session for this one to end (DBL-12)."""
         return await self._inputs.waiting(self.session)
 
-    async def pipe(self, source: AsyncIterable[Piece] | Iterable[Piece]) -> PipeResult:
+    async def pipe(self, source: AsyncIterable[OutputChunk] | Iterable[OutputChunk]) -> PipeResult:
         """Write everything a source yields as one assistant message, then close the source.
 
         An exception of the source is returned, not raised (STR-4). A turn whose last pipe failed ends with `error`

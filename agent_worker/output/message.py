@@ -28,12 +28,12 @@ _TURNS_AFTER_SLOW = 4
 
 @dataclass(slots=True, frozen=True)
 class Reasoning:
-    """A piece of the model's reasoning, shown apart from the answer (COT-1)."""
+    """A chunk of the model's reasoning, shown apart from the answer (COT-1)."""
 
     text: str
 
 
-Piece: TypeAlias = str | Reasoning | p.Chunk | Mapping[str, Any]
+OutputChunk: TypeAlias = str | Reasoning | p.Chunk | Mapping[str, Any]
 """What an agent may yield: text, reasoning, a chunk, or an event of its codec in its JSON form."""
 
 _STARTS: dict[str, type[p.TextStart | p.ReasoningStart]] = {
@@ -67,7 +67,7 @@ class Earlier:
 
 
 class Output:
-    """One pass of a turn (ai-transport section 1): one assistant message, opened by its first piece.
+    """One pass of a turn (ai-transport section 1): one assistant message, opened by its first chunk.
 
     Plain text is put into a text part that is opened and closed as needed; the brackets that a source does not
     send itself (`start`, `start-step`, `finish-step`, `finish`) are added.
@@ -94,7 +94,7 @@ class Output:
         self._stamped: Sequence[str] = ()
         self._writer = writer
         self._earlier = earlier or Earlier("")
-        # The part that plain pieces go to: its kind, its id, its stream's key.
+        # The part that plain chunks go to: its kind, its id, its stream's key.
         self._part: tuple[str, str, str] | None = None
         # The stream of that part if it is one of text, for the path of every token.
         self._text: TextStream | None = None
@@ -122,21 +122,21 @@ class Output:
         """Whether the turn is not this attempt's to write any more."""
         return self._writer.stopped
 
-    async def take(self, source: AsyncIterator[Piece]) -> None:
+    async def take(self, source: AsyncIterator[OutputChunk]) -> None:
         """Write everything the source yields, until it ends. Raises what the source or the writer raises."""
         writer = self._writer
         count = 0
         yield_at = time.monotonic() + _YIELD_EVERY_S
-        async for piece in source:
+        async for chunk in source:
             try:
-                if type(piece) is str:
+                if type(chunk) is str:
                     # The path of every token: one comparison, one append to a list.
                     if self._text is not None:
-                        self._text.add(piece)
+                        self._text.add(chunk)
                     else:
-                        await self._add("text", piece)
+                        await self._add("text", chunk)
                 else:
-                    await self._take_other(piece)
+                    await self._take_other(chunk)
                 count += 1
                 now = time.monotonic()
                 if writer.backpressured or not count % _YIELD_EVERY or now > yield_at:
@@ -150,7 +150,9 @@ class Output:
                 if not await self._cancelled_in(source, cancelled):
                     return
 
-    async def _cancelled_in(self, source: AsyncIterator[Piece], cancelled: asyncio.CancelledError) -> bool:
+    async def _cancelled_in(
+        self, source: AsyncIterator[OutputChunk], cancelled: asyncio.CancelledError
+    ) -> bool:
         """The task was cancelled while a generator waited at a `yield`: the cancellation is raised there.
 
         A time-out around the `yield` then is one, which it may handle; False when it ends by that. Else raises.
@@ -158,11 +160,11 @@ class Output:
         while isinstance(source, AsyncGenerator) and not self._writer.stopped:
             try:
                 await self._writer.caught_up()
-                piece = await source.athrow(cancelled)
+                chunk = await source.athrow(cancelled)
             except StopAsyncIteration:
                 return False
             try:
-                await self._take_other(piece)
+                await self._take_other(chunk)
                 return True
             except asyncio.CancelledError as again:
                 cancelled = again
@@ -216,22 +218,22 @@ class Output:
                 self._part = stream.kind, stream.stream_id, key
                 self._text = written if stream.kind == "text" else None
 
-    async def _take_other(self, piece: Reasoning | p.Chunk | Mapping[str, Any] | str) -> None:
-        if isinstance(piece, Reasoning):
-            await self._add("reasoning", _text(piece.text))
-        elif isinstance(piece, str):
-            await self._add("text", _text(piece))
+    async def _take_other(self, chunk: Reasoning | p.Chunk | Mapping[str, Any] | str) -> None:
+        if isinstance(chunk, Reasoning):
+            await self._add("reasoning", _text(chunk.text))
+        elif isinstance(chunk, str):
+            await self._add("text", _text(chunk))
         else:
-            await self.write([self._codec.chunk_from_json(piece) if isinstance(piece, Mapping) else piece])
+            await self.write([self._codec.chunk_from_json(chunk) if isinstance(chunk, Mapping) else chunk])
 
-    async def _add(self, kind: str, piece: str) -> None:
-        """Write a plain piece; where no part of its kind is open, one is opened with it, and the other kind's closed."""
+    async def _add(self, kind: str, chunk: str) -> None:
+        """Write a plain chunk; where no part of its kind is open, one is opened with it, and the other kind's closed."""
         if self._part is not None:
             # Another task has opened it, perhaps just now: sources may be piped side by side.
             await self._writer.caught_up()
         if self._part is not None and self._part[0] == kind:
             stream = self._writer.stream(self._part[2])
-            stream.add(piece)
+            stream.add(chunk)
             self._text = stream if kind == "text" else None
             return
         if self._finished:
@@ -242,7 +244,7 @@ class Output:
         chunks = [*self._closing_part(), *self._before(start), start]
         if kind == "text" and (earlier := self._earlier.take()):
             chunks.append(p.TextDelta(part_id, earlier))
-        ops = self._encoded([*chunks, _DELTAS[kind](part_id, piece)])
+        ops = self._encoded([*chunks, _DELTAS[kind](part_id, chunk)])
         (key,) = [op.stream_key for op in ops if isinstance(op, encoder.Create) and op.stream_key is not None]
         # Before it is written: a caller cancelled meanwhile still finds the part.
         self._part = kind, part_id, key
@@ -308,8 +310,8 @@ class Output:
         await self._writer.write(ops)
 
 
-def _text(piece: object) -> str:
+def _text(chunk: object) -> str:
     """The value as `str`. Raises InvalidArgument for any other type."""
-    if not isinstance(piece, str):
-        raise InvalidArgument(f"a text is expected, not {type(piece).__name__}")
-    return str.__str__(piece)
+    if not isinstance(chunk, str):
+        raise InvalidArgument(f"a text is expected, not {type(chunk).__name__}")
+    return str.__str__(chunk)

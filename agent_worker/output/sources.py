@@ -38,7 +38,7 @@ def iterate(source: AsyncIterable[T] | Iterable[T], threads: Threads) -> AsyncIt
     if isinstance(source, Iterable):
         return PulledIterable(source, threads)
     what = "a coroutine: await it first" if inspect.iscoroutine(source) else type(source).__name__
-    raise InvalidArgument(f"`pipe` takes an iterable of pieces, not {what}")
+    raise InvalidArgument(f"`pipe` takes an iterable of chunks, not {what}")
 
 
 async def close(source: object, threads: Threads | None = None) -> None:

@@ -90,58 +90,58 @@ class TextStream:
         """The message in the session."""
         return self._text.ref
 
-    def add(self, piece: str) -> None:
+    def add(self, chunk: str) -> None:
         """Write a token, now or with the others of its window. Raises what stopped the writer, if anything."""
         gathered = self._gathered
         if gathered:
-            gathered.append(piece)
-            self._size += len(piece)
+            gathered.append(chunk)
+            self._size += len(chunk)
             if self._size > MAX_GATHERED:
                 self.flush()
             return
         self._writer.check()
         flush_timer = self._writer.flush_timer
         if not flush_timer.window_s:
-            self._send(piece)
+            self._send(chunk)
             return
         now = self._loop.time()
         if now >= self._next:
             self._next = now + flush_timer.window_s
-            self._send(piece)
+            self._send(chunk)
         else:
-            gathered.append(piece)
-            self._size = len(piece)
+            gathered.append(chunk)
+            self._size = len(chunk)
             flush_timer.schedule(self, self._next)
 
     def flush(self) -> None:
         """Send what was gathered; nothing if the writer has stopped: a cancel drops it (CAN-20)."""
         if not self._gathered:
             return
-        piece = "".join(self._gathered)
+        chunk = "".join(self._gathered)
         self._gathered = []
         if not self._writer.stopped:
             self._next = self._loop.time() + self._writer.flush_timer.window_s
-            self._send(piece)
+            self._send(chunk)
 
     def rest(self) -> str:
         """The gathered text, for the caller to write at the end of the stream."""
-        piece = self._half + "".join(self._gathered)
+        chunk = self._half + "".join(self._gathered)
         self._gathered, self._half = [], ""
-        return whole_characters(piece)
+        return whole_characters(chunk)
 
-    def _send(self, piece: str) -> None:
-        piece = self._half + piece
+    def _send(self, chunk: str) -> None:
+        chunk = self._half + chunk
         self._half = ""
         try:
-            self._writer.send(self._text, piece)
+            self._writer.send(self._text, chunk)
         except UnicodeEncodeError:
-            self._send_surrogates(piece)
+            self._send_surrogates(chunk)
 
-    def _send_surrogates(self, piece: str) -> None:
+    def _send_surrogates(self, chunk: str) -> None:
         """JSON may carry a character as two escapes, and a provider may cut between them (STR-16)."""
-        if "\ud800" <= piece[-1] <= "\udbff":
-            self._half, piece = piece[-1], piece[:-1]
-        if whole := whole_characters(piece):
+        if "\ud800" <= chunk[-1] <= "\udbff":
+            self._half, chunk = chunk[-1], chunk[:-1]
+        if whole := whole_characters(chunk):
             self._writer.send(self._text, whole)
 
 
@@ -152,10 +152,10 @@ class _Write:
     op: encoder.Create | encoder.Close
     text: str = ""
 
-    def begins_with(self, piece: encoder.Append) -> bool:
-        """Whether the piece can be written together with this, as the first of the message that it opens."""
-        opens = isinstance(self.op, encoder.Create) and self.op.stream_key == piece.stream_key
-        return opens and not self.text and is_whole(piece.data)
+    def begins_with(self, chunk: encoder.Append) -> bool:
+        """Whether the chunk can be written together with this, as the first of the message that it opens."""
+        opens = isinstance(self.op, encoder.Create) and self.op.stream_key == chunk.stream_key
+        return opens and not self.text and is_whole(chunk.data)
 
 
 class TurnWriter:
@@ -231,9 +231,9 @@ class TurnWriter:
         stream = self._streams[key] = TextStream(self, left.ref, left.closing, left.text)
         return stream
 
-    def send(self, text: OpenText, piece: str) -> None:
+    def send(self, text: OpenText, chunk: str) -> None:
         """Start one append; its reply is handled when it arrives."""
-        self._store.send_append(self._lease, text, piece, self._answers, self._hold.retry_s)
+        self._store.send_append(self._lease, text, chunk, self._answers, self._hold.retry_s)
         self._in_flight += 1
         self.written += 1
 
@@ -273,10 +273,10 @@ class TurnWriter:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             if not task.done():
-                task.add_done_callback(self._written_for_nobody)
+                task.add_done_callback(self._written_unawaited)
             raise
 
-    def _written_for_nobody(self, task: asyncio.Task[None]) -> None:
+    def _written_unawaited(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.debug("turn.write_failed turn=%s error=%r", self._lease.turn_id, error)
 
@@ -314,7 +314,7 @@ class TurnWriter:
         """The held writes, for the step that ends the turn; none if the writer has stopped.
 
         From here on it is that step's to write: not by itself any more, until `release_held`. What was sent before is
-        waited for: should a piece have been refused, the end of its text must not hide the hole (P7).
+        waited for: should a chunk have been refused, the end of its text must not hide the hole (P7).
         """
         self._reserved = True
         with contextlib.suppress(TransportError):  # it has stopped the writer

@@ -69,7 +69,7 @@ class Abandonment:
         limited = {session: limit for session, limit in limits.items() if limit}
         self._alone_since = {s: since for s, since in self._alone_since.items() if s in limited}
         for session, limit in limited.items():
-            if (await self._occupancy.read(session)).share.subscribers:
+            if (await self._occupancy.read(session)).counts.subscribers:
                 self._alone_since.pop(session, None)
             elif now - self._alone_since.setdefault(session, now) >= limit:
                 await self._cancel(session, by_session[session], limit)

@@ -17,7 +17,7 @@ from selfhost_transport.turns.lifecycle import RunReason, StepReason
 from selfhost_transport.turns.values import Json
 
 CLOSING_NOTE_MS = 1_000
-"""How long a closing note may take after the verdict; then the turn is ended without it."""
+"""How long a closing note may take after the decision; then the turn is ended without it."""
 
 NOTE: Json = {"note": True}
 """Metadata of the message that a closing note is in."""

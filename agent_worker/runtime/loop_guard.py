@@ -81,13 +81,13 @@ class LoopGuard:
 
     def _blocked(self, since: float) -> None:
         self.blocked_count += 1
-        if is_told := since - self._reported >= REPORT_EVERY_S:
+        if is_due := since - self._reported >= REPORT_EVERY_S:
             self._reported = since
             self._report(since)
         asyncio.run(self._keep_leases(since))
         took = time.monotonic() - since
         self.blocked_s += took
-        if is_told:
+        if is_due:
             logger.warning("worker.loop_runs_again blocked_s=%.1f", took)
 
     def _report(self, since: float) -> None:

@@ -126,7 +126,7 @@ class TurnRun:
             self.handler.cancel()
 
     def ask(self) -> None:
-        """A cancel waits for the verdict of the agent's hook."""
+        """A cancel waits for the decision of the agent's hook."""
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._decide(), name=f"cancel hook {self.lease.turn_id}")
 
@@ -306,22 +306,22 @@ class TurnRun:
             self.handler.cancel()
 
     async def _decide(self) -> None:
-        """Have the agent's hook decide about a cancel, and carry the verdict out (CAN-7)."""
+        """Have the agent's hook decide about a cancel, and carry the decision out (CAN-7)."""
         hook = self.agent.on_cancel
         asked = await self._services.pauses.asked(self.lease) if hook is not None else None
         if hook is None or asked is None:
             return
         entry = await self._services.history.state(self.lease.session, Ref(asked.position))
         request = request_for(self.turn, asked, entry.message)
-        verdict = await hook.verdict(request, self._services.threads, self.agent.name)
+        decision = await hook.decision(request, self._services.threads, self.agent.name)
         message = lifecycle.cancel_verdict(
-            self._context, asked.requester, allowed=verdict.allowed, error=verdict.error
+            self._context, asked.requester, allowed=decision.allowed, error=decision.error
         )
         await self._services.pauses.decide(
-            self.lease, allow=verdict.allowed, message=message, grace_ms=CLOSING_NOTE_MS
+            self.lease, allow=decision.allowed, message=message, grace_ms=CLOSING_NOTE_MS
         )
-        self._log("cancel.allowed" if verdict.allowed else "cancel.denied", logging.INFO)
-        if verdict.allowed:
+        self._log("cancel.allowed" if decision.allowed else "cancel.denied", logging.INFO)
+        if decision.allowed:
             self.abort(AbortCause.CANCELLED)
             await write_closing_note(
                 self._services.turns,
@@ -343,7 +343,7 @@ class TurnRun:
             try:
                 await chore
             except LeaseLost:
-                continue  # the turn ended, or its grace was over, before the verdict
+                continue  # the turn ended, or its grace was over, before the decision
             except TransportError as error:
                 logger.warning("turn.chore_failed %s error=%s", self._names(), error)
             except Exception:

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 HandlerT = TypeVar("HandlerT", bound=Handler)
 
 _HOOK_MARGIN_MS = 500
-"""By how much the store waits longer for a hook's verdict than the worker does, which can tell more of it."""
+"""By how much the store waits longer for a hook's decision than the worker does, which can tell more of it."""
 _LONGEST_WAIT_S = 30.0
 """For how long a turn that is to run alone waits for others; then it runs beside them, and its loss does not count."""
 _LOOK_AGAIN_S = 5.0

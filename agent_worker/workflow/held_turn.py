@@ -23,7 +23,7 @@ from agent_worker.output.writer import Hold, TurnWriter
 from agent_worker.runtime.presence import AgentPresence
 from agent_worker.user_code.errors import client_error
 from agent_worker.user_code.threads import Threads
-from agent_worker.workflow.step import Step, context_of, step_deposit
+from agent_worker.workflow.step import Step, context_of, step_messages
 from selfhost_transport.errors import LeaseLost, SteerWaiting, StepOpen, TransportError, TurnSuspended
 from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.turn_inputs import TurnInputs
@@ -232,7 +232,7 @@ class HeldTurn:
                     self.lease,
                     uuid.uuid4().hex,
                     step_id,
-                    step_deposit(context),
+                    step_messages(context),
                     retry_s=self.hold.retry_s,
                 )
         except BaseException:

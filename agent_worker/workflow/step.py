@@ -9,7 +9,7 @@ from agent_worker.output.writer import TurnWriter
 from agent_worker.runtime.abort_scope import AbortScope
 from selfhost_transport.errors import InvalidArgument, LeaseLost
 from selfhost_transport.store.turn_request import closing_messages_for
-from selfhost_transport.store.turn_steps import StepDeposit
+from selfhost_transport.store.turn_steps import StepMessages
 from selfhost_transport.turns.context import TurnContext
 
 MAX_STEP_ID = 256
@@ -63,11 +63,11 @@ def context_of(context: TurnContext, step_id: str) -> TurnContext:
     return replace(context, step_id=step_id)
 
 
-def step_deposit(context: TurnContext) -> StepDeposit:
+def step_messages(context: TurnContext) -> StepMessages:
     """The messages that begin and end the context's step."""
     messages = closing_messages_for(context)
     lost = [messages.output_lost] if messages.output_lost else []
-    return StepDeposit(
+    return StepMessages(
         start=messages.step_start,
         cancelled=messages.step_cancelled,
         failed=[*lost, messages.step_failed],

@@ -170,7 +170,7 @@ async def _listening(port: int) -> None:
 async def _publishes(url: str) -> None:
     """Until nchan has reached Redis; it refuses everything before. Raises TimeoutError."""
     async with httpx.AsyncClient() as client, asyncio.timeout(READY_TIMEOUT_S):
-        while not (await client.post(url, content=b"ready")).is_success:  # noqa: ASYNC110 - it tells nobody
+        while not (await client.post(url, content=b"ready")).is_success:  # noqa: ASYNC110 - it tells no one
             await asyncio.sleep(0.05)
 
 

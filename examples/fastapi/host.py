@@ -30,7 +30,7 @@ worker = Worker(settings)
 
 @worker.agent("assistant")
 async def assistant(turn: Turn) -> AsyncIterator[str]:
-    """Says slowly what it was told."""
+    """Says slowly what it was asked."""
     for word in (await turn.text()).split():
         yield f"{word} "
         await asyncio.sleep(0.1)  # a model's pace

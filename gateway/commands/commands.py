@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from selfhost_transport.store.appends import MessageAppend
 from selfhost_transport.store.entries import Operation as Edit
 from selfhost_transport.store.entries import Ref
-from selfhost_transport.store.pieces import Piece
 from selfhost_transport.store.presence import Holder
 from selfhost_transport.store.turn_store import CancelFilter, TurnRequest
 from selfhost_transport.turns.withholding import Hidden
@@ -34,15 +34,15 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Append pieces to one message, as one change. `author`: the only client id whose message it may be.
+    """Append appends to one message, as one change. `author`: the only client id whose message it may be.
 
     `keeps_kind`: what the message is has to stay as it was published (message_rules.py).
     """
 
     session: str
     ref: Ref
-    series: str
-    pieces: tuple[Piece, ...]
+    epoch: str
+    appends: tuple[MessageAppend, ...]
     author: str | None = None
     keeps_kind: bool = False
 
@@ -53,7 +53,7 @@ class Replace:
 
     session: str
     ref: Ref
-    series: str
+    epoch: str
     action: MessageAction
     change: Message
     edit: Edit
@@ -154,6 +154,6 @@ class Done:
 
     result: AckResult
     position: Position
-    series: str
+    epoch: str
     settled_at: Position | None = None
     interrupted: tuple[str, ...] = field(default=())

@@ -131,13 +131,13 @@ class Executor:
         serials: list[str | None] = [*published.serials(len(operation.messages))]
         for index, message in enumerate(operation.messages):
             self._authors.put((operation.session, Ref(published.position, index)), message.client_id)
-        return Done(AckResult(serials), published.position, published.series)
+        return Done(AckResult(serials), published.position, published.epoch)
 
     async def _append(self, operation: Append) -> Done:
         await self._check_change(operation)
-        versions = await self._sessions.append_pieces(operation.session, operation.ref, operation.pieces)
-        serials: list[str | None] = [version.serial(operation.series) for version in versions]
-        return Done(AckResult(serials), versions[-1].position, operation.series)
+        versions = await self._sessions.append_all(operation.session, operation.ref, operation.appends)
+        serials: list[str | None] = [version.serial(operation.epoch) for version in versions]
+        return Done(AckResult(serials), versions[-1].position, operation.epoch)
 
     async def _replace(self, operation: Replace) -> Done:
         await self._check_change(operation)
@@ -149,7 +149,7 @@ class Executor:
             operation.edit,
             publish_id=operation.publish_id,
         )
-        return Done(AckResult([format_item(position, operation.series, 0)]), position, operation.series)
+        return Done(AckResult([format_item(position, operation.epoch, 0)]), position, operation.epoch)
 
     async def _check_change(self, operation: Append | Replace) -> None:
         """Raises CapabilityError for a change of another's message, or of what the message is."""
@@ -199,7 +199,7 @@ class Executor:
         return Done(
             AckResult(serials, turn=receipt),
             accepted.position,
-            accepted.series,
+            accepted.epoch,
             settled_at=accepted.position if accepted.interrupted else None,
             interrupted=accepted.interrupted,
         )
@@ -228,7 +228,7 @@ class Executor:
                 continue
             serials += accepted.serials(len(one.messages))
             receipt = TurnReceipt(one.turn_id, accepted.status, accepted.repeated)
-            done = Done(AckResult(serials, turn=receipt), accepted.position, accepted.series)
+            done = Done(AckResult(serials, turn=receipt), accepted.position, accepted.epoch)
         if done is None:
             assert refused is not None
             raise refused
@@ -252,7 +252,7 @@ class Executor:
                 why = next(iter(outcome.denied.values()))
                 raise CancelDenied(why, detail={"reason": "cancel_denied", "turns": list(outcome.denied)})
         receipt = CancelReceipt(
-            format_position(position, cancelled.series),
+            format_position(position, cancelled.epoch),
             matched,
             cancelled.already_ended,
             denied=tuple(outcome.denied),
@@ -260,9 +260,9 @@ class Executor:
         )
         self._metrics.ended_by_cancel(len(matched), time.monotonic() - began)
         return Done(
-            AckResult([format_item(cancelled.position, cancelled.series, 0)], cancel=receipt),
+            AckResult([format_item(cancelled.position, cancelled.epoch, 0)], cancel=receipt),
             position,
-            cancelled.series,
+            cancelled.epoch,
             settled_at=position if position > Position.ZERO else None,
         )
 
@@ -271,13 +271,13 @@ class Executor:
             operation.session, operation.annotations, publish_id=operation.repeat_id
         )
         serials: list[str | None] = [*given.serials]
-        return Done(AckResult(serials), given.positions[-1], given.series)
+        return Done(AckResult(serials), given.positions[-1], given.epoch)
 
     async def _change_presence(self, operation: ChangePresence) -> Done:
         changed = await self._presence.change(
             operation.session, operation.holder, operation.changes, publish_id=operation.publish_id
         )
-        return Done(AckResult([]), changed.position or Position.ZERO, changed.series)
+        return Done(AckResult([]), changed.position or Position.ZERO, changed.epoch)
 
     async def _leave_presence(self, operation: LeavePresence) -> Done:
         if operation.session is None:
@@ -289,8 +289,8 @@ class Executor:
 
 def _check_kind(kind: Kind, operation: Append | Replace) -> None:
     if isinstance(operation, Append):
-        for piece in operation.pieces:
-            kind.check_change(piece.name, piece.extras)
+        for append in operation.appends:
+            kind.check_change(append.name, append.extras)
     else:
         delete = operation.action is MessageAction.DELETE
         kind.check_change(operation.change.name, operation.change.extras, delete=delete)

@@ -1,7 +1,7 @@
 """What a change may make of a stored message where an agent's workers write: the same as a publish may create.
 
 What a message is, its name and AI Transport headers, stays as it was published. Otherwise a client could turn its own
-message into a piece of an answer or into the end of a turn, for every reader and for the model.
+message into a chunk of an answer or into the end of a turn, for every reader and for the model.
 """
 
 from __future__ import annotations

@@ -11,10 +11,10 @@ from gateway.commands.commands import Append, Cancel, Operation, Publish, Replac
 from gateway.commands.fork_seed import has_copies
 from gateway.commands.turn_commands import TurnRules, read_signal
 from selfhost_transport.errors import BadRequest, InvalidArgument, NotFound, Unauthorized
+from selfhost_transport.store.appends import MessageAppend
 from selfhost_transport.store.entries import Operation as Edit
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.names import joined
-from selfhost_transport.store.pieces import Piece
 from selfhost_transport.store.turn_request import trigger_of
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.headers import is_ephemeral
@@ -153,7 +153,7 @@ def _mutate(context: PublishContext, message: Message) -> Append | Replace:
     if not message.serial:
         raise InvalidArgument("an update, delete or append names the serial of its message")
     try:
-        position, series, index = parse_position(message.serial)
+        position, epoch, index = parse_position(message.serial)
     except InvalidArgument as error:
         raise NotFound("there is no message with this serial in this session") from error
     action = message.action or MessageAction.UPDATE
@@ -172,10 +172,12 @@ def _mutate(context: PublishContext, message: Message) -> Append | Replace:
     )
     ref = Ref(position, index or 0)
     if action is MessageAction.APPEND:
-        piece = Piece(message.data, message.encoding, message.extras, message.name, edit, context.repeat_id)
-        return Append(context.session, ref, series, (piece,), author, guarded)
+        append = MessageAppend(
+            message.data, message.encoding, message.extras, message.name, edit, context.repeat_id
+        )
+        return Append(context.session, ref, epoch, (append,), author, guarded)
     change = Message(name=message.name, data=message.data, encoding=message.encoding, extras=message.extras)
-    return Replace(context.session, ref, series, action, change, edit, context.repeat_id, author, guarded)
+    return Replace(context.session, ref, epoch, action, change, edit, context.repeat_id, author, guarded)
 
 
 def _required_author(context: PublishContext, action: MessageAction) -> str | None:

@@ -32,16 +32,16 @@ class Backlogs:
         self._tasks = tasks
         self._shared: dict[tuple[str, Position, Position], asyncio.Future[list[Delivery]]] = {}
 
-    async def read(self, series: str, after: Position, until: Position) -> list[Delivery]:
+    async def read(self, epoch: str, after: Position, until: Position) -> list[Delivery]:
         """Entries after a position up to another, conflated when there are many. Raises ContinuityLost."""
-        return await read_backlog(self._store, self._session, series, after, until)
+        return await read_backlog(self._store, self._session, epoch, after, until)
 
-    async def shared(self, series: str, after: Position, until: Position) -> list[Delivery]:
+    async def shared(self, epoch: str, after: Position, until: Position) -> list[Delivery]:
         """The same for a subscription that begins at `after`: what was delivered to others before does not matter to it.
 
         The list is not to be changed.
         """
-        key = (series, after, until)
+        key = (epoch, after, until)
         reading = self._shared.get(key)
         if reading is None:
             reading = self._shared[key] = asyncio.get_running_loop().create_future()
@@ -51,29 +51,29 @@ class Backlogs:
     async def _fill(
         self,
         reading: asyncio.Future[list[Delivery]],
-        series: str,
+        epoch: str,
         after: Position,
         until: Position,
     ) -> None:
         try:
-            reading.set_result(await self.read(series, after, until))
+            reading.set_result(await self.read(epoch, after, until))
         except Exception as error:
             reading.set_exception(error)
             # The requester may be gone.
             reading.exception()
         finally:
-            del self._shared[series, after, until]
+            del self._shared[epoch, after, until]
             reading.cancel()
 
 
 async def read_backlog(
-    store: SessionStore, session: str, series: str, after: Position, until: Position
+    store: SessionStore, session: str, epoch: str, after: Position, until: Position
 ) -> list[Delivery]:
     """Entries after a position up to another, conflated when there are many. Raises ContinuityLost."""
     found: list[Delivery] = []
     conflated: set[Ref] = set()
     # Headers as they were then, not as they are now.
-    past = OpenMessages(series)
+    past = OpenMessages(epoch)
     while after < until:
         entries = await store.read_after(session, after, BATCH)
         found.extend(past.delivery(entry) for entry in entries if _replayed(entry, until))

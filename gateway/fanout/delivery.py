@@ -73,15 +73,15 @@ class Variant(NamedTuple):
 class OpenMessage:
     """What an append's frame repeats of its message. Replaced, never changed, when the extras change."""
 
-    __slots__ = ("_header", "_series", "_stored", "ref", "templates")
+    __slots__ = ("_epoch", "_header", "_stored", "ref", "templates")
 
-    def __init__(self, ref: Ref, stored: Message, series: str) -> None:
+    def __init__(self, ref: Ref, stored: Message, epoch: str) -> None:
         self.ref = ref
         self.templates: dict[Variant, AppendTemplate] = {}
         # Most messages are never appended to: what is repeated is made for the first append, unless that would
         # keep much data until then.
         self._stored = stored
-        self._series = series
+        self._epoch = epoch
         self._header: Message | None = None
         if stored.data is not None and len(stored.data) > _LITTLE_DATA:
             self._stored = self.header
@@ -90,7 +90,7 @@ class OpenMessage:
     def header(self) -> Message:
         """The message without data: name, id, serial, timestamp, author, extras, encoding."""
         if self._header is None:
-            self._header = _complete(self._stored, self.ref, self._series, MessageAction.APPEND, None)
+            self._header = _complete(self._stored, self.ref, self._epoch, MessageAction.APPEND, None)
             self._header.data = None
         return self._header
 
@@ -106,7 +106,7 @@ class OpenMessage:
         header = replace(self.header, extras=extras if extras is not None else self.header.extras)
         if name is not None:
             header.name = name
-        return OpenMessage(self.ref, header, self._series)
+        return OpenMessage(self.ref, header, self._epoch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +129,8 @@ class Delivery:
     __slots__ = (
         "_encoded",
         "_entry",
+        "_epoch",
         "_open",
-        "_series",
         "aggregate_only",
         "connection_id",
         "is_annotation",
@@ -140,7 +140,7 @@ class Delivery:
         "ref",
     )
 
-    def __init__(self, entry: Entry, series: str, message: OpenMessage | None = None) -> None:
+    def __init__(self, entry: Entry, epoch: str, message: OpenMessage | None = None) -> None:
         self.position = entry.position
         self.ref: Ref | None = None
         self.connection_id: str | None = None
@@ -149,7 +149,7 @@ class Delivery:
         self.is_presence = self.is_annotation = False
         self.is_append = False
         self._entry = entry
-        self._series = series
+        self._epoch = epoch
         self._open = message
         self._encoded: dict[Variant, bytes] = {}
         if isinstance(entry, Appended):
@@ -182,7 +182,7 @@ class Delivery:
 
     def conflated(self) -> Delivery:
         """The same append, to be delivered as its message's current state."""
-        copy = Delivery(self._entry, self._series, self._open)
+        copy = Delivery(self._entry, self._epoch, self._open)
         copy.aggregate_only = True
         return copy
 
@@ -212,17 +212,17 @@ class Delivery:
         if isinstance(entry, Appended) and self._open is not None:
             return self._encode_append(entry, self._open, variant)
         if isinstance(entry, Annotated):
-            return encode_for(variant, annotation_frame(variant.channel, self._series, entry))
+            return encode_for(variant, annotation_frame(variant.channel, self._epoch, entry))
         if isinstance(entry, PresenceChanged):
-            frame = presence_frame(variant.channel, self._series, entry.position, entry.presence)
+            frame = presence_frame(variant.channel, self._epoch, entry.position, entry.presence)
             return encode_for(variant, frame)
         messages = self._messages(entry)
         if variant.is_selective and isinstance(entry, Created):
             messages = [message for message in messages if variant.passes(message)]
-        return encode_messages(variant, self.position, self._series, messages)
+        return encode_messages(variant, self.position, self._epoch, messages)
 
     def _encode_append(self, entry: Appended, message: OpenMessage, variant: Variant) -> bytes:
-        serial = format_position(entry.position, self._series)
+        serial = format_position(entry.position, self._epoch)
         operation = entry.operation
         version = f"{serial}:{operation.index:03d}"
         if operation.description is not None or operation.metadata is not None:
@@ -230,9 +230,9 @@ class Delivery:
                 message.header,
                 data=entry.data,
                 action=MessageAction.APPEND,
-                version=operation.version(entry.position, self._series),
+                version=operation.version(entry.position, self._epoch),
             )
-            return encode_messages(variant, self.position, self._series, [delta])
+            return encode_messages(variant, self.position, self._epoch, [delta])
         payload = message.template(variant).frame(
             serial, entry.data, version, entry.position.ms, version_client_id=operation.client_id
         )
@@ -242,64 +242,64 @@ class Delivery:
 
     def _messages(self, entry: Entry) -> list[Message]:
         if isinstance(entry, Created):
-            return complete_messages(entry, self._series)
+            return complete_messages(entry, self._epoch)
         if isinstance(entry, Replaced):
-            version = entry.operation.version(entry.position, self._series)
-            return [_complete(entry.message, entry.ref, self._series, entry.action, version)]
-        return [summary_message(entry, self._series)] if isinstance(entry, Summarised) else []
+            version = entry.operation.version(entry.position, self._epoch)
+            return [_complete(entry.message, entry.ref, self._epoch, entry.action, version)]
+        return [summary_message(entry, self._epoch)] if isinstance(entry, Summarised) else []
 
 
-def annotation_frame(channel: str, series: str, entry: Annotated) -> Frame:
+def annotation_frame(channel: str, epoch: str, entry: Annotated) -> Frame:
     """An ANNOTATION frame (section 14.1)."""
-    annotation = complete_annotation(entry, series)
+    annotation = complete_annotation(entry, epoch)
     return Frame(
         Action.ANNOTATION,
         id=annotation.id,
         channel=channel,
-        channel_serial=format_position(entry.position, series),
+        channel_serial=format_position(entry.position, epoch),
         connection_id=annotation.connection_id,
         timestamp=entry.position.ms,
         annotations=[annotation],
     )
 
 
-def summary_message(entry: Summarised, series: str) -> Message:
+def summary_message(entry: Summarised, epoch: str) -> Message:
     """The message that carries a new summary: no data, no id, serial and name of the annotated message."""
     return Message(
         name=entry.name,
-        serial=entry.ref.serial(series),
+        serial=entry.ref.serial(epoch),
         action=MessageAction.SUMMARY,
         timestamp=entry.ref.position.ms,
-        version=Version(entry.ref.serial(series), entry.ref.position.ms),
+        version=Version(entry.ref.serial(epoch), entry.ref.position.ms),
         annotations={"summary": summary_to_wire(entry.tallies)},
     )
 
 
-def complete_messages(entry: Created, series: str) -> list[Message]:
+def complete_messages(entry: Created, epoch: str) -> list[Message]:
     """The messages of a publish as they are delivered."""
     return [
         _complete(
             message,
             ref := Ref(entry.position, index),
-            series,
+            epoch,
             MessageAction.CREATE,
-            Version(ref.serial(series), entry.position.ms),
+            Version(ref.serial(epoch), entry.position.ms),
         )
         for index, message in enumerate(entry.messages)
     ]
 
 
-def open_message(message: Message, ref: Ref, series: str) -> OpenMessage:
+def open_message(message: Message, ref: Ref, epoch: str) -> OpenMessage:
     """What appends to a stored message will repeat of it."""
-    return OpenMessage(ref, message, series)
+    return OpenMessage(ref, message, epoch)
 
 
-def encode_messages(variant: Variant, position: Position, series: str, messages: list[Message]) -> bytes:
+def encode_messages(variant: Variant, position: Position, epoch: str, messages: list[Message]) -> bytes:
     """One MESSAGE frame in its envelope; `position` is where a resume would continue."""
     frame = Frame(
         Action.MESSAGE,
         channel=variant.channel,
-        channel_serial=format_position(position, series),
+        channel_serial=format_position(position, epoch),
         messages=messages,
     )
     return encode_for(variant, frame)
@@ -318,16 +318,16 @@ def encode_websocket(frame: Frame, fmt: Format) -> bytes:
     return ws_frame_header(fmt is Format.JSON, len(payload)) + payload
 
 
-def version_serial(position: Position, series: str) -> str:
+def version_serial(position: Position, epoch: str) -> str:
     """The serial of the version that the entry at `position` made."""
-    return format_item(position, series, 0)
+    return format_item(position, epoch, 0)
 
 
 def _complete(
-    message: Message, ref: Ref, series: str, action: MessageAction, version: Version | None
+    message: Message, ref: Ref, epoch: str, action: MessageAction, version: Version | None
 ) -> Message:
     # Not `replace`, which takes three times as long: every entry comes here.
-    serial = ref.serial(series)
+    serial = ref.serial(epoch)
     return Message(
         id=message.id or serial,
         name=message.name,

@@ -35,7 +35,7 @@ class Counters(Protocol):
 class SessionFeed:
     """The watchers of one session in this process. Its LogFollower brings the entries, in order and without gaps.
 
-    `position`: the newest entry that was fanned out; `series`: the log that it is of. `watches`: those who wait for
+    `position`: the newest entry that was fanned out; `epoch`: the log that it is of. `watches`: those who wait for
     positions without a subscription.
     """
 
@@ -47,9 +47,9 @@ class SessionFeed:
         "_waiting",
         "backlogs",
         "counters",
+        "epoch",
         "open",
         "position",
-        "series",
         "session",
         "states",
         "tasks",
@@ -58,7 +58,7 @@ class SessionFeed:
 
     def __init__(self, session: str, store: SessionStore, tasks: Background, counters: Counters) -> None:
         self.session = session
-        self.series = ""
+        self.epoch = ""
         self.position = Position.ZERO
         self.watches = 0
         self.tasks = tasks
@@ -102,9 +102,9 @@ class SessionFeed:
 
     def reset(self, head: Head) -> None:
         """Continue from the end of a log. What was in between is not fanned out: see `skipped` and `lost`."""
-        self.series = head.series
+        self.epoch = head.epoch
         self.position = head.position
-        self.open = OpenMessages(head.series)
+        self.open = OpenMessages(head.epoch)
         self._resolve_passing()
 
     def skipped(self, behind: Position) -> None:

@@ -114,7 +114,7 @@ class SessionHub:
     async def _reach_end(self, feed: SessionFeed) -> None:
         """Wait, bounded, until the current log has been fanned out."""
         head = await self._store.open(feed.session)
-        if head.series == feed.series:
+        if head.epoch == feed.epoch:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REACH_END_TIMEOUT_S):
                     await feed.passed(head.position)
@@ -220,7 +220,7 @@ class SessionHub:
             except TransportError as error:
                 logger.warning("session.renewal_failed session=%s error=%s", feed.session, error)
                 return
-            if head.series != feed.series:
+            if head.epoch != feed.epoch:
                 follower.compare()
 
     async def close(self) -> None:

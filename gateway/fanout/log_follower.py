@@ -128,7 +128,7 @@ class LogFollower:
             logger.warning("session.jump_failed session=%s error=%s", self.session, error)
             await self._fill()
             return
-        if head.series == self.feed.series:
+        if head.epoch == self.feed.epoch:
             behind = self.feed.position
             self._reset(head)
             self.feed.skipped(behind)
@@ -203,7 +203,7 @@ class LogFollower:
     async def _read_missing(self) -> None:
         feed = self.feed
         while True:
-            entries = await self._store.read_after(self.session, feed.position, BATCH, series=feed.series)
+            entries = await self._store.read_after(self.session, feed.position, BATCH, epoch=feed.epoch)
             for entry in entries:
                 self._last_id = entry.position.stream_id.encode()
                 feed.advance(entry.position, entry)

@@ -15,7 +15,7 @@ from gateway.fanout.delivery import encode_messages
 from gateway.fanout.subscription import Subscription
 from selfhost_transport.errors import TransportError
 from selfhost_transport.redis_io.subscriber import Subscriber
-from selfhost_transport.store.occupancy import REMEMBERED_MS, Occupancy, OccupancyStore, Share
+from selfhost_transport.store.occupancy import REMEMBERED_MS, Attachments, Occupancy, OccupancyStore
 from selfhost_transport.wire.actions import Flag, MessageAction
 from selfhost_transport.wire.message import Message
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 ROUND_S: Final = 0.2
 """Shortest time between two rounds of publishing and reading: changes in between are published together."""
 REPEAT_S: Final = REMEMBERED_MS / 3000
-"""How often every share is refreshed."""
+"""How often every counts is refreshed."""
 LOOK_S: Final = 5.0
 """How often a watched occupancy is read without a notification: processes die silently."""
 EVENT_NAME: Final = "[meta]occupancy"
@@ -40,8 +40,8 @@ class OccupancyTracker:
         self._node = node
         self._subscriber = Subscriber(redis_url, on_reconnect=self._look_at_all)
         self._background = Background("occupancy")
-        self._shares: dict[str, Share] = {}
-        # Sessions whose share is to be published, and sessions whose sum is to be read.
+        self._shares: dict[str, Attachments] = {}
+        # Sessions whose counts is to be published, and sessions whose sum is to be read.
         self._untold: set[str] = set()
         self._unread: set[str] = set()
         self._listeners: dict[str, dict[Listener, None]] = {}
@@ -50,11 +50,11 @@ class OccupancyTracker:
 
     def count(self, session: str, before: Flag | None, after: Flag | None) -> None:
         """A subscription has come, changed its modes, or gone."""
-        share = self._shares.get(session, Share()) + _share(before, -1) + _share(after, 1)
-        if share == Share():
+        counts = self._shares.get(session, Attachments()) + _share(before, -1) + _share(after, 1)
+        if counts == Attachments():
             self._shares.pop(session, None)
         else:
-            self._shares[session] = share
+            self._shares[session] = counts
         self._untold.add(session)
         self._changed.set()
 
@@ -129,7 +129,7 @@ class OccupancyTracker:
     async def _notify(self, session: str) -> None:
         self._untold.discard(session)
         try:
-            await self._store.report(session, self._node, self._shares.get(session, Share()))
+            await self._store.report(session, self._node, self._shares.get(session, Attachments()))
         except BaseException:
             self._untold.add(session)
             raise
@@ -191,13 +191,13 @@ class OccupancyEvents:
             action=MessageAction.META,
         )
         reader = self._subscription
-        reader.write(encode_messages(reader.variant, reader.position, reader.series, [event]))
+        reader.write(encode_messages(reader.variant, reader.position, reader.epoch, [event]))
 
 
-def _share(modes: Flag | None, sign: int) -> Share:
+def _share(modes: Flag | None, sign: int) -> Attachments:
     if modes is None:
-        return Share()
-    return Share(
+        return Attachments()
+    return Attachments(
         sign,
         sign * bool(modes & Flag.PUBLISH),
         sign * bool(modes & Flag.SUBSCRIBE),

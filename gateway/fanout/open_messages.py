@@ -29,10 +29,10 @@ class OpenMessages:
     delivered, as the message's current state.
     """
 
-    __slots__ = ("_growing", "_idle", "_kept", "_latest", "_latest_ref", "_plain", "_series")
+    __slots__ = ("_epoch", "_growing", "_idle", "_kept", "_latest", "_latest_ref", "_plain")
 
-    def __init__(self, series: str, kept: int = OPEN_MESSAGES_KEPT) -> None:
-        self._series = series
+    def __init__(self, epoch: str, kept: int = OPEN_MESSAGES_KEPT) -> None:
+        self._epoch = epoch
         self._kept = kept
         self._growing: OrderedDict[Ref, OpenMessage] = OrderedDict()
         self._plain: OrderedDict[Ref, OpenMessage] = OrderedDict()
@@ -51,7 +51,7 @@ class OpenMessages:
     def delivery(self, entry: Entry) -> Delivery:
         """An entry for delivery to subscriptions. An append to an unknown message is `aggregate_only`."""
         if isinstance(entry, Appended):
-            return Delivery(entry, self._series, self._appended(entry))
+            return Delivery(entry, self._epoch, self._appended(entry))
         if isinstance(entry, Created):
             for index, message in enumerate(entry.messages):
                 self._remember(Ref(entry.position, index), message)
@@ -59,11 +59,11 @@ class OpenMessages:
             self._forget(entry.ref)
             if entry.action is not MessageAction.DELETE:
                 self._remember(entry.ref, entry.message)
-        return Delivery(entry, self._series)
+        return Delivery(entry, self._epoch)
 
     def learn(self, aggregate: Aggregate, held: Iterable[Delivery] = ()) -> None:
         """A message whose create was not seen is known from now on: appends to it can be deltas, those held included."""
-        message = open_message(aggregate.message, aggregate.ref, self._series)
+        message = open_message(aggregate.message, aggregate.ref, self._epoch)
         if aggregate.ref not in self and will_grow(aggregate.message) is not False:
             self._keep(message)
         for delivery in held:
@@ -94,9 +94,9 @@ class OpenMessages:
     def _remember(self, ref: Ref, message: Message) -> None:
         grows = will_grow(message)
         if grows:
-            self._keep(open_message(message, ref, self._series))
+            self._keep(open_message(message, ref, self._epoch))
         elif grows is None:
-            self._plain[ref] = open_message(message, ref, self._series)
+            self._plain[ref] = open_message(message, ref, self._epoch)
             if len(self._plain) > PLAIN_MESSAGES_KEPT:
                 self._plain.popitem(last=False)
 

@@ -29,12 +29,12 @@ def sync_frames(channel: str, members: Sequence[PresenceMessage]) -> list[Frame]
     return frames
 
 
-def presence_frame(channel: str, series: str, position: Position, events: Sequence[PresenceMessage]) -> Frame:
+def presence_frame(channel: str, epoch: str, position: Position, events: Sequence[PresenceMessage]) -> Frame:
     """A PRESENCE frame; each event carries its own id, connection and time."""
     return Frame(
         Action.PRESENCE,
         channel=channel,
-        channel_serial=format_position(position, series),
+        channel_serial=format_position(position, epoch),
         timestamp=position.ms,
         presence=list(events),
     )

@@ -44,34 +44,34 @@ async def start_of(
         return await _resumed(store, feed, subscription, resume_from)
     if rewind is not None:
         return await _rewound(store, feed, subscription, rewind)
-    return Start(Attached(format_position(subscription.start, feed.series)))
+    return Start(Attached(format_position(subscription.start, feed.epoch)))
 
 
 async def _resumed(store: SessionStore, feed: SessionFeed, subscription: Subscription, serial: str) -> Start:
     here = subscription.start
     head = await store.open(feed.session)
     try:
-        after, series, _ = parse_position(serial)
+        after, epoch, _ = parse_position(serial)
     except InvalidArgument:
-        after, series = Position.ZERO, ""
-    if series != feed.series or after > max(here, head.position):
+        after, epoch = Position.ZERO, ""
+    if epoch != feed.epoch or after > max(here, head.position):
         info = error_info(Code.POSITION_UNKNOWN)
-        if series == feed.series:
+        if epoch == feed.epoch:
             # The client's position is beyond the end of the log: Redis lost writes.
             info = replace(info, detail=LogRewound.DETAIL)
-        return Start(Attached(format_position(here, feed.series), error=info))
+        return Start(Attached(format_position(here, feed.epoch), error=info))
     error: ErrorInfo | None = None
     try:
-        backlog = await feed.backlogs.shared(feed.series, after, here)
+        backlog = await feed.backlogs.shared(feed.epoch, after, here)
     except ContinuityLost as lost:
         # The rest is still replayed: the position belongs to this session.
         error, after = lost.info, head.floor
-        backlog = await feed.backlogs.shared(feed.series, after, here)
+        backlog = await feed.backlogs.shared(feed.epoch, after, here)
     # SYNC carries the current members, and summaries the annotations (section 5.4).
     backlog = [one for one in backlog if not (one.is_presence or one.is_annotation)]
     subscription.resume(after)
     attached = Attached(
-        format_position(after, feed.series), resumed=error is None, backlog=bool(backlog), error=error
+        format_position(after, feed.epoch), resumed=error is None, backlog=bool(backlog), error=error
     )
     return Start(attached, backlog=backlog)
 
@@ -82,7 +82,7 @@ async def _rewound(
     here, variant = subscription.start, subscription.variant
     query = _query(subscription, rewind)
     if query.limit == 0 or rewind == RewindCount(0):
-        return Start(Attached(format_position(here, feed.series)))
+        return Start(Attached(format_position(here, feed.epoch)))
     page = await store.history.page(feed.session, query)
     messages = list(filter(variant.passes, page.messages))
     if isinstance(rewind, RewindCount):
@@ -93,7 +93,7 @@ async def _rewound(
         # After the last one a resume continues from where the subscription began.
         preface.append(_rewound_frame(feed, subscription, messages[-1], here))
     first = _before_first(messages, here)
-    return Start(Attached(format_position(first, feed.series), backlog=bool(messages)), preface=preface)
+    return Start(Attached(format_position(first, feed.epoch), backlog=bool(messages)), preface=preface)
 
 
 def _query(subscription: Subscription, rewind: RewindCount | RewindTime) -> Query:
@@ -113,7 +113,7 @@ def _rewound_frame(
     assert message.serial is not None and message.version is not None
     created, _, index = parse_position(message.serial)
     subscription.note_seen(Ref(created, index or 0), parse_position(message.version.serial)[0])
-    return encode_messages(subscription.variant, position or created, feed.series, [message])
+    return encode_messages(subscription.variant, position or created, feed.epoch, [message])
 
 
 def _before_first(messages: list[Message], here: Position) -> Position:

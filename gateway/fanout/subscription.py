@@ -48,7 +48,7 @@ class Feed(Protocol):
     """What a subscription needs of its session: see `SessionFeed`."""
 
     session: str
-    series: str
+    epoch: str
     position: Position
     tasks: Background
     backlogs: Backlogs
@@ -191,9 +191,9 @@ class Subscription(Selection):
         self._notify()
 
     @property
-    def series(self) -> str:
+    def epoch(self) -> str:
         """The log that its positions are of."""
-        return self._feed.series
+        return self._feed.epoch
 
     @property
     def position(self) -> Position:
@@ -319,7 +319,7 @@ class Subscription(Selection):
             key = (self.variant, awaited.position)
             if key not in encoded:
                 # The position is that of the entry it answers: others up to its version are yet to come.
-                encoded[key] = encode_messages(self.variant, awaited.position, feed.series, [state.message])
+                encoded[key] = encode_messages(self.variant, awaited.position, feed.epoch, [state.message])
             self.write(encoded[key])
             feed.counters.delivered(1)
             self._feed.open.learn(state, self._held or ())
@@ -377,13 +377,13 @@ class Subscription(Selection):
 
     async def _catch_up(self, until: Position, delay: float) -> None:
         # What was held is given up when there is too much of it; a newer catch-up takes over then.
-        feed, epoch = self._feed, self._epoch
-        while self._epoch == epoch and self.state is State.HOLDING:
+        feed, generation = self._feed, self._epoch
+        while self._epoch == generation and self.state is State.HOLDING:
             try:
                 if delay:
                     await asyncio.sleep(delay)  # paces asking while Redis is away
-                backlog = await feed.backlogs.read(feed.series, self.delivered, until)
-                if self._epoch != epoch:
+                backlog = await feed.backlogs.read(feed.epoch, self.delivered, until)
+                if self._epoch != generation:
                     return
             except ContinuityLost:
                 reason = "entries were skipped because this client read too slowly; read the history"

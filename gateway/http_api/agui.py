@@ -173,7 +173,7 @@ async def _join(
     turn_id, named = agui_view.read_run_id(run_id)
     thread = thread or named
     if thread is None:
-        raise NotFound("a run that no GET has told is joined with its `threadId`")
+        raise NotFound("a run that no GET has shown is joined with its `threadId`")
     check_name(thread)
     credential.capability.require(Operation.SUBSCRIBE, thread)
     how = Follow(old=True, after=after or None, newest=turn_id is not None)

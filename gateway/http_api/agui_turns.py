@@ -140,7 +140,7 @@ class AguiTurns:
         return Run(body.run_id, turn_id, after)
 
     def _answers(self, turn_id: str, pending: Pending, body: RunIn) -> dict[str, Message]:
-        """The answers to what still waits, by call. Interrupts that nobody waits for any more are left out."""
+        """The answers to what still waits, by call. Interrupts that no one waits for any more are left out."""
         found: dict[str, Message] = {}
         for call, message in body.tool_messages.items():
             if call in pending.calls:

@@ -38,7 +38,7 @@ async def entries(
     """
     credential.capability.require(Operation.HISTORY, session)
     head = await services.sessions.open(session)
-    cursor = _cursor(after, head.series) if after else None
+    cursor = _cursor(after, head.epoch) if after else None
     visible = shown(services.hidden_from(credential, session))
     page = await services.sessions.history.page(
         session, Query(limit=limit, forwards=True, cursor=cursor, align=False, visible=visible)
@@ -47,16 +47,16 @@ async def entries(
     truncated, last = page.truncated_at, found[-1]["serial"] if found else after
     return EntriesOut(
         entries=found,
-        next=page.next_serial or last or format_position(Position.ZERO, head.series),
+        next=page.next_serial or last or format_position(Position.ZERO, head.epoch),
         more=page.next_cursor is not None,
-        truncated_at=format_position(truncated, head.series) if truncated is not None else None,
+        truncated_at=format_position(truncated, head.epoch) if truncated is not None else None,
     )
 
 
-def _cursor(after: str, series: str) -> Ref:
+def _cursor(after: str, epoch: str) -> Ref:
     """A message's serial, or a position with all that was published there. Raises InvalidArgument, ContinuityLost."""
-    position, of_series, index = parse_position(after)
-    if of_series != series:
+    position, of_epoch, index = parse_position(after)
+    if of_epoch != epoch:
         raise ContinuityLost(
             "unknown position in this session; read it from the beginning", code=Code.POSITION_UNKNOWN
         )

@@ -33,7 +33,7 @@ async def stream_events(
     out = PullOutlet()
 
     def on_gap(gap: Gap) -> None:
-        serial = format_position(gap.position, subscription.series)
+        serial = format_position(gap.position, subscription.epoch)
         out.write(_attached(Frame(Action.ATTACHED, channel=session, channel_serial=serial, error=gap.error)))
 
     hidden = services.hidden_from(credential, session)

@@ -143,7 +143,7 @@ async def _give(
     return InputOut(
         turn_id=receipt.id,
         status=receipt.status,
-        position=format_position(done.position, done.series),
+        position=format_position(done.position, done.epoch),
         repeated=receipt.repeated,
     )
 

@@ -15,7 +15,7 @@ class _Wire(BaseModel):
 
 
 class TextPartIn(_Wire):
-    """A piece of text."""
+    """A chunk of text."""
 
     type: Literal["text"] = "text"
     text: str

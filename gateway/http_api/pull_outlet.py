@@ -50,7 +50,7 @@ class PullOutlet:
         self.wake()
 
     def close(self) -> None:
-        """Nobody reads any more."""
+        """No one reads any more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -42,7 +42,7 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 
 @router.post("/v1/responses")
 async def create(request: Request, body: CreateIn, credential: OpenAICaller, services: Running) -> Response:
-    """Send a message, or answer calls. The turn goes on whoever reads it; `conversation` is the session."""
+    """Send a message, or answer calls. The turn goes on without readers too; `conversation` is the session."""
     sent = Sent.of(request.headers, await request.body())
     response_id = await ResponseTurns(services, credential).create(body, sent)
     reader = ResponseReader(services, credential, response_id)

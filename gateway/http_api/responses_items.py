@@ -56,15 +56,15 @@ def messages_in(node: Node | None, span: Span) -> Iterator[ItemJson]:
 def conversation_items(tree: SessionTree, view: View) -> list[ItemJson]:
     """All items of the messages that are shown, oldest first."""
     items: list[ItemJson] = []
-    told: set[str] = set()
+    seen: set[str] = set()
     for shown in view.messages():
         node = tree.owner_of(shown.codec_message_id)
-        if node is None or node.key in told:
+        if node is None or node.key in seen:
             continue
         if node.run is None:
             items.append(message_item(node, shown.codec_message_id))
             continue
-        told.add(node.key)
+        seen.add(node.key)
         items += _items_of_turn(tree.session or "", node, node.run)
     return items
 

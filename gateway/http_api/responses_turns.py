@@ -278,8 +278,8 @@ def _require_all(pending: Pending, said: Said, asked: Mapping[str, str]) -> None
 
 
 def _event_id(previous: ResponseId, call: str, said: Any) -> str:
-    told = orjson.dumps([str(previous), call, said])
-    return str(uuid.uuid5(uuid.NAMESPACE_OID, hashlib.blake2b(told).hexdigest()))
+    named = orjson.dumps([str(previous), call, said])
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, hashlib.blake2b(named).hexdigest()))
 
 
 def _event(message: Message) -> str:

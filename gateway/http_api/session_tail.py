@@ -1,6 +1,6 @@
 """One session read into a conversation tree for all HTTP streams of it in this process, and those that tell the same.
 
-Readers of one turn that have been told the same are in step: what comes next is made into bytes once, for all of them.
+Readers of one turn that have been sent the same are in step: what comes next is made into bytes once, for all of them.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ class Change:
 
 
 class Telling(ABC):
-    """How far a turn has been told in one protocol, and what is to be told next."""
+    """How far a turn has been sent in one protocol, and what is to be sent next."""
 
     turn_id: str
     must_restart = False
-    """Whether what was told is not what the turn consists of any more, so that only a new beginning helps."""
+    """Whether what was notified is not what the turn consists of any more, so that only a new beginning helps."""
 
     @property
     @abstractmethod
     def key(self) -> Hashable:
-        """What is told: the protocol, and of which turn."""
+        """What is notified: the protocol, and of which turn."""
 
     @property
     @abstractmethod
@@ -86,7 +86,7 @@ class Telling(ABC):
 
     @abstractmethod
     def close(self, tree: SessionTree) -> bytes:
-        """What is told last."""
+        """What is notified last."""
 
 
 class InStep:
@@ -127,7 +127,7 @@ class SessionTail:
         self.position = ""
         self.readers: dict[TailReader, None] = {}
         self.is_large = False
-        # While history is read into it, the tree is ahead of what its readers were told.
+        # While history is read into it, the tree is ahead of what its readers were notified.
         self.is_quiet = False
         self._services = services
         self._reads_back = reads_back
@@ -152,7 +152,7 @@ class SessionTail:
                 self._subscription.release()
 
     def stop(self) -> None:
-        """Nobody reads any more."""
+        """No one reads any more."""
         feed, self._feed = self._feed, None
         if feed is not None:
             self._services.hub.leave(feed, self._subscription)
@@ -171,7 +171,7 @@ class SessionTail:
         await self._is_whole.wait()
 
     def in_step(self, telling: Telling) -> InStep | None:
-        """Those that were told as much as this; new ones where there are none. None: it has to go alone for now."""
+        """Those that were notified as much as this; new ones where there are none. None: it has to go alone for now."""
         state = None if self.is_quiet else telling.state
         if state is None:
             return None
@@ -200,9 +200,9 @@ class SessionTail:
         if self.is_quiet:
             self._passing += [event for event in events if _is_transient(event)]
         elif events:
-            self._tell(Change(self.position, events))
+            self._notify(Change(self.position, events))
 
-    def _tell(self, change: Change) -> None:
+    def _notify(self, change: Change) -> None:
         turns = {turn_of_event(event) for event in change.events}
         for step in list(self._steps.values()):
             if change.replaced or step.telling.turn_id in turns:
@@ -216,7 +216,7 @@ class SessionTail:
     def _speak_again(self) -> None:
         self.is_quiet = False
         passed, self._passing = self._passing, []
-        self._tell(Change(self.position, passed, replaced=True))
+        self._notify(Change(self.position, passed, replaced=True))
 
     def _drop(self, step: InStep) -> None:
         if self._steps.get(step.telling.key) is step:
@@ -261,7 +261,7 @@ class TailReader:
         self.outlet = PullOutlet()
         self.tail: SessionTail | None = None
         self.step: InStep | None = None
-        # What it had been told when it fell behind those it was in step with.
+        # What it had been sent when it fell behind those it was in step with.
         self.left: Telling | None = None
 
     def fall_behind(self, telling: Telling) -> None:

@@ -151,7 +151,7 @@ async def turns(session: Session, credential: Caller, services: Running) -> Turn
     waiting = await services.inputs.waiting(session)
     rules = services.rules_for(session)
     return TurnsOut(
-        turns=[_turn(record, head.series, waiting) for record in records],
+        turns=[_turn(record, head.epoch, waiting) for record in records],
         agents=await services.fleet.size(rules.agent) if rules is not None else 0,
         queued=len(waiting) + sum(record.status == "pending" for record in records),
     )
@@ -165,7 +165,7 @@ async def turn(session: Session, turn_id: str, credential: Caller, services: Run
     if record is None:
         raise NotFound("there is no such turn in this session, or it ended long ago")
     waiting = await services.inputs.waiting(session)
-    return _turn(record, (await services.sessions.open(session)).series, waiting)
+    return _turn(record, (await services.sessions.open(session)).epoch, waiting)
 
 
 @router.get("/v1/sessions/{session}/messages", tags=["sessions"])
@@ -180,12 +180,12 @@ async def messages(
     hidden = services.hidden_from(credential, session)
     conversation = await read_conversation(services.sessions, session, limit, hidden)
     at = conversation.truncated_at
-    series = (await services.sessions.open(session)).series if at is not None else ""
+    epoch = (await services.sessions.open(session)).epoch if at is not None else ""
     return MessagesOut(
         messages=conversation.messages,
         turns=conversation.turns,
         truncated=conversation.truncated,
-        truncated_at=format_position(at, series) if at is not None else None,
+        truncated_at=format_position(at, epoch) if at is not None else None,
     )
 
 
@@ -227,7 +227,7 @@ async def _may_watch(request: Request, services: Services, session: str) -> bool
     return credential.capability.allows(Operation.SUBSCRIBE, session)
 
 
-def _turn(record: TurnRecord, series: str, waiting: list[str]) -> TurnOut:
+def _turn(record: TurnRecord, epoch: str, waiting: list[str]) -> TurnOut:
     return TurnOut(
         turn_id=record.turn_id,
         status=record.status,
@@ -236,6 +236,6 @@ def _turn(record: TurnRecord, series: str, waiting: list[str]) -> TurnOut:
         input_id=record.input_id,
         attempts=record.attempts,
         worker=record.worker,
-        position=format_position(record.terminal, series) if record.terminal else None,
+        position=format_position(record.terminal, epoch) if record.terminal else None,
         queue_position=waiting.index(record.turn_id) + 1 if record.turn_id in waiting else None,
     )

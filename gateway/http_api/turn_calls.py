@@ -62,7 +62,7 @@ class TurnCalls:
             turn_id=turn.id,
             message_id=message_id,
             status=turn.status,
-            position=format_position(done.position, done.series),
+            position=format_position(done.position, done.epoch),
             serials=done.result.serials,
             repeated=turn.repeated,
             interrupted=list(turn.interrupted),

@@ -14,12 +14,12 @@ from typing import Final
 from gateway.commands.commands import Append
 from gateway.realtime.effects import Command
 from selfhost_transport.settings_values import ROLLUP_WINDOWS_MS
+from selfhost_transport.store.appends import MAX_APPENDS
 from selfhost_transport.store.entries import Ref
-from selfhost_transport.store.pieces import MAX_PIECES
 
 PARAM: Final = "appendRollupWindow"
 DEFAULT_WINDOW_MS: Final = 40
-MAX_GATHERED: Final = MAX_PIECES // 2
+MAX_GATHERED: Final = MAX_APPENDS // 2
 """Appends of one message that are held at most."""
 MAX_HELD: Final = 4000
 """Appends that are held at most for one connection."""
@@ -132,17 +132,17 @@ class AppendCoalescer:
             self._held -= len(held)
             self._send(message, held)
 
-    def _send(self, message: _Message, appends: Sequence[tuple[Command, Append]]) -> None:
+    def _send(self, message: _Message, held: Sequence[tuple[Command, Append]]) -> None:
         message.wrote_at = self._clock()
         message.answered_at = None
-        first, append = appends[0]
-        if len(appends) == 1:
+        first, append = held[0]
+        if len(held) == 1:
             self._alone[first.ticket] = message
             self._start(first)
             return
-        pieces = tuple(piece for _, one in appends for piece in one.pieces)
-        joined = replace(append, pieces=pieces)
-        self._start(Command(first.ticket, joined, tuple(command.ticket for command, _ in appends[1:])))
+        appends = tuple(one for _, command in held for one in command.appends)
+        joined = replace(append, appends=appends)
+        self._start(Command(first.ticket, joined, tuple(command.ticket for command, _ in held[1:])))
 
     def _watch(self, key: tuple[str, Ref], delay_s: float) -> None:
         self._timers[key] = asyncio.get_running_loop().call_later(delay_s, self._window_over, key)
@@ -161,4 +161,4 @@ class AppendCoalescer:
 
 
 def _join(one: Append, other: Append) -> bool:
-    return one.author == other.author and one.pieces[-1].joins(other.pieces[0])
+    return one.author == other.author and one.appends[-1].joins(other.appends[0])

@@ -177,7 +177,7 @@ class SocketChannels:
             watched.feed.add(subscription)
         if effect.answer:
             position = subscription.position
-            serial = format_position(position, watched.feed.series)
+            serial = format_position(position, watched.feed.epoch)
             attached = Attached(serial, resumed=effect.resumed, presence=subscription.presence)
             self._carry_out(self._core.adjusted(effect.channel, attached))
         if anew:
@@ -188,7 +188,7 @@ class SocketChannels:
     def _on_gap(self, channel: str, gap: Gap) -> None:
         watched = self._watched.get(channel)
         if watched is not None and watched.feed is not None:
-            serial = format_position(gap.position, watched.feed.series)
+            serial = format_position(gap.position, watched.feed.epoch)
             attached = Attached(serial, error=gap.error, presence=watched.subscription.presence)
             self._carry_out(self._core.adjusted(channel, attached))
 

@@ -45,7 +45,7 @@ class RepliesFirst:
         """Let entries follow the answers that have left; behind further ones that are owed, those up to `done`."""
         while self._paused and not self._core.has_pending(self._paused[0][0]):
             _, subscription = self._paused.popleft()
-            if done is not None and done.series == subscription.series:
+            if done is not None and done.epoch == subscription.epoch:
                 subscription.clear(done.position)
             subscription.proceed()
 
@@ -57,7 +57,7 @@ async def settle(done: Done, channels: Iterable[Watched]) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(SETTLE_TIMEOUT_S):
             for watched in list(channels):
-                if watched.feed is not None and watched.feed.series == done.series:
+                if watched.feed is not None and watched.feed.epoch == done.epoch:
                     await watched.feed.passed(done.settled_at)
                     watched.subscription.clear(done.settled_at)
                     await watched.subscription.caught_up(done.settled_at)

@@ -104,8 +104,8 @@ class Channels:
         """Says of the page with the oldest messages up to where retention has taken older ones (HIS-6)."""
         if page.truncated_at is None:
             return {}
-        series = (await self._services.sessions.open(session)).series
-        return {TRUNCATED_AT: format_position(page.truncated_at, series)}
+        epoch = (await self._services.sessions.open(session)).epoch
+        return {TRUNCATED_AT: format_position(page.truncated_at, epoch)}
 
     async def message(self, request: Request, credential: Credential, session: str, serial: str) -> Reply:
         """The latest version of one message."""

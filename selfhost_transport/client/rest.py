@@ -1,4 +1,4 @@
-"""REST beside the websocket: reading the history (protocol section 9), and cancelling past a crowded socket."""
+"""REST beside the websocket: reading the history (protocol section 9), and cancelling past a backpressured socket."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class ClientTransport:
 
         `seed`: the conversation as the application has stored it, oldest first. It is shown in front of what is read of
         the session, which begins where the seed ends (HYD-2); an empty one reads the whole history (HYD-3). Awaiting
-        raises SeamLost where messages may be missing in between (HYD-6).
+        raises ResumePointLost where messages may be missing in between (HYD-6).
         """
         transport = cls(
             url,

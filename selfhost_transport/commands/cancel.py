@@ -42,7 +42,7 @@ def run_cancel(
     ]
     if len(chosen) != 1:
         raise InvalidArgument("name what to cancel by exactly one of --turn ID, --client ID, --all")
-    print(_told(asyncio.run(_cancel(settings, session, chosen[0], by, force=force)), as_json=as_json))
+    print(_as_text(asyncio.run(_cancel(settings, session, chosen[0], by, force=force)), as_json=as_json))
 
 
 async def _cancel(
@@ -55,8 +55,8 @@ async def _cancel(
         return await stores.turns.cancel(session, chosen, message, early=False, force=force)
 
 
-def _told(cancelled: Cancelled, *, as_json: bool) -> str:
-    position = format_position(cancelled.position, cancelled.series)
+def _as_text(cancelled: Cancelled, *, as_json: bool) -> str:
+    position = format_position(cancelled.position, cancelled.epoch)
     if as_json:
         report = {
             "position": position,

@@ -164,7 +164,7 @@ def _hints(report: Imported) -> Iterator[str]:
     if report.growing:
         yield f"{report.growing} messages were still being written there, and are cut where they were"
     if report.ended:
-        yield f"{report.ended} turns that nobody had ended there are cancelled"
+        yield f"{report.ended} turns that no one had ended there are cancelled"
     if report.annotated:
         yield f"annotations of {report.annotated} messages are left out"
     if report.expired:

@@ -69,7 +69,7 @@ class SessionReport:
 
     session: str
     bucket: str
-    series: str
+    epoch: str
     head: str
     log_from: str
     turns: list[TurnLine]
@@ -89,8 +89,8 @@ async def _inspect(settings: Settings, session: str, ended: int, count: int) -> 
     async with opened_stores(settings) as stores:
         turns = stores.turns
         base = turns.keys.base_of(session)
-        series, floor = await turns.redis.command("HMGET", f"{base}s:{session}", Session.EPOCH, Session.FLOOR)
-        if series is None:
+        epoch, floor = await turns.redis.command("HMGET", f"{base}s:{session}", Session.EPOCH, Session.FLOOR)
+        if epoch is None:
             raise NotFound(
                 f"the session {session!r} does not exist under the prefix {turns.keys.prefix!r}; "
                 "without a name, `inspect` lists those there are"
@@ -100,7 +100,7 @@ async def _inspect(settings: Settings, session: str, ended: int, count: int) -> 
         return SessionReport(
             session=session,
             bucket=base,
-            series=series.decode(),
+            epoch=epoch.decode(),
             head=_text(head),
             log_from=_text(floor),
             turns=[await _turn_line(turns, base, session, record) for record in open_turns],
@@ -192,7 +192,7 @@ def _cut(data: str) -> str:
 
 def _as_text(report: SessionReport) -> str:
     lines = [
-        f"session {report.session}  bucket {report.bucket}  series {report.series}",
+        f"session {report.session}  bucket {report.bucket}  epoch {report.epoch}",
         f"head {report.head}  log from {report.log_from}",
         f"open turns: {len(report.turns)}",
     ]

@@ -24,7 +24,7 @@ _OVERLAP_MS: Final = 60_000
 class Imported:
     """What became of one channel. All but `session` are numbers of this run.
 
-    `ended`: turns that nobody at the source had ended, ended here.
+    `ended`: turns that no one at the source had ended, ended here.
     `growing`: messages that were still being written. `expired`: older than the session's retention allows.
     """
 
@@ -94,11 +94,11 @@ class Importer:
     async def _read(
         self, report: Imported, state: ImportState, mark: ImportMark | None, watch: Watch
     ) -> None:
-        series = state.series
+        epoch = state.epoch
         if not self._dry_run:
-            series = (await self._stores.sessions.open(report.session)).series
+            epoch = (await self._stores.sessions.open(report.session)).epoch
         writing = _Writing(self, report, state, mark, watch)
-        placer = Placer(series or "0000000000", mark.position if mark is not None else state.head)
+        placer = Placer(epoch or "0000000000", mark.position if mark is not None else state.head)
         start_ms = None if mark is None else max(0, mark.position.ms - _OVERLAP_MS)
         last = ""
         async for page in self._source.pages(report.channel, start_ms):
@@ -131,7 +131,7 @@ class Importer:
         return kept_ms > 0 and ms + kept_ms < self._now_ms
 
     async def endings(self, report: Imported, after: Placed | ImportMark) -> Placed | None:
-        """What ends the turns that nobody ended: where workers answer, nobody would ever do it."""
+        """What ends the turns that no one ended: where workers answer, no one would ever do it."""
         if report.agent is None or self._dry_run:
             return None
         return await endings_of(self._stores.history, report.session, after.position)

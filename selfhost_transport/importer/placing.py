@@ -1,6 +1,6 @@
 """From a history elsewhere to publishes here: what was one publish stays one, at its time, in its order.
 
-A serial of the source names a position and an index in it; here they are the same ones, in the session's series. What
+A serial of the source names a position and an index in it; here they are the same ones, in the session's epoch. What
 refers to a serial, an attempt's outputs to its step-start, is made to refer to the new one.
 """
 
@@ -39,8 +39,8 @@ class Placer:
     `after`: the position that the first must come later than. Raises ServiceError for messages without serials.
     """
 
-    def __init__(self, series: str, after: Position = Position.ZERO) -> None:
-        self._series = series
+    def __init__(self, epoch: str, after: Position = Position.ZERO) -> None:
+        self._epoch = epoch
         self._last = after
         self._group: list[Message] = []
         self._group_name = ""
@@ -66,7 +66,7 @@ class Placer:
         messages = [self._past(message, position) for message in group]
         for index, message in enumerate(group):
             if message.name == h.AI_STEP_START and message.serial is not None:
-                self._steps[message.serial] = format_item(position, self._series, index)
+                self._steps[message.serial] = format_item(position, self._epoch, index)
         return Placed(position, tuple(messages), group[-1].serial or "")
 
     def _position_of(self, message: Message) -> Position:
@@ -106,7 +106,7 @@ class Placer:
         match = _SERIAL.fullmatch(serial)
         if match is None:
             return serial
-        return format_item(_position(serial), self._series, min(int(match[4] or 0), MAX_INDEX))
+        return format_item(_position(serial), self._epoch, min(int(match[4] or 0), MAX_INDEX))
 
 
 def following(position: Position) -> Position:

@@ -1,4 +1,4 @@
-"""Turns that an imported history leaves open: their agent is elsewhere, so that nobody would ever end them here."""
+"""Turns that an imported history leaves open: their agent is elsewhere, so that no one would ever end them here."""
 
 from __future__ import annotations
 

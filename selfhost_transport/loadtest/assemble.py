@@ -9,7 +9,7 @@ from selfhost_transport.loadtest.histogram import Histogram, Summary
 from selfhost_transport.loadtest.plan import Load, Scenario
 from selfhost_transport.loadtest.poller import ROUND_S
 from selfhost_transport.loadtest.recorder import Metric, Recording, SendSecond
-from selfhost_transport.loadtest.result import Measure, Moment, RoleUsage, RunResult
+from selfhost_transport.loadtest.result import Measure, RoleUsage, RunResult, Snapshot
 from selfhost_transport.loadtest.thresholds import GENERATOR_ROLE
 from selfhost_transport.loadtest.usage import Sample, Sampler, cpu_between
 
@@ -83,7 +83,7 @@ def _usage(result: RunResult, window: Window, sampler: Sampler) -> dict[str, Rol
     }
 
 
-def _moments(recording: Recording, window: Window, sampler: Sampler) -> list[Moment]:
+def _moments(recording: Recording, window: Window, sampler: Sampler) -> list[Snapshot]:
     moments = []
     for second in sorted({*recording.seconds, *_measured(recording, window)}):
         found = recording.seconds.get(second)
@@ -91,7 +91,7 @@ def _moments(recording: Recording, window: Window, sampler: Sampler) -> list[Mom
         sends = recording.sends.get(second, SendSecond())
         before, after = sampler.near(second), sampler.near(second + 1)
         moments.append(
-            Moment(
+            Snapshot(
                 at=math.floor(second - window.begin),
                 tokens=0 if found is None else found.tokens,
                 p50=latency.p50,

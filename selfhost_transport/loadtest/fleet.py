@@ -12,7 +12,7 @@ from typing import Any
 
 from selfhost_transport.errors import ServiceError
 from selfhost_transport.loadtest import generator
-from selfhost_transport.loadtest.plan import Share
+from selfhost_transport.loadtest.plan import LoadShare
 from selfhost_transport.loadtest.recorder import Recording, add_up
 
 _TICK_S = 0.25
@@ -32,7 +32,7 @@ class _Member:
 class Fleet:
     """Starts one process per share. `on_tick` is called several times a second with the progress of all."""
 
-    shares: Sequence[Share]
+    shares: Sequence[LoadShare]
     on_tick: Callable[[generator.Progress], None]
     _members: list[_Member] = field(default_factory=list)
 

@@ -15,7 +15,7 @@ from selfhost_transport.errors import TransportError
 from selfhost_transport.gc_tuning import tune_gc
 from selfhost_transport.loadtest.behaviour import BEHAVIOURS, Window, noisy, noisy_load, until
 from selfhost_transport.loadtest.clock import ClockOffset
-from selfhost_transport.loadtest.plan import Scenario, Share
+from selfhost_transport.loadtest.plan import LoadShare, Scenario
 from selfhost_transport.loadtest.recorder import Metric, Recorder, Recording, ViolationKind, add_up
 from selfhost_transport.loadtest.session import Session
 
@@ -64,7 +64,7 @@ class Failed:
 Report = Ready | Progress | Done | Failed
 
 
-def main(share: Share, link: Connection) -> None:
+def main(share: LoadShare, link: Connection) -> None:
     """Entry of a generator process."""
     raise_descriptor_limit()
     try:
@@ -87,7 +87,7 @@ def _first_reason(group: BaseException) -> str:
 class Generator:
     """The sessions of one share."""
 
-    def __init__(self, share: Share, link: Connection) -> None:
+    def __init__(self, share: LoadShare, link: Connection) -> None:
         self._share = share
         self._link = link
         self._recorder = Recorder()

@@ -87,7 +87,7 @@ class Load:
     rate: float = 50.0
     tokens: int = 200
     viewers: int = 1
-    # Share of turns that are cancelled at a random moment, per cent.
+    # How many turns are cancelled at a random moment, per cent.
     cancel_percent: float = 0.0
     duration_s: float = 20.0
     # Load before measuring; None: as long as the first sends need (`lead_s`).
@@ -151,7 +151,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class LoadShare:
     """What one generator process does: `count` sessions from number `first` on."""
 
     target: Target
@@ -235,14 +235,14 @@ class Job:
     quiet: bool = False
 
 
-def shares(plan: Plan, run: str) -> list[Share]:
+def shares(plan: Plan, run: str) -> list[LoadShare]:
     """The load cut into near-equal shares, one per generator process."""
     processes = min(plan.load.generator_processes, plan.load.turns)
     base, more = divmod(plan.load.turns, processes)
     found, first = [], 0
     for index in range(processes):
         count = base + (index < more)
-        found.append(Share(plan.target, plan.load, run, first, count))
+        found.append(LoadShare(plan.target, plan.load, run, first, count))
         first += count
     return found
 

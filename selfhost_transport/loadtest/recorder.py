@@ -171,7 +171,7 @@ class Recorder:
         spacing: float,
         gap: float | None = None,
     ) -> None:
-        """A piece arrived: its delivery time, the time since its last token was due, and since the piece before.
+        """A chunk arrived: its delivery time, the time since its last token was due, and since the chunk before.
 
         Each token before the last was due `spacing` seconds earlier than the next.
         """

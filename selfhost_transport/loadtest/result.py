@@ -56,7 +56,7 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class Snapshot:
     """One second of a run. `at`: seconds since the window began. Latencies from the schedule, in ms.
 
     `cpu` in cores and `memory` in bytes, by role.
@@ -144,7 +144,7 @@ class RunResult:
     expected_tokens_per_s: float = 0.0
     frames: int = 0
     measures: dict[str, Measure] = field(default_factory=dict)
-    moments: list[Moment] = field(default_factory=list)
+    moments: list[Snapshot] = field(default_factory=list)
     usage: dict[str, RoleUsage] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)

@@ -47,7 +47,7 @@ class Viewer:
         turn, recorder = view.turn, self._recorder
         published = position_ms(serial) / 1e3 - self._clock.offset_s
         spacing = turn.spacing
-        # A piece is published after its last token was due, so each piece bounds the schedule from above.
+        # A chunk is published after its last token was due, so each chunk bounds the schedule from above.
         since_first = (total - 1) * spacing
         due = published - since_first
         if turn.due is None or due < turn.due:

@@ -24,7 +24,7 @@ LABELS: Final[dict[Metric, str]] = {
     Metric.FIRST_TOKEN: "send to first token",
     Metric.TOKEN: "token due to received",
     Metric.DELIVERY: "published to received",
-    Metric.GAP: "between pieces",
+    Metric.GAP: "between chunks",
     Metric.SEND_ACK: "send to acknowledged",
     Metric.REFUSAL: "send to refused, to send later",
     Metric.QUEUE_WAIT: "waiting for a worker",

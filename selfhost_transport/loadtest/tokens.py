@@ -6,19 +6,19 @@ _GROWTH = 4096
 
 
 class NumberedText:
-    """The text of a turn of any length, and where a piece stands in it. Grows as needed, shared by all checks."""
+    """The text of a turn of any length, and where a chunk stands in it. Grows as needed, shared by all checks."""
 
     def __init__(self) -> None:
         # As far as it was needed until now.
         self.text = ""
         self._count = 0
 
-    def matches(self, piece: str, offset: int) -> bool:
-        """Whether `piece` is exactly what follows at this offset, in characters."""
-        end = offset + len(piece)
+    def matches(self, chunk: str, offset: int) -> bool:
+        """Whether `chunk` is exactly what follows at this offset, in characters."""
+        end = offset + len(chunk)
         if end > len(self.text):
             self._grow(end)
-        return self.text.startswith(piece, offset)
+        return self.text.startswith(chunk, offset)
 
     def length(self, tokens: int) -> int:
         """Characters of the first `tokens` tokens."""
@@ -36,7 +36,7 @@ class NumberedText:
             self._count = more.stop
 
 
-def first_number(piece: str) -> int | None:
-    """The number of a piece's first token; None if it does not begin with one."""
-    head = piece.split(" ", 1)[0]
+def first_number(chunk: str) -> int | None:
+    """The number of a chunk's first token; None if it does not begin with one."""
+    head = chunk.split(" ", 1)[0]
     return int(head) if head.isdecimal() else None

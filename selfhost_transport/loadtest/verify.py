@@ -47,7 +47,7 @@ class Turn:
     spacing: float = field(init=False)
     # Viewers that have not seen the terminal.
     waiting: int = 0
-    # When token 0 was due, by the earliest evidence; None before the first piece.
+    # When token 0 was due, by the earliest evidence; None before the first chunk.
     due: float | None = None
     sent_position: str = ""
     # Where its work began.
@@ -173,27 +173,27 @@ class SessionCheck:
             )
 
     def _content(self, text: TextView, message: IncomingMessage) -> None:
-        piece, version = message.data, message.version.serial or message.serial
+        chunk, version = message.data, message.version.serial or message.serial
         appended = message.action == _APPEND
         if not appended:
-            piece = self._beyond(text, piece or "")
+            chunk = self._beyond(text, chunk or "")
         elif version <= text.version:
             self._broken(text, ViolationKind.DUPLICATE, f"version {version} came again")
             return
         text.version = version
-        if not piece:
+        if not chunk:
             return
         view, offset = text.view, text.offset
-        if not TEXT.text.startswith(piece, offset) and not TEXT.matches(piece, offset):
-            self._mismatch(text, piece)
+        if not TEXT.text.startswith(chunk, offset) and not TEXT.matches(chunk, offset):
+            self._mismatch(text, chunk)
             offset = text.offset
         if appended:
             # The version of an aggregate may be that of the closing entry: it does not date the text in it.
             view.content = version
             if view.turn.cancel_position or view.terminal:
                 self._check_end(view, version)
-        count = piece.count(" ")
-        text.offset = offset + len(piece)
+        count = chunk.count(" ")
+        text.offset = offset + len(chunk)
         text.tokens += count
         if text is view.text:
             view.tokens = text.tokens
@@ -216,13 +216,13 @@ class SessionCheck:
             return ""
         return whole[text.offset :]
 
-    def _mismatch(self, text: TextView, piece: str) -> None:
-        number = first_number(piece)
+    def _mismatch(self, text: TextView, chunk: str) -> None:
+        number = first_number(chunk)
         if number is None or number == text.tokens:
             kind = ViolationKind.WRONG_TEXT
         else:
             kind = ViolationKind.LOST if number > text.tokens else ViolationKind.DUPLICATE
-        self._broken(text, kind, f"token {text.tokens} was due, {piece[:24]!r} came")
+        self._broken(text, kind, f"token {text.tokens} was due, {chunk[:24]!r} came")
         # Continue from there, so that one hole is one violation.
         if number is not None:
             text.tokens, text.offset = number, TEXT.length(number)

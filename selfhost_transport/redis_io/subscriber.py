@@ -33,7 +33,7 @@ OnReconnect = Callable[[], None]
 PING_INTERVAL_S = 5.0
 AGAIN_S = 0.25
 """Until a subscription is tried again that was refused for the moment."""
-TELL_AGAIN_S = 60.0
+LOG_AGAIN_S = 60.0
 """While Redis stays away, the log says so once in this time."""
 
 
@@ -186,7 +186,7 @@ class Subscriber:
             self._connecting = asyncio.get_running_loop().create_task(self._connect(), name="redis-subscribe")
 
     async def _connect(self) -> None:
-        delay, told_at = FIRST_DELAY_S, -math.inf
+        delay, logged_at = FIRST_DELAY_S, -math.inf
         while self._link is None:
             try:
                 address = await self._where.locate()
@@ -195,9 +195,9 @@ class Subscriber:
                 )
             except StoreUnavailable as error:
                 # Not for each attempt: what depends on Redis says more, and at its own pace.
-                if time.monotonic() - told_at >= TELL_AGAIN_S:
+                if time.monotonic() - logged_at >= LOG_AGAIN_S:
                     logger.warning("redis.subscribe_failed error=%s", error)
-                    told_at = time.monotonic()
+                    logged_at = time.monotonic()
                 await asyncio.sleep(delay)  # paces reconnecting while the server is away
                 delay = min(delay * 2, LONGEST_DELAY_S)
         if self._callbacks:

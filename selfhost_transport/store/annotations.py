@@ -29,12 +29,12 @@ class Given:
     """Annotations that are written (P11), with a position for each."""
 
     positions: tuple[Position, ...]
-    series: str
+    epoch: str
 
     @property
     def serials(self) -> list[str]:
         """The annotations' serials."""
-        return [format_item(position, self.series, 0) for position in self.positions]
+        return [format_item(position, self.epoch, 0) for position in self.positions]
 
 
 class AnnotationStore:
@@ -74,11 +74,11 @@ class AnnotationStore:
     ) -> list[Annotation]:
         """Annotations of a message in the order they were given, complete; none for an unknown message."""
         base = self._keys.base_of(session)
-        series = await self._redis.command("HGET", f"{base}s:{session}", Session.EPOCH)
+        epoch = await self._redis.command("HGET", f"{base}s:{session}", Session.EPOCH)
         key = f"{base}b:{ref}:{session}"
         found = await self._redis.command("XRANGE", key, f"({after.stream_id}", "+", "COUNT", limit)
         entries = [unpack_entry(Position.parse_id(item[0].decode()), item[1][1]) for item in found or []]
-        named = series.decode() if series else ""
+        named = epoch.decode() if epoch else ""
         return [complete(entry, named) for entry in entries if isinstance(entry, Annotated)]
 
 
@@ -97,12 +97,12 @@ def _arguments(ref: Ref, annotation: Annotation) -> list[str | int | bytes]:
     ]
 
 
-def complete(entry: Annotated, series: str) -> Annotation:
+def complete(entry: Annotated, epoch: str) -> Annotation:
     """An annotation as it is delivered: with its own serial and its message's."""
-    serial = format_item(entry.position, series, 0)
+    serial = format_item(entry.position, epoch, 0)
     return replace(
         entry.annotation,
         id=entry.annotation.id or serial,
         serial=serial,
-        message_serial=entry.ref.serial(series),
+        message_serial=entry.ref.serial(epoch),
     )

@@ -40,7 +40,7 @@ class Ended:
     bucket: int
     item_id: str
     session: str
-    series: str
+    epoch: str
     turn_id: str
     status: TurnStatus
     agent: str
@@ -140,7 +140,7 @@ def _ended(bucket: int, reply: list[bytes]) -> Ended:
         item_id=reply[0].decode(),
         delivery=int(reply[1]),
         session=fields[Item.SESSION],
-        series=fields[Item.EPOCH],
+        epoch=fields[Item.EPOCH],
         turn_id=fields[Item.TURN],
         status=TurnStatus(fields[Item.STATUS]),
         agent=fields[Item.AGENT],

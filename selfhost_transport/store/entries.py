@@ -54,9 +54,9 @@ class Ref:
         position, _, index = text.partition(":")
         return cls(Position.parse_id(position), int(index))
 
-    def serial(self, series: str) -> str:
+    def serial(self, epoch: str) -> str:
         """The item serial clients see."""
-        return format_item(self.position, series, self.index)
+        return format_item(self.position, epoch, self.index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +83,10 @@ class Operation:
         """The reverse of `pack`."""
         return cls(*packed) if packed else NO_OPERATION
 
-    def version(self, position: Position, series: str) -> Version:
+    def version(self, position: Position, epoch: str) -> Version:
         """The version this operation created at `position`."""
         return Version(
-            serial=format_item(position, series, self.index),
+            serial=format_item(position, epoch, self.index),
             timestamp=position.ms,
             client_id=self.client_id,
             description=self.description,
@@ -107,7 +107,7 @@ class Created:
 
 
 class Appended(NamedTuple):
-    """A piece added to the data of a message. `extras` None: unchanged. A tuple, because there is one per token."""
+    """A chunk added to the data of a message. `extras` None: unchanged. A tuple, because there is one per token."""
 
     position: Position
     ref: Ref

@@ -171,28 +171,28 @@ class HistoryReader:
         created = await self._created(session, ref)
         if created is None:
             raise NotFound("no such message in this session, or its retention has expired")
-        series = await self._series(session)
-        first = Version(ref.serial(series), ref.position.ms)
-        yield [_complete(created, ref, series, MessageAction.CREATE, first)]
+        epoch = await self._epoch(session)
+        first = Version(ref.serial(epoch), ref.position.ms)
+        yield [_complete(created, ref, epoch, MessageAction.CREATE, first)]
         key, after = f"{self._keys.base_of(session)}v:{ref}:{session}", "-"
         while found := await self._redis.command("XRANGE", key, after, "+", "COUNT", VERSIONS_PER_READ):
             some = []
             for item in found:
                 entry = unpack_entry(Position.parse_id(item[0].decode()), item[1][1])
                 if isinstance(entry, Replaced):
-                    version = entry.operation.version(entry.position, series)
-                    some.append(_complete(entry.message, ref, series, entry.action, version))
+                    version = entry.operation.version(entry.position, epoch)
+                    some.append(_complete(entry.message, ref, epoch, entry.action, version))
             yield some
             after = f"({found[-1][0].decode()}"
 
     async def _serial(self, session: str, ref: Ref, known: Sequence[Message]) -> str:
-        series = parse_position(known[0].serial or "")[1] if known else await self._series(session)
-        return ref.serial(series)
+        epoch = parse_position(known[0].serial or "")[1] if known else await self._epoch(session)
+        return ref.serial(epoch)
 
-    async def _series(self, session: str) -> str:
+    async def _epoch(self, session: str) -> str:
         base = self._keys.base_of(session)
-        series = await self._redis.command("HGET", f"{base}s:{session}", Session.EPOCH)
-        return series.decode() if series else ""
+        epoch = await self._redis.command("HGET", f"{base}s:{session}", Session.EPOCH)
+        return epoch.decode() if epoch else ""
 
     async def _created(self, session: str, ref: Ref) -> Message | None:
         at = ref.position.stream_id
@@ -292,7 +292,7 @@ class HistoryReader:
     async def _records(
         self, session: str, refs: Sequence[Ref]
     ) -> tuple[str, int, list[tuple[dict[str, bytes], bytes | None, Position]]]:
-        """Series, up to when retention has taken turns, and for each ref: record, data, head.
+        """Epoch, up to when retention has taken turns, and for each ref: record, data, head.
 
         Records are read in one step for each so many messages. What retention took meanwhile lies before that time.
         """
@@ -320,8 +320,8 @@ class HistoryReader:
                     pairs = zip(_RECORD_FIELDS, fields[1:], strict=True)
                     record: dict[str, bytes] = {name: value for name, value in pairs if value is not None}
                     records.append((record, fields[0], position))
-        series, cut = await meta
-        return (series.decode() if series else ""), int(cut or 0), records
+        epoch, cut = await meta
+        return (epoch.decode() if epoch else ""), int(cut or 0), records
 
     async def _assemble(self, session: str, created: Sequence[tuple[Ref, Message]]) -> list[Message]:
         """The newest versions, without those that retention has taken."""
@@ -334,14 +334,14 @@ class HistoryReader:
         """The newest versions, and up to when retention has taken turns: what lies before may be incomplete."""
         if not created:
             return [], 0
-        series, cut_ms, records = await self._records(session, [ref for ref, _ in created])
+        epoch, cut_ms, records = await self._records(session, [ref for ref, _ in created])
         messages: list[Message] = []
         for start in range(0, len(created), RECORDS_PER_CALL):
             if start:
                 await asyncio.sleep(0)  # lets others run
             part = slice(start, start + RECORDS_PER_CALL)
             messages += [
-                _current(message, ref, series, *record)
+                _current(message, ref, epoch, *record)
                 for (ref, message), record in zip(created[part], records[part], strict=True)
             ]
         return messages, cut_ms
@@ -368,11 +368,11 @@ def _record_keys(base: str, session: str, refs: Sequence[Ref]) -> Iterator[str]:
         yield f"{base}x:{ref}:{session}"
 
 
-def completed(created: Created, series: str) -> list[Message]:
+def completed(created: Created, epoch: str) -> list[Message]:
     """The wire messages of a publish that nothing has changed since."""
     position = created.position
     refs = ((Ref(position, index), message) for index, message in enumerate(created.messages))
-    return [_current(message, ref, series, {}, None, position) for ref, message in refs]
+    return [_current(message, ref, epoch, {}, None, position) for ref, message in refs]
 
 
 def _is_of_conversation(message: Message) -> bool:
@@ -441,24 +441,24 @@ def _apply(created: Message, record: dict[str, bytes], data: bytes | None) -> Me
 
 
 def _current(
-    created: Message, ref: Ref, series: str, record: dict[str, bytes], data: bytes | None, head: Position
+    created: Message, ref: Ref, epoch: str, record: dict[str, bytes], data: bytes | None, head: Position
 ) -> Message:
     """A complete wire message. While its turn streams, a message's version is the head it was read at:
     not older than any append it contains, older than every later one."""
     if Record.TYPE not in record:
-        version = Version(ref.serial(series), ref.position.ms)
-        return _complete(_apply(created, record, data), ref, series, MessageAction.CREATE, version)
+        version = Version(ref.serial(epoch), ref.position.ms)
+        return _complete(_apply(created, record, data), ref, epoch, MessageAction.CREATE, version)
     changed = record.get(Record.VERSION) or b""
     position = Position.parse_id(changed.decode()) if changed else max(head, ref.position)
     packed = record.get(Record.OPERATION) or b""
     operation = Operation.unpack(unpack(packed)) if packed else Operation(client_id=created.client_id)
     action = MessageAction.DELETE if record.get(Record.ACTION) == b"D" else MessageAction.UPDATE
-    version = operation.version(position, series)
-    return _complete(_apply(created, record, data), ref, series, action, version)
+    version = operation.version(position, epoch)
+    return _complete(_apply(created, record, data), ref, epoch, action, version)
 
 
-def _complete(message: Message, ref: Ref, series: str, action: MessageAction, version: Version) -> Message:
-    serial = ref.serial(series)
+def _complete(message: Message, ref: Ref, epoch: str, action: MessageAction, version: Version) -> Message:
+    serial = ref.serial(epoch)
     return replace(
         message,
         id=message.id or serial,

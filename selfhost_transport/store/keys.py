@@ -7,7 +7,7 @@ and streams are in fields.py.
 
 | key                 | type   | holds                                                    | lives until                  |
 |---------------------|--------|----------------------------------------------------------|------------------------------|
-| `s:<session>`       | HASH   | series, floor of the log; how far an import has come     | retention; unused: minutes     |
+| `s:<session>`       | HASH   | epoch, floor of the log; how far an import has come     | retention; unused: minutes     |
 | `p:<session>`       | STRING | head: the newest position                                | as the session               |
 | `l:<session>`       | STREAM | live log, trimmed to the resume window                   | window after the last turn   |
 | `h:<session>`       | STREAM | history: one item per publish, at its position           | retention                    |

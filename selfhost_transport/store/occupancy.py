@@ -1,6 +1,6 @@
 """How many are attached to a session, on all gateways together (protocol section 14.4).
 
-Each process publishes its whole share of a session under its presence lease: a process that
+Each process publishes its counts of a session under its presence lease: a process that
 died is not counted once its lease has expired, and no counter can drift.
 """
 
@@ -16,11 +16,11 @@ from selfhost_transport.store import scripts
 from selfhost_transport.store.keys import Keyspace
 
 REMEMBERED_MS: Final = 90_000
-"""A share that is not refreshed within this time expires."""
+"""Counts that are not refreshed within this time expire."""
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class Attachments:
     """What one process contributes: attachments by what their modes let them do."""
 
     connections: int = 0
@@ -29,27 +29,29 @@ class Share:
     presence_connections: int = 0
     presence_subscribers: int = 0
 
-    def __add__(self, other: Share) -> Share:
-        return Share(*(one + another for one, another in zip(astuple(self), astuple(other), strict=True)))
+    def __add__(self, other: Attachments) -> Attachments:
+        return Attachments(
+            *(one + another for one, another in zip(astuple(self), astuple(other), strict=True))
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Occupancy:
-    """All shares together, and the session's presence members."""
+    """The sum of all counts, and the session's presence members."""
 
-    share: Share = Share()
+    counts: Attachments = Attachments()
     presence_members: int = 0
 
     def metrics(self) -> dict[str, int]:
         """As the wire has them."""
-        share = self.share
+        counts = self.counts
         return {
-            "connections": share.connections,
-            "publishers": share.publishers,
-            "subscribers": share.subscribers,
-            "presenceConnections": share.presence_connections,
+            "connections": counts.connections,
+            "publishers": counts.publishers,
+            "subscribers": counts.subscribers,
+            "presenceConnections": counts.presence_connections,
             "presenceMembers": self.presence_members,
-            "presenceSubscribers": share.presence_subscribers,
+            "presenceSubscribers": counts.presence_subscribers,
             "objectPublishers": 0,
             "objectSubscribers": 0,
         }
@@ -63,13 +65,13 @@ class OccupancyStore:
         self._keys = keys
 
     def channel(self, session: str) -> str:
-        """Where it is announced that a share of a session has changed."""
+        """Where it is announced that the counts of a session have changed."""
         return f"{self._keys.base_of(session)}j:{session}"
 
-    async def report(self, session: str, node: str, share: Share) -> None:
+    async def report(self, session: str, node: str, counts: Attachments) -> None:
         """Replace what a process contributes; to be repeated well within REMEMBERED_MS."""
         base = self._keys.base_of(session)
-        packed = "" if share == Share() else " ".join(str(count) for count in astuple(share))
+        packed = "" if counts == Attachments() else " ".join(str(count) for count in astuple(counts))
         await self._redis.call(
             *scripts.call(
                 "occupancy_report", occupancy=self.channel(session), base=base, session=session, node=node,
@@ -83,8 +85,8 @@ class OccupancyStore:
         reply = await self._redis.call(
             *scripts.call("occupancy_read", occupancy=self.channel(session), base=base, session=session)
         )
-        shares = [Share(*(int(count) for count in packed.split())) for packed in reply[1:]]
-        return Occupancy(sum(shares, Share()), int(reply[0]))
+        counts = [Attachments(*(int(count) for count in packed.split())) for packed in reply[1:]]
+        return Occupancy(sum(counts, Attachments()), int(reply[0]))
 
     async def sessions(self, *, prefix: str = "", after: str | None = None, limit: int = 100) -> list[str]:
         """Names of sessions with attachments, in order; `after`: exclusive."""

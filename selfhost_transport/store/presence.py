@@ -31,7 +31,7 @@ from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.wire.actions import PresenceAction
 from selfhost_transport.wire.codes import Code
 from selfhost_transport.wire.presence import PresenceMessage
-from selfhost_transport.wire.serial import Position, new_series
+from selfhost_transport.wire.serial import Position, new_epoch
 
 DEFAULT_REMAIN_MS = 15_000
 """How long members outlive the socket that entered them (`remainPresentFor`, section 8.5)."""
@@ -63,7 +63,7 @@ class Holder:
             raise InvalidArgument("a connection id or node has no whitespace, no `:`, at most 128 characters")
 
 
-NOBODY = Holder("", "", "", 0)
+NO_HOLDER = Holder("", "", "", 0)
 """Holder of members that belong to no connection: they never time out."""
 
 
@@ -72,7 +72,7 @@ class Changed:
     """Answer to presence operations. `changes` 0: nothing to announce, so `position` is that of nothing or a repeat."""
 
     position: Position | None
-    series: str
+    epoch: str
     changes: int
 
 
@@ -114,7 +114,7 @@ class PresenceStore:
         options = self._options
         reply = await self._redis.call(
             *scripts.session_call(
-                "presence_change", self._keys, session, arguments, new_epoch=new_series(),
+                "presence_change", self._keys, session, arguments, new_epoch=new_epoch(),
                 window_ms=options.window_ms, publish_id=publish_id, once_ms=options.idempotency_ms,
                 connection=holder.connection_id, owner=holder.owner, node=holder.node,
                 remain_ms=holder.remain_ms, kept=options.presence_events, members=options.max_members,

@@ -18,7 +18,7 @@ from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.turn_spans import written_to
 from selfhost_transport.wire.message import Message
-from selfhost_transport.wire.serial import Position, new_series
+from selfhost_transport.wire.serial import Position, new_epoch
 
 _NOTHING = ""
 
@@ -76,10 +76,10 @@ class ImportMark:
 
 @dataclass(frozen=True, slots=True)
 class ImportState:
-    """What a session holds: `mark` of its import, if there was one, and its `series` and `head` (ZERO: it is empty)."""
+    """What a session holds: `mark` of its import, if there was one, and its `epoch` and `head` (ZERO: it is empty)."""
 
     mark: ImportMark | None
-    series: str
+    epoch: str
     head: Position
 
     @property
@@ -99,20 +99,20 @@ class SessionImports:
     async def state(self, session: str) -> ImportState:
         """Where a session's import stands."""
         base = self._keys.base_of(session)
-        mark, series = await self._redis.command(
+        mark, epoch = await self._redis.command(
             "HMGET", f"{base}s:{session}", Session.IMPORTED, Session.EPOCH
         )
         head = await self._redis.command("GET", f"{base}p:{session}")
         return ImportState(
             ImportMark.unpack(mark.decode()) if mark else None,
-            series.decode() if series else "",
+            epoch.decode() if epoch else "",
             Position.parse_id(head.decode()) if head else Position.ZERO,
         )
 
     async def write(
         self, session: str, messages: Sequence[Past], before: ImportMark | None, after: ImportMark
     ) -> str:
-        """Write one publish at the position of `after`, which is later than that of `before`. Returns the series.
+        """Write one publish at the position of `after`, which is later than that of `before`. Returns the epoch.
 
         Raises Conflict when another import has gone on since `before`, or the session was written to.
         """
@@ -123,7 +123,7 @@ class SessionImports:
         reply: list[Any] = await self._redis.call(
             *scripts.session_call(
                 "import", self._keys, session, writes, entry=pack_created([past.created for past in messages]),
-                new_epoch=new_series(), position=after.position.stream_id,
+                new_epoch=new_epoch(), position=after.position.stream_id,
                 retention_ms=self._options.retention_of(session),
                 stood=before.pack() if before is not None else _NOTHING, stands=after.pack(), turn_count=len(turns),
             )

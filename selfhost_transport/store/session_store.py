@@ -18,6 +18,7 @@ from selfhost_transport.errors import (
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.link import Argument
 from selfhost_transport.store import scripts
+from selfhost_transport.store.appends import MessageAppend, joined
 from selfhost_transport.store.entries import (
     NO_OPERATION,
     Entry,
@@ -33,12 +34,11 @@ from selfhost_transport.store.entries import (
 from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
-from selfhost_transport.store.pieces import Piece, joined
 from selfhost_transport.store.turn_spans import WrittenTo, run_id_of, written_to
 from selfhost_transport.turns.headers import read_headers
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message
-from selfhost_transport.wire.serial import Position, new_series
+from selfhost_transport.wire.serial import Position, new_epoch
 
 _MAX_RACES = 32
 MAX_MESSAGES_PER_PUBLISH = 1000
@@ -48,7 +48,7 @@ MAX_MESSAGES_PER_PUBLISH = 1000
 class Head:
     """Where a session stands. `floor`: everything after this position can still be read from the log."""
 
-    series: str
+    epoch: str
     position: Position
     floor: Position
 
@@ -58,12 +58,12 @@ class Published:
     """An acknowledged write: it is in Redis (P11). `repeated`: it was there already (P5)."""
 
     position: Position
-    series: str
+    epoch: str
     repeated: bool = False
 
     def serials(self, count: int) -> list[str]:
         """The item serials of a publish of `count` messages."""
-        return [Ref(self.position, index).serial(self.series) for index in range(count)]
+        return [Ref(self.position, index).serial(self.epoch) for index in range(count)]
 
 
 class SessionStore:
@@ -76,13 +76,13 @@ class SessionStore:
         self.history = HistoryReader(redis, keys)
 
     async def open(self, session: str) -> Head:
-        """Where an attachment starts; gives an unknown session its series."""
+        """Where an attachment starts; gives an unknown session its epoch."""
         # It may run twice: what it makes, it finds.
-        series, head, floor = await self._call(
+        epoch, head, floor = await self._call(
             "open_session", session, retry_s=self.redis.read_s,
-            new_epoch=new_series(), unused_ms=self.options.unused_session_ms,
+            new_epoch=new_epoch(), unused_ms=self.options.unused_session_ms,
         )  # fmt: skip
-        return Head(series.decode(), Position.parse_id(head.decode()), Position.parse_id(floor.decode()))
+        return Head(epoch.decode(), Position.parse_id(head.decode()), Position.parse_id(floor.decode()))
 
     async def exists(self, session: str) -> bool:
         """Whether a session was written to or attached, and has not expired."""
@@ -113,13 +113,13 @@ class SessionStore:
         if len(messages) > MAX_MESSAGES_PER_PUBLISH:
             raise BadRequest("too many messages in one publish: the limit is 1000", code=40034)
         turns = [*written_to(messages), *(WrittenTo(turn) for turn in groups)]
-        position, series, repeated = await self._call(
+        position, epoch, repeated = await self._call(
             "publish", session, [name for turn in turns for name in turn],
-            entry=pack_created(messages, ephemeral=ephemeral), new_epoch=new_series(), publish_id=publish_id,
+            entry=pack_created(messages, ephemeral=ephemeral), new_epoch=new_epoch(), publish_id=publish_id,
             once_ms=self.options.idempotency_ms, window_ms=self.options.window_ms,
             retention_ms=self.options.retention_of(session),
         )  # fmt: skip
-        return Published(Position.parse_id(position.decode()), series.decode(), bool(repeated))
+        return Published(Position.parse_id(position.decode()), epoch.decode(), bool(repeated))
 
     async def append(
         self,
@@ -137,17 +137,17 @@ class SessionStore:
 
         Raises NotFound, MessageTooLarge (the aggregate counts), BadRequest 40013 for another type of data.
         """
-        piece = Piece(data, encoding, extras, name, operation or NO_OPERATION, publish_id)
-        (version,) = await self.append_pieces(session, ref, [piece])
+        append = MessageAppend(data, encoding, extras, name, operation or NO_OPERATION, publish_id)
+        (version,) = await self.append_all(session, ref, [append])
         return version.position
 
-    async def append_pieces(self, session: str, ref: Ref, pieces: Sequence[Piece]) -> list[Ref]:
+    async def append_all(self, session: str, ref: Ref, appends: Sequence[MessageAppend]) -> list[Ref]:
         """Write appends of one message as one. Returns the version of each: a position, and an index in it.
 
-        Pieces that were written before (P5) are left out. Raises what `append` does; then none was written.
+        Appends that were written before (P5) are left out. Raises what `append` does; then none was written.
         """
         versions: dict[int, Ref] = {}
-        waiting = dict(enumerate(pieces))
+        waiting = dict(enumerate(appends))
         while waiting:
             reply = await self._append(session, ref, list(waiting.values()))
             if reply[0] == b"repeated":
@@ -156,15 +156,15 @@ class SessionStore:
             else:
                 position = _mutated(reply)
                 versions |= {at: Ref(position, index) for index, at in enumerate(waiting)}
-            waiting = {at: piece for at, piece in waiting.items() if at not in versions}
-        return [versions[at] for at in range(len(pieces))]
+            waiting = {at: append for at, append in waiting.items() if at not in versions}
+        return [versions[at] for at in range(len(appends))]
 
-    async def _append(self, session: str, ref: Ref, pieces: Sequence[Piece]) -> Any:
-        whole = joined(pieces)
+    async def _append(self, session: str, ref: Ref, appends: Sequence[MessageAppend]) -> Any:
+        whole = joined(appends)
         body = pack_append_body("" if whole.data is None else whole.data, whole.extras, whole.operation)
         return await self._mutate(
             session, ref, "A", body, whole.data, whole.encoding, whole.operation,
-            [piece.publish_id for piece in pieces],
+            [append.publish_id for append in appends],
             extras=pack_value(whole.extras) if whole.extras is not None else b"", name=whole.name or "",
             max_bytes=self.options.max_message_bytes, turn=_turn_of_extras(whole.extras),
         )  # fmt: skip
@@ -220,11 +220,11 @@ class SessionStore:
         raise ServiceError("the message is being changed concurrently; repeat the update", code=50000)
 
     async def read_after(
-        self, session: str, after: Position, limit: int = 1000, *, series: str | None = None
+        self, session: str, after: Position, limit: int = 1000, *, epoch: str | None = None
     ) -> list[Entry]:
         """Entries after a position, oldest first, from the live log; at most `limit`.
 
-        With `series`, the position is known to be that of an entry of this series, or its beginning: then a log that
+        With `epoch`, the position is known to be that of an entry of this epoch, or its beginning: then a log that
         does not have it any more has lost what was written last, as a fail-over of Redis may do.
         Raises ContinuityLost (90003) when the log no longer reaches back that far, LogRewound in that case (P7).
         """
@@ -236,10 +236,10 @@ class SessionStore:
         rewound = LogRewound(
             "Redis lost the last writes to this session; read the history for the current state"
         )
-        if series is not None and (series != head.series or after > head.position):
+        if epoch is not None and (epoch != head.epoch or after > head.position):
             raise rewound
         log = self.keys.base_of(session) + "l:" + session
-        exact = series is not None and after > head.floor
+        exact = epoch is not None and after > head.floor
         first = after.stream_id if exact else f"({after.stream_id}"
         found = await self.redis.command("XRANGE", log, first, "+", "COUNT", limit + exact) or []
         entries = [_entry(item) for item in found]

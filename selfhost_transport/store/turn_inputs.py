@@ -39,13 +39,13 @@ class InputAccepted:
     """The answer to an input. `status`: of the turn afterwards; `pending` when the input resumed it."""
 
     position: Position
-    series: str
+    epoch: str
     status: str
     repeated: bool = False
 
     def serials(self, count: int) -> list[str]:
         """The serials of the input's messages."""
-        return [Ref(self.position, index).serial(self.series) for index in range(count)]
+        return [Ref(self.position, index).serial(self.epoch) for index in range(count)]
 
 
 class TurnInputs:
@@ -158,7 +158,7 @@ class TurnInputs:
                 )
         return InputAccepted(
             position=Position.parse_id(reply[1].decode()),
-            series=reply[2].decode(),
+            epoch=reply[2].decode(),
             status=reply[3].decode(),
             repeated=reply[0] == b"repeated",
         )

@@ -1,4 +1,4 @@
-"""What a turn's worker writes in one step: messages created, streamed ones opened and closed, pieces of text."""
+"""What a turn's worker writes in one step: messages created, streamed ones opened and closed, chunks of text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from selfhost_transport.wire.message import Message
 class Create:
     """Write one message. With `closing_extras` it stays open for appends, and this closes it if cancelled.
 
-    `first`: the piece that it begins with, an append of its own in the same step.
+    `first`: the chunk that it begins with, an append of its own in the same step.
     """
 
     message: Message
@@ -25,7 +25,7 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """End an open message: a last piece, usually empty, with its final extras."""
+    """End an open message: a last chunk, usually empty, with its final extras."""
 
     ref: Ref
     extras: dict[str, Any]
@@ -37,13 +37,13 @@ Operation = Create | Close
 
 @dataclass(slots=True)
 class OpenText:
-    """An open message as its writer sees it: how far it is written, and what every piece's entry begins with."""
+    """An open message as its writer sees it: how far it is written, and what every chunk's entry begins with."""
 
     ref: Ref
-    # Bytes written so far: makes a repeated piece recognisable.
+    # Bytes written so far: makes a repeated chunk recognisable.
     offset: int = 0
     entry_head: bytes = field(init=False)
-    # How its pieces get to Redis, once there was one.
+    # How its chunks get to Redis, once there was one.
     prepared: PreparedCall | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -59,15 +59,15 @@ def packed_operations(operations: Sequence[Operation]) -> list[str | bytes]:
             packed += ["C", pack_created([operation.message]), _initial(operation.message), closing]
             if operation.first:
                 raw = operation.first.encode()
-                packed += ["F", piece_head(len(raw)) + raw, raw]
+                packed += ["F", chunk_head(len(raw)) + raw, raw]
         else:
             raw, extras = operation.data.encode(), pack_value(operation.extras)
-            packed += ["X", str(operation.ref), _last_piece(raw, extras), extras, raw]
+            packed += ["X", str(operation.ref), _last_chunk(raw, extras), extras, raw]
     return packed
 
 
-def piece_head(length: int) -> bytes:
-    """The msgpack head of `[piece]`: a list of one, then the head of a text of `length` bytes."""
+def chunk_head(length: int) -> bytes:
+    """The msgpack head of `[chunk]`: a list of one, then the head of a text of `length` bytes."""
     if length < 32:
         return bytes((0x91, 0xA0 | length))
     if length < 1 << 8:
@@ -83,11 +83,11 @@ def _initial(message: Message) -> bytes:
 
 
 def _closing(extras: dict[str, Any]) -> bytes:
-    """A deposit: the extras for the record, and the body of the closing append."""
+    """What closes a message: the extras for the record, and the body of the closing append."""
     packed = pack_value(extras)
-    return b"%d %s%s" % (len(packed), packed, _last_piece(b"", packed))
+    return b"%d %s%s" % (len(packed), packed, _last_chunk(b"", packed))
 
 
-def _last_piece(raw: bytes, extras: bytes) -> bytes:
+def _last_chunk(raw: bytes, extras: bytes) -> bytes:
     """The body of an append with extras that are packed already: `pack_append_body`, without packing them again."""
-    return b"\x92" + piece_head(len(raw))[1:] + raw + extras
+    return b"\x92" + chunk_head(len(raw))[1:] + raw + extras

@@ -88,7 +88,7 @@ class TurnPauses:
         """The steers that wait, which count as consumed from now on."""
         fence, waiting = (self._keys.of_item(letter, lease.turn_id, lease.session) for letter in "fy")
         call = scripts.call("drain", fence=fence, waiting=waiting, holder_fence=lease.fence)
-        # Repeated after a lost reply: the history has the steers.
+        # It may be sent again after a lost reply: the history has the steers.
         reply = await self._redis.call(*call, retry_s=self._redis.read_s)
         if reply == b"lost":
             raise lease_lost(lease, b"cancelled, ended or taken over")

@@ -76,7 +76,7 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
-class StepDeposit:
+class StepMessages:
     """A step's start, and what scripts write to end it: for a cancelled turn, a lost one, and a lost holder."""
 
     start: Message
@@ -136,13 +136,13 @@ class TurnSteps:
         _check(lease, reply)
 
     async def start(
-        self, lease: Lease, request: str, step_id: str, deposit: StepDeposit, *, retry_s: float = 0.0
+        self, lease: Lease, request: str, step_id: str, messages: StepMessages, *, retry_s: float = 0.0
     ) -> StepStarted:
         """Open a step; the id of an earlier one replaces its output. Raises LeaseLost, StepOpen."""
         reply = await self._call(
             "step_start", lease, retry_s=retry_s, request=request, step=step_id,
-            entry=pack_created([deposit.start]), when_cancelled=pack_created([deposit.cancelled]),
-            when_lost=pack_created(deposit.failed), when_abandoned=pack_created([deposit.abandoned]),
+            entry=pack_created([messages.start]), when_cancelled=pack_created([messages.cancelled]),
+            when_lost=pack_created(messages.failed), when_abandoned=pack_created([messages.abandoned]),
         )  # fmt: skip
         _check(lease, reply)
         return StepStarted(reply[1].decode(), int(reply[2]))
@@ -212,7 +212,7 @@ def _held(session: str, turn_id: str, reply: Sequence[Any]) -> Holding:
         turn_id=turn_id,
         fence=int(reply[1]),
         attempt=int(reply[2]),
-        series=reply[3].decode(),
+        epoch=reply[3].decode(),
         input_position=Position.parse_id(reply[4].decode()),
         context=reply[5],
         max_attempts=int(reply[6]),

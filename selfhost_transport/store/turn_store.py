@@ -27,10 +27,10 @@ from selfhost_transport.store.entries import Ref, pack_created
 from selfhost_transport.store.fields import Turn
 from selfhost_transport.store.keys import WORKER_GROUP, Keyspace
 from selfhost_transport.store.options import StoreOptions
-from selfhost_transport.store.turn_operations import OpenText, Operation, packed_operations, piece_head
+from selfhost_transport.store.turn_operations import OpenText, Operation, chunk_head, packed_operations
 from selfhost_transport.store.turn_spans import parent_of
 from selfhost_transport.wire.message import Message
-from selfhost_transport.wire.serial import Position, new_series
+from selfhost_transport.wire.serial import Position, new_epoch
 
 _CLOSED_AT_ONCE = 8
 _RECORD = (
@@ -137,7 +137,7 @@ class Accepted:
 
     turn_id: str
     position: Position
-    series: str
+    epoch: str
     status: str
     repeated: bool = False
     interrupted: tuple[str, ...] = ()
@@ -148,7 +148,7 @@ class Accepted:
 
     def serials(self, count: int) -> list[str]:
         """The serials of the send's messages."""
-        return [Ref(self.position, index).serial(self.series) for index in range(count)]
+        return [Ref(self.position, index).serial(self.epoch) for index in range(count)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class Cancelled:
     """The answer to a cancel. No content of a matched turn has a position after `position` (P2)."""
 
     position: Position
-    series: str
+    epoch: str
     matched: tuple[str, ...]
     already_ended: tuple[str, ...]
     # Those of `matched` whose agent's hook decides; each ends or continues within the hook's grace.
@@ -170,7 +170,7 @@ class _CancelSlice:
     """What one call of the script did."""
 
     position: bytes
-    series: bytes
+    epoch: bytes
     head: bytes
     matched: list[bytes]
     asked: list[bytes]
@@ -204,7 +204,7 @@ class Lease:
     attempt: int
     max_attempts: int
     step_start_serial: str
-    series: str
+    epoch: str
     input_position: Position
     context: bytes
     send: bytes = b""
@@ -318,7 +318,7 @@ class TurnStore:
         head = Position.parse_id(slices[-1].head.decode())
         return Cancelled(
             position=position,
-            series=slices[0].series.decode(),
+            epoch=slices[0].epoch.decode(),
             matched=tuple(sorted(turn.decode() for one in slices for turn in one.matched)),
             already_ended=tuple(turn.decode() for turn in slices[-1].ended),
             asked=tuple(turn.decode() for one in slices for turn in one.asked),
@@ -339,7 +339,7 @@ class TurnStore:
         position: bytes = b"",
     ) -> AsyncIterator[_CancelSlice]:
         """Cancel what a filter matches, step by step; `cursor`, `last`, `position`: where another script has begun."""
-        entry, options, epoch = pack_created([message]), self.options, new_series()
+        entry, options, epoch = pack_created([message]), self.options, new_epoch()
         while True:
             reply = await self._session_call(
                 "cancel", session, filter=cancel.scope, value=cancel.value, cancel_entry=entry,
@@ -413,7 +413,7 @@ class TurnStore:
             attempt=int(reply[3]),
             max_attempts=int(reply[8]),
             step_start_serial=reply[4].decode(),
-            series=reply[5].decode(),
+            epoch=reply[5].decode(),
             input_position=Position.parse_id(reply[6].decode()),
             context=reply[7],
             send=reply[9],
@@ -435,20 +435,20 @@ class TurnStore:
         return [Position.parse_id(position.decode()) for position in reply[1:]]
 
     def append(
-        self, lease: Lease, text: OpenText, piece: str, *, retry_s: float = 0.0
+        self, lease: Lease, text: OpenText, chunk: str, *, retry_s: float = 0.0
     ) -> asyncio.Future[Any]:
-        """Start writing a piece; check the awaited reply with `check_append`. Pieces leave in call order."""
+        """Start writing a chunk; check the awaited reply with `check_append`. Chunks leave in call order."""
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.send_append(lease, text, piece, reply, retry_s)
+        self.send_append(lease, text, chunk, reply, retry_s)
         return reply
 
-    def send_append(self, lease: Lease, text: OpenText, piece: str, answer: Answer, retry_s: float) -> None:
+    def send_append(self, lease: Lease, text: OpenText, chunk: str, answer: Answer, retry_s: float) -> None:
         """The same with a reply callback; the path of every token."""
-        raw = piece.encode()
+        raw = chunk.encode()
         prepared = text.prepared
         if prepared is None:
             prepared = text.prepared = self._prepared_append(lease, text)
-        prepared.call(b"%d" % text.offset, raw, text.entry_head + piece_head(len(raw)), answer, retry_s)
+        prepared.call(b"%d" % text.offset, raw, text.entry_head + chunk_head(len(raw)), answer, retry_s)
         text.offset += len(raw)
 
     def _prepared_append(self, lease: Lease, text: OpenText) -> PreparedCall:
@@ -462,7 +462,7 @@ class TurnStore:
         return self.redis.prepare(script, keys, arguments[:-3], misplaced=b"gap")
 
     def check_append(self, lease: Lease, reply: bytes) -> None:
-        """Raises LeaseLost for a refused piece, ServiceError for a piece whose predecessor was never written."""
+        """Raises LeaseLost for a refused chunk, ServiceError for a chunk whose predecessor was never written."""
         if reply == b"lost":
             raise lease_lost(lease, b"cancelled, ended or taken over")
         if reply == b"gap":
@@ -578,7 +578,7 @@ class TurnStore:
         }
         return scripts.session_call(
             "submit", self.keys, request.session, list(itertools.chain.from_iterable(fields.items())),
-            entry=pack_created(request.messages), new_epoch=new_series(), window_ms=options.window_ms,
+            entry=pack_created(request.messages), new_epoch=new_epoch(), window_ms=options.window_ms,
             turn=request.turn_id, agent=request.agent, owner=request.owner, input=request.input_id,
             event=request.event_id, body_hash=request.fingerprint, policy=request.policy,
             cancel_filter=request.interrupts.scope, cancel_value=request.interrupts.value,
@@ -613,7 +613,7 @@ def _accepted(request: TurnRequest, reply: Sequence[Any]) -> Accepted:
     return Accepted(
         turn_id=request.turn_id,
         position=Position.parse_id(reply[1].decode()),
-        series=reply[2].decode(),
+        epoch=reply[2].decode(),
         status=reply[3].decode(),
         repeated=repeated,
         waiting=0 if repeated else reply[4],

@@ -33,8 +33,8 @@ class _Progress:
     # Checksum of the unit and the text that was sent of it.
     checksum: int
     chars: int = 0
-    # How many of the unit's pieces that is.
-    pieces: int = 0
+    # How many of the unit's chunks that is.
+    chunks: int = 0
     # On the wire: `s` begun in part, `` open, `e` ended in part, `c` closed, though the unit itself is not.
     flag: str = "c"
     ended: bool = False
@@ -92,7 +92,7 @@ class AguiStream:
         self._sent, self._open, self._checksum, self.must_restart = [], {}, 0, False
         for unit in self._units.all:
             one = self._begin(unit)
-            self._note(one, unit.text, len(unit.pieces))
+            self._note(one, unit.text, len(unit.chunks))
             if unit.kind is Kind.EVENT:
                 self._end_event(one)
             elif unit.closed:
@@ -133,11 +133,11 @@ class AguiStream:
         self._checksum = (self._checksum + len(self._sent) * one.checksum) % _MODULUS
         return one
 
-    def _note(self, one: _Progress, text: str, pieces: int) -> None:
+    def _note(self, one: _Progress, text: str, chunks: int) -> None:
         place = self._place_of(one)
         before = one.checksum
         one.checksum = zlib.crc32(text.encode("utf-8", "surrogatepass"), before)
-        one.chars, one.pieces = one.chars + len(text), pieces
+        one.chars, one.chunks = one.chars + len(text), chunks
         self._checksum = (self._checksum + (place + 1) * (one.checksum - before)) % _MODULUS
 
     def _place_of(self, one: _Progress) -> int:
@@ -156,7 +156,7 @@ class AguiStream:
             one = self._begin(unit)
             chars, one.flag = cursor.open.get(number, (len(unit.text), "c"))
             text = unit.text[:chars]
-            unit.pieces = [text, unit.text[chars:]]
+            unit.chunks = [text, unit.text[chars:]]
             self._note(one, text, 1)
             if number not in cursor.open:
                 self._end(one)
@@ -171,8 +171,8 @@ class AguiStream:
             text, had = unit.text, one.unit.text[: one.chars]
             if unit.checksum != one.unit.checksum or not text.startswith(had):
                 return False
-            unit.pieces = [had, text[one.chars :]]
-            one.unit, one.pieces = unit, 1
+            unit.chunks = [had, text[one.chars :]]
+            one.unit, one.chunks = unit, 1
         return True
 
     # Sending
@@ -193,8 +193,8 @@ class AguiStream:
         return len(self._sent) < len(self._units.all) and self._units.all[len(self._sent)] is unit
 
     def _send_event(self, one: _Progress) -> list[Sent]:
-        is_told = self._end_event(one)
-        return [(self.cursor, one.unit.event)] if is_told else []
+        is_shown = self._end_event(one)
+        return [(self.cursor, one.unit.event)] if is_shown else []
 
     def _end_event(self, one: _Progress) -> bool:
         """Take a single event as sent; False for the end of a step that is not open on the wire."""
@@ -211,10 +211,10 @@ class AguiStream:
         unit, out = one.unit, list[Sent]()
         if one.flag == "s":
             out += self._start(one)
-        if one.pieces < len(unit.pieces) and (text := "".join(unit.pieces[one.pieces :])):
+        if one.chunks < len(unit.chunks) and (text := "".join(unit.chunks[one.chunks :])):
             if one.flag == "c":
                 out += self._start(one)
-            self._note(one, text, len(unit.pieces))
+            self._note(one, text, len(unit.chunks))
             out.append((self.cursor, {**_named(unit, "CONTENT"), "delta": text}))
         if unit.closed:
             out += self._close(one, ends=True)

@@ -43,15 +43,15 @@ class Unit:
     # Of a call: the tool's name.
     name: str = ""
     event: EventJson = field(default_factory=dict)
-    pieces: list[str] = field(default_factory=list)
+    chunks: list[str] = field(default_factory=list)
     closed: bool = False
 
     @property
     def text(self) -> str:
         """All of its text."""
-        if len(self.pieces) > 1:
-            self.pieces = ["".join(self.pieces)]
-        return self.pieces[0] if self.pieces else ""
+        if len(self.chunks) > 1:
+            self.chunks = ["".join(self.chunks)]
+        return self.chunks[0] if self.chunks else ""
 
     @property
     def checksum(self) -> int:
@@ -117,18 +117,18 @@ class Units:
                 changed = self._complete_call(message, chunk)
                 event = _result_event(chunk.tool_call_id, chunk.error_text, error=True)
                 return [*changed, self._added(Unit(Kind.EVENT, chunk.tool_call_id, message, event=event))]
-        told = event_of(chunk)
-        if told is None:
+        shown = event_of(chunk)
+        if shown is None:
             return []
-        return [self._added(Unit(Kind.EVENT, told.get("toolCallId", ""), message, event=told))]
+        return [self._added(Unit(Kind.EVENT, shown.get("toolCallId", ""), message, event=shown))]
 
     def _complete_call(self, message: str, chunk: c.ToolInputAvailable | c.ToolInputError) -> list[Unit]:
         unit = self._calls.get(chunk.tool_call_id) or self._call(message, chunk.tool_call_id, chunk.tool_name)
         if unit.closed:
-            # An approved call is told again when it runs.
+            # An approved call is notified again when it runs.
             return []
-        if not unit.pieces and chunk.input is not ABSENT:
-            unit.pieces.append(_as_text(chunk.input))
+        if not unit.chunks and chunk.input is not ABSENT:
+            unit.chunks.append(_as_text(chunk.input))
         unit.closed = True
         return [unit]
 
@@ -146,7 +146,7 @@ class Units:
 
 
 def event_of(chunk: c.Chunk) -> EventJson | None:
-    """The one event that says what a chunk says; None for chunks that are told otherwise, or not at all."""
+    """The one event that says what a chunk says; None for chunks that are notified otherwise, or not at all."""
     match chunk:
         case c.ToolOutputAvailable() if chunk.preliminary:
             value = {"toolCallId": chunk.tool_call_id, "output": _value(chunk.output)}
@@ -195,7 +195,7 @@ def _as_text(value: Json | Absent) -> str:
 def _grown(unit: Unit | None, text: str) -> list[Unit]:
     if unit is None or unit.closed or not text:
         return []
-    unit.pieces.append(text)
+    unit.chunks.append(text)
     return [unit]
 
 

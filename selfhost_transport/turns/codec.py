@@ -1,4 +1,4 @@
-"""The seam between the messages of a turn and an application's own shapes (SDK-5).
+"""The interface between the messages of a turn and an application's own shapes (SDK-5).
 
 A codec says how an agent's events become messages, and what a reader makes of them. Client, worker and view all take
 one; `codecs` knows those that ship, and names them.

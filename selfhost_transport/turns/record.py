@@ -13,19 +13,19 @@ from selfhost_transport.turns.headers import Headers
 class TextBuffer:
     """Text that grows at its end: an append costs its own length, reading joins once."""
 
-    __slots__ = ("_pieces",)
+    __slots__ = ("_chunks",)
 
     def __init__(self, text: str = "") -> None:
-        self._pieces = [text] if text else []
+        self._chunks = [text] if text else []
 
     def append(self, text: str) -> None:
         """Add text at the end."""
-        self._pieces.append(text)
+        self._chunks.append(text)
 
     def __str__(self) -> str:
-        if len(self._pieces) > 1:
-            self._pieces = ["".join(self._pieces)]
-        return self._pieces[0] if self._pieces else ""
+        if len(self._chunks) > 1:
+            self._chunks = ["".join(self._chunks)]
+        return self._chunks[0] if self._chunks else ""
 
 
 @dataclass(slots=True, eq=False)

@@ -44,18 +44,18 @@ class ResponseId:
     number: int = 0
 
     def __str__(self) -> str:
-        told = "\0".join((self.turn_id, str(self.number), self.session)).encode()
-        return _PREFIX + base64.urlsafe_b64encode(told).rstrip(b"=").decode()
+        packed = "\0".join((self.turn_id, str(self.number), self.session)).encode()
+        return _PREFIX + base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
 
     @classmethod
     def parse(cls, text: str) -> ResponseId:
         """Read an id. Raises InvalidArgument for what is none of ours."""
         coded = text.removeprefix(_PREFIX)
         try:
-            told = base64.b64decode(coded + "=" * (-len(coded) % 4), b"-_", validate=True).decode()
+            packed = base64.b64decode(coded + "=" * (-len(coded) % 4), b"-_", validate=True).decode()
         except ValueError:
-            told = ""
-        turn_id, _, rest = told.partition("\0")
+            packed = ""
+        turn_id, _, rest = packed.partition("\0")
         number, _, session = rest.partition("\0")
         digits = number.isascii() and number.isdecimal() and len(number) < 6
         found = cls(session, turn_id, int(number)) if digits and turn_id and session else None

@@ -2,7 +2,7 @@
 
 Every event that is not a delta has a number of its own, and so has every character of a text: a delta's number is that
 of its last character. So the same number means the same place for every reader, on every gateway, however the text was
-cut into deltas. Items are told one after the other, in the order in which they began.
+cut into deltas. Items are notified one after the other, in the order in which they began.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class ResponseStream:
         self._base = base
         self._after = after
         self._units = Units(None, Span())
-        # The number of the next event, the item that it is of, whether that was begun, and how much of it was told.
+        # The number of the next event, the item that it is of, whether that was begun, and how much of it was notified.
         self._next = 0
         self._index = 0
         self._begun = False
-        self._told = 0
+        self._sent_chars = 0
 
     @property
     def number(self) -> int:
@@ -50,7 +50,7 @@ class ResponseStream:
         yield from self._event("response.created", response=response)
 
     def start(self, response: ItemJson) -> Iterator[EventJson]:
-        """The turn has begun; nothing if that was told."""
+        """The turn has begun; nothing if that was notified."""
         if self._next == 1:
             yield from self._event("response.in_progress", response={**response, "status": "in_progress"})
 
@@ -81,15 +81,15 @@ class ResponseStream:
             if not unit.closed and not final:
                 return
             yield from self._close(unit)
-            self._index, self._begun, self._told = self._index + 1, False, 0
+            self._index, self._begun, self._sent_chars = self._index + 1, False, 0
 
     def _grow(self, unit: Unit, *, each: bool) -> Iterator[EventJson]:
         text = unit.text
-        new = len(text) - self._told
+        new = len(text) - self._sent_chars
         if new <= 0:
             return
         first, self._next = self._next, self._next + new
-        start, self._told = self._told + max(0, self._after + 1 - first), len(text)
+        start, self._sent_chars = self._sent_chars + max(0, self._after + 1 - first), len(text)
         if start >= len(text):
             return
         number = self._next - len(text)

@@ -1,17 +1,18 @@
 """Stored messages in front of a session: where they meet its history, with no gap and no duplicate (protocol section 9).
 
 The application keeps ended turns in a database of its own and gives them back as a seed. The history is then read only
-back to the seam: the place up to which the seed is complete. From there on the session itself is shown.
+back to the resume_point: the place up to which the seed is complete. From there on the session itself is shown.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from selfhost_transport.errors import InvalidArgument, SeamLost
+from selfhost_transport.errors import InvalidArgument, ResumePointLost
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.prompt import PromptMessage, chain_root, close_tool_calls
 from selfhost_transport.turns.tree import SessionTree
@@ -26,19 +27,24 @@ Stored: TypeAlias = ConversationMessage | UIMessage
 class Seed:
     """A stored conversation, oldest message first.
 
-    `seam` is that of the newest turn stored (`EndedTurn.seam`): what the session has up to there is stored. With it the
-    seam is found also where retention has taken the stored messages, and where turns run side by side (HYD-9). Without it,
-    the seam is the newest message, which is right where each turn was stored before the next one began. `allow_gap`: go
-    on where the seam is lost, instead of raising SeamLost. Raises InvalidArgument for a seam that is no position.
+    `resume_point` is that of the newest turn stored (`EndedTurn.resume_point`): what the session has up to there is
+    stored. With it the resume point is found also where retention has taken the stored messages, and where turns run
+    side by side (HYD-9). Without it, it is the newest message, which is right where each turn was stored before the next
+    one began. `allow_gap`: go on where it is lost, instead of raising ResumePointLost. Raises InvalidArgument for a
+    resume point that is no position. `seam` is its former name.
     """
 
     messages: tuple[Stored, ...] = ()
-    seam: str | None = None
+    resume_point: str | None = None
     allow_gap: bool = False
+    seam: InitVar[str | None] = None
 
-    def __post_init__(self) -> None:
-        if self.seam is not None:
-            parse_position(self.seam)
+    def __post_init__(self, seam: str | None) -> None:
+        if seam is not None:
+            _warn_of_seam()
+            object.__setattr__(self, "resume_point", seam)
+        if self.resume_point is not None:
+            parse_position(self.resume_point)
 
     @classmethod
     def of(cls, stored: Seed | Sequence[Stored]) -> Seed:
@@ -46,12 +52,18 @@ class Seed:
         return stored if isinstance(stored, Seed) else cls(tuple(stored))
 
     @classmethod
-    def from_json(cls, messages: Iterable[Mapping[str, Any]], seam: str | None = None) -> Seed:
+    def from_json(
+        cls,
+        messages: Iterable[Mapping[str, Any]],
+        resume_point: str | None = None,
+        *,
+        seam: str | None = None,
+    ) -> Seed:
         """From messages as `EndedTurn.to_json` has them, `{codecMessageId, message}`, or as plain UI messages.
 
         Raises InvalidArgument for what is neither.
         """
-        return cls(tuple(_stored(message) for message in messages), seam)
+        return cls(tuple(_stored(message) for message in messages), resume_point, seam=seam)
 
     @property
     def last_codec_message_id(self) -> str | None:
@@ -86,6 +98,10 @@ class Seed:
         return {stored.id: n for n, stored in pairs if isinstance(stored, UIMessage)}
 
 
+def _warn_of_seam() -> None:
+    warnings.warn("seam is deprecated: use resume_point", DeprecationWarning, stacklevel=4)
+
+
 def before(seed: Seed, tree: SessionTree) -> list[ConversationMessage]:
     """What a view shows in front of what was read of the session: stored messages that were not read.
 
@@ -101,9 +117,9 @@ def before(seed: Seed, tree: SessionTree) -> list[ConversationMessage]:
 
 
 def is_joined(seed: Seed, tree: SessionTree, oldest: str | None) -> bool:
-    """Whether enough of the session was read for a view: back to the seam, and nothing read refers to what was not.
+    """Whether enough of the session was read for a view: back to the resume_point, and nothing read refers to what was not.
 
-    `oldest` is the serial down to which everything was read. An empty seed has no seam: the whole history must be read
+    `oldest` is the serial down to which everything was read. An empty seed has no resume_point: the whole history must be read
     (HYD-3).
     """
     return _reaches(seed, tree, oldest) and all(_is_settled(node, tree, seed) for node in tree.nodes())
@@ -112,11 +128,11 @@ def is_joined(seed: Seed, tree: SessionTree, oldest: str | None) -> bool:
 def _reaches(seed: Seed, tree: SessionTree, oldest: str | None) -> bool:
     if not seed.messages:
         return False
-    if seed.seam is not None:
+    if seed.resume_point is not None:
         if oldest is None:
             return False
-        (read, series, _), (stored, same, _) = parse_position(oldest), parse_position(seed.seam)
-        return series == same and read <= stored
+        (read, epoch, _), (stored, same, _) = parse_position(oldest), parse_position(seed.resume_point)
+        return epoch == same and read <= stored
     newest = len(seed.messages) - 1
     return any(
         seed.index_of(state.codec_message_id, state.id) == newest
@@ -141,21 +157,21 @@ def _is_settled(node: Node, tree: SessionTree, seed: Seed) -> bool:
     return asked is None or tree.trigger(asked) is not None or tree.owner_of(asked) is not None
 
 
-def check_seam(seed: Seed, tree: SessionTree, series: str, truncated_at: str | None) -> None:
-    """After the whole history was read: raises SeamLost where messages may be in neither it nor the seed (HYD-6).
+def check_resume_point(seed: Seed, tree: SessionTree, epoch: str, truncated_at: str | None) -> None:
+    """After the whole history was read: raises ResumePointLost where messages may be in neither it nor the seed (HYD-6).
 
-    `series` is that of the session, `truncated_at` the position up to which retention has taken messages, if it has.
+    `epoch` is that of the session, `truncated_at` the position up to which retention has taken messages, if it has.
     """
     if seed.allow_gap or not seed.messages:
         return
-    if seed.seam is None:
+    if seed.resume_point is None:
         if _reaches(seed, tree, None):
             return
     else:
-        stored, same, _ = parse_position(seed.seam)
-        if same == series and (truncated_at is None or _position(truncated_at) <= stored):
+        stored, same, _ = parse_position(seed.resume_point)
+        if same == epoch and (truncated_at is None or _position(truncated_at) <= stored):
             return
-    raise _seam_lost(truncated_at)
+    raise _resume_point_lost(truncated_at)
 
 
 def joins_chain(seed: Seed, tree: SessionTree, trigger: str, prompt: Sequence[PromptMessage]) -> bool:
@@ -163,7 +179,9 @@ def joins_chain(seed: Seed, tree: SessionTree, trigger: str, prompt: Sequence[Pr
     root = chain_root(tree, trigger)
     if root is None:
         return False
-    if seed.messages and (_seam_in(seed, prompt) is not None or seed.index_of(root.parent, None) is not None):
+    if seed.messages and (
+        _resume_point_in(seed, prompt) is not None or seed.index_of(root.parent, None) is not None
+    ):
         return True
     return bool(seed.messages) and root.parent is None and root.fork_of is not None
 
@@ -171,28 +189,30 @@ def joins_chain(seed: Seed, tree: SessionTree, trigger: str, prompt: Sequence[Pr
 def with_stored(
     seed: Seed, tree: SessionTree, trigger: str, prompt: list[PromptMessage], truncated_at: Position | None
 ) -> list[PromptMessage]:
-    """The conversation for the model: the seed up to the seam, and what follows on the chain (HYD-4).
+    """The conversation for the model: the seed up to the resume_point, and what follows on the chain (HYD-4).
 
-    Raises SeamLost as `check_seam` does.
+    Raises ResumePointLost as `check_resume_point` does.
     """
     root = chain_root(tree, trigger)
     if root is None or not seed.messages:
         return prompt
-    seam = _seam_in(seed, prompt)
-    if seam is not None:
-        return [*_stored_prompt(seed.messages[:seam]), *prompt]
+    resume_point = _resume_point_in(seed, prompt)
+    if resume_point is not None:
+        return [*_stored_prompt(seed.messages[:resume_point]), *prompt]
     parent = seed.index_of(root.parent, None)
     if parent is not None:
         return [*_stored_prompt(seed.messages[: parent + 1]), *prompt]
     if root.parent is None and (root.fork_of is not None or (truncated_at is None and not seed.allow_gap)):
         return prompt
-    covered = seed.seam is not None and (truncated_at is None or truncated_at <= _position(seed.seam))
+    covered = seed.resume_point is not None and (
+        truncated_at is None or truncated_at <= _position(seed.resume_point)
+    )
     if seed.allow_gap or covered:
         return [*_stored_prompt(seed.messages), *prompt]
-    raise _seam_lost(truncated_at.stream_id if truncated_at is not None else None)
+    raise _resume_point_lost(truncated_at.stream_id if truncated_at is not None else None)
 
 
-def _seam_in(seed: Seed, prompt: Sequence[PromptMessage]) -> int | None:
+def _resume_point_in(seed: Seed, prompt: Sequence[PromptMessage]) -> int | None:
     """Where in the seed the oldest message stands that is in both."""
     found = (seed.index_of(said.codec_message_id, said.message.id) for said in prompt)
     return next((index for index in found if index is not None), None)
@@ -229,13 +249,13 @@ def _position(serial: str) -> Position:
     return parse_position(serial)[0]
 
 
-def _seam_lost(truncated_at: str | None) -> SeamLost:
+def _resume_point_lost(truncated_at: str | None) -> ResumePointLost:
     why = (
         f"retention removed messages up to {truncated_at}"
         if truncated_at
         else "it contains no stored message"
     )
-    return SeamLost(
+    return ResumePointLost(
         f"the stored messages do not reach the session's history ({why}): messages may be in neither. Store turns "
         "sooner, keep them longer in the session, or accept the gap with allow_gap",
         detail={"truncatedAt": truncated_at} if truncated_at else None,

@@ -261,7 +261,7 @@ class SessionTree:
         chunks = node.grow(record, delta, closing=closing)
         if chunks is None:
             return self._refolded(node)
-        return self._told(node, record, chunks) if chunks or closing else []
+        return self._events_of(node, record, chunks) if chunks or closing else []
 
     # A message that is new
 
@@ -294,7 +294,7 @@ class SessionTree:
         events += self._show(node, serial)
         if h.is_ephemeral(message):
             # Not in history, so it may not leave a trace in the tree (SES-4).
-            return events + self._told(node, record, record.chunks)
+            return events + self._events_of(node, record, record.chunks)
         self._records[serial] = (node, record)
         return events + self._added(node, record)
 
@@ -450,7 +450,7 @@ class SessionTree:
         if chunks is None:
             return self._refolded(node)
         events: list[TreeEvent] = [self._restructured()] if len(node.messages) != before else []
-        return events + self._told(node, record, chunks)
+        return events + self._events_of(node, record, chunks)
 
     def _own(self, node: Node, record: Record) -> None:
         self._owners[record.codec_message_id] = node
@@ -458,7 +458,7 @@ class SessionTree:
             for copy in record.input.seed:
                 self._owners.setdefault(copy.codec_message_id, node)
 
-    def _told(self, node: Node, record: Record, chunks: Iterable[Chunk]) -> list[TreeEvent]:
+    def _events_of(self, node: Node, record: Record, chunks: Iterable[Chunk]) -> list[TreeEvent]:
         turn_id = node.run.run_id if node.run else None
         events: list[TreeEvent] = [MessageChanged(record.codec_message_id, turn_id)]
         if turn_id is not None:

@@ -134,7 +134,7 @@ class UIMessageStream:
         return self._message_id, len(self._sent), tuple(self._open), self._in_step, self._finish_reason
 
     def replay(self, chunks: Iterable[tuple[str, c.Chunk]]) -> list[ChunkJson]:
-        """Bring the reader to where the turn is. Pieces of one text leave as one."""
+        """Bring the reader to where the turn is. Chunks of one text leave as one."""
         given = list(chunks)
         units = _units(chunk for _, chunk in given[self._skip :])
         out = self._begin(given[0][0]) if given and self._message_id is None else []

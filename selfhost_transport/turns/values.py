@@ -124,7 +124,7 @@ def text_of(message: Message) -> str:
 
 
 def _read(value: Any, what: str) -> Json:
-    """The value piece by piece. What its own methods raise is a fault of the value."""
+    """The value chunk by chunk. What its own methods raise is a fault of the value."""
     try:
         return _carried(value, what, ())
     except InvalidArgument:

@@ -1,7 +1,7 @@
 """Positions in a session's log, and the serials that name them on the wire (protocol section 16, P1).
 
 A position is a Redis stream id. On the wire it is zero-padded, so that comparing the strings compares the
-positions, by code units and by `localeCompare` alike (rule 2). It carries the session's series id, so that
+positions, by code units and by `localeCompare` alike (rule 2). It carries the session's epoch id, so that
 a serial of another session or of a recreated one is recognised (rule 8).
 """
 
@@ -20,12 +20,12 @@ MAX_COUNTER = 999
 MAX_INDEX = 999
 """Highest index of an item within one publish; a publish with more is refused with 40034 (rule 3)."""
 MAX_MS = 10**14 - 1
-SERIES_LENGTH = 10
-SERIES_ALPHABET = string.ascii_lowercase + string.digits
+EPOCH_LENGTH = 10
+EPOCH_ALPHABET = string.ascii_lowercase + string.digits
 
 _SERIAL = re.compile(r"([0-9]{14})-([0-9]{3})@([a-z0-9]{10})(?::([0-9]{3}))?")
 _MAX_DIGITS = 20
-_SERIES = re.compile(r"[a-z0-9]{10}")
+_EPOCH = re.compile(r"[a-z0-9]{10}")
 
 
 class _Fields(NamedTuple):
@@ -72,34 +72,34 @@ class Position(_Fields):
 Position.ZERO = Position(0, 0)
 
 
-def new_series() -> str:
-    """A series id for a session that is used for the first time: 10 random characters of `[a-z0-9]`."""
-    return "".join(secrets.choice(SERIES_ALPHABET) for _ in range(SERIES_LENGTH))
+def new_epoch() -> str:
+    """An epoch id for a session that is used for the first time: 10 random characters of `[a-z0-9]`."""
+    return "".join(secrets.choice(EPOCH_ALPHABET) for _ in range(EPOCH_LENGTH))
 
 
-def format_position(position: Position, series: str) -> str:
+def format_position(position: Position, epoch: str) -> str:
     """The channelSerial of a position, 29 characters. Raises InvalidArgument where it would not fit."""
     if not (0 <= position.ms <= MAX_MS and 0 <= position.counter <= MAX_COUNTER):
         raise InvalidArgument(f"position {position.stream_id} does not fit in a serial")
-    _check_series(series)
-    return f"{position.ms:014d}-{position.counter:03d}@{series}"
+    _check_epoch(epoch)
+    return f"{position.ms:014d}-{position.counter:03d}@{epoch}"
 
 
 @lru_cache(maxsize=4096)
-def _check_series(series: str) -> None:
-    if _SERIES.fullmatch(series) is None:
-        raise InvalidArgument(f"a series is {SERIES_LENGTH} characters of [a-z0-9], not {series[:64]!r}")
+def _check_epoch(epoch: str) -> None:
+    if _EPOCH.fullmatch(epoch) is None:
+        raise InvalidArgument(f"an epoch is {EPOCH_LENGTH} characters of [a-z0-9], not {epoch[:64]!r}")
 
 
-def format_item(position: Position, series: str, index: int) -> str:
+def format_item(position: Position, epoch: str, index: int) -> str:
     """The serial of the `index`-th item published at a position, 33 characters. Raises InvalidArgument."""
     if not 0 <= index <= MAX_INDEX:
         raise InvalidArgument(f"item index {index} is outside 0..{MAX_INDEX}")
-    return f"{format_position(position, series)}:{index:03d}"
+    return f"{format_position(position, epoch)}:{index:03d}"
 
 
 def parse_position(text: str) -> tuple[Position, str, int | None]:
-    """Read a channelSerial or an item serial: position, series, and the index of an item serial.
+    """Read a channelSerial or an item serial: position, epoch, and the index of an item serial.
 
     Compare positions with positions, never the strings of the two kinds (rule 6). Raises InvalidArgument.
     """

@@ -47,7 +47,7 @@ class AppendTemplate:
         *,
         version_client_id: str | None = None,
     ) -> bytes:
-        """The payload of the websocket message that delivers one appended piece.
+        """The payload of the websocket message that delivers one appended chunk.
 
         `version_timestamp` is ms since the epoch. Raises BadRequest 40013 for text that UTF-8 cannot carry.
         """

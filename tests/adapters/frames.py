@@ -16,7 +16,7 @@ def chat(finish: str | None = None, **delta: Any) -> Frame:
 
 
 def chat_call(index: int, arguments: str, call_id: str | None = None, name: str | None = None) -> Frame:
-    """One piece of a tool call."""
+    """One chunk of a tool call."""
     function: dict[str, Any] = {"arguments": arguments}
     call: dict[str, Any] = {"index": index, "function": function}
     if call_id is not None:
@@ -50,7 +50,7 @@ def response_state(kind: str, status: str, **fields: Any) -> Frame:
 
 
 def response_text(text: str) -> Frame:
-    """A piece of a response's text."""
+    """A chunk of a response's text."""
     return response(
         "output_text.delta", item_id="msg_1", output_index=1, content_index=0, delta=text, logprobs=[]
     )
@@ -72,7 +72,7 @@ def block(index: int, **content_block: Any) -> Frame:
 
 
 def delta(index: int, kind: str, **fields: Any) -> Frame:
-    """A piece of a content block."""
+    """A chunk of a content block."""
     return named({"type": "content_block_delta", "index": index, "delta": {"type": kind, **fields}})
 
 

@@ -1,4 +1,4 @@
-"""CAN-6: when nobody wants the answer any more, the provider's connection is closed; also while it is silent."""
+"""CAN-6: when no one wants the answer any more, the provider's connection is closed; also while it is silent."""
 
 from __future__ import annotations
 

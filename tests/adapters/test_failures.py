@@ -111,7 +111,7 @@ async def test_what_is_not_json_is_not_shown(provider: Provider, clients: Client
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
-async def test_nobody_listens(way: Way, provider: Provider, clients: Clients) -> None:
+async def test_no_one_listens(way: Way, provider: Provider, clients: Clients) -> None:
     await provider.stop()
     with pytest.raises(AgentError) as caught:
         [chunk async for chunk in way.start(clients)]
@@ -127,7 +127,7 @@ async def test_a_provider_that_stays_silent_for_too_long(
     is_failure(await failure(provider, slow, way, Answer(way.first_token, Then.HANG)), Failure.TIMED_OUT)
 
 
-async def test_the_operator_reads_in_the_log_what_the_people_are_not_told(
+async def test_the_operator_reads_in_the_log_what_the_people_are_not_reported(
     provider: Provider, clients: Clients, caplog: pytest.LogCaptureFixture
 ) -> None:
     body = {"error": {"message": SECRET, "type": "invalid_request_error", "code": "invalid_api_key"}}

@@ -29,9 +29,9 @@ def _cut(body: bytes, at: Sequence[int]) -> list[bytes]:
     return [body[start:end] for start, end in pairwise(edges)]
 
 
-def _library_events(pieces: list[bytes]) -> Iterator[ServerEvent]:
+def _library_events(chunks: list[bytes]) -> Iterator[ServerEvent]:
     # Events without data are left out by both; the library keeps those that have a name.
-    for event in SSEDecoder().iter_bytes(iter(pieces)):
+    for event in SSEDecoder().iter_bytes(iter(chunks)):
         if event.data:
             yield (event.event or "").encode(), event.data.encode()
 
@@ -56,12 +56,12 @@ def test_events_are_those_of_the_library_however_the_body_is_cut(
     lines: list[str], end: str, at: list[int]
 ) -> None:
     body = (end.join(lines) + end + end).encode()
-    pieces = _cut(body, [min(place, len(body)) for place in at])
+    chunks = _cut(body, [min(place, len(body)) for place in at])
     decoder = EventStreamDecoder()
-    ours = [event for piece in pieces for event in decoder.feed(piece) if event[1]]
-    # A CR at the very end may be half of a line's end: it is decided by the next piece.
+    ours = [event for chunk in chunks for event in decoder.feed(chunk) if event[1]]
+    # A CR at the very end may be half of a line's end: it is decided by the next chunk.
     ours += [event for event in decoder.feed(b":\n") if event[1]]
-    assert ours == list(_library_events(pieces))
+    assert ours == list(_library_events(chunks))
 
 
 def test_an_event_without_its_end_is_not_kept_without_bound() -> None:
@@ -192,8 +192,8 @@ async def test_an_answer_reads_as_through_the_library(
 ) -> None:
     body = b"".join(frames)
     cuts = random.Random(name)
-    pieces = _cut(body, [cuts.randrange(len(body)) for _ in range(9)])
-    provider.answers = [Answer([piece for piece in pieces if piece])]
+    chunks = _cut(body, [cuts.randrange(len(body)) for _ in range(9)])
+    provider.answers = [Answer([chunk for chunk in chunks if chunk])]
     lean = await _outcome(_start(kind, clients, library=False))
     library = await _outcome(_start(kind, clients, library=True))
     assert lean == library
@@ -209,7 +209,7 @@ async def test_the_connection_is_used_again_after_the_end_of_an_answer(
     assert first.peer == second.peer
 
 
-async def test_a_server_that_leaves_the_body_open_after_the_end_holds_nobody_up(
+async def test_a_server_that_leaves_the_body_open_after_the_end_holds_no_one_up(
     provider: Provider, clients: Clients
 ) -> None:
     provider.answers = [Answer([f.chat(content="x"), f.chat("stop"), f.DONE], Then.HANG)]

@@ -71,7 +71,7 @@ CONVERSATIONS: dict[str, list[PromptMessage]] = {
     "ends with the answer": [user(T("hi")), assistant(STEP, T("par"), interrupted=True)],
     "open call in the turn itself": [user(T("hi")), assistant(STEP, call(ui.INPUT_AVAILABLE))],
     "assistant speaks first": [assistant(T("Welcome")), assistant(T("!")), user(T("hi"))],
-    "nobody spoke": [user(T(""))],
+    "no one spoke": [user(T(""))],
     "arguments that are no object": [
         user(T("hi")),
         assistant(call(ui.OUTPUT_AVAILABLE, input="x", output={"ok": True})),
@@ -139,7 +139,7 @@ async def test_can_23_a_strict_provider_accepts_what_was_recorded(ask: Ask) -> N
         assert await ask(prompt)
 
 
-@pytest.mark.parametrize("name", [name for name in CONVERSATIONS if name != "nobody spoke"])
+@pytest.mark.parametrize("name", [name for name in CONVERSATIONS if name != "no one spoke"])
 async def test_can_23_pydantic_ai_accepts(
     name: str, provider: Provider, openai_client: openai.AsyncOpenAI
 ) -> None:

@@ -18,7 +18,7 @@ def make_worker() -> Worker:
 
     @worker.agent(SILENT)
     async def silent(turn: Turn) -> None:
-        # All that it ever writes is its end: whoever lost the turn meanwhile finds that out there, or not at all.
+        # All that it ever writes is its end: one that lost the turn meanwhile finds that out there, or not at all.
         await asyncio.sleep(_SILENCE_S)  # thinks
 
     return worker

@@ -86,8 +86,8 @@ async def _run(stage: Stage, faults: Faults, seconds: float, sessions: int, seed
         await witness.look()
         found += judge(witness, conversation.sent, stoppers[number].turns, publishers[number].accepted)
         found += conversation.breaches + stoppers[number].found
-        series = (await witness.store.open(conversation.session)).series
-        conversation.reader.compare(stored_messages(witness.entries, series), found)
+        epoch = (await witness.store.open(conversation.session)).epoch
+        conversation.reader.compare(stored_messages(witness.entries, epoch), found)
         found += await _late_joiner(stage, conversation)
         found.update({f"refused {name}": count for name, count in conversation.refused.items()})
     return found
@@ -110,7 +110,7 @@ async def _left_open(stage: Stage, session: str) -> int:
 
 
 async def _late_joiner(stage: Stage, conversation: Conversation) -> Counter[str]:
-    """Somebody who was not there reads the conversation: complete answers are whole, cut ones are a beginning."""
+    """Someone who was not there reads the conversation: complete answers are whole, cut ones are a beginning."""
     found: Counter[str] = Counter()
     async with stage.connect(conversation.session, "late") as late:
         while late.view.has_older:
@@ -120,7 +120,7 @@ async def _late_joiner(stage: Stage, conversation: Conversation) -> Counter[str]
             text = turn.text.strip()
             whole = text == answer if turn.status is TurnStatus.COMPLETED else answer.startswith(text)
             found["texts that are wrong"] += not whole
-            found["texts of somebody else"] += not _only_of(text, answer.split())
+            found["texts of another"] += not _only_of(text, answer.split())
             found["watchers that saw something else"] += conversation.watched[turn_id].strip() != text
     return found
 

@@ -17,14 +17,14 @@ from tests.e2e.stage import KEY
 from tests.e2e.stage import turn_id as id_of
 
 PATIENCE_S = 60.0
-# Once nothing is broken any more: how many turns have to go through, and how quickly each for everybody.
+# Once nothing is broken any more: how many turns have to go through, and how quickly each for all.
 QUIET_TURNS = 6
 QUIET_S = 6.0
 
 
 @dataclass(slots=True)
 class Conversation:
-    """One session with somebody in it. `sent`: turn id -> the text its answer must be, for accepted sends."""
+    """One session with someone in it. `sent`: turn id -> the text its answer must be, for accepted sends."""
 
     session: str
     sent: dict[str, str] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class Conversation:
     breaches: Counter[str] = field(default_factory=Counter)
 
     async def go_on(self, networks: list[Network], stop: asyncio.Event, chance: random.Random) -> None:
-        """Talk until told to stop; then wait for everything that was accepted to end."""
+        """Talk until asked to stop; then wait for everything that was accepted to end."""
         async with (
             self._connect(networks, "talker", chance) as talker,
             self._connect(networks, "watcher", chance) as watcher,
@@ -83,7 +83,7 @@ class Conversation:
         return first
 
     async def _say_quietly(self, talker: ClientTransport, watcher: ClientTransport, number: int) -> None:
-        """Nothing is broken now: a turn begins and ends at once, for everybody."""
+        """Nothing is broken now: a turn begins and ends at once, for all."""
         words = [f"{self.session}.{number}.{word}" for word in range(10)]
         try:
             async with asyncio.timeout(QUIET_S):

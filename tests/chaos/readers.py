@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from selfhost_transport import ClientTransport
-from selfhost_transport.client.session.events import Entry as Told
+from selfhost_transport.client.session.events import Entry as Reported
 from selfhost_transport.store.entries import Appended, Created, Entry, Ref, Replaced
 from selfhost_transport.turns import headers as h
 from selfhost_transport.wire.actions import MessageAction
@@ -32,11 +32,11 @@ class Reader:
     repeated: int = 0
     breaks: int = 0
     first: str = ""
-    # When it was told of each turn's end, seconds since the epoch.
+    # When it learned of each turn's end, seconds since the epoch.
     ends: dict[str, float] = field(default_factory=dict)
 
     def follow(self, client: ClientTransport) -> None:
-        """Take everything the client is told from now on."""
+        """Take everything the client is notified from now on."""
         client.on("entry", self._take)
         client.on("discontinuity", lambda _: self._begin_anew())
 
@@ -45,8 +45,8 @@ class Reader:
         self.copies.clear()
         self.first = ""
 
-    def _take(self, told: Told) -> None:
-        message = told.message
+    def _take(self, reported: Reported) -> None:
+        message = reported.message
         if message.serial is None:
             return
         if message.name == h.AI_RUN_END:
@@ -64,7 +64,7 @@ class Reader:
     def compare(self, stored: dict[str, Copy], found: Counter[str]) -> None:
         """Count where this reader has something else than the log."""
         found["entries given twice"] += self.repeated
-        found["discontinuities told"] += self.breaks
+        found["discontinuities reported"] += self.breaks
         if not self.first:
             return
         for serial, copy in stored.items():
@@ -79,20 +79,20 @@ class Reader:
                 )
 
 
-def stored_messages(entries: Iterable[Entry], series: str) -> dict[str, Copy]:
+def stored_messages(entries: Iterable[Entry], epoch: str) -> dict[str, Copy]:
     """The messages of a log as they are in the end, by serial."""
     found: dict[str, Copy] = {}
     for entry in entries:
         if isinstance(entry, Created) and not entry.ephemeral:
             for index, message in enumerate(entry.messages):
-                found[Ref(entry.position, index).serial(series)] = Copy(_text(message), _status(message))
+                found[Ref(entry.position, index).serial(epoch)] = Copy(_text(message), _status(message))
         elif isinstance(entry, Appended):
-            copy = found.get(entry.ref.serial(series))
+            copy = found.get(entry.ref.serial(epoch))
             if copy is not None:
                 copy.text += entry.data if isinstance(entry.data, str) else ""
                 copy.status = _status(Message(extras=entry.extras)) or copy.status
         elif isinstance(entry, Replaced):
-            found[entry.ref.serial(series)] = Copy(_text(entry.message), _status(entry.message))
+            found[entry.ref.serial(epoch)] = Copy(_text(entry.message), _status(entry.message))
     return found
 
 

@@ -37,7 +37,7 @@ class Publisher:
     accepted: set[str] = field(default_factory=set)
 
     async def go_on(self, urls: list[str], stop: asyncio.Event, chance: random.Random) -> None:
-        """Until told to stop."""
+        """Until asked to stop."""
         name, _, secret = KEY.partition(":")
         async with httpx.AsyncClient(auth=(name, secret), timeout=5.0) as http:
             while not stop.is_set():
@@ -64,7 +64,7 @@ class Asker:
     turns: set[str] = field(default_factory=set)
 
     async def go_on(self, urls: list[str], stop: asyncio.Event, chance: random.Random) -> None:
-        """Until told to stop."""
+        """Until asked to stop."""
         name, _, secret = KEY.partition(":")
         async with httpx.AsyncClient(auth=(name, secret), timeout=5.0) as http:
             while not stop.is_set():

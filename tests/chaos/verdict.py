@@ -79,7 +79,7 @@ def judge(
         found["turns without a terminal"] += terminals == 0
         found["turns with several terminals"] += terminals > 1
     known = turns | set(also)
-    found["terminals of turns nobody accepted"] += sum(turn not in known for turn in record.terminals)
+    found["terminals of turns no one accepted"] += sum(turn not in known for turn in record.terminals)
     found["turns with several terminals"] += sum(
         count > 1 for turn, count in record.terminals.items() if turn not in turns
     )
@@ -118,7 +118,7 @@ class _Record:
                 self._created(entry.position, index, message, found)
         elif isinstance(entry, Appended):
             if entry.ref in self.outputs and entry.data:
-                found["pieces"] += 1
+                found["chunks"] += 1
                 self._content(self.outputs[entry.ref], found)
             if _is_closed(Message(extras=entry.extras)):
                 self.open_texts.pop(entry.ref, None)
@@ -166,8 +166,8 @@ def _is_closed(message: Message) -> bool:
 
 BREACHES = (
     "entries out of order", "content after the terminal", "content by a stale writer", "attempts after the terminal",
-    "turns without a terminal", "turns with several terminals", "terminals of turns nobody accepted",
-    "holes in the witness", "texts that are wrong", "texts of somebody else", "watchers that saw something else",
+    "turns without a terminal", "turns with several terminals", "terminals of turns no one accepted",
+    "holes in the witness", "texts that are wrong", "texts of another", "watchers that saw something else",
     "sends acknowledged and not stored", "sends stored twice", "sends repeated that became two turns",
     "messages acknowledged and not stored", "messages stored twice", "texts left open after the terminal",
     "entries given twice", "messages a reader never got", "messages a reader has otherwise",

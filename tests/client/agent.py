@@ -67,9 +67,9 @@ class ScriptedAgent:
         self._encoder = Encoder(self.context, answer, self._step)
         self.write(Start(answer), StartStep(), TextStart("t"))
 
-    def say(self, *pieces: str) -> None:
+    def say(self, *chunks: str) -> None:
         """Append text."""
-        self.write(*(TextDelta("t", piece) for piece in pieces))
+        self.write(*(TextDelta("t", chunk) for chunk in chunks))
 
     def write(self, *chunks: Chunk) -> None:
         """Deliver chunks."""

@@ -19,13 +19,13 @@ from selfhost_transport.wire.message import Message, encode_message
 from selfhost_transport.wire.receipts import CancelReceipt, TurnReceipt
 
 CHANNEL = "chat:1"
-SERIES = "abcdefghij"
+EPOCH = "abcdefghij"
 KEY = "app.key:secret"
 
 
-def serial(number: int, series: str = SERIES) -> str:
+def serial(number: int, epoch: str = EPOCH) -> str:
     """A channelSerial."""
-    return f"{number:014d}-000@{series}"
+    return f"{number:014d}-000@{epoch}"
 
 
 class ScriptedSocket:

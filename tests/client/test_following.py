@@ -20,7 +20,7 @@ from selfhost_transport.wire.actions import Action
 from selfhost_transport.wire.frame import Frame
 from selfhost_transport.wire.receipts import CancelReceipt
 from tests.client.agent import ScriptedAgent, echo
-from tests.client.scripted import CHANNEL, KEY, SERIES, ScriptedService, ScriptedSocket, serial
+from tests.client.scripted import CHANNEL, EPOCH, KEY, ScriptedService, ScriptedSocket, serial
 from tests.processes import wait_until
 
 
@@ -39,17 +39,17 @@ async def asked(
 
 
 async def collect(stream: TurnStream) -> list[str]:
-    """The text of a stream, in pieces; a reset begins again."""
-    pieces: list[str] = []
+    """The text of a stream, in chunks; a reset begins again."""
+    chunks: list[str] = []
     async for part in stream:
         if isinstance(part, StreamReset):
-            pieces = []
+            chunks = []
         elif isinstance(part, TextDelta):
-            pieces.append(part.delta)
-    return pieces
+            chunks.append(part.delta)
+    return chunks
 
 
-async def test_a_stream_gives_each_piece_and_ends_with_the_turn() -> None:
+async def test_a_stream_gives_each_chunk_and_ends_with_the_turn() -> None:
     transport, _, turn, agent = await asked(ScriptedService())
     reading = asyncio.create_task(collect(turn.stream))
     agent.begin()
@@ -101,16 +101,16 @@ async def test_an_attempt_that_replaces_another_resets_the_stream() -> None:
     await transport.close()
 
 
-async def test_a_slow_reader_gets_joined_pieces_and_all_text() -> None:
+async def test_a_slow_reader_gets_joined_chunks_and_all_text() -> None:
     transport, _, turn, agent = await asked(ScriptedService())
     stream = turn.stream
     agent.begin()
     agent.say(*(f"{n} " for n in range(1000)))
     agent.complete()
     await turn.ended
-    pieces = await collect(stream)
-    assert "".join(pieces) == "".join(f"{n} " for n in range(1000))
-    assert len(pieces) < 300
+    chunks = await collect(stream)
+    assert "".join(chunks) == "".join(f"{n} " for n in range(1000))
+    assert len(chunks) < 300
     await transport.close()
 
 
@@ -122,7 +122,7 @@ async def test_a_slow_reader_gets_joined_pieces_and_all_text() -> None:
         (RunReason.ERROR, TurnStatus.FAILED),
     ],
 )
-async def test_every_ending_is_told_explicitly(reason: RunReason, status: TurnStatus) -> None:
+async def test_every_ending_is_reported_explicitly(reason: RunReason, status: TurnStatus) -> None:
     """TRN-6, CAN-22: a cancel is no error."""
     transport, _, turn, agent = await asked(ScriptedService())
     errors: list[TransportError] = []
@@ -146,16 +146,16 @@ async def test_waiting_for_turns_by_filter() -> None:
     socket.messages(107, *other)
     agent.begin()
     await wait_until(lambda: len(transport.active_turns.get("user-2", set())) == 1)
-    await transport.wait_for_turn(client_id="nobody")
+    await transport.wait_for_turn(client_id="no-one")
     own = asyncio.create_task(transport.wait_for_turn())
-    everybody = asyncio.create_task(transport.wait_for_turn(all=True))
+    everyone = asyncio.create_task(transport.wait_for_turn(all=True))
     agent.complete()
     await own
-    assert turn.status is TurnStatus.COMPLETED and not everybody.done()
+    assert turn.status is TurnStatus.COMPLETED and not everyone.done()
     second = ScriptedAgent(socket, other[0], at=300)
     second.begin("answer-2")
     second.complete()
-    await everybody
+    await everyone
     await transport.wait_for_turn(all=True)
     await transport.close()
 
@@ -336,7 +336,7 @@ async def test_a_session_that_was_made_again_starts_empty() -> None:
     transport, socket, _, _ = await asked(service)
     assert len(transport.view.messages) == 1
     again = serial(600, "zzzzzzzzzz")
-    assert SERIES not in again
+    assert EPOCH not in again
     socket.deliver(Frame(Action.ATTACHED, channel=CHANNEL, channel_serial=again, flags=0))
     await wait_until(lambda: transport.view.messages == [])
     await transport.close()
@@ -361,8 +361,8 @@ async def test_giving_up_to_connect_says_why(caplog: pytest.LogCaptureFixture) -
     service.unreachable = {"one"}
     with pytest.raises(TransportError, match="refused"):
         await service.transport().open(within=0.05)
-    [told] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert "refused" in told  # at the first dial, not only when the time is up
+    [reported] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "refused" in reported  # at the first dial, not only when the time is up
 
 
 async def test_a_refused_key_is_a_typed_error() -> None:

@@ -129,7 +129,7 @@ async def test_a_stream_goes_on_over_a_gap() -> None:
     agent.say("one ")
     await wait_until(lambda: turn.text == "one ")
     stream = turn.stream
-    # Two more pieces are written while the client hears nothing; the history has the text as it then is.
+    # Two more chunks are written while the client hears nothing; the history has the text as it then is.
     service.history = [*messages, *agent.written()]
     agent.deaf = True
     agent.say("two ", "three ")
@@ -205,7 +205,7 @@ async def test_turns_of_a_deleted_session_are_given_up() -> None:
 
 
 async def test_the_same_id_with_another_text_is_a_conflict() -> None:
-    """OPT-5: the caller is told, and what was accepted stays."""
+    """OPT-5: the caller is notified, and what was accepted stays."""
     service = ScriptedService()
     client, socket = await service.open()
     first = client.view.start("hello", id="mine")

@@ -67,7 +67,7 @@ async def test_the_echo_may_come_before_the_answer() -> None:
 
 
 async def test_a_refused_send_is_taken_back() -> None:
-    """OPT-4: the message goes, the caller and the error event are told why."""
+    """OPT-4: the message goes, the caller and the error event are notified why."""
     service = ScriptedService()
     transport, socket = await service.open()
     errors: list[TransportError] = []
@@ -263,7 +263,7 @@ async def _ended(moment: object) -> object:
     return await moment  # type: ignore[misc]
 
 
-async def test_a_subscriber_that_raises_harms_nobody_else() -> None:
+async def test_a_subscriber_that_raises_harms_no_one_else() -> None:
     """SES-13."""
     service = ScriptedService()
     transport, _ = await service.open()

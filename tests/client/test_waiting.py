@@ -47,7 +47,7 @@ async def test_an_attach_that_never_comes_names_what_it_waits_for() -> None:
 
 
 @pytest.mark.usefixtures("soon")
-async def test_a_wait_that_takes_long_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_wait_that_takes_long_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     service = ScriptedService()
     transport, socket = await service.open()
     waits: list[Waiting] = []
@@ -63,12 +63,12 @@ async def test_a_wait_that_takes_long_is_told_once(caplog: pytest.LogCaptureFixt
     await wait_until(lambda: len(waits) == 2)
     assert waits[1].turn_id == turn.turn_id
     assert "does one serve the agent 'assistant'" in waits[1].reason
-    told = [
+    reported = [
         record
         for record in caplog.records
         if record.levelno == logging.WARNING and "waiting" in record.message
     ]
-    assert len(told) == 2
+    assert len(reported) == 2
     ScriptedAgent(socket, messages[0]).begin()
     await turn.started
     await transport.close()
@@ -91,7 +91,7 @@ async def test_a_turn_that_no_agent_is_bound_to_says_so() -> None:
 
 
 @pytest.mark.usefixtures("soon")
-async def test_what_comes_in_time_is_not_told() -> None:
+async def test_what_comes_in_time_is_not_reported() -> None:
     service = ScriptedService()
     transport, socket = await service.open()
     waits: list[Waiting] = []
@@ -132,7 +132,7 @@ async def test_objects_say_what_they_are() -> None:
     assert repr(turn) == f"<Turn {turn.turn_id} completed text='{'x' * 60}'…>"
     assert repr(transport.view) == f"<View of {CHANNEL!r}: 2 messages, has_older=True>"
     assert "text()" in repr(turn.stream)
-    assert [piece async for piece in turn.stream.text()] == ["x" * 100]
+    assert [chunk async for chunk in turn.stream.text()] == ["x" * 100]
     await transport.close()
 
 

@@ -69,9 +69,11 @@ def test_can_24_the_emergency_stop_across_sessions(
 
     turns = in_room(many)
     with caplog.at_level(logging.WARNING, logger="selfhost_transport.audit"):
-        told = json.loads(call("cancel", "--all", "--prefix", "tenant-a:", "--by", "carol", "--json").output)
-    assert (told["turns"], set(told["sessions"])) == (6, {"tenant-a:1", "tenant-a:2", "tenant-a:*"})
-    assert {turn for ended in told["sessions"].values() for turn in ended} == set(turns[:6])
+        reported = json.loads(
+            call("cancel", "--all", "--prefix", "tenant-a:", "--by", "carol", "--json").output
+        )
+    assert (reported["turns"], set(reported["sessions"])) == (6, {"tenant-a:1", "tenant-a:2", "tenant-a:*"})
+    assert {turn for ended in reported["sessions"].values() for turn in ended} == set(turns[:6])
     assert "cancel.all by=carol prefix=tenant-a: sessions=3 turns=6" in caplog.text
     assert caplog.text.count("turn.cancelled") == 6
     assert "0 turn(s) in 0" in call("cancel", "--all", "--prefix", "tenant-a:*x").output

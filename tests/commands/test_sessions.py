@@ -47,8 +47,8 @@ def test_inspect_tells_how_turns_ended_and_who_cancelled(call: Call, in_room: In
     call("cancel", "room", "--turn", first, "--by", "carol")
     call("cancel", "room", "--all", "--by", "eve")
     ended = json.loads(call("inspect", "room", "--json").output)["ended"]
-    told = [(line["turn"], line["reason"], line["owner"], line["cancelled_by"]) for line in ended]
-    assert told == [
+    reported = [(line["turn"], line["reason"], line["owner"], line["cancelled_by"]) for line in ended]
+    assert reported == [
         (third, "cancelled", "dan", "dan"),
         (first, "cancelled", "alice", "carol"),
         (second, "cancelled", "bob", "eve"),
@@ -94,11 +94,11 @@ def test_inspecting_an_unknown_session_creates_nothing(call: Call) -> None:
 
 def test_int_20_cancel_works_without_worker_and_gateway(call: Call, in_room: InRoom) -> None:
     first, second = in_room(two_turns)
-    told = json.loads(call("cancel", "room", "--client", "alice", "--json").output)
-    assert (told["matched"], told["alreadyEnded"]) == ([first], [])
+    reported = json.loads(call("cancel", "room", "--client", "alice", "--json").output)
+    assert (reported["matched"], reported["alreadyEnded"]) == ([first], [])
     again = json.loads(call("cancel", "room", "--turn", first, "--json").output)
     assert (again["matched"], again["alreadyEnded"]) == ([], [first])
-    assert again["position"] == told["position"]  # INT-22: the first cancel's
+    assert again["position"] == reported["position"]  # INT-22: the first cancel's
     assert f"cancelled          {second}" in call("cancel", "room", "--all").output
 
 

@@ -32,7 +32,7 @@ ANSWER_TIMEOUT_S = 8.0
 # Refusals that the recording's server made up, or that this service never makes: (action, code) and what is expected instead.
 NOT_HERE = {
     (Action.NACK, 93002): Action.ACK,  # every session may be appended to (RUL-1)
-    (Action.NACK, 40160): Action.ACK,  # the recorded server had been told to refuse one frame
+    (Action.NACK, 40160): Action.ACK,  # the recorded server was asked to refuse one frame
 }
 
 Map = dict[str, Any]

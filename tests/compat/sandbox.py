@@ -100,7 +100,7 @@ class Sandbox:
 
     async def _enter(self, app_id: str, key: str, channel: ChannelSpec) -> None:
         app = self._apps[app_id]
-        # Nobody reads what this client is sent, so it asks for next to nothing.
+        # No one reads what this client is sent, so it asks for next to nothing.
         raw = await app.members.enter_async_context(client(app.gateway.url, key=key, heartbeats="false"))
         assert (await raw.next())["action"] == CONNECTED
         await raw.attach(channel.name, flags=Flag.PRESENCE.value)

@@ -135,8 +135,8 @@ def _rows(by_format: dict[str, list[Outcome]], *, supported: bool, package: str 
         if supported != (not one.reason):
             continue
         cells = [_verdict(found.get(wire_format, {}).get(feature)) for wire_format in FORMATS]
-        told = [] if supported else [package, one.reason]
-        yield "| " + " | ".join([feature_name(one), *told, *cells]) + " |"
+        reported = [] if supported else [package, one.reason]
+        yield "| " + " | ".join([feature_name(one), *reported, *cells]) + " |"
 
 
 def _verdict(outcome: Outcome | None) -> str:

@@ -163,7 +163,7 @@ async def held(gateway: Proc) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("fmt", [Format.JSON, Format.MSGPACK])
-async def test_damaged_frames_harm_nobody(gateway: Proc, fmt: Format) -> None:
+async def test_damaged_frames_harm_no_one(gateway: Proc, fmt: Format) -> None:
     process = psutil.Process(gateway.pid)
     examples: list[list[bytes]] = []
 

@@ -37,21 +37,21 @@ DAY_MS = 86_400_000
 
 @dataclass
 class Device:
-    """A client that keeps what it is told."""
+    """A client that keeps what it is notified."""
 
     client: ClientTransport
-    told: list[tuple[str, str | None, Any]] = field(default_factory=list)
+    reported: list[tuple[str, str | None, Any]] = field(default_factory=list)
     gaps: list[Discontinuity] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.client.on(
             "entry",
-            lambda entry: self.told.append((entry.position, entry.message.name, entry.message.data)),
+            lambda entry: self.reported.append((entry.position, entry.message.name, entry.message.data)),
         )
         self.client.on("discontinuity", self.gaps.append)
 
 
-async def test_dev_1_every_device_is_told_the_same_in_one_order(stage: Stage) -> None:
+async def test_dev_1_every_device_is_reported_the_same_in_one_order(stage: Stage) -> None:
     session = stage.session()
     async with (
         stage.connect(session, format=Format.JSON) as laptop,
@@ -65,15 +65,15 @@ async def test_dev_1_every_device_is_told_the_same_in_one_order(stage: Stage) ->
         await phone.cancel(second.turn_id)
         await first.ended
         await wait_until(
-            lambda: len({len(device.told) for device in devices}) == 1 and not laptop.active_turns
+            lambda: len({len(device.reported) for device in devices}) == 1 and not laptop.active_turns
         )
-        histories = [[position for position, *_ in device.told] for device in devices]
+        histories = [[position for position, *_ in device.reported] for device in devices]
         assert histories[0] == sorted(histories[0]) and len(set(histories[0])) == len(histories[0])
-        assert devices[0].told == devices[1].told == devices[2].told
+        assert devices[0].reported == devices[1].reported == devices[2].reported
         assert messages_to_json(laptop.view.messages) == messages_to_json(other.view.messages)
 
 
-async def test_dev_2_and_4_own_and_observed_turns_are_told_apart(stage: Stage) -> None:
+async def test_dev_2_and_4_own_and_observed_turns_are_reported_apart(stage: Stage) -> None:
     session = stage.session()
     async with stage.connect(session) as owner:
         turn = await owner.view.send(script(200, 200))
@@ -145,7 +145,7 @@ async def test_rec_2_a_device_that_was_away_for_a_day_shows_what_the_others_show
         await away.wait_for_turn(all=True)
         assert messages_to_json(away.view.messages) == messages_to_json(other.view.messages)
         assert sorted(info.status for info in away.turns()) == sorted(info.status for info in other.turns())
-        # It was told that it cannot be told everything, and read everything instead (P7).
+        # It learned that it cannot be notified everything, and read everything instead (P7).
         assert len(device.gaps) == 1
         await (await away.view.send(script(10, 0))).ended
         await wait_until(lambda: len(other.view.messages) == 8 and not other.active_turns)
@@ -186,7 +186,7 @@ async def test_rec_13_events_and_posts_where_websockets_are_blocked(stage: Stage
         last, text = "", ""
 
         async def read_until(wanted: str) -> None:
-            """Pieces of the answer, from where the last reading ended."""
+            """Chunks of the answer, from where the last reading ended."""
             nonlocal last, text
             headers = {"Last-Event-ID": last} if last else {}
             fields: dict[str, str] = {}
@@ -226,7 +226,7 @@ def _grown(text: str, message: dict[str, Any]) -> str:
     return text + data if message["action"] == 5 else data
 
 
-async def test_ses_9_opening_is_idempotent_and_what_is_too_early_or_late_is_told(stage: Stage) -> None:
+async def test_ses_9_opening_is_idempotent_and_what_is_too_early_or_late_is_reported(stage: Stage) -> None:
     client = ClientTransport(stage.gateways[0].url, channel=stage.session(), key=KEY, client_id="user-1")
     with pytest.raises(InvalidArgument):
         _ = client.view

@@ -55,10 +55,10 @@ def test_every_test_of_the_suites_has_its_line() -> None:
     outcomes = [*declared(), *declared_elsewhere()]
     assert len(outcomes) > 100
     lines = _rows()
-    told = {line.split(" | ")[0].removeprefix("| ") for line in lines}
+    reported = {line.split(" | ")[0].removeprefix("| ") for line in lines}
     names = [_pattern(feature_name(outcome)) for outcome in outcomes]
-    missing = [name.pattern for name in names if not any(name.fullmatch(line) for line in told)]
-    gone = [line for line in told if not any(name.fullmatch(line) for name in names)]
+    missing = [name.pattern for name in names if not any(name.fullmatch(line) for line in reported)]
+    gone = [line for line in reported if not any(name.fullmatch(line) for name in names)]
     assert not missing and not gone, "out of date; run: python -m tests.compat.table"
     for outcome in outcomes:
         assert not outcome.reason or f" | {outcome.reason} | " in PAGE
@@ -85,7 +85,7 @@ def test_a_failure_is_shown(ok: bool) -> None:
     assert line in page(played).splitlines()
 
 
-def test_what_is_not_supported_is_told_with_its_reason() -> None:
+def test_what_is_not_supported_is_reported_with_its_reason() -> None:
     suite = SUITES[0]
     played = {suite: {"json": [Outcome("deltas", True, "", "full messages")]}}
     assert "| deltas | ably | full messages | pass | — |" in page(played).splitlines()

@@ -133,8 +133,8 @@ class Database:
     async def upsert(self, session, turn_id, codec_message_id, message):
         self._append(["message", session, message])
 
-    async def set_seam(self, session, seam):
-        self._append(["seam", session, seam])
+    async def set_resume_point(self, session, resume_point):
+        self._append(["resume_point", session, resume_point])
 
     def _append(self, row):
         with pathlib.Path(__file__).with_name("stored.jsonl").open("a") as file:
@@ -147,7 +147,7 @@ class Database:
         rows = [json.loads(line) for line in text.splitlines()]
         return SimpleNamespace(
             messages=[row[2] for row in rows if row[:2] == ["message", session]],
-            seam=next((row[2] for row in reversed(rows) if row[:2] == ["seam", session]), None),
+            resume_point=next((row[2] for row in reversed(rows) if row[:2] == ["resume_point", session]), None),
         )
 
 
@@ -178,7 +178,7 @@ async def test_turns_go_out_and_come_back_as_the_guide_says(site: Site, gateway:
         asked += 1
         stored.touch()
         assert (await answer_to(gateway, "chat-42", "How many?")).endswith("messages")
-        return has_line(stored, "seam") and has_line(lines, "turnId")
+        return has_line(stored, "resume_point") and has_line(lines, "turnId")
 
     await wait_until(is_exported, 30)
     exporter.terminate()

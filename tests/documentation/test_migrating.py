@@ -65,7 +65,9 @@ async def move(site: Site) -> AsyncIterator[Move]:
     yield made
 
 
-async def test_an_agent_of_its_own_answers_where_none_is_bound_and_is_told_so_elsewhere(move: Move) -> None:
+async def test_an_agent_of_its_own_answers_where_none_is_bound_and_is_reported_so_elsewhere(
+    move: Move,
+) -> None:
     agent = await move.sh("exec node agent.mjs")
     await agent.ready
     assert await move.chat("own:1", agent.url) == "my own answer"

@@ -14,7 +14,7 @@ import httpx
 
 from agent_worker import ToolCall, Worker
 from agent_worker.agent.turn import Turn
-from agent_worker.output.message import Piece
+from agent_worker.output.message import OutputChunk
 from agent_worker.scripted.model import scripted
 from agent_worker.user_code.errors import AgentError
 from selfhost_transport import Seed
@@ -77,10 +77,10 @@ async def provider(turn: Turn) -> None:
     """Streams from an HTTP server whose address is the second word."""
     url = (await turn.text()).split()[1]
 
-    async def stream() -> AsyncIterator[Piece]:
+    async def stream() -> AsyncIterator[OutputChunk]:
         async with httpx.AsyncClient(timeout=None) as client, client.stream("GET", url) as response:
-            async for piece in response.aiter_text():
-                yield piece
+            async for chunk in response.aiter_text():
+                yield chunk
 
     await turn.pipe(stream())
 
@@ -89,7 +89,7 @@ async def hydrated(turn: Turn) -> None:
     """The conversation behind a seed, whose file is the second word, and the whole one, as JSON."""
     raw = await asyncio.to_thread(Path((await turn.text()).split()[1]).read_text)
     stored = json.loads(raw)
-    seed = Seed.from_json(stored["messages"], stored["seam"])
+    seed = Seed.from_json(stored["messages"], stored["resume_point"])
     answers = {
         "seeded": [said.message.to_json() for said in await turn.messages(seed=seed)],
         "whole": [said.message.to_json() for said in await turn.messages()],
@@ -104,7 +104,7 @@ async def own_ids(turn: Turn) -> None:
 
 
 async def causes(turn: Turn) -> None:
-    """Streams for ever, and adds to the file that is the second word why it was stopped; the next attempt ends."""
+    """Streams forever, and adds to the file that is the second word why it was stopped; the next attempt ends."""
     file = Path((await turn.text()).split()[1])
     if turn.attempt > 1 or await asyncio.to_thread(file.exists):
         await turn.pipe(["again"])

@@ -21,8 +21,8 @@ async def three_calls(turn: Turn) -> None:
     answers = await turn.answers()
     if not answers:
         await turn.suspend([ToolCall("pick", {"number": n}, f"call-{n}") for n in range(3)])
-    told = ", ".join(f"{answer.call.call_id} by {answer.client_id}" for answer in answers)
-    await turn.pipe([told])
+    reported = ", ".join(f"{answer.call.call_id} by {answer.client_id}" for answer in answers)
+    await turn.pipe([reported])
 
 
 @worker.agent("payer")
@@ -41,7 +41,7 @@ async def payer(turn: Turn) -> None:
     for answer in answers:
         if answer.call.name == "pay" and answer.approved:
             await turn.tool(answer.call, pay)
-    await turn.pipe([f"paid {', '.join(paid) or 'nobody'}"])
+    await turn.pipe([f"paid {', '.join(paid) or 'no one'}"])
 
 
 @worker.agent("librarian")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent_worker import Turn, Worker
-from agent_worker.output.message import Piece
+from agent_worker.output.message import OutputChunk
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import headers as h
@@ -77,7 +77,7 @@ worker = Worker()
 
 
 @worker.agent("assistant", codec=PollCodec())
-async def voters(turn: Turn) -> AsyncIterator[Piece]:
+async def voters(turn: Turn) -> AsyncIterator[OutputChunk]:
     """One vote per word, and one more for what won the poll before."""
     earlier = [said.message for said in await turn.messages() if isinstance(said.message, Poll)]
     for word in (await turn.text()).split():

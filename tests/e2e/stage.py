@@ -106,13 +106,13 @@ def assert_exact(turn: Turn, tokens: int) -> None:
 
 async def streamed(turn: Turn) -> str:
     """The text of a turn as a reader of its stream receives it."""
-    pieces: list[str] = []
+    chunks: list[str] = []
     async for part in turn.stream:
         if isinstance(part, StreamReset):
-            pieces.clear()
+            chunks.clear()
         elif isinstance(part, TextDelta):
-            pieces.append(part.delta)
-    return "".join(pieces)
+            chunks.append(part.delta)
+    return "".join(chunks)
 
 
 async def token_seen(turn: Turn, count: int = 1) -> None:
@@ -164,7 +164,7 @@ class Log:
         return [str(header(message, h.RUN_REASON)) for message in ends]
 
     def tokens(self, turn_id: str) -> list[Position]:
-        """Where pieces of text of a turn stand."""
+        """Where chunks of text of a turn stand."""
         outputs = [(p, m) for p, m in self.of_turn(turn_id) if m.name == h.AI_OUTPUT and _is_stream(m)]
         opened = {str(position) for position, _ in outputs}
         found = [position for position, message in outputs if message.data]
@@ -175,7 +175,7 @@ class Log:
         ]
 
     def content(self, turn_id: str) -> list[Position]:
-        """Where text of a turn stands: output messages, and pieces appended to them that are not empty."""
+        """Where text of a turn stands: output messages, and chunks appended to them that are not empty."""
         outputs = {
             str(position) for position, message in self.of_turn(turn_id) if message.name == h.AI_OUTPUT
         }
@@ -250,7 +250,7 @@ class Stage:
         return worker
 
     def session(self, namespace: str = "chat") -> str:
-        """A session that nobody has used."""
+        """A session that no one has used."""
         return f"{namespace}:{uuid.uuid4().hex[:8]}-{next(self._names)}"
 
     def connect(

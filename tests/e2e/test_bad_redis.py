@@ -97,16 +97,16 @@ def without_replicas(bad: Bad) -> Iterator[None]:
 
 @contextmanager
 def busy(bad: Bad) -> Iterator[None]:
-    """A script of somebody else runs without end."""
+    """A script of another runs without end."""
     with bad.admin() as admin, _config(admin, "lua-time-limit", "10", "5000"):
-        endless = threading.Thread(target=_run_for_ever, args=(bad.server.url,))
+        endless = threading.Thread(target=_run_forever, args=(bad.server.url,))
         endless.start()
         yield
         admin.script_kill()
         endless.join()
 
 
-def _run_for_ever(url: str) -> None:
+def _run_forever(url: str) -> None:
     with redis.Redis.from_url(url) as client, contextlib.suppress(redis.ResponseError):
         client.eval("while true do end", 0)
 
@@ -175,8 +175,8 @@ def locked(bad: Bad) -> Iterator[None]:
 
 
 @contextmanager
-def crowded(bad: Bad) -> Iterator[None]:
-    """Nobody else may connect."""
+def backpressured(bad: Bad) -> Iterator[None]:
+    """No one else may connect."""
     with bad.admin() as admin, _config(admin, "maxclients", "1", "10000"):
         _drop_connections(admin)
         yield
@@ -218,7 +218,7 @@ PASSING: dict[str, tuple[State, float]] = {
     "scripts flushed": (without_scripts, 0.2),
     "restarted": (restarted, 0.5),
     "another password": (locked, HELD_S),
-    "no more clients": (crowded, HELD_S),
+    "no more clients": (backpressured, HELD_S),
     "shared with another deployment": (shared, 0.5),
 }
 
@@ -291,7 +291,7 @@ def attempts_of(bad: Bad, turn: str) -> int:
         return int(admin.hget(key, "at") or 0)
 
 
-# States in which data is gone: everybody is told, nobody waits, and what is sent next is answered.
+# States in which data is gone: everyone is notified, no one waits, and what is sent next is answered.
 
 
 async def flush_all(bad: Bad, session: str) -> None:
@@ -316,7 +316,7 @@ Losing = Callable[[Bad, str], Awaitable[None]]
 
 
 @pytest.mark.parametrize("lose", [flush_all, evict_session, restart_empty])
-async def test_p7_who_watches_what_is_gone_is_told(bad: Bad, lose: Losing) -> None:
+async def test_p7_who_watches_what_is_gone_is_reported(bad: Bad, lose: Losing) -> None:
     session = bad.stage.session()
     async with bad.stage.connect(session) as one, bad.stage.connect(session, "user-2", gateway=1) as two:
         turn = await one.view.send("go")
@@ -335,8 +335,8 @@ async def test_p7_who_watches_what_is_gone_is_told(bad: Bad, lose: Losing) -> No
         ]
 
 
-async def test_a_quiet_session_that_is_gone_is_told_of(bad: Bad) -> None:
-    """Nobody writes to it any more: only a look finds out."""
+async def test_a_quiet_session_that_is_gone_is_reported_of(bad: Bad) -> None:
+    """No one writes to it any more: only a look finds out."""
     session = bad.stage.session()
     async with bad.stage.connect(session) as client:
         turn = await client.view.send("go")

@@ -18,7 +18,7 @@ def shown(client: ClientTransport) -> list[dict[str, object]]:
     return [item.to_json() for item in client.view.messages]
 
 
-async def test_a_deleted_question_is_the_same_for_every_reader(stage: Stage) -> None:
+async def test_a_deleted_question_is_the_same_forevery_reader(stage: Stage) -> None:
     session = stage.session()
     async with stage.connect(session) as alice, stage.connect(session, "user-2", gateway=1) as bob:
         for number in range(3):

@@ -1,4 +1,4 @@
-"""The example of docs/embedding.md, run as it stands: gateway and worker inside somebody else's application (SDK-6)."""
+"""The example of docs/embedding.md, run as it stands: gateway and worker inside another's application (SDK-6)."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def test_everything_is_below_the_path_and_behind_the_hosts_identity(addres
 async def test_strangers_are_refused(address: str) -> None:
     with pytest.raises(TransportError) as refused:
         async with ClientTransport.connect(
-            f"ws://{address}/realtime", token="session-of-nobody.", channel="conversations:ann:1"
+            f"ws://{address}/realtime", token="session-of-no-one.", channel="conversations:ann:1"
         ) as transport:
             await transport.view.send("x")
     assert refused.value.info.status_code in (400, 401)

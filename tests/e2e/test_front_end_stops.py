@@ -77,8 +77,8 @@ class Heard:
     def was_cancelled(self) -> bool:
         """Whether the stream ended by saying so."""
         last = self.events[-1]
-        told = (last.get("messageMetadata") or {}, last.get("metadata") or {}, last.get("outcome") or {})
-        return any("cancelled" in said.values() for said in told)
+        reported = (last.get("messageMetadata") or {}, last.get("metadata") or {}, last.get("outcome") or {})
+        return any("cancelled" in said.values() for said in reported)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -154,7 +154,7 @@ async def test_conversations_of_a_js_agent_are_read_and_continued(sites: Sites) 
     await run_suite(sites.source, "leaving.test.mjs", environment)
     said = await sites.imported(desk, plain)
     assert "5 turns" in said and "4 turns" in said and "2 of 2 channels imported" in said
-    assert "1 turns that nobody had ended there are cancelled" in said
+    assert "1 turns that no one had ended there are cancelled" in said
     await run_suite(
         sites.target, "leaving.test.mjs", {**environment, "PHASE": "check", "PORTS": str(sites.new.port)}
     )

@@ -53,7 +53,7 @@ policy = "queue"
 
 [[namespaces]]
 id = "idle"
-agent = "nobody"
+agent = "no-one"
 """
 
 

@@ -1,4 +1,4 @@
-"""One tree, one branch, one context: whoever reads a session, and however little of it at a time (P14)."""
+"""One tree, one branch, one context: for every reader of a session, and however little of it at a time (P14)."""
 
 from __future__ import annotations
 
@@ -125,10 +125,10 @@ async def check_client(
 
 async def check_worker(site: Site, talk: Talk, dice: random.Random, example: int) -> None:
     """What the model is given, for any question: its whole branch, or exactly the last messages asked for."""
-    series = (await site.sessions.open(talk.session)).series
+    epoch = (await site.sessions.open(talk.session)).epoch
     for turn in dice.sample(talk.turns, min(3, len(talk.turns))):
         lease = Lease(
-            talk.session, turn.context.turn_id, 1, 1, 3, turn.step_start, series, turn.position,
+            talk.session, turn.context.turn_id, 1, 1, 3, turn.step_start, epoch, turn.position,
             pack_context(turn.context),
         )  # fmt: skip
         reading = Conversation(site.sessions.history, lease, turn.context)

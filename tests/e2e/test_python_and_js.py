@@ -102,7 +102,7 @@ async def test_dur_1_and_2_every_reader_sees_a_turn_that_is_handed_on(stage: Sta
         assert (run["status"], steps) == ("complete", [("draft", "complete", 2), ("finish", "complete", 1)])
 
 
-async def test_p2_a_turn_that_nobody_holds_is_cancelled(stage: Stage) -> None:
+async def test_p2_a_turn_that_no_one_holds_is_cancelled(stage: Stage) -> None:
     session = stage.session("crew")
     settings = load_settings(redis=stage.stack.redis_url, redis_prefix=stage.stack.redis_prefix)
     async with stage.connect(session) as client, AgentHost(settings) as host:
@@ -128,7 +128,7 @@ async def test_dev_3_stop_on_the_phone_stops_the_turn_of_the_laptop(stage: Stage
 
 
 async def test_a_late_js_client_has_the_conversation_of_a_python_client(stage: Stage) -> None:
-    """P14: whatever it has loaded, what it sends belongs to the branch that everybody sees."""
+    """P14: whatever it has loaded, what it sends belongs to the branch that everyone sees."""
     session = stage.session()
     async with stage.connect(session) as client:
         for number in range(12):

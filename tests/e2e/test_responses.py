@@ -241,11 +241,11 @@ async def test_rsp_6_a_cancel_is_final_for_every_reader(site: Site, script: str,
         assert cancelled.status == "cancelled"
         assert cancelled.output[-1].status == "incomplete"
         rest = [event async for event in stream]
-        for told in ([*events, *rest], *(await asyncio.gather(*readers))):
-            assert told[-1].type == "response.incomplete"
-            assert told[-1].response.status == "cancelled"
-            assert told[-1].response.output_text == cancelled.output_text
-            assert text_of(told) == cancelled.output_text
+        for reported in ([*events, *rest], *(await asyncio.gather(*readers))):
+            assert reported[-1].type == "response.incomplete"
+            assert reported[-1].response.status == "cancelled"
+            assert reported[-1].response.output_text == cancelled.output_text
+            assert text_of(reported) == cancelled.output_text
         assert (await client.responses.cancel(response_id)).to_dict() == cancelled.to_dict()
         assert (await client.responses.retrieve(response_id)).to_dict() == cancelled.to_dict()
 

@@ -42,7 +42,7 @@ def ws(gateway: Proc) -> str:
 
 
 async def keep_talking(gateway: Proc, stop: asyncio.Event) -> int:
-    """Turn after turn, until told to stop. Returns how many there were."""
+    """Turn after turn, until asked to stop. Returns how many there were."""
     count = 0
     async with ClientTransport.connect(
         gateway.url.replace("http", "ws", 1), key=KEY, client_id="alice", channel=CHANNEL

@@ -1,4 +1,4 @@
-"""Row PRE-10: turns that nobody watches go on, or are cancelled after a time, as the namespace says."""
+"""Row PRE-10: turns that no one watches go on, or are cancelled after a time, as the namespace says."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def left_running(stage: Stage, session: str, tokens: int = 5000) -> str:
     return turn_id(turn)
 
 
-async def test_pre_10_nobody_watching_cancels_where_the_namespace_says_so(build: Build) -> None:
+async def test_pre_10_no_one_watching_cancels_where_the_namespace_says_so(build: Build) -> None:
     stage = await build(gateways=2, config=BOUND)
     alone, kept, watched, streamed = (stage.session(n) for n in ("watched", "chat", "watched", "watched"))
     async with (

@@ -90,16 +90,16 @@ async def test_int_12_13_and_can_23_a_running_tool_is_aborted_and_writes_nothing
     stage: Stage, tmp_path: Path
 ) -> None:
     await with_crew(stage)
-    session, told = stage.session("crew"), tmp_path / "tool"
+    session, reported = stage.session("crew"), tmp_path / "tool"
     async with stage.connect(session) as client:
-        turn = await client.view.send(f"stubborn-tool {told}")
+        turn = await client.view.send(f"stubborn-tool {reported}")
         await wait_until(lambda: len(client.view.messages) == 2, PATIENCE_S, "the call")
         result = await client.cancel()
         async with within(0.25):
-            await wait_until(told.exists, 0.25, "the tool to be told")
+            await wait_until(reported.exists, 0.25, "the tool to be notified")
         assert (await turn.ended).status is TurnStatus.CANCELLED
         await wait_until(
-            lambda: told.read_text() == "returned", PATIENCE_S, "the tool to return all the same"
+            lambda: reported.read_text() == "returned", PATIENCE_S, "the tool to return all the same"
         )
         # The model is not given a call without a result.
         following = await client.view.send("script: echo_context=1")

@@ -270,7 +270,7 @@ async def test_opt_9_answers_are_never_optimistic(stage: Stage) -> None:
     async with stage.connect(session) as client:
         turn = client.view.start("anybody there?")
         await turn.accepted
-        # Nobody answers in this namespace, and so nothing is shown as an answer.
+        # No one answers in this namespace, and so nothing is shown as an answer.
         assert [item.message.role for item in client.view.messages] == ["user"]
         assert [node.kind.value for node in client.tree.nodes()] == ["input"]
     async with stage.connect(stage.session()) as client:

@@ -1,4 +1,4 @@
-"""The codec seam from end to end: an application's own, and the OpenAI codec of the JS SDK (SDK-5)."""
+"""The codec interface from end to end: an application's own, and the OpenAI codec of the JS SDK (SDK-5)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_sdk_5_a_client_of_the_openai_codec_is_answered_in_it(build: Build
         assert "".join(text) == turn.text == numbered(5)
         kinds = [item["type"] for item in items(responses)]
         assert kinds == ["message", "reasoning", "function_call", "function_call_output", "message"]
-        # Somebody with the default codec reads the same conversation as parts.
+        # Someone with the default codec reads the same conversation as parts.
         seen = plain.turn(turn_id(turn))
         await seen.ended
         assert seen.text == numbered(5)

@@ -102,7 +102,7 @@ async def test_con_6_several_agents_stream_without_an_orchestrator(build: Build)
 async def test_con_7_an_id_cannot_be_started_twice(stage: Stage) -> None:
     room = stage.room(stage.session())
     keys = Keyspace(stage.stack.redis_prefix)
-    bucket, agent = bucket_of(room.name, keys.buckets), f"nobody-{room.name}"
+    bucket, agent = bucket_of(room.name, keys.buckets), f"no-one-{room.name}"
     turn = await room.send("hello", agent=agent)
     first = await room.turns.take(bucket, agent, "w1", lease_ms=60_000)
     assert first is not None and first.turn_id == turn

@@ -95,7 +95,7 @@ async def test_dbl_3_what_is_queued_survives_its_sender(stage: Stage) -> None:
 
 
 async def test_dbl_4_policy_interrupt_is_one_atomic_step(stage: Stage) -> None:
-    # The namespace's policy: whoever sends ends what runs.
+    # The namespace's policy: a send ends what runs.
     session = stage.session("barge")
     async with stage.connect(session) as client, stage.connect(session, "user-2", gateway=1) as other:
         first = await client.view.send(script(2000, 50))

@@ -50,7 +50,7 @@ async def test_str_6_nothing_is_lost_in_silence(build: Build, tmp_path: Path) ->
             assert_exact(after, 20)
 
 
-async def test_a_redis_that_lost_everything_leaves_nobody_waiting(
+async def test_a_redis_that_lost_everything_leaves_no_one_waiting(
     build: Build, own_redis: EmbeddedRedis
 ) -> None:
     stage = await build(own_redis.url, gateways=1)

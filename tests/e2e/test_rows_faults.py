@@ -131,7 +131,7 @@ async def test_err_2_a_send_whose_answer_is_lost_is_one_turn_and_no_error(stage:
         for _ in range(scaled(100, 15)):
             await wait_until(lambda: client.connected, PATIENCE_S)
             turns.append(client.view.start(script(2, 0)))
-            # Before it left, on its way, or after it was accepted and before the client was told.
+            # Before it left, on its way, or after it was accepted and before the client was notified.
             await asyncio.sleep(chance.uniform(0, 0.012))
             network.cut()
             network.mend()
@@ -159,9 +159,9 @@ async def test_can_21_every_stop_takes_the_same_path_with_its_own_cause(build: B
     stage = await build(gateways=1, workers=0, config=limited, env=env)
     worker = await stage.add_worker(CREW)
     for cause, status in STOPS.items():
-        session, told = stage.session("limited" if cause == "deadline" else "crew"), tmp_path / cause
+        session, reported = stage.session("limited" if cause == "deadline" else "crew"), tmp_path / cause
         async with stage.connect(session) as client:
-            turn = await client.view.send(f"causes {told}")
+            turn = await client.view.send(f"causes {reported}")
             await token_seen(turn, 3)
             if cause == "cancelled":
                 await client.cancel()
@@ -175,7 +175,7 @@ async def test_can_21_every_stop_takes_the_same_path_with_its_own_cause(build: B
                 await taken_over(turn)
                 worker.proceed()
             assert (await turn.ended).status is status
-            assert await written(told) == cause
+            assert await written(reported) == cause
             assert status is not TurnStatus.COMPLETED or turn.text == "again"
         # Nothing is left open, and nothing follows the end.
         outputs = [o for o in await stage.room(session).outputs(turn_id(turn)) if o.kind == "text"]

@@ -13,7 +13,7 @@ import pytest
 
 from selfhost_transport import ClientTransport, Seed, Turn
 from selfhost_transport.client import ConversationMessage
-from selfhost_transport.errors import SeamLost
+from selfhost_transport.errors import ResumePointLost
 from selfhost_transport.exporter import EndedTurn, TurnExporter
 from selfhost_transport.settings import load_settings
 from selfhost_transport.turns.machine import TurnStatus
@@ -46,13 +46,15 @@ class Database:
         found = [turn for turn in self.turns if turn.session == session]
         return found[: len(found) - lag]
 
-    def seed(self, session: str, lag: int = 0, *, with_seam: bool = False, wire_ids: bool = True) -> Seed:
+    def seed(
+        self, session: str, lag: int = 0, *, with_resume_point: bool = False, wire_ids: bool = True
+    ) -> Seed:
         """As the application would load it."""
         turns = self.of(session, lag)
         stored = [
             said.to_json() if wire_ids else said.message.to_json() for t in turns for said in t.messages
         ]
-        return Seed.from_json(stored, turns[-1].seam if turns and with_seam else None)
+        return Seed.from_json(stored, turns[-1].resume_point if turns and with_resume_point else None)
 
     async def complete(self, session: str, turns: Sequence[Turn]) -> None:
         """Wait until turns are stored."""
@@ -96,7 +98,9 @@ async def with_crew(stage: Stage) -> None:
         await stage.add_worker(CREW)
 
 
-async def test_hyd_2_seed_and_live_tail_have_no_gap_and_no_duplicate_at_the_seam(stage: Stage) -> None:
+async def test_hyd_2_seed_and_live_tail_have_no_gap_and_no_duplicate_at_the_resume_point(
+    stage: Stage,
+) -> None:
     session = stage.session()
     async with stored(stage) as database, stage.connect(session) as sender:
         turns = await talked(sender, TURNS)
@@ -104,8 +108,8 @@ async def test_hyd_2_seed_and_live_tail_have_no_gap_and_no_duplicate_at_the_seam
         live = await sender.view.send(script(300, 300))
         await token_seen(live)
         for lag in LAGS:
-            for wire_ids, with_seam in ((True, False), (False, False), (False, True)):
-                seed = database.seed(session, lag, wire_ids=wire_ids, with_seam=with_seam)
+            for wire_ids, with_resume_point in ((True, False), (False, False), (False, True)):
+                seed = database.seed(session, lag, wire_ids=wire_ids, with_resume_point=with_resume_point)
                 async with stage.connect(session, "user-2", gateway=1, seed=seed, **PAGING) as client:
                     texts = [m.message.text for m in client.view.messages]
                     assert texts[:-1] == [m.message.text for m in sender.view.messages][:-1], (lag, seed)
@@ -162,7 +166,7 @@ async def test_hyd_4_the_agent_hydrates_alike(stage: Stage, tmp_path: Path) -> N
             messages = [said.to_json() for turn in stored_turns for said in turn.messages]
             if lag == 1:
                 messages = [turn["message"] for turn in messages]
-            file.write_text(json.dumps({"messages": messages, "seam": None}))
+            file.write_text(json.dumps({"messages": messages, "resume_point": None}))
             turn = await client.view.send(f"hydrated {file}")
             await turn.ended
             answers = json.loads(turn.text)
@@ -170,7 +174,7 @@ async def test_hyd_4_the_agent_hydrates_alike(stage: Stage, tmp_path: Path) -> N
             await database.complete(session, [*turns, turn])
 
 
-async def test_hyd_6_a_seam_older_than_retention_is_an_explicit_error(build: Build) -> None:
+async def test_hyd_6_a_resume_point_older_than_retention_is_an_explicit_error(build: Build) -> None:
     stage = await build(
         gateways=1, config=f'{CONFIG}\n[[namespaces]]\nid = "short"\nagent = "assistant"\nretention = "2s"\n'
     )
@@ -187,11 +191,11 @@ async def test_hyd_6_a_seam_older_than_retention_is_an_explicit_error(build: Bui
         await database.complete(session, await talked(sender, 2))
         # One turn lies between what is stored and what is kept.
         behind = database.seed(session, lag=2)
-        with pytest.raises(SeamLost) as failure:
+        with pytest.raises(ResumePointLost) as failure:
             await stage.connect(session, "user-2", seed=behind)
         assert (failure.value.info.code, failure.value.info.status_code) == (90003, 404)
         # With the position it is known that all of what was taken is stored; or the gap is accepted.
-        known = database.seed(session, lag=2, with_seam=True)
+        known = database.seed(session, lag=2, with_resume_point=True)
         for seed in (known, Seed(behind.messages, allow_gap=True)):
             async with stage.connect(session, "user-2", seed=seed) as client:
                 assert said(client.view.messages) == said(
@@ -229,7 +233,7 @@ async def test_hyd_9_turns_in_flight_beside_stored_ones(stage: Stage) -> None:
         await database.complete(session, quick)
         assert all(not turn.status.is_terminal for turn in running)
         async with stage.connect(
-            session, "user-2", seed=database.seed(session, with_seam=True), **PAGING
+            session, "user-2", seed=database.seed(session, with_resume_point=True), **PAGING
         ) as client:
             ids = [m.codec_message_id for m in client.view.messages]
             assert sorted(ids) == sorted({m.codec_message_id for m in sender.view.messages})
@@ -251,7 +255,9 @@ async def test_hyd_2_and_9_at_any_moment_of_a_busy_session(stage: Stage) -> None
             await asyncio.sleep(chance.uniform(0, 0.1))
             if number % 4 == 3:
                 # What is stored at this moment, however far behind that is.
-                seed = database.seed(session, chance.randrange(3), with_seam=True, wire_ids=number % 8 == 3)
+                seed = database.seed(
+                    session, chance.randrange(3), with_resume_point=True, wire_ids=number % 8 == 3
+                )
                 joining = stage.connect(session, f"reader-{number}", gateway=1, seed=seed, **PAGING)
                 readers.append(await exits.enter_async_context(joining))
         # Readers know of stored turns by their messages alone.

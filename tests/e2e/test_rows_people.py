@@ -156,8 +156,8 @@ async def test_ste_1_2_4_and_10_steers(stage: Stage) -> None:
         assert (outcome.consumed, outcome.status) == (True, TurnStatus.COMPLETED)
         await turn.ended
         assert turn.text.endswith("birds")
-    (told,) = [m for _, m in (await stage.log(session)).of_turn(turn_id(turn)) if m.name == h.AI_INPUT]
-    assert told.client_id == "bob"
+    (reported,) = [m for _, m in (await stage.log(session)).of_turn(turn_id(turn)) if m.name == h.AI_INPUT]
+    assert reported.client_id == "bob"
     async with stage.connect(session, "carol") as carol:
         await wait_until(lambda: bool(carol.view.messages), PATIENCE_S)
         shown = [m.message.text for m in carol.view.messages]
@@ -228,7 +228,7 @@ async def test_can_9_and_11_a_silent_hook_fails_open_where_declared(stage: Stage
         turn = await started(alice, script(20, 0, hang_at=5))
         began = time.monotonic()
         result = await turn.cancel()
-        # The cancel took effect, and the requester is told that nobody decided about it.
+        # The cancel took effect, and the requester learns that no one decided about it.
         assert result.matched == result.hook_failed == (turn.turn_id,) and result.denied == ()
         assert time.monotonic() - began < 2.0
         await turn.ended
@@ -268,7 +268,7 @@ async def test_dbl_2_and_8_queue_positions_on_every_device(stage: Stage) -> None
 
 
 async def gone(client: ClientTransport, turn: Turn) -> bool:
-    """A device is told a moment later than another."""
+    """A device is notified a moment later than another."""
     async with within(PATIENCE_S):
         await client.turn(turn_id(turn)).ended
     return True

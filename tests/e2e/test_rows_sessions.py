@@ -1,4 +1,4 @@
-"""Rows SES: what a session is to everybody who takes part in it."""
+"""Rows SES: what a session is to all who takes part in it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def digest(items: object) -> str:
 
 
 async def test_ses_1_made_on_first_use(stage: Stage) -> None:
-    async with stage.connect("a-name-nobody-has-heard-of " + stage.session()) as client:
+    async with stage.connect("a-name-no one-has-heard-of " + stage.session()) as client:
         turn = await client.view.send(script(5, 0))
         assert await streamed(turn) == numbered(5)
 
@@ -70,7 +70,7 @@ async def test_ses_2_outlives_every_participant(build: Build) -> None:
         assert json.dumps(messages_to_json(client.view.messages)) == shown
 
 
-async def test_ses_3_one_order_for_everyone(stage: Stage) -> None:
+async def test_ses_3_one_order_foreveryone(stage: Stage) -> None:
     session, watchers, turns = stage.session(), 20, 10
     async with AsyncExitStack() as exits:
         clients = [

@@ -209,7 +209,7 @@ async def test_hil_6_what_waits_for_an_approval_outlives_retention(stage: Stage)
         assert (seen.status, seen.text) == (TurnStatus.COMPLETED, numbered(3))
 
 
-async def test_hil_10_whoever_may_publish_may_approve(stage: Stage) -> None:
+async def test_hil_10_any_client_that_may_publish_may_approve(stage: Stage) -> None:
     session = stage.session()
     async with (
         stage.connect(session, "alice") as alice,

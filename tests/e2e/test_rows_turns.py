@@ -349,10 +349,10 @@ async def test_trn_19_error_detail_or_a_generic_one(build: Build) -> None:
     await stage.add_worker(CREW)
     session = stage.session("crew")
     async with stage.connect(session) as one, stage.connect(session, "user-2", gateway=1) as two:
-        told = await one.view.send("coded")
+        reported = await one.view.send("coded")
         untold = await one.view.send("raise")
-        await each([two.turn(turn_id(turn)).ended for turn in (told, untold)])
-        error = two.turn(turn_id(told)).error
+        await each([two.turn(turn_id(turn)).ended for turn in (reported, untold)])
+        error = two.turn(turn_id(reported)).error
         assert error is not None
         assert (error.code, error.message) == (50042, "the model is overloaded, try tomorrow")
         generic = two.turn(turn_id(untold)).error

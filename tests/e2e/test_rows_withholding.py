@@ -227,7 +227,7 @@ async def test_cot_4_reasoning_is_not_read_back_nor_resumed_past(stage: Stage) -
         turn = await alice.view.send(script(10, 0, reasoning=300))
         await turn.ended
         await everything.until_end()
-    # From before the turn: more than is replayed piece by piece, so what streams is delivered as it is now.
+    # From before the turn: more than is replayed chunk by chunk, so what streams is delivered as it is now.
     start = everything.attached["channelSerial"]
     async with (
         watching(stage, session, READER, channelSerial=start) as resumed,

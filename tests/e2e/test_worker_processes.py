@@ -67,7 +67,7 @@ async def test_dur_9_a_frozen_worker_cannot_write_after_take_over(stack: Stack, 
 
 
 async def tokens_of_superseded_attempts_after_take_over(room: Room, turn: str) -> int:
-    """Pieces of an attempt that stand behind the start of a later one."""
+    """Chunks of an attempt that stand behind the start of a later one."""
     history = await room.of_turn(turn)
     starts = sorted(message.serial or "" for message in history if message.name == h.AI_STEP_START)
     old = {
@@ -85,7 +85,7 @@ async def tokens_of_superseded_attempts_after_take_over(room: Room, turn: str) -
 
 
 async def test_dur_11_a_poison_turn_stops(stack: Stack, room: Room) -> None:
-    # Each crash takes a worker with it; whoever runs services would start it again.
+    # Each crash takes a worker with it; those who run services would start it again.
     turn = await room.send("script: tokens=20 crash_at=5 always=1", max_attempts=2)
     for _ in range(2):
         worker = await stack.worker(env=SHORT_LEASE)

@@ -93,7 +93,7 @@ async def test_ag_ui_in_the_terminal(stack: Stack, dev: Proc) -> None:
     folder = copied(stack, "ag-ui")
     typed = folder / "typed"
     os.mkfifo(typed)
-    # Opened for reading and writing: it is there before somebody types, and stays.
+    # Opened for reading and writing: it is there before someone types, and stays.
     program = await shell(stack, folder, f"npm --silent start -- {thread} <>typed", GATEWAY=dev.url)
     await wait_until(lambda: f"thread {thread}" in program.log, 30, "the thread is read")
     keyboard = await asyncio.to_thread(typed.open, "w")

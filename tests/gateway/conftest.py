@@ -38,5 +38,5 @@ async def second_url(site: Stack, url: str) -> str:
 
 @pytest.fixture
 def unique() -> Callable[[str], str]:
-    """Channel names nobody used before."""
+    """Channel names no one used before."""
     return lambda namespace: f"{namespace}:{next(_numbers)}"

@@ -20,8 +20,8 @@ from selfhost_transport.wire.identity import Identity
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
 
-SERIES = "abcdefghij"
-SERIAL = f"00000000000007-000@{SERIES}"
+EPOCH = "abcdefghij"
+SERIAL = f"00000000000007-000@{EPOCH}"
 TERMS = Terms(
     max_message_size=1000,
     max_frame_size=10_000,
@@ -36,7 +36,7 @@ _Wanted = TypeVar("_Wanted")
 def credential(
     client_id: str | None = "alice", rights: str = '{"*":["*"]}', *, wildcard: bool = False
 ) -> Credential:
-    """Somebody with these rights."""
+    """Someone with these rights."""
     return Credential("app.key", Capability.parse(rights), Identity(client_id, wildcard))
 
 
@@ -70,7 +70,7 @@ def publish(core: Connection, serial: int, *messages: Message, channel: str = "c
 
 def done(*serials: str) -> Done:
     """A write that became these serials."""
-    return Done(AckResult([*serials]), Position(7, 0), SERIES)
+    return Done(AckResult([*serials]), Position(7, 0), EPOCH)
 
 
 def only(effects: list[Effect], kind: type[_Wanted]) -> _Wanted:

@@ -1,4 +1,4 @@
-"""Frames of the realtime protocol as a stranger makes them up: mostly readable, full of values nobody sends. Seeded."""
+"""Frames of the realtime protocol as a stranger makes them up: mostly readable, full of values no one sends. Seeded."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ Map = dict[str, Any]
 
 
 class RawClient:
-    """One websocket. Frames that nobody asked for yet are kept in order."""
+    """One websocket. Frames that no one asked for yet are kept in order."""
 
     def __init__(self, websocket: ClientConnection, fmt: Format) -> None:
         self._websocket = websocket

@@ -56,13 +56,13 @@ class Outlet:
     @property
     def story(self) -> list[str]:
         """Names of messages and ACKs, in the order in which they left."""
-        told: list[str] = []
+        reported: list[str] = []
         for frame in self.frames:
             if frame["action"] == ACK:
-                told += [f"ack {frame['msgSerial'] + index}" for index in range(frame["count"])]
+                reported += [f"ack {frame['msgSerial'] + index}" for index in range(frame["count"])]
             elif frame["action"] == MESSAGE:
-                told += [message["name"] for message in frame["messages"]]
-        return told
+                reported += [message["name"] for message in frame["messages"]]
+        return reported
 
 
 class EagerAgent(Executor):
@@ -84,7 +84,7 @@ class EagerAgent(Executor):
         return done
 
     async def say(self, name: str) -> Position:
-        """An entry of somebody else, seen by this gateway."""
+        """An entry of another, seen by this gateway."""
         published = await self.services.sessions.publish(SESSION, [Message(name=name, data="x")])
         await self.feed().passed(published.position)
         return published.position

@@ -190,10 +190,10 @@ async def test_the_wake_up_is_idempotent_and_tells_nothing_but_the_turn(
     unknown = await http.post("/api/chat", json={**body, "inputEventId": "e2"})
     assert (unknown.status_code, unknown.json()) == (202, {})
     async with httpx.AsyncClient(base_url=http.base_url) as stranger:
-        # The SDK sends no credentials along; who has none is told of no turn.
+        # The SDK sends no credentials along; who has none learns of no turn.
         for key in ("", "app.key:wrong", "app.other:x"):
-            told = await stranger.post("/api/chat", json=body, params={"key": key})
-            assert (told.status_code, told.json()) == (202, {})
+            reported = await stranger.post("/api/chat", json=body, params={"key": key})
+            assert (reported.status_code, reported.json()) == (202, {})
 
 
 async def test_a_wake_up_that_no_worker_would_hear_is_refused(http: httpx.AsyncClient, unique: Names) -> None:
@@ -307,7 +307,9 @@ async def test_half_a_character_is_stored_as_on_the_websocket(http: httpx.AsyncC
     assert [message["data"] for message in stored] == ["a\ufffdb"]
 
 
-async def test_json_that_is_sent_as_a_form_is_told_the_header(http: httpx.AsyncClient, unique: Names) -> None:
+async def test_json_that_is_sent_as_a_form_is_reported_the_header(
+    http: httpx.AsyncClient, unique: Names
+) -> None:
     form = {"content-type": "application/x-www-form-urlencoded"}
     refused = await http.post(
         f"/v1/sessions/{unique('bound')}/turns", content=b'{"text": "hi"}', headers=form

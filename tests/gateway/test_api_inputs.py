@@ -89,7 +89,7 @@ async def test_dbl_8_the_queue_is_visible_and_can_be_changed(http: httpx.AsyncCl
     assert (await http.delete(f"{path}/nope")).status_code == 404
 
 
-async def test_pre_11_nobody_works_here(http: httpx.AsyncClient, unique: Names) -> None:
+async def test_pre_11_no_one_works_here(http: httpx.AsyncClient, unique: Names) -> None:
     session = unique("bound")
     await send(http, session, text="hello")
     listed = (await http.get(f"/v1/sessions/{session}/turns")).json()

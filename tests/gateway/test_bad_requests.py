@@ -97,7 +97,7 @@ async def test_parameters_of_a_connection_that_make_no_sense(url: str) -> None:
                 assert (await raw.next())["action"] == CONNECTED
 
 
-async def test_clients_are_not_told_which_redis_it_is(tmp_path: Path) -> None:
+async def test_clients_are_not_reported_which_redis_it_is(tmp_path: Path) -> None:
     for kind in (StoreUnavailable, StoreFull, StoreUnsuitable):
         error = kind("Redis at 10.1.2.3:6379 says NOPERM")
         assert "10.1.2.3" in str(error) and "10.1.2.3" not in error.info.message and error.info.message
@@ -110,8 +110,8 @@ async def test_clients_are_not_told_which_redis_it_is(tmp_path: Path) -> None:
             async with asyncio.timeout(20):
                 while (ready := await http.get("/readyz")).status_code == 200:
                     await asyncio.sleep(0.05)
-            told = [ready, await http.get("/channels/x/messages", auth=(NAME, SECRET))]
-        for response in told:
+            reported = [ready, await http.get("/channels/x/messages", auth=(NAME, SECRET))]
+        for response in reported:
             assert response.status_code == 503
             assert port not in response.text and "127.0.0.1" not in response.text, response.text
         assert ready.json()["reason"]

@@ -46,7 +46,7 @@ async def test_reading_back_is_bounded_in_bytes(
         return False
 
     page = await branch.read_back(store, SessionTree(SESSION), Query(limit=4), never)
-    # 12 messages of 2,000 bytes are three pages: the third is enough, and nobody is asked after it.
+    # 12 messages of 2,000 bytes are three pages: the third is enough, and no one is asked after it.
     assert (asked, page.next_cursor is None) == (2, False)
 
 

@@ -101,7 +101,7 @@ def asked(text: str, **fields: Any) -> dict[str, Any]:
 
 
 async def started(client: httpx.AsyncClient, session: str, text: str = "hello") -> str:
-    """A turn of this client that nobody works on; its id."""
+    """A turn of this client that no one works on; its id."""
     sent = await client.post(f"/v1/sessions/{session}/turns", json={"text": text})
     assert sent.status_code == 202, sent.text
     turn: str = sent.json()["turnId"]
@@ -196,9 +196,9 @@ async def test_the_size_of_a_request_is_bounded_before_it_is_known_whose_it_is(
         "/v1/sessions/bound:a/turns",
         "/v1/sessions/bound:a/cancel",
     ):
-        async with httpx.AsyncClient(base_url=gateway.url) as nobody:
+        async with httpx.AsyncClient(base_url=gateway.url) as absent:
             try:
-                refused = await nobody.post(
+                refused = await absent.post(
                     path, content=endless(), headers={"content-type": "application/json"}
                 )
             except httpx.WriteError:
@@ -322,7 +322,7 @@ async def test_readers_that_leave_at_once_hold_no_session(people: Any, gateway: 
         writer.transport.abort()
 
     async def is_let_go() -> bool:
-        told = (await people("key").get("/metrics")).text
-        return "sht_gateway_sessions 0.0" in told
+        reported = (await people("key").get("/metrics")).text
+        return "sht_gateway_sessions 0.0" in reported
 
     await wait_until(is_let_go, 20.0, "the sessions are let go")

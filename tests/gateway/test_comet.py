@@ -179,7 +179,7 @@ async def test_any_process_of_a_group_answers(site: Stack, unique: Names) -> Non
         for number in range(30):
             assert (await client.send(message(channel, number, str(number)))).status_code == 204
             assert (await client.next(ACK))["msgSerial"] == number
-        # Of a process that has ended nobody holds the connection any more.
+        # Of a process that has ended no one holds the connection any more.
         _, _, signed = client.connection_key.partition(".")
         client.connection_key = f"gw-00000000.{signed}"
         codes = {answer.status_code for answer in [await client.send() for _ in range(20)]}
@@ -187,7 +187,7 @@ async def test_any_process_of_a_group_answers(site: Stack, unique: Names) -> Non
 
 
 class TestOutlet:
-    async def test_what_nobody_asks_for_is_bounded(self) -> None:
+    async def test_what_no_one_asks_for_is_bounded(self) -> None:
         ear, way_out = Ear(), CometOutlet("")
         way_out.start(ear, Background("test"), 100, Outbox())
         frame = ws_frame_header(True, 50) + b"x" * 50

@@ -162,7 +162,7 @@ class TestPublishing:
         assert error is not None
         assert (error.code, core.phase) == (40010, Phase.CONNECTED)
 
-    def test_missing_rights_and_missing_mode_are_told_apart(self) -> None:
+    def test_missing_rights_and_missing_mode_are_reported_apart(self) -> None:
         reader = opened(credential(rights='{"*":["subscribe"]}'))
         error = sent(publish(reader, 0, HELLO))[0].error
         assert error is not None
@@ -189,8 +189,8 @@ class TestPublishing:
         operation = commit(publish(own, 0, change)).operation
         assert isinstance(operation, Append)
         assert operation.author == "alice"
-        nobody = opened(credential(None, '{"*":["message-update-own"]}'))
-        error = sent(publish(nobody, 0, change))[0].error
+        absent = opened(credential(None, '{"*":["message-update-own"]}'))
+        error = sent(publish(absent, 0, change))[0].error
         assert error is not None
         assert error.code == 40166
 
@@ -318,7 +318,7 @@ class TestCredentials:
         assert bool(again.hidden) == (rights != '{"*":["*"]}')
         assert sent(core.attach_ready("veiled", Attached(SERIAL)))[0].flags == allowed
 
-    def test_a_token_of_somebody_else_ends_the_connection(self) -> None:
+    def test_a_token_of_another_ends_the_connection(self) -> None:
         core = opened()
         effects = core.reauthenticated(credential("bob"), "key2")
         error = sent(effects)[0].error
@@ -337,7 +337,7 @@ class TestCredentials:
         assert opened().receive(Frame(Action.AUTH))[-1] == CloseSocket(final=True)
 
 
-def test_commits_after_the_end_are_still_answered_to_nobody() -> None:
+def test_commits_after_the_end_are_still_answered_to_no_one() -> None:
     core = opened()
     ticket = commit(publish(core, 0, HELLO)).ticket
     core.disconnect(StoreUnavailable("restart").info)

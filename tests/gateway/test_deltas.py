@@ -11,7 +11,7 @@ from selfhost_transport.wire.frame import Frame, decode_frame
 from selfhost_transport.wire.message import Format, Message, Version
 from selfhost_transport.wire.websocket import ws_payload
 
-TEXT = "a text that is long enough to be told as a delta"
+TEXT = "a text that is long enough to be notified as a delta"
 
 
 class Written:
@@ -92,7 +92,9 @@ def test_without_a_base_that_helps_a_message_is_whole(written: Written, base: Me
 
 
 @pytest.mark.parametrize("action", [MessageAction.UPDATE, MessageAction.DELETE, MessageAction.APPEND])
-def test_changes_are_whole_and_the_next_is_told_from_them(written: Written, action: MessageAction) -> None:
+def test_changes_are_whole_and_the_next_is_reported_from_them(
+    written: Written, action: MessageAction
+) -> None:
     written.send(Message(data=TEXT))
     (changed,) = written.send(Message(data=TEXT + "!", action=action))
     assert (changed.data, changed.extras) == (TEXT + "!", None)

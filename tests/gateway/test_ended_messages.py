@@ -126,10 +126,10 @@ async def test_what_was_forgotten_and_grows_again_is_delivered_whole_once(scene:
     scene.feed.forget_idle()
     await scene.append(first, "b", "c", "d")
     await seen_by(scene, reader)
-    told = [(message["action"], message["data"]) for message in reader.messages if message["name"] == "n"]
-    assert told[0] == (0, "a")
-    assert told[1][0] == 1 and told[1][1].startswith("ab")
-    assert all(action == 5 for action, _ in told[2:])
+    reported = [(message["action"], message["data"]) for message in reader.messages if message["name"] == "n"]
+    assert reported[0] == (0, "a")
+    assert reported[1][0] == 1 and reported[1][1].startswith("ab")
+    assert all(action == 5 for action, _ in reported[2:])
     late = await scene.join()
     await scene.append(first, "e")
     await seen_by(scene, reader, late)
@@ -154,5 +154,5 @@ async def test_the_states_an_attachment_was_given_are_forgotten_once_their_messa
         SESSION, refs[1], MessageAction.UPDATE, Message(data="edited"), Operation(client_id="x")
     )
     await seen_by(scene, late)
-    told = [(m["action"], m["data"]) for m in late.messages[-3:-1]]
-    assert told == [(5, "b"), (1, "edited")]
+    reported = [(m["action"], m["data"]) for m in late.messages[-3:-1]]
+    assert reported == [(5, "b"), (1, "edited")]

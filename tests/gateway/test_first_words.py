@@ -30,12 +30,12 @@ async def gateway(stack: Stack) -> AsyncIterator[Proc]:
     yield await stack.gateway(config=LIMITS + CONFIG.replace("[gateway]\nmax_idle_ms = 1500\n", ""))
 
 
-async def answer(gateway: Proc, *pieces: bytes, pause_s: float = 0.0) -> bytes:
+async def answer(gateway: Proc, *chunks: bytes, pause_s: float = 0.0) -> bytes:
     """The first bytes that come back; b"" when it is closed without a word. Raises TimeoutError."""
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     try:
-        for piece in pieces:
-            writer.write(piece)
+        for chunk in chunks:
+            writer.write(chunk)
             await asyncio.sleep(pause_s)  # a slow client
         async with asyncio.timeout(5):
             return await reader.read(64)
@@ -79,7 +79,7 @@ async def test_an_upgrade_with_a_long_token_is_accepted(gateway: Proc, place: st
 
 
 @pytest.mark.parametrize(("place", "status"), [("url", b"414"), ("header", b"431")])
-async def test_one_that_is_too_long_is_told_at_once(gateway: Proc, place: str, status: bytes) -> None:
+async def test_one_that_is_too_long_is_reported_at_once(gateway: Proc, place: str, status: bytes) -> None:
     words = {"url": "x", "header": "x", place: "t" * 400_000}
     began = time.monotonic()
     got = await answer(gateway, UPGRADE.format(**words).encode())

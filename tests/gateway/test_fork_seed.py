@@ -12,10 +12,10 @@ import pytest
 import pytest_asyncio
 
 from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.store.appends import MessageAppend
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
-from selfhost_transport.store.pieces import Piece
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.turns import headers as h
 from selfhost_transport.wire.message import Message
@@ -74,8 +74,8 @@ async def suspended(store: SessionStore, session: str) -> None:
         opened = entry(h.AI_OUTPUT, transport, "", codec)
         published = await store.publish(session, [opened])
         closed = {**transport, "status": "complete"}
-        closing = Piece(data, None, {"ai": {"transport": closed, "codec": codec}})
-        await store.append_pieces(session, Ref(published.position, 0), (closing,))
+        closing = MessageAppend(data, None, {"ai": {"transport": closed, "codec": codec}})
+        await store.append_all(session, Ref(published.position, 0), (closing,))
     await store.publish(session, [entry("ai-run-suspend", run)])
 
 

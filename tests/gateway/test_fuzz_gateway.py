@@ -113,8 +113,8 @@ async def test_no_frame_makes_an_error_of_the_gateways_own(gateway: Proc, way: W
         assert (await http.get(f"{gateway.url}/healthz")).status_code == 200
 
         async def is_let_go() -> bool:
-            told = (await http.get(f"{gateway.url}/metrics")).text
-            found = re.findall(r"^sht_gateway_(?:connections|sessions) ([\d.e+]+)$", told, re.M)
+            reported = (await http.get(f"{gateway.url}/metrics")).text
+            found = re.findall(r"^sht_gateway_(?:connections|sessions) ([\d.e+]+)$", reported, re.M)
             return [float(value) for value in found] == [0.0, 0.0]
 
         await wait_until(is_let_go, 15.0, "connections and sessions are let go")

@@ -145,7 +145,7 @@ async def test_aut_12_the_development_key_needs_dev_and_this_machine(stack: Stac
         assert (await http.get(f"{dev}/v1/me")).status_code == 200
         assert (await http.get(f"{production}/v1/me")).json()["error"]["code"] in (40101, 40400)
         assert (await http.get(f"{production}/config.json")).status_code == 404
-        # Of somebody elsewhere, for whom a proxy on this machine speaks.
+        # Of someone elsewhere, for whom a proxy on this machine speaks.
         elsewhere = {"X-Forwarded-For": "198.51.100.9"}
         assert (await http.get(f"{dev}/v1/me", headers=elsewhere)).json()["error"]["code"] == 40101
         assert (await http.get(f"{dev}/config.json", headers=elsewhere)).status_code == 404

@@ -22,8 +22,8 @@ def sent(opcode: int, payload: bytes, *, fin: bool = True) -> bytes:
 
 def read(inbound: Inbound, data: bytes, step: int) -> list[Incoming]:
     """Everything that a stream holds, fed `step` bytes at a time."""
-    pieces = [data[at : at + step] for at in range(0, len(data), step)]
-    return [incoming for piece in pieces for incoming in inbound.receive(piece)]
+    chunks = [data[at : at + step] for at in range(0, len(data), step)]
+    return [incoming for chunk in chunks for incoming in inbound.receive(chunk)]
 
 
 @given(st.lists(st.one_of(st.text(max_size=200), st.binary(max_size=200)), max_size=8), st.integers(1, 700))

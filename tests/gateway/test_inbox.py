@@ -141,7 +141,7 @@ def _flood(client: blocking_redis.Redis, names: list[str]) -> None:
 
 
 @pytest.fixture
-async def crowded(redis_url: str, redis_prefix: str) -> AsyncIterator[Scene]:
+async def backpressured(redis_url: str, redis_prefix: str) -> AsyncIterator[Scene]:
     redis = RedisConnection(redis_url)
     store = SessionStore(redis, Keyspace(redis_prefix), StoreOptions())
     hub = SessionHub(store, redis_url, Metrics())
@@ -150,23 +150,23 @@ async def crowded(redis_url: str, redis_prefix: str) -> AsyncIterator[Scene]:
     await redis.close()
 
 
-async def test_after_a_jump_every_reader_has_the_whole_text_in_order(crowded: Scene) -> None:
+async def test_after_a_jump_every_reader_has_the_whole_text_in_order(backpressured: Scene) -> None:
     """Live readers, one that joins meanwhile, and more to come: all see the same, conflated."""
-    readers = [await crowded.join() for _ in range(3)]
-    old = await crowded.create("")
-    await crowded.append(old, "0 ", "1 ")
+    readers = [await backpressured.join() for _ in range(3)]
+    old = await backpressured.create("")
+    await backpressured.append(old, "0 ", "1 ")
     await wait_until(lambda: all(reader.text == "0 1 " for reader in readers))
     expected = "0 1 "
     for round_ in range(4):
         for number in range(40):
-            await crowded.append(old, f"{round_}-{number} ")
+            await backpressured.append(old, f"{round_}-{number} ")
             expected += f"{round_}-{number} "
             if number == 20:
                 # As the inbox does once a session has more than its share; what is on its way is dropped with it.
-                crowded.hub.inbox.forget(crowded.follower)
-                crowded.follower.jump()
-        readers.append(await crowded.join())
-    await crowded.append(old, "end")
+                backpressured.hub.inbox.forget(backpressured.follower)
+                backpressured.follower.jump()
+        readers.append(await backpressured.join())
+    await backpressured.append(old, "end")
     expected += "end"
     await wait_until(lambda: all(reader.text == expected for reader in readers))
     for reader in readers:
@@ -175,42 +175,44 @@ async def test_after_a_jump_every_reader_has_the_whole_text_in_order(crowded: Sc
         assert serials == sorted(serials)
 
 
-async def test_a_jump_shows_messages_that_were_made_meanwhile(crowded: Scene, redis_url: str) -> None:
-    async with Lossy(crowded, redis_url) as lossy:
-        await crowded.create("first")
+async def test_a_jump_shows_messages_that_were_made_meanwhile(backpressured: Scene, redis_url: str) -> None:
+    async with Lossy(backpressured, redis_url) as lossy:
+        await backpressured.create("first")
         await wait_until(lambda: len(lossy.reader.frames) == 1)
         lossy.losing = True
         for number in range(5):
-            await crowded.create(f"missed {number}")
+            await backpressured.create(f"missed {number}")
         await wait_until(lambda: len(lossy.lost) == 5)
         lossy.losing = False
         lossy.follower.jump()
         await wait_until(lambda: len(lossy.reader.messages) == 6)
-        await crowded.create("last")
+        await backpressured.create("last")
         await wait_until(lambda: len(lossy.reader.messages) == 7)
         shown = [message["data"] for message in lossy.reader.messages]
         assert shown == ["first", *(f"missed {number}" for number in range(5)), "last"]
 
 
-async def test_what_is_dropped_while_the_log_is_read_is_read_again(crowded: Scene, redis_url: str) -> None:
-    async with Lossy(crowded, redis_url) as lossy:
+async def test_what_is_dropped_while_the_log_is_read_is_read_again(
+    backpressured: Scene, redis_url: str
+) -> None:
+    async with Lossy(backpressured, redis_url) as lossy:
         lossy.follower.compare()
-        await crowded.create("first")
+        await backpressured.create("first")
         lossy.follower.jump()
-        await crowded.create("second")
+        await backpressured.create("second")
         await wait_until(
             lambda: [message["data"] for message in lossy.reader.messages] == ["first", "second"]
         )
 
 
-async def test_a_full_reader_is_caught_up_after_a_jump_once_it_has_room(crowded: Scene) -> None:
-    reader = await crowded.join()
+async def test_a_full_reader_is_caught_up_after_a_jump_once_it_has_room(backpressured: Scene) -> None:
+    reader = await backpressured.join()
     reader.congested = True
-    ref = await crowded.create("a")
-    await crowded.append(ref, "b", "c")
-    crowded.follower.jump()
-    await crowded.append(ref, "d")
-    await crowded.feed.passed((await crowded.create("last")).position)
+    ref = await backpressured.create("a")
+    await backpressured.append(ref, "b", "c")
+    backpressured.follower.jump()
+    await backpressured.append(ref, "d")
+    await backpressured.feed.passed((await backpressured.create("last")).position)
     reader.congested = False
     reader.subscription.drained()
     await wait_until(lambda: reader.messages[-1:] != [] and reader.messages[-1]["data"] == "last")

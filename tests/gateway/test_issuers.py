@@ -26,7 +26,7 @@ PROVIDER = Provider()
 
 
 def authenticator(**rule: Any) -> Authenticator:
-    """Accepts the provider's tokens by its RSA key, unless told otherwise."""
+    """Accepts the provider's tokens by its RSA key, unless reported otherwise."""
     chosen = {"issuer": ISSUER, "public_key": PROVIDER.pem("RS256"), "audience": "chat", **rule}
     key = KeyRule.model_validate({"name": "app.key", "secret": "secret"})
     return Authenticator(Settings(keys=(key,), issuers=(IssuerRule.model_validate(chosen),)))
@@ -105,7 +105,7 @@ async def test_tokens_of_keys_are_accepted_beside(tmp_path: Any) -> None:
     assert await refused(PROVIDER.token(kid="unknown"), auth) == 40144
 
 
-async def test_without_keys_nobody_is_told_that_the_token_is_bad(tmp_path: Any) -> None:
+async def test_without_keys_no_client_learns_that_the_token_is_bad(tmp_path: Any) -> None:
     auth = authenticator(public_key=None, jwks_file=tmp_path / "missing.json")
     with pytest.raises(StoreUnavailable):
         await identified(PROVIDER.token(), auth)

@@ -1,4 +1,4 @@
-"""What Redis announced or had and has no more: nobody waits without a word, and nobody asks without a pause (P7)."""
+"""What Redis announced or had and has no more: no one waits without a word, and no one asks without a pause (P7)."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_what_is_written_meanwhile_is_delivered_in_spite_of_foreign_announ
     assert [message["data"] for message in reader.messages] == [str(number) for number in range(20)]
 
 
-async def test_a_session_that_nobody_watches_any_more_is_not_looked_for(
+async def test_a_session_that_no_one_watches_any_more_is_not_looked_for(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.fanout.hub.LINGER_S", 0.05)
@@ -122,7 +122,7 @@ async def keys_of(scene: Scene) -> list[bytes]:
     return [f"{base}{letter}:{SESSION}".encode() for letter in "splhg"]
 
 
-async def test_p7_keys_that_vanish_under_a_live_connection_are_told_of(scene: Scene) -> None:
+async def test_p7_keys_that_vanish_under_a_live_connection_are_reported_of(scene: Scene) -> None:
     watched, unused = await scene.join(), Reader()
     await scene.hub.join("unused", unused.subscription)
     await scene.create("one")

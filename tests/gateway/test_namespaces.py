@@ -27,24 +27,24 @@ retention = "1s"
 
 [[namespaces]]
 id = "short-agent"
-agent = "nobody"
+agent = "no-one"
 retention = "1s"
 
 [[namespaces]]
 id = "line"
-agent = "nobody"
+agent = "no-one"
 policy = "queue"
 queue_cap = 1
 
 [[namespaces]]
 id = "no-line"
-agent = "nobody"
+agent = "no-one"
 policy = "queue"
 queue_cap = 0
 
 [[namespaces]]
 id = "few"
-agent = "nobody"
+agent = "no-one"
 max_active = 2
 
 [[namespaces]]

@@ -86,7 +86,7 @@ async def test_counts_are_those_of_all_gateways(both: Site, unique: Names) -> No
     first, second = both.gateways
     async with client(first.url) as one, client(second.url) as two:
         await joined(one, channel)
-        assert (await both.metrics(channel))["connections"] == 1, "told at once on the same gateway"
+        assert (await both.metrics(channel))["connections"] == 1, "reported at once on the same gateway"
         await joined(two, channel, flags=SUBSCRIBE_ONLY)
         await both.becomes(
             channel, connections=2, subscribers=2, publishers=1, presenceConnections=1, presenceSubscribers=1
@@ -136,7 +136,7 @@ async def test_enumeration_and_statistics_need_rights_on_every_channel(both: Sit
     assert (await both.http.get("/stats?unit=hour")).json() == []
 
 
-async def test_whoever_asks_for_it_is_told_of_changes(both: Site, unique: Names) -> None:
+async def test_a_client_that_asks_for_it_learns_of_changes(both: Site, unique: Names) -> None:
     channel = unique("plain")
     first, second = both.gateways
     async with client(first.url) as one, client(second.url) as two:
@@ -163,7 +163,7 @@ async def test_a_gateway_that_died_counts_no_more(both: Site, unique: Names) -> 
         await occupancy(one, lambda metrics: metrics["connections"] == 1)
 
 
-async def test_without_the_right_nothing_is_told(both: Site) -> None:
+async def test_without_the_right_nothing_is_reported(both: Site) -> None:
     async with client(both.gateways[0].url, key="app.some:some") as raw:
         attached = await joined(raw, "elsewhere", params={"occupancy": "metrics"})
         assert "params" not in attached

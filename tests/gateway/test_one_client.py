@@ -133,12 +133,12 @@ async def test_sessions_that_exist_are_attached_as_fast_as_one_likes() -> None:
     with pytest.raises(RateLimited) as refused:
         await limits.admit_session(credential(), exists)
     assert (refused.value.info.retry_after_ms or 0) > 0
-    # Somebody else's are counted apart.
+    # Another's are counted apart.
     await limits.admit_session(credential("bob"), exists)
 
 
 async def test_members_are_sent_once_more_however_often_they_are_asked_for(attacked: Attacked) -> None:
-    """300 requests for the members of a crowded session: others are answered in between."""
+    """300 requests for the members of a backpressured session: others are answered in between."""
     async with client(attacked.gateway.url, clientId="*") as crowd, client(attacked.gateway.url) as asking:
         await crowd.action(CONNECTED)
         await asking.action(CONNECTED)

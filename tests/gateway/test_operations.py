@@ -115,7 +115,7 @@ async def test_a_drain_is_paced_and_resumable(stack: Stack) -> None:
 
             await asyncio.gather(*(leave(raw) for raw in [*clients, resuming]))
         assert await gateway.wait() == 0
-        # Spread over the drain: not all in one go, and nobody much after it.
+        # Spread over the drain: not all in one go, and no one much after it.
         assert max(left) - min(left) > 0.7
         assert max(left) < 1.5 + 1.0
         async with client(other.url, resume=key) as again:
@@ -132,7 +132,7 @@ async def test_ops_1_what_metrics_tell_is_what_the_log_holds(stack: Stack) -> No
             turn: str = answer.json()["turnId"]
             return turn
 
-        # Nobody works yet: the queue has a depth and an age.
+        # No one works yet: the queue has a depth and an age.
         waiting = [await send(f"bound:{number}", "script: tokens=3") for number in range(3)]
         assert len(waiting) == 3
         found = await metrics(f"{gateway.url}/metrics")

@@ -19,7 +19,7 @@ HOLDER = Holder("conn", "socket", "gw", remain_ms=0)
 
 
 class Socket:
-    """Counts how often it was told to claim its members again; fails the first time."""
+    """Counts how often it was asked to claim its members again; fails the first time."""
 
     def __init__(self, store: PresenceStore) -> None:
         self.store = store
@@ -32,7 +32,7 @@ class Socket:
         self.claims.append(await self.store.claim(HOLDER))
 
 
-async def test_a_lost_lease_is_told_until_every_socket_has_claimed(
+async def test_a_lost_lease_is_reported_until_every_socket_has_claimed(
     redis_url: str, redis_prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     redis = RedisConnection(redis_url)

@@ -67,7 +67,7 @@ class Client:
         self.serial += 1
         await self.expect(Action.ACK)
 
-    async def told(self, timeout: float = 10.0) -> tuple[int, str, str | None]:
+    async def reported(self, timeout: float = 10.0) -> tuple[int, str, str | None]:
         """The next presence event: action, client id, data."""
         (event,) = (await self.expect(Action.PRESENCE, timeout=timeout))["presence"]
         return event["action"], event["clientId"], event.get("data")
@@ -98,13 +98,13 @@ async def test_members_of_a_killed_gateway_leave_once(gateways: tuple[Proc, Proc
             async with client(first, "ann", remainPresentFor="1000") as ann:
                 await ann.attach("room")
                 await ann.announce("room", ENTER, data="last words")
-                assert await watcher.told() == (ENTER, "ann", "last words")
+                assert await watcher.reported() == (ENTER, "ann", "last words")
                 first.kill()
                 while True:
                     await ann.socket.recv()
-        assert await watcher.told() == (LEAVE, "ann", "last words")
+        assert await watcher.reported() == (LEAVE, "ann", "last words")
         await watcher.announce("room", ENTER)
-        assert await watcher.told() == (ENTER, "watcher", None)
+        assert await watcher.reported() == (ENTER, "watcher", None)
 
 
 async def test_a_stopped_gateway_hands_its_members_over(gateways: tuple[Proc, Proc]) -> None:
@@ -114,23 +114,23 @@ async def test_a_stopped_gateway_hands_its_members_over(gateways: tuple[Proc, Pr
         async with client(first, "ann", remainPresentFor="1500") as ann:
             await ann.attach("room")
             await ann.announce("room", ENTER)
-            assert await watcher.told() == (ENTER, "ann", None)
+            assert await watcher.reported() == (ENTER, "ann", None)
             first.terminate()
             gone = await ann.expect(Action.DISCONNECTED)
             assert gone["error"]["code"] == 80003
         async with client(second, "bob", remainPresentFor="1500") as bob:
             await bob.attach("room")
             await bob.announce("room", ENTER)
-            assert await watcher.told() == (ENTER, "bob", None)
+            assert await watcher.reported() == (ENTER, "bob", None)
             async with client(second, "ann", resume=ann.key) as back:
                 assert back.connection_id == ann.connection_id
                 attached = await back.attach("room")
                 assert attached["flags"] & Flag.HAS_PRESENCE
                 # Lost after ann came back, for as long: had ann been due, she would have left before.
                 await bob.socket.close()
-                assert await watcher.told() == (LEAVE, "bob", None)
+                assert await watcher.reported() == (LEAVE, "bob", None)
                 await back.send(Action.CLOSE)
-                assert await watcher.told(timeout=1.0) == (LEAVE, "ann", None)
+                assert await watcher.reported(timeout=1.0) == (LEAVE, "ann", None)
 
 
 async def test_a_frozen_gateway_sends_those_whose_members_left_back_in(gateways: tuple[Proc, Proc]) -> None:
@@ -139,16 +139,16 @@ async def test_a_frozen_gateway_sends_those_whose_members_left_back_in(gateways:
         await watcher.attach("room")
         await ann.attach("room")
         await ann.announce("room", ENTER)
-        assert await watcher.told() == (ENTER, "ann", None)
+        assert await watcher.reported() == (ENTER, "ann", None)
         first.pause()
-        assert await watcher.told() == (LEAVE, "ann", None)
+        assert await watcher.reported() == (LEAVE, "ann", None)
         first.proceed()
         gone = await ann.expect(Action.DISCONNECTED)
         assert (gone["error"]["code"], gone["error"]["statusCode"]) == (80003, 400)
         async with client(first, "ann", resume=ann.key) as back:
             await back.attach("room")
             await back.announce("room", ENTER, id=f"{ann.connection_id}:0:0")
-            assert await watcher.told() == (ENTER, "ann", None)
+            assert await watcher.reported() == (ENTER, "ann", None)
 
 
 async def test_a_frozen_gateway_keeps_members_that_had_time(gateways: tuple[Proc, Proc]) -> None:
@@ -162,14 +162,14 @@ async def test_a_frozen_gateway_keeps_members_that_had_time(gateways: tuple[Proc
             await bob.announce("room", ENTER)
             first.pause()
             for expected in ((ENTER, "ann"), (ENTER, "bob"), (LEAVE, "bob")):
-                assert (await watcher.told())[:2] == expected
+                assert (await watcher.reported())[:2] == expected
             first.proceed()
             await bob.expect(Action.DISCONNECTED)
         await ann.announce("room", PresenceAction.UPDATE, data="still here")
-        assert await watcher.told() == (PresenceAction.UPDATE, "ann", "still here")
+        assert await watcher.reported() == (PresenceAction.UPDATE, "ann", "still here")
 
 
-async def test_what_an_attachment_is_told_follows_its_modes(gateways: tuple[Proc, Proc]) -> None:
+async def test_what_an_attachment_is_reported_follows_its_modes(gateways: tuple[Proc, Proc]) -> None:
     async with client(gateways[0], "ann") as ann, client(gateways[0], "bob") as bob:
         await ann.attach("room", flags=int(Flag.PRESENCE | Flag.PUBLISH))
         await bob.attach("room")

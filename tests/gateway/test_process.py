@@ -94,8 +94,8 @@ def test_several_processes_need_no_writable_folder_for_temporary_files(
         _shared_folder()
 
 
-async def test_a_gateway_that_nobody_may_connect_to_says_so(stack: Stack) -> None:
+async def test_a_gateway_that_no_credentials_to_says_so(stack: Stack) -> None:
     gateway = await stack.gateway()
-    assert "gateway.nobody_may_connect" in gateway.log
+    assert "gateway.no_credentials" in gateway.log
     guarded = await stack.gateway(config=CONFIG)
-    assert "nobody_may_connect" not in guarded.log
+    assert "no_credentials" not in guarded.log

@@ -57,7 +57,7 @@ async def test_what_the_client_sent_too_early_is_heard_first() -> None:
     assert scene.ear.heard == ["early", "partly"]
 
 
-async def test_a_busy_listener_is_told_nothing_and_then_everything_in_order(scene: Scene) -> None:
+async def test_a_busy_listener_is_reported_nothing_and_then_everything_in_order(scene: Scene) -> None:
     scene.ear.on_message = lambda raw: scene.ear.gate.shut()
     scene.feed(sent(1, b"1") + sent(2, b"2") + sent(9, b"!") + sent(1, b"3"))
     assert (scene.ear.heard, scene.wire.reading) == (["1"], False)
@@ -83,7 +83,7 @@ async def test_a_congested_socket_that_is_lost_lets_its_listener_go(scene: Scene
     await wait_until(lambda: scene.ear.heard[-1] == "(end)")
 
 
-async def test_congestion_is_told(scene: Scene) -> None:
+async def test_congestion_is_reported(scene: Scene) -> None:
     assert scene.wire.high == 100
     scene.socket.pause_writing()
     assert scene.socket.congested
@@ -102,14 +102,14 @@ async def test_closing_waits_for_the_answer_and_listens_to_nothing_else(scene: S
     assert (scene.wire.state, scene.ear.heard) == ("closed", ["(end)"])
 
 
-async def test_a_clients_close_is_answered_once_and_told_once(scene: Scene) -> None:
+async def test_a_clients_close_is_answered_once_and_reported_once(scene: Scene) -> None:
     scene.feed(sent(1, b"last") + sent(8, b"") + sent(1, b"behind it"))
     scene.socket.connection_lost(None)
     assert (scene.wire.written, scene.wire.state) == (GOODBYE, "closed")
     assert scene.ear.heard == ["last", "(end)"]
 
 
-async def test_too_large_a_message_is_told_before_the_socket_closes(scene: Scene) -> None:
+async def test_too_large_a_message_is_reported_before_the_socket_closes(scene: Scene) -> None:
     scene.feed(sent(1, b"x" * 1001) + sent(1, b"not looked at"))
     assert scene.ear.heard == ["(too large)"]
     assert scene.wire.written.startswith(bytes((0x88,)))

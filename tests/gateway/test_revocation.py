@@ -105,7 +105,7 @@ async def refusal_is(url: str, text: str, code: int) -> bool:
     return await refusal(url, text) == code
 
 
-async def test_tokens_issued_later_than_told_stay_good(urls: list[str], http: httpx.AsyncClient) -> None:
+async def test_tokens_issued_later_than_reported_stay_good(urls: list[str], http: httpx.AsyncClient) -> None:
     old, young = revocable("dan", age_ms=10_000), revocable("dan", age_ms=1000)
     answer = await http.post(PATH, json={"targets": ["clientId:dan"], "issuedBefore": now_ms() - 5000})
     assert answer.status_code == 201
@@ -138,7 +138,7 @@ async def test_who_may_revoke_and_what(
 
 
 async def test_an_unknown_target_fails_alone(http: httpx.AsyncClient) -> None:
-    answer = (await http.post(PATH, json={"targets": ["clientId:nobody", "planet:mars", "clientId:"]})).json()
+    answer = (await http.post(PATH, json={"targets": ["clientId:no-one", "planet:mars", "clientId:"]})).json()
     assert (answer["successCount"], answer["failureCount"]) == (1, 2)
     assert [result.get("error", {}).get("statusCode") for result in answer["results"]] == [None, 400, 400]
 

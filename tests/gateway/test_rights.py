@@ -86,7 +86,7 @@ async def test_aut_4_connecting_tells_the_rights_and_each_missing_one_fails_wher
         assert (await http.get(f"/channels/{channel}/messages")).json()["error"]["code"] == 40160
 
 
-async def test_me_of_a_key_and_of_nobody(url: str) -> None:
+async def test_me_of_a_key_and_of_no_one(url: str) -> None:
     async with httpx.AsyncClient(base_url=url) as http:
         me = (await http.get("/v1/me", auth=("app.key", "secret"))).json()
         assert me == {"clientId": "*", "application": "app", "capability": {"*": ["*"]}}
@@ -110,7 +110,7 @@ async def test_aut_9_starting_and_cancelling_turns_are_rights_of_their_own(url: 
         # Publishing something else needs nothing of turns, but the right to publish.
         assert (await guest.publish(channel, {"name": "note", "data": "x"}))["action"] == ACK
         assert (await boss.publish(channel, {"name": "note", "data": "x"}))["error"]["code"] == 40160
-        # Only the one who may cancel them can, whoever owns them.
+        # Only the one who may cancel them can, whatever their owner.
         for raw in (sender, guest):
             assert (await raw.publish(channel, cancel(run_id=turn)))["error"]["code"] == 40160
         done = await boss.publish(channel, cancel(run_id=turn))

@@ -10,8 +10,8 @@ import pytest
 from gateway.commands.commands import Append, Publish
 from gateway.realtime.append_coalescer import MAX_GATHERED, PATIENCE, PROMPT_S, AppendCoalescer, window_ms
 from gateway.realtime.effects import Command
+from selfhost_transport.store.appends import MessageAppend
 from selfhost_transport.store.entries import Ref
-from selfhost_transport.store.pieces import Piece
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
 from tests.processes import wait_until
@@ -20,7 +20,7 @@ ONE, TWO = Ref(Position(1, 0)), Ref(Position(2, 0))
 
 
 class Bench:
-    """A rollup whose operations are kept, and whose clock stands still unless told."""
+    """A rollup whose operations are kept, and whose clock stands still unless reported."""
 
     def __init__(self, window: int = 20) -> None:
         self.started: list[Command] = []
@@ -30,7 +30,7 @@ class Bench:
 
     def append(self, data: str | bytes, ref: Ref = ONE, author: str | None = None) -> int:
         ticket = next(self._tickets)
-        self.rollup.add(Command(ticket, Append("s", ref, "series", (Piece(data),), author)))
+        self.rollup.add(Command(ticket, Append("s", ref, "epoch", (MessageAppend(data),), author)))
         return ticket
 
     def publish(self) -> None:
@@ -40,7 +40,7 @@ class Bench:
     def texts(self) -> list[str]:
         """The data of each append that was started."""
         return [
-            "".join(str(piece.data) for piece in commit.operation.pieces)
+            "".join(str(append.data) for append in commit.operation.appends)
             for commit in self.started
             if isinstance(commit.operation, Append)
         ]
@@ -93,7 +93,7 @@ async def test_what_is_held_is_bounded() -> None:
     bench.rollup.close()
 
 
-async def test_whoever_awaits_every_answer_is_not_held() -> None:
+async def test_a_client_that_awaits_every_answer_is_not_held() -> None:
     bench = Bench(500)
     for text in ["a", *"x" * PATIENCE]:
         ticket = bench.append(text)
@@ -104,7 +104,7 @@ async def test_whoever_awaits_every_answer_is_not_held() -> None:
     assert len(bench.started) == held + 1
     bench.now = PROMPT_S * 2
     bench.append("c")
-    assert len(bench.started) == held + 1, "it came late: nobody waited for the answer"
+    assert len(bench.started) == held + 1, "it came late: no one waited for the answer"
     bench.rollup.close()
     assert bench.texts[-1] == "c"
 

@@ -37,7 +37,7 @@ Map = dict[str, Any]
 
 
 class Reader:
-    """A subscription's way out that keeps what it is given; it may be told to be full."""
+    """A subscription's way out that keeps what it is given; it may be asked to be full."""
 
     def __init__(self, hidden: Hidden = NOTHING) -> None:
         self.congested = False
@@ -76,9 +76,9 @@ class Scene:
         published = await self.store.publish(SESSION, [Message(name="n", data=data)])
         return Ref(published.position)
 
-    async def append(self, ref: Ref, *pieces: str) -> None:
-        for piece in pieces:
-            await self.store.append(SESSION, ref, piece)
+    async def append(self, ref: Ref, *chunks: str) -> None:
+        for chunk in chunks:
+            await self.store.append(SESSION, ref, chunk)
 
     async def join(
         self,
@@ -117,7 +117,7 @@ async def scene(redis_url: str, redis_prefix: str) -> AsyncIterator[Scene]:
     await redis.close()
 
 
-async def test_everybody_gets_the_same_frames(scene: Scene) -> None:
+async def test_everyone_gets_the_same_frames(scene: Scene) -> None:
     readers = [await scene.join() for _ in range(3)]
     ref = await scene.create("a")
     await scene.append(ref, "b", "c")
@@ -129,12 +129,12 @@ async def test_everybody_gets_the_same_frames(scene: Scene) -> None:
 async def test_joining_at_any_moment_gives_the_whole_text(scene: Scene) -> None:
     ref = await scene.create("")
     readers: list[Reader] = []
-    pieces = [f"{number} " for number in range(60)]
-    for number, piece in enumerate(pieces):
+    chunks = [f"{number} " for number in range(60)]
+    for number, chunk in enumerate(chunks):
         if number % 10 == 3:
             readers.append(await scene.join())
-        await scene.append(ref, piece)
-    expected = "".join(pieces)
+        await scene.append(ref, chunk)
+    expected = "".join(chunks)
     await wait_until(lambda: all(reader.text == expected for reader in readers))
     for reader in readers:
         assert reader.messages[0]["action"] == 1
@@ -206,7 +206,7 @@ async def test_a_gap_in_the_notifications_is_filled_from_the_log(scene: Scene, r
         assert reader.gaps == []
 
 
-async def test_a_log_that_was_trimmed_away_is_told_as_a_gap(scene: Scene, redis_url: str) -> None:
+async def test_a_log_that_was_trimmed_away_is_reported_as_a_gap(scene: Scene, redis_url: str) -> None:
     async with Lossy(scene, redis_url) as lossy:
         reader = lossy.reader
         await scene.create("first")
@@ -225,7 +225,7 @@ async def test_a_log_that_was_trimmed_away_is_told_as_a_gap(scene: Scene, redis_
         assert reader.messages[-1]["data"] == "next"
 
 
-async def test_a_redis_that_went_back_is_told_as_a_gap(scene: Scene) -> None:
+async def test_a_redis_that_went_back_is_reported_as_a_gap(scene: Scene) -> None:
     reader = await scene.join()
     await scene.create("kept")
     redis, base = scene.store.redis, scene.store.keys.base_of(SESSION)
@@ -318,14 +318,14 @@ async def test_a_slow_reader_is_caught_up_with_current_states(scene: Scene) -> N
     ref = await scene.create("")
     await wait_until(lambda: slow.frames)
     slow.congested = True
-    pieces = [f"{number} " for number in range(3 * CONFLATE_ABOVE)]
-    await scene.append(ref, *pieces)
-    await wait_until(lambda: quick.text == "".join(pieces))
+    chunks = [f"{number} " for number in range(3 * CONFLATE_ABOVE)]
+    await scene.append(ref, *chunks)
+    await wait_until(lambda: quick.text == "".join(chunks))
     assert slow.subscription.state is State.STALE
     written = len(slow.frames)
     slow.congested = False
     slow.subscription.drained()
-    await wait_until(lambda: slow.text == "".join(pieces))
+    await wait_until(lambda: slow.text == "".join(chunks))
     assert len(slow.frames) <= written + 2
     assert slow.gaps == []
     await scene.append(ref, "end")
@@ -365,7 +365,7 @@ async def test_a_session_without_an_entry_is_not_forgotten_while_it_is_watched(
     assert await scene.store.redis.command("PTTL", key) == -1
 
 
-async def test_a_session_nobody_watches_is_forgotten(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_session_no_one_watches_is_forgotten(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.fanout.hub.LINGER_S", 0.01)
     reader = await scene.join()
     scene.hub.leave(scene.feed, reader.subscription)
@@ -383,10 +383,10 @@ async def test_what_is_kept_back_for_an_answer_is_not_read_from_the_log_again_an
     reads = 0
     read_backlog = Backlogs.read
 
-    async def counted(backlogs: Backlogs, series: str, after: Position, until: Position) -> Any:
+    async def counted(backlogs: Backlogs, epoch: str, after: Position, until: Position) -> Any:
         nonlocal reads
         reads += 1
-        return await read_backlog(backlogs, series, after, until)
+        return await read_backlog(backlogs, epoch, after, until)
 
     monkeypatch.setattr(Backlogs, "read", counted)
     other, reader = await scene.join(), await scene.join()

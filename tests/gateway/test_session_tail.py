@@ -1,4 +1,4 @@
-"""Readers of one turn over HTTP: told by one hand while they are in step, and exactly once when they are not."""
+"""Readers of one turn over HTTP: reported by one hand while they are in step, and exactly once when they are not."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @dataclass(slots=True)
 class Reader:
-    """What one follower was told."""
+    """What one follower was notified."""
 
     follower: Follower
     task: asyncio.Task[None] | None = None
-    pieces: list[bytes] = field(default_factory=list)
+    chunks: list[bytes] = field(default_factory=list)
     # It reads on only while this is set.
     reads: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def read(self, telling: Telling) -> None:
         """To the end."""
-        async for piece in self.follower.tell(telling):
-            self.pieces.append(piece)
+        async for chunk in self.follower.tell(telling):
+            self.chunks.append(chunk)
             await self.reads.wait()
 
     @property
     def text(self) -> str:
         """All of it."""
-        lines = b"".join(self.pieces).decode().split("\n")
+        lines = b"".join(self.chunks).decode().split("\n")
         events = [orjson.loads(line[6:]) for line in lines if line.startswith("data: {")]
         return "".join(e["delta"] for e in events if e["type"] in ("text-delta", "TEXT_MESSAGE_CONTENT"))
 
@@ -64,7 +64,7 @@ class Bench:
         self.readers: list[Reader] = []
 
     async def reader(self, session: str, telling: Telling, *, reads: bool = True) -> Reader:
-        """A follower of a turn, who has been told what there is."""
+        """A follower of a turn, who has been reported what there is."""
         follower = Follower(
             self.services, credential(), session, lambda tree: is_known(tree, telling.turn_id)
         )
@@ -74,7 +74,7 @@ class Bench:
             reader.reads.set()
         reader.task = asyncio.create_task(reader.read(telling))
         self.readers.append(reader)
-        await wait_until(lambda: bool(reader.pieces), 5.0, "the first piece")
+        await wait_until(lambda: bool(reader.chunks), 5.0, "the first chunk")
         return reader
 
     async def append(self, turn: OpenTurn, *tokens: str) -> None:
@@ -108,24 +108,24 @@ def telling(turn: OpenTurn, kind: str = "ui") -> Telling:
 
 
 async def says(text: str, *readers: Reader) -> None:
-    """All have been told that, once each."""
+    """All have been reported that, once each."""
     await wait_until(lambda: all(len(one.text) >= len(text) for one in readers), 5.0, text)
     assert [one.text for one in readers] == [text] * len(readers)
 
 
 @pytest.mark.parametrize("kind", ["ui", "agui"])
-async def test_readers_in_step_share_each_piece(bench: Bench, kind: str) -> None:
+async def test_readers_in_step_share_each_chunk(bench: Bench, kind: str) -> None:
     turn = await bench.rig.open_text("chat:1")
     await bench.append(turn, "a ")
     early = [await bench.reader("chat:1", telling(turn, kind)) for _ in range(2)]
     await bench.append(turn, "b ")
     await says("a b ", *early)
     late = await bench.reader("chat:1", telling(turn, kind))
-    before = [len(one.pieces) for one in early]
+    before = [len(one.chunks) for one in early]
     await bench.append(turn, "c ")
     await says("a b c ", *early, late)
     # The same object, not an equal one: it was made once.
-    assert early[0].pieces[before[0]] is early[1].pieces[before[1]] is late.pieces[-1]
+    assert early[0].chunks[before[0]] is early[1].chunks[before[1]] is late.chunks[-1]
 
 
 @pytest.mark.parametrize("kind", ["ui", "agui"])
@@ -147,11 +147,11 @@ async def test_who_falls_behind_continues_where_it_was(
     await bench.append(turn, "end")
     await says(said + "end", quick, slow)
     # What it had not read left as one.
-    assert len(slow.pieces) < 60
+    assert len(slow.chunks) < 60
 
 
 @pytest.mark.parametrize("kind", ["ui", "agui"])
-async def test_after_a_gap_all_are_told_what_they_missed(bench: Bench, kind: str) -> None:
+async def test_after_a_gap_all_are_reported_what_they_missed(bench: Bench, kind: str) -> None:
     turn = await bench.rig.open_text("chat:3")
     readers = [await bench.reader("chat:3", telling(turn, kind)) for _ in range(2)]
     await bench.append(turn, "a ")

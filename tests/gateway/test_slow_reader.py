@@ -1,4 +1,4 @@
-"""A reader that stops reading harms nobody, and is caught up with current state (P10, CON-14, STR-12)."""
+"""A reader that stops reading harms no one, and is caught up with current state (P10, CON-14, STR-12)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import asyncio
 from tests.gateway.raw import ATTACHED, CONFIG, MESSAGE, Map, RawClient, client
 from tests.processes import Stack
 
-PIECE = "x" * 60_000
-PIECES = 150
+CHUNK = "x" * 60_000
+CHUNKS = 150
 CHANNEL = "plain:slow"
 
 
-async def test_a_slow_reader_is_caught_up_and_nobody_waits_for_it(stack: Stack) -> None:
+async def test_a_slow_reader_is_caught_up_and_no_one_waits_for_it(stack: Stack) -> None:
     # With the usual time between pings: the slow reader's pongs are as late as its reading.
     small = CONFIG.replace("max_idle_ms = 1500", "outgoing_buffer_bytes = 65536")
     assert small != CONFIG
@@ -26,14 +26,14 @@ async def test_a_slow_reader_is_caught_up_and_nobody_waits_for_it(stack: Stack) 
             await raw.next()
             assert (await raw.attach(CHANNEL))["action"] == ATTACHED
         serial = (await writer.publish(CHANNEL, {"name": "n", "data": ""}))["res"][0]["serials"][0]
-        expected = "".join(f"{number:04d}{PIECE}" for number in range(PIECES))
+        expected = "".join(f"{number:04d}{CHUNK}" for number in range(CHUNKS))
         reading = asyncio.create_task(_read(quick, expected))
-        for number in range(PIECES):
-            await writer.publish(CHANNEL, {"action": 5, "serial": serial, "data": f"{number:04d}{PIECE}"})
+        for number in range(CHUNKS):
+            await writer.publish(CHANNEL, {"action": 5, "serial": serial, "data": f"{number:04d}{CHUNK}"})
         async with asyncio.timeout(20):
-            assert await reading == PIECES + 1
-            # It missed most pieces, and gets the whole instead.
-            assert await _read(slow, expected) < PIECES
+            assert await reading == CHUNKS + 1
+            # It missed most chunks, and gets the whole instead.
+            assert await _read(slow, expected) < CHUNKS
         last = await writer.publish(CHANNEL, {"action": 5, "serial": serial, "data": "end"})
         message = await slow.message()
         assert (message["action"], message["data"]) == (5, "end")

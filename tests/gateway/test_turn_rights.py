@@ -78,7 +78,7 @@ async def test_waiting_turns_are_moved_by_their_owner(url: str, unique: Names) -
         assert (await owner.get(path)).json()["queued"] == 3
         assert (await owner.post(f"{path}/{waiting[0]}/promote")).json() == {"promoted": True}
         assert (await boss.post(f"{path}/{waiting[1]}/promote")).json() == {"promoted": True}
-        # Withdrawing is cancelling: without the right nothing is told of any turn, its owner's own included.
+        # Withdrawing is cancelling: without the right nothing learns of any turn, its owner's own included.
         for caller in (owner, stranger):
             for turn in (waiting[0], waiting[2], "no-such-turn"):
                 refused = await caller.delete(f"{path}/{turn}")

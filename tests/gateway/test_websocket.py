@@ -69,7 +69,7 @@ async def test_publish_append_and_echo(url: str, unique: Names, fmt: Format) -> 
 
 
 @BOTH
-async def test_a_late_joiner_gets_the_whole_text_then_pieces(url: str, unique: Names, fmt: Format) -> None:
+async def test_a_late_joiner_gets_the_whole_text_then_chunks(url: str, unique: Names, fmt: Format) -> None:
     channel = unique("plain")
     async with client(url, Format.JSON) as writer, client(url, fmt) as late:
         await joined(writer, channel)
@@ -175,7 +175,7 @@ async def test_a_forged_key_gives_a_new_connection(url: str) -> None:
         assert (connected["action"], connected["error"]["code"]) == (CONNECTED, 80018)
 
 
-async def test_an_unknown_position_is_told(url: str, unique: Names) -> None:
+async def test_an_unknown_position_is_reported(url: str, unique: Names) -> None:
     channel = unique("plain")
     async with client(url) as raw:
         await raw.next()
@@ -246,14 +246,16 @@ async def test_json_may_come_as_a_binary_message(url: str, unique: Names) -> Non
     ("query", "code"),
     [
         ({"key": "app.key:wrong"}, 40101),
-        ({"key": "app.nobody:x"}, 40101),
+        ({"key": "app.no-one:x"}, 40101),
         ({"key": "nonsense"}, 40101),
         ({"key": ""}, 40101),
         ({"key": "", "access_token": "a.b.c"}, 40144),
         ({"v": "1"}, 40017),
     ],
 )
-async def test_refused_connections_are_told_in_a_frame(url: str, query: dict[str, str], code: int) -> None:
+async def test_refused_connections_are_reported_in_a_frame(
+    url: str, query: dict[str, str], code: int
+) -> None:
     async with client(url, Format.JSON, **query) as raw:
         frame = await raw.next()
         assert (frame["action"], frame["error"]["code"]) == (ERROR, code)

@@ -40,10 +40,10 @@ async def store(scene: Scene, *messages: Message) -> Ref:
 async def ended(scene: Scene, *readers: Reader) -> None:
     """Let a last message arrive everywhere."""
     await store(scene, of_kind("text", "end"))
-    await wait_until(lambda: all(told(reader)[-1:] == ["end"] for reader in readers))
+    await wait_until(lambda: all(reported(reader)[-1:] == ["end"] for reader in readers))
 
 
-def told(reader: Reader) -> list[str]:
+def reported(reader: Reader) -> list[str]:
     return [message["data"] for message in reader.messages]
 
 
@@ -62,8 +62,8 @@ async def test_creates_appends_and_updates_of_what_is_hidden_are_left_out(scene:
     await scene.store.replace(SESSION, thought, MessageAction.UPDATE, change, NO_OPERATION)
     await store(scene, of_kind("reasoning", SECRET), of_kind("text", "beside it"))
     await ended(scene, everything, less)
-    assert told(less) == ["a", "b", "beside it", "end"]
-    assert told(everything) == [SECRET, "a", SECRET, "b", change.data, SECRET, "beside it", "end"]
+    assert reported(less) == ["a", "b", "beside it", "end"]
+    assert reported(everything) == [SECRET, "a", SECRET, "b", change.data, SECRET, "beside it", "end"]
     assert is_clean(less)
 
 
@@ -88,20 +88,20 @@ async def test_a_resume_leaves_it_out_whether_conflated_or_not(scene: Scene) -> 
     await scene.append(thought, SECRET)
     few = await scene.join(before, hidden=REASONING)
     await ended(scene, few)
-    assert told(few) == ["a", "end"]
+    assert reported(few) == ["a", "end"]
     await scene.append(thought, *[SECRET] * CONFLATE_ABOVE)
     await scene.append(text, "b")
     many = await scene.join(before, hidden=REASONING)
     # Known only from the log: the message itself is older than where this one resumes.
-    late = await scene.join(format_position(text.position, scene.feed.series), hidden=REASONING)
+    late = await scene.join(format_position(text.position, scene.feed.epoch), hidden=REASONING)
     await ended(scene, many, late)
-    assert "".join(told(many)).startswith("a") and "ab" in told(many)
+    assert "".join(reported(many)).startswith("a") and "ab" in reported(many)
     assert all(is_clean(reader) for reader in (few, many, late))
 
 
 async def _here(scene: Scene) -> tuple[Position, str]:
     head = await scene.store.open(SESSION)
-    return head.position, head.series
+    return head.position, head.epoch
 
 
 async def test_a_rewind_counts_what_may_be_seen(scene: Scene) -> None:
@@ -110,7 +110,7 @@ async def test_a_rewind_counts_what_may_be_seen(scene: Scene) -> None:
         await store(scene, of_kind("reasoning", SECRET))
     less = await scene.join(hidden=REASONING, rewind=RewindCount(2))
     await ended(scene, less)
-    assert told(less) == ["1", "2", "end"]
+    assert reported(less) == ["1", "2", "end"]
     assert is_clean(less)
 
 
@@ -120,16 +120,16 @@ async def test_other_rights_count_from_the_next_entry_on(scene: Scene) -> None:
     await ended(scene, reader)
     scene.feed.show_as(reader.subscription, Variant(Format.JSON, SESSION))
     await scene.append(thought, "2")
-    await wait_until(lambda: told(reader)[-1] == "12")
+    await wait_until(lambda: reported(reader)[-1] == "12")
     await scene.append(thought, "3")
-    await wait_until(lambda: told(reader)[-1] == "3")
+    await wait_until(lambda: reported(reader)[-1] == "3")
     scene.feed.show_as(reader.subscription, Variant(Format.JSON, SESSION, REASONING))
     await scene.append(thought, "4")
     await ended(scene, reader)
     scene.feed.show_as(reader.subscription, Variant(Format.JSON, SESSION))
     await scene.append(thought, "5")
-    await wait_until(lambda: told(reader)[-1] == "12345")
-    assert told(reader) == ["end", "12", "3", "end", "12345"]
+    await wait_until(lambda: reported(reader)[-1] == "12345")
+    assert reported(reader) == ["end", "12", "3", "end", "12345"]
 
 
 class TestConnection:

@@ -34,7 +34,7 @@ async function open(agent, sent) {
   return run;
 }
 
-test('a JS agent answers a JS client, and nobody else does', async (t) => {
+test('a JS agent answers a JS client, and no one else does', async (t) => {
   const name = unique('plain');
   const agent = await agentOn(t, name);
   const alice = await join(t, 'alice', name);
@@ -118,7 +118,7 @@ test('an error of the JS agent reaches the client', async (t) => {
   assert.deepEqual([error.code, error.message], [50123, 'the model is out of tokens']);
 });
 
-test('in a namespace of our workers a JS agent is refused, and told the remedy; the turn is answered once', async (t) => {
+test('in a namespace of our workers a JS agent is refused, and shown the remedy; the turn is answered once', async (t) => {
   const name = unique('chat');
   const agent = await agentOn(t, name);
   const alice = await join(t, 'alice', name);

@@ -132,7 +132,7 @@ for (const version of Object.keys(CLIENTS)) {
     valid((await frames(await post('', input(threadId, 'again', 'script: reasoning=3 tokens=20 tool=server')))).map(([, event]) => event));
   });
 
-  test(`AGU-5, AGU-6 (${version}): a stop is final, closes what is open, and is told as what it is`, async () => {
+  test(`AGU-5, AGU-6 (${version}): a stop is final, closes what is open, and is notified as what it is`, async () => {
     const threadId = unique();
     const made = agent(version, threadId);
     ask(made, 'script: tokens=2000 rate=50');
@@ -148,7 +148,7 @@ for (const version of Object.keys(CLIENTS)) {
     assert.equal(last(made).outcome?.type, version === '1.0.0' ? 'cancelled' : undefined);
     assert.equal((await stop(threadId)).stopped, false);
     assert.equal((await stop(unique())).stopped, false);
-    assert.equal((await post('/stop', { threadId, runId: 'nobody' })).status, 404);
+    assert.equal((await post('/stop', { threadId, runId: 'no-one' })).status, 404);
   });
 
   test(`AGU-10 (${version}): a frontend's tool ends the run; its result resumes the same turn`, async () => {
@@ -181,7 +181,7 @@ for (const version of Object.keys(CLIENTS)) {
       assert.equal(outcome.interrupts.length, 1);
       const [{ id, toolCallId, reason }] = outcome.interrupts;
       assert.equal(reason, 'tool_approval');
-      // Nobody answers for a person by leaving it out.
+      // No one answers for a person by leaving it out.
       const silent = await post('', input(threadId, crypto.randomUUID(), null, { resume: [{ interruptId: 'another', status: 'resolved' }] }));
       assert.equal(silent.status, 409);
       if (version === '1.0.0') await assert.rejects(made.runAgent(), /interrupt/i);
@@ -310,7 +310,7 @@ test('AGU-16, AGU-19: cut after every event, and continued on the other gateway:
   const events = (found) => reduced(found.map(([, event]) => event));
   assert.deepEqual(events(live), events(whole));
   valid(live.map(([, event]) => event));
-  // And after each event of what was told live, once the turn has ended.
+  // And after each event of what was notified live, once the turn has ended.
   for (const [index, [id]] of live.entries()) {
     const rest = await frames(await post('', body, { headers: { 'last-event-id': id } }));
     if (index < live.length - 1) assert.deepEqual(events([...live.slice(0, index + 1), ...rest]), events(whole));

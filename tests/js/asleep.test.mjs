@@ -54,7 +54,7 @@ test('asleep for less than the window: the turn goes on in the view, exact', asy
   assert.deepEqual([me.client.connection.id, me.errors], [id, []]);
 });
 
-test('asleep for longer: the client is told, and whoever loads the session again has all of it', async (t) => {
+test('asleep for longer: the client is notified, and one that loads the session again has all of it', async (t) => {
   const { sleep, port } = await network(t);
   const me = await sleeper(t, port, unique());
   const run = await startTurn(me, 'script: tokens=150 rate=50');

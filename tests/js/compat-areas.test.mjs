@@ -59,7 +59,7 @@ test('messages: names and data that are absent, null or empty', async (t) => {
   assert.deepEqual(ear.heard.map(({ name, data }) => [name, data]), kinds.map(([, ...shown]) => shown));
 });
 
-test('messages: an encoding that nobody here knows passes unchanged', async (t) => {
+test('messages: an encoding that no one here knows passes unchanged', async (t) => {
   const name = unique('plain');
   const ear = await eavesdrop(t, name, { gateway: 1 });
   const channel = connect(t, 'alice').channels.get(name);
@@ -124,8 +124,8 @@ test('messages: whose client id they may carry', async (t) => {
   const any = await holder(t, { clientId: '*' });
   await any.channels.get(name).publish({ name: 'n', clientId: 'other' });
   await any.channels.get(name).publish('n');
-  const nobody = await holder(t);
-  await refused(nobody.channels.get(name).publish({ name: 'n', clientId: 'other' }), 40012);
+  const no one = await holder(t);
+  await refused(no one.channels.get(name).publish({ name: 'n', clientId: 'other' }), 40012);
   await refused(rest({ clientId: 'me' }).channels.get(name).publish({ name: 'n', clientId: 'other' }), 40012);
   await rest({ clientId: 'me' }).channels.get(name).publish('n');
   await ear.hears('five', (heard) => heard.length === 5);
@@ -275,7 +275,7 @@ test('tokens: rights and identity of an open connection', async (t) => {
   await client.auth.authorize(null, { token: await tokenFor({ elsewhere: ['*'] }, 'me') });
   await failing;
   assert.deepEqual([channel.errorReason.code, client.connection.state], [40160, 'connected']);
-  await refused(client.auth.authorize(null, { token: await tokenFor({ '*': ['*'] }, 'somebody else') }), 40102, 401);
+  await refused(client.auth.authorize(null, { token: await tokenFor({ '*': ['*'] }, 'another') }), 40102, 401);
   assert.equal(client.connection.state, 'failed');
   const three = await holder(t, {}, { authCallback: (params, done) => rest().auth.requestToken(params).then((token) => done(null, token), done) });
   assert.equal((await Promise.all([1, 2, 3].map(() => three.auth.authorize()))).length, 3);

@@ -35,15 +35,15 @@ test('presence: one connection for several clients', async (t) => {
   const name = unique('plain');
   const client = connect(t, undefined);
   const ear = connect(t, 'eve', {}, 1).channels.get(name);
-  const told = [];
-  await ear.presence.subscribe(({ action, clientId, data }) => told.push([action, clientId, data]));
+  const reported = [];
+  await ear.presence.subscribe(({ action, clientId, data }) => reported.push([action, clientId, data]));
   const { presence } = client.channels.get(name);
   await presence.enterClient('ann', 1 + '');
   await presence.updateClient('ann', '2');
   await presence.enterClient('bob');
   await presence.leaveClient('ann', '3');
-  await until('all', (check) => (ear.presence.subscribe(check), () => ear.presence.unsubscribe(check)), () => told.length === 4, { describe: () => told });
-  assert.deepEqual(told, [['enter', 'ann', '1'], ['update', 'ann', '2'], ['enter', 'bob', undefined], ['leave', 'ann', '3']]);
+  await until('all', (check) => (ear.presence.subscribe(check), () => ear.presence.unsubscribe(check)), () => reported.length === 4, { describe: () => reported });
+  assert.deepEqual(reported, [['enter', 'ann', '1'], ['update', 'ann', '2'], ['enter', 'bob', undefined], ['leave', 'ann', '3']]);
   assert.deepEqual((await ear.presence.get({ clientId: 'bob' })).map(({ clientId }) => clientId), ['bob']);
 });
 
@@ -73,13 +73,13 @@ test('auth: a token request of one client is a token of another', async () => {
 test('presence: a leave has extras of its own, and the last data', async (t) => {
   const name = unique('plain');
   const ear = connect(t, 'eve', {}, 1).channels.get(name);
-  const told = [];
-  await ear.presence.subscribe(({ action, data, extras }) => told.push([action, data, extras]));
+  const reported = [];
+  await ear.presence.subscribe(({ action, data, extras }) => reported.push([action, data, extras]));
   const { presence } = connect(t, 'alice').channels.get(name);
   await presence.enter(Ably.Realtime.PresenceMessage.fromValues({ data: 'here', extras: { headers: { at: 'home' } } }));
   await presence.leave(Ably.Realtime.PresenceMessage.fromValues({ extras: { headers: { at: 'work' } } }));
-  await until('both', (check) => (ear.presence.subscribe(check), () => ear.presence.unsubscribe(check)), () => told.length === 2, { describe: () => told });
-  assert.deepEqual(told, [['enter', 'here', { headers: { at: 'home' } }], ['leave', 'here', { headers: { at: 'work' } }]]);
+  await until('both', (check) => (ear.presence.subscribe(check), () => ear.presence.unsubscribe(check)), () => reported.length === 2, { describe: () => reported });
+  assert.deepEqual(reported, [['enter', 'here', { headers: { at: 'home' } }], ['leave', 'here', { headers: { at: 'work' } }]]);
 });
 
 test('annotations: summaries reach subscribers of the name of their message', async (t) => {
@@ -93,7 +93,7 @@ test('annotations: summaries reach subscribers of the name of their message', as
   assert.deepEqual([got[1].action, got[1].name, got[1].annotations.summary['likes:flag.v1'].total], ['message.summary', 'mine', 1]);
 });
 
-test('REST: the status of a channel that nobody uses, a token of all rights, a HEAD', async () => {
+test('REST: the status of a channel that no one uses, a token of all rights, a HEAD', async () => {
   const client = rest();
   assert.equal((await client.channels.get(unique('plain')).status()).status.isActive, true);
   const { LIMITED_KEY } = process.env;

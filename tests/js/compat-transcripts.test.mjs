@@ -1,5 +1,5 @@
 // The golden transcripts, published into a real gateway, and read by the unmodified client SDK with pages of many sizes:
-// whoever joins late sees what everybody saw (protocol reference of the AI messages, section 7.7).
+// those who join late see what all saw (protocol reference of the AI messages, section 7.7).
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';

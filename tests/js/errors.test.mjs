@@ -11,7 +11,7 @@ test('a wrong secret: the connection fails with 40101', async (t) => {
 });
 
 test('an unknown key: the connection fails with 40101', async (t) => {
-  const client = connect(t, 'alice', { key: 'nobody.key:secret' });
+  const client = connect(t, 'alice', { key: 'no-one.key:secret' });
   await client.connection.whenState('failed');
   assert.equal(client.connection.errorReason.code, 40101);
 });
@@ -59,7 +59,7 @@ test('a token without the right: 40160, and only for that operation', async (t) 
   assert.deepEqual(ear.heard, []);
 });
 
-test('somebody else\'s client id: 40012', async (t) => {
+test('another\'s client id: 40012', async (t) => {
   const token = await rest().auth.requestToken({ clientId: 'alice' });
   const client = connect(t, undefined, { key: undefined, token: token.token });
   const channel = client.channels.get(unique('plain'));
@@ -67,7 +67,7 @@ test('somebody else\'s client id: 40012', async (t) => {
   await assert.rejects(channel.publish({ name: 'x', clientId: 'bob' }), { code: 40012 });
 });
 
-test('a token that nobody issued: refused, not retried for ever', async (t) => {
+test('a token that no one issued: refused, not retried forever', async (t) => {
   const client = connect(t, 'alice', { key: undefined, token: 'not-a-token' });
   await client.connection.whenState('failed');
   assert.ok([40005, 40101, 40171, 40142].includes(client.connection.errorReason.code));

@@ -35,7 +35,7 @@ function textOf(member) {
   return items(member, 'message').flatMap((item) => item.content.map((part) => part.text)).join('');
 }
 
-/** The last answer of the view, once it says that it waits for somebody about a call. */
+/** The last answer of the view, once it says that it waits for someone about a call. */
 async function waiting(member, run) {
   await ended(member, run.runId, 'suspended');
   const call = items(member, 'function_call').at(-1);

@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { test } from 'node:test';
 import { closed, connect, options, rest, unique, until } from './support.mjs';
 
-/** A channel of a new client; `events` fills with every presence event it is told of. */
+/** A channel of a new client; `events` fills with every presence event it learns of. */
 async function watch(t, name, clientId, extra = {}, gateway = 0) {
   const client = connect(t, clientId, extra, gateway);
   const channel = client.channels.get(name);
@@ -15,7 +15,7 @@ async function watch(t, name, clientId, extra = {}, gateway = 0) {
     events.push(event);
     for (const listener of [...listeners]) listener();
   });
-  const told = (what, condition, more = {}) =>
+  const reported = (what, condition, more = {}) =>
     until(
       what,
       (check) => {
@@ -25,7 +25,7 @@ async function watch(t, name, clientId, extra = {}, gateway = 0) {
       () => condition(events),
       { describe: () => brief(events), ...more },
     );
-  return { client, channel, presence: channel.presence, events, told };
+  return { client, channel, presence: channel.presence, events, reported };
 }
 
 function brief(events) {
@@ -67,7 +67,7 @@ function left(clientId) {
   return (events) => events.some((event) => event.action === 'leave' && event.clientId === clientId);
 }
 
-test('pre_1 pre_6 enter, update and leave reach everybody, on every gateway, with any kind of data', async (t) => {
+test('pre_1 pre_6 enter, update and leave reach everyone, on every gateway, with any kind of data', async (t) => {
   const name = unique('plain');
   const near = await watch(t, name, 'near');
   const far = await watch(t, name, 'far', {}, 1);
@@ -77,7 +77,7 @@ test('pre_1 pre_6 enter, update and leave reach everybody, on every gateway, wit
   await channel.presence.update(Buffer.from([0, 255]));
   await channel.presence.leave('bye');
   for (const watcher of [near, far]) {
-    await watcher.told('all four', (events) => events.length === 4);
+    await watcher.reported('all four', (events) => events.length === 4);
     const [entered, busy, binary, left] = watcher.events;
     assert.deepEqual([entered.action, entered.clientId, entered.data], ['enter', 'ann', 'first']);
     assert.deepEqual([busy.action, busy.data], ['update', { status: 'busy', n: [1] }]);
@@ -94,16 +94,16 @@ test('leave without data carries the last', async (t) => {
   const channel = connect(t, 'ann').channels.get(name);
   await channel.presence.enter({ mood: 'fine' });
   await channel.presence.leave();
-  await watcher.told('leave', (events) => events.length === 2);
+  await watcher.reported('leave', (events) => events.length === 2);
   assert.deepEqual(watcher.events[1].data, { mood: 'fine' });
 });
 
 test('pre_7 entering needs no connection and no attachment yet', async (t) => {
   const channel = connect(t, 'ann').channels.get(unique('plain'));
   // The answer to entering and the event have no fixed order.
-  const told = new Promise((resolve) => channel.presence.subscribe('enter', resolve));
+  const reported = new Promise((resolve) => channel.presence.subscribe('enter', resolve));
   await channel.presence.enter('early');
-  await told;
+  await reported;
   assert.deepEqual(await members(channel.presence), [['ann', 'early']]);
 });
 
@@ -112,13 +112,13 @@ test('pre_5 dev_13 one client id on two devices is two members; the user is gone
   const watcher = await watch(t, name, 'watcher', {}, 1);
   const devices = [connect(t, 'ann'), connect(t, 'ann', {}, 1)];
   for (const [index, device] of devices.entries()) await device.channels.get(name).presence.enter(`device ${index}`);
-  await watcher.told('both', (events) => events.length === 2);
+  await watcher.reported('both', (events) => events.length === 2);
   assert.deepEqual(await members(watcher.presence), [['ann', 'device 0'], ['ann', 'device 1']]);
   await devices[0].channels.get(name).presence.leave();
-  await watcher.told('one left', (events) => events.length === 3);
+  await watcher.reported('one left', (events) => events.length === 3);
   assert.deepEqual(await members(watcher.presence, { clientId: 'ann' }), [['ann', 'device 1']]);
   await devices[1].channels.get(name).presence.leave();
-  await watcher.told('both left', (events) => events.length === 4);
+  await watcher.reported('both left', (events) => events.length === 4);
   assert.deepEqual(await members(watcher.presence), []);
 });
 
@@ -143,9 +143,9 @@ test('detach and close are immediate leaves', async (t) => {
   await ann.channels.get(name).presence.enter();
   await bob.channels.get(name).presence.enter();
   await ann.channels.get(name).detach();
-  await watcher.told('ann left', left('ann'));
+  await watcher.reported('ann left', left('ann'));
   await closed(bob);
-  await watcher.told('bob left', left('bob'));
+  await watcher.reported('bob left', left('bob'));
   assert.deepEqual(await members(watcher.presence), []);
 });
 
@@ -153,10 +153,10 @@ test('pre_3 members of a lost connection leave after the time it asked for', asy
   const name = unique('plain');
   const watcher = await watch(t, name, 'watcher', {}, 1);
   const ann = await victim(t, name, 'ann', 1000);
-  await watcher.told('ann', (events) => events.length === 1);
+  await watcher.reported('ann', (events) => events.length === 1);
   const lost = Date.now();
   ann.kill();
-  await watcher.told('gone', left('ann'));
+  await watcher.reported('gone', left('ann'));
   assert.deepEqual(brief(watcher.events), [['enter', 'ann', 'last words'], ['leave', 'ann', 'last words']]);
   assert.ok(Date.now() - lost >= 900 && Date.now() - lost < 5000, `left after ${Date.now() - lost} ms`);
   assert.deepEqual(await members(watcher.presence), []);
@@ -177,7 +177,7 @@ test('pre_12 a client that comes back, to another gateway, never left', async (t
   await channel.presence.update('still here');
   // What is lost later, for as long, is a clock: were ann going to leave, she would leave first.
   other.kill();
-  await watcher.told('the other left', left('other'));
+  await watcher.reported('the other left', left('other'));
   const hers = watcher.events.filter(({ clientId }) => clientId === 'ann');
   assert.deepEqual(brief(hers), [['enter', 'ann', 'here'], ['update', 'ann', 'still here']]);
   assert.deepEqual(await members(watcher.presence), [['ann', 'still here']]);
@@ -189,11 +189,11 @@ test('a watcher that was away learns what changed', async (t) => {
   const ann = connect(t, 'ann').channels.get(name);
   const bob = connect(t, 'bob').channels.get(name);
   await ann.presence.enter();
-  await watcher.told('ann', (events) => events.length === 1);
+  await watcher.reported('ann', (events) => events.length === 1);
   const back = cut(watcher.client);
   await Promise.all([ann.presence.leave(), bob.presence.enter('new')]);
   await back;
-  await watcher.told('both changes', () => watcher.events.length >= 3);
+  await watcher.reported('both changes', () => watcher.events.length >= 3);
   assert.deepEqual(await members(watcher.presence), [['bob', 'new']]);
 });
 
@@ -211,9 +211,9 @@ test('pre_8 what presence needs is checked, with typed errors', async (t) => {
   await assert.rejects(reader.presence.enter(), { code: 40160 });
   assert.deepEqual(await members(reader.presence), []);
   const writer = connect(t, undefined, { key: undefined, token: await token(['presence']) }).channels.get(name);
-  const told = new Promise((resolve) => ann.presence.subscribe('enter', resolve));
+  const reported = new Promise((resolve) => ann.presence.subscribe('enter', resolve));
   await writer.presence.enter('unseen');
-  await told;
+  await reported;
   assert.deepEqual(await members(ann.presence), [['ann', 'unseen']]);
 });
 
@@ -230,7 +230,7 @@ test('rest lists members and events', async (t) => {
   assert.deepEqual(found.map(({ clientId, data, action }) => [clientId, data.of, action]),
     ['a', 'b', 'c', 'd'].map((clientId) => [clientId, clientId, 'present']));
   assert.deepEqual((await presence.get({ clientId: 'b' })).items.map(({ clientId }) => clientId), ['b']);
-  assert.deepEqual((await presence.get({ connectionId: 'nobody' })).items, []);
+  assert.deepEqual((await presence.get({ connectionId: 'no-one' })).items, []);
   const newest = await presence.history({ limit: 2 });
   assert.deepEqual(brief(newest.items).map(([action, clientId]) => [action, clientId]), [['leave', 'e'], ['enter', 'e']]);
   const rest_ = await newest.next();

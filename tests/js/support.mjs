@@ -47,7 +47,7 @@ export async function closed(client) {
 
 let count = 0;
 
-/** A channel name nobody used before, in `namespace`. */
+/** A channel name no one used before, in `namespace`. */
 export function unique(namespace = 'chat') {
   count += 1;
   return `${namespace}:${Date.now().toString(36)}-${process.pid}-${count}`;
@@ -162,7 +162,7 @@ export function ended(member, runId, expected) {
   });
 }
 
-/** Wait until a run is known to have begun. The SDK itself waits for ever. */
+/** Wait until a run is known to have begun. The SDK itself waits forever. */
 export async function begun(run) {
   let timer;
   const late = new Promise((_, reject) => {

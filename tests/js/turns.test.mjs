@@ -50,7 +50,7 @@ test('send and stream', async (t) => {
   assert.equal(said(alice, run.runId), tokens(50));
   assert.equal(run.status, 'complete');
   assert.equal(alice.view.run(run.runId).clientId, 'alice');
-  assert.ok(lengths.size > 3, `the answer came in ${lengths.size} pieces`);
+  assert.ok(lengths.size > 3, `the answer came in ${lengths.size} chunks`);
   assert.deepEqual(alice.errors, []);
 });
 
@@ -198,7 +198,7 @@ test('SES-11 late joiners in mid-stream see all text so far, and the rest', asyn
   }
 });
 
-test('SES-2 HIS-5 the conversation is there after everybody has left', async (t) => {
+test('SES-2 HIS-5 the conversation is there after everyone has left', async (t) => {
   const name = unique();
   const alice = await join(t, 'alice', name);
   const complete = await startTurn(alice, 'script: tokens=30 rate=0');
@@ -291,7 +291,7 @@ test('SES-3 clients of two gateways see one order', async (t) => {
   assert.deepEqual(orders[0], orders[1]);
 });
 
-test('INT-7 open turns are known to everybody', async (t) => {
+test('INT-7 open turns are known to all', async (t) => {
   const name = unique();
   const alice = await join(t, 'alice', name);
   const bob = await join(t, 'bob', name, { gateway: 1 });

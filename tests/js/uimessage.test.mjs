@@ -45,8 +45,8 @@ function page(version, id, { messages = [], gateway = 0, clientId = 'user-1', tr
 
 async function collect(body, chunks) {
   let rest = '';
-  for await (const piece of body.pipeThrough(new TextDecoderStream())) {
-    const lines = (rest + piece).split('\n');
+  for await (const chunk of body.pipeThrough(new TextDecoderStream())) {
+    const lines = (rest + chunk).split('\n');
     rest = lines.pop();
     for (const line of lines) if (line.startsWith('data: {')) chunks.push(JSON.parse(line.slice(6)));
   }
@@ -134,7 +134,7 @@ for (const version of MAJORS) {
     assert.deepEqual((await stop(id)).matched, []);
     const newer = chat.sendMessage({ text: 'script: tokens=60 rate=60' });
     await streamsText(chat, 10);
-    for (const stale of [{ turnId: answer.matched[0] }, { messageId: second.messages[1].id }, { messageId: 'nobody' }]) {
+    for (const stale of [{ turnId: answer.matched[0] }, { messageId: second.messages[1].id }, { messageId: 'no-one' }]) {
       assert.deepEqual((await stop(id, stale)).matched, []);
     }
     await newer;

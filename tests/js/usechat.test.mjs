@@ -10,7 +10,7 @@ import {
 } from 'ai';
 import { PORTS, ended, join, said, seen, textOf, tokens, transcript, unique, until } from './support.mjs';
 
-/** `AbstractChat` wants a state to write to; this one tells whoever listens. */
+/** `AbstractChat` wants a state to write to; this one notifies its listeners. */
 class PlainState {
   #status = 'ready';
   #messages = [];
@@ -101,7 +101,7 @@ test('it streams', async (t) => {
   const lengths = new Set();
   chat.plain.listeners.add(() => lengths.add(chat.answer.length));
   await chat.sendMessage({ text: 'script: tokens=60 rate=100' });
-  assert.ok(lengths.size > 5, `seen in ${lengths.size} pieces`);
+  assert.ok(lengths.size > 5, `seen in ${lengths.size} chunks`);
 });
 
 test('stop', async (t) => {

@@ -15,11 +15,11 @@ from selfhost_transport.wire.frame import Frame, encode_frame
 from selfhost_transport.wire.message import Message, Version
 from selfhost_transport.wire.serial import Position, format_item, format_position
 
-SERIES = "abcdefghij"
+EPOCH = "abcdefghij"
 
 
 def serial_at(ms: int) -> str:
-    return format_item(Position(ms, 0), SERIES, 0)
+    return format_item(Position(ms, 0), EPOCH, 0)
 
 
 @dataclass
@@ -96,12 +96,12 @@ class Stream:
             name=name,
             data=data,
             extras=h.make_extras(headers),
-            version=Version(format_item(position, SERIES, 0), self.now),
+            version=Version(format_item(position, EPOCH, 0), self.now),
         )
         frame = Frame(
             Action.MESSAGE,
             channel="loadtest:1",
-            channel_serial=format_position(position, SERIES),
+            channel_serial=format_position(position, EPOCH),
             messages=[message],
         )
         self.check.deliver(self.decoded(frame))

@@ -10,9 +10,9 @@ from selfhost_transport.loadtest.recorder import Metric, Violation, ViolationKin
 from selfhost_transport.loadtest.result import (
     Environment,
     Measure,
-    Moment,
     RoleUsage,
     RunResult,
+    Snapshot,
     Step,
     new_result,
 )
@@ -28,7 +28,8 @@ def a_result(*, slower: float = 1.0) -> RunResult:
     result.measured_s, result.tokens, result.tokens_per_s, result.frames = 10.0, 1000, 100.0, 500
     result.expected_tokens_per_s = 101.0
     result.moments = [
-        Moment(at, 100, 1.0, 2.0, 3.0, {"gateway": 0.5, "redis": 0.1}, {"gateway": 10**7}) for at in range(10)
+        Snapshot(at, 100, 1.0, 2.0, 3.0, {"gateway": 0.5, "redis": 0.1}, {"gateway": 10**7})
+        for at in range(10)
     ]
     result.usage = {"gateway": RoleUsage(0.5, 20.0 * slower, 10**7, 2 * 10**7, 1)}
     result.outcomes = {"complete": 5, "cancelled": 2}

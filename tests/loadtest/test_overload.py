@@ -53,17 +53,17 @@ def test_the_capacity_is_found_by_doubling_and_confirmed() -> None:
 
 def test_all_factors_are_tried_in_turn_and_the_last_load_falls() -> None:
     loads: list[Load] = []
-    told: list[OverloadStep] = []
+    reported: list[OverloadStep] = []
     options = OverloadOptions((1.0, 4.0), rounds=2)
     load = replace(LOAD, sends_per_s=100)
-    result = try_factors(load, options, run_with(100, loads), told.append)
-    assert [(step.factor, step.round) for step in told] == [(1, 0), (4, 0), (1, 1), (4, 1)]
+    result = try_factors(load, options, run_with(100, loads), reported.append)
+    assert [(step.factor, step.round) for step in reported] == [(1, 0), (4, 0), (1, 1), (4, 1)]
     assert [load.calm_s > 0 for load in loads] == [False, True, False, True]
-    assert result.overload == told
-    most = told[1]
+    assert result.overload == reported
+    most = reported[1]
     assert (most.offered_per_s, most.achieved_per_s, most.shed_per_s) == (400, 100, 300)
     assert (most.first_token_p99, most.calm_first_token_p99) == (500, 10)
-    assert goodput(told) == {1.0: 100, 4.0: 100}
+    assert goodput(reported) == {1.0: 100, 4.0: 100}
 
 
 def test_goodput_is_compared_with_the_most_that_was_seen() -> None:
@@ -94,7 +94,7 @@ def test_sends_of_several_processes_add_up() -> None:
 
 
 ATTEMPTS = 3
-"""The machine may be somebody else's for seconds; goodput that collapses does so each time."""
+"""The machine may be another's for seconds; goodput that collapses does so each time."""
 
 
 async def test_three_times_the_capacity_is_shed_and_the_rest_done_as_fast_as_before(

@@ -1,4 +1,4 @@
-"""The poller: who is told that a socket is readable, and until when."""
+"""The poller: who learns that a socket is readable, and until when."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def test_only_the_window_is_timed_but_everything_is_verified() -> None:
     assert recording.violation_counts == {"lost": 1}
 
 
-def test_every_token_of_a_piece_counts_with_its_own_latency() -> None:
+def test_every_token_of_a_chunk_counts_with_its_own_latency() -> None:
     recorder = Recorder()
     recorder.begin()
     recorder.arrived(100.2, tokens=3, delivery=0.001, latency=0.005, spacing=0.020)

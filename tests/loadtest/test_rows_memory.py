@@ -39,7 +39,7 @@ async def test_str_17_a_finished_message_is_compacted() -> None:
         options = StoreOptions(window_ms=WINDOW_MS, ended_turn_ms=WINDOW_MS, idempotency_ms=WINDOW_MS)
         bench.turns = TurnStore(bench.redis, bench.keys, options)
         turn = await bench.open_text(SESSION)
-        await asyncio.gather(*(bench.turns.append(turn.lease, turn.text, piece) for piece in text()))
+        await asyncio.gather(*(bench.turns.append(turn.lease, turn.text, chunk) for chunk in text()))
         streaming = await bytes_of(bench)
         await end(bench, turn)
 
@@ -63,14 +63,14 @@ async def test_ops_16_a_finished_answer_costs_its_text_and_a_few_records() -> No
         bench.turns = TurnStore(bench.redis, bench.keys, options)
         for _ in range(turns):
             turn = await bench.open_text(SESSION)
-            await asyncio.gather(*(bench.turns.append(turn.lease, turn.text, piece) for piece in text()))
+            await asyncio.gather(*(bench.turns.append(turn.lease, turn.text, chunk) for chunk in text()))
             await end(bench, turn)
 
         async def log_is_gone() -> bool:
             return not await bench.redis.command("EXISTS", f"{bench.keys.base_of(SESSION)}l:{SESSION}")
 
         await wait_until(log_is_gone, WINDOW_MS / 1000 + 5)
-        size = sum(len(piece) for piece in text())
+        size = sum(len(chunk) for chunk in text())
         messages = 6
         per_turn = await bytes_of(bench) / turns
         print(f"{per_turn:.0f} bytes per turn, text {size}")

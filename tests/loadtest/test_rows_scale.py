@@ -89,7 +89,7 @@ async def test_con_13_one_fast_turn_does_not_slow_the_others(stack: Stack) -> No
     assert gap < 2 * baseline
 
 
-async def test_str_12_con_14_a_reader_that_stops_gets_everything_and_harms_nobody(stack: Stack) -> None:
+async def test_str_12_con_14_a_reader_that_stops_gets_everything_and_harms_no_one(stack: Stack) -> None:
     # Without a window every token is a frame, so that the reader's buffers are full within seconds.
     url, _ = await started(stack, window_ms=0)
     async with crowd(url, "slow", viewers=2) as found:

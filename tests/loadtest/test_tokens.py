@@ -11,12 +11,12 @@ REFERENCE = "".join(f"{number} " for number in range(20_000))
 
 
 @given(start=st.integers(0, 80_000), length=st.integers(0, 9_000))
-def test_a_piece_matches_where_it_stands_and_nowhere_else(start: int, length: int) -> None:
+def test_a_chunk_matches_where_it_stands_and_nowhere_else(start: int, length: int) -> None:
     text = NumberedText()
-    piece = REFERENCE[start : start + length]
-    assert text.matches(piece, start)
-    if piece.strip():
-        assert not text.matches(piece[:-1] + "x", start)
+    chunk = REFERENCE[start : start + length]
+    assert text.matches(chunk, start)
+    if chunk.strip():
+        assert not text.matches(chunk[:-1] + "x", start)
 
 
 @given(tokens=st.integers(0, 20_000))

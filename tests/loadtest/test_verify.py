@@ -21,8 +21,8 @@ def test_a_turn_as_it_should_be(fmt: Format) -> None:
     turn = stream.expect()
     stream.start()
     text = stream.open()
-    for piece in ("0 ", "1 2 3 ", "4 5 ", ""):
-        stream.append(text, piece)
+    for chunk in ("0 ", "1 2 3 ", "4 5 ", ""):
+        stream.append(text, chunk)
     stream.end()
     assert stream.seen.broken_promises == []
     assert stream.seen.started == ["run-1"]

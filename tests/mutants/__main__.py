@@ -1,4 +1,4 @@
-"""`python -m tests.mutants [--only TEXT] [--seconds 40]`: puts each fault into a copy and reports those that nobody sees."""
+"""`python -m tests.mutants [--only TEXT] [--seconds 40]`: puts each fault into a copy and reports those that no one sees."""
 
 from __future__ import annotations
 

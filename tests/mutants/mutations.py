@@ -84,7 +84,7 @@ MUTATIONS: Final = (
         f"{_LUA}/publish.lua",
         "local id = create(entry)\n",
         "if tonumber(string.sub(tostring(redis.call('TIME')[2]), -1)) == 3 then\n"
-        "  return {redis.call('GET', K_HEAD) or '1-0', series, 0}\nend\nlocal id = create(entry)\n",
+        "  return {redis.call('GET', K_HEAD) or '1-0', epoch, 0}\nend\nlocal id = create(entry)\n",
     ),
     Mutation(
         "some turns are accepted and never queued",

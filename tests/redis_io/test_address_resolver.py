@@ -33,10 +33,10 @@ async def test_sentinels_that_cannot_say_where_the_primary_is(deployment: Watche
     with pytest.raises(StoreUnavailable, match="has no service 'other'"):
         await unknown.command("PING")
     await unknown.close()
-    nobody = RedisConnection("redis+sentinel://127.0.0.1:1/x", timeout_s=0.3)
+    absent = RedisConnection("redis+sentinel://127.0.0.1:1/x", timeout_s=0.3)
     with pytest.raises(StoreUnavailable, match="no Sentinel names the primary"):
-        await nobody.command("PING")
-    await nobody.close()
+        await absent.command("PING")
+    await absent.close()
 
 
 async def test_a_sentinel_behind_the_times_is_outvoted_and_a_replica_refused(deployment: Watched) -> None:

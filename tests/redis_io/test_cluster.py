@@ -81,7 +81,7 @@ async def test_a_slot_that_is_moved_is_followed_in_order(cluster: Clustered) -> 
                 server.execute_command("CLUSTER BUMPEPOCH")
 
     async def all_know() -> bool:
-        return {await _told(port, slot) for port in cluster.ports} == {target}
+        return {await _reported(port, slot) for port in cluster.ports} == {target}
 
     await wait_until(all_know, 20, "servers that agree")
     await asyncio.gather(*(connection.call(ADD, ["{b7}:moved"], [n]) for n in range(50)))
@@ -119,7 +119,7 @@ def test_addresses_of_clusters() -> None:
             address_resolver(wrong)
 
 
-async def _told(port: int, slot: int) -> int:
+async def _reported(port: int, slot: int) -> int:
     """Who has a slot, by what one server says."""
     found = await ClusterNodes([Address(port=port)]).read()
     return next((one.port for one in found if one.first <= slot <= one.last), 0)

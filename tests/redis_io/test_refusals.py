@@ -44,7 +44,7 @@ class Lua:
 
 
 PUSH = Lua("return redis.call('RPUSH', KEYS[1], ARGV[1])")
-# Appends a number if it follows on the last one, as a piece of a message does.
+# Appends a number if it follows on the last one, as a chunk of a message does.
 NEXT = Lua(
     "if redis.call('LLEN', KEYS[1]) ~= tonumber(ARGV[1]) then return 'gap' end "
     "redis.call('RPUSH', KEYS[1], ARGV[1]) return 'ok'"
@@ -229,7 +229,7 @@ async def test_a_busy_server_is_waited_for(server: EmbeddedRedis, admin: redis.R
     await connection.command("PING")
     limit = "lua-time-limit"
     admin.config_set(limit, 50)
-    endless = asyncio.create_task(asyncio.to_thread(_run_for_ever, server.url))
+    endless = asyncio.create_task(asyncio.to_thread(_run_forever, server.url))
     await asyncio.sleep(0.3)  # its script is over the limit from here on
     call = connection.call(PUSH, ["k"], [1])
     await asyncio.wait([call], timeout=0.3)
@@ -241,7 +241,7 @@ async def test_a_busy_server_is_waited_for(server: EmbeddedRedis, admin: redis.R
     await connection.close()
 
 
-def _run_for_ever(url: str) -> None:
+def _run_forever(url: str) -> None:
     with redis.Redis.from_url(url) as client, pytest.raises(redis.ResponseError):
         client.eval("while true do end", 0)
 
@@ -264,7 +264,7 @@ async def test_a_subscription_that_a_busy_server_refuses_is_made_later(
     subscriber = Subscriber(server.url)
     await subscriber.subscribe("one", lambda _: None)
     admin.config_set("lua-time-limit", 10)
-    endless = asyncio.create_task(asyncio.to_thread(_run_for_ever, server.url))
+    endless = asyncio.create_task(asyncio.to_thread(_run_forever, server.url))
     await asyncio.sleep(0.3)  # its script is over the limit from here on
     second = asyncio.create_task(subscriber.subscribe("two", lambda _: None))
     await asyncio.wait([second], timeout=0.5)
@@ -293,12 +293,12 @@ TEXTS = {
     "BUSYGROUP Consumer Group name already exists": Refusal.FINAL,
     "WRONGTYPE Operation against a key holding the wrong kind of value": Refusal.FINAL,
     "ERR unknown command 'READONLYISH', with args beginning with: ": Refusal.FINAL,
-    "ERR user_script:3: OOM is what somebody wrote": Refusal.FINAL,
+    "ERR user_script:3: OOM is what someone wrote": Refusal.FINAL,
 }
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_refusals_are_told_apart_by_their_code(text: str) -> None:
+def test_refusals_are_reported_apart_by_their_code(text: str) -> None:
     assert refusal_of(text) is TEXTS[text]
     error = as_transport_error(text)
     kinds = {Refusal.FULL: StoreFull, Refusal.FINAL: StoreUnsuitable}

@@ -173,7 +173,7 @@ async def test_a_right_way_in_is_none_of_these(url: str, ports: dict[str, int], 
 async def test_a_server_that_is_busy_is_the_right_one(plain: EmbeddedRedis) -> None:
     with redis.Redis.from_url(plain.url) as admin:
         admin.config_set("lua-time-limit", 1)
-        endless = asyncio.create_task(asyncio.to_thread(_run_for_ever, plain.url))
+        endless = asyncio.create_task(asyncio.to_thread(_run_forever, plain.url))
         await wait_until(lambda: _is_busy(admin))
         try:
             await check_way_in(plain.url)
@@ -183,7 +183,7 @@ async def test_a_server_that_is_busy_is_the_right_one(plain: EmbeddedRedis) -> N
             admin.config_set("lua-time-limit", 5000)
 
 
-def _run_for_ever(url: str) -> None:
+def _run_forever(url: str) -> None:
     with redis.Redis.from_url(url) as client, pytest.raises(redis.ResponseError):
         client.eval("while true do end", 0)
 

@@ -45,12 +45,12 @@ class Talk:
         # Everything, in order.
         self.serials: list[str] = []
 
-    async def say(self, text: str, *, parent: str | None = None, pieces: int = 1) -> Said:
+    async def say(self, text: str, *, parent: str | None = None, chunks: int = 1) -> Said:
         """One whole turn, by default after the last one."""
         if parent is None and self.turns:
             parent = self.turns[-1].answer_id
         messages = user_message([TextPart(text)], InputIds(), client_id=USER, parent=parent)
-        async for _ in self.turn(messages, pieces=pieces):
+        async for _ in self.turn(messages, chunks=chunks):
             pass
         return self.turns[-1]
 
@@ -65,7 +65,7 @@ class Talk:
         self,
         messages: Sequence[Message],
         *,
-        pieces: int = 1,
+        chunks: int = 1,
         reasoning: bool = False,
         reason: RunReason | None = RunReason.COMPLETE,
     ) -> AsyncIterator[None]:
@@ -80,7 +80,7 @@ class Talk:
         yield
         step = await self._publish(said, lifecycle.step_start(context))
         yield
-        async for _ in self._answer(said, context, step, pieces, reasoning):
+        async for _ in self._answer(said, context, step, chunks, reasoning):
             yield
         if reason is None:
             return
@@ -98,14 +98,14 @@ class Talk:
         self.serials += serials
 
     async def _answer(
-        self, said: Said, context: TurnContext, step: str, pieces: int, reasoning: bool
+        self, said: Said, context: TurnContext, step: str, deltas: int, reasoning: bool
     ) -> AsyncIterator[None]:
         encoder = Encoder(context, said.answer_id, step)
         chunks: list[c.Chunk] = [c.Start()]
         if reasoning:
             chunks += [c.ReasoningStart("r"), c.ReasoningDelta("r", "well"), c.ReasoningEnd("r")]
-        deltas = [c.TextDelta("t", f"{number} ") for number in range(pieces)]
-        chunks += [c.TextStart("t"), *deltas, c.TextEnd("t"), c.Finish("stop")]
+        texts = [c.TextDelta("t", f"{number} ") for number in range(deltas)]
+        chunks += [c.TextStart("t"), *texts, c.TextEnd("t"), c.Finish("stop")]
         refs: dict[str, Ref] = {}
         for chunk in chunks:
             for op in encoder.encode(chunk):
@@ -143,7 +143,7 @@ async def random_talk(talk: Talk, rng: random.Random, turns: int) -> None:
             messages = user_message(parts, InputIds(), client_id=USER)
             reason = rng.choice((RunReason.COMPLETE,) * 6 + (RunReason.CANCELLED, None))
             running.append(
-                talk.turn(messages, pieces=rng.randint(0, 3), reasoning=rng.random() < 0.3, reason=reason)
+                talk.turn(messages, chunks=rng.randint(0, 3), reasoning=rng.random() < 0.3, reason=reason)
             )
             begun += 1
         elif choice < 0.25:

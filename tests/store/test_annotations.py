@@ -175,9 +175,9 @@ async def test_annotations_are_listed_in_order(bench: Bench) -> None:
         await bench.add("seen:flag.v1", client)
     listed = await bench.annotations.page("room", bench.ref, limit=2)
     assert [annotation.client_id for annotation in listed] == ["alice", "bob"]
-    series = (await bench.sessions.open("room")).series
-    assert all(annotation.message_serial == bench.ref.serial(series) for annotation in listed)
-    assert listed[0].serial is not None and bench.ref.serial(series) < listed[0].serial
+    epoch = (await bench.sessions.open("room")).epoch
+    assert all(annotation.message_serial == bench.ref.serial(epoch) for annotation in listed)
+    assert listed[0].serial is not None and bench.ref.serial(epoch) < listed[0].serial
     assert await bench.annotations.page("room", Ref(Position(1, 0))) == []
 
 

@@ -13,13 +13,13 @@ from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.store import scripts
 from selfhost_transport.store.keys import Keyspace
-from selfhost_transport.store.occupancy import OccupancyStore, Share
+from selfhost_transport.store.occupancy import Attachments, OccupancyStore
 from selfhost_transport.store.revocations import Revocation, RevocationStore, TargetKind
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_store import CancelFilter, Scope, TurnStore
 from selfhost_transport.wire.message import Message
 from tests.processes import wait_until
-from tests.store.test_turns import CANCEL, SESSION, open_text, piece, started
+from tests.store.test_turns import CANCEL, SESSION, chunk, open_text, started
 
 KEYS = Keyspace("both", buckets=4)
 CHANNELS = (
@@ -55,13 +55,13 @@ async def listening(url: str) -> AsyncIterator[dict[str, int]]:
 
 
 async def everything_that_is_announced(connection: RedisConnection) -> None:
-    """A publish, a turn with a piece and a cancel, a share of occupancy, a revocation."""
+    """A publish, a turn with a chunk and a cancel, a counts of occupancy, a revocation."""
     turns = TurnStore(connection, KEYS)
     await SessionStore(connection, KEYS).publish(SESSION, [Message(data="secret")])
     lease = await started(turns, "t1")
-    await piece(turns, lease, await open_text(turns, lease), "more")
+    await chunk(turns, lease, await open_text(turns, lease), "more")
     await turns.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)
-    await OccupancyStore(connection, KEYS).report(SESSION, "node", Share(1))
+    await OccupancyStore(connection, KEYS).report(SESSION, "node", Attachments(1))
     await RevocationStore(connection, "both").add([Revocation("a.k", TargetKind.CLIENT_ID, "u", 1, 1)])
 
 

@@ -80,7 +80,7 @@ def prompt(tree: SessionTree, trigger: str) -> list[str]:
 async def test_a_deleted_question_keeps_its_place_and_what_came_after(
     watched: Watched, at: int, change: dict[str, Any]
 ) -> None:
-    turns = [await watched.talk.say(f"question {number}", pieces=2) for number in range(3)]
+    turns = [await watched.talk.say(f"question {number}", chunks=2) for number in range(3)]
     before = await watched.shown()
     await watched.change(turns[at].serials[0], DELETE, **change)
     shown = await watched.shown()
@@ -125,7 +125,7 @@ async def test_an_edited_question_reads_the_same_for_all(watched: Watched) -> No
 
 
 async def test_a_deleted_answer_keeps_its_place(watched: Watched) -> None:
-    turns = [await watched.talk.say(f"question {number}", pieces=2) for number in range(2)]
+    turns = [await watched.talk.say(f"question {number}", chunks=2) for number in range(2)]
     for serial in turns[0].serials[3:-2]:
         await watched.change(serial, DELETE)
     shown = await watched.shown()

@@ -45,7 +45,7 @@ async def test_every_ended_turn_is_given_out_once(
         last,
         "alice",
     )
-    assert (first.first, first.agent, first.series) == (lease.input_position, "a", lease.series)
+    assert (first.first, first.agent, first.epoch) == (lease.input_position, "a", lease.epoch)
     assert (second.turn_id, second.status, second.first) == ("t2", TurnStatus.CANCELLED, accepted.position)
     assert second.last > cancelled.position
     assert await queue.waiting() == 1
@@ -99,7 +99,7 @@ async def test_beyond_the_limit_the_oldest_are_dropped_and_counted(
     for number in (1, 2, 3):
         await finish(turns, await started(turns, f"t{number}"))
     assert (await queue.waiting(), await queue.dropped()) == (2, 2)
-    # One that was dropped while somebody had it is not waited for.
+    # One that was dropped while someone had it is not waited for.
     found = [await taken(queue, keys, lease_ms=0)]
     await queue.done(held)
     assert found[0] is not None and found[0].turn_id == "t2"

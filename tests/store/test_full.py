@@ -17,11 +17,11 @@ from selfhost_transport.wire.message import Message
 from tests.store.test_turns import (
     CANCEL,
     SESSION,
+    chunk,
     finish,
     log,
     names,
     open_text,
-    piece,
     request,
     started,
     take,
@@ -50,7 +50,7 @@ async def test_ops_9_a_full_redis_refuses_sends_and_still_ends_turns(full: Redis
     turns, sessions = TurnStore(full, Keyspace("full")), SessionStore(full, Keyspace("full"))
     one, two = await started(turns, "t1"), await started(turns, "t2")
     text = await open_text(turns, one)
-    await piece(turns, one, text, "before")
+    await chunk(turns, one, text, "before")
     before = await log(sessions)
 
     await limit(full, 1)
@@ -58,7 +58,7 @@ async def test_ops_9_a_full_redis_refuses_sends_and_still_ends_turns(full: Redis
         turns.submit(request("t3")),
         sessions.publish(SESSION, [Message(data="x")]),
         turns.write(two, 1, [Create(Message(name="content"))]),
-        piece(turns, one, text, "more"),
+        chunk(turns, one, text, "more"),
     ):
         with pytest.raises(StoreFull):
             await refused

@@ -187,7 +187,7 @@ class Turns(RuleBasedStateMachine):
         except TurnEnded:
             assert status not in OPEN and call not in self.answered
         except Conflict:
-            # Also when the turn has ended since: whoever lost is told that, and not that he was late.
+            # Also when the turn has ended since: the loser learns that, and not that he was late.
             assert call in self.answered
         else:
             assert status in OPEN and call not in self.answered

@@ -63,7 +63,7 @@ async def slow_scripts(redis: RedisConnection, work: Callable[[], Awaitable[obje
 
 @pytest.fixture
 async def exporter(turns: TurnStore) -> AsyncIterator[EndedTurns]:
-    """Somebody who wants to be told of each turn that ends."""
+    """Someone who wants to learn of each turn that ends."""
     ended = EndedTurns(turns.redis, turns.keys, "archive")
     await ended.open(100_000)
     yield ended

@@ -108,7 +108,7 @@ async def test_inputs_to_turns_that_are_over_or_unknown(
     assert await log(sessions) == before
 
 
-async def test_a_suspended_turn_can_be_cancelled_and_keeps_nobody_waiting(
+async def test_a_suspended_turn_can_be_cancelled_and_keeps_no_one_waiting(
     turns: TurnStore, inputs: TurnInputs, pauses: TurnPauses, sessions: SessionStore
 ) -> None:
     lease = await started(turns, policy=Policy.QUEUE)
@@ -188,7 +188,7 @@ async def asked(turns: TurnStore, default: str = "allow", grace_ms: int = 60_000
     return lease
 
 
-async def test_can_10_a_last_word_is_the_last_content(
+async def test_can_10_a_closing_note_is_the_last_content(
     turns: TurnStore, pauses: TurnPauses, sessions: SessionStore
 ) -> None:
     lease = await asked(turns)
@@ -280,7 +280,7 @@ async def test_without_the_right_to_cancel_a_send_ends_its_owners_suspended_turn
         with pytest.raises(CapabilityError):
             await turns.submit(fork(f"fork-{owner}", owner))
     assert (await turns.submit(fork("fork", "alice"))).interrupted == ("t1",)
-    # What has ended is nobody's to end.
+    # What has ended is no one's to end.
     assert (await turns.submit(fork("late", "eve"))).interrupted == ()
 
 

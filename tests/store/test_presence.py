@@ -16,7 +16,7 @@ from selfhost_transport.store.entries import Entry, PresenceChanged
 from selfhost_transport.store.history import Query
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
-from selfhost_transport.store.presence import LEAVES_PER_STEP, NOBODY, Holder, PresenceStore
+from selfhost_transport.store.presence import LEAVES_PER_STEP, NO_HOLDER, Holder, PresenceStore
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.wire.actions import PresenceAction
 from selfhost_transport.wire.message import Message
@@ -57,7 +57,9 @@ async def events(sessions: SessionStore, session: str) -> list[PresenceMessage]:
     return [event for entry in entries if isinstance(entry, PresenceChanged) for event in entry.presence]
 
 
-def told(found: list[PresenceMessage]) -> list[tuple[PresenceAction | None, str | None, str | bytes | None]]:
+def reported(
+    found: list[PresenceMessage],
+) -> list[tuple[PresenceAction | None, str | None, str | bytes | None]]:
     return [(event.action, event.client_id, event.data) for event in found]
 
 
@@ -77,7 +79,7 @@ async def test_enter_update_and_leave(presence: PresenceStore, sessions: Session
     ]
     await presence.change("room", FIRST, [operation(LEAVE)])
     assert await presence.members("room") == []
-    assert told(await events(sessions, "room")) == [
+    assert reported(await events(sessions, "room")) == [
         (ENTER, "ann", "thinking"),
         (UPDATE, "ann", "writing"),
         (LEAVE, "ann", "writing"),
@@ -92,7 +94,7 @@ async def test_operations_share_the_order_of_messages(
     after = await sessions.publish("room", [Message(data="b")])
     assert changed.position is not None
     assert before.position < changed.position < after.position
-    assert changed.series == before.series
+    assert changed.epoch == before.epoch
     assert len((await sessions.history.page("room", Query())).messages) == 2
 
 
@@ -120,7 +122,7 @@ async def test_update_of_a_stranger_enters_and_enter_of_a_member_stays_enter(
 ) -> None:
     await presence.change("room", FIRST, [operation(UPDATE, data="1")])
     await presence.change("room", FIRST, [operation(ENTER, data="2")])
-    assert told(await events(sessions, "room")) == [(ENTER, "ann", "1"), (ENTER, "ann", "2")]
+    assert reported(await events(sessions, "room")) == [(ENTER, "ann", "1"), (ENTER, "ann", "2")]
 
 
 async def test_leave_of_a_stranger_is_silent_and_leave_with_data_carries_it(
@@ -130,7 +132,7 @@ async def test_leave_of_a_stranger_is_silent_and_leave_with_data_carries_it(
     assert (nothing.position, nothing.changes) == (None, 0)
     await enter(presence, "room", "ann")
     await presence.change("room", FIRST, [operation(LEAVE, data="")])
-    assert told(await events(sessions, "room")) == [(ENTER, "ann", "data of ann"), (LEAVE, "ann", "")]
+    assert reported(await events(sessions, "room")) == [(ENTER, "ann", "data of ann"), (LEAVE, "ann", "")]
 
 
 @pytest.mark.parametrize("data", ["text", b"\x00\xff"])
@@ -162,7 +164,7 @@ async def test_the_same_id_again_changes_nothing(presence: PresenceStore, sessio
     await presence.change("room", FIRST, [first])
     again = await presence.change("room", SECOND, [replace(first, data="b")])
     assert again.changes == 0
-    assert told(await events(sessions, "room")) == [(ENTER, "ann", "a")]
+    assert reported(await events(sessions, "room")) == [(ENTER, "ann", "a")]
 
 
 async def test_a_repeated_frame_is_applied_once_even_after_the_member_left(
@@ -172,7 +174,7 @@ async def test_a_repeated_frame_is_applied_once_even_after_the_member_left(
     first = await presence.change("room", FIRST, frame, publish_id="conn:7:print")
     await presence.leave("room", "conn")
     again = await presence.change("room", FIRST, frame, publish_id="conn:7:print")
-    assert (again.position, again.series, again.changes) == (first.position, first.series, 0)
+    assert (again.position, again.epoch, again.changes) == (first.position, first.epoch, 0)
     assert await presence.count("room") == 0
 
 
@@ -278,7 +280,7 @@ async def test_members_of_a_dead_process_leave_exactly_once(
     assert [member.client_id for member in await presence.members("room")] == ["ann"]
 
 
-async def test_a_process_taken_for_dead_is_told_and_claims_its_connections(
+async def test_a_process_taken_for_dead_is_reported_and_claims_its_connections(
     connection: RedisConnection, keys: Keyspace
 ) -> None:
     presence = PresenceStore(connection, keys, StoreOptions(presence_lease_ms=60_000))
@@ -297,11 +299,11 @@ async def test_a_process_taken_for_dead_is_told_and_claims_its_connections(
 
 async def test_members_of_no_connection_stay(presence: PresenceStore) -> None:
     fixture = PresenceMessage(ENTER, None, "client_string", data="text", encoding=None)
-    await presence.change("room", NOBODY, [fixture])
+    await presence.change("room", NO_HOLDER, [fixture])
     await presence.sweep()
     (member,) = await presence.members("room")
     assert (member.client_id, member.connection_id, member.id) == ("client_string", None, None)
-    await presence.change("room", NOBODY, [operation(LEAVE, "client_string")])
+    await presence.change("room", NO_HOLDER, [operation(LEAVE, "client_string")])
     assert await presence.count("room") == 0
 
 

@@ -200,7 +200,7 @@ class Presence(RuleBasedStateMachine):
             client.delete(*names, "none")
 
     def _events_lead_to_the_roster(self, session: str) -> None:
-        """Each event follows from those before it: nobody leaves twice, or updates before entering."""
+        """Each event follows from those before it: no one leaves twice, or updates before entering."""
         there: dict[tuple[str | None, str | None], str | bytes | None] = {}
         for entry in self.run(self.sessions.read_after(session, Position.ZERO)):
             assert isinstance(entry, PresenceChanged)

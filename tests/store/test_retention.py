@@ -109,25 +109,25 @@ async def test_only_the_page_with_the_oldest_messages_tells(
     assert (await history.page("short", Query(limit=2, forwards=True))).truncated_at is not None
 
 
-async def test_an_empty_session_leaves_no_key_behind_but_its_series(
+async def test_an_empty_session_leaves_no_key_behind_but_its_epoch(
     sessions: SessionStore, retention: Retention
 ) -> None:
     published = await sessions.publish("short", [Message(data="a")], groups=["run"])
     await swept(retention, 1)
     base = sessions.keys.base_of("short")
 
-    async def only_series() -> bool:
+    async def only_epoch() -> bool:
         await retention.sweep()
         found = [
             letter for letter in "hgklm" if await sessions.redis.command("EXISTS", f"{base}{letter}:short")
         ]
         return found == []
 
-    await wait_until(only_series)
+    await wait_until(only_epoch)
     assert await sessions.redis.command("PTTL", f"{base}s:short") > 0
     assert await sessions.redis.command("ZCARD", f"{base}retention") == 0
     again = await sessions.publish("short", [Message(data="b")])
-    assert (again.series, again.position > published.position) == (published.series, True)
+    assert (again.epoch, again.position > published.position) == (published.epoch, True)
     assert await sessions.redis.command("PTTL", f"{base}p:short") == -1
     assert await texts(sessions, "short") == ["b"]
 

@@ -208,7 +208,7 @@ async def test_a_worker_turn_that_answers_again_keeps_its_question(
 
 async def test_a_stream_that_is_appended_to_is_kept_with_its_turn(sessions: SessionStore) -> None:
     talk, sweeper = Talk(sessions), Sweeper(sessions, "talk")
-    said = talk.turn(user_message([TextPart("a")], InputIds(), client_id="alice"), pieces=2)
+    said = talk.turn(user_message([TextPart("a")], InputIds(), client_id="alice"), chunks=2)
     while talk.turns == [] or len(talk.turns[0].serials) < 5:
         await anext(said)
     created = talk.turns[0].last

@@ -30,7 +30,7 @@ async def test_an_unused_session_has_a_position_before_everything(sessions: Sess
     head = await sessions.open("room")
     assert head.position == Position.ZERO
     published = await sessions.publish("room", [Message(data="a")])
-    assert published.series == head.series
+    assert published.epoch == head.epoch
     assert published.position > head.position
     assert (await sessions.read_after("room", head.position)) == [
         Created(published.position, (Message(data="a"),))

@@ -11,14 +11,14 @@ from hypothesis.stateful import consumes, initialize, multiple, rule
 from selfhost_transport.errors import LeaseLost, StepOpen, TurnEnded, TurnHeld, TurnStarted, TurnSuspended
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.store.keys import Keyspace
-from selfhost_transport.store.turn_steps import Holder, Holding, StepDeposit, StepOutcome, TurnSteps
+from selfhost_transport.store.turn_steps import Holder, Holding, StepMessages, StepOutcome, TurnSteps
 from selfhost_transport.store.turn_store import Lease
 from selfhost_transport.wire.message import Message
 from tests.store.test_machine import Turns
 from tests.store.test_turns import SESSION
 
 WINDOW_MS = 60_000
-DEPOSIT = StepDeposit(
+STEP_MESSAGES = StepMessages(
     start=Message(name="step-start"),
     cancelled=Message(name="step-cancelled"),
     failed=[Message(name="step-failed")],
@@ -104,7 +104,7 @@ class Steps(Turns):
     def start_step(self, lease: Lease) -> None:
         turn = lease.turn_id
         try:
-            started = self.run(self.steps.start(lease, uuid.uuid4().hex, "s", DEPOSIT))
+            started = self.run(self.steps.start(lease, uuid.uuid4().hex, "s", STEP_MESSAGES))
         except LeaseLost:
             assert not self.holds(lease)
         except StepOpen:
@@ -128,7 +128,7 @@ class Steps(Turns):
 
     @rule(lease=consumes(Turns.leases))
     def hand_back(self, lease: Lease) -> None:
-        """Also of a turn in somebody's hands: it may be adopted then."""
+        """Also of a turn in someone's hands: it may be adopted then."""
         claimed, holds = self.is_claimed(lease), self.holds(lease)
         assert bool(self.run(self.turns.hand_back(self.bucket, lease))) == holds
         if not holds:
@@ -141,7 +141,7 @@ class Steps(Turns):
 
     @rule(number=st.integers(0, 100))
     def expire(self, number: int) -> None:
-        """A holder dies, or nobody adopts a turn in time."""
+        """A holder dies, or no one adopts a turn in time."""
         turn = self.one_of_the_turns(number)
         if turn is None or self.status[turn] != "active":
             return

@@ -84,7 +84,7 @@ async def open_text(turns: TurnStore, lease: Lease) -> OpenText:
     return OpenText(Ref(position))
 
 
-async def piece(turns: TurnStore, lease: Lease, text: OpenText, data: str) -> None:
+async def chunk(turns: TurnStore, lease: Lease, text: OpenText, data: str) -> None:
     turns.check_append(lease, await turns.append(lease, text, data))
 
 
@@ -112,7 +112,7 @@ async def test_a_turn_from_send_to_end(turns: TurnStore, sessions: SessionStore)
     assert (lease.fence, lease.attempt, lease.context) == (1, 1, b"ctx")
     text = await open_text(turns, lease)
     for data in ("Hé", "llo", "x" * 40, "y" * 300):
-        await piece(turns, lease, text, data)
+        await chunk(turns, lease, text, data)
     await turns.write(lease, 2, [Close(text.ref, extras(status="complete"))])
     await finish(turns, lease)
     assert names(await log(sessions)) == [
@@ -141,21 +141,21 @@ async def test_a_lease_brings_the_send_as_it_stands(turns: TurnStore, sessions: 
     assert second.send == b"" and not second.more
 
 
-async def test_a_text_is_opened_with_its_first_piece(turns: TurnStore, sessions: SessionStore) -> None:
+async def test_a_text_is_opened_with_its_first_chunk(turns: TurnStore, sessions: SessionStore) -> None:
     lease = await started(turns)
     opened = Create(Message(name="text", data=""), extras(status="cancelled"), "first ")
     (position,) = await turns.write(lease, 1, [opened])
     text = OpenText(Ref(position), len("first "))
-    await piece(turns, lease, text, "second")
+    await chunk(turns, lease, text, "second")
     assert (await sessions.history.message(SESSION, text.ref)).data == "first second"
     await turns.end(lease, "completed", [Close(text.ref, extras(status="complete"), " last")])
-    pieces = [entry for entry in await log(sessions) if isinstance(entry, Appended)]
-    assert [entry.data for entry in pieces] == ["first ", "second", " last"]
+    chunks = [entry for entry in await log(sessions) if isinstance(entry, Appended)]
+    assert [entry.data for entry in chunks] == ["first ", "second", " last"]
     assert (await sessions.history.message(SESSION, text.ref)).data == "first second last"
 
 
 @pytest.mark.parametrize("length", [0, 31, 32, 255, 256, 65_535, 65_536])
-def test_a_last_piece_is_packed_like_any_append(length: int) -> None:
+def test_a_last_chunk_is_packed_like_any_append(length: int) -> None:
     close = Close(Ref(Position(1, 0)), extras(status="complete"), "x" * length)
     assert packed_operations([close])[2] == pack_append_body(close.data, close.extras)
 
@@ -163,13 +163,13 @@ def test_a_last_piece_is_packed_like_any_append(length: int) -> None:
 async def test_p2_nothing_of_a_turn_follows_its_cancel(turns: TurnStore, sessions: SessionStore) -> None:
     lease = await started(turns)
     text = await open_text(turns, lease)
-    await piece(turns, lease, text, "before")
+    await chunk(turns, lease, text, "before")
     late = turns.append(lease, text, "racing")
     cancelled = await turns.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)
     assert cancelled.matched == ("t1",)
     assert await late != b"lost"  # it was sent first, so it is before the cancel
     with pytest.raises(LeaseLost):
-        await piece(turns, lease, text, "after")
+        await chunk(turns, lease, text, "after")
     with pytest.raises(LeaseLost):
         await turns.write(lease, 2, [Create(Message(name="after"))])
     with pytest.raises(LeaseLost):
@@ -254,12 +254,12 @@ async def test_p5_a_repeated_send_is_one_turn(turns: TurnStore, sessions: Sessio
 async def test_p6_a_worker_that_lost_its_lease_is_refused(turns: TurnStore, sessions: SessionStore) -> None:
     old = await started(turns, lease_ms=1)
     text = await open_text(turns, old)
-    await piece(turns, old, text, "old")
+    await chunk(turns, old, text, "old")
     await expired(turns)
     new = await take(turns, "w2")
     assert new is not None and (new.fence, new.attempt) == (2, 2)
     with pytest.raises(LeaseLost):
-        await piece(turns, old, text, "zombie")
+        await chunk(turns, old, text, "zombie")
     with pytest.raises(LeaseLost):
         await finish(turns, old)
     await finish(turns, new)
@@ -313,7 +313,7 @@ async def test_what_expired_while_redis_stood_still_is_left_to_its_owner(
     lease = await started(turns, lease_ms=1)
     bucket = bucket_of(SESSION, turns.keys.buckets)
     await asyncio.sleep(0.01)
-    # Somebody looked last before Redis stood still.
+    # Someone looked last before Redis stood still.
     swept = turns.keys.base_of(SESSION) + "swept"
     long_ago = int(time.time() * 1000) - 10_000
     await connection.command("SET", swept, f"{long_ago} 0", "PX", 60_000)
@@ -350,12 +350,12 @@ async def test_repeated_writes_are_written_once(turns: TurnStore, sessions: Sess
     text = await open_text(turns, lease)
     first = await turns.write(lease, 2, [Create(Message(name="once"))])
     assert await turns.write(lease, 2, [Create(Message(name="once"))]) == first
-    await piece(turns, lease, text, "abc")
+    await chunk(turns, lease, text, "abc")
     repeated = OpenText(text.ref)
     assert await turns.append(lease, repeated, "abc") == b"repeated"
     ahead = OpenText(text.ref, offset=10)
     assert await turns.append(lease, ahead, "x") == b"gap"
-    await piece(turns, lease, text, "d")
+    await chunk(turns, lease, text, "d")
     end = await finish(turns, lease)
     assert await finish(turns, lease) == end
     listed = names(await log(sessions))
@@ -384,7 +384,7 @@ async def test_policy_interrupt_is_one_step(turns: TurnStore, sessions: SessionS
     )
     assert accepted.interrupted == ("t1",)
     with pytest.raises(LeaseLost):
-        await piece(turns, lease, text, "after")
+        await chunk(turns, lease, text, "after")
     assert names(await log(sessions))[4:] == [
         "cancel",
         "+ cancelled",

@@ -119,7 +119,7 @@ def test_a_reader_continues_after_every_event_and_holds_the_same(chunks: list[c.
 
 @given(_turn(), st.integers(0, 40), st.integers(0, 40))
 @settings(max_examples=60, deadline=None)
-def test_a_reader_that_came_late_or_was_told_in_pieces_holds_the_same(
+def test_a_reader_that_came_late_or_was_reported_in_chunks_holds_the_same(
     chunks: list[c.Chunk], first: int, more: int
 ) -> None:
     client, stream = Client(), AguiStream()
@@ -204,7 +204,7 @@ def test_two_texts_of_one_message_are_written_one_at_a_time() -> None:
     assert client.is_closed
 
 
-def test_calls_that_stream_side_by_side_are_told_in_the_order_of_the_log() -> None:
+def test_calls_that_stream_side_by_side_are_reported_in_the_order_of_the_log() -> None:
     live: list[c.Chunk] = [
         c.ToolInputStart("a", "t"), c.ToolInputDelta("a", "{"), c.ToolInputStart("b", "t"),
         c.ToolInputDelta("b", "["), c.ToolInputDelta("a", "}"), c.ToolInputAvailable("a", "t", {}),
@@ -226,7 +226,7 @@ def test_data_that_is_not_kept_has_no_cursor() -> None:
     ]
 
 
-def test_state_of_an_agent_is_told_as_state() -> None:
+def test_state_of_an_agent_is_reported_as_state() -> None:
     chunks: list[c.Chunk] = [
         c.Data("data-state-snapshot", {"a": 1}),
         c.Data("data-state-delta", [{"op": "replace", "path": "/a", "value": 2}]),
@@ -235,7 +235,7 @@ def test_state_of_an_agent_is_told_as_state() -> None:
 
 
 @pytest.mark.parametrize("old", [False, True])
-def test_a_stop_is_never_told_as_a_success(old: bool) -> None:
+def test_a_stop_is_never_reported_as_a_success(old: bool) -> None:
     event = finished(
         "thread", "run", RunInfo("turn", TurnStatus.CANCELLED), Pending(), suspended=False, old=old
     )

@@ -23,7 +23,7 @@ class Session:
         self.messages: list[Message] = []
 
     def write(self, message: Message) -> Message:
-        serial = f"{len(self.messages):014d}-000@series:000"
+        serial = f"{len(self.messages):014d}-000@epoch:000"
         written = replace(message, serial=serial, version=Version(serial), client_id="user-1")
         self.messages.append(written)
         return written

@@ -138,7 +138,7 @@ def test_chunks_survive_the_way_through_dataclasses(transcript: Transcript) -> N
             assert p.chunk_to_json(p.chunk_from_json(chunk)) == chunk
 
 
-def test_the_deposited_closing_is_what_a_cancel_writes() -> None:
+def test_the_stored_closing_is_what_a_cancel_writes() -> None:
     encoder = Encoder(CTX, "a", STEP_START_PLACEHOLDER)
     (create,) = encoder.encode(p.TextStart("t"))
     assert isinstance(create, Create)

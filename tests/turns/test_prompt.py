@@ -125,4 +125,4 @@ def test_the_current_turn_keeps_its_open_calls() -> None:
 
 
 def test_an_unknown_trigger_gives_an_empty_conversation() -> None:
-    assert prompt_at(load("01").live(), "nobody", KEEP) == []
+    assert prompt_at(load("01").live(), "no-one", KEEP) == []

@@ -197,7 +197,7 @@ def test_an_attempt_that_says_something_else_begins_another_item() -> None:
     ]
 
 
-def test_items_are_told_one_after_the_other() -> None:
+def test_items_are_reported_one_after_the_other() -> None:
     turn, reader, stream = Turn(), Reader(), ResponseStream(ID.base)
     reader.read(list(stream.begin(response_json(about(), "queued", Units(None, Span())))))
     first, second = turn.text(call="a"), turn.text("tool-input", call="b")

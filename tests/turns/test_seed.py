@@ -9,10 +9,17 @@ from typing import Any
 
 import pytest
 
-from selfhost_transport.errors import InvalidArgument, SeamLost
+from selfhost_transport.errors import InvalidArgument, ResumePointLost
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.prompt import build_prompt
-from selfhost_transport.turns.seed import Seed, before, check_seam, is_joined, joins_chain, with_stored
+from selfhost_transport.turns.seed import (
+    Seed,
+    before,
+    check_resume_point,
+    is_joined,
+    joins_chain,
+    with_stored,
+)
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import ConversationMessage, UIMessage
 from selfhost_transport.turns.view import View
@@ -124,7 +131,7 @@ def test_hyd_3_an_empty_seed_reads_everything() -> None:
     history = load("47").history()
     tree = read_back(Seed(), history, 1)
     assert before(Seed(), tree) == [] and shown(tree) == shown(folded(history))
-    check_seam(Seed(), tree, "vectors", truncated_at="00000000000001-000@vectors000")
+    check_resume_point(Seed(), tree, "vectors", truncated_at="00000000000001-000@vectors000")
 
 
 def test_what_is_no_stored_message_is_refused() -> None:
@@ -134,7 +141,7 @@ def test_what_is_no_stored_message_is_refused() -> None:
             Seed.from_json(wrong)
 
 
-def test_hyd_9_a_turn_that_began_before_the_seam_is_read_with_its_question() -> None:
+def test_hyd_9_a_turn_that_began_before_the_resume_point_is_read_with_its_question() -> None:
     history = load("12").history()
     whole = shown(folded(history))
     (first, last) = ends(history)[:2]
@@ -150,32 +157,32 @@ def test_hyd_9_a_turn_that_began_before_the_seam_is_read_with_its_question() -> 
 
 def two_turns() -> tuple[list[Message], list[ConversationMessage], str]:
     """A history, its messages, and the position of the end of its first turn."""
-    # Recorded serials name a series of another length than this service's.
+    # Recorded serials name an epoch of another length than this service's.
     recorded = json.dumps(load("02").raw["history"]).replace("@vectors", "@vectors000")
     history = [decode_message(line, Format.JSON) for line in json.loads(recorded)]
     end = ends(history)[0]
     return history, shown(folded(history)), (history[end - 1].serial or "").rpartition(":")[0]
 
 
-def test_hyd_6_a_seam_that_retention_took_is_an_error_unless_it_is_known_to_be_stored() -> None:
+def test_hyd_6_a_resume_point_that_retention_took_is_an_error_unless_it_is_known_to_be_stored() -> None:
     history, whole, position = two_turns()
     at = ends(history)[0]
     kept = folded(history[at:])
     old = Seed(tuple(whole[:1]))
     truncated, beyond = position, (history[at].serial or "").rpartition(":")[0]
-    with pytest.raises(SeamLost) as failure:
-        check_seam(old, kept, "vectors000", truncated)
+    with pytest.raises(ResumePointLost) as failure:
+        check_resume_point(old, kept, "vectors000", truncated)
     assert failure.value.info.code == 90003 and truncated in str(failure.value)
-    check_seam(replace(old, allow_gap=True), kept, "vectors000", truncated)
+    check_resume_point(replace(old, allow_gap=True), kept, "vectors000", truncated)
     # What was taken is stored, which the position tells; then more was taken, or the session was made again.
-    known = replace(old, seam=position)
-    check_seam(known, kept, "vectors000", truncated)
-    for series, taken in (("vectors000", beyond), ("other00000", truncated)):
-        with pytest.raises(SeamLost):
-            check_seam(known, SessionTree(), series, taken)
+    known = replace(old, resume_point=position)
+    check_resume_point(known, kept, "vectors000", truncated)
+    for epoch, taken in (("vectors000", beyond), ("other00000", truncated)):
+        with pytest.raises(ResumePointLost):
+            check_resume_point(known, SessionTree(), epoch, taken)
 
 
-def test_hyd_6_an_agent_is_told_too() -> None:
+def test_hyd_6_an_agent_is_reported_too() -> None:
     history, whole, position = two_turns()
     at = ends(history)[0]
     kept = folded(history[at:])
@@ -183,9 +190,13 @@ def test_hyd_6_an_agent_is_told_too() -> None:
     prompt = build_prompt(kept, trigger)
     plain = Seed(tuple(message.message for message in whole[:2]))
     taken = parse_position(position)[0]
-    with pytest.raises(SeamLost):
+    with pytest.raises(ResumePointLost):
         with_stored(plain, kept, trigger, prompt, taken)
-    for seed in (replace(plain, seam=position), replace(plain, allow_gap=True), Seed(tuple(whole[:2]))):
+    for seed in (
+        replace(plain, resume_point=position),
+        replace(plain, allow_gap=True),
+        Seed(tuple(whole[:2])),
+    ):
         composed = with_stored(seed, kept, trigger, prompt, taken)
         assert [said.message for said in composed] == [m.message for m in whole[:2]] + [
             said.message for said in prompt
@@ -203,4 +214,4 @@ def test_stored_messages_come_back_from_json() -> None:
     with pytest.raises(InvalidArgument):
         Seed.from_json([{"message": {"id": "x"}}])
     with pytest.raises(InvalidArgument):
-        Seed(seam="yesterday")
+        Seed(resume_point="yesterday")

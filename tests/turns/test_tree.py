@@ -37,7 +37,7 @@ class Log:
 
     def serial(self) -> str:
         self._ms += 1
-        return format_item(Position(self._ms, 0), "series0000", 0)
+        return format_item(Position(self._ms, 0), "epoch0000", 0)
 
     def stored(self, message: Message, client_id: str | None) -> Message:
         serial = self.serial()
@@ -75,15 +75,15 @@ def test_ses_4_history_in_any_order_gives_the_same_view(transcript: Transcript, 
     assert [run.to_json() for run in view.runs()] == transcript.raw["final_runs"]
 
 
-def test_chunks_are_told_as_they_were_fed() -> None:
-    transcript, told = load("03"), []
+def test_chunks_are_reported_as_they_were_fed() -> None:
+    transcript, reported = load("03"), []
     tree = SessionTree()
     for message in transcript.live():
-        told += [e.chunk for e in tree.apply(message) if isinstance(e, ChunkReceived)]
+        reported += [e.chunk for e in tree.apply(message) if isinstance(e, ChunkReceived)]
     (stream,) = transcript.raw["agent_streams"]
     fed = [p.chunk_from_json(chunk) for chunk in stream["chunks"]]
     # On the wire a start always names its message.
-    assert told[1:] == fed[1:]
+    assert reported[1:] == fed[1:]
 
 
 def test_opt_1_and_2_an_own_message_shows_at_once_and_is_promoted_once() -> None:
@@ -201,11 +201,11 @@ def test_con_9_messages_know_their_turn() -> None:
     tree = SessionTree()
     for message in load("12").live():
         tree.apply(message)
-    keys = ("MSG-USER-1", "MSG-ASST-1", "MSG-USER-2", "MSG-ASST-2", "nobody")
+    keys = ("MSG-USER-1", "MSG-ASST-1", "MSG-USER-2", "MSG-ASST-2", "no-one")
     assert [tree.turn_of(key) for key in keys] == ["RUN-1", "RUN-1", "RUN-2", "RUN-2", None]
 
 
-def test_a_cancel_is_told_and_marks_its_turn() -> None:
+def test_a_cancel_is_reported_and_marks_its_turn() -> None:
     log, tree = Log(), SessionTree(SESSION)
     started(log, tree)
     events = tree.apply(log.stored(cancel(event_id="c", input_codec_message_id="u1"), "user-2"))
@@ -223,12 +223,12 @@ def test_str_16_text_is_exact_and_an_append_does_not_fold_again() -> None:
     node = tree.owner_of("a1")
     assert node is not None
     projection, version = node.projection, tree.structure_version
-    pieces = ["\U0001f468", "‍", "\U0001f469", "é", "\0", "語"] * 50
-    for piece in pieces:
-        tree.apply(log.appended(stream, piece))
+    chunks = ["\U0001f468", "‍", "\U0001f469", "é", "\0", "語"] * 50
+    for chunk in chunks:
+        tree.apply(log.appended(stream, chunk))
     assert node.projection is projection
     assert tree.structure_version == version
-    assert texts(tree)[-1] == "".join(pieces)
+    assert texts(tree)[-1] == "".join(chunks)
 
 
 def test_str_11_a_full_update_continues_or_replaces_the_text() -> None:

@@ -186,7 +186,7 @@ def test_a_suspended_turn_asks_for_its_calls() -> None:
     assert UIMessageStream("turn-1").end(TurnStatus.SUSPENDED)[-1]["finishReason"] == "tool-calls"
 
 
-def test_data_that_is_not_kept_is_told_once_and_never_replayed() -> None:
+def test_data_that_is_not_kept_is_reported_once_and_never_replayed() -> None:
     stream = UIMessageStream("turn-1")
     note = c.Data("data-progress", {"percent": 10}, transient=True)
     assert stream.feed(MESSAGE, note)[-1]["transient"] is True

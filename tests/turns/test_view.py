@@ -44,7 +44,7 @@ def ids(view: View) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["16", "17", "18"])
-def test_bra_8_the_newest_is_selected_and_siblings_are_told_oldest_first(name: str) -> None:
+def test_bra_8_the_newest_is_selected_and_siblings_are_reported_oldest_first(name: str) -> None:
     expected, view = load(name).raw["branch"], folded(name)
     found = view.branch_selection(expected["anchor"])
     siblings = [s.message.to_json() for s in found.siblings if s]
@@ -93,16 +93,16 @@ def test_a_selection_outlives_the_loading_of_an_older_sibling() -> None:
 
 def test_bra_4_unknown_ids_are_safe_and_the_index_is_clamped() -> None:
     view = folded("16")
-    assert view.branch_selection("nobody").siblings == ()
+    assert view.branch_selection("no-one").siblings == ()
     assert not view.branch_selection("MSG-USER-1").has_siblings
-    assert view.select("nobody", 0) == []
+    assert view.select("no-one", 0) == []
     view.select("MSG-ASST-2", -7)
     assert ids(view)[-1] == "MSG-ASST-1"
     view.select("MSG-ASST-1", 99)
     assert ids(view)[-1] == "MSG-ASST-2"
 
 
-def test_a_view_that_showed_a_message_stays_with_it_when_somebody_else_edits() -> None:
+def test_a_view_that_showed_a_message_stays_with_it_when_another_edits() -> None:
     view, expected = watched("18"), load("18").raw["other_client_view"]
     assert messages_to_json(view.messages()) == expected["messages"]
     assert [run.to_json() for run in view.runs()] == expected["runs"]
@@ -171,24 +171,24 @@ def test_bra_17_a_hidden_branch_makes_no_view_events() -> None:
     fold(messages[:17], view)
     view.select("MSG-ASST-2", 0)
     (append,) = [m for m in messages[17:] if m.data == "Joke two."]
-    told: list[Any] = []
+    reported: list[Any] = []
     for message in messages[17:]:
         events = view.tree.apply(message)
-        told += view.update(events)
+        reported += view.update(events)
         if message is append:
             assert any(isinstance(event, ChunkReceived) for event in events)
     assert not [
-        event for event in told if isinstance(event, ChunkReceived | MessageChanged | MessagesChanged)
+        event for event in reported if isinstance(event, ChunkReceived | MessageChanged | MessagesChanged)
     ]
 
 
-def test_tokens_of_the_visible_branch_are_told() -> None:
-    view, told = View(SessionTree()), ""
+def test_tokens_of_the_visible_branch_are_reported() -> None:
+    view, reported = View(SessionTree()), ""
     for message in load("01").live():
         for event in view.update(view.tree.apply(message)):
             if isinstance(event, ChunkReceived) and event.chunk.type == "text-delta":
-                told += getattr(event.chunk, "delta", "")
-    assert told == "The capital of France is Paris."
+                reported += getattr(event.chunk, "delta", "")
+    assert reported == "The capital of France is Paris."
 
 
 def test_his_1_older_messages_are_revealed_newest_first_in_steps() -> None:
@@ -291,7 +291,7 @@ def test_an_answer_asked_for_here_is_shown_whatever_was_selected() -> None:
     view = View(SessionTree())
     fold([said("one", "m1", serial(1)), answer("r1", "m1", 2), answer("r2", "m1", 3, "r1-answer")], view)
     view.select("r2-answer", 0)
-    # Somebody else's does not move a view that has chosen; its own user's does.
+    # Another's does not move a view that has chosen; its own user's does.
     fold([answer("r3", "m1", 4, "r1-answer")], view)
     assert ids(view) == ["m1", "r1-answer"]
     view.expect_answer("for-r4")

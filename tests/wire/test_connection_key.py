@@ -1,4 +1,4 @@
-"""Connection keys: authentic for ever, not forgeable from an id, and bound to their owner (section 4.5)."""
+"""Connection keys: authentic forever, not forgeable from an id, and bound to their owner (section 4.5)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_another_secret_makes_no_valid_key() -> None:
 @pytest.mark.parametrize(
     ("app_id", "client_id"), [("app", "bob"), ("other", "alice"), ("app", None), ("app", "")]
 )
-def test_somebody_elses_key_is_told_from_a_forged_one(app_id: str, client_id: str | None) -> None:
+def test_another_clients_key_is_distinguished_from_a_forged_one(app_id: str, client_id: str | None) -> None:
     with pytest.raises(ConnectionFailed) as caught:
         verify_connection_key(SECRET, issue(), app_id=app_id, client_id=client_id)
     assert (caught.value.info.code, caught.value.info.status_code) == (80011, 400)

@@ -16,11 +16,11 @@ from selfhost_transport.wire.serial import (
     Position,
     format_item,
     format_position,
-    new_series,
+    new_epoch,
     parse_position,
 )
 
-SERIES = "abcdefghi0"
+EPOCH = "abcdefghi0"
 positions = st.builds(Position, st.integers(0, MAX_MS), st.integers(0, MAX_COUNTER))
 near = st.builds(Position, st.integers(1_763_000_000_000, 1_763_000_000_002), st.integers(0, 3))
 indexes = st.integers(0, MAX_INDEX)
@@ -28,23 +28,23 @@ indexes = st.integers(0, MAX_INDEX)
 
 @given(positions | near, positions | near, indexes, indexes)
 def test_strings_sort_as_positions_do(first: Position, second: Position, one: int, two: int) -> None:
-    assert (format_position(first, SERIES) < format_position(second, SERIES)) == (first < second)
-    assert (format_item(first, SERIES, one) < format_item(second, SERIES, two)) == (
+    assert (format_position(first, EPOCH) < format_position(second, EPOCH)) == (first < second)
+    assert (format_item(first, EPOCH, one) < format_item(second, EPOCH, two)) == (
         (first, one) < (second, two)
     )
 
 
 @given(positions, indexes)
 def test_serials_are_read_back(position: Position, index: int) -> None:
-    assert parse_position(format_position(position, SERIES)) == (position, SERIES, None)
-    assert parse_position(format_item(position, SERIES, index)) == (position, SERIES, index)
+    assert parse_position(format_position(position, EPOCH)) == (position, EPOCH, None)
+    assert parse_position(format_item(position, EPOCH, index)) == (position, EPOCH, index)
     assert Position.parse_id(position.stream_id) == position
 
 
 def test_the_forms() -> None:
     position = Position(1_826_232_498_871, 1)
-    assert format_position(position, SERIES) == "01826232498871-001@abcdefghi0"
-    assert format_item(position, SERIES, 12) == "01826232498871-001@abcdefghi0:012"
+    assert format_position(position, EPOCH) == "01826232498871-001@abcdefghi0"
+    assert format_item(position, EPOCH, 12) == "01826232498871-001@abcdefghi0:012"
     assert position.stream_id == "1826232498871-1"
     assert position > Position.ZERO
 
@@ -70,21 +70,21 @@ def test_foreign_stream_ids_are_refused(text: str) -> None:
 @pytest.mark.parametrize("position", [Position(MAX_MS + 1, 0), Position(0, MAX_COUNTER + 1), Position(-1, 0)])
 def test_a_position_that_would_not_fit_is_refused(position: Position) -> None:
     with pytest.raises(InvalidArgument):
-        format_position(position, SERIES)
+        format_position(position, EPOCH)
 
 
 def test_an_index_that_would_not_fit_is_refused() -> None:
     with pytest.raises(InvalidArgument):
-        format_item(Position.ZERO, SERIES, MAX_INDEX + 1)
+        format_item(Position.ZERO, EPOCH, MAX_INDEX + 1)
 
 
-@pytest.mark.parametrize("series", ["", "short", "ABCDEFGHIJ", "abcdefghi@"])
-def test_a_series_of_another_form_is_refused(series: str) -> None:
+@pytest.mark.parametrize("epoch", ["", "short", "ABCDEFGHIJ", "abcdefghi@"])
+def test_a_epoch_of_another_form_is_refused(epoch: str) -> None:
     with pytest.raises(InvalidArgument):
-        format_position(Position.ZERO, series)
+        format_position(Position.ZERO, epoch)
 
 
-def test_a_new_series_is_valid_and_its_own() -> None:
-    made = {new_series() for _ in range(100)}
+def test_a_new_epoch_is_valid_and_its_own() -> None:
+    made = {new_epoch() for _ in range(100)}
     assert len(made) == 100
-    assert all(re.fullmatch("[a-z0-9]{10}", series) for series in made)
+    assert all(re.fullmatch("[a-z0-9]{10}", epoch) for epoch in made)

@@ -41,7 +41,7 @@ def test_macs_of_the_sdks_verify(body: dict[str, Any]) -> None:
     with pytest.raises(Unauthorized):
         request.check_mac(SECRET + "x")
     with pytest.raises(Unauthorized):
-        replace(request, client_id="somebody-else").check_mac(SECRET)
+        replace(request, client_id="someone-else").check_mac(SECRET)
 
 
 def test_numbers_may_be_text() -> None:

@@ -71,7 +71,7 @@ RAISED: dict[str, Callable[[], BaseException]] = {
     "odd-base": lambda: OddBase("odd"),
     "group-of-exits": lambda: BaseExceptionGroup("all", [SystemExit(1), ValueError("x")]),
     "group": lambda: ExceptionGroup("all", [ValueError("x"), KeyError("y")]),
-    "group-that-tells": lambda: ExceptionGroup("all", [ValueError("x"), AgentError("told in a group")]),
+    "group-that-tells": lambda: ExceptionGroup("all", [ValueError("x"), AgentError("reported in a group")]),
     "mute": Mute,
     "hostile": lambda: Hostile("x"),
     "half-a-character": lambda: AgentError("half \ud83d"),
@@ -242,8 +242,8 @@ async def left_generator(turn: Turn, way: str) -> AsyncIterator[str]:
         finally:
             fail(way)
 
-    async for piece in inner():
-        yield piece
+    async for chunk in inner():
+        yield chunk
         break
     await asyncio.sleep(0.01)
     yield "b "

@@ -24,8 +24,8 @@ MakeSettings = Callable[..., Settings]
 Serve = Callable[[], Awaitable[Callable[[], bool]]]
 
 # What the terminal says, for those whose own words are fit for people.
-TOLD = {
-    "group-that-tells": "told in a group",
+REPORTED = {
+    "group-that-tells": "reported in a group",
     "half-a-character": "half \ufffd",
     "long-message": "x" * 4_000,
     "rate-limited": "slow down",
@@ -77,7 +77,7 @@ async def test_whatever_user_code_raises_ends_its_own_turn(room: Room, serve: Se
     assert lives()
 
 
-async def test_a_process_of_its_own_outlives_a_stopped_loop_and_ends_when_it_is_told_to(
+async def test_a_process_of_its_own_outlives_a_stopped_loop_and_ends_when_it_is_reported_to(
     room: Room, stack: Stack
 ) -> None:
     process = await stack.worker("tests.worker.bad_agents:alone")
@@ -181,11 +181,11 @@ def assert_true_reason(end: Message, where: str, way: str) -> None:
     assert code is not None and message
     if where in ("cleanup", "generator-cleanup"):
         # Why the source failed comes first.
-        assert "would have stopped" not in message and message != TOLD.get(way)
+        assert "would have stopped" not in message and message != REPORTED.get(way)
         return
     if way in EXITS and (where, way) not in WRAPPED:
         assert "would have stopped the process" in message, (where, way, message)
-    if way in TOLD:
-        assert message == TOLD[way], (where, way)
+    if way in REPORTED:
+        assert message == REPORTED[way], (where, way)
     if way == "rate-limited":
         assert code == "42900"

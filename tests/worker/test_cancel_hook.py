@@ -27,7 +27,7 @@ Hook = Callable[[CancelRequest], Awaitable[bool | None]]
 
 
 class Talker:
-    """An agent that goes on until it is told to finish."""
+    """An agent that goes on until it is asked to finish."""
 
     def __init__(self) -> None:
         self.finish = asyncio.Event()
@@ -55,15 +55,15 @@ async def talking(room: Room, *turns: str) -> None:
         await wait_until(said)
 
 
-async def verdicts(room: Room, turn: str) -> list[tuple[str | None, str | None]]:
-    """Names and requesters of the entries that tell of verdicts."""
+async def decisions(room: Room, turn: str) -> list[tuple[str | None, str | None]]:
+    """Names and requesters of the entries that tell of decisions."""
     names = (h.AI_CANCEL_DENIED, h.AI_CANCEL_ALLOWED)
     return [(m.name, header(m, h.CANCEL_CLIENT_ID)) for m in await room.of_turn(turn) if m.name in names]
 
 
 async def until_denied(room: Room, turn: str) -> None:
     async def denied() -> bool:
-        return bool(await verdicts(room, turn))
+        return bool(await decisions(room, turn))
 
     await wait_until(denied)
 
@@ -81,7 +81,7 @@ async def test_can_7_only_the_owner_may_cancel(room: Room, settings: MakeSetting
     reply = await room.cancel(turn, client_id="mallory")
     assert (reply.matched, reply.asked) == ((turn,), (turn,))
     await until_denied(room, turn)
-    assert await verdicts(room, turn) == [(h.AI_CANCEL_DENIED, "mallory")]
+    assert await decisions(room, turn) == [(h.AI_CANCEL_DENIED, "mallory")]
     assert (await room.record(turn)).status == "active"
     await room.cancel(turn, client_id="alice")
     assert (await room.ended(turn)).status == "cancelled"
@@ -103,7 +103,7 @@ async def test_a_denied_turn_goes_on_to_its_end(room: Room, settings: MakeSettin
     talker.finish.set()
     assert (await room.ended(turn)).status == "completed"
     assert "".join(output.text for output in await room.outputs(turn)) == "first second"
-    assert await verdicts(room, turn) == [(h.AI_CANCEL_DENIED, "alice")]
+    assert await decisions(room, turn) == [(h.AI_CANCEL_DENIED, "alice")]
 
 
 async def test_what_was_asked_for_is_decided_before_the_turn_may_complete(
@@ -151,11 +151,11 @@ async def test_can_9_a_hook_that_raises_follows_the_declared_policy(
         return (await room.record(bad)).status == status
 
     await wait_until(settled)
-    verdict = next(m for m in await room.of_turn(bad) if m.name in (h.AI_CANCEL_DENIED, h.AI_CANCEL_ALLOWED))
-    assert header(verdict, h.ERROR_CODE) == ("40300" if undecided == "deny" else "104002")
+    decision = next(m for m in await room.of_turn(bad) if m.name in (h.AI_CANCEL_DENIED, h.AI_CANCEL_ALLOWED))
+    assert header(decision, h.ERROR_CODE) == ("40300" if undecided == "deny" else "104002")
 
 
-async def test_can_10_and_int_9_the_last_word(room: Room, settings: MakeSettings, running: Run) -> None:
+async def test_can_10_and_int_9_the_closing_note(room: Room, settings: MakeSettings, running: Run) -> None:
     async def hook(request: CancelRequest) -> None:
         request.closing_note("[cancelled]")
 
@@ -229,4 +229,4 @@ async def test_int_9_a_denied_cancel_is_no_longer_shown(
 
 async def test_a_hook_for_no_agent(settings: MakeSettings) -> None:
     with pytest.raises(InvalidArgument):
-        Worker(settings()).on_cancel("nobody")
+        Worker(settings()).on_cancel("no-one")

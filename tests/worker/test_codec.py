@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent_worker import CancelRequest, Reasoning, Turn, Worker
-from agent_worker.output.message import Piece
+from agent_worker.output.message import OutputChunk
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.settings import Settings
 from selfhost_transport.turns.codecs import OPENAI
@@ -58,7 +58,7 @@ async def test_an_event_that_cannot_be_carried_ends_the_turn(
     worker = Worker(settings())
 
     @worker.agent("assistant", codec="openai-responses", max_attempts=1)
-    async def agent(turn: Turn) -> AsyncIterator[Piece]:
+    async def agent(turn: Turn) -> AsyncIterator[OutputChunk]:
         yield "said "
         yield {"type": "response.audio.delta", "delta": "…"}
 
@@ -68,13 +68,13 @@ async def test_an_event_that_cannot_be_carried_ends_the_turn(
     assert [answer.text for answer in await answers(room, turn)] == ["said "]
 
 
-async def test_can_10_a_last_word_and_a_cut_off_answer(
+async def test_can_10_a_closing_note_and_a_cut_off_answer(
     room: Room, settings: MakeSettings, running: Run
 ) -> None:
     worker = Worker(settings(rollup_window_ms=0))
 
     @worker.agent("assistant", codec="openai-responses")
-    async def agent(turn: Turn) -> AsyncIterator[Piece]:
+    async def agent(turn: Turn) -> AsyncIterator[OutputChunk]:
         yield Reasoning("hm")
         yield "first "
         await turn.aborted.wait()
@@ -98,6 +98,6 @@ async def test_can_10_a_last_word_and_a_cut_off_answer(
     assert note.items[0]["status"] == "completed"
 
 
-async def test_an_unknown_codec_is_told_where_it_is_named(settings: MakeSettings) -> None:
+async def test_an_unknown_codec_is_reported_where_it_is_named(settings: MakeSettings) -> None:
     with pytest.raises(InvalidArgument, match="openai-responses"):
         Worker(settings()).agent("assistant", codec="nothing")

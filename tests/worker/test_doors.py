@@ -1,4 +1,4 @@
-"""Every way out of an agent gives a value the same fate, and nothing stays half told."""
+"""Every way out of an agent gives a value the same fate, and nothing stays half reported."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ async def test_a_value_has_its_fate(
         else:
             (end,) = [message for message in await room.of_turn(turn) if message.name == h.AI_RUN_END]
             assert (status, header(end, h.ERROR_CODE)) == ("failed", "40003"), name
-            # A call that was told of has its error.
+            # A call that learned of has its error.
             assert states <= {"output-error"}
 
 
@@ -117,7 +117,7 @@ def written(parts: Any, value: Any) -> bool:
     return False
 
 
-PIECES: dict[str, Any] = {
+CHUNKS: dict[str, Any] = {
     "none": None,
     "number": 7,
     "bytes": b"x",
@@ -133,7 +133,7 @@ PIECES: dict[str, Any] = {
 }
 
 
-async def test_what_is_no_piece_of_an_answer_fails_the_turn_by_name(
+async def test_what_is_no_chunk_of_an_answer_fails_the_turn_by_name(
     room: Room, settings: MakeSettings, running: Run
 ) -> None:
     worker = Worker(settings())
@@ -141,10 +141,10 @@ async def test_what_is_no_piece_of_an_answer_fails_the_turn_by_name(
     @worker.agent("assistant")
     async def agent(turn: Turn) -> Any:
         yield "before "
-        yield PIECES[await turn.text()]
+        yield CHUNKS[await turn.text()]
 
     await running(worker)
-    turns = {name: await room.send(name) for name in PIECES}
+    turns = {name: await room.send(name) for name in CHUNKS}
     for name, turn in turns.items():
         assert (await room.ended(turn)).status == "failed"
         (end,) = [message for message in await room.of_turn(turn) if message.name == h.AI_RUN_END]

@@ -99,7 +99,7 @@ async def test_redis_away_for_longer_than_the_lease(tmp_path: Path, running: Run
         redis.suspend()
         await asyncio.sleep(3.0)  # six leases, and longer than anybody ever pauses looking for expired ones
         redis.resume()
-        # Nobody else could take it either: the worker asks, and goes on.
+        # No one else could take it either: the worker asks, and goes on.
         record = await room.ended(turn)
         assert (record.status, record.attempts) == ("completed", 1)
         assert worker.statistics().outcomes == {"completed": 1}

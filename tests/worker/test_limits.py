@@ -23,10 +23,10 @@ MakeSettings = Callable[..., Settings]
 
 
 @pytest.mark.parametrize(
-    ("limits", "told"), [({"deadline_s": 0.4}, "deadline"), ({"silence_s": 0.3}, "wrote nothing")]
+    ("limits", "reported"), [({"deadline_s": 0.4}, "deadline"), ({"silence_s": 0.3}, "wrote nothing")]
 )
 async def test_trn_23_and_str_14_a_hanging_turn_ends_with_an_error(
-    room: Room, settings: MakeSettings, running: Run, limits: dict[str, float], told: str
+    room: Room, settings: MakeSettings, running: Run, limits: dict[str, float], reported: str
 ) -> None:
     worker = Worker(settings())
     worker.agent("assistant", **limits)(scripted)  # type: ignore[arg-type]  # the keywords vary
@@ -36,7 +36,7 @@ async def test_trn_23_and_str_14_a_hanging_turn_ends_with_an_error(
     assert (await room.ended(turn)).status == "failed"
     assert 0.25 < time.monotonic() - began < 1.5
     end = (await room.of_turn(turn))[-1]
-    assert told in (header(end, h.ERROR_MESSAGE) or "")
+    assert reported in (header(end, h.ERROR_MESSAGE) or "")
     (output,) = await room.outputs(turn)
     assert (output.text, output.status) == (numbered(5), "cancelled")
 

@@ -55,11 +55,13 @@ async def test_blocking_code_is_named_within_a_second_and_no_lease_is_lost(
     for turn in turns:
         record = await room.ended(turn)
         assert (record.status, record.attempts) == ("completed", 1)
-    (told,) = [record for record in caplog.records if record.getMessage().startswith("worker.loop_blocked")]
-    assert told.levelno == logging.ERROR
-    assert told.created - worker.blocked_at[0] < 1.0  # type: ignore[attr-defined]
-    assert "role=agent agent=blocker session=room" in told.getMessage()
-    assert "busy_by_mistake(blocks_s)" in told.getMessage()
+    (reported,) = [
+        record for record in caplog.records if record.getMessage().startswith("worker.loop_blocked")
+    ]
+    assert reported.levelno == logging.ERROR
+    assert reported.created - worker.blocked_at[0] < 1.0  # type: ignore[attr-defined]
+    assert "role=agent agent=blocker session=room" in reported.getMessage()
+    assert "busy_by_mistake(blocks_s)" in reported.getMessage()
     await wait_until(lambda: worker.statistics().blocked[1])
     count, seconds = worker.statistics().blocked
     assert count == 1 and seconds > 2
@@ -80,7 +82,7 @@ async def test_what_a_blocking_agent_yields_is_streamed_meanwhile(
     turn = await room.send("go", agent="blocker")
     assert (await room.ended(turn)).status == "completed"
     assert await room.text(turn) == numbered(10)
-    # It left in pieces as it came, though the agent never waits.
-    pieces = [entry for entry in await room.log() if isinstance(entry, Appended) and entry.data]
-    assert len(pieces) >= 4
-    assert pieces[-1].position.ms - pieces[0].position.ms > 150
+    # It left in chunks as it came, though the agent never waits.
+    chunks = [entry for entry in await room.log() if isinstance(entry, Appended) and entry.data]
+    assert len(chunks) >= 4
+    assert chunks[-1].position.ms - chunks[0].position.ms > 150

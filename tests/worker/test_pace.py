@@ -31,7 +31,7 @@ def test_while_late_hardly_more_than_a_turn_is_taken_for_each_that_ends() -> Non
     assert late.room(52) == 0
 
 
-def test_turns_that_do_not_end_keep_no_others_away_from_a_late_worker_for_ever() -> None:
+def test_turns_that_do_not_end_keep_no_others_away_from_a_late_worker_forever() -> None:
     late = Late()
     late.lag = LATE_S * 2
     running = 10

@@ -23,8 +23,8 @@ def store(room: Room) -> PresenceStore:
     return PresenceStore(room.turns.redis, room.turns.keys)
 
 
-async def told(room: Room) -> list[tuple[PresenceAction | None, str]]:
-    """What the session was told of its agent, in order."""
+async def reported(room: Room) -> list[tuple[PresenceAction | None, str]]:
+    """What the session learned of its agent, in order."""
     return [
         (event.action, json.loads(event.data or "{}").get("status", ""))
         for entry in await room.log()
@@ -52,7 +52,7 @@ async def test_pre_2_pre_4_and_pre_14_thinking_streaming_idle_offline(
     ]
 
     async def complete() -> bool:
-        return await told(room) == steps
+        return await reported(room) == steps
 
     await wait_until(complete)
     log = await room.log()

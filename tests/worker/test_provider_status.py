@@ -51,8 +51,8 @@ async def test_a_providers_status_reaches_clients(
     (end,) = [message for message in await room.of_turn(turn) if message.name == h.AI_RUN_END]
     headers = h.read_headers(end)
     assert headers is not None
-    told = read_error(headers)
-    assert (told.status_code, told.message) == (status, failure.message)
-    error = TransportError.from_info(told)
+    reported = read_error(headers)
+    assert (reported.status_code, reported.message) == (status, failure.message)
+    error = TransportError.from_info(reported)
     assert isinstance(error, raised)
     assert error.retryable is retryable

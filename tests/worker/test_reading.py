@@ -1,4 +1,4 @@
-"""What an agent is given of a conversation: exactly what a reader of the whole session makes of it, read piece by piece."""
+"""What an agent is given of a conversation: exactly what a reader of the whole session makes of it, read chunk by chunk."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def asked(talk: Talk, messages: list[Message]) -> Conversation:
     """A question that a worker has just been given."""
     published = await talk.sessions.publish(talk.session, messages)
     context = context_for_input(messages[-1], session=talk.session, agent_client_id=AGENT)
-    lease = Lease(talk.session, context.turn_id, 1, 1, 3, "", published.series, published.position, b"")
+    lease = Lease(talk.session, context.turn_id, 1, 1, 3, "", published.epoch, published.position, b"")
     return Conversation(talk.sessions.history, lease, context)
 
 
@@ -82,7 +82,7 @@ async def branching_talk(talk: Talk, rng: random.Random, turns: int) -> None:
             parent = above.answer_id if above else None
             parts = [TextPart(f"{len(talk.turns)}.{part}") for part in range(rng.choice((1, 1, 2)))]
             messages = user_message(parts, InputIds(), client_id=USER, parent=parent)
-        written = talk.turn(messages, pieces=rng.randint(0, 2), reasoning=rng.random() < 0.3, reason=reason)
+        written = talk.turn(messages, chunks=rng.randint(0, 2), reasoning=rng.random() < 0.3, reason=reason)
         async for _ in written:
             if rng.random() < 0.1:
                 await talk.note("note", rng.choice((1, 5)))
@@ -185,10 +185,10 @@ def objects() -> int:
     return len(gc.get_objects())
 
 
-async def test_a_long_conversation_holds_up_nobody_and_keeps_little(sessions: SessionStore) -> None:
+async def test_a_long_conversation_holds_up_no_one_and_keeps_little(sessions: SessionStore) -> None:
     talk = Talk(sessions)
     for number in range(TURNS):
-        await talk.say(f"question {number}", pieces=2)
+        await talk.say(f"question {number}", chunks=2)
     reading = await asked(talk, question(talk.turns[-1].answer_id))
     before = objects()
     tree = await whole_tree(sessions)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from agent_worker import AgentError, Reasoning, Turn, Worker
-from agent_worker.output.message import Piece
+from agent_worker.output.message import OutputChunk
 from agent_worker.scripted.model import scripted
 from selfhost_transport.errors import Busy
 from selfhost_transport.settings import Settings
@@ -132,7 +132,7 @@ async def test_cot_6_reasoning_is_not_fed_back_unless_asked_for(
     given: list[str] = []
 
     @worker.agent("assistant")
-    async def agent(turn: Turn) -> AsyncIterator[Piece]:
+    async def agent(turn: Turn) -> AsyncIterator[OutputChunk]:
         for with_reasoning in (False, True):
             said = await turn.messages(with_reasoning=with_reasoning)
             given.append(str([part for one in said for part in one.message.parts]))
@@ -157,8 +157,8 @@ async def test_cot_8_long_reasoning_is_gathered_like_text(
     assert (await room.ended(turn)).status == "completed"
     (part,) = [p for p in await People(room).parts(turn) if isinstance(p, ui.ReasoningPart)]
     assert part.text == "".join(f"r{number} " for number in range(20_000))
-    pieces = [entry for entry in await room.log() if isinstance(entry, Appended) and entry.data]
-    assert len(pieces) < 200
+    chunks = [entry for entry in await room.log() if isinstance(entry, Appended) and entry.data]
+    assert len(chunks) < 200
 
 
 async def test_int_16_a_limit_queues_and_loses_nothing(

@@ -238,8 +238,8 @@ async def test_a_failed_pipe_inside_a_generator_counts_unless_something_is_yield
         assert record.status == "completed"
         assert (await room.outputs(turn))[-1].text == "Another model says: no."
         return
-    told = {"silent": "42910", "nothing-to-pipe": "40003", "raises": "42911"}
-    assert (await failure_of(room, turn))[0] == told[ending]
+    reported = {"silent": "42910", "nothing-to-pipe": "40003", "raises": "42911"}
+    assert (await failure_of(room, turn))[0] == reported[ending]
 
 
 async def test_sources_may_be_piped_side_by_side_into_one_message(
@@ -284,7 +284,7 @@ async def test_trn_22_two_pipes_are_two_messages_of_one_turn(
     assert (await room.names(turn)).count("finish") == 2
 
 
-async def test_the_end_of_an_answer_is_told_while_its_agent_goes_on(
+async def test_the_end_of_an_answer_is_reported_while_its_agent_goes_on(
     room: Room, settings: MakeSettings, running: Run
 ) -> None:
     worker, may_return = Worker(settings()), asyncio.Event()
@@ -391,7 +391,7 @@ async def test_what_an_agent_raises_after_its_cancel_is_logged_once(
         except asyncio.CancelledError:
             if await turn.text() == "raise":
                 raise ValueError("while cleaning up") from None
-            await turn.pipe(["too late"])  # refused: LeaseLost, which tells nobody anything new
+            await turn.pipe(["too late"])  # refused: LeaseLost, which tells no one anything new
 
     await running(worker)
     for text in ("raise", "write"):

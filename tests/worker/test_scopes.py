@@ -114,7 +114,7 @@ async def test_a_scope_of_the_agents_own_ends_what_it_is_around(
             assert (call.state, call.error_text) == ("output-error", "The tool slow was stopped.")
 
 
-async def test_a_time_out_that_nobody_handles_is_the_turns_error(
+async def test_a_time_out_that_no_one_handles_is_the_turns_error(
     room: Room, settings: MakeSettings, running: Run
 ) -> None:
     worker = Worker(settings())

@@ -158,7 +158,7 @@ async def test_ste_7_an_immediate_steer_ends_the_call_of_the_model(
     turn = await room.send("cats")
     await gate.began.wait()
     steer = await people.steer(turn, "dogs")
-    # Nobody opens the gate: the first pass never ends by itself.
+    # No one opens the gate: the first pass never ends by itself.
     assert (await room.ended(turn)).status == "completed"
     assert gate.passes == ["cats", "dogs"]
     texts = [(o.text, o.status) for o in await room.outputs(turn)]

@@ -162,7 +162,7 @@ async def test_dur_3_going_on_with_the_next_step_is_no_reason_to_warn(
     async with await (await session()).adopt(name) as turn, turn.step("write") as step:
         await say(step, "two ")
     assert "step.appends" not in caplog.text
-    # Without an id of its own a retry of this process could not be told from going on.
+    # Without an id of its own a retry of this process could not be notified from going on.
     async with await (await session()).adopt(name) as turn:
         async with turn.step() as step:
             await say(step, "three")
@@ -320,7 +320,7 @@ async def test_dur_15_a_turn_that_never_starts_is_waited_for_up_to_a_time(
     adopting = [asyncio.create_task(second.adopt(name)) for _ in range(2)]
     await wait_until(lambda: second.host.control.waiting == 2)
     turn = await first.create_turn(name)
-    # Started, it belongs to whoever did; both hear of that without asking again.
+    # Started, it belongs to its holder; both hear of that without asking again.
     for waited in adopting:
         with pytest.raises(TurnHeld):
             await waited
@@ -382,7 +382,7 @@ async def test_a_turn_is_held_for_longer_than_a_lease(room: Room, session: OpenS
     assert await visible(room, turn.turn_id) == "text"
 
 
-async def test_p3_a_turn_that_nobody_adopts_ends_with_an_error(room: Room, session: OpenSession) -> None:
+async def test_p3_a_turn_that_no_one_adopts_ends_with_an_error(room: Room, session: OpenSession) -> None:
     agent = await session(adoption_window_s=0.2)
     turn = await agent.create_turn(await room.send("go"))
     async with turn.step("write") as step:
@@ -513,7 +513,7 @@ async def test_a_turn_that_fails_tells_why(room: Room, session: OpenSession) -> 
     assert await visible(room, turn.turn_id) == "text"
 
 
-async def test_whoever_starts_workflows_is_told_of_turns_that_wait(room: Room, session: OpenSession) -> None:
+async def test_one_that_starts_workflows_learns_of_turns_that_wait(room: Room, session: OpenSession) -> None:
     agent = await session()
     fleet = Fleet(room.turns.redis, room.turns.keys)
     earlier = await room.send("one")
@@ -524,7 +524,7 @@ async def test_whoever_starts_workflows_is_told_of_turns_that_wait(room: Room, s
     later = asyncio.create_task(anext(arrivals))
     name = await room.send("two")
     assert (await later).turn_id == name
-    # Telling takes nothing; what was created is not told again.
+    # Telling takes nothing; what was created is not reported again.
     await (await agent.create_turn(earlier)).complete()
     await arrivals.aclose()
     assert await fleet.size("assistant") == 0

@@ -107,9 +107,9 @@ async def test_hil_1_and_hil_4_an_approved_tool_runs_once_and_a_denied_one_never
     assert states == ["output-available", "output-denied"]
 
 
-@pytest.mark.parametrize(("reason", "told"), [("", "denied by the user"), ("too dear", "too dear")])
-async def test_hil_11_and_hil_12_the_model_is_told_of_the_answer(
-    room: Room, people: People, settings: MakeSettings, running: Run, reason: str, told: str
+@pytest.mark.parametrize(("reason", "reported"), [("", "denied by the user"), ("too dear", "too dear")])
+async def test_hil_11_and_hil_12_the_model_is_reported_of_the_answer(
+    room: Room, people: People, settings: MakeSettings, running: Run, reason: str, reported: str
 ) -> None:
     await serve(running, settings)
     approved = await room.send("script: tool=server approve=1 echo_context=1")
@@ -126,7 +126,7 @@ async def test_hil_11_and_hil_12_the_model_is_told_of_the_answer(
         {"answer": "what is known of the scripted question"},
     )
     (tool,) = tools_in(await room.text(denied))
-    assert tool["state"] == "output-denied" and told in tool["errorText"]
+    assert tool["state"] == "output-denied" and reported in tool["errorText"]
 
 
 def tools_in(context: str) -> list[dict[str, Any]]:
@@ -248,7 +248,7 @@ async def test_tol_9_silence_counts_as_an_answer(
     by_call = {answer.call.call_id: answer for answer in got}
     assert by_call["c1"].error is not None
     assert by_call["c2"].approved is (default == "approve")
-    # Silence has answered: who comes later is told so, as by any first answer (TOL-7).
+    # Silence has answered: who comes later is notified so, as by any first answer (TOL-7).
     with pytest.raises(Conflict) as late:
         await people.result(turn, "late", call_id="c1")
     assert late.value.info.detail is not None and late.value.info.detail["reason"] == "already_resolved"
@@ -273,8 +273,8 @@ async def test_hil_5_silence_is_escalated_and_then_decided(
     async def escalated() -> list[Message]:
         return [message for message in await room.of_turn(turn) if message.name == h.AI_RUN_ESCALATED]
 
-    (told,) = await wait_until(escalated)
-    assert json.loads(header(told, h.TOOL_CALL_IDS) or "") == ["c1"] and told.client_id == "assistant"
+    (reported,) = await wait_until(escalated)
+    assert json.loads(header(reported, h.TOOL_CALL_IDS) or "") == ["c1"] and reported.client_id == "assistant"
     if answered:
         await people.approve(turn)
     assert (await room.ended(turn)).status == "completed"

@@ -21,7 +21,7 @@ async def threads() -> AsyncIterator[Threads]:
     made.close()
 
 
-async def test_hung_calls_that_nobody_waits_for_make_room(threads: Threads) -> None:
+async def test_hung_calls_that_no_one_waits_for_make_room(threads: Threads) -> None:
     hung = threading.Event()
     calls = [asyncio.create_task(threads.run(hung.wait)) for _ in range(SIZE)]
     waiting = asyncio.create_task(threads.run(lambda: "quick"))

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from agent_worker import AgentError, Reasoning, ToolCall, Turn, Worker
 from agent_worker.agent.tools import MAX_RESULT_BYTES
-from agent_worker.output.message import Piece
+from agent_worker.output.message import OutputChunk
 from agent_worker.scripted.model import scripted
 from selfhost_transport.errors import ErrorInfo, MessageTooLarge
 from selfhost_transport.settings import Settings
@@ -49,7 +49,7 @@ async def test_tol_1_and_cot_3_reason_tool_reason_text_in_one_message(
     worker = Worker(settings())
 
     @worker.agent("assistant")
-    async def agent(turn: Turn) -> AsyncIterator[Piece]:
+    async def agent(turn: Turn) -> AsyncIterator[OutputChunk]:
         yield Reasoning("what is asked?")
         found = await turn.tool(ToolCall("weather", {"city": "Rome"}), weather)
         yield Reasoning("now I know")
@@ -86,7 +86,7 @@ async def test_tools_side_by_side_and_on_their_own(room: Room, settings: MakeSet
     assert (await room.names(turn)).count("start") == 4
 
 
-async def test_a_failed_tool_is_told_to_the_session_and_the_agent(
+async def test_a_failed_tool_is_reported_to_the_session_and_the_agent(
     room: Room, settings: MakeSettings, running: Run
 ) -> None:
     worker = Worker(settings())
@@ -231,7 +231,7 @@ async def test_tol_14_a_large_result_is_refused_or_kept_elsewhere(
         return {"rows": "x" * size}
 
     @worker.agent("assistant")
-    async def agent(turn: Turn) -> AsyncIterator[Piece]:
+    async def agent(turn: Turn) -> AsyncIterator[OutputChunk]:
         whole = await turn.tool(ToolCall("text", {"size": MAX_RESULT_BYTES}), lambda size: "x" * size)
         assert isinstance(whole, str) and len(whole) == MAX_RESULT_BYTES
         try:

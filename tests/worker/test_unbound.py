@@ -17,13 +17,13 @@ MakeSettings = Callable[..., Settings]
     ("bound", "warned"),
     [((), False), (("assistant",), False), (("other", "assistant"), False), (("assistent",), True)],
 )
-async def test_an_agent_that_no_namespace_names_is_told_at_start(
+async def test_an_agent_that_no_namespace_names_is_reported_at_start(
     settings: MakeSettings, caplog: pytest.LogCaptureFixture, bound: tuple[str, ...], warned: bool
 ) -> None:
     rules = tuple(NamespaceRule(id=f"n{number}", agent=agent) for number, agent in enumerate(bound))
     async with working(echo(settings().model_copy(update={"namespaces": rules}))):
-        told = [
+        reported = [
             record.getMessage() for record in caplog.records if "worker.agent_not_bound" in record.message
         ]
-    assert bool(told) is warned
-    assert all("agents=assistant bound=assistent" in line for line in told)
+    assert bool(reported) is warned
+    assert all("agents=assistant bound=assistent" in line for line in reported)

@@ -50,7 +50,7 @@ async def attempt(room: Room, window_ms: int = 40) -> Attempt:
     return Attempt(room, lease, window_ms)
 
 
-async def pieces(room: Room) -> list[str]:
+async def chunks(room: Room) -> list[str]:
     """The data of every append in the log that has some."""
     return [str(entry.data) for entry in await room.log() if isinstance(entry, Appended) and entry.data]
 
@@ -61,7 +61,7 @@ async def test_str_8_without_a_window_every_token_is_an_append(room: Room) -> No
     for n in range(10):
         text.add(f"{n} ")
     await it.close_text()
-    assert await pieces(room) == [f"{n} " for n in range(10)]
+    assert await chunks(room) == [f"{n} " for n in range(10)]
 
 
 async def test_str_7_the_first_token_leaves_at_once_and_later_ones_together(room: Room) -> None:
@@ -72,9 +72,9 @@ async def test_str_7_the_first_token_leaves_at_once_and_later_ones_together(room
     text.add("third ")
     await it.writer.drain()
     await room.turns.redis.command("PING")
-    assert await pieces(room) == ["first "]
+    assert await chunks(room) == ["first "]
     await it.close_text()
-    assert await pieces(room) == ["first ", "second third "]
+    assert await chunks(room) == ["first ", "second third "]
 
 
 async def test_str_7_at_most_one_append_per_window(room: Room) -> None:
@@ -86,7 +86,7 @@ async def test_str_7_at_most_one_append_per_window(room: Room) -> None:
         await asyncio.sleep(0.004)  # a model of 250 tokens per second
     took = time.monotonic() - began
     await it.close_text()
-    found = await pieces(room)
+    found = await chunks(room)
     assert "".join(found) == "".join(f"{n} " for n in range(100))
     assert took / 0.1 <= len(found) <= took / 0.04 + 2
 
@@ -97,7 +97,7 @@ async def test_a_slow_model_is_not_held_back(room: Room) -> None:
     for n in range(4):
         text.add(f"{n} ")
         await asyncio.sleep(0.03)  # slower than the window
-    assert await pieces(room) == ["0 ", "1 ", "2 ", "3 "]
+    assert await chunks(room) == ["0 ", "1 ", "2 ", "3 "]
 
 
 async def test_gathered_text_is_bounded_however_long_the_window(room: Room) -> None:
@@ -107,7 +107,7 @@ async def test_gathered_text_is_bounded_however_long_the_window(room: Room) -> N
     text.add("x" * MAX_GATHERED)
     text.add("y")
     await it.writer.settle()
-    assert [len(piece) for piece in await pieces(room)] == [5, MAX_GATHERED + 1]
+    assert [len(chunk) for chunk in await chunks(room)] == [5, MAX_GATHERED + 1]
 
 
 async def test_can_20_gathered_text_is_dropped_by_a_cancel(room: Room) -> None:
@@ -120,11 +120,11 @@ async def test_can_20_gathered_text_is_dropped_by_a_cancel(room: Room) -> None:
     it.writer.stop(LeaseLost("cancelled"))
     text.flush()
     await room.turns.redis.command("PING")
-    assert await pieces(room) == ["kept "]
+    assert await chunks(room) == ["kept "]
     assert await room.content_after(it.lease.turn_id, cancelled.position) == []
 
 
-async def test_p2_the_store_refuses_what_was_not_told_of_the_cancel(room: Room) -> None:
+async def test_p2_the_store_refuses_what_was_not_reported_of_the_cancel(room: Room) -> None:
     it = await attempt(room, window_ms=0)
     text = await it.open_text()
     text.add("kept ")
@@ -138,7 +138,7 @@ async def test_p2_the_store_refuses_what_was_not_told_of_the_cancel(room: Room) 
         text.add("and so is the next")
     with pytest.raises(LeaseLost):
         await it.close_text()
-    assert await pieces(room) == ["kept "]
+    assert await chunks(room) == ["kept "]
 
 
 async def test_str_13_order_holds_between_tokens_and_other_messages(room: Room) -> None:
@@ -193,10 +193,10 @@ async def test_str_16_halves_of_a_character_are_joined(room: Room, window_ms: in
 async def test_str_16_half_a_character_holds_nothing_else_back(room: Room) -> None:
     it = await attempt(room, window_ms=0)
     stream = await it.open_text()
-    for piece in ("so \ud83d", "\ude00", "!", "?"):
-        stream.add(piece)
+    for chunk in ("so \ud83d", "\ude00", "!", "?"):
+        stream.add(chunk)
     await it.writer.settle()
-    assert await pieces(room) == ["so ", "😀", "!", "?"]
+    assert await chunks(room) == ["so ", "😀", "!", "?"]
 
 
 async def test_closing_all_keeps_the_text_and_marks_it_cancelled(room: Room) -> None:
@@ -260,14 +260,14 @@ async def test_the_end_of_a_text_is_written_once_however_long_the_end_of_the_tur
     held = await it.writer.held()
     await asyncio.sleep(TAIL_S * 4)  # the time after which it would have been written by itself
     await room.turns.redis.command("PING")
-    assert await pieces(room) == ["first "]
+    assert await chunks(room) == ["first "]
     await room.turns.write(it.lease, 100, held)
     it.writer.forget_held()
     await it.writer.settle()
-    assert await pieces(room) == ["first ", "last"]
+    assert await chunks(room) == ["first ", "last"]
 
 
-async def test_p7_the_end_of_a_text_does_not_hide_that_a_piece_of_it_was_refused(room: Room) -> None:
+async def test_p7_the_end_of_a_text_does_not_hide_that_a_chunk_of_it_was_refused(room: Room) -> None:
     it = await attempt(room, window_ms=500)
     text = await it.open_text()
     text.add("first ")
@@ -296,4 +296,4 @@ async def test_what_is_held_is_written_after_all_when_the_turn_goes_on(room: Roo
 
 
 async def _written(room: Room, expected: list[str]) -> bool:
-    return await pieces(room) == expected
+    return await chunks(room) == expected

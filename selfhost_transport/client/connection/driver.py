@@ -119,7 +119,7 @@ class Connection:
         return self._endpoints[max(self._attempts - 1, 0) % len(self._endpoints)]
 
     @property
-    def is_crowded(self) -> bool:
+    def is_backpressured(self) -> bool:
         """Whether so much waits for an answer on a live connection that a cancel must not stand in that line."""
         return self.core.state is ConnectionState.CONNECTED and len(self.core.outbox) > _CROWDED
 

@@ -1,4 +1,4 @@
-"""The seam to the network: what a connection needs from a socket, and the websocket that provides it."""
+"""The interface to the network: what a connection needs from a socket, and the websocket that provides it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class WebSocket:
             while not (self._closing and not self._queue):
                 await self._queued.wait()
                 self._queued.clear()
-                # Frames of one moment leave in one piece: a send and its cancel arrive together (CAN-4).
+                # Frames of one moment leave in one chunk: a send and its cancel arrive together (CAN-4).
                 together = len(self._queue) > 1
                 if together:
                     self._cork(True)

@@ -48,7 +48,7 @@ from selfhost_transport.turns.events import StructureChanged, TreeEvent, TurnCha
 from selfhost_transport.turns.inputs import InputIds
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.runs import RunInfo
-from selfhost_transport.turns.seed import Seed, check_seam, is_joined
+from selfhost_transport.turns.seed import Seed, check_resume_point, is_joined
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.view import View as Window
 from selfhost_transport.wire.frame import AckResult, Frame
@@ -249,7 +249,7 @@ class Session:
         if self.agent is None:
             return await self._cancel_each(chosen)
         assert self._connection is not None and self._rest is not None
-        if self._connection.is_crowded and not chosen.connection:
+        if self._connection.is_backpressured and not chosen.connection:
             try:
                 return await self._rest.cancel(self._connection.endpoint, chosen.cancel_body(self.client_id))
             except ServiceError as error:
@@ -387,7 +387,7 @@ class Session:
     async def join_seed(self, seed: Seed) -> None:
         """Read back to where the stored messages end, and show them in front from then on.
 
-        Raises SeamLost where messages may be in neither (HYD-6), CapabilityError without the right to the history.
+        Raises ResumePointLost where messages may be in neither (HYD-6), CapabilityError without the right to the history.
         """
         self.require_ready()
         if self.history_refused is not None:
@@ -396,7 +396,7 @@ class Session:
         loader = self._loader
         await self.read_until(lambda: is_joined(seed, self.tree, loader.oldest))
         if not self.has_older:
-            check_seam(seed, self.tree, _series(self.attach_serial), self._loader.truncated_at)
+            check_resume_point(seed, self.tree, _epoch(self.attach_serial), self._loader.truncated_at)
         self.seed = seed
 
     # Called by the connection
@@ -426,7 +426,7 @@ class Session:
         if attached.first:
             self.agent = attached.params.get("turns")
             self.tree = self._new_tree()
-        elif _series(attached.serial) != _series(self.attach_serial):
+        elif _epoch(attached.serial) != _epoch(self.attach_serial):
             # The session was deleted and made again: nothing known of it holds.
             self.tree = self._new_tree()
             self._turns.abandon(ContinuityLost("the session was deleted, and its turns with it"))
@@ -602,5 +602,5 @@ def _why_not_begun(held: ref[Turn], agent: str | None) -> str | None:
     return f"no worker has taken the turn: does one serve the agent {agent!r} on the same Redis and prefix?"
 
 
-def _series(serial: str) -> str:
+def _epoch(serial: str) -> str:
     return serial.partition("@")[2].partition(":")[0]

@@ -1,4 +1,4 @@
-"""A turn's output as it comes: what was said so far first, then every further piece (STR-1, REC-3)."""
+"""A turn's output as it comes: what was said so far first, then every further chunk (STR-1, REC-3)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from selfhost_transport.turns.chunks import Chunk, ReasoningDelta, TextDelta
 from selfhost_transport.turns.fold import Projection
 from selfhost_transport.turns.nodes import Node
 
-# Pieces a reader may be behind before further text is joined to what waits, so that memory holds the text only.
+# Chunks a reader may be behind before further text is joined to what waits, so that memory holds the text only.
 _JOIN_BEYOND = 256
 
 
@@ -32,7 +32,7 @@ class TurnStream(AsyncIterator[StreamPart]):
         # The stream's source lives as long as its reader.
         self._owner = owner
         self._parts: deque[StreamPart] = deque()
-        # Pieces of text that belong to the last of the waiting parts.
+        # Chunks of text that belong to the last of the waiting parts.
         self._tail: list[str] = []
         self._arrived = asyncio.Event()
         self._ended = False
@@ -59,7 +59,7 @@ class TurnStream(AsyncIterator[StreamPart]):
         return self._parts.popleft()
 
     async def text(self) -> AsyncIterator[str]:
-        """Only the pieces of text, for printing as they come.
+        """Only the chunks of text, for printing as they come.
 
         After a `StreamReset` they begin again: `turn.text` is the answer as it stands.
         """

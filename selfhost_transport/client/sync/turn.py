@@ -33,7 +33,7 @@ class SyncTurnStream(Iterator[StreamPart]):
         return part
 
     def text(self) -> Iterator[str]:
-        """Only the pieces of text, for printing as they come; see `TurnStream.text`."""
+        """Only the chunks of text, for printing as they come; see `TurnStream.text`."""
         for part in self:
             if isinstance(part, TextDelta):
                 yield part.delta

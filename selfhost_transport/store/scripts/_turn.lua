@@ -1,12 +1,12 @@
 -- The life of a turn. A turn's hash holds packed entries that only need a position: the writer that opens a turn or a
--- message deposits what closes it, so that a script can end a turn with no worker alive.
+-- message leaves there what closes it, so that a script can end a turn with no worker alive.
 local LEASES, DEAD, CONTROL = base .. 'leases', base .. 'dead', base .. 'ctl' .. DATABASE
 -- Turns that something has to happen to at a time: a cancel whose hook is asked, a suspension with a limit.
 local DEADLINES = base .. 'deadlines'
 local STEP_START_PLACEHOLDER = '00000000000000-000@stepstart0:000'
 
--- What the sender of a turn deposits, and the answerer of a suspended one for its next invocation (`TURN.next` before each).
-local DEPOSIT = {
+-- What the sender of a turn leaves there, and the answerer of a suspended one for its next invocation (`TURN.next` before each).
+local CLOSING = {
   TURN.run_start, TURN.step_opening, TURN.step_cancelled, TURN.step_failed, TURN.run_cancelled, TURN.run_lost,
   TURN.run_merged, TURN.context,
 }
@@ -25,7 +25,7 @@ local function fence_key(turn) return of_session('f', turn) end
 -- Of a cancel that came before its turn: what it names the turn by, `turn` or `input`, and the value.
 local function early_key(filter, value) return of_session('c', pair(filter, value)) end
 
--- Puts the serial of the attempt's step-start into a deposited entry; both have the same length.
+-- Puts the serial of the attempt's step-start into a closing entry; both have the same length.
 local function with_step_start(entry, serial)
   local from, to = string.find(entry, STEP_START_PLACEHOLDER, 1, true)
   while from do
@@ -40,9 +40,9 @@ local function item_serial(id, epoch)
   return string.format('%014.0f-%03d@%s:000', ms, counter, epoch)
 end
 
--- Closes the messages a turn left open, as cancelled, with the appends deposited when they were opened.
+-- Closes the messages a turn left open, as cancelled, with the appends that were stored when they were opened.
 local function close_open_messages(turn)
-  -- Only the names: the hash holds the whole deposit, and most turns have nothing open here.
+  -- Only the names: the hash holds all closing messages, and most turns have nothing open here.
   for _, field in ipairs(redis.call('HKEYS', turn_key(turn))) do
     if string.sub(field, 1, 2) == TURN.open_message then
       local ref = string.sub(field, 3)
@@ -189,7 +189,7 @@ local function finish(turn, status, terminal, keep_ms)
   redis.call('HSET', key, TURN.status, status, TURN.terminal_position, terminal)
   note_end(turn, terminal)
   redis.call('HINCRBY', base .. 'stats', status, 1)
-  redis.call('HDEL', key, TURN.write_sequence, TURN.write_reply, TURN.awaited, unpack(DEPOSIT))
+  redis.call('HDEL', key, TURN.write_sequence, TURN.write_reply, TURN.awaited, unpack(CLOSING))
   redis.call('DEL', fence_key(turn), of_session('y', turn))
   redis.call('ZREM', LEASES, pair(turn, session))
   redis.call('ZREM', DEADLINES, pair(turn, session))
@@ -201,7 +201,7 @@ local function finish(turn, status, terminal, keep_ms)
 end
 
 -- Ends a turn from outside its worker: closes its messages, its step and itself. `step`, `run`: fields that
--- hold the deposited closing entries. A turn that never started is opened first. Returns the terminal's position.
+-- hold the closing entries. A turn that never started is opened first. Returns the terminal's position.
 local function close_turn(turn, status, step, run, keep_ms)
   local key = turn_key(turn)
   local turn_fields = redis.call('HMGET', key, TURN.run_start, TURN.attempts, TURN.step_start, step, run, TURN.fence, TURN.worker)
@@ -272,7 +272,7 @@ end
 -- Puts a suspended turn back to work: its next invocation is opened by the worker that takes it.
 local function resume(turn)
   local key = turn_key(turn)
-  for _, name in ipairs(DEPOSIT) do
+  for _, name in ipairs(CLOSING) do
     local value = redis.call('HGET', key, TURN.next .. name)
     if value then
       redis.call('HSET', key, name, value)

@@ -1,6 +1,6 @@
 -- Writes operations of a turn's worker in order: creates and closing appends.
---   'C', entry, initial data, deposit ('' unless the message stays open: then what closes it as cancelled)
---     after it possibly 'F', body, data: the piece it begins with, an append of its own
+--   'C', entry, initial data, closing ('' unless the message stays open: then what closes it as cancelled)
+--     after it possibly 'F', body, data: the chunk it begins with, an append of its own
 --   'X', ref, body, packed extras, data: the closing append of an open message
 -- Returns the positions, one per operation ('F' belongs to the one before).
 local function write_operations(turn, at, count)

@@ -1,5 +1,5 @@
 -- A participant's message into an existing turn: a steer, or the answer to a call the turn waits for.
--- `kind`: steer|answer; `publish_id`: or ''; `fields`: pairs of deposit fields for the invocation that the last answer
+-- `kind`: steer|answer; `publish_id`: or ''; `fields`: pairs of closing fields for the invocation that the last answer
 -- starts. The first answer to a call wins; an answer that comes before the suspension waits for it.
 -- Returns {'accepted', position, epoch, status} | {'repeated', position, epoch, status} | {'resolved', position}
 --   | {'ended', status} | {'unknown'}.

@@ -1,7 +1,7 @@
 -- Accepts a message and its turn in one step (P4), by the policy of the session or of the send.
 -- `event`: or ''; `max_active`, `max_open`, `max_waiting` (for a worker), `max_wait_ms`: 0 for no limit; `burst_wait_ms`: the
 -- longest wait of this send (0: any); `own_suspended_only`: 1 if the sender may end its own suspended turns only, else 0;
--- `parent`: what the turn hangs below, or ''; `fields`: pairs of further fields of the turn's hash (the deposit and limits).
+-- `parent`: what the turn hangs below, or ''; `fields`: pairs of further fields of the turn's hash (closing messages and limits).
 -- Returns {'accepted', position, epoch, status, turns that wait before it, 1 if it waits longer than it should,
 --     cursor, position of the cancel, number marked, marked…, interrupted…}: the marked of the interrupted are to be
 --     closed (close_cancelled.lua); with a cursor more are to be interrupted (cancel.lua)

@@ -1,6 +1,6 @@
 -- Suspends a turn until every call it waits for is answered.
 -- `awaited`: calls, a JSON list; `limit_ms` (0: none); `escalate_ms` (0: none; else before the limit): when
--- `escalation_entry` is written. `fields`: `field_count` pairs of deposit fields for the invocation after the limit; number
+-- `escalation_entry` is written. `fields`: `field_count` pairs of closing fields for the invocation after the limit; number
 --   of expiry answers, pairs of call and entry; number of operations, operations as in _write.lua.
 -- Answers that came first resume the turn at once. Returns {'lost', status} | {'suspended' | 'resumed', position}.
 --@keys meta

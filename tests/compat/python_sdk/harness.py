@@ -93,7 +93,7 @@ def case(feature: str, *, reason: str = "") -> Callable[[Callable[[Stage], Await
 
 
 def unique(namespace: str = "plain") -> str:
-    """A channel name that nobody used before."""
+    """A channel name that no one used before."""
     return f"{namespace}:py-{os.getpid()}-{time.time_ns():x}-{next(_numbers)}"
 
 

@@ -19,7 +19,7 @@ async def _(stage: Stage) -> None:
     await channel.publish("n", "heard")
     await until("the echo", lambda: got)
     channel.unsubscribe()
-    await channel.publish("n", "nobody listens")
+    await channel.publish("n", "no one listens")
     await channel.detach()
     client.channels.release(name)
     assert client.channels.get(name) is not channel
@@ -30,15 +30,15 @@ async def _(stage: Stage) -> None:
 async def _(stage: Stage) -> None:
     name = unique()
     watching = stage.realtime("eve", gateway=1).channels.get(name)
-    told: list[tuple[str, object]] = []
-    await watching.presence.subscribe(lambda member: told.append((member.client_id, member.data)))
+    reported: list[tuple[str, object]] = []
+    await watching.presence.subscribe(lambda member: reported.append((member.client_id, member.data)))
     presence = stage.realtime(client_id="*").channels.get(name).presence
     await presence.enter_client("ann", "1")
     await presence.update_client("ann", "2")
     await presence.enter_client("bob", None)
     await presence.leave_client("ann", "3")
-    await until("four events", lambda: len(told) == 4)
-    assert told == [("ann", "1"), ("ann", "2"), ("bob", None), ("ann", "3")]
+    await until("four events", lambda: len(reported) == 4)
+    assert reported == [("ann", "1"), ("ann", "2"), ("bob", None), ("ann", "3")]
     watching.presence.unsubscribe()
 
 

@@ -10,7 +10,7 @@ from ably.types.operations import MessageOperation
 from tests.compat.python_sdk.harness import Stage, case, heard, refused, unique, until
 
 
-@case("mutable: append reaches readers piece by piece")
+@case("mutable: append reaches readers chunk by chunk")
 async def _(stage: Stage) -> None:
     name = unique()
     messages = await heard(stage.realtime(gateway=1).channels.get(name))
@@ -49,9 +49,9 @@ async def _(stage: Stage) -> None:
     await until("the whole", lambda: messages)
     await channel.append_message(Message(data="d", serial=serial))
     await until("two", lambda: len(messages) == 2)
-    whole, piece = messages
+    whole, chunk = messages
     assert (whole.action, whole.name, whole.data) == (MessageAction.MESSAGE_UPDATE, "stream", "abc")
-    assert (piece.action, piece.data) == (MessageAction.MESSAGE_APPEND, "d")
+    assert (chunk.action, chunk.data) == (MessageAction.MESSAGE_APPEND, "d")
 
 
 @case("mutable: update and delete with operation metadata")
@@ -75,7 +75,7 @@ async def _(stage: Stage) -> None:
 @case("mutable: get_message and versions")
 async def _(stage: Stage) -> None:
     name = unique()
-    # Over plain http the SDK refuses to send a key; the token it gets has a clientId only if told so.
+    # Over plain http the SDK refuses to send a key; the token it gets has a clientId only if reported so.
     channel = stage.realtime(
         "ann", use_token_auth=True, default_token_params={"client_id": "ann"}
     ).channels.get(name)
