@@ -290,7 +290,7 @@ def written_as_messages(ops: list[Op]) -> list[Message]:
     """What a reader gets of these operations: every message whole."""
     found: dict[str, Message] = {}
     for n, op in enumerate(ops):
-        serial = f"{n:014d}-000@epoch0000:000"
+        serial = f"{n:014d}-000@epoch00000:000"
         if isinstance(op, Create):
             message = Message(
                 name=op.message.name, data=op.message.data, encoding=op.message.encoding,

@@ -37,7 +37,7 @@ class Log:
 
     def serial(self) -> str:
         self._ms += 1
-        return format_item(Position(self._ms, 0), "epoch0000", 0)
+        return format_item(Position(self._ms, 0), "epoch00000", 0)
 
     def stored(self, message: Message, client_id: str | None) -> Message:
         serial = self.serial()
