@@ -29,6 +29,7 @@ _REVOCATION_KEY = "x-ably-revocation-key"
 _EMBEDDED = "x-ably-token"
 _USER_CLAIM = "ably.channel."
 _RATE_LIMIT = "ably.limits.publish.perAttachment.maxRate."
+_KEY_FORM = re.compile(r"[^.:]+\.[^:]+:.+")
 _JWT_FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*")
 _OPAQUE_FORM = re.compile(r"[A-Za-z0-9_-]+\.[^\s:]+")
 
@@ -106,7 +107,8 @@ def token_key_name(token: str) -> str:
                 "not valid here",
                 code=Code.TOKEN_UNRECOGNISED,
             )
-        raise Unauthorized("the access token is neither a JWT nor a token")
+        hint = ": an API key is given as `key`, not as a token" if _KEY_FORM.fullmatch(token) else ""
+        raise Unauthorized(f"the access token is neither a JWT nor a token{hint}")
     try:
         key_name = _JWS.get_unverified_header(token).get("kid")
     except (PyJWTError, ValueError, RecursionError) as error:

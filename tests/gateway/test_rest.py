@@ -298,6 +298,7 @@ async def test_operations(http: httpx.AsyncClient) -> None:
             {"Authorization": "Bearer xVLyHw.AFromTheCloud"},
             "issue tokens with one of its own",
         ),
+        (f"/channels/a/messages?access_token={KEY}", {"Authorization": ""}, "an API key is given as `key`"),
     ],
 )
 async def test_what_worked_in_the_cloud_alone_names_the_remedy(
