@@ -32,6 +32,8 @@ from selfhost_transport.wire.message import Message
 
 _REPEAT_MS: Final = 60_000
 """How long a request that was sent again finds the first one's turn: its client waits at most some seconds."""
+_WAITED_MS: Final = 900_000
+"""The same for a request that is answered when the turn has ended: it can be lost at any time until then."""
 _MAX_KEY: Final = 256
 
 
@@ -104,7 +106,8 @@ class ResponseTurns:
     async def _send(
         self, body: CreateIn, said: Said, session: str | None, previous: ResponseId | None, sent: Sent
     ) -> ResponseId:
-        ids = await self._ids(said, session, body.model, sent)
+        is_waited = not (body.stream or body.background)
+        ids = await self._ids(said, session, body.model, sent, is_waited=is_waited)
         require_readable(self._credential, ids.session)
         calls = TurnCalls(self._services, self._credential, ids.session)
         below = await self._anchor(previous) if previous is not None else Anchor(None)
@@ -133,7 +136,9 @@ class ResponseTurns:
     def _reader(self, previous: ResponseId) -> _Previous:
         return _Previous(self._services, self._credential, previous)
 
-    async def _ids(self, said: Said, session: str | None, model: str | None, sent: Sent) -> _Ids:
+    async def _ids(
+        self, said: Said, session: str | None, model: str | None, sent: Sent, *, is_waited: bool
+    ) -> _Ids:
         """A request that is sent again has those that it had before."""
         who = f"{self._credential.key_name}\0{self._client_id or ''}\0"
         if sent.key is not None:

@@ -34,11 +34,11 @@ class ResponseStream:
         self._base = base
         self._after = after
         self._units = Units(None, Span())
-        # The number of the next event, the item that it is of, whether that was begun, and how much of it was notified.
+        # The number of the next event, the item that it is of, whether that was begun, and what of its text was sent.
         self._next = 0
         self._index = 0
         self._begun = False
-        self._sent_chars = 0
+        self._sent_text = ""
 
     @property
     def number(self) -> int:
@@ -81,15 +81,16 @@ class ResponseStream:
             if not unit.closed and not final:
                 return
             yield from self._close(unit)
-            self._index, self._begun, self._sent_chars = self._index + 1, False, 0
+            self._index, self._begun, self._sent_text = self._index + 1, False, ""
 
     def _grow(self, unit: Unit, *, each: bool) -> Iterator[EventJson]:
-        text = unit.text
-        new = len(text) - self._sent_chars
-        if new <= 0:
+        text, sent = unit.text, self._sent_text
+        new = len(text) - len(sent)
+        if new <= 0 or not text.startswith(sent):
+            # Its author has replaced the text. The event that ends it has it as it is.
             return
         first, self._next = self._next, self._next + new
-        start, self._sent_chars = self._sent_chars + max(0, self._after + 1 - first), len(text)
+        start, self._sent_text = len(sent) + max(0, self._after + 1 - first), text
         if start >= len(text):
             return
         number = self._next - len(text)
@@ -116,6 +117,8 @@ class ResponseStream:
 
     def _close(self, unit: Unit) -> Iterator[EventJson]:
         text, place = unit.text, self._place(unit)
+        if unit.kind not in _DISCRETE:
+            self._next += max(0, len(text) - len(self._sent_text))
         match unit.kind:
             case Kind.TEXT:
                 yield from self._event("response.output_text.done", **place, text=text, logprobs=[])
