@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import subprocess
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -52,6 +53,10 @@ agent = "assistant"
 policy = "queue"
 
 [[namespaces]]
+id = "guarded"
+agent = "guard"
+
+[[namespaces]]
 id = "idle"
 agent = "no-one"
 """
@@ -74,15 +79,22 @@ class Site:
         }
 
 
+@pytest.fixture(scope="module")
+def built() -> None:
+    """The package in `dist`, and beside the lowest versions of its peers."""
+    build = subprocess.run(["node", str(PACKAGE / "build.mjs")], capture_output=True, text=True, timeout=120)
+    assert build.returncode == 0, f"the package cannot be built:\n{build.stdout}{build.stderr}"
+    install_beside_the_lowest_peers()
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+async def site(
+    built: None, redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Site]:
     stack = Stack(redis_server.url, f"t{uuid.uuid4().hex[:12]}", tmp_path_factory.mktemp("site"))
     try:
-        build = await stack.run("node", str(PACKAGE / "build.mjs"))
-        assert await build.wait(120.0) == 0, f"the package cannot be built:\n{build.log}"
-        install_beside_the_lowest_peers()
         gateway = await stack.gateway(config=CONFIG)
-        await stack.worker(config=CONFIG)
+        await stack.worker("tests.e2e.guarding_agent:worker", config=CONFIG)
         yield Site(stack, gateway.port)
     finally:
         await stack.close()
@@ -114,7 +126,7 @@ async def test_it_runs_with_the_lowest_versions_of_its_peers(site: Site, suite: 
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
-    "suite", ["package", "turns", "edges", "react", "vercel", "local", "types", "browser"]
+    "suite", ["package", "turns", "edges", "react", "vercel", "local", "types", "browser", "readme"]
 )
 async def test_the_client_of_the_first_generation(site: Site, suite: str) -> None:
     await run_suite(site.stack, f"{suite}.test.mjs", site.environment, folder=PACKAGE / "test")
@@ -149,7 +161,7 @@ class Accidents:
         (self._done / number).touch()
 
 
-async def test_what_can_go_wrong(redis_server: EmbeddedRedis, tmp_path: Path) -> None:
+async def test_what_can_go_wrong(built: None, tmp_path: Path) -> None:
     done = tmp_path / "done"
     done.mkdir()
     with EmbeddedRedis(tmp_path / "redis", port=free_port()) as redis:

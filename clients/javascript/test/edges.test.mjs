@@ -122,6 +122,34 @@ test('SEED-35: a cancel that is not allowed rejects, and cancels nothing', optio
   assert.equal((await endOf(owner, turn.turnId)).reason, 'complete');
 });
 
+test('SEED-35: a cancel that the agent refuses rejects with 40300; its owner may', options, async (t) => {
+  const name = unique('guarded');
+  const owner = join(t, 'user-1', name);
+  const other = join(t, 'user-2', name);
+  const turn = await owner.transport.view.send(words(5000, 50));
+  await speaking(owner.transport, turn.turnId);
+  for (const filter of [{ turnId: turn.turnId }, { all: true }, { clientId: 'user-1' }]) {
+    await assert.rejects(other.transport.cancel(filter), (error) => error.code === 40300);
+  }
+  await speaking(other.transport, turn.turnId);
+  assert.ok(other.transport.tree.getActiveTurnIds().get('user-1').has(turn.turnId));
+  await owner.transport.cancel();
+  assert.equal((await endOf(other, turn.turnId)).reason, 'cancelled');
+});
+
+test('SEED-20: the id of a turn is that of its events, of the list of turns, and of the HTTP API', options, async (t) => {
+  const user = join(t, 'user-1', unique());
+  const { turnId, stream } = await user.transport.view.send(words(5000, 50));
+  await until(user.transport, 'its start', () => user.turns.some((event) => event.turnId === turnId));
+  const path = `/v1/sessions/${encodeURIComponent(user.name)}/turns`;
+  const listed = await user.client.request('GET', path, 4);
+  assert.deepEqual(listed.items[0].turns.map((turn) => turn.turnId), [turnId]);
+  const one = await user.client.request('GET', `${path}/${turnId}`, 4);
+  assert.deepEqual([one.items[0].turnId, one.items[0].owner], [turnId, 'user-1']);
+  await user.transport.cancel();
+  assert.ok((await read(stream)).chunks.length > 0);
+});
+
 test('a staged message is shown here alone, until the session changes it', options, async (t) => {
   const name = unique();
   const user = join(t, 'user-1', name);
