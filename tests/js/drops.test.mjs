@@ -22,14 +22,11 @@ test(`plain useChat, cut ${DROPS} times: the same message as a page has that was
     let chat = chatOf(version, id, { fetch: cutting });
     const sending = chat.sendMessage({ text: SCRIPT });
     await holds(async () => (await historyOf(id)).length > 0);
-    const whole = chatOf(version, id, { messages: await historyOf(id), gateway: 1 });
+    const whole = await reloaded(version, id, 1, fetch);
     const following = whole.resumeStream();
     await sending;
     for (let gateway = 1; chat.status === 'error'; gateway += 1) {
-      // A reload, which finds the turn running, or ended, or ending between its two requests.
-      const messages = await historyOf(id);
-      const api = `${base(gateway)}/api/chat/${encodeURIComponent(id)}/stream?last=${messages.at(-1).id}`;
-      chat = chatOf(version, id, { messages, fetch: cutting, transport: { prepareReconnectToStreamRequest: () => ({ api }) } });
+      chat = await reloaded(version, id, gateway, cutting);
       await chat.resumeStream();
     }
     cuts += cutting.record.cuts;
@@ -43,6 +40,13 @@ test(`plain useChat, cut ${DROPS} times: the same message as a page has that was
   });
   t.diagnostic(`${cuts} cuts`);
 });
+
+/** A page that was loaded again: it finds the turn running, or ended, or ending between its two requests. */
+async function reloaded(version, id, gateway, fetching) {
+  const messages = await historyOf(id);
+  const api = `${base(gateway)}/api/chat/${encodeURIComponent(id)}/stream?last=${messages.at(-1).id}`;
+  return chatOf(version, id, { messages, fetch: fetching, transport: { prepareReconnectToStreamRequest: () => ({ api }) } });
+}
 
 const kept = async (id) => ({ messages: await historyOf(id) });
 // What is stored has neither the ids of the stream nor the state of a text.
