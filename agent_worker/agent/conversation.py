@@ -16,6 +16,7 @@ from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import ui
 from selfhost_transport.turns.branch_reader import BranchReader
 from selfhost_transport.turns.chunks import TextStart
+from selfhost_transport.turns.client_input import ClientInput, client_input_of
 from selfhost_transport.turns.codec import Codec
 from selfhost_transport.turns.codecs import UI_MESSAGES, codec_named, codec_of
 from selfhost_transport.turns.context import TurnContext
@@ -183,6 +184,11 @@ class Conversation:
             tree.apply(message)
             await pace.keep()
         return tree
+
+    async def client_input(self) -> ClientInput:
+        """What the client that caused this invocation handed over beside the conversation."""
+        fresh = self._context.invocation == 0
+        return client_input_of(await self.input() if fresh else await self._since_send())
 
     async def answers(self) -> list[Answer]:
         """What people answered to this turn's calls, oldest first."""

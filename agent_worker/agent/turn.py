@@ -23,6 +23,7 @@ from selfhost_transport.errors import LeaseLost
 from selfhost_transport.store.turn_inputs import TurnInputs
 from selfhost_transport.store.turn_store import Lease
 from selfhost_transport.turns import chunks as p
+from selfhost_transport.turns.client_input import ClientInput
 from selfhost_transport.turns.codecs import UI_MESSAGES
 from selfhost_transport.turns.context import TurnContext
 from selfhost_transport.turns.outputs import Close, Op
@@ -175,6 +176,10 @@ class Turn:
     async def answers(self) -> list[Answer]:
         """What people answered to calls of this turn, oldest first, with who it was (HIL-4)."""
         return await self.conversation.answers()
+
+    async def client_input(self) -> ClientInput:
+        """The state, the tools of its own, the context and the properties that an AG-UI client sent with this invocation."""
+        return await self.conversation.client_input()
 
     async def report(self, status: str) -> None:
         """Show people a status of the agent's own in the session's presence, until the next one (PRE-9)."""

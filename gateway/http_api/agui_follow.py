@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Hashable, Iterable
+from collections.abc import AsyncIterator, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +27,7 @@ from selfhost_transport.turns.agui_runs import (
     span_from,
     span_of,
     started,
+    usage_of_run,
 )
 from selfhost_transport.turns.agui_stream import AguiStream, Sent
 from selfhost_transport.turns.agui_units import EventJson
@@ -232,14 +233,21 @@ class _RunResponse:
 
     def _last(self, telling: AguiTelling) -> bytes:
         until = telling.span(self._follower.tree).until
-        last = self._finished(until, suspended=until is not None)
+        usage = usage_of_run(self._node(), telling.span(self._follower.tree))
+        last = self._finished(until, suspended=until is not None, usage=usage)
         return telling.write([(f"{telling.stream.cursor}$", last)])
 
-    def _finished(self, until: str | None, *, suspended: bool) -> EventJson:
+    def _finished(self, until: str | None, *, suspended: bool, usage: Sequence[EventJson] = ()) -> EventJson:
         run = self._follower.tree.turn(self._run.turn_id or "")
         pending = pending_calls(self._node(), until) if suspended else Pending()
         return finished(
-            self._follower.session, self._run.run_id, run, pending, suspended=suspended, old=self._how.old
+            self._follower.session,
+            self._run.run_id,
+            run,
+            pending,
+            suspended=suspended,
+            old=self._how.old,
+            usage=usage,
         )
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.turns.client_input import ClientInput
 from selfhost_transport.turns.ui import FilePart, TextPart
 
 _TOOL = "tool"
@@ -39,6 +40,15 @@ class RunIn(_Lenient):
     protocol_version: str | None = None
     """Absent: the client is older than AG-UI 1.0."""
     resume: list[ResumeIn] = Field(default_factory=list)
+    state: Any = None
+    tools: list[dict[str, Any]] = Field(default_factory=list)
+    context: list[dict[str, Any]] = Field(default_factory=list)
+    forwarded_props: Any = None
+
+    @property
+    def client_input(self) -> ClientInput:
+        """What the agent is given beside the conversation."""
+        return ClientInput(self.state, tuple(self.tools), tuple(self.context), self.forwarded_props)
 
     @property
     def conversation(self) -> list[dict[str, Any]]:

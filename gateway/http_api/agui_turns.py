@@ -94,13 +94,15 @@ class AguiTurns:
             tree = reader.tree
             known = tree.turn_of(message_id)
             if known is not None:
-                return await self._again(body.run_id, tree, message_id, known)
+                return await self._again(body, tree, message_id, known)
             parent = _parent(tree, body.before)
         messages = inputs.user_message(parts, ids, client_id=self._client_id, parent=parent)
+        body.client_input.attach(messages)
         return Run(body.run_id, await self._calls.start_newest(messages, self._client_id))
 
-    async def _again(self, run_id: str, tree: SessionTree, message_id: str, turn_id: str) -> Run:
+    async def _again(self, body: RunIn, tree: SessionTree, message_id: str, turn_id: str) -> Run:
         """A message that was sent before: its turn while that runs, afterwards another answer."""
+        run_id = body.run_id
         info = tree.turn(turn_id)
         node = tree.run_node(turn_id)
         target = next(iter(node.messages), None) if node is not None else None
@@ -113,6 +115,7 @@ class AguiTurns:
             parent=anchor.parent or message_id,
             client_id=self._client_id,
         )
+        body.client_input.attach([message])
         return Run(run_id, await self._calls.start_newest([message], self._client_id))
 
     # Answers
@@ -136,6 +139,7 @@ class AguiTurns:
                 _require_all(pending, answers)
             after = run.suspensions[-1] if run.suspensions else ""
         for message in answers.values():
+            body.client_input.attach([message])
             await self._calls.give_answer(message, self._client_id)
         return Run(body.run_id, turn_id, after)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from selfhost_transport.turns.agui_units import Kind, Unit, Units
+from selfhost_transport.turns.agui_units import ENCRYPTED_VALUE, Kind, Unit, Units
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import FilePart, TextPart, UIMessage
 from selfhost_transport.turns.ui_stream import chunks_of_turn
@@ -68,6 +68,8 @@ def _answer(message_id: str, units: Iterable[Unit]) -> list[dict[str, Any]]:
             text.append(unit.text)
         elif unit.kind is Kind.REASONING:
             before.append({"id": unit.id, "role": "reasoning", "content": unit.text})
+        elif unit.event.get("type") == ENCRYPTED_VALUE:
+            before[-1]["encryptedValue"] = unit.event["encryptedValue"]
         elif unit.kind is Kind.CALL:
             function = {"name": unit.name, "arguments": unit.text}
             calls.append({"id": unit.id, "type": "function", "function": function})

@@ -6,7 +6,7 @@ A turn that is suspended is several runs, one for each request that let it go on
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,8 +18,17 @@ from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.runs import RunInfo
 from selfhost_transport.turns.ui_stream import CANCELLED, contents_of_turn
+from selfhost_transport.turns.values import Json
 
 _ANSWERS: Final = (d.ToolResolved, d.ToolFailed, d.ApprovalAnswered)
+_COUNTS: Final = (
+    "inputTokens",
+    "outputTokens",
+    "totalTokens",
+    "cachedInputTokens",
+    "cacheWriteInputTokens",
+    "reasoningTokens",
+)
 APPROVAL: Final = "tool_approval"
 """The reason of an interrupt for a call that has to be allowed."""
 
@@ -125,6 +134,26 @@ def pending_calls(node: Node | None, until: str | None = None) -> Pending:
     return found
 
 
+def usage_of_run(node: Node | None, span: Span) -> list[EventJson]:
+    """What the model calls of a run used: `usage` in the metadata of its messages, an object or a list of them."""
+    found: dict[str, list[EventJson]] = {}
+    for message, chunk in chunks_of_run(node, span):
+        metadata = getattr(chunk, "message_metadata", None)
+        given = metadata.get("usage") if isinstance(metadata, dict) else None
+        if given is not None:
+            # A later word about the same message replaces the earlier one.
+            found[message] = [_usage(one) for one in (given if isinstance(given, list) else [given])]
+    return [one for several in found.values() for one in several if one]
+
+
+def _usage(given: Json) -> EventJson:
+    """What the protocol knows of it; nothing is made up, and zero is not unknown."""
+    values = given if isinstance(given, dict) else {}
+    counts = {name: value for name in _COUNTS if isinstance(value := values.get(name), int) and value >= 0}
+    named = {name: value for name in ("provider", "model") if isinstance(value := values.get(name), str)}
+    return {**named, **counts} if counts else {}
+
+
 def started(thread_id: str, run_id: str, turn_id: str | None) -> EventJson:
     """The first event of a run."""
     event = {"type": "RUN_STARTED", "threadId": thread_id, "runId": run_id, "protocolVersion": VERSION}
@@ -132,14 +161,22 @@ def started(thread_id: str, run_id: str, turn_id: str | None) -> EventJson:
 
 
 def finished(
-    thread_id: str, run_id: str, run: RunInfo | None, pending: Pending, *, suspended: bool, old: bool
+    thread_id: str,
+    run_id: str,
+    run: RunInfo | None,
+    pending: Pending,
+    *,
+    suspended: bool,
+    old: bool,
+    usage: Sequence[EventJson] = (),
 ) -> EventJson:
     """The last event of a run; everything is closed before it. `old`: the client is older than AG-UI 1.0."""
     if run is not None and run.status is TurnStatus.FAILED and not suspended:
         error = run.error
         message = error.message if error is not None else "the turn failed"
         code = {"code": str(error.code)} if error is not None else {}
-        return {"type": "RUN_ERROR", "message": message, **code, "metadata": {"turnId": run.run_id}}
+        used = {"usage": list(usage)} if usage and not old else {}
+        return {"type": "RUN_ERROR", "message": message, **code, **used, "metadata": {"turnId": run.run_id}}
     metadata = {"turnId": run.run_id} if run is not None else {}
     event: EventJson = {"type": "RUN_FINISHED", "threadId": thread_id, "runId": run_id}
     if suspended:
@@ -153,6 +190,8 @@ def finished(
         outcome = None if old else {"type": "success"}
     if outcome is not None:
         event["outcome"] = outcome
+    if usage and not old:
+        event["usage"] = list(usage)
     return {**event, "metadata": metadata} if metadata else event
 
 

@@ -22,6 +22,10 @@ STEP_FINISHED: Final = "STEP_FINISHED"
 """The event that ends a step: a unit of its own, since what the step holds comes before it."""
 
 
+ENCRYPTED_VALUE: Final = "REASONING_ENCRYPTED_VALUE"
+_ENCRYPTED: Final = ("signature", "redactedData", "reasoningEncryptedContent", "thoughtSignature")
+
+
 class Kind(Enum):
     """What a unit is; all but EVENT have a beginning and an end on the wire."""
 
@@ -90,7 +94,8 @@ class Units:
             case c.TextEnd():
                 return _closed(self._growing.get((Kind.TEXT, message, chunk.id)))
             case c.ReasoningEnd():
-                return _closed(self._growing.get((Kind.REASONING, message, chunk.id)))
+                thought = self._growing.get((Kind.REASONING, message, chunk.id))
+                return [*_closed(thought), *self._encrypted(thought, chunk)]
             case c.StartStep():
                 self._steps += 1
                 self._open_step = Unit(Kind.STEP, f"step-{self._steps}", message)
@@ -104,6 +109,19 @@ class Units:
             case c.Data() if chunk.transient:
                 return []
         return self._add_tool(message, chunk)
+
+    def _encrypted(self, unit: Unit | None, chunk: c.ReasoningEnd) -> list[Unit]:
+        """What the provider wants to see again, unread, with the next request."""
+        value = _encrypted_value(chunk.provider_metadata)
+        if unit is None or value is None:
+            return []
+        event = {
+            "type": ENCRYPTED_VALUE,
+            "subtype": "message",
+            "entityId": unit.id,
+            "encryptedValue": value,
+        }
+        return [self._added(Unit(Kind.EVENT, unit.id, unit.codec_message_id, event=event))]
 
     def _add_tool(self, message: str, chunk: c.Chunk) -> list[Unit]:
         match chunk:
@@ -181,6 +199,15 @@ def _result_event(call_id: str, content: str, *, error: bool = False, denied: bo
     }
     noted = {**({"error": True} if error else {}), **({"denied": True} if denied else {})}
     return {**event, "metadata": noted} if noted else event
+
+
+def _encrypted_value(metadata: Json) -> str | None:
+    """By the names that the providers' SDKs use."""
+    for provider in metadata.values() if isinstance(metadata, dict) else ():
+        if isinstance(provider, dict):
+            values = (provider.get(name) for name in _ENCRYPTED)
+            return next((value for value in values if isinstance(value, str) and value), None)
+    return None
 
 
 def _value(value: Json | Absent) -> Json:

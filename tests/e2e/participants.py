@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import AsyncIterator
 
 from agent_worker import CancelRequest, ToolCall, Turn, Worker
 from agent_worker.scripted.model import scripted
+from selfhost_transport.turns import chunks as p
 
 worker = Worker()
 worker.agent("assistant")(scripted)
@@ -76,3 +79,23 @@ async def only_the_owner(request: CancelRequest) -> bool:
 async def hangs(request: CancelRequest) -> None:
     """Never decides."""
     await asyncio.sleep(60)
+
+
+@worker.agent("mirror")
+async def mirror(turn: Turn) -> AsyncIterator[p.Chunk]:
+    """Says what its client handed over, thinks in secret, and uses the client's first tool."""
+    given = await turn.client_input()
+    if given.tools and not await turn.answers():
+        await turn.suspend([ToolCall(str(_field(given.tools[0], "name")), {}, "call-1")])
+    yield p.ReasoningStart("r")
+    yield p.ReasoningDelta("r", "hm")
+    yield p.ReasoningEnd("r", {"anthropic": {"signature": "sealed"}})
+    yield p.TextStart("t")
+    said = {"state": given.state, "context": list(given.context), "props": given.forwarded_props}
+    yield p.TextDelta("t", json.dumps(said, sort_keys=True))
+    yield p.TextEnd("t")
+    yield p.MessageMetadata({"usage": {"model": "m", "inputTokens": 3, "outputTokens": 0, "cost": 1}})
+
+
+def _field(value: object, name: str) -> object:
+    return value.get(name) if isinstance(value, dict) else None

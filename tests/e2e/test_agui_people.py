@@ -28,6 +28,10 @@ agent = "three-calls"
 [[namespaces]]
 id = "pay"
 agent = "payer"
+
+[[namespaces]]
+id = "mirror"
+agent = "mirror"
 """
 
 
@@ -61,6 +65,10 @@ def _result(call: str) -> dict[str, Any]:
 async def _run(client: httpx.AsyncClient, body: dict[str, Any]) -> list[dict[str, Any]]:
     response = await client.post("/v1/agui", json=body)
     assert response.status_code == 200, response.text
+    return _events(response)
+
+
+def _events(response: httpx.Response) -> list[dict[str, Any]]:
     return [orjson.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: ")]
 
 
@@ -107,3 +115,39 @@ async def test_agu_12_an_approval_that_is_left_out_is_none(client: httpx.AsyncCl
         assert "".join(event.get("delta", "") for event in events).endswith("paid ann")
         assert [e["toolCallId"] for e in events if e["type"] == "TOOL_CALL_RESULT"] == ["pay-ann"]
         assert events[-1]["outcome"] == {"type": "success"}
+
+
+async def test_agu_28_what_a_client_hands_over_reaches_the_agent_in_each_run(
+    client: httpx.AsyncClient,
+) -> None:
+    thread = f"mirror:{uuid.uuid4()}"
+    tool = {"name": "look", "description": "looks", "parameters": {"type": "object"}}
+    first = _input(
+        thread, _ask(), state={"page": 1}, tools=[tool], context=[{"description": "d", "value": "v"}]
+    )
+    events = await _run(client, first)
+    assert [e["toolCallName"] for e in events if e["type"] == "TOOL_CALL_START"] == ["look"]
+    second = _input(thread, _result("call-1"), state={"page": 2}, tools=[tool], forwardedProps={"mode": "x"})
+    events = await _run(client, second)
+    said = orjson.loads("".join(e["delta"] for e in events if e["type"] == "TEXT_MESSAGE_CONTENT"))
+    assert said == {"state": {"page": 2}, "context": [], "props": {"mode": "x"}}
+    # Nobody else is shown it.
+    stored = (await client.get(f"/v1/ui/{thread}/messages")).json()
+    assert [part["type"] for part in stored[0]["parts"]] == ["text"]
+
+
+async def test_agu_27_usage_and_sealed_reasoning(client: httpx.AsyncClient) -> None:
+    thread = f"mirror:{uuid.uuid4()}"
+    events = await _run(client, _input(thread, _ask()))
+    (sealed,) = [event for event in events if event["type"] == "REASONING_ENCRYPTED_VALUE"]
+    (reasoning,) = [event for event in events if event["type"] == "REASONING_START"]
+    expected = {"subtype": "message", "entityId": reasoning["messageId"], "encryptedValue": "sealed"}
+    assert {name: sealed[name] for name in expected} == expected
+    # Zero is not unknown, and what the protocol does not describe is left out.
+    assert events[-1]["usage"] == [{"model": "m", "inputTokens": 3, "outputTokens": 0}]
+    connected = await client.post("/v1/agui/connect", json=_input(thread))
+    snapshot = next(e for e in _events(connected) if e["type"] == "MESSAGES_SNAPSHOT")
+    assert [m.get("encryptedValue") for m in snapshot["messages"] if m["role"] == "reasoning"] == ["sealed"]
+    old = _input(thread, _ask())
+    del old["protocolVersion"]
+    assert "usage" not in (await _run(client, old))[-1]
