@@ -78,6 +78,18 @@ def levels(graph: Imports) -> int:
     return max((depth(group.get(name, name)) for name in graph), default=0)
 
 
+def rooms(graph: Imports) -> Imports:
+    """The same for the folders and files directly in a package."""
+    found: dict[str, set[str]] = {}
+    for name, imported in graph.items():
+        found.setdefault(_room(name), set()).update(map(_room, imported))
+    return {name: frozenset(imported) - {name} for name, imported in found.items()}
+
+
+def _room(name: str) -> str:
+    return ".".join(name.split(".")[:2])
+
+
 def classes(found: Mapping[str, Path]) -> Iterator[tuple[str, int, int]]:
     """Name, methods and lines of each class that has many."""
     for name, path in found.items():
@@ -106,19 +118,15 @@ def main() -> None:
     root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent.parent
     found = modules(root)
     graph = imports(found)
-    print(
-        "| package | files | import levels | imports within it | imports per file | files that import each other |"
-    )
-    print("|---|---|---|---|---|---|")
+    print("| package | files | levels of files | levels of folders | imports | per file | files in circles |")
+    print("|---|---|---|---|---|---|---|")
     for package in PACKAGES:
         inside = {
             n: frozenset(o for o in graph[n] if _is_in(o, package)) for n in graph if _is_in(n, package)
         }
-        within = sum(map(len, inside.values()))
-        circular = sum(map(len, circles(inside)))
-        print(
-            f"| `{package}` | {len(inside)} | {levels(inside)} | {within} | {within / len(inside):.1f} | {circular} |"
-        )
+        count, within = len(inside), sum(map(len, inside.values()))
+        figures = (count, levels(inside), levels(rooms(inside)), within, f"{within / count:.1f}")
+        print(f"| `{package}` |", *(f"{one} |" for one in figures), sum(map(len, circles(inside))), "|")
     _report(f"classes of more than {METHODS} methods or {CLASS_LINES} lines", _large_classes(found))
     large = ((name, len(path.read_text().splitlines())) for name, path in found.items())
     _report(f"files of more than {FILE_LINES} lines", [f"{n}: {c}" for n, c in large if c > FILE_LINES])

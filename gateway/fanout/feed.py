@@ -156,7 +156,8 @@ class SessionFeed:
         slow: list[Subscription] = []
         whole: list[Subscription] = []
         for variant, members in self._live.items():
-            if not members or (variant.is_selective and delivery.is_hidden(variant)):
+            # As `is_selective`, without its call: every entry comes here.
+            if not members or ((variant.hidden or variant.filter) and delivery.is_hidden(variant)):
                 continue
             if variant.whole and delivery.is_append:
                 whole += members

@@ -1,0 +1,46 @@
+"""How the code is built, as `scripts/measure_structure.py` sees it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def measured(root: Path) -> dict[str, list[int | float]]:
+    """The figures of each package: files, levels of files and folders, imports, imports per file, files in circles."""
+    command = [sys.executable, str(ROOT / "scripts" / "measure_structure.py"), str(root)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = [
+        [cell.strip() for cell in line.strip("| ").split("|")] for line in shown.splitlines() if "| `" in line
+    ]
+    return {name.strip("`"): [float(figure) for figure in figures] for name, *figures in rows}
+
+
+def test_no_files_import_each_other() -> None:
+    assert {package: figures[-1] for package, figures in measured(ROOT).items()} == {
+        "selfhost_transport": 0,
+        "gateway": 0,
+        "agent_worker": 0,
+    }
+
+
+def test_circles_levels_and_imports_are_counted(tmp_path: Path) -> None:
+    sources = {
+        "selfhost_transport/__init__.py": "",
+        "gateway/__init__.py": "",
+        "gateway/top.py": "from gateway.room import one\nimport gateway.room.two\n",
+        "gateway/room/__init__.py": "",
+        "gateway/room/one.py": "def late():\n    from gateway.room import two\n",
+        "gateway/room/two.py": "from gateway.room.one import late\nfrom gateway.base import X\n",
+        "gateway/base.py": "X = 1\n",
+        "agent_worker/__init__.py": "",
+    }
+    for name, text in sources.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    # The top, the circle, the base; the folder of the circle lies between the two files.
+    assert measured(tmp_path)["gateway"] == [6, 3, 3, 5, 0.8, 2]
