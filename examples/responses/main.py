@@ -1,7 +1,10 @@
 """A question and its answer, with OpenAI's own client."""
 
 import os
+import signal
 import sys
+from functools import partial
+from threading import Thread
 
 from openai import OpenAI
 
@@ -14,14 +17,13 @@ chat = sys.argv[2] if len(sys.argv) > 2 else None
 stream = client.responses.create(
     model="assistant", input=question, stream=True, background=True, conversation=chat
 )
-response_id = ""
-try:
-    for event in stream:
-        if event.type == "response.created":
-            response_id = event.response.id
-        elif event.type == "response.output_text.delta":
-            print(event.delta, end="", flush=True)
-    print()
-except KeyboardInterrupt:
-    # Closing the stream would leave the turn running; this ends it.
-    print(f"\n[{client.responses.cancel(response_id).status}]")
+for event in stream:
+    if event.type == "response.created":
+        # Ctrl-C. Closing the stream would leave the turn running; this ends it, and with it the streams of all readers.
+        stop = partial(client.responses.cancel, event.response.id)
+        signal.signal(signal.SIGINT, lambda *_, stop=stop: Thread(target=stop).start())
+    elif event.type == "response.output_text.delta":
+        print(event.delta, end="", flush=True)
+    elif event.type == "response.incomplete":
+        print(f"\n[{event.response.status}]", end="")
+print()

@@ -99,11 +99,11 @@ async def test_ag_ui_in_the_terminal(stack: Stack, dev: Proc) -> None:
     keyboard = await asyncio.to_thread(typed.open, "w")
     with keyboard:
         print("script: tokens=5 rate=100", file=keyboard, flush=True)
-        await wait_until(lambda: "0 1 2 3 4" in program.lines, 20, program.log)
+        await wait_until(lambda: "0 1 2 3 4" in program.lines, 40, program.log)
         print("script: tokens=2000 rate=40", file=keyboard, flush=True)
-        (turn,) = await wait_until(lambda: turns_of(dev.url, thread), 20)
+        (turn,) = await wait_until(lambda: turns_of(dev.url, thread), 40)
         print("", file=keyboard, flush=True)
-        await wait_until(lambda: "[stopped for good]" in program.log, 20)
+        await wait_until(lambda: "[stopped for good]" in program.log, 40)
     assert turn["turnId"] and await turns_of(dev.url, thread) == []
     program.kill()
     again = await shell(stack, folder, f"npm --silent start -- {thread} </dev/null", GATEWAY=dev.url)
@@ -117,13 +117,13 @@ async def test_a_script_with_openais_client(stack: Stack, dev: Proc) -> None:
     asked = await shell(
         stack, folder, f"{python} main.py 'script: tokens=5 rate=100' {chat}", GATEWAY=dev.url
     )
-    assert await asked.wait(30) == 0 and asked.log.strip() == "0 1 2 3 4"
+    assert await asked.wait(60) == 0 and asked.log.strip() == "0 1 2 3 4"
     printed = stack.folder / "printed"
     command = f"{python} main.py 'script: tokens=2000 rate=40' {chat} >{printed} 2>&1"
     slow = await shell(stack, folder, command, GATEWAY=dev.url)
-    await wait_until(lambda: printed.exists() and "0 1 2" in printed.read_text(), 20)
+    await wait_until(lambda: printed.exists() and "0 1 2" in printed.read_text(), 40)
     os.kill(slow.pid, signal.SIGINT)
-    assert await slow.wait(30) == 0
+    assert await slow.wait(60) == 0
     assert printed.read_text().splitlines()[-1] == "[cancelled]"
     assert await turns_of(dev.url, chat) == []
 
