@@ -16,6 +16,7 @@ from agent_worker.workflow.held_turn import HeldTurn
 from agent_worker.workflow.host import AgentHost
 from agent_worker.workflow.session import AgentSession
 from selfhost_transport.turns.seed import Seed
+from selfhost_transport.version import __version__
 
 __all__ = [
     "AbortCause",
@@ -37,6 +38,7 @@ __all__ = [
     "Undecided",
     "Worker",
     "WorkerStatistics",
+    "__version__",
     "working",
 ]
 

@@ -79,6 +79,9 @@ class Gateway:
         self.realtime: Realtime | None = None
         self._rest: Rest | None = None
 
+    def __repr__(self) -> str:
+        return f"<Gateway {self.settings.redis.prefix!r} {'running' if self.services is not None else 'not running'}>"
+
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
         """Connect to Redis, serve, send all clients away, disconnect. Raises StoreUnavailable, StoreUnsuitable."""

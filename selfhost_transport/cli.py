@@ -11,7 +11,6 @@ import importlib
 import logging
 import os
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +21,7 @@ from selfhost_transport.commands.dead import app as dead_app
 from selfhost_transport.errors import InvalidArgument, TransportError
 from selfhost_transport.loadtest.command import register as register_loadtest
 from selfhost_transport.settings import ENV_PREFIX, Settings, load_settings, options
+from selfhost_transport.version import __version__
 
 _TRACEBACK = f"{ENV_PREFIX}TRACEBACK"
 
@@ -65,7 +65,7 @@ Dev = Annotated[
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"selfhost-transport {metadata.version('selfhost-transport')}")
+        typer.echo(f"selfhost-transport {__version__}")
         raise typer.Exit
 
 

@@ -152,14 +152,14 @@ class InvalidChannelName(BadRequest):
 
 
 class Conflict(BadRequest):
-    """An id was used before with another body (P5)."""
+    """An id was used before with another body."""
 
     code = 40031
     status_code = 409
 
 
 class TurnEnded(BadRequest):
-    """The turn has its terminal; nothing more can be written to it (TRN-7)."""
+    """The turn has its terminal; nothing more can be written to it."""
 
     code = 40003
     status_code = 409
@@ -173,28 +173,28 @@ class TurnSuspended(BadRequest):
 
 
 class TurnStarted(BadRequest):
-    """The turn was started before; it can be adopted, not started again (DUR-1)."""
+    """The turn was started before; it can be adopted, not started again."""
 
     code = 104014
     status_code = 409
 
 
 class StepOpen(BadRequest):
-    """A step of the turn is open; nothing else can be started, given up or ended meanwhile (DUR-4)."""
+    """A step of the turn is open; nothing else can be started, given up or ended meanwhile."""
 
     code = 104015
     status_code = 409
 
 
 class SteerWaiting(BadRequest):
-    """A message was sent into the turn that no step has answered yet (STE-8)."""
+    """A message was sent into the turn that no step has answered yet."""
 
     code = 104016
     status_code = 409
 
 
 class ConversationTooLong(BadRequest):
-    """A conversation goes further back than is read at once; ask for its last messages only (P14)."""
+    """A conversation goes further back than is read at once; ask for its last messages only."""
 
     code = 104018
     status_code = 413
@@ -220,7 +220,7 @@ class CapabilityError(Unauthorized):
 
 
 class CancelDenied(TransportError):
-    """The agent that works on the turn refused to have it cancelled by this requester (CAN-8)."""
+    """The agent that works on the turn refused to have it cancelled by this requester."""
 
     code = 40300
     status_code = 403
@@ -284,7 +284,7 @@ class StoreFull(_StoreError):
 
 
 class Overloaded(ServiceError):
-    """More is asked for than can be done in time: refused at once, nothing was stored (P13).
+    """More is asked for than can be done in time: refused at once, nothing was stored.
 
     `detail`: `reason`, `retryAfterMs`, and `waiting`, the turns that wait for a worker, where that is the reason.
     """
@@ -315,7 +315,7 @@ class UntrustedCertificate(ConnectionFailed):
 
 
 class ContinuityLost(TransportError):
-    """Entries may have been missed; a snapshot must be read (P7)."""
+    """Entries may have been missed; a snapshot must be read."""
 
     code = 90003
     status_code = 404
@@ -336,18 +336,18 @@ class LogRewound(ContinuityLost):
 
 
 class ResumePointLost(ContinuityLost):
-    """Between the messages an application has stored and those the session still has, some may be missing (HYD-6)."""
+    """Between the messages an application has stored and those the session still has, some may be missing."""
 
 
 class LeaseLost(TransportError):
-    """The turn was cancelled, ended, or taken over; this writer may not write for it (P2, P6)."""
+    """The turn was cancelled, ended, or taken over; this writer may not write for it."""
 
     code = 104012
     status_code = 409
 
 
 class TurnHeld(TransportError):
-    """Another process holds the turn; it can be adopted once that one detaches or loses its lease (DUR-5)."""
+    """Another process holds the turn; it can be adopted once that one detaches or loses its lease."""
 
     code = 104017
     status_code = 409
@@ -355,7 +355,7 @@ class TurnHeld(TransportError):
 
 
 class TurnNotStarted(TransportError):
-    """The turn was not started within the time given (DUR-15)."""
+    """The turn was not started within the time given."""
 
     code = 104010
     status_code = 504

@@ -313,7 +313,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Keywords before environment before file (design section 10)."""
+        """Keywords before environment before file."""
         environment = _OptionEnvironment(settings_cls)
         config = init_settings().get("config") or environment().get("config")
         if config is None:
@@ -331,7 +331,7 @@ class Settings(BaseSettings):
 
     @property
     def accepted_keys(self) -> tuple[KeyRule, ...]:
-        """The configured keys; the development key when there is none and `gateway.dev` is set (AUT-12)."""
+        """The configured keys; the development key when there is none and `gateway.dev` is set."""
         if self.keys or not self.gateway.dev:
             return self.keys
         return (KeyRule(name=DEV_KEY_NAME, secret=SecretStr(DEV_KEY_SECRET)),)
@@ -342,7 +342,7 @@ class Settings(BaseSettings):
         return any(rule.name == DEV_KEY_NAME for rule in self.accepted_keys)
 
     def namespace_for(self, channel: str) -> NamespaceRule:
-        """The rule of a channel: its exact namespace, else `*`, else plain pub/sub without a retention limit (RUL-2)."""
+        """The rule of a channel: its exact namespace, else `*`, else plain pub/sub without a retention limit."""
         namespace = channel.partition(":")[0]
         fallback = _PLAIN
         for rule in self.namespaces:

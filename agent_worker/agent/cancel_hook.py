@@ -53,7 +53,7 @@ class CancelRequest:
     matched: Mapping[str, str]
 
     def closing_note(self, text: str) -> None:
-        """Text to write last, marked as a note, if the cancel is allowed (CAN-10)."""
+        """Text to write last, marked as a note, if the cancel is allowed."""
         self.turn.closing_note(text)
 
     def last_word(self, text: str) -> None:

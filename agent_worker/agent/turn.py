@@ -40,7 +40,7 @@ _open_message: ContextVar[Output | None] = ContextVar("open_message", default=No
 
 
 class AbortCause(StrEnum):
-    """Why a running turn was stopped (CAN-21)."""
+    """Why a running turn was stopped."""
 
     CANCELLED = "cancelled"
     LEASE_LOST = "lease_lost"
@@ -74,7 +74,7 @@ class Turn:
     """One attempt at one turn. Its life cycle belongs to the runtime: an agent only reads, writes, and returns.
 
     When the turn is cancelled or its lease is lost, the agent's task is cancelled like any asyncio task; nothing
-    it writes afterwards reaches the session (P2, P6). The agent is called once per pass: again after a steer
+    it writes afterwards reaches the session. The agent is called once per pass: again after a steer
     the turn before it could end, and again, from the beginning, when a suspended turn continues.
     """
 
@@ -113,6 +113,10 @@ class Turn:
         # The message that each call of this invocation was announced in.
         self._announced_in: dict[str, Output] = {}
         self._closing_note: str | None = None
+
+    def __repr__(self) -> str:
+        state = f"aborted ({self.abort_cause})" if self.abort_cause is not None else f"attempt {self.attempt}"
+        return f"<Turn {self.turn_id} of {self.session!r} {state}>"
 
     @property
     def turn_id(self) -> str:
@@ -165,7 +169,7 @@ class Turn:
     ) -> list[PromptMessage]:
         """The conversation as the model should see it, oldest first, read from the history when asked for.
 
-        With a `seed`, the conversation as the application has stored it, only what is not in that is read (HYD-4);
+        With a `seed`, the conversation as the application has stored it, only what is not in that is read;
         raises ResumePointLost where messages may be in neither. Steers that are in the conversation count as answered by what is
         written from here on. `last`: no more than so many messages, which also bounds what is read of a long session; raises
         ConversationTooLong where more than 200,000 messages of the session, or 256 MiB, would have to be read.
@@ -174,7 +178,7 @@ class Turn:
         return (await self._steering.consume(Wanted(partial_answers, with_reasoning, stored, last))).prompt
 
     async def answers(self) -> list[Answer]:
-        """What people answered to calls of this turn, oldest first, with who it was (HIL-4)."""
+        """What people answered to calls of this turn, oldest first, with who it was."""
         return await self.conversation.answers()
 
     async def client_input(self) -> ClientInput:
@@ -182,17 +186,17 @@ class Turn:
         return await self.conversation.client_input()
 
     async def report(self, status: str) -> None:
-        """Show people a status of the agent's own in the session's presence, until the next one (PRE-9)."""
+        """Show people a status of the agent's own in the session's presence, until the next one."""
         await self._report(status)
 
     async def pending_followups(self) -> list[str]:
-        """Ids of the turns that wait in the session for this one to end (DBL-12)."""
+        """Ids of the turns that wait in the session for this one to end."""
         return await self._inputs.waiting(self.session)
 
     async def pipe(self, source: AsyncIterable[OutputChunk] | Iterable[OutputChunk]) -> PipeResult:
         """Write everything a source yields as one assistant message, then close the source.
 
-        An exception of the source is returned, not raised (STR-4). A turn whose last pipe failed ends with `error`
+        An exception of the source is returned, not raised. A turn whose last pipe failed ends with `error`
         unless the agent pipes, or yields, something else or raises.
         """
         output = self._message()
@@ -260,7 +264,7 @@ class Turn:
         The turn needs no worker while it waits. Once every call has an answer the agent is called again, and finds
         them in `answers` and in the conversation. After `timeout` seconds silence counts as an error of a client tool,
         and as `default` of an approval. After `escalate_after` seconds, less than that, the session records that no one has
-        answered: an entry `ai-run-escalated` with the calls (HIL-5). Raises InvalidArgument without calls.
+        answered: an entry `ai-run-escalated` with the calls. Raises InvalidArgument without calls.
         """
         outputs = {call.call_id: self._announced_in.get(call.call_id) for call in calls}
         fresh = [call for call in calls if outputs[call.call_id] is None]
@@ -275,7 +279,7 @@ class Turn:
             raise Suspended(wait)
 
     def closing_note(self, text: str) -> None:
-        """Text to write last, marked as a note, if the turn is cancelled and its hook allows it (CAN-10)."""
+        """Text to write last, marked as a note, if the turn is cancelled and its hook allows it."""
         self._closing_note = text
 
     def last_word(self, text: str) -> None:

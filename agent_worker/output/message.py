@@ -28,7 +28,7 @@ _TURNS_AFTER_SLOW = 4
 
 @dataclass(slots=True, frozen=True)
 class Reasoning:
-    """A chunk of the model's reasoning, shown apart from the answer (COT-1)."""
+    """A chunk of the model's reasoning, shown apart from the answer."""
 
     text: str
 

@@ -94,6 +94,9 @@ class Worker:
         # A turn that is to run alone: what it waits for. Nothing is taken meanwhile.
         self._lone: tuple[TurnRun, asyncio.Future[bool]] | None = None
 
+    def __repr__(self) -> str:
+        return f"<Worker {self.worker_id} of {', '.join(self.agents) or 'no agents'}: {len(self._running)} turns>"
+
     def agent(
         self,
         name: str,

@@ -25,7 +25,7 @@ _SILENCE = "the agent wrote nothing for {seconds:g} s, and the turn was stopped"
 
 
 class AgentError(TransportError):
-    """Ends the turn with `error`; clients see the code and the message (TRN-19).
+    """Ends the turn with `error`; clients see the code and the message.
 
     Without a `code`, one that says `status_code` (429: 42900); for 500, 104008. `again` says whether another attempt may
     succeed; None leaves that to the agent's `retry_errors`.

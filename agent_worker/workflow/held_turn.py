@@ -91,6 +91,16 @@ class HeldTurn:
         self._may_be_steered = adopted
         self._released: LeaseLost | None = None
 
+    def __repr__(self) -> str:
+        state = (
+            "held"
+            if self.held
+            else f"no longer held ({self.abort_cause})"
+            if self.abort_cause
+            else "no longer held"
+        )
+        return f"<HeldTurn {self.turn_id} of {self.session!r} {state}>"
+
     @property
     def turn_id(self) -> str:
         """The id of the turn."""
@@ -123,8 +133,8 @@ class HeldTurn:
     async def step(self, step_id: str | None = None) -> AsyncIterator[Turn]:
         """A step: the writes with the handle inside the block, as one unit that can be retried.
 
-        The output of an id that was used before replaces the earlier output (DUR-2); a fresh id appends (DUR-3).
-        Without an id, a step that failed is tried again (DUR-17), else a new one begins. What the block or its last
+        The output of an id that was used before replaces the earlier output; a fresh id appends.
+        Without an id, a step that failed is tried again, else a new one begins. What the block or its last
         source raises fails the step and is raised. Raises StepOpen, LeaseLost; TurnSuspended when the block suspended.
         """
         step = await self._open(step_id)
@@ -158,7 +168,7 @@ class HeldTurn:
         return bool(self._steering.ids)
 
     async def complete(self) -> None:
-        """End the turn. Raises StepOpen, and SteerWaiting while a message sent into it is not answered (STE-8)."""
+        """End the turn. Raises StepOpen, and SteerWaiting while a message sent into it is not answered."""
         self._check_free()
         is_steered = self._may_be_steered and await self.steered()
         end = lifecycle.run_end(self.context, RunReason.COMPLETE)
@@ -168,7 +178,7 @@ class HeldTurn:
             )
 
     async def fail(self, error: Exception) -> None:
-        """End the turn with `error`, in the form for clients (TRN-19). Raises StepOpen."""
+        """End the turn with `error`, in the form for clients. Raises StepOpen."""
         self._check_free()
         shown = client_error(error)
         last = [
@@ -187,7 +197,7 @@ class HeldTurn:
         await self._end("cancelled", last)
 
     async def detach(self) -> None:
-        """Give the turn up for another process to adopt; writes nothing (DUR-7). Raises StepOpen."""
+        """Give the turn up for another process to adopt; writes nothing. Raises StepOpen."""
         self._check_free()
         await self._detach()
 

@@ -90,7 +90,7 @@ class AgentHost:
         """Turns that wait for an agent, as they arrive, without taking them: for starting workflows.
 
         Each is yielded once in the life of the iterator, and again by the next one until it was created; so the engine
-        has to tell a workflow by its turn id. While it runs, people who send see that the agent is served (PRE-11).
+        has to tell a workflow by its turn id. While it runs, people who send see that the agent is served.
         """
         serving = Heartbeat(self._fleet, self.host_id, (agent,), self._lease_ms)
         beating = asyncio.create_task(serving.beat(), name="heartbeat")

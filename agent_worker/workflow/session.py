@@ -93,15 +93,15 @@ class AgentSession:
         *,
         timeout: float = START_TIMEOUT_S,  # noqa: ASYNC109 - it bounds the waiting only
     ) -> HeldTurn:
-        """Continue with a turn that another process started and gave up, or lost; nothing is written (DUR-1).
+        """Continue with a turn that another process started and gave up, or lost; nothing is written.
 
         Waits for up to `timeout` seconds for it to be started. Raises TurnNotStarted after that; TurnHeld, which is
-        worth trying again, while another process holds it; TurnSuspended, TurnEnded (DUR-5).
+        worth trying again, while another process holds it; TurnSuspended, TurnEnded.
         """
         return await self._waited_for(turn_id, self.host.adopt, timeout)
 
     async def end(self) -> None:
-        """End the session for this process: its open turns are cancelled (DUR-7)."""
+        """End the session for this process: its open turns are cancelled."""
         for turn in self.turns:
             # One that was lost meanwhile has ended, or has another holder.
             with contextlib.suppress(LeaseLost):

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CancelResult:
-    """What a cancel did (CAN-3). No content of a matched turn has a position after `position` (P2).
+    """What a cancel did. No content of a matched turn has a position after `position`.
 
     Where the namespace is not bound to an agent, an agent has yet to act on it: `matched` are the turns it named.
     `denied`: turns that continue because their agents refused; `hook_failed`: those of the matched whose agent's hook failed,
-    and which were cancelled all the same (CAN-9).
+    and which were cancelled all the same.
     """
 
     position: str

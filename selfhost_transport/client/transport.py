@@ -118,8 +118,8 @@ class ClientTransport:
         the session could not be attached `within` so many seconds (None: no limit).
 
         `seed`: the conversation as the application has stored it, oldest first. It is shown in front of what is read of
-        the session, which begins where the seed ends (HYD-2); an empty one reads the whole history (HYD-3). Awaiting
-        raises ResumePointLost where messages may be missing in between (HYD-6).
+        the session, which begins where the seed ends; an empty one reads the whole history. Awaiting
+        raises ResumePointLost where messages may be missing in between.
         """
         transport = cls(
             url,
@@ -139,7 +139,7 @@ class ClientTransport:
         return f"<ClientTransport {self.channel!r} as {who} at {self._connection.endpoint.netloc}: {self.state.value}>"
 
     async def open(self, within: float | None = 30.0) -> Self:
-        """Connect and attach; does nothing when that was done. Raises as `connect` does (SES-9)."""
+        """Connect and attach; does nothing when that was done. Raises as `connect` does."""
         self._session.check_usable()
         self._connection.start()
         try:
@@ -164,7 +164,7 @@ class ClientTransport:
         return self
 
     async def close(self, cancel: CloseScope | None = None) -> None:
-        """Leave the session. Local only, so turns continue (SES-10, P8); `cancel` ends them first (CAN-12).
+        """Leave the session. Local only, so turns continue; `cancel` ends them first.
 
         Raises what the cancel raises, ConnectionFailed when there is no connection for it; closed it is anyway.
         """
@@ -241,7 +241,7 @@ class ClientTransport:
         return self._view
 
     def new_view(self) -> View:
-        """Another view, with a selection and a window of its own (BRA-5)."""
+        """Another view, with a selection and a window of its own."""
         self._session.require_ready()
         return View(self._session)
 
@@ -261,7 +261,7 @@ class ClientTransport:
         return await self._rest.page(self._connection.endpoint, page.next_query)
 
     async def publish(self, messages: list[Message]) -> AckResult:
-        """Publish channel messages of the application's own (SES-15)."""
+        """Publish channel messages of the application's own."""
         self._session.require_ready()
         return await self._connection.publish(messages)
 
@@ -276,7 +276,7 @@ class ClientTransport:
         all: bool = False,  # noqa: A002
         id: str | None = None,  # noqa: A002
     ) -> Turn:
-        """Cancel turns (default: one's own) and send, in one atomic step (INT-24)."""
+        """Cancel turns (default: one's own) and send, in one atomic step."""
         return await self.view.interrupt(content, turns=TurnFilter(_id_of(turn_id), client_id, all), id=id)
 
     async def cancel(
@@ -289,8 +289,8 @@ class ClientTransport:
     ) -> CancelResult:
         """End one turn, a client's turns, what was sent here (`connection`), all turns, or (default) one's own.
 
-        Nothing matched is no error (CAN-14). When it returns, every entry received so far is older than `position`,
-        and no text of the turns that matched follows (P2).
+        Nothing matched is no error. When it returns, every entry received so far is older than `position`,
+        and no text of the turns that matched follows.
         """
         return await self._session.cancel(TurnFilter(_id_of(turn_id), client_id, all, connection))
 
@@ -301,17 +301,17 @@ class ClientTransport:
         client_id: str | None = None,
         all: bool = False,  # noqa: A002
     ) -> None:
-        """Wait until none of the turns is open, named as for `cancel`; returns at once if none is (TRN-18)."""
+        """Wait until none of the turns is open, named as for `cancel`; returns at once if none is."""
         self._session.require_ready()
         await self._session.wait_for(TurnFilter(_id_of(turn_id), client_id, all))
 
     @property
     def active_turns(self) -> Mapping[str, set[str]]:
-        """Open turns, by client id of the owner and of the agent (INT-7, INT-8)."""
+        """Open turns, by client id of the owner and of the agent."""
         return self._session.tree.active_turns()
 
     def turns(self) -> list[RunInfo]:
-        """All turns known, in order, pending ones last (CON-3)."""
+        """All turns known, in order, pending ones last."""
         return self._session.tree.turns()
 
     def turn(self, turn_id: str) -> Turn:
@@ -323,7 +323,7 @@ class ClientTransport:
         return self._session.turn_for_input(codec_message_id)
 
     def turn_of(self, codec_message_id: str) -> str | None:
-        """The id of the turn a message belongs to; of an input, the turn it asked for (CON-9)."""
+        """The id of the turn a message belongs to; of an input, the turn it asked for."""
         return self._session.tree.turn_of(codec_message_id)
 
     # Events

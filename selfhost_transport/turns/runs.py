@@ -55,7 +55,7 @@ class StepInfo:
 
 @dataclass(slots=True, frozen=True)
 class RunInfo:
-    """A turn as it is now (protocol section 8.13, and what our own API adds).
+    """A turn as it is now.
 
     `client_id` is the owner ("" when anonymous); `status` is the project's word, `to_json` writes the SDK's.
     """
@@ -75,7 +75,7 @@ class RunInfo:
 
     @property
     def shown_status(self) -> TurnStatus:
-        """The status for people: `cancelling` from the cancel until the end or the agent's refusal (INT-9)."""
+        """The status for people: `cancelling` from the cancel until the end or the agent's refusal."""
         return TurnStatus.CANCELLING if self.cancel_requested else self.status
 
     def to_json(self) -> dict[str, Any]:

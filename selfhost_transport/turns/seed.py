@@ -29,7 +29,7 @@ class Seed:
 
     `resume_point` is that of the newest turn stored (`EndedTurn.resume_point`): what the session has up to there is
     stored. With it the resume point is found also where retention has taken the stored messages, and where turns run
-    side by side (HYD-9). Without it, it is the newest message, which is right where each turn was stored before the next
+    side by side. Without it, it is the newest message, which is right where each turn was stored before the next
     one began. `allow_gap`: go on where it is lost, instead of raising ResumePointLost. Raises InvalidArgument for a
     resume point that is no position. `seam` is its former name.
     """

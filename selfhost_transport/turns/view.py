@@ -38,7 +38,7 @@ ViewEvent: TypeAlias = (
 
 @dataclass(slots=True, frozen=True)
 class BranchSelection:
-    """The alternatives at a message, oldest first. An alternative that has no message yet is None (BRA-4)."""
+    """The alternatives at a message, oldest first. An alternative that has no message yet is None."""
 
     has_siblings: bool
     siblings: tuple[ConversationMessage | None, ...]

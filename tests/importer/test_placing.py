@@ -40,7 +40,7 @@ def test_a_publish_of_several_messages_stays_one() -> None:
 def test_positions_grow_and_keep_away_from_where_the_store_moves_on(
     serials: list[tuple[int, int, str]],
 ) -> None:
-    names = [f"{ms:014d}-{counter:03d}@{series}:000" for ms, counter, series in sorted(set(serials))]
+    names = [f"{ms:014d}-{counter:03d}@{epoch}:000" for ms, counter, epoch in sorted(set(serials))]
     positions = [one.position for one in placed(*map(message, names))]
     assert len(positions) == len(names)
     assert all(before < after for before, after in itertools.pairwise(positions))

@@ -10,7 +10,7 @@ from selfhost_transport.wire.message import Message
 
 @dataclass(frozen=True, slots=True)
 class Discontinuity:
-    """Entries may have been missed; the session was read again (P7, SES-12).
+    """Entries may have been missed; the session was read again.
 
     Emitted once the conversation is right again. `reason`: the service's, if it gave one.
     """

@@ -19,7 +19,7 @@ _JOIN_BEYOND = 256
 
 @dataclass(frozen=True, slots=True)
 class StreamReset:
-    """Forget the parts received: an attempt was replaced by another (TRN-9). All that holds follows."""
+    """Forget the parts received: an attempt was replaced by another. All that holds follows."""
 
 
 StreamPart: TypeAlias = Chunk | StreamReset

@@ -150,7 +150,7 @@ class Turn:
 
     @property
     def own(self) -> bool:
-        """Whether it was started under this client's id (DEV-2)."""
+        """Whether it was started under this client's id."""
         return self._sent_here or (self.owner is not None and self.owner == self._session.client_id)
 
     @property
@@ -160,7 +160,7 @@ class Turn:
 
     @property
     def error(self) -> ErrorInfo | None:
-        """Why it failed; None otherwise. A cancelled turn has no error (CAN-22)."""
+        """Why it failed; None otherwise. A cancelled turn has no error."""
         return None if self._info is None else self._info.error
 
     @property
@@ -170,7 +170,7 @@ class Turn:
 
     @property
     def invocation(self) -> dict[str, str]:
-        """The body of the request that wakes an agent which is not a worker of this service (section 9)."""
+        """The body of the request that wakes an agent which is not a worker of this service."""
         trigger = self._session.tree.trigger(self.input_codec_message_id or "")
         if trigger is None or trigger.event_id is None:
             raise InvalidArgument("the message that started this turn is unknown here")
@@ -226,14 +226,14 @@ class Turn:
         return await self._session.cancel_turn(self)
 
     def discard(self) -> bool:
-        """Take back a send that has not left, for there was no connection; what awaits it raises Discarded (OPT-12).
+        """Take back a send that has not left, for there was no connection; what awaits it raises Discarded.
 
         False: it is in flight or was accepted, and is left alone; `cancel` ends it.
         """
         return self.withdraw is not None and self.withdraw()
 
     async def steer(self, content: Content, *, id: str | None = None) -> Steer:  # noqa: A002
-        """Add a message to the running turn (section 8.8). Raises TurnEnded when it has ended.
+        """Add a message to the running turn. Raises TurnEnded when it has ended.
 
         Returns once the service has it; a steer repeated with the same `id` is the same one.
         """
@@ -250,7 +250,7 @@ class Turn:
         return steer
 
     async def answer_tool(self, codec_message_id: str, tool_call_id: str, output: Json) -> None:
-        """Give the result of a tool that clients run; the turn resumes (TOL-2). Raises TurnEnded."""
+        """Give the result of a tool that clients run; the turn resumes. Raises TurnEnded."""
         message = inputs.tool_result(
             codec_message_id, self._require_id(), tool_call_id, output,
             event_id=inputs.new_id(), client_id=self._session.client_id, form=self._session.codec.input_form,
@@ -260,7 +260,7 @@ class Turn:
     async def approve(
         self, codec_message_id: str, tool_call_id: str, approved: bool = True, *, reason: str | None = None
     ) -> None:
-        """Allow or refuse a tool call; the turn resumes (HIL-1). Raises TurnEnded."""
+        """Allow or refuse a tool call; the turn resumes. Raises TurnEnded."""
         message = inputs.tool_approval_response(
             codec_message_id, self._require_id(), tool_call_id, approved,
             event_id=inputs.new_id(), client_id=self._session.client_id, reason=reason,

@@ -31,7 +31,7 @@ ViewCallback = Callable[[ViewEvent], object]
 
 
 class View:
-    """The selected branch of the conversation. Several views of one session are independent (BRA-5)."""
+    """The selected branch of the conversation. Several views of one session are independent."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -66,9 +66,9 @@ class View:
         return self._session.seed is None and (self._current().hidden_count > 0 or self._session.has_older)
 
     async def load_older(self, limit: int = 10) -> list[ConversationMessage]:
-        """Show up to `limit` older messages: those, oldest first; [] when there are none (HIS-1).
+        """Show up to `limit` older messages: those, oldest first; [] when there are none.
 
-        Concurrent calls take their turns (HIS-3). Raises CapabilityError without the right to read the history.
+        Concurrent calls take their turns. Raises CapabilityError without the right to read the history.
         """
         require_int("limit", limit, 1)
         if self._session.seed is not None:
@@ -93,7 +93,7 @@ class View:
     # Branches
 
     def branch_selection(self, codec_message_id: str) -> BranchSelection:
-        """The alternatives at a message (BRA-4)."""
+        """The alternatives at a message."""
         return self._current().branch_selection(codec_message_id)
 
     def select(self, codec_message_id: str, index: int) -> None:
@@ -111,7 +111,7 @@ class View:
         self._notify(events)
 
     async def select_for_all(self, codec_message_id: str, index: int) -> None:
-        """Show another alternative at a message in every view, of late joiners too, until the next selection (BRA-7).
+        """Show another alternative at a message in every view, of late joiners too, until the next selection.
 
         Views of Python clients follow; those of other SDKs keep their own. Raises CapabilityError, NotFound.
         """
@@ -147,7 +147,7 @@ class View:
         """Send a user's message below the last visible one, or below `parent`; its turn once it is accepted.
 
         The message is visible at once. While there is no connection the send waits for one; sending again with
-        the same `id` is the same send (P5). Raises Busy (policy reject), RateLimited (queue or outbox full),
+        the same `id` is the same send. Raises Busy (policy reject), RateLimited (queue or outbox full),
         Conflict (another message under this id), CapabilityError, SessionClosed.
         """
         anchor = Anchor(require_text("parent", parent)) if parent is not None else None
@@ -161,7 +161,7 @@ class View:
         turns: TurnFilter = requests.OWN,
         id: str | None = None,  # noqa: A002
     ) -> Turn:
-        """Cancel turns (default: one's own) and send, in one atomic step (INT-24)."""
+        """Cancel turns (default: one's own) and send, in one atomic step."""
         if self._session.agent is None:
             await self._session.cancel(turns)
             return await self.send(content, id=id)
@@ -175,9 +175,9 @@ class View:
         cancel_active: bool = False,
         id: str | None = None,  # noqa: A002
     ) -> Turn:
-        """Send another message in place of a user's one; the old branch is kept (BRA-2).
+        """Send another message in place of a user's one; the old branch is kept.
 
-        `cancel_active` ends one's own turns in the same step; without it nothing is cancelled (BRA-6).
+        `cancel_active` ends one's own turns in the same step; without it nothing is cancelled.
         """
         await self._require(codec_message_id)
         extra = requests.OWN.interrupt_headers() if cancel_active else {}
@@ -194,7 +194,7 @@ class View:
         cancel_active: bool = False,
         id: str | None = None,  # noqa: A002
     ) -> Turn:
-        """Ask for another answer in place of one; the old one is kept (BRA-1)."""
+        """Ask for another answer in place of one; the old one is kept."""
         await self._require(codec_message_id)
         anchor = self._stored_anchor(codec_message_id) or self._current().regenerate_anchor(codec_message_id)
         ids = requests.ids_for(id)
