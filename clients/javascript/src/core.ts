@@ -86,7 +86,17 @@ export class Core<TMessage> {
       this.#connecting = undefined;
       throw this.closed ? closedError() : asErrorInfo(error);
     });
-    return this.#connecting;
+    return this.#connecting.then(() => this.#stayAttached());
+  }
+
+  /** A client that was closed and connected again leaves its channels detached; then nothing would arrive any more. */
+  async #stayAttached(): Promise<void> {
+    if (this.closed || !['detached', 'failed', 'suspended'].includes(this.channel.state)) return;
+    try {
+      await this.channel.attach();
+    } catch (error) {
+      throw asErrorInfo(error);
+    }
   }
 
   /** Attach without anybody waiting for it: a failure goes to the listeners of errors. */

@@ -163,3 +163,20 @@ test('closed and made again at once on the same channel', options, async (t) => 
   await again.waitForTurn();
   assert.deepEqual(transcript(again).at(-1), ['assistant', said(40)]);
 });
+
+test('a client that was closed and connected again: the next verb attaches again', options, async (t) => {
+  const user = join(t, 'user-1', unique());
+  await read((await user.transport.view.send(words(3))).stream);
+  const running = await user.transport.view.send(words(5000, 50));
+  await speaking(user.transport, running.turnId);
+  user.client.close();
+  await user.client.connection.whenState('closed');
+  await assert.rejects(read(running.stream), (error) => errorInfoIs(error, ErrorCode.ChannelContinuityLost));
+  user.client.connect();
+  const turn = await user.transport.view.send(words(4));
+  assert.equal((await read(turn.stream)).text, said(4));
+  // Also what ran meanwhile is known, and can be stopped.
+  await user.transport.cancel();
+  assert.equal((await endOf(user, running.turnId)).reason, 'cancelled');
+  assert.equal(user.transport.tree.getActiveTurnIds().size, 0);
+});
