@@ -24,8 +24,8 @@ class RepliesFirst:
 
     def __init__(self, core: Connection) -> None:
         self._core = core
-        # By the ticket of the reply, oldest first.
-        self._paused: deque[tuple[int, Subscription]] = deque()
+        # By the ticket of the reply, oldest first. There while something is in it.
+        self._paused: deque[tuple[int, Subscription]] | None = None
 
     def hold_back(self, command: Command, channels: Iterable[Watched]) -> None:
         """Keep a session's entries back until its turn's input is acknowledged.
@@ -39,6 +39,7 @@ class RepliesFirst:
         for watched in channels:
             if watched.session == session and watched.feed is not None:
                 watched.subscription.pause()
+                self._paused = self._paused or deque()
                 self._paused.append((command.ticket, watched.subscription))
 
     def proceed(self, done: Done | None = None) -> None:
@@ -48,6 +49,7 @@ class RepliesFirst:
             if done is not None and done.epoch == subscription.epoch:
                 subscription.clear(done.position)
             subscription.proceed()
+        self._paused = self._paused or None
 
 
 async def settle(done: Done, channels: Iterable[Watched]) -> None:
