@@ -107,7 +107,8 @@ async def test_uim_plain_usechat(site: Site) -> None:
 @pytest.mark.asyncio(loop_scope="module")
 async def test_rsp_openai_client(site: Site) -> None:
     """RSP-1 to RSP-12 with the npm package `openai`."""
-    await run_suite(site.stack, "responses.test.mjs", site.environment("json"))
+    long = {"SELFHOST_TRANSPORT_LONG": os.environ.get("SELFHOST_TRANSPORT_LONG", "")}
+    await run_suite(site.stack, "responses.test.mjs", {**site.environment("json"), **long})
 
 
 @pytest.mark.asyncio(loop_scope="module")

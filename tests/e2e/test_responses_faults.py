@@ -18,6 +18,10 @@ import pytest_asyncio
 
 from selfhost_transport import ClientTransport
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
+from tests.e2e.conftest import Build
+from tests.e2e.provider import Provider
+from tests.e2e.stage import CREW
+from tests.e2e.stage import KEY as STAGE_KEY
 from tests.e2e.test_responses import KEY, Site, numbers, raw_events, text_of
 from tests.processes import Stack, wait_until
 
@@ -139,6 +143,41 @@ async def test_rsp_6_stops_at_random_moments_are_final(site: Site) -> None:
                 if part["type"] == "text"
             )
             assert said == stopped.output_text
+
+
+async def test_rsp_6_a_cancel_hangs_up_on_the_provider(build: Build) -> None:
+    stage = await build(gateways=1, workers=0)
+    await stage.add_worker(CREW)
+    took: list[float] = []
+    client: Any
+    async with openai.AsyncOpenAI(base_url=f"{stage.gateways[0].url}/v1", api_key=STAGE_KEY) as client:
+        for number in range(STOPS):
+            async with Provider(100_000) as provider:
+                stream = await client.responses.create(
+                    input=f"provider {provider.url}", conversation=stage.session("crew"), stream=True
+                )
+                events: list[Any] = []
+                if number % 2:
+                    # Before the stop the reader is cut once, and comes again.
+                    events.append(await anext(aiter(stream)))
+                    await stream.close()
+                    stream = await client.responses.retrieve(
+                        events[0].response.id, stream=True, starting_after=0
+                    )
+                async for event in stream:
+                    events.append(event)
+                    if event.type == "response.output_text.delta":
+                        break
+                began = time.monotonic()
+                await client.responses.cancel(events[0].response.id)
+                async with asyncio.timeout(5):
+                    took.append(await provider.disconnected - began)
+                assert [event async for event in stream][-1].response.status == "cancelled"
+    took.sort()
+    print(
+        f"provider closed after the cancel was sent, ms: p50 {took[len(took) // 2] * 1e3:.1f} max {took[-1] * 1e3:.1f}"
+    )
+    assert took[len(took) // 2] < 0.25
 
 
 @pytest.mark.parametrize("namespace", ["restart", "continue"])
