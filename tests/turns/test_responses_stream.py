@@ -344,3 +344,29 @@ def test_a_text_that_its_author_replaces_is_right_where_it_ends() -> None:
     assert next(event.get("text") for event in events) == "one two three"
     whole_events = [event for event in whole(turn) if event["type"] == "response.output_item.done"]
     assert events[-1]["sequence_number"] + 1 == whole_events[0]["sequence_number"]
+
+
+def test_what_is_given_up_does_not_hold_up_what_follows() -> None:
+    turn, reader, stream = Turn(), Reader(), ResponseStream(ID.base)
+    reader.read(list(stream.begin(response_json(about(), "queued", Units(None, Span())))))
+    turn.attempt()
+    turn.text().extend("one two")
+    reader.read(list(stream.advance(turn.units())))
+    turn.attempt()
+    turn.text().extend("one x")
+    reader.read(list(stream.advance(turn.units())))
+    assert reader.texts == {0: "one two", 1: "one x"}
+    assert reader.items[0]["status"] == "incomplete"
+
+
+def test_a_part_that_was_closed_as_cancelled_is_over_when_the_attempt_goes_on() -> None:
+    turn, reader, stream = Turn(), Reader(), ResponseStream(ID.base)
+    reader.read(list(stream.begin(response_json(about(), "queued", Units(None, Span())))))
+    record = turn.text()
+    record.extend("half")
+    record.status = h.CANCELLED
+    reader.read(list(stream.advance(turn.units())))
+    assert reader.items[0]["status"] == "in_progress"
+    turn.say(ToolInputAvailable("c", "look", {}))
+    reader.read(list(stream.advance(turn.units())))
+    assert [item["status"] for item in reader.items.values()] == ["incomplete", "completed"]
