@@ -25,6 +25,7 @@ from selfhost_transport.loop_lag import LastingLag, LoopLag
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.annotations import AnnotationStore
+from selfhost_transport.store.deployment import note_again
 from selfhost_transport.store.fleet import Fleet
 from selfhost_transport.store.format import check_format
 from selfhost_transport.store.keys import bucket_of
@@ -116,6 +117,7 @@ class Services:
         if await self.redis.command("EXISTS", key):
             return False
         await check_format(self.redis, self.settings.redis.prefix)
+        await note_again(self.redis, self.settings)
         # Without it, connections could not be resumed at gateways that start from now on.
         await self.redis.command("SET", key, self.secret, "NX", "PX", _SECRET_TTL_MS)
         return True
@@ -157,6 +159,7 @@ class Services:
 async def connect_services(settings: Settings, identify: Identify | None = None) -> Services:
     """Connect to Redis and build everything. Raises what `Stores.open` does."""
     stores = await Stores.open(settings, call_s=CALL_S)
+    settings = stores.settings
     sessions, turns, presence = stores.sessions, stores.turns, stores.presence
     server_id = f"gw-{secrets.token_hex(4)}"
     metrics = Metrics()
@@ -202,9 +205,7 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
             settings.limits,
             lag=lambda: late.lasting_s,
             shed=metrics.shed,
-            closed_s=lambda agent, session: burst.closed_s(
-                (agent, bucket_of(session, settings.redis.buckets))
-            ),
+            closed_s=lambda agent, session: burst.closed_s((agent, bucket_of(session, stores.keys.buckets))),
         ),
         lag=lag,
         metrics=metrics,

@@ -85,8 +85,8 @@ class RedisSettings(_Section):
     """Address of Redis: `redis://`, `rediss://` (TLS) or `unix://`; or of several servers: `redis+sentinel://`, `redis+cluster://`."""
     prefix: str = Field(default="sht", pattern=r"^[^{}\s]{1,64}$")
     """First part of every key and channel."""
-    buckets: int = Field(default=16, ge=1, le=16384)
-    """Number of hash tags that sessions are spread over; must not change while there is data."""
+    buckets: int | None = Field(default=None, ge=1, le=16384)
+    """Hash tags that sessions are spread over. Absent: as the deployment began; a new one has 16, on a Cluster 1024."""
 
     @property
     def url_given(self) -> bool:

@@ -17,7 +17,9 @@ def unowned_keys(client: redis.Redis, prefix: str) -> list[str]:
     for key in keys_under(client, prefix):
         match = bucket.match(key)
         # The deployment's own mark lives as long as its data.
-        owned = key == f"{prefix}:format" or (match is not None and key[match.end() :].startswith(OWNED))
+        owned = key in (f"{prefix}:format", f"{prefix}:deployment") or (
+            match is not None and key[match.end() :].startswith(OWNED)
+        )
         if not owned and client.ttl(key) == -1:
             found.append(key)
     return found

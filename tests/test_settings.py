@@ -66,7 +66,7 @@ def _file(folder: Path, text: str) -> Path:
 
 def test_defaults_are_those_of_the_design() -> None:
     settings = load_settings()
-    assert (settings.redis.prefix, settings.redis.buckets) == ("sht", 16)
+    assert (settings.redis.prefix, settings.redis.buckets) == ("sht", None)
     assert settings.gateway.max_idle_ms == 15_000
     assert settings.gateway.connection_state_ttl_ms == 960_000
     assert settings.gateway.max_message_size == 65_536
@@ -116,7 +116,8 @@ def test_lists_are_json_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
 def test_every_option_can_be_set_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for option in options().values():
         assert option.variable == ENV_PREFIX + option.name.upper()
-        if isinstance(option.default, int) and option.name != "rollup_window_ms":
+        is_number = isinstance(option.default, int) or option.name == "buckets"
+        if is_number and option.name != "rollup_window_ms":
             monkeypatch.setenv(
                 option.variable, "1" if not option.name.endswith(("lease_ms", "for_ms")) else "1001"
             )

@@ -15,6 +15,8 @@ from agent_worker.runtime.worker import Worker
 from selfhost_transport.errors import TransportError
 from selfhost_transport.metrics import DeploymentTotals
 from selfhost_transport.settings import Settings
+from selfhost_transport.store.deployment import settle
+from selfhost_transport.store.keys import DEFAULT_BUCKETS, Keyspace
 from selfhost_transport.store.statistics import Statistics, read_statistics
 from selfhost_transport.store.stores import Stores
 
@@ -29,7 +31,8 @@ class WorkerMetrics(Collector):
     def __init__(self, worker: Worker, stores: Stores) -> None:
         self._worker = worker
         self._redis = stores.redis
-        self._keys = stores.keys
+        self._settings = stores.settings
+        self._keys: Keyspace | None = None
         self._loop = asyncio.get_running_loop()
 
     def describe(self) -> Iterator[Metric]:
@@ -55,15 +58,19 @@ class WorkerMetrics(Collector):
             yield from DeploymentTotals(statistics).collect()
 
     def _read(self) -> Statistics | None:
-        reading = asyncio.run_coroutine_threadsafe(
-            read_statistics(self._redis, self._keys, self._worker.agents), self._loop
-        )
+        reading = asyncio.run_coroutine_threadsafe(self._statistics(), self._loop)
         try:
             return reading.result(READ_TIMEOUT_S)
         except (TransportError, TimeoutError) as error:
             reading.cancel()
             logger.warning("metrics.read_failed error=%r", error)
             return None
+
+    async def _statistics(self) -> Statistics:
+        if self._keys is None:
+            settled = await settle(self._redis, self._settings, note=False)
+            self._keys = Keyspace(settled.redis.prefix, settled.redis.buckets or DEFAULT_BUCKETS)
+        return await read_statistics(self._redis, self._keys, self._worker.agents)
 
 
 @asynccontextmanager

@@ -192,7 +192,7 @@ class Worker:
         try:
             stores = await Stores.open(settings, read_s=read_s_of(settings))
             try:
-                await self._work(settings, stores)
+                await self._work(stores.settings, stores)
             finally:
                 await stores.close()
         finally:

@@ -75,7 +75,7 @@ class AgentHost:
         stores = await Stores.open(settings, read_s=read_s_of(settings))
         self._stack.push_async_callback(stores.close)
         try:
-            self._begin(settings, stores)
+            self._begin(stores.settings, stores)
         except BaseException:
             await self._stack.aclose()
             raise

@@ -17,7 +17,8 @@ from selfhost_transport.redis_io.link import ask
 _SENTINEL = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 _CLUSTER = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 _SCHEMES = ("redis", "rediss", "unix", *_SENTINEL, *_CLUSTER)
-_CLUSTER_FORM = "redis+cluster://[user:password@]host:port[,host:port…]"
+_CLUSTER_FORM = "redis+cluster://[user:password@]host:port[,host:port…][?notifications=plain|sharded]"
+NOTIFICATIONS = "notifications"
 _SENTINEL_FORM = "redis+sentinel://[user:password@]host:port[,host:port…]/service[/database]"
 _FORMS = dict.fromkeys(_SENTINEL, _SENTINEL_FORM) | dict.fromkeys(_CLUSTER, _CLUSTER_FORM)
 _DEFAULT_PORT = 26379
@@ -44,6 +45,9 @@ class Fixed:
 
     def __str__(self) -> str:
         return str(self.address)
+
+    def refused(self, text: str) -> None:
+        """There is no other server."""
 
     async def locate(self) -> Address:
         """Always the same."""
@@ -74,6 +78,9 @@ class Sentinels:
 
     def __str__(self) -> str:
         return f"{self.service}@{','.join(f'{s.host}:{s.port}' for s in self.sentinels)}"
+
+    def refused(self, text: str) -> None:
+        """The Sentinels say where another one is."""
 
     async def locate(self) -> Address:
         """The primary that most of the Sentinels name: one that is cut off may still name an old one."""
@@ -124,11 +131,21 @@ def _cluster(url: str) -> ClusterNodes:
     parts = split(url)
     login, _, hosts = parts.netloc.rpartition("@")
     plain = f"{_CLUSTER[parts.scheme]}://{login}{'@' if login else ''}"
-    options = f"?{parts.query}" if parts.query else ""
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    stated = [value for name, value in query if name == NOTIFICATIONS]
+    if len(stated) > 1 or not {*stated} <= {"plain", "sharded"}:
+        raise InvalidArgument(f"its option {NOTIFICATIONS} is plain or sharded")
+    plain_query = urlencode([(name, value) for name, value in query if name != NOTIFICATIONS])
+    options = f"?{plain_query}" if plain_query else ""
     seeds = [Address.parse(f"{plain}{host}{options}") for host in _hosts(hosts)]
     if parts.path.strip("/0") or seeds[0].database:
         raise InvalidArgument("a Cluster has no databases")
-    return ClusterNodes(seeds)
+    return ClusterNodes(seeds, chosen=stated[0] if stated else None)
+
+
+def with_notifications(url: str, kind: str) -> str:
+    """The address of a Cluster that says which kind of notifications it has: `plain` or `sharded`."""
+    return f"{url}{'&' if '?' in url else '?'}{NOTIFICATIONS}={kind}"
 
 
 def _sentinels(url: str) -> Sentinels:

@@ -3,6 +3,8 @@
 Keys of two databases never meet; what one publishes, subscribers of all others get. In any database but 0 the names
 of channels end with a line break and the number: a line break is in no session's name. On the way to Redis they are
 completed here, and in scripts by the constant that begins them, so that nothing else knows of it.
+
+In a Cluster whose notifications are sharded, scripts publish with SPUBLISH: the same, to the servers of the slot only.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ from typing import Final, Protocol
 
 SCRIPT_BEGINS: Final = "local DATABASE = ''\n"
 """The first line of a script that publishes; it puts `DATABASE` behind the name of a channel."""
+
+_PUBLISH: Final = "redis.call('PUBLISH',"
+_SHARD_PUBLISH: Final = "redis.call('SPUBLISH',"
 
 
 class LuaScript(Protocol):
@@ -29,21 +34,27 @@ class LuaScript(Protocol):
     def reads(self) -> bool:
         """Whether it changes nothing, so that it may be repeated whatever its first outcome."""
 
+    @property
+    def names_all_keys(self) -> bool:
+        """Whether it touches no key but those of the call."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Variant:
     digest: str
     source: str
     reads: bool
+    names_all_keys: bool
 
 
 class Database:
     """Names of channels, and scripts, as they are used in one database."""
 
-    __slots__ = ("_variants", "number")
+    __slots__ = ("_variants", "number", "sharded")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, sharded: bool = False) -> None:
         self.number = number
+        self.sharded = sharded
         self._variants: dict[str, LuaScript] = {}
 
     def channel(self, name: str) -> str:
@@ -52,7 +63,7 @@ class Database:
 
     def script(self, script: LuaScript) -> LuaScript:
         """The script, with channels of this database."""
-        if not self.number:
+        if not self.number and not self.sharded:
             return script
         variant = self._variants.get(script.digest)
         if variant is None:
@@ -66,7 +77,11 @@ class Database:
     def _variant(self, script: LuaScript) -> LuaScript:
         if not script.source.startswith(SCRIPT_BEGINS):
             return script
-        source = f"local DATABASE = '\\n{self.number}'\n{script.source.removeprefix(SCRIPT_BEGINS)}"
+        source = script.source
+        if self.number:
+            source = f"local DATABASE = '\\n{self.number}'\n{source.removeprefix(SCRIPT_BEGINS)}"
+        if self.sharded:
+            source = source.replace(_PUBLISH, _SHARD_PUBLISH)
         return _Variant(
-            hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(), source, script.reads
+            hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(), source, script.reads, script.names_all_keys
         )

@@ -122,6 +122,10 @@ class Link(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def release(self) -> None:
+        """The same, with no reply outstanding: another server is meant from now on."""
+        self.abort()
+
     def close(self) -> None:
         """Close the socket after the buffered bytes have left."""
         if self._transport is not None:

@@ -20,7 +20,7 @@ import hiredis
 from selfhost_transport.errors import StoreUnavailable, TransportError
 from selfhost_transport.redis_io.address import Address
 from selfhost_transport.redis_io.databases import LuaScript
-from selfhost_transport.redis_io.link import Argument, Link, pack
+from selfhost_transport.redis_io.link import Argument, Link, OnLost, OnReply, pack
 from selfhost_transport.redis_io.refusals import RedisFailure, Refusal, as_transport_error, refusal_of
 
 logger = logging.getLogger(__name__)
@@ -113,22 +113,81 @@ class AddressResolver(Protocol):
     def moves(self) -> bool:
         """Whether another server may be named next time."""
 
+    def refused(self, text: str, /) -> None:
+        """A server refused a call for the moment; its reply may name another one."""
+
     async def locate(self) -> Address:
         """Where the primary is now. Raises StoreUnavailable."""
+
+
+class Socket(Protocol):
+    """A connection, or a share of one."""
+
+    def write(self, packed: list[bytes], /) -> None:
+        """Send packed commands."""
+
+    def abort(self) -> None:
+        """The server is silent: drop the socket; `on_lost` is called."""
+
+    def release(self) -> None:
+        """Leave the server, with no reply outstanding; `on_lost` is called."""
+
+    def close(self) -> None:
+        """Leave the server for good."""
+
+
+class Sockets(Protocol):
+    """Where a pipeline gets its connection from."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether others use the same ones: then they are given the scripts, and their loss is logged, there."""
+
+    async def open(self, address: Address, on_reply: OnReply, on_lost: OnLost, timeout_s: float, /) -> Socket:
+        """Connect. Raises StoreUnavailable."""
+
+    def flush_soon(self, flush: Callable[[], None], /) -> None:
+        """Call it in the next iteration of the loop."""
+
+    def report(self, event: str, address: object, error: object, /) -> None:
+        """Log an event."""
+
+
+class OwnSocket:
+    """A connection of one's own."""
+
+    shared = False
+
+    async def open(self, address: Address, on_reply: OnReply, on_lost: OnLost, timeout_s: float) -> Socket:
+        """Connect. Raises StoreUnavailable."""
+        return await Link.open(address, on_reply, on_lost, timeout_s)
+
+    def flush_soon(self, flush: Callable[[], None]) -> None:
+        """Call it in the next iteration of the loop."""
+        asyncio.get_running_loop().call_soon(flush)
+
+    def report(self, event: str, address: object, error: object) -> None:
+        """Log an event."""
+        logger.warning("%s address=%s error=%s", event, address, error)
 
 
 class Pipeline:
     """A pipelining, reconnecting connection to one server: to wherever it is, asked before each attempt."""
 
     def __init__(
-        self, where: AddressResolver, timeout_s: float, scripts: dict[str, LuaScript] | None = None
+        self,
+        where: AddressResolver,
+        timeout_s: float,
+        scripts: dict[str, LuaScript] | None = None,
+        sockets: Sockets | None = None,
     ) -> None:
         self._where = where
+        self._sockets: Sockets = sockets or OwnSocket()
         # By digest: those that a server gets before anything else. One that has not got a script sends the call back,
         # and a call of another script behind it would overtake it.
         self._scripts = {} if scripts is None else scripts
         self._timeout_s = timeout_s
-        self._link: Link | None = None
+        self._link: Socket | None = None
         # Calls not sent yet, and calls whose reply is outstanding, both in order.
         self._waiting: deque[_Call] = deque()
         self._sent: deque[_Call] = deque()
@@ -216,7 +275,7 @@ class Pipeline:
                 self._connecting = loop.create_task(self._connect(), name="redis-connect")
         elif not self._flush_scheduled:
             self._flush_scheduled = True
-            loop.call_soon(self._flush)
+            self._sockets.flush_soon(self._flush)
 
     def leave(self) -> None:
         """Another server is the primary: connect again, once the replies that are outstanding have come."""
@@ -224,7 +283,7 @@ class Pipeline:
             return
         self._leave = True
         if not self._sent:
-            self._link.abort()
+            self._link.release()
 
     def _flush(self) -> None:
         self._flush_scheduled = False
@@ -261,16 +320,18 @@ class Pipeline:
             call.reply.set_exception(call.refused)
             return
         if not self._held and not self._pause_s:
-            logger.warning("redis.refuses address=%s error=%s", self._where, text)
+            self._sockets.report("redis.refuses", self._where, text)
+        self._where.refused(text)
         # It did not happen, so the call is made again, here or elsewhere, until its time is over.
         self._held.append(call)
-        self._leave = self._leave or refusal is Refusal.ELSEWHERE or self._where.moves
+        if refusal is not Refusal.MOVING:
+            self._leave = self._leave or refusal is Refusal.ELSEWHERE or self._where.moves
 
     def _all_answered(self) -> None:
         """Only now are held calls made again: what was sent behind them has to come back first, to keep the order."""
         if self._leave:
             if self._link is not None:
-                self._link.abort()
+                self._link.release()
         elif not self._held:
             self._pause_s = 0.0
         elif self._link is None:
@@ -291,8 +352,8 @@ class Pipeline:
         if self._repeating is not None:
             self._repeating.cancel()
             self._repeating = None
-        if not self._closed:
-            logger.warning("redis.connection_lost address=%s error=%s", self._where, error)
+        if not self._closed and not self._sockets.shared:
+            self._sockets.report("redis.connection_lost", self._where, error)
         lost = RedisFailure(
             "the connection to Redis was lost before the reply: it is not known whether the operation happened"
         )
@@ -315,7 +376,7 @@ class Pipeline:
         while self._link is None:
             try:
                 address = await self._where.locate()
-                self._link = await Link.open(address, self._on_reply, self._on_lost, self._timeout_s)
+                self._link = await self._sockets.open(address, self._on_reply, self._on_lost, self._timeout_s)
             except StoreUnavailable as error:
                 self._trouble = RedisFailure(str(error))
                 if not self._waiting:
@@ -323,7 +384,8 @@ class Pipeline:
                 await asyncio.sleep(delay)  # paces reconnecting while the server is away
                 delay = min(delay * 2, LONGEST_DELAY_S)
         self._trouble = None
-        self._waiting.extendleft(map(_loading, self._scripts.values()))
+        if not self._sockets.shared:
+            self._waiting.extendleft(map(_loading, self._scripts.values()))
         self._flush()
 
     def _look_later(self, loop: asyncio.AbstractEventLoop, heard_at: float, replies: int) -> None:

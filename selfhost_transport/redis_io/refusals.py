@@ -20,6 +20,8 @@ class Refusal(Enum):
 
     # This server cannot serve the call, or another one does: ask again where the primary is.
     ELSEWHERE = "elsewhere"
+    # The slot is moving to another server and half of it may be there: the same server says when that is over.
+    MOVING = "moving"
     # This server does not take writes, or anything, for the moment.
     LATER = "later"
     # There is no memory left. It may take long to come back.
@@ -31,8 +33,8 @@ _KINDS = {
     "LOADING": Refusal.ELSEWHERE,
     "MASTERDOWN": Refusal.ELSEWHERE,
     "MOVED": Refusal.ELSEWHERE,
-    "ASK": Refusal.ELSEWHERE,
-    "TRYAGAIN": Refusal.ELSEWHERE,
+    "ASK": Refusal.MOVING,
+    "TRYAGAIN": Refusal.MOVING,
     "CLUSTERDOWN": Refusal.ELSEWHERE,
     "READONLY": Refusal.ELSEWHERE,
     "NOREPLICAS": Refusal.LATER,
@@ -48,7 +50,8 @@ _ADVICE = {
     "LOADING": "it is still loading its data",
     "MASTERDOWN": "this replica has lost its primary",
     "CLUSTERDOWN": "the Cluster does not serve all slots",
-    "TRYAGAIN": "a slot is being moved",
+    "ASK": "a slot is being moved; `redis-cli --cluster fix` ends a move that was interrupted",
+    "TRYAGAIN": "a slot is being moved; `redis-cli --cluster fix` ends a move that was interrupted",
     "READONLY": "this server is a replica: give the address of the primary, or of the Sentinels",
     "NOREPLICAS": "fewer replicas are connected than min-replicas-to-write asks for",
     "BUSY": "a script has been running for too long; SCRIPT KILL ends one that has not written",

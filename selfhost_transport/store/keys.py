@@ -47,8 +47,8 @@ and streams are in fields.py.
 | `nodes`             | ZSET   | processes that hold members, by lease expiry             | the bucket                   |
 | `gone`              | ZSET   | lost connections by the time their members leave         | the bucket                   |
 
-Outside the buckets: `agents:<agent>`, a ZSET of the workers that serve an agent, which lives while they tell, and
-`format`, the version of all this (format.py).
+Outside the buckets: `agents:<agent>`, a ZSET of the workers that serve an agent, which lives while they tell,
+`format`, the version of all this (format.py), and `deployment`, what its processes agree on (deployment.py).
 
 Of two parts, as `t:<turn>:<session>`, the first is escaped (names.py): it ends at its colon, and the session is all the
 rest. A `<ref>` is the service's own, `<position>:<index>`. So no two items of any sessions share a key.
@@ -103,6 +103,8 @@ OWNED = (
 """Key families without a TTL of their own; each has the owner named in the table above."""
 
 WORKER_GROUP = "workers"
+DEFAULT_BUCKETS = 16
+"""Of a deployment on one server; a Cluster has more (deployment.py)."""
 
 
 def bucket_of(session: str, buckets: int) -> int:
@@ -115,7 +117,7 @@ class Keyspace:
     """Builds names under one prefix; `buckets` must be the same for every process of a deployment."""
 
     prefix: str = "sht"
-    buckets: int = 16
+    buckets: int = DEFAULT_BUCKETS
 
     def base(self, bucket: int) -> str:
         """What every key of a bucket starts with."""

@@ -98,6 +98,11 @@ class Script:
     keys: Names
     arguments: Names
 
+    @property
+    def names_all_keys(self) -> bool:
+        """Whether it touches no key but those of the call; one that builds names has a fixed number of keys."""
+        return bool(self.keys.rest)
+
     def call(
         self, rest: Sequence[Argument] = (), more_keys: Sequence[Argument] = (), /, **named: Argument
     ) -> Call:

@@ -14,11 +14,12 @@ from selfhost_transport.settings import Settings
 from selfhost_transport.store import scripts
 from selfhost_transport.store.annotations import AnnotationStore
 from selfhost_transport.store.dead_letters import DeadLetters
+from selfhost_transport.store.deployment import settle
 from selfhost_transport.store.ended_turns import EndedTurns
 from selfhost_transport.store.fleet import Fleet
 from selfhost_transport.store.format import check_format
 from selfhost_transport.store.history import HistoryReader
-from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.keys import DEFAULT_BUCKETS, Keyspace
 from selfhost_transport.store.occupancy import OccupancyStore
 from selfhost_transport.store.options import SECOND_MS, StoreOptions
 from selfhost_transport.store.presence import PresenceStore
@@ -67,7 +68,8 @@ class Stores:
         """
         redis = RedisConnection(settings.redis.url, timeout_s=call_s, read_s=read_s)
         redis.keep_loaded(scripts.everything())
-        keys, options = Keyspace(settings.redis.prefix, settings.redis.buckets), _options(settings)
+        keys = Keyspace(settings.redis.prefix, settings.redis.buckets or DEFAULT_BUCKETS)
+        options = _options(settings)
         sessions, turns = SessionStore(redis, keys, options), TurnStore(redis, keys, options)
         return cls(
             settings=settings,
@@ -101,18 +103,20 @@ class Stores:
     ) -> Stores:
         """The same, once the Redis of the settings was found to be the right one, reached the right way.
 
-        `note_format`: whether the process may write down in which format its data is. Raises StoreUnavailable or
+        Its `settings` say what the deployment has settled, where those given leave it open. `note_format`: whether the
+        process may write down in which format its data is, and what is settled. Raises StoreUnavailable or
         StoreUnsuitable within two seconds where it is not, InvalidArgument.
         """
         await check_way_in(settings.redis.url)
-        stores = cls.build(settings, call_s=call_s, read_s=read_s)
+        redis = RedisConnection(settings.redis.url, timeout_s=call_s, read_s=read_s)
         try:
-            check_server(await stores.redis.info())
-            await check_format(stores.redis, settings.redis.prefix, note=note_format)
-        except BaseException:
-            await stores.close()
-            raise
-        return stores
+            check_server(await redis.info())
+            await check_format(redis, settings.redis.prefix, note=False)
+            settled = await settle(redis, settings, note=note_format)
+            await check_format(redis, settings.redis.prefix, note=note_format)
+        finally:
+            await redis.close()
+        return cls.build(settled, call_s=call_s, read_s=read_s)
 
     def ended_turns(self, exporter: str) -> EndedTurns:
         """The queue of an exporter."""

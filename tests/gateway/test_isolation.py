@@ -11,8 +11,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from selfhost_transport.settings import RedisSettings
-from selfhost_transport.store.keys import bucket_of
+from selfhost_transport.store.keys import DEFAULT_BUCKETS, bucket_of
 from tests.gateway.raw import Map
 from tests.processes import Stack
 
@@ -53,7 +52,7 @@ async def callers(gateway: str) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.
 @pytest.fixture
 def names() -> tuple[str, str]:
     """The victim's session and the attacker's, in one bucket."""
-    buckets = RedisSettings().buckets
+    buckets = DEFAULT_BUCKETS
     while True:
         own = f"lobby:{next(_numbers)}"
         if bucket_of(own, buckets) == bucket_of(f"umbrella:{own}", buckets):

@@ -25,6 +25,7 @@ from tests.processes import wait_until
 class Lua:
     source: str
     reads: bool = False
+    names_all_keys: bool = True
 
     @property
     def digest(self) -> str:
@@ -209,7 +210,7 @@ async def test_a_server_that_stays_away_is_reported_of_once_a_minute(
     waiting = asyncio.create_task(subscriber.subscribe("t-channel", lambda _: None))
     await wait_until(lambda: attempts >= 4)
     assert caplog.text.count("redis.subscribe_failed") == 1
-    monkeypatch.setattr("selfhost_transport.redis_io.subscriber.TELL_AGAIN_S", 0)
+    monkeypatch.setattr("selfhost_transport.redis_io.subscriptions.LOG_AGAIN_S", 0)
     await wait_until(lambda: attempts >= 5)
     assert caplog.text.count("redis.subscribe_failed") == 2
     await subscriber.close()

@@ -37,6 +37,7 @@ MARGIN_S = 1.0
 class Lua:
     source: str
     reads: bool = False
+    names_all_keys: bool = True
 
     @property
     def digest(self) -> str:
@@ -282,8 +283,8 @@ TEXTS = {
     "LOADING Redis is loading the dataset in memory": Refusal.ELSEWHERE,
     "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.": Refusal.ELSEWHERE,
     "MOVED 866 127.0.0.1:7001": Refusal.ELSEWHERE,
-    "ASK 866 127.0.0.1:7001": Refusal.ELSEWHERE,
-    "TRYAGAIN Multiple keys request during rehashing of slot": Refusal.ELSEWHERE,
+    "ASK 866 127.0.0.1:7001": Refusal.MOVING,
+    "TRYAGAIN Multiple keys request during rehashing of slot": Refusal.MOVING,
     "CLUSTERDOWN The cluster is down": Refusal.ELSEWHERE,
     "NOREPLICAS Not enough good replicas to write.": Refusal.LATER,
     "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.": Refusal.LATER,
