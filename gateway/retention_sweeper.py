@@ -16,10 +16,10 @@ SWEEP_S: Final = 1.0
 
 
 async def sweep_retention(retention: Retention) -> None:
-    """Until cancelled. Every gateway does it; Redis being away is survived."""
+    """Until cancelled. One of all gateways does it; Redis being away is survived."""
     while True:
         try:
-            taken = await retention.sweep()
+            taken = await retention.sweep() if await retention.falls_to_me() else 0
             if taken:
                 logger.info("retention.swept publishes=%d", taken)
         except TransportError as error:

@@ -172,8 +172,12 @@ class TurnExporter:
         subscriber = stores.subscriber(on_reconnect=lambda: self._look_at(range(keys.buckets)))
         try:
             await queue.open(self._limit)
-            for bucket in range(keys.buckets):
-                await subscriber.subscribe(f"{keys.base(bucket)}ctl", self._on_control(bucket))
+            await asyncio.gather(
+                *(
+                    subscriber.subscribe(f"{base}ctl", self._on_control(bucket))
+                    for bucket, base in enumerate(keys.bases())
+                )
+            )
             self.ready.set()
             await self._work(queue, stores.history, range(keys.buckets), export, once=once)
         finally:

@@ -72,8 +72,7 @@ class ControlListener:
         arrived = asyncio.Event()
         self._arrivals[agent].add(arrived)
         try:
-            for bucket in range(self._keys.buckets):
-                await self.subscribe(bucket)
+            await asyncio.gather(*map(self.subscribe, range(self._keys.buckets)))
             yield arrived
         finally:
             self._arrivals[agent].discard(arrived)

@@ -13,6 +13,7 @@ from typing import Protocol
 from agent_worker.agent.turn import AbortCause
 from agent_worker.output.writer import Hold
 from selfhost_transport.errors import TransportError
+from selfhost_transport.store.duties import Duties
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_store import Lease, TurnStore
@@ -26,6 +27,8 @@ REAP_EVERY_S = 1.0
 LONGEST_GRACE_MS = 3_000
 """For how long leases that expired while Redis stood still are left to their owners."""
 _FAILED_PAUSE_S = 0.5
+_DUTY_MS = 700
+"""Shorter than a worker's pause between two sweeps: one worker alone never leaves one out."""
 
 
 class Leased(Protocol):
@@ -104,27 +107,31 @@ class LeaseKeeper:
 
 
 class Reaper:
-    """Looks for expired leases about every second; every worker does, and one finds each."""
+    """Looks for expired leases about every second; one of all workers does."""
 
     def __init__(
-        self, store: TurnStore, pauses: TurnPauses, sessions: SessionStore, buckets: int, lease_ms: int
+        self, store: TurnStore, pauses: TurnPauses, sessions: SessionStore, duties: Duties, lease_ms: int
     ) -> None:
         self._grace_ms = min(lease_ms, LONGEST_GRACE_MS)
         self._store = store
         self._pauses = pauses
         self._sessions = sessions
-        self._buckets = buckets
+        self._duties = duties
 
     async def watch(self) -> None:
         """Reap until cancelled."""
         while True:
             await asyncio.sleep(REAP_EVERY_S * random.uniform(0.8, 1.2))
-            await self.sweep()
+            try:
+                if await self._duties.falls_to_me("reap", _DUTY_MS):
+                    await self.sweep()
+            except TransportError as error:
+                logger.warning("lease.sweep_failed error=%s", error)
 
     async def sweep(self) -> int:
-        """Deal with everything that has expired by now; the number of turns."""
+        """Deal with everything that has expired by now; the number of turns. Raises StoreUnavailable."""
         found = 0
-        dirty: Sequence[int] = range(self._buckets)
+        dirty: Sequence[int] = await self._duties.buckets_with("leases", "deadlines")
         while dirty:
             replies = await asyncio.gather(*map(self._reap, dirty))
             dirty = [bucket for bucket, reaped in zip(dirty, replies, strict=True) if reaped]

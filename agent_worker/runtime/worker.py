@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -30,7 +31,7 @@ from agent_worker.runtime.turn_run import Services, TurnRun
 from agent_worker.user_code.containment import children_contained
 from agent_worker.user_code.errors import described
 from agent_worker.user_code.threads import Threads
-from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.errors import InvalidArgument, TransportError
 from selfhost_transport.loop_lag import LoopLag
 from selfhost_transport.settings import Settings, load_settings
 from selfhost_transport.settings_values import CrashRule
@@ -49,7 +50,8 @@ _HOOK_MARGIN_MS = 500
 _LONGEST_WAIT_S = 30.0
 """For how long a turn that is to run alone waits for others; then it runs beside them, and its loss does not count."""
 _LOOK_AGAIN_S = 5.0
-"""How often every queue is checked without a notification."""
+"""How often every queue is checked without a notification, by one of all workers."""
+_LOOK_DUTY_MS = 4_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,11 +235,15 @@ class Worker:
         queue_reader = self._queue_reader = QueueReader(pairs, self._take, self._room, self._found_empty)
         subscriber = stores.subscriber(on_reconnect=queue_reader.wake_all)
         try:
-            for bucket in range(keys.buckets):
-                await subscriber.subscribe(f"{keys.base(bucket)}ctl", self._control(bucket))
+            await asyncio.gather(
+                *(
+                    subscriber.subscribe(f"{base}ctl", self._control(bucket))
+                    for bucket, base in enumerate(keys.bases())
+                )
+            )
             lease_ms = settings.worker.lease_ms
             keeper = LeaseKeeper(stores.turns, lease_ms, lambda: list(self._running.values()))
-            reaper = Reaper(stores.turns, stores.pauses, stores.sessions, keys.buckets, lease_ms)
+            reaper = Reaper(stores.turns, stores.pauses, stores.sessions, stores.duties, lease_ms)
             heartbeat = Heartbeat(stores.fleet, self.worker_id, self.agents, lease_ms)
             self._guard = LoopGuard(
                 lambda: Stores.build(settings), lease_ms, lambda: list(self._running.values())
@@ -262,7 +268,7 @@ class Worker:
             asyncio.create_task(self._services.presence.keep(), name="presence"),
             asyncio.create_task(keeper.keep(), name="lease-keeper"),
             asyncio.create_task(reaper.watch(), name="reaper"),
-            asyncio.create_task(self._look_again(queue_reader), name="look-again"),
+            asyncio.create_task(self._look_again(stores), name="look-again"),
         ]
         if abandoned := self._abandonment(settings, stores):
             loops.append(asyncio.create_task(abandoned, name="abandonment"))
@@ -409,10 +415,14 @@ class Worker:
         run = self._running.get((bucket, turn_id))
         return run if run is not None and str(run.lease.fence) == fence else None
 
-    async def _look_again(self, queue_reader: QueueReader) -> None:
+    async def _look_again(self, stores: Stores) -> None:
+        """Announce waiting turns again, for all workers: a notification may have been lost."""
         while True:
             await asyncio.sleep(_LOOK_AGAIN_S)
-            queue_reader.wake_all()
+            for agent in self.agents:
+                with contextlib.suppress(TransportError):  # tried again, and said by what depends on it
+                    if await stores.duties.falls_to_me(f"look:{agent}", _LOOK_DUTY_MS):
+                        await stores.duties.announce(agent)
 
     async def _drain(self, grace_s: float) -> None:
         """Let running turns finish for the grace time, then give the others to another worker (DUR-12)."""

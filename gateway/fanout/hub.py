@@ -142,7 +142,9 @@ class SessionHub:
     async def _start(self, follower: LogFollower) -> None:
         try:
             await self._subscriber.subscribe(
-                self._store.keys.channel(follower.session), partial(self.inbox.add, follower)
+                self._store.keys.channel(follower.session),
+                partial(self.inbox.add, follower),
+                partial(self._missed, follower),
             )
             await follower.start()
         except TransportError as error:
@@ -159,6 +161,11 @@ class SessionHub:
         for session, follower in self._followers.items():
             if session not in self._starting:
                 follower.compare()
+
+    def _missed(self, follower: LogFollower) -> None:
+        """One subscription was away for a while: its slot moved, or that slot's server was lost."""
+        if self._followers.get(follower.session) is follower and follower.session not in self._starting:
+            follower.compare()
 
     async def look_at_quiet(self, most: int) -> int:
         """Compare sessions with Redis that nothing came of since the last look, `most` at a time, in turn.

@@ -16,6 +16,10 @@ SWEEP_S: Final = 0.5
 """How often members are looked for whose time has come; how much later than asked for they may leave."""
 
 
+_DUTY_MS: Final = 400
+"""Shorter than the pause between two sweeps of one process."""
+
+
 class PresenceSocket(Protocol):
     """A connected socket that may hold members."""
 
@@ -47,7 +51,7 @@ class PresenceLease:
                     await self._renew(sockets)
                     self._renew_at = loop.time() + self._lease_s / 3
                 await self._note_lost()
-                left = await self._store.sweep()
+                left = await self._store.sweep_for_all(_DUTY_MS)
                 if left:
                     logger.info("presence.swept members=%d", left)
             except TransportError as error:

@@ -83,5 +83,8 @@ class Database:
         if self.sharded:
             source = source.replace(_PUBLISH, _SHARD_PUBLISH)
         return _Variant(
-            hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(), source, script.reads, script.names_all_keys
+            hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest(),
+            source,
+            script.reads,
+            script.names_all_keys,
         )

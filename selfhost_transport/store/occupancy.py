@@ -14,6 +14,7 @@ from typing import Final
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts
 from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.presence import PresenceStore
 
 REMEMBERED_MS: Final = 90_000
 """Counts that are not refreshed within this time expire."""
@@ -60,9 +61,11 @@ class Occupancy:
 class OccupancyStore:
     """Shares of all processes of a deployment. Raises StoreUnavailable."""
 
-    def __init__(self, redis: RedisConnection, keys: Keyspace) -> None:
+    def __init__(self, redis: RedisConnection, keys: Keyspace, presence: PresenceStore | None = None) -> None:
         self._redis = redis
         self._keys = keys
+        # Keeps the leases by which shares count, where a process does not have one in every bucket.
+        self._presence = presence
 
     def channel(self, session: str) -> str:
         """Where it is announced that the counts of a session have changed."""
@@ -71,6 +74,8 @@ class OccupancyStore:
     async def report(self, session: str, node: str, counts: Attachments) -> None:
         """Replace what a process contributes; to be repeated well within REMEMBERED_MS."""
         base = self._keys.base_of(session)
+        if self._presence is not None:
+            await self._presence.use(session, node)
         packed = "" if counts == Attachments() else " ".join(str(count) for count in astuple(counts))
         await self._redis.call(
             *scripts.call(

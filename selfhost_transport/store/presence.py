@@ -16,6 +16,7 @@ from selfhost_transport.errors import BadRequest, InvalidArgument
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.link import Argument
 from selfhost_transport.store import scripts
+from selfhost_transport.store.duties import Duties
 from selfhost_transport.store.entries import (
     PresenceChanged,
     Ref,
@@ -24,6 +25,7 @@ from selfhost_transport.store.entries import (
     unpack_entry,
     unpack_member,
 )
+from selfhost_transport.store.held_buckets import FEW_BUCKETS, HeldBuckets
 from selfhost_transport.store.history import Query, beyond, bounds
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.names import pair, split_pair
@@ -91,6 +93,10 @@ class PresenceStore:
         self._redis = redis
         self._keys = keys
         self._options = options or StoreOptions()
+        self._duties = Duties(redis, keys)
+        self._held = HeldBuckets(redis, keys)
+        # Where this process has, or may have, a lease.
+        self._used = set(keys.bases() if keys.buckets <= FEW_BUCKETS else ())
 
     async def change(
         self,
@@ -112,6 +118,10 @@ class PresenceStore:
         if not arguments:
             raise InvalidArgument("a presence frame needs at least one operation")
         options = self._options
+        await self._held.note(holder.connection_id, session)
+        if holder.node:
+            # The script gives the process its lease.
+            self._used.add(self._keys.base_of(session))
         reply = await self._redis.call(
             *scripts.session_call(
                 "presence_change", self._keys, session, arguments, new_epoch=new_epoch(),
@@ -136,37 +146,71 @@ class PresenceStore:
     async def leave_all(self, holder: Holder) -> int:
         """Take all members of a connection out of every session (CLOSE), unless another socket holds them."""
         connection = holder.connection_id
-        counts = [self._leave(base, "", connection, holder.owner) for base in self._keys.bases()]
-        return sum(await asyncio.gather(*counts))
+        bases = await self._held.bases_of(connection)
+        counts = [self._leave(base, "", connection, holder.owner) for base in bases]
+        left = sum(await asyncio.gather(*counts))
+        self._held.forget(connection)
+        return left
 
     async def lost(self, holder: Holder) -> bool:
         """A socket ended without CLOSE: its members leave after `remain_ms`, unless another socket holds them.
 
         Call it after the socket's last change was given to the store. Returns whether any member is due.
         """
-        return await self._of_connection("presence_lost", holder.connection_id, owner=holder.owner)
+        bases = await self._held.bases_of(holder.connection_id)
+        due = await self._of_connection("presence_lost", bases, holder.connection_id, owner=holder.owner)
+        self._held.forget(holder.connection_id)
+        return due
 
     async def claim(self, holder: Holder) -> bool:
         """A socket resumed a connection: it holds the members now, and no leave is due. Returns whether it has any."""
+        bases = await self._held.bases_of(holder.connection_id)
+        new = [base for base in bases if holder.node and base not in self._used]
+        self._used.update(new)
+        await self._set_lease(holder.node, self._options.presence_lease_ms, new)
         return await self._of_connection(
-            "presence_claim", holder.connection_id, owner=holder.owner, node=holder.node,
+            "presence_claim", bases, holder.connection_id, owner=holder.owner, node=holder.node,
             remain_ms=holder.remain_ms,
         )  # fmt: skip
 
+    async def use(self, session: str, node: str) -> None:
+        """A process contributes to a session: it has a lease in its bucket from now on."""
+        base = self._keys.base_of(session)
+        if node and base not in self._used:
+            self._used.add(base)
+            await self._set_lease(node, self._options.presence_lease_ms, [base])
+
     async def renew(self, node: str) -> bool:
-        """Renew a process' lease; due every third of `presence_lease_ms`.
+        """Renew a process' lease in the buckets that it uses; due every third of `presence_lease_ms`.
 
         False: the process is new, or was taken for dead; then it has to claim each of its connections again.
         """
-        return all(await self._set_lease(node, self._options.presence_lease_ms))
+        await self._held.keep()
+        return all(await self._set_lease(node, self._options.presence_lease_ms, sorted(self._used)))
 
     async def retire(self, node: str) -> None:
         """Give the lease of a process up: what it still holds may be resumed elsewhere, or leaves in time."""
-        await self._set_lease(node, 0)
+        await self._set_lease(node, 0, sorted(self._used))
 
     async def sweep(self) -> int:
         """Take out every member whose time has come, in all buckets; any process may. Returns how many left."""
-        return sum(await asyncio.gather(*(self._sweep(base) for base in self._keys.bases())))
+        bases = self._keys.bases()
+        if self._keys.buckets > FEW_BUCKETS:
+            bases = await self._due()
+        return sum(await asyncio.gather(*(self._sweep(base) for base in bases)))
+
+    async def sweep_for_all(self, period_ms: int) -> int:
+        """The same, unless another process has done it within the period."""
+        if self._keys.buckets > FEW_BUCKETS and not await self._duties.falls_to_me("presence", period_ms):
+            return 0
+        return await self.sweep()
+
+    async def _due(self) -> list[str]:
+        """Buckets where a process is dead, or members have to leave."""
+        seconds, micros = await self._redis.command("TIME")
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        found = await asyncio.gather(*(self._duties.buckets_due(name, now_ms) for name in ("nodes", "gone")))
+        return [self._keys.base(bucket) for bucket in sorted({*found[0], *found[1]})]
 
     async def count(self, session: str) -> int:
         """How many members a session has."""
@@ -227,8 +271,10 @@ class PresenceStore:
             total += left
         return total
 
-    async def _of_connection(self, name: str, connection_id: str, **named: Argument) -> bool:
-        """Run a script about one connection in each bucket; all leave in one write."""
+    async def _of_connection(
+        self, name: str, bases: Sequence[str], connection_id: str, **named: Argument
+    ) -> bool:
+        """Run a script about one connection in some buckets; all leave in one write."""
         calls = [
             self._redis.call(
                 *scripts.call(
@@ -241,16 +287,16 @@ class PresenceStore:
                     **named,
                 )
             )
-            for base in self._keys.bases()
+            for base in bases
         ]
         return any(await asyncio.gather(*calls))
 
-    async def _set_lease(self, node: str, lease_ms: int) -> list[bool]:
+    async def _set_lease(self, node: str, lease_ms: int, bases: Sequence[str]) -> list[bool]:
         calls = [
             self._redis.call(
                 *scripts.call("presence_renew", nodes=f"{base}nodes", node=node, lease_ms=lease_ms)
             )
-            for base in self._keys.bases()
+            for base in bases
         ]
         return [bool(reply) for reply in await asyncio.gather(*calls)]
 

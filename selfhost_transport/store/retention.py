@@ -7,11 +7,14 @@ from typing import Final
 
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts
+from selfhost_transport.store.duties import Duties
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
 
 PUBLISHES_PER_STEP: Final = 100
 """Publishes that one script takes out: keeps it short (P9)."""
+DUTY_MS: Final = 900
+"""Shorter than a gateway's pause between two sweeps."""
 
 
 class Retention:
@@ -21,10 +24,16 @@ class Retention:
         self._redis = redis
         self._keys = keys
         self._options = options or StoreOptions()
+        self._duties = Duties(redis, keys)
 
     async def sweep(self) -> int:
         """Take out everything that is due, in all buckets. Returns how many publishes that were."""
-        return sum(await asyncio.gather(*(self._sweep(base) for base in self._keys.bases())))
+        due = await self._duties.buckets_with("retention")
+        return sum(await asyncio.gather(*(self._sweep(self._keys.base(bucket)) for bucket in due)))
+
+    async def falls_to_me(self) -> bool:
+        """Whether this process is the one of all that sweeps now. Raises StoreUnavailable."""
+        return await self._duties.falls_to_me("retention", DUTY_MS)
 
     async def _sweep(self, base: str) -> int:
         total = 0

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import orjson
+
 from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.store.held_buckets import FEW_BUCKETS
 from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.names import joined
 
 LEASE_LOSSES = "lease_losses"
 
@@ -31,8 +35,26 @@ class Statistics:
 
 
 async def read_statistics(redis: RedisConnection, keys: Keyspace, agents: Iterable[str]) -> Statistics:
-    """Add up all buckets. Costs three short commands per bucket and agent. Raises StoreUnavailable."""
+    """Add up all buckets. Costs three short commands per bucket and agent.
+
+    The sum over many buckets is kept for as many ms as there are, for others that are scraped at the same time.
+    Raises StoreUnavailable.
+    """
     names = sorted(set(agents))
+    if keys.buckets <= FEW_BUCKETS:
+        return await _add_up(redis, keys, names)
+    kept = f"{keys.prefix}:statistics:{joined(*names)}"
+    if (packed := await redis.command("GET", kept)) is not None:
+        turns, lease_losses, queues = orjson.loads(packed)
+        return Statistics(turns, lease_losses, {name: QueueState(*state) for name, state in queues.items()})
+    sums = await _add_up(redis, keys, names)
+    states = {name: (state.depth, state.oldest_s) for name, state in sums.queues.items()}
+    packed = orjson.dumps([sums.turns, sums.lease_losses, states])
+    await redis.command("SET", kept, packed, "PX", keys.buckets)
+    return sums
+
+
+async def _add_up(redis: RedisConnection, keys: Keyspace, names: Sequence[str]) -> Statistics:
     seconds, micros = await redis.command("TIME")
     now_ms = int(seconds) * 1000 + int(micros) / 1000
     counted, queues = await asyncio.gather(

@@ -15,6 +15,7 @@ from selfhost_transport.store import scripts
 from selfhost_transport.store.annotations import AnnotationStore
 from selfhost_transport.store.dead_letters import DeadLetters
 from selfhost_transport.store.deployment import settle
+from selfhost_transport.store.duties import Duties
 from selfhost_transport.store.ended_turns import EndedTurns
 from selfhost_transport.store.fleet import Fleet
 from selfhost_transport.store.format import check_format
@@ -58,6 +59,7 @@ class Stores:
     retention: Retention
     dead_letters: DeadLetters
     imports: SessionImports
+    duties: Duties
 
     @classmethod
     def build(cls, settings: Settings, *, call_s: float = CALL_S, read_s: float | None = None) -> Stores:
@@ -71,6 +73,7 @@ class Stores:
         keys = Keyspace(settings.redis.prefix, settings.redis.buckets or DEFAULT_BUCKETS)
         options = _options(settings)
         sessions, turns = SessionStore(redis, keys, options), TurnStore(redis, keys, options)
+        presence = PresenceStore(redis, keys, options)
         return cls(
             settings=settings,
             redis=redis,
@@ -82,14 +85,15 @@ class Stores:
             pauses=TurnPauses(redis, keys, options),
             inputs=TurnInputs(redis, keys, options),
             steps=TurnSteps(redis, keys),
-            presence=PresenceStore(redis, keys, options),
+            presence=presence,
             annotations=AnnotationStore(redis, keys, options),
-            occupancy=OccupancyStore(redis, keys),
+            occupancy=OccupancyStore(redis, keys, presence),
             fleet=Fleet(redis, keys),
             revocations=RevocationStore(redis, settings.redis.prefix),
             retention=Retention(redis, keys, options),
             dead_letters=DeadLetters(turns, sessions),
             imports=SessionImports(redis, keys, options),
+            duties=Duties(redis, keys),
         )
 
     @classmethod

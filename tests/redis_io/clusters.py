@@ -63,6 +63,23 @@ class Clustered:
                 return False
         return self._replication().get("master_link_status") == "up"
 
+    def owner_of(self, slot: int) -> int:
+        """The port of the server that says that it has the slot."""
+        for port in self.ports:
+            with redis.Redis(port=port) as server:
+                name = server.execute_command("CLUSTER MYID").decode()
+                for first, last, primary, *_ in cast(list[Any], server.execute_command("CLUSTER SLOTS")):
+                    if first <= slot <= last and primary[2].decode() == name:
+                        return port
+        raise AssertionError(f"no server has slot {slot}")
+
+    def move(self, slot: int, target: int) -> None:
+        """Move a slot to another server, as `redis-cli --cluster reshard` does."""
+        move = Move.begin(self, slot, target)
+        while move.step():
+            pass
+        move.finish()
+
     def _replication(self) -> dict[str, Any]:
         with redis.Redis(port=self.ports[-1]) as replica:
             return cast(dict[str, Any], replica.info("replication"))
@@ -72,6 +89,50 @@ class Clustered:
         os.kill(self.processes[0].pid, signal.SIGKILL)
         self.processes[0].wait()
         await wait_until(lambda: self._replication()["role"] == "master", 30, "the replica as a primary")
+
+
+@dataclass(frozen=True)
+class Move:
+    """A slot on its way from one server to another."""
+
+    cluster: Clustered
+    slot: int
+    source: int
+    target: int
+
+    @classmethod
+    def begin(cls, cluster: Clustered, slot: int, target: int) -> Move:
+        """From here on the slot is open on both servers."""
+        move = cls(cluster, slot, cluster.owner_of(slot), target)
+        move._say(move.target, "IMPORTING", move._name(move.source))
+        move._say(move.source, "MIGRATING", move._name(move.target))
+        return move
+
+    def step(self, most: int = 10) -> bool:
+        """Move a few keys; whether there were any."""
+        with redis.Redis(port=self.source) as server:
+            keys = cast(list[bytes], server.execute_command("CLUSTER GETKEYSINSLOT", self.slot, most))
+            if keys:
+                server.execute_command("MIGRATE", "127.0.0.1", self.target, "", 0, 5000, "KEYS", *keys)
+        return bool(keys)
+
+    def finish(self) -> None:
+        """The target has the slot."""
+        name = self._name(self.target)
+        others = [port for port in self.cluster.ports if port not in (self.source, self.target)]
+        for port in (self.target, self.source, *others):
+            with redis.Redis(port=port) as server:
+                if server.info("replication")["role"] == "master":
+                    server.execute_command("CLUSTER SETSLOT", self.slot, "NODE", name)
+
+    def _say(self, port: int, *words: str) -> None:
+        with redis.Redis(port=port) as server:
+            server.execute_command("CLUSTER SETSLOT", self.slot, *words)
+
+    @staticmethod
+    def _name(port: int) -> str:
+        with redis.Redis(port=port) as server:
+            return cast(bytes, server.execute_command("CLUSTER MYID")).decode()
 
 
 @contextmanager
