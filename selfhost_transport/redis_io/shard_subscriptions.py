@@ -23,8 +23,8 @@ from selfhost_transport.redis_io.link import Link, pack
 from selfhost_transport.redis_io.pipeline import FIRST_DELAY_S, LONGEST_DELAY_S
 from selfhost_transport.redis_io.refusals import Refusal, as_transport_error, refusal_of
 from selfhost_transport.redis_io.subscriptions import (
-    PING_INTERVAL_S,
     LOG_AGAIN_S,
+    PING_INTERVAL_S,
     OnMessage,
     OnMissed,
     OnReconnect,
