@@ -21,6 +21,8 @@ from tests.e2e.test_page import BROWSERS
 from tests.processes import Proc, Stack
 
 LONG = os.environ.get("SELFHOST_TRANSPORT_LONG") == "1"
+# A stack keeps settings of the surroundings from its processes; the suites are to know of this one.
+LENGTH = {"SELFHOST_TRANSPORT_LONG": "1"} if LONG else {}
 PACKAGE = Path(__file__).parent.parent.parent / "clients" / "javascript"
 # With ably 2.23, React 18, and version 6 of the AI SDK; PACKAGE has the newest ones.
 LOWEST = PACKAGE / "test" / "lowest"
@@ -68,6 +70,7 @@ class Site:
     def __init__(self, stack: Stack, port: int) -> None:
         self.stack = stack
         self.environment = {
+            **LENGTH,
             "KEY": KEY,
             "READER_KEY": "app.reader:a-secret-of-the-tests",
             "ASKER_KEY": "app.asker:a-secret-of-the-tests",
@@ -174,7 +177,7 @@ async def test_what_can_go_wrong(built: None, tmp_path: Path) -> None:
                 # Not by `node --test`, which holds back what a suite prints.
                 *("node", "--test-force-exit", "--test-reporter=spec"),
                 str(PACKAGE / "test" / "unlucky.test.mjs"),
-                env={"KEY": KEY, "PORTS": str(port), "DONE": str(done)},
+                env={**LENGTH, "KEY": KEY, "PORTS": str(port), "DONE": str(done)},
             )
             await cause_all(suite, accidents)
             assert await suite.wait() == 0, suite.log
