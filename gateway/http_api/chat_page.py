@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import mimetypes
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,8 +19,6 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src {connect}; img-src 'self' data: blob:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_HASHED: Final = re.compile(r"-[A-Z0-9]{8}\.js$")
-"""Names that change with their content."""
 _SMALLEST_COMPRESSED: Final = 1_024
 
 
@@ -56,7 +53,8 @@ def _response(request: Request, name: str, headers: dict[str, str]) -> Response:
         "ETag": file.etag,
         "Vary": "Accept-Encoding",
         "X-Content-Type-Options": "nosniff",
-        "Cache-Control": "public, max-age=31536000, immutable" if _HASHED.search(name) else "no-cache",
+        # Kept, and asked for again each time: the files belong together.
+        "Cache-Control": "no-cache",
     }
     if file.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)

@@ -82,7 +82,7 @@ const result = await build({
   outdir: out,
   bundle: true,
   splitting: true,
-  chunkNames: '[name]-[hash]',
+  chunkNames: '[name]',
   plugins: [clientOfThisRepository],
   alias: { ai: path.join(here, 'src', 'tool-parts.ts') },
   minify: true,

@@ -1,4 +1,4 @@
-"""The agent that the tests of the chat page talk to, served by `dev`: what begins with `show:` it shows, the rest is a script."""
+"""The agent that the tests of the chat page talk to, served by `dev`. It knows about paint and tyres; the rest is a script."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import re
 from collections.abc import AsyncIterator, Iterator
 
 from agent_worker import Turn, Worker
+from agent_worker.agent.tools import ToolCall
 from agent_worker.scripted.model import scripted
+from selfhost_transport.turns.values import Json
 
 worker = Worker()
 
@@ -37,6 +39,16 @@ def litres(walls: list[tuple[float, float]], coats: int = 2) -> float:
 > Prices &amp; areas are estimates.
 """
 
+TYRES = """For gravel, width and pressure matter more than tread:
+
+1. **40 to 45 mm** wide, so that the tyre floats over loose stones instead of cutting into them.
+2. *Tubeless*, at 2.2 to 2.8 bar: it swallows small cuts, and does not pinch on edges.
+3. A **smooth centre** with knobs at the shoulders. It rolls easily on the road between, and holds in corners.
+
+If you ride more road than gravel, take 38 mm and a bit more pressure. In wet forests take knobs across the whole width; \
+they cost about two watts on tarmac, which nobody notices on the way home.
+"""
+
 HOSTILE = """<script>window.hacked = 1</script>
 
 <img src=x onerror="window.hacked = 2">
@@ -46,17 +58,41 @@ HOSTILE = """<script>window.hacked = 1</script>
 Text with <b onclick="window.hacked = 4">tags</b> in it.
 """
 
+ANSWERS = {"paint": MARKDOWN, "tyres": TYRES}
+
 
 @worker.agent("guide")
 async def guide(turn: Turn) -> None:
     """Answer from the texts above, or as the scripted model does."""
-    wanted = re.match(r"show: (\w+)(?: rate=(\d+))?", await turn.text())
-    if wanted is None:
+    text = await turn.text()
+    wanted = re.match(r"show: (\w+)(?: rate=(\d+))?", text)
+    if wanted is not None:
+        shown = {"markdown": MARKDOWN, "hostile": HOSTILE, "long": _long()}[wanted[1]]
+        await turn.pipe(_paced(shown, int(wanted[2] or 0)))
+    elif text.startswith("Order"):
+        await _order(turn)
+    elif found := next((answer for word, answer in ANSWERS.items() if word in text), None):
+        await turn.pipe(_paced(found, 30))
+    else:
         await scripted(turn)
-        return
-    text = {"markdown": MARKDOWN, "hostile": HOSTILE, "long": _long()}[wanted[1]]
-    rate = int(wanted[2] or 0)
-    await turn.pipe(_paced(text, rate))
+
+
+async def _order(turn: Turn) -> None:
+    """Order paint, once somebody has allowed it."""
+    async with turn.message():
+        answers = await turn.answers()
+        if not answers:
+            await turn.pipe(_paced("I have put the order together. It costs €215.70 in all.", 0))
+            order: dict[str, Json] = {"paint": "matt, white", "litres": 8.5, "deliver_to": "12 Mill Lane"}
+            await turn.suspend([ToolCall("order_paint", order, needs_approval=True)])
+        if answers[-1].approved:
+            await turn.tool(answers[-1].call, _ordered)
+        await turn.pipe(_paced("Done." if answers[-1].approved else "Then I leave it.", 0))
+
+
+async def _ordered(paint: str, litres: float, deliver_to: str) -> Json:
+    """The shop's answer."""
+    return {"order": "A-1207", "arrives": "Thursday"}
 
 
 def _long() -> str:

@@ -18,11 +18,13 @@ const FLAGS = [
 
 let browser;
 
+/** Before all tests; gives the browser then. */
 export function startBrowser() {
   before(async () => {
     browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS });
   });
   after(() => browser.close());
+  return () => browser;
 }
 
 /** A browser of one person; it fails the test on script errors, refused content, and requests that leave the gateway. */

@@ -70,5 +70,22 @@ async function part(filename: string, mediaType: string, content: Blob): Promise
   const bytes = new Uint8Array(await content.arrayBuffer());
   let letters = '';
   for (let at = 0; at < bytes.length; at += 8_192) letters += String.fromCharCode(...bytes.subarray(at, at + 8_192));
-  return { type: 'file', filename, mediaType, url: `data:${mediaType};base64,${btoa(letters)}` };
+  // The SDK's format of messages has no place for a file's name, so the address carries it.
+  const name = encodeURIComponent(filename).replaceAll("'", '%27');
+  return { type: 'file', filename, mediaType, url: `data:${mediaType};name=${name};base64,${btoa(letters)}` };
+}
+
+/** The name of a file, from wherever it is known. */
+export function nameOf({ filename, url, mediaType }: FilePart): string {
+  const [, name] = /^data:[^,]*;name=([^;,]*)/.exec(url) ?? [];
+  try {
+    return filename ?? (name ? decodeURIComponent(name) : mediaType);
+  } catch {
+    return mediaType;
+  }
+}
+
+/** The address of a picture that is in the message itself: no other is loaded, since its host would learn who reads what. */
+export function pictureIn(url: string): string | undefined {
+  return /^data:image\/(?:png|jpeg|gif|webp|avif)(?:;name=[^;,]*)?;base64,/i.test(url) ? url : undefined;
 }

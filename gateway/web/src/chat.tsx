@@ -98,7 +98,7 @@ export function Chat({ session, client, me, sessions, onMenu, onEscape, onRunnin
         loadOlder={loadOlder}
         onExample={(text) => composer.current?.write(text)}
       />
-      <div className="bottom">
+      <section className="bottom" aria-label="Your message">
         <Approvals waiting={waiting} onApprove={actions.approve} />
         <Problems connected={connected} client={client} rows={rows} problem={problem ?? view.loadError?.message} onDismiss={dismiss} />
         <Composer
@@ -113,7 +113,7 @@ export function Chat({ session, client, me, sessions, onMenu, onEscape, onRunnin
           onCancelEdit={cancelEdit}
           onEditLast={editLast}
         />
-      </div>
+      </section>
     </div>
   );
 }

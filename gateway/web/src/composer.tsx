@@ -1,7 +1,7 @@
 /** Where the person writes. Sending works at any time, also while answers stream and while there is no connection. */
 import { type ClipboardEvent, type DragEvent, type FormEvent, type KeyboardEvent, type ReactNode, type Ref, useImperativeHandle, useLayoutEffect, useRef, useState } from 'react';
 import { announce } from './announcer';
-import { type FilePart, inKilobytes, partOf, roomFor } from './attachments';
+import { type FilePart, inKilobytes, nameOf, partOf, roomFor } from './attachments';
 import { Icon } from './icons';
 import { local, tab } from './storage';
 
@@ -167,7 +167,9 @@ export function Composer(props: Props): ReactNode {
         {busy && (
           <label className="switch">
             <input type="checkbox" checked={interrupts} onChange={(event) => choose(event.target.checked)} />
-            <span>Stop the running answer first</span>
+            <span>
+              Stop <span className="only-wide">the running answer </span>first
+            </span>
           </label>
         )}
         <span className="grow" />
@@ -193,8 +195,8 @@ function Files({ files, onRemove }: { files: FilePart[]; onRemove: (file: FilePa
       {files.map((file, index) => (
         <li key={index}>
           {file.mediaType.startsWith('image/') ? <img src={file.url} alt="" /> : <Icon name="file" />}
-          <span>{file.filename}</span>
-          <button type="button" className="quiet" onClick={() => onRemove(file)} aria-label={`Remove ${file.filename}`}>
+          <span>{nameOf(file)}</span>
+          <button type="button" className="quiet" onClick={() => onRemove(file)} aria-label={`Remove ${nameOf(file)}`}>
             <Icon name="close" />
           </button>
         </li>

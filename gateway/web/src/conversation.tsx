@@ -128,11 +128,10 @@ function Unsent({ row, actions, connected }: RowProps & { connected: boolean }):
 }
 
 const Answer = memo(function Answer({ row, actions }: RowProps): ReactNode {
-  const { turn, message, id } = row;
+  const { turn, message, id, text } = row;
   const approve = useCallback((toolCallId: string, approved: boolean) => actions.approve(id, toolCallId, approved), [actions, id]);
   const open = isOpen(turn);
   const live = open && turn?.status === 'active' && row.closes;
-  const text = message ? textOf(message) : '';
   return (
     <article className="row answer" id={`row-${id}`} data-testid="answer" data-status={turn?.status ?? 'waiting'} aria-busy={live}>
       <h2 className="unseen">Answer</h2>
@@ -150,10 +149,10 @@ const Answer = memo(function Answer({ row, actions }: RowProps): ReactNode {
           </button>
         )}
         <Versions row={row} select={actions.select} />
-        {message && !open && (
-          <span className={row.closes && turn?.status === 'error' ? undefined : 'reveal'}>
+        {message && !open && row.closes && (
+          <span className={turn?.status === 'error' ? undefined : 'reveal'}>
             {text && <CopyButton text={text} label="Copy answer" />}
-            {turn && row.closes && (
+            {turn && (
               <button type="button" className="quiet" onClick={() => actions.regenerate(id)} title="Answer again">
                 <Icon name="again" /> <span>{turn.status === 'error' ? 'Try again' : 'Again'}</span>
               </button>

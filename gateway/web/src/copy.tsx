@@ -26,7 +26,15 @@ function copyOldWay(text: string): boolean {
 
 const SHOWN_MS = 1500;
 
-export function CopyButton({ text, label, shown }: { text: string; label: string; shown?: string }): ReactNode {
+interface Props {
+  text: string;
+  label: string;
+  /** A word beside the icon. */
+  shown?: string;
+  icon?: 'copy' | 'share';
+}
+
+export function CopyButton({ text, label, shown, icon = 'copy' }: Props): ReactNode {
   const [done, setDone] = useState(false);
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
   useEffect(() => () => clearTimeout(timer.current), []);
@@ -39,7 +47,7 @@ export function CopyButton({ text, label, shown }: { text: string; label: string
   };
   return (
     <button type="button" className="quiet" onClick={() => void click()} aria-label={label} title={label}>
-      <Icon name={done ? 'check' : 'copy'} />
+      <Icon name={done ? 'check' : icon} />
       {shown && <span>{done ? 'Copied' : shown}</span>}
     </button>
   );

@@ -49,7 +49,7 @@ export function Header({ session, sessions, connected, turns, onMenu, onStop, on
         <i className="dot" />
         <span>{words}</span>
       </span>
-      <CopyButton text={sharedUrl(session)} label="Copy the address of this chat" shown="Share" />
+      <CopyButton text={sharedUrl(session)} label="Share: copy the address of this chat" shown="Share" icon="share" />
       <button type="button" className="quiet round" onClick={toggleTheme} aria-label="Light or dark" title="Light or dark">
         <Icon name="theme" />
       </button>

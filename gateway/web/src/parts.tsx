@@ -1,6 +1,7 @@
 /** Draws the parts of one message: text, thoughts, tool calls, files and sources. */
 import { memo, type ReactNode, useMemo } from 'react';
 import { isToolUIPart } from './tool-parts';
+import { nameOf, pictureIn } from './attachments';
 import { Icon } from './icons';
 import { Link, Markdown } from './markdown/markdown';
 import type { Part } from './rows';
@@ -56,10 +57,8 @@ type FilePart = Extract<Part, { type: 'file' }>;
 /** A picture, a text that unfolds, or a link to what the page cannot show. */
 export function File({ part }: { part: FilePart }): ReactNode {
   const text = useMemo(() => textIn(part), [part]);
-  const name = part.filename ?? part.mediaType;
-  if (/^data:image\/(?:png|jpeg|gif|webp|avif);base64,/i.test(part.url)) {
-    return <img className="picture" src={part.url} alt={part.filename ?? 'Attached picture'} />;
-  }
+  const name = nameOf(part);
+  if (pictureIn(part.url)) return <img className="picture" src={part.url} alt={name} />;
   if (text === undefined) {
     return (
       <p className="file">

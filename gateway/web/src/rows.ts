@@ -17,6 +17,8 @@ export interface Row {
   replyTo: string | undefined;
   /** The last row of its turn: the place that says how the turn stands. */
   closes: boolean;
+  /** Of the row that closes its turn: all that the turn says, also in the rows before. */
+  text: string;
   /** Of a message of this page: the gateway has acknowledged it, it is on its way, or it was refused. */
   sending: 'sent' | 'pending' | 'failed';
 }
@@ -53,9 +55,16 @@ export function rowsOf(source: RowSource, before: readonly Row[]): Row[] {
   const known = new Map(before.map((row) => [row.id, row]));
   const rows = listRows(source, known);
   const last = new Map<string, number>();
-  rows.forEach((row, index) => row.turn && row.kind !== 'question' && last.set(row.turn.turnId, index));
+  const said = new Map<string, string[]>();
+  rows.forEach((row, index) => {
+    if (row.kind === 'question' || !row.turn) return;
+    last.set(row.turn.turnId, index);
+    const text = row.message && textOf(row.message);
+    if (text) said.set(row.turn.turnId, [...(said.get(row.turn.turnId) ?? []), text]);
+  });
   rows.forEach((row, index) => {
     row.closes = row.kind !== 'question' && (!row.turn || last.get(row.turn.turnId) === index);
+    if (row.closes && row.turn) row.text = said.get(row.turn.turnId)?.join('\n\n') ?? '';
   });
   const settled = rows.map((row) => {
     const old = known.get(row.id);
@@ -82,6 +91,7 @@ function listRows(source: RowSource, known: ReadonlyMap<string, Row>): Row[] {
       version: siblings > 1 ? source.getSelectedIndex(id) : 0,
       replyTo: undefined,
       closes: false,
+      text: '',
       sending: serial !== undefined ? 'sent' : source.failed.has(message.id) ? 'failed' : 'pending',
     };
     if (row.kind === 'answer') row.replyTo = replyTo(row, rows.at(-1), turn && questions.get(turn.turnId));

@@ -81,9 +81,8 @@ function useKeepPlace(list: RefObject<HTMLElement | null>, follows: RefObject<bo
     const element = list.current;
     if (!element) return;
     const { first: old, height } = before.current;
-    if (old !== undefined && old !== first && document.getElementById(`row-${old}`)) {
-      if (!follows.current) element.scrollTop += element.scrollHeight - height;
-    }
+    if (follows.current) element.scrollTop = element.scrollHeight;
+    else if (old !== undefined && old !== first && document.getElementById(`row-${old}`)) element.scrollTop += element.scrollHeight - height;
     before.current = { first, height: element.scrollHeight };
   });
 }

@@ -55,6 +55,9 @@ export class SessionWatch {
     this.#watched.set(id, { channel, listener });
     try {
       await channel.subscribe(listener);
+      // Subscribing does not attach a channel that the session's own transport has used.
+      await channel.attach();
+      if (!this.#watched.has(id)) return;
       const seen = this.#sessions.get().find((entry) => entry.id === id)?.seen;
       if (seen !== undefined && seen !== readTo(channel)) this.#sessions.news(id);
       await this.#readTurns(id);

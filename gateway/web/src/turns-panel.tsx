@@ -37,8 +37,8 @@ export function TurnsPanel({ turns, onStop, onStopMine }: Props): ReactNode {
     <div className="turns" ref={place}>
       <button type="button" className="chip" onClick={() => setOpen(!open)} aria-expanded={open} data-testid="open-turns">
         <i className="mark runs" />
-        {turns.length} running
         <span className="whose">{summary(mine, turns.length - mine)}</span>
+        <span className="only-narrow">{turns.length}</span> running
       </button>
       {open && (
         <div className="panel">

@@ -19,7 +19,10 @@ export function runningTurns(transport: Transport, active: ReadonlyMap<string, S
   for (const { kind, turn, message } of rows) {
     if (kind === 'question' && turn && message && !questions.has(turn.turnId)) questions.set(turn.turnId, shortened(textOf(message)));
   }
-  return [...new Set([...active.values()].flatMap((ids) => [...ids]))].map((turnId) => {
+  // What has not left this browser yet runs nowhere.
+  const unsent = new Set(rows.filter(({ sending }) => sending !== 'sent').map(({ turn }) => turn?.turnId));
+  const running = new Set([...active.values()].flatMap((ids) => [...ids]));
+  return [...running].filter((turnId) => !unsent.has(turnId)).map((turnId) => {
     const turn = transport.tree.getTurn(turnId);
     const owner = turn?.clientId ?? '';
     return { turnId, owner, mine: owner === me, question: questions.get(turnId), suspended: turn?.status === 'suspended' };

@@ -1,7 +1,8 @@
 /** Draws Markdown as React elements. No HTML is ever made from it: tags in the text are shown as text. */
 import { createElement, type JSX, memo, type ReactNode, useRef } from 'react';
+import { pictureIn } from '../attachments';
 import { CodeBlock } from './code';
-import { decoded, parse, type Parsed, parseWhole, safeHref, type Token, type Tokens } from './parse';
+import { decoded, levelOf, parse, type Parsed, parseWhole, safeHref, type Token, type Tokens } from './parse';
 
 /** `live`: the text still grows. */
 export const Markdown = memo(function Markdown({ text, live }: { text: string; live: boolean }): ReactNode {
@@ -10,11 +11,9 @@ export const Markdown = memo(function Markdown({ text, live }: { text: string; l
   const { settled, growing } = known.current;
   return (
     <div className={live ? 'markdown live' : 'markdown'} data-testid="text">
-      {settled.map((token, index) => (
-        <Block key={index} token={token} live={false} />
-      ))}
-      {growing.map((token, index) => (
-        <Block key={settled.length + index} token={token} live={live} />
+      {/* One list: a block that settles keeps its element. */}
+      {[...settled, ...growing].map((token, index) => (
+        <Block key={index} token={token} live={live && index >= settled.length} />
       ))}
     </div>
   );
@@ -36,8 +35,7 @@ function block(token: Token, live: boolean): ReactNode {
     case 'hr':
       return <hr />;
     case 'heading':
-      // The page has the first level, and each message the second.
-      return createElement(`h${Math.min(6, (token as Tokens.Heading).depth + 2)}`, null, inline(token.tokens));
+      return createElement(`h${levelOf(token as Tokens.Heading)}`, null, inline(token.tokens));
     case 'code':
       return <CodeBlock code={(token as Tokens.Code).text} language={(token as Tokens.Code).lang} live={live} />;
     case 'blockquote':
@@ -129,9 +127,9 @@ export function Link({ href, children }: { href: string; children: ReactNode }):
   );
 }
 
-/** A picture that is in the text itself. Others are links: loading them would tell their host who reads what. */
+/** A picture that is in the text itself; others are links. */
 function Image({ image }: { image: Tokens.Image }): ReactNode {
   const name = image.text || image.title || 'image';
-  if (/^data:image\/(?:png|jpeg|gif|webp|avif);base64,/i.test(image.href)) return <img src={image.href} alt={image.text} />;
+  if (pictureIn(image.href)) return <img src={image.href} alt={image.text} />;
   return <Link href={image.href}>{name}</Link>;
 }

@@ -32,9 +32,38 @@ export interface Parsed {
   /** Where in the text the blocks that may still change begin. */
   from: number;
   growing: readonly Token[];
+  /** The depth of the first heading, and the level of the last one, among the settled blocks. */
+  headings: Headings;
 }
 
-const NOTHING: Parsed = { text: '', settled: [], from: 0, growing: [] };
+interface Headings {
+  first: number | undefined;
+  level: number;
+}
+
+/** The page has the first level of headings, and each message the second. */
+const MESSAGE_LEVEL = 2;
+
+const NOTHING: Parsed = { text: '', settled: [], from: 0, growing: [], headings: { first: undefined, level: MESSAGE_LEVEL } };
+
+const levels = new WeakMap<Token, number>();
+
+/** The level of a heading on the page: whatever number of # a text begins with, no level is left out. */
+export function levelOf(token: Tokens.Heading): number {
+  return levels.get(token) ?? Math.min(6, token.depth + MESSAGE_LEVEL);
+}
+
+function setLevels(tokens: readonly Token[], before: Headings): Headings {
+  let { first, level } = before;
+  for (const token of tokens) {
+    if (token.type !== 'heading') continue;
+    const { depth } = token as Tokens.Heading;
+    first ??= depth;
+    level = Math.min(6, level + 1, Math.max(MESSAGE_LEVEL + 1, MESSAGE_LEVEL + 1 + depth - first));
+    levels.set(token, level);
+  }
+  return { first, level };
+}
 
 /** Parse `text`; what `before` has settled is kept when the text only grew. */
 export function parse(given: string, before: Parsed = NOTHING): Parsed {
@@ -45,11 +74,15 @@ export function parse(given: string, before: Parsed = NOTHING): Parsed {
   // The last block may still become another one, as a line below a paragraph makes it a heading.
   const last = tokens.findLastIndex((token) => token.type !== 'space');
   const done = tokens.slice(0, Math.max(0, last));
+  const growing = tokens.slice(Math.max(0, last));
+  const headings = setLevels(done, start.headings);
+  setLevels(growing, headings);
   return {
     text,
     settled: done.length > 0 ? [...start.settled, ...done] : start.settled,
     from: start.from + done.reduce((length, token) => length + token.raw.length, 0),
-    growing: tokens.slice(Math.max(0, last)),
+    growing,
+    headings,
   };
 }
 
