@@ -58,6 +58,8 @@ HOSTILE = """<script>window.hacked = 1</script>
 Text with <b onclick="window.hacked = 4">tags</b> in it.
 """
 
+CODE = "```python\n" + "def volume(width: float, height: float) -> float:  # of a wall\n" * 200 + "```\n"
+
 ANSWERS = {"paint": MARKDOWN, "tyres": TYRES}
 
 
@@ -67,7 +69,7 @@ async def guide(turn: Turn) -> None:
     text = await turn.text()
     wanted = re.match(r"show: (\w+)(?: rate=(\d+))?", text)
     if wanted is not None:
-        shown = {"markdown": MARKDOWN, "hostile": HOSTILE, "long": _long()}[wanted[1]]
+        shown = {"markdown": MARKDOWN, "hostile": HOSTILE, "long": _long(), "code": CODE}[wanted[1]]
         await turn.pipe(_paced(shown, int(wanted[2] or 0)))
     elif text.startswith("Order"):
         await _order(turn)

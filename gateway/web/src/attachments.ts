@@ -5,7 +5,7 @@ export type FilePart = Extract<UIMessage['parts'][number], { type: 'file' }>;
 
 /** Room for what a message has besides the words and files. */
 const OVERHEAD = 2_048;
-const IMAGE_EDGES = [1600, 1200, 900, 640, 480, 320];
+const IMAGE_EDGES = [1600, 1200, 900, 640, 480, 320] as const;
 const QUALITIES = [0.85, 0.7, 0.5];
 const TEXT_NAMES = /\.(txt|md|csv|tsv|json|jsonl|ya?ml|toml|ini|xml|html?|css|[cm]?[jt]sx?|py|rb|go|rs|java|kt|swift|c|cc|cpp|h|hpp|cs|php|sh|sql|log|diff|patch|env|cfg|conf|tex)$/i;
 
@@ -45,7 +45,8 @@ async function imagePart(file: File, room: number): Promise<FilePart> {
     throw new Error(`“${file.name}” is not a picture that this browser can read.`);
   });
   try {
-    for (const edge of IMAGE_EDGES) {
+    const longest = Math.min(IMAGE_EDGES[0], Math.max(picture.width, picture.height));
+    for (const edge of [longest, ...IMAGE_EDGES.filter((each) => each < longest)]) {
       for (const quality of QUALITIES) {
         const blob = await scaled(picture, edge, quality);
         if (blob && blob.size <= room) return await part(file.name, blob.type, blob);

@@ -75,14 +75,15 @@ function useFollowing(
   }, [list, column, follows, setAwayFromEnd]);
 }
 
+/** What comes above the first row, older rows or a note, moves nothing on the screen. */
 function useKeepPlace(list: RefObject<HTMLElement | null>, follows: RefObject<boolean>, first: string | undefined): void {
-  const before = useRef({ first, height: 0 });
+  const before = useRef<{ first: string | undefined; top: number }>({ first: undefined, top: 0 });
   useLayoutEffect(() => {
     const element = list.current;
     if (!element) return;
-    const { first: old, height } = before.current;
+    const known = document.getElementById(`row-${before.current.first}`);
     if (follows.current) element.scrollTop = element.scrollHeight;
-    else if (old !== undefined && old !== first && document.getElementById(`row-${old}`)) element.scrollTop += element.scrollHeight - height;
-    before.current = { first, height: element.scrollHeight };
+    else if (known) element.scrollTop += known.offsetTop - before.current.top;
+    before.current = { first, top: document.getElementById(`row-${first}`)?.offsetTop ?? 0 };
   });
 }
