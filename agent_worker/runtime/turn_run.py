@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,11 +23,12 @@ from agent_worker.output.flush_timer import FlushTimer
 from agent_worker.output.writer import Hold, TurnWriter
 from agent_worker.runtime.cancel_note import CLOSING_NOTE_MS, write_closing_note
 from agent_worker.runtime.deadline import Limits, Watch
+from agent_worker.runtime.ending import COMPLETED, FAILED, Ending
 from agent_worker.runtime.presence import Activity, AgentPresence
 from agent_worker.user_code.containment import Escaped, UserCode, drop_frames, start
 from agent_worker.user_code.errors import GENERIC, AgentError, client_error, described, wants_another_attempt
 from agent_worker.user_code.threads import Threads
-from selfhost_transport.errors import ErrorInfo, LeaseLost, StoreFull, TransportError
+from selfhost_transport.errors import ErrorInfo, LeaseLost, TransportError
 from selfhost_transport.redis_io.refusals import RedisFailure
 from selfhost_transport.settings_values import CrashRule
 from selfhost_transport.store.entries import Ref
@@ -38,17 +38,14 @@ from selfhost_transport.store.turn_operations import Create, Operation
 from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_request import unpack_context
 from selfhost_transport.store.turn_store import Lease, TurnStore
-from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import encoder, lifecycle
 from selfhost_transport.turns.lifecycle import RunReason, StepReason
 from selfhost_transport.wire.message import Message
 
 logger = logging.getLogger(__name__)
 
-COMPLETED, FAILED = "completed", "failed"
 RETRIED = "retried"
 
-_FULL_PAUSE_S = 0.2
 _RETURN_PAUSE_S = 0.5
 # A turn that loses the connection whenever it is run must come to an end nevertheless.
 _MOST_RETURNS = 20
@@ -87,6 +84,7 @@ class TurnRun:
         self._services = services
         self._writer = TurnWriter(services.turns, lease, hold, services.flush_timer, self._refused)
         conversation = Conversation(services.history, lease, context, agent.codec)
+        self._ending_of_turn = Ending(services.turns, services.pauses, lease, hold, context, conversation)
         self._steering = Steering(services.pauses, lease, conversation)
         self.turn = Turn(
             lease,
@@ -270,18 +268,8 @@ class TurnRun:
         """Give the turn up until people have answered; it needs no worker for that (TOL-2)."""
         await self._writer.settle()
         self._ending = True
-        wait = suspended.wait
-        answers, continuation = wait.expiry(self._context, self.turn.conversation.codec.input_form)
-        waits = await self._services.pauses.suspend(
-            self.lease,
-            wait.awaited,
-            [Create(self._step_end(StepReason.COMPLETE)), Create(lifecycle.run_suspend(self._context))],
-            limit_ms=int((wait.timeout_s or 0) * 1000),
-            escalation=wait.escalation(self._context),
-            expiry_answers=answers,
-            continuation=continuation,
-            retry_s=self.hold.retry_s,
-        )
+        step_end = Create(self._step_end(StepReason.COMPLETE))
+        waits = await self._ending_of_turn.suspend(suspended.wait, [step_end])
         self.outcome = "suspended" if waits else "resumed"
 
     async def _continue_after_crash(self) -> None:
@@ -401,10 +389,7 @@ class TurnRun:
             await self._services.turns.hand_back(self.bucket, self.lease, counted=True)
 
     async def _write_terminal(self, status: str, error: ErrorInfo | None) -> bool:
-        """End the turn in one step; while Redis is full, try again for as long as the lease lasts (OPS-9).
-
-        A success is not written while a steer waits: then False.
-        """
+        """End the turn in one step. A success is not written while a steer waits: then False."""
         self._ending = True
         step, run = (
             (StepReason.COMPLETE, RunReason.COMPLETE)
@@ -413,39 +398,24 @@ class TurnRun:
         )
         last: list[Operation] = [
             *await self._writer.held(),
-            *([Create(self._error_chunk(error))] if error is not None else []),
+            *map(Create, self._error_chunks(error)),
             Create(self._step_end(step)),
             Create(lifecycle.run_end(self._context, run, error)),
         ]
-        while True:
-            try:
-                ended = await self._services.turns.end(
-                    self.lease,
-                    status,
-                    last,
-                    unless_steered=error is None,
-                    retry_s=self.hold.retry_s,
-                )
-                self._ending = ended is not None
-                self.outcome = status
-                if ended is None:
-                    self._writer.release_held()
-                else:
-                    self._writer.forget_held()
-                return self._ending
-            except StoreFull:
-                if not self.hold.remaining_s:
-                    raise
-                await asyncio.sleep(_FULL_PAUSE_S)  # nothing announces that memory was freed
+        self._ending = await self._ending_of_turn.end(status, last)
+        self.outcome = status
+        if self._ending:
+            self._writer.forget_held()
+        else:
+            self._writer.release_held()
+        return self._ending
 
-    def _error_chunk(self, error: ErrorInfo) -> Message:
-        """The end of the answer's stream: without it `useChat` takes a failure for a success (10.1 e)."""
-        result = self.turn.last_result
-        message_id = str(uuid.uuid4()) if result is None else result.message_id
-        writing = encoder.Encoder(self._context, message_id, self.lease.step_start_serial)
-        (op,) = writing.encode(p.Error(error.message))
-        assert isinstance(op, encoder.Create)
-        return op.message
+    def _error_chunks(self, error: ErrorInfo | None) -> list[Message]:
+        if error is None:
+            return []
+        result, serial = self.turn.last_result, self.lease.step_start_serial
+        message_id = "" if result is None else result.message_id
+        return self._ending_of_turn.error_chunks(self._context, error, serial, message_id)
 
     def _step_end(self, reason: StepReason) -> Message:
         return lifecycle.step_end(self._context, self.lease.step_start_serial, reason)

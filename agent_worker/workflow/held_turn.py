@@ -20,11 +20,19 @@ from agent_worker.agent.suspension import Suspended, Wait
 from agent_worker.agent.turn import AbortCause, Turn
 from agent_worker.output.flush_timer import FlushTimer
 from agent_worker.output.writer import Hold, TurnWriter
+from agent_worker.runtime.ending import CANCELLED, COMPLETED, FAILED, Ending
 from agent_worker.runtime.presence import AgentPresence
 from agent_worker.user_code.errors import client_error
 from agent_worker.user_code.threads import Threads
 from agent_worker.workflow.step import Step, context_of, step_messages
-from selfhost_transport.errors import LeaseLost, SteerWaiting, StepOpen, TransportError, TurnSuspended
+from selfhost_transport.errors import (
+    ErrorInfo,
+    LeaseLost,
+    SteerWaiting,
+    StepOpen,
+    TransportError,
+    TurnSuspended,
+)
 from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.turn_inputs import TurnInputs
 from selfhost_transport.store.turn_operations import Create
@@ -32,8 +40,7 @@ from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_request import unpack_context
 from selfhost_transport.store.turn_steps import Holding, LastStep, StepOutcome, TurnSteps
 from selfhost_transport.store.turn_store import TurnStore
-from selfhost_transport.turns import chunks as p
-from selfhost_transport.turns import encoder, lifecycle
+from selfhost_transport.turns import lifecycle
 from selfhost_transport.turns.context import step_id_for
 from selfhost_transport.turns.lifecycle import RunReason, StepReason
 from selfhost_transport.wire.message import Message
@@ -80,6 +87,9 @@ class HeldTurn:
         self._adopted: LastStep | None = holding.last_step if adopted else None
         self._conversation = Conversation(services.history, self.lease, self.context)
         self._steering = Steering(services.pauses, self.lease, self._conversation)
+        self._ending = Ending(
+            services.turns, services.pauses, self.lease, hold, self.context, self._conversation
+        )
         # The id of the step that is open, or being opened, and the step itself once it is.
         self._opening: str | None = None
         self._step: Step | None = None
@@ -92,13 +102,8 @@ class HeldTurn:
         self._released: LeaseLost | None = None
 
     def __repr__(self) -> str:
-        state = (
-            "held"
-            if self.held
-            else f"no longer held ({self.abort_cause})"
-            if self.abort_cause
-            else "no longer held"
-        )
+        why = f" ({self.abort_cause})" if self.abort_cause else ""
+        state = "held" if self.held else f"no longer held{why}"
         return f"<HeldTurn {self.turn_id} of {self.session!r} {state}>"
 
     @property
@@ -172,7 +177,7 @@ class HeldTurn:
         self._check_free()
         is_steered = self._may_be_steered and await self.steered()
         end = lifecycle.run_end(self.context, RunReason.COMPLETE)
-        if is_steered or not await self._end("completed", [end]):
+        if is_steered or not await self._end(COMPLETED, [end]):
             raise SteerWaiting(
                 f"a message was sent into turn {self.turn_id} that no step has answered; see `steered`"
             )
@@ -182,10 +187,10 @@ class HeldTurn:
         self._check_free()
         shown = client_error(error)
         last = [
-            *self._error_chunks(shown.message),
+            *self._error_chunks(shown),
             lifecycle.run_end(self.context, RunReason.ERROR, shown),
         ]
-        await self._end("failed", last)
+        await self._end(FAILED, last)
 
     async def cancel(self) -> None:
         """End the turn as cancelled and stop its running step."""
@@ -194,7 +199,7 @@ class HeldTurn:
         if self._step is not None:
             last.insert(0, _step_end(self._step, StepReason.CANCELLED))
             self._step.abort(AbortCause.CANCELLED, self._lost(AbortCause.CANCELLED))
-        await self._end("cancelled", last)
+        await self._end(CANCELLED, last)
 
     async def detach(self) -> None:
         """Give the turn up for another process to adopt; writes nothing. Raises StepOpen."""
@@ -313,40 +318,24 @@ class HeldTurn:
     async def _suspend(self, step: Step, wait: Wait) -> None:
         await step.settle()
         await self._close(step, StepReason.COMPLETE)
-        answers, continuation = wait.expiry(self.context, self._conversation.codec.input_form)
-        await self._services.pauses.suspend(
-            self.lease,
-            wait.awaited,
-            [Create(lifecycle.run_suspend(self.context))],
-            limit_ms=int((wait.timeout_s or 0) * 1000),
-            escalation=wait.escalation(self.context),
-            expiry_answers=answers,
-            continuation=continuation,
-            retry_s=self.hold.retry_s,
-        )
+        await self._ending.suspend(wait)
         self._release(LeaseLost(f"turn {self.turn_id} waits for people; create it again to continue"))
 
     async def _end(self, status: str, messages: Sequence[Message]) -> bool:
         """Write the terminal; False, and nothing is written, while a steer waits that a success would pass over."""
         with self._noticing_a_loss():
-            position = await self._services.turns.end(
-                self.lease, status, [Create(message) for message in messages],
-                unless_steered=status == "completed", retry_s=self.hold.retry_s,
-            )  # fmt: skip
-        if position is None:
-            return False
+            if not await self._ending.end(status, [Create(message) for message in messages]):
+                return False
         self._release(LeaseLost(f"turn {self.turn_id} has ended ({status})"))
         logger.info("turn.ended %s outcome=%s", self._names(), status)
         return True
 
-    def _error_chunks(self, message: str) -> list[Message]:
-        """The end of the answer's stream, as part of the last step if there was one (10.1 e)."""
+    def _error_chunks(self, error: ErrorInfo) -> list[Message]:
+        """The end of the answer's stream, as part of the last step if there was one."""
         if not self._last.step_id:
             return []
         context = context_of(self.context, self._last.step_id)
-        writing = self._conversation.codec.encoder(context, str(uuid.uuid4()), self._last.start_serial)
-        ops = writing.encode(p.Error(message))
-        return [op.message for op in ops if isinstance(op, encoder.Create)]
+        return self._ending.error_chunks(context, error, self._last.start_serial)
 
     async def _report(self, status: str) -> None:
         await self._services.presence.show(self.session, self.context.agent_client_id, self.turn_id, status)
