@@ -6,163 +6,52 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any
 
-from selfhost_transport.errors import (
-    Busy,
-    CapabilityError,
-    Conflict,
-    LeaseLost,
-    Overloaded,
-    RateLimited,
-    ServiceError,
-)
+from selfhost_transport.errors import ServiceError
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.link import Argument
 from selfhost_transport.redis_io.pipeline import Answer
 from selfhost_transport.redis_io.prepared_call import PreparedCall
 from selfhost_transport.store import scripts
-from selfhost_transport.store.entries import Ref, pack_created
+from selfhost_transport.store.entries import pack_created
 from selfhost_transport.store.fields import Turn
 from selfhost_transport.store.keys import WORKER_GROUP, Keyspace
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.turn_operations import OpenText, Operation, chunk_head, packed_operations
+from selfhost_transport.store.turn_records import (
+    Accepted,
+    Cancelled,
+    ClosingMessages,
+    Lease,
+    TurnRecord,
+    TurnRequest,
+)
+from selfhost_transport.store.turn_refusals import lease_lost, submit_refusal
 from selfhost_transport.store.turn_spans import parent_of
+from selfhost_transport.turns.commands import CancelFilter, Policy, Scope
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position, new_epoch
+
+__all__ = [
+    "Accepted",
+    "CancelFilter",
+    "Cancelled",
+    "ClosingMessages",
+    "Lease",
+    "Policy",
+    "Scope",
+    "TurnRecord",
+    "TurnRequest",
+    "TurnStore",
+    "lease_lost",
+]
 
 _CLOSED_AT_ONCE = 8
 _RECORD = (
     Turn.STATUS, Turn.AGENT, Turn.OWNER, Turn.INPUT, Turn.ATTEMPTS, Turn.WORKER, Turn.TERMINAL_POSITION,
     Turn.CANCEL_POSITION,
 )  # fmt: skip
-
-
-class Policy(StrEnum):
-    """What a send does when the session is busy."""
-
-    CONCURRENT = "concurrent"
-    QUEUE = "queue"
-    INTERRUPT = "interrupt"
-    REJECT = "reject"
-    # As `queue`, and texts of one owner that wait together become one turn.
-    MERGE = "merge"
-
-
-class Scope(StrEnum):
-    """Which open turns of a session a cancel names."""
-
-    TURN = "turn"
-    INPUT = "input"
-    OWNER = "owner"
-    # What one device sent, where several share a client id (DEV-6).
-    CONNECTION = "connection"
-    ALL = "all"
-
-
-@dataclass(frozen=True, slots=True)
-class CancelFilter:
-    """A scope and its value: a turn id, an input's codec message id, an owner's client id, a
-    connection's id, or nothing."""
-
-    scope: Scope
-    value: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ClosingMessages:
-    """Complete messages of a turn that scripts write when there is no worker to do it."""
-
-    run_start: Message
-    step_start: Message
-    step_cancelled: Message
-    step_failed: Message
-    run_cancelled: Message
-    # For a turn whose attempts were used up by workers that died.
-    run_lost: Message
-    # For a turn that another one answers too (policy `merge`).
-    run_merged: Message
-    # Informs readers of the stream, before the step fails, that the turn is lost.
-    output_lost: Message | None = None
-
-    def fields(self) -> dict[str, bytes]:
-        """The packed entries, by field of the turn's hash."""
-        return {
-            Turn.RUN_START: pack_created([self.run_start]),
-            Turn.STEP_OPENING: pack_created([self.step_start]),
-            Turn.STEP_CANCELLED: pack_created([self.step_cancelled]),
-            Turn.STEP_FAILED: pack_created(
-                [*([self.output_lost] if self.output_lost else []), self.step_failed]
-            ),
-            Turn.RUN_CANCELLED: pack_created([self.run_cancelled]),
-            Turn.RUN_LOST: pack_created([self.run_lost]),
-            Turn.RUN_MERGED: pack_created([self.run_merged]),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class TurnRequest:
-    """A message together with the turn it starts (P4)."""
-
-    session: str
-    turn_id: str
-    agent: str
-    messages: Sequence[Message]
-    # '' for an anonymous owner.
-    owner: str
-    input_id: str
-    event_id: str
-    # Distinguishes a repeat of the same send from another send under the same id (P5).
-    fingerprint: str
-    closing: ClosingMessages
-    # What the worker needs to know, opaque to the store.
-    context: bytes
-    policy: Policy = Policy.CONCURRENT
-    interrupts: CancelFilter = CancelFilter(Scope.ALL)
-    # The sender may not cancel: only turns of its own that wait for people can be interrupted.
-    interrupts_own_suspended: bool = False
-    # Written before the turns that this send interrupts are closed; needed with policy `interrupt`.
-    cancel_message: Message | None = None
-    max_active: int = 0
-    # Turns that may wait; None: as the store's options say.
-    queue_cap: int | None = None
-    max_attempts: int = 3
-    on_crash: str = "restart"
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The answer to a send: written, and it will be worked on (P11). `status`: pending, queued or cancelled."""
-
-    turn_id: str
-    position: Position
-    epoch: str
-    status: str
-    repeated: bool = False
-    interrupted: tuple[str, ...] = ()
-    # Turns that wait before it: `queued`, in its session; else for a worker of the agent, in its bucket. And whether it
-    # was accepted, as part of a burst, though it will wait longer than it should.
-    waiting: int = 0
-    burst: bool = False
-
-    def serials(self, count: int) -> list[str]:
-        """The serials of the send's messages."""
-        return [Ref(self.position, index).serial(self.epoch) for index in range(count)]
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """The answer to a cancel. No content of a matched turn has a position after `position` (P2)."""
-
-    position: Position
-    epoch: str
-    matched: tuple[str, ...]
-    already_ended: tuple[str, ...]
-    # Those of `matched` whose agent's hook decides; each ends or continues within the hook's grace.
-    asked: tuple[str, ...] = ()
-    # Where more turns matched than one step can mark: from here on nothing of them is written, else `position`.
-    sealed: Position = Position.ZERO
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,47 +76,6 @@ class _CancelSlice:
         return cls(reply[0], reply[1], reply[4], matched, asked, marked, list(reply[ends[-1] :]))
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """A worker's right to write for a turn. `step_start_serial`: of the attempt's opening entry.
-
-    `attempt` counts from 1, without those that were handed back; `max_attempts` is the last one's number. `send`: the
-    entry that started the turn, as it was sent; empty where that has been changed since. `more`: whether other turns
-    were waiting in the queue behind this one. `alone`: nothing else may run in the worker beside it (`begin_alone`).
-    `continued`: the attempt continues under the start, and in the messages, of one that was lost.
-    """
-
-    session: str
-    turn_id: str
-    # A number; with `n` behind it while only a closing note may be written.
-    fence: int | str
-    attempt: int
-    max_attempts: int
-    step_start_serial: str
-    epoch: str
-    input_position: Position
-    context: bytes
-    send: bytes = b""
-    more: bool = True
-    alone: bool = False
-    continued: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TurnRecord:
-    """What the store knows of a turn."""
-
-    turn_id: str
-    status: str
-    agent: str
-    owner: str
-    input_id: str
-    attempts: int
-    worker: str | None
-    terminal: Position | None
-    cancel_position: Position | None
-
-
 class TurnStore:
     """The turns of one deployment. Raises StoreUnavailable and StoreFull besides what each method names."""
 
@@ -244,39 +92,9 @@ class TurnStore:
         `may_burst`: it may wait as long as a turn of a burst may.
         """
         reply = await self.redis.call(*self._submit_call(request, may_burst))
-        match reply[0]:
-            case b"conflict":
-                raise Conflict(
-                    f"the id {request.input_id!r} was used for another message; send again with a fresh id"
-                )
-            case b"busy":
-                active = [turn.decode() for turn in reply[2:]]
-                more = {"open": reply[1]} if reply[1] > len(active) else {}
-                raise Busy(
-                    "the session has an active turn and its policy is `reject`; wait for it or cancel it",
-                    detail={"turns": active, **more},
-                )
-            case b"forbidden":
-                raise CapabilityError(
-                    "the credentials permit `turn-start` only, which ends the client's own suspended turns",
-                    detail={"turn": reply[1].decode()},
-                )
-            case b"queue full":
-                raise RateLimited(
-                    f"{reply[1]} turns are waiting in this session, which is its limit; try again later",
-                    detail={"reason": "queue_full", "queued": reply[1]},
-                )
-            case b"too many":
-                raise RateLimited(
-                    f"{reply[1]} turns are open in this session, which is its limit; end some, or try again later",
-                    detail={"reason": "too_many_open_turns", "open": reply[1]},
-                )
-            case b"overloaded":
-                raise Overloaded(
-                    f"{reply[1]} turns wait for a worker already, more than can start in time; nothing was "
-                    "stored, send again later",
-                    detail={"reason": "queue_too_long", "waiting": reply[1], "retryAfterMs": reply[2]},
-                )
+        refused = submit_refusal(request, reply)
+        if refused is not None:
+            raise refused
         accepted = _accepted(request, reply)
         interrupts = request.policy is Policy.INTERRUPT
         if accepted.repeated:
@@ -619,12 +437,4 @@ def _accepted(request: TurnRequest, reply: Sequence[Any]) -> Accepted:
         waiting=0 if repeated else reply[4],
         burst=not repeated and reply[5] == 1,
         interrupted=() if repeated else tuple(sorted(turn.decode() for turn in reply[9 + reply[8] :])),
-    )
-
-
-def lease_lost(lease: Lease, status: bytes) -> LeaseLost:
-    """The error of a writer that may no longer write."""
-    return LeaseLost(
-        f"turn {lease.turn_id} may no longer be written by this worker: it is {status.decode()}",
-        detail={"turn": lease.turn_id, "session": lease.session, "status": status.decode()},
     )

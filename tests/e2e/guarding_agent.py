@@ -1,4 +1,4 @@
-"""Scripted agents; the one called guard lets nobody but the owner of a turn cancel it."""
+"""Scripted agents; the one called guard lets no one but the owner of a turn cancel it."""
 
 from __future__ import annotations
 

@@ -242,7 +242,7 @@ async def test_a_gateway_that_is_stopped_lets_its_streams_go_and_they_continue_e
             await wait_until(lambda: min(len(page.text), len(client.text)) > 30, PATIENCE_S)
             stage.gateways[0].terminate()
             await asyncio.wait_for(asyncio.gather(reading, running), PATIENCE_S)
-        # A page is told in words; an AG-UI client finds no terminal, which is a run to be continued.
+        # A page is shown words; an AG-UI client finds no terminal, which is a run to be continued.
         assert page.events[-1]["type"] == "error" and "restart" in page.events[-1]["errorText"]
         assert client.events[-1]["type"] not in ("RUN_FINISHED", "RUN_ERROR")
         assert await stage.gateways[0].wait() == 0
@@ -251,7 +251,7 @@ async def test_a_gateway_that_is_stopped_lets_its_streams_go_and_they_continue_e
         assert resumed.text == continued.text == numbered(200)
 
 
-async def test_uim_13_a_turn_that_nobody_reads_is_stopped_where_the_namespace_says_so(build: Build) -> None:
+async def test_uim_13_a_turn_that_no_one_reads_is_stopped_where_the_namespace_says_so(build: Build) -> None:
     stage = await build(gateways=1, config=SILENT)
     left, kept, ordinary = stage.session("watched"), stage.session("watched"), stage.session()
 

@@ -101,7 +101,7 @@ class Watcher:
 
 
 @pytest.fixture(scope="module")
-def told() -> dict[str, Watcher]:
+def watched() -> dict[str, Watcher]:
     return {name: Watcher(transcript).watch() for name, transcript in TRANSCRIPTS.items()}
 
 
@@ -113,8 +113,8 @@ def _null_in(value: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", TRANSCRIPTS)
-def test_agu_3_the_python_models_take_each_event_as_it_is(told: dict[str, Watcher], name: str) -> None:
-    events = told[name].agui
+def test_agu_3_the_python_models_take_each_event_as_it_is(watched: dict[str, Watcher], name: str) -> None:
+    events = watched[name].agui
     assert events
     for event in events:
         read = _EVENTS.validate_python(event)
@@ -122,9 +122,9 @@ def test_agu_3_the_python_models_take_each_event_as_it_is(told: dict[str, Watche
         assert event["type"] == "CUSTOM" or not _null_in(event)
 
 
-def test_uim_28_agu_30_the_schemas_of_the_npm_packages_take_them_too(told: dict[str, Watcher]) -> None:
-    ui = [chunk for watcher in told.values() for chunk in watcher.ui]
-    agui = [event for watcher in told.values() for event in watcher.agui]
+def test_uim_28_agu_30_the_schemas_of_the_npm_packages_take_them_too(watched: dict[str, Watcher]) -> None:
+    ui = [chunk for watcher in watched.values() for chunk in watcher.ui]
+    agui = [event for watcher in watched.values() for event in watcher.agui]
     assert len(ui) > 300 and len(agui) > 300
     checked = subprocess.run(
         ["node", str(JS / "validate-transcripts.mjs")],
