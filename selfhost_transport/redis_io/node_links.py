@@ -182,4 +182,4 @@ class NodeLinks:
 
 
 def _ignore(_: object) -> None:
-    """For replies, and a loss, that nobody waits for."""
+    """For replies, and a loss, that no one waits for."""

@@ -51,7 +51,7 @@ class Watcher:
         for message in self._transcript.live():
             for event in self._tree.apply(message):
                 if isinstance(event, ChunkReceived):
-                    self._tell(event.turn_id, event.codec_message_id, event.chunk)
+                    self._notify(event.turn_id, event.codec_message_id, event.chunk)
                 elif isinstance(event, OutputReplaced):
                     self._tell_again(event.turn_id)
         for run in self._tree.turns():
@@ -66,7 +66,7 @@ class Watcher:
             turn, AguiStream()
         )
 
-    def _tell(self, turn: str, message: str, chunk: c.Chunk) -> None:
+    def _notify(self, turn: str, message: str, chunk: c.Chunk) -> None:
         page, client = self._streams(turn)
         if page.is_behind:
             self._tell_again(turn)
