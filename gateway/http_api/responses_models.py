@@ -9,9 +9,10 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict
 
 from gateway.http_api.responses_errors import refused
+from selfhost_transport.turns.client_input import ClientInput
 from selfhost_transport.turns.inputs import UserPart
-from selfhost_transport.turns.responses_object import ASKED, ECHOED
-from selfhost_transport.turns.ui import DataPart, FilePart, TextPart
+from selfhost_transport.turns.responses_object import ECHOED
+from selfhost_transport.turns.ui import FilePart, TextPart
 
 _PREAMBLE: Final = ("system", "developer")
 _MAX_ITEMS: Final = 200
@@ -36,6 +37,14 @@ class Said:
     # The outputs of calls, by call.
     outputs: dict[str, Any] = field(default_factory=dict)
     approvals: list[Approval] = field(default_factory=list)
+    # What it says to the agent beside that.
+    asked: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def client_input(self) -> ClientInput:
+        """What the agent is given beside the conversation."""
+        others = {name: value for name, value in self.asked.items() if name != "tools"}
+        return ClientInput(tools=tuple(self.asked.get("tools", ())), forwarded_props=others or None)
 
     @property
     def answers(self) -> bool:
@@ -85,9 +94,7 @@ class CreateIn(BaseModel):
             raise refused("answer the turn's calls first; send the message in a request of its own", "input")
         if not said.answers and not said.parts:
             raise refused("say something: `input` is a text or a list of items", "input")
-        asked = self._asked(said)
-        if asked and said.parts:
-            said.parts.append(DataPart(ASKED, asked))
+        said.asked = self._asked(said)
         return said
 
     def _asked(self, said: Said) -> dict[str, Any]:

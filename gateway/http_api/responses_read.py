@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -14,15 +14,15 @@ from gateway.http_api.responses_errors import error_event, refused
 from gateway.services import Services
 from selfhost_transport.errors import InvalidArgument, NotFound, ServiceError, TransportError
 from selfhost_transport.turns import chunks as c
-from selfhost_transport.turns import decoder as d
 from selfhost_transport.turns.agui_runs import Span
 from selfhost_transport.turns.events import ChunkReceived
 from selfhost_transport.turns.nodes import Node
+from selfhost_transport.turns.record import Record
 from selfhost_transport.turns.responses_object import (
-    ASKED,
     About,
     ItemJson,
     ResponseId,
+    asked_of,
     is_over,
     response_json,
     status_of,
@@ -30,7 +30,6 @@ from selfhost_transport.turns.responses_object import (
 from selfhost_transport.turns.responses_stream import EventJson, ResponseStream
 from selfhost_transport.turns.responses_units import Units
 from selfhost_transport.turns.tree import SessionTree
-from selfhost_transport.turns.ui import DataPart
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import check_name
 from selfhost_transport.wire.serial import parse_position
@@ -123,13 +122,21 @@ class ResponseReader:
         node, span = question or self.node, self.span
         began = span.start if span is not None and span.start else (node.serial if node is not None else None)
         created = parse_position(began)[0].ms // 1000 if began else 0
-        return About(self.id, model, created, self._previous(question), _asked(question))
+        return About(self.id, model, created, self._previous(question), asked_of(self._given()))
 
     def question(self) -> Node | None:
         """The user's message that the turn answers."""
         run = self.tree.turn(self.id.turn_id)
         trigger = run.input_codec_message_id if run is not None else None
         return self.tree.owner_of(trigger) if trigger is not None else None
+
+    def _given(self) -> list[Record]:
+        """The records of the request that began it: a message, or answers."""
+        if not self.id.number:
+            question = self.question()
+            return list(question.records()) if question is not None else []
+        span = self.span or Span()
+        return [one for one in self.node.records() if span.holds(one.serial)] if self.node is not None else []
 
     def _previous(self, question: Node | None) -> ResponseId | None:
         if self.id.number:
@@ -181,14 +188,6 @@ def _is_known(tree: SessionTree, response_id: ResponseId) -> bool:
     if question is None:
         return trigger is None
     return question.parent is None or tree.has_whole(question.parent)
-
-
-def _asked(question: Node | None) -> dict[str, Any]:
-    for record in question.records() if question is not None else ():
-        event = record.input
-        if isinstance(event, d.UserPart) and isinstance(event.part, DataPart) and event.part.type == ASKED:
-            return event.part.data if isinstance(event.part.data, dict) else {}
-    return {}
 
 
 class ResponseEvents:

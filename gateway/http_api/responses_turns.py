@@ -116,6 +116,7 @@ class ResponseTurns:
             said.parts, InputIds(ids.message_id, event_id), client_id=self._client_id,
             parent=below.parent, fork_of=below.fork_of,
         )  # fmt: skip
+        said.client_input.attach(messages)
         return ResponseId(ids.session, await calls.start(messages, self._client_id))
 
     async def _anchor(self, previous: ResponseId) -> Anchor:
@@ -183,6 +184,7 @@ class ResponseTurns:
                 state = run.status if run is not None else "gone"
                 raise refused(f"the turn waits for no answers any more: it is {state}", "input")
             _require_all(pending_calls(node), said, reader.approvals())
+        said.client_input.attach(answers)
         for message in answers:
             message.client_id = self._client_id
             await calls.give([message])

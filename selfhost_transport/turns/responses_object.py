@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from selfhost_transport.errors import ErrorInfo, InvalidArgument
 from selfhost_transport.turns.agui_runs import Span
+from selfhost_transport.turns.client_input import HEADER as CLIENT_INPUT
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
+from selfhost_transport.turns.record import Record
 from selfhost_transport.turns.responses_units import Kind, Unit, Units
 from selfhost_transport.turns.runs import RunInfo
+from selfhost_transport.turns.values import from_text
 
 ItemJson: TypeAlias = dict[str, Any]
 
@@ -25,8 +28,6 @@ ECHOED: Final = (
     "top_p", "truncation", "user",
 )  # fmt: skip
 """What a request says to the agent, and its response repeats."""
-ASKED: Final = "data-responses-request"
-"""The part of a user's message that holds it."""
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "instructions": None, "max_output_tokens": None, "metadata": {}, "parallel_tool_calls": True,
     "temperature": None, "tool_choice": "auto", "tools": [], "top_p": None,
@@ -86,6 +87,20 @@ class About:
     created_at: int = 0
     previous: ResponseId | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
+
+
+def asked_of(records: Iterable[Record]) -> dict[str, Any]:
+    """What a request said beside its message or its answers, which these are."""
+    found: dict[str, Any] = {}
+    for record in records:
+        text = record.headers.field(CLIENT_INPUT)
+        given = from_text(text) if record.input is not None and text is not None else None
+        if isinstance(given, Mapping):
+            others = given.get("forwardedProps")
+            found = {**others} if isinstance(others, Mapping) else {}
+            if isinstance(given.get("tools"), list):
+                found["tools"] = given["tools"]
+    return found
 
 
 def status_of(run: RunInfo | None, span: Span, units: Units) -> str:

@@ -48,6 +48,10 @@ id = "three"
 agent = "three-calls"
 
 [[namespaces]]
+id = "mirror"
+agent = "mirror"
+
+[[namespaces]]
 id = "pay"
 agent = "payer"
 
@@ -450,6 +454,17 @@ async def test_what_a_request_says_is_given_to_the_agent_and_repeated(client: An
     items = (await client.responses.input_items.list(response.id)).to_dict()
     valid_items(items)
     assert [item["content"] for item in items["data"]] == [[{"type": "input_text", "text": "script: say=ok"}]]
+    asked = await client.responses.create(input="hi", model="mirror", tools=[tool])
+    (call,) = [item for item in asked.output if item.type == "function_call"]
+    assert call.name == "pick"
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": "one"}
+    said = await client.responses.create(
+        previous_response_id=asked.id, input=[output], instructions="be brief"
+    )
+    assert "be brief" in said.output_text
+    assert (said.instructions, asked.instructions) == ("be brief", None)
+    assert (said.usage.input_tokens, said.usage.total_tokens) == (3, 3)
+    valid_response(said.to_dict())
     with pytest.raises(openai.APIStatusError) as caught:
         await client.responses.delete(response.id)
     assert caught.value.status_code == 405
