@@ -11,13 +11,14 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Body, Query, Request
+from pydantic import ValidationError
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from gateway.auth.authenticator import Credential
 from gateway.http_api import chat_view
 from gateway.http_api.body_limit import bounded
 from gateway.http_api.chat_models import ChatIn, StopIn, StopOut
-from gateway.http_api.chat_stream import stream_turn
+from gateway.http_api.chat_stream import HEADERS, stream_counted, stream_turn
 from gateway.http_api.chat_turns import Asked, ChatTurns
 from gateway.http_api.models import WakeIn
 from gateway.http_api.reader import SessionReader, running_turn
@@ -29,6 +30,7 @@ from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import check_name
 
 _MAX_MESSAGES = 1000
+_NOTHING_RUNS = b'data: {"type":"finish"}\n\ndata: [DONE]\n\n'
 _SEND_LESS = "; send the last message alone, with prepareSendMessagesRequest"
 
 
@@ -76,6 +78,38 @@ async def post_chat(request: Request, body: WakeIn | ChatIn, services: Running) 
         raise InvalidArgument("the chat needs an `id`: useChat({id}); it is the name of the session")
     check_name(body.id)
     return await _asked(services, await caller(request, services), body.id, body)
+
+
+@router.post("/v1/workflow/{session}", response_class=StreamingResponse)
+async def post_workflow(
+    session: Session, request: Request, credential: Caller, services: Running
+) -> Response:
+    """As `/v1/ui/{session}`, for `WorkflowChatTransport`: it names no content type, and counts chunks."""
+    try:
+        body = ChatIn.model_validate_json(await request.body())
+    except ValidationError as error:
+        raise InvalidArgument(f"the body is no chat: {error.errors()[0]['msg']}") from None
+    credential.capability.require(Operation.SUBSCRIBE, session)
+    asked = await ChatTurns(services, credential, session).ask(body)
+    return await stream_counted(services, credential, session, asked)
+
+
+@router.get("/v1/workflow/{session}/{run}/stream", response_class=StreamingResponse)
+async def resume_workflow(
+    session: Session,
+    run: str,
+    credential: Caller,
+    services: Running,
+    start: Annotated[int, Query(alias="startIndex", ge=-(2**31), lt=2**31)] = 0,
+) -> Response:
+    """A turn from its chunk `startIndex` on; with another id than that of a turn, the answer that is being written."""
+    credential.capability.require(Operation.SUBSCRIBE, session)
+    named = await services.turns.record(session, run)
+    turn_id = run if named is not None else await running_turn(services, credential, session)
+    if turn_id is None:
+        # A 204 is an error to this client.
+        return Response(_NOTHING_RUNS, media_type="text/event-stream", headers=HEADERS)
+    return await stream_counted(services, credential, session, Asked(turn_id), start)
 
 
 @router.get("/v1/ui/{session}/stream", response_class=StreamingResponse)
@@ -143,6 +177,7 @@ def _require_json(request: Request) -> None:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise InvalidArgument(
-            "send the chat as application/json, as DefaultChatTransport does; WorkflowChatTransport is not served",
+            "send the chat as application/json, as DefaultChatTransport does; "
+            "WorkflowChatTransport's address is /v1/workflow/SESSION",
             status_code=415,
         )

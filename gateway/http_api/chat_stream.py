@@ -18,6 +18,7 @@ from selfhost_transport.errors import NotFound, TransportError
 from selfhost_transport.turns.events import ChunkReceived, OutputReplaced, TurnChanged
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.tree import SessionTree
+from selfhost_transport.turns.ui_counted import CountedStream
 from selfhost_transport.turns.ui_stream import ChunkJson, UIMessageStream, chunks_of_turn
 
 HEADERS: Final = {
@@ -42,13 +43,29 @@ async def stream_turn(
     if follower.tree.turn(asked.turn_id) is None:
         await follower.release()
         raise NotFound(f"this chat has no turn {asked.turn_id}")
-    return EventStream(_body(follower, asked), follower.release, headers)
+    return EventStream(_body(follower, UiTelling(asked)), follower.release, headers)
 
 
-async def _body(follower: Follower, asked: Asked) -> AsyncIterator[bytes]:
+async def stream_counted(
+    services: Services, credential: Credential, session: str, asked: Asked, start: int = 0
+) -> EventStream:
+    """The stream of a turn from its chunk `start` on; below 0 so many before its present end. Raises as `stream_turn`."""
+    follower = Follower(services, credential, session, lambda tree: is_known(tree, asked.turn_id))
+    await follower.start()
+    if follower.tree.turn(asked.turn_id) is None:
+        await follower.release()
+        raise NotFound(f"this chat has no turn {asked.turn_id}")
+    probe = CountedTelling(asked, 0)
+    probe.sync(follower.tree, "")
+    headers = {"x-workflow-run-id": asked.turn_id, "x-workflow-stream-tail-index": str(probe.count - 1)}
+    telling = CountedTelling(asked, start if start >= 0 else max(0, probe.count + start))
+    return EventStream(_body(follower, telling), follower.release, {**HEADERS, **headers})
+
+
+async def _body(follower: Follower, telling: Telling) -> AsyncIterator[bytes]:
     """Server-sent events until the turn ends or is suspended."""
     try:
-        async for written in follower.tell(UiTelling(asked)):
+        async for written in follower.tell(telling):
             yield written
         if follower.ended_with is None:
             yield events_of(None, [{"type": "error", "errorText": _RESTARTS}])
@@ -112,6 +129,54 @@ class UiTelling(Telling):
         assert run is not None
         error = run.error.message if run.error is not None else None
         return events_of(None, self._stream.end(run.status, error)) + _DONE
+
+
+class CountedTelling(UiTelling):
+    """A turn as a stream whose chunks have numbers; `start`: the first that is told."""
+
+    def __init__(self, asked: Asked, start: int) -> None:
+        super().__init__(asked)
+        self._from = start
+        self._counted = CountedStream(self._stream, start)
+
+    @property
+    def key(self) -> Hashable:
+        """The turn, how much of it the page had before, and the number of the first chunk."""
+        return "counted", self.turn_id, self._skip, self._from
+
+    @property
+    def state(self) -> Hashable | None:
+        """With how many were told."""
+        state = super().state
+        return None if state is None else (state, self._counted.count)
+
+    @property
+    def count(self) -> int:
+        """How many chunks there are by now."""
+        return self._counted.count
+
+    def sync(self, tree: SessionTree, position: str) -> bytes:
+        """In words."""
+        super().sync(tree, position)
+        return events_of(None, self._counted.advance())
+
+    def feed(self, tree: SessionTree, change: Change) -> bytes:
+        """Word by word."""
+        super().feed(tree, change)
+        return events_of(change.position, self._counted.advance())
+
+    def is_over(self, tree: SessionTree) -> bool:
+        """Also once an attempt was replaced: what was counted is not what there is."""
+        return self._counted.is_replaced or super().is_over(tree)
+
+    def close(self, tree: SessionTree) -> bytes:
+        """`finish` comes last, whatever happened: without it the client asks again for ever."""
+        if self._counted.is_replaced:
+            return events_of(None, self._counted.replaced())
+        run = tree.turn(self.turn_id)
+        assert run is not None
+        error = run.error.message if run.error is not None else None
+        return events_of(None, self._counted.end(self._stream.end(run.status, error))) + _DONE
 
 
 def events_of(position: str | None, chunks: Iterable[ChunkJson]) -> bytes:

@@ -90,7 +90,7 @@ def _answer_chunk(
 
 
 @dataclass(slots=True)
-class _Unit:
+class Unit:
     """A chunk that was sent, and the text that grew on it."""
 
     head: ChunkJson
@@ -114,12 +114,14 @@ class UIMessageStream:
         self._turn_id = turn_id
         self._skip = skip
         self._message_id: str | None = None
-        self._sent: list[_Unit] = []
+        self._sent: list[Unit] = []
         # Units that grow, by their kind and id.
-        self._growing: dict[tuple[str, str], _Unit] = {}
+        self._growing: dict[tuple[str, str], Unit] = {}
         self._open: dict[str, str] = {}
         self._in_step = False
         self._finish_reason = "stop"
+        self.restarts = 0
+        """How often an attempt was replaced by one that says something else."""
         # An attempt was replaced, and the new one has not said yet what the reader has seen.
         self._is_behind = False
 
@@ -127,6 +129,19 @@ class UIMessageStream:
     def is_behind(self) -> bool:
         """Whether `replay` is wanted instead of `feed`: what was sent is not what the turn consists of."""
         return self._is_behind
+
+    @property
+    def units(self) -> list[Unit]:
+        """What was sent."""
+        return self._sent
+
+    @property
+    def beginning(self) -> ChunkJson | None:
+        """The first chunk, once the message has a name."""
+        if self._message_id is None:
+            return None
+        metadata = {"turnId": self._turn_id}
+        return {"type": "start", "messageId": self._message_id, "messageMetadata": metadata}
 
     @property
     def state(self) -> tuple[object, ...]:
@@ -150,7 +165,7 @@ class UIMessageStream:
             for unit, now in zip(self._sent, units, strict=False):
                 tail = now.joined[len(unit.joined) :]
                 if tail:
-                    out.append(_delta_json(unit.head, tail))
+                    out.append(delta_json(unit.head, tail))
                     unit.text.append(tail)
             units = units[last:]
         for unit in units:
@@ -166,7 +181,7 @@ class UIMessageStream:
                 return []
             text = chunk.input_text_delta if isinstance(chunk, c.ToolInputDelta) else chunk.delta
             unit.text.append(text)
-            return [_delta_json(unit.head, text)]
+            return [delta_json(unit.head, text)]
         if isinstance(chunk, c.Data) and chunk.transient:
             return [*self._begin(codec_message_id), c.chunk_to_json(chunk)]
         out = self._begin(codec_message_id)
@@ -198,15 +213,9 @@ class UIMessageStream:
         if self._message_id is not None:
             return []
         self._message_id = codec_message_id
-        return [
-            {
-                "type": "start",
-                "messageId": codec_message_id,
-                "messageMetadata": {"turnId": self._turn_id},
-            }
-        ]
+        return [begin] if (begin := self.beginning) is not None else []
 
-    def _common(self, units: list[_Unit]) -> int | None:
+    def _common(self, units: list[Unit]) -> int | None:
         """How many of the sent units the turn still has; None: it says something else."""
         for number, unit in enumerate(self._sent):
             if number == len(units):
@@ -219,14 +228,15 @@ class UIMessageStream:
                 return number if is_last and unit.joined.startswith(now.joined) else None
         return len(self._sent)
 
-    def _start_over(self, units: list[_Unit]) -> list[ChunkJson]:
+    def _start_over(self, units: list[Unit]) -> list[ChunkJson]:
         out = [*self._close_parts(), *self._close_step()]
         self._sent, self._growing, self._is_behind = [], {}, False
+        self.restarts += 1
         for unit in units:
             out += self._send_unit(unit)
         return out
 
-    def _send_unit(self, unit: _Unit) -> list[ChunkJson]:
+    def _send_unit(self, unit: Unit) -> list[ChunkJson]:
         kind, out = unit.head["type"], list[ChunkJson]()
         if kind == "finish-step":
             out += self._close_parts()
@@ -242,7 +252,7 @@ class UIMessageStream:
             self._growing[key] = unit
         out.append(unit.head)
         if unit.text:
-            out.append(_delta_json(unit.head, unit.joined))
+            out.append(delta_json(unit.head, unit.joined))
         return out
 
     def _close_parts(self) -> list[ChunkJson]:
@@ -262,9 +272,9 @@ class UIMessageStream:
                 self._finish_reason = chunk.finish_reason if chunk.finish_reason in _REASONS else "other"
 
 
-def _units(chunks: Iterable[c.Chunk]) -> list[_Unit]:
-    units: list[_Unit] = []
-    growing: dict[tuple[str, str], _Unit] = {}
+def _units(chunks: Iterable[c.Chunk]) -> list[Unit]:
+    units: list[Unit] = []
+    growing: dict[tuple[str, str], Unit] = {}
     for chunk in chunks:
         if isinstance(chunk, _GROWS):
             if (grown := growing.get(_key(chunk))) is not None:
@@ -275,7 +285,7 @@ def _units(chunks: Iterable[c.Chunk]) -> list[_Unit]:
         if isinstance(chunk, c.Data) and chunk.transient:
             continue
         if (head := _head(chunk)) is not None:
-            unit = _Unit(head)
+            unit = Unit(head)
             units.append(unit)
             if (key := _grows(head)) is not None:
                 growing[key] = unit
@@ -303,7 +313,8 @@ def _grows(head: ChunkJson) -> tuple[str, str] | None:
     return (kind, head["id"]) if kind in ("text-start", "reasoning-start") else None
 
 
-def _delta_json(head: ChunkJson, text: str) -> ChunkJson:
+def delta_json(head: ChunkJson, text: str) -> ChunkJson:
+    """More text of what a chunk began."""
     if head["type"] == "tool-input-start":
         return {"type": "tool-input-delta", "toolCallId": head["toolCallId"], "inputTextDelta": text}
     return {"type": head["type"].replace("-start", "-delta"), "id": head["id"], "delta": text}

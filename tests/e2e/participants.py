@@ -99,3 +99,23 @@ async def mirror(turn: Turn) -> AsyncIterator[p.Chunk]:
 
 def _field(value: object, name: str) -> object:
     return value.get(name) if isinstance(value, dict) else None
+
+
+@worker.agent("parts")
+async def parts(turn: Turn) -> AsyncIterator[p.Chunk]:
+    """A part of every kind, with time to load the page again in between."""
+    yield p.Start(message_metadata={"model": "scripted"})
+    yield p.ReasoningStart("r")
+    yield p.ReasoningDelta("r", "hm")
+    yield p.ReasoningEnd("r")
+    # Who asked reads by now: what only passes is for those.
+    await asyncio.sleep(0.5)
+    yield p.Data("data-passing", "now", transient=True)
+    yield p.Data("data-progress", {"done": 1}, id="p")
+    yield p.Data("data-progress", {"done": 2}, id="p")
+    yield p.SourceUrl("s", "https://example.com/")
+    yield p.File("data:image/png;base64,aGk=", "image/png")
+    await asyncio.sleep(1)  # the model thinks
+    yield p.TextStart("t")
+    yield p.TextDelta("t", "done")
+    yield p.TextEnd("t")

@@ -44,6 +44,10 @@ policy = "queue"
 
 [[namespaces]]
 id = "plain"
+
+[[namespaces]]
+id = "parts"
+agent = "parts"
 """
 
 
@@ -70,7 +74,7 @@ async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFac
     stack = Stack(redis_server.url, f"t{uuid.uuid4().hex[:12]}", tmp_path_factory.mktemp("site"))
     try:
         gateways = [await stack.gateway(config=CONFIG) for _ in range(2)]
-        await stack.worker(config=CONFIG)
+        await stack.worker("tests.e2e.participants:worker", config=CONFIG)
         yield Site(stack, gateways)
     finally:
         await stack.close()
@@ -102,6 +106,11 @@ async def test_sdk_1_unmodified_npm_sdks(site: Site, suite: str, wire_format: st
 async def test_uim_plain_usechat(site: Site) -> None:
     """UIM-1 to UIM-38: four versions of `ai`, no SDK of a session in the page."""
     await run_suite(site.stack, "uimessage.test.mjs", site.environment("json"))
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_uim_pages_of_react_and_the_transport_of_workflows(site: Site) -> None:
+    await run_suite(site.stack, "pages.test.mjs", site.environment("json"))
 
 
 @pytest.mark.asyncio(loop_scope="module")
