@@ -46,7 +46,7 @@ TYRES = """For gravel, width and pressure matter more than tread:
 3. A **smooth centre** with knobs at the shoulders. It rolls easily on the road between, and holds in corners.
 
 If you ride more road than gravel, take 38 mm and a bit more pressure. In wet forests take knobs across the whole width; \
-they cost about two watts on tarmac, which nobody notices on the way home.
+they cost about two watts on tarmac, which no one notices on the way home.
 """
 
 HOSTILE = """<script>window.hacked = 1</script>
@@ -80,7 +80,7 @@ async def guide(turn: Turn) -> None:
 
 
 async def _order(turn: Turn) -> None:
-    """Order paint, once somebody has allowed it."""
+    """Order paint, once someone has allowed it."""
     async with turn.message():
         answers = await turn.answers()
         if not answers:

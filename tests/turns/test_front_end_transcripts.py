@@ -53,7 +53,7 @@ class Watcher:
                 if isinstance(event, ChunkReceived):
                     self._notify(event.turn_id, event.codec_message_id, event.chunk)
                 elif isinstance(event, OutputReplaced):
-                    self._tell_again(event.turn_id)
+                    self._send_again(event.turn_id)
         for run in self._tree.turns():
             self._end(run.run_id)
         self.agui.append({"type": "MESSAGES_SNAPSHOT", "messages": messages_of(self._tree)})
@@ -69,12 +69,12 @@ class Watcher:
     def _notify(self, turn: str, message: str, chunk: c.Chunk) -> None:
         page, client = self._streams(turn)
         if page.is_behind:
-            self._tell_again(turn)
+            self._send_again(turn)
             return
         self.ui += page.feed(message, chunk)
         self.agui += [event for _, event in client.feed(message, chunk)]
 
-    def _tell_again(self, turn: str) -> None:
+    def _send_again(self, turn: str) -> None:
         page, client = self._streams(turn)
         node = self._tree.run_node(turn)
         self.ui += page.replay(chunks_of_turn(node))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,25 @@ def frames(direction: str) -> list[Recorded]:
         for name, fmt, event in events(direction)
         if "msg" in event
     ]
+
+
+def distinct(recorded: Iterable[Recorded]) -> list[Recorded]:
+    """The first frame of each shape in each format: what differs in values alone is read by the same code."""
+    first: dict[tuple[str, Format, Any], Recorded] = {}
+    for frame in recorded:
+        first.setdefault((frame.direction, frame.fmt, _shape(frame.wire)), frame)
+    return list(first.values())
+
+
+def _shape(value: Any, name: str = "") -> Any:
+    """The fields and the kinds of their values; of numbers that choose what follows, the value."""
+    if isinstance(value, dict):
+        return tuple(sorted((key, _shape(item, key)) for key, item in value.items()))
+    if isinstance(value, list):
+        return tuple(sorted({repr(_shape(item)) for item in value}))
+    if name in ("action", "flags", "encoding"):
+        return repr(value)
+    return type(value).__name__
 
 
 def _raw(event: dict[str, Any], fmt: Format) -> str | bytes:
