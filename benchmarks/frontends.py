@@ -17,6 +17,7 @@ import psutil
 from benchmarks.figures import Figure
 from benchmarks.readers import Readers, Request
 from benchmarks.rig import TOKEN, Cpu, OpenTurn, Rig, gateway, paced, rig
+from selfhost_transport.turns.responses_object import ResponseId
 
 _SESSION = "bench:fan"
 _READERS = 500
@@ -38,6 +39,11 @@ def _get(path: str) -> Callable[[OpenTurn], Request]:
     return lambda turn: Request("GET", path)
 
 
+def _response(turn: OpenTurn) -> Request:
+    response_id = ResponseId(_SESSION, turn.lease.turn_id)
+    return Request("GET", f"/v1/responses/{response_id}?stream=true&starting_after=0")
+
+
 FRONT_ENDS = (
     FrontEnd("Ably frames", lambda turn: Request.websocket(_SESSION)),
     FrontEnd("/v1 events", _get(f"/v1/sessions/{_SESSION}/events")),
@@ -52,6 +58,7 @@ FRONT_ENDS = (
             "POST", "/v1/agui/connect", {"threadId": _SESSION, "runId": "r", "protocolVersion": "1.0"}
         ),
     ),
+    FrontEnd("OpenAI's Responses", _response),
 )
 
 

@@ -12,14 +12,14 @@ from starlette.responses import JSONResponse, Response
 from gateway.auth.authenticator import Credential
 from gateway.http_api.event_stream import EventStream
 from gateway.http_api.responses_errors import OpenAIErrors, refused
+from gateway.http_api.responses_follow import HEADERS, stream_response
 from gateway.http_api.responses_items import input_items, page
 from gateway.http_api.responses_models import CreateIn
-from gateway.http_api.responses_read import ResponseEvents, ResponseReader, parse_id, read_after
+from gateway.http_api.responses_read import ResponseReader, parse_id, read_after
 from gateway.http_api.responses_turns import ResponseTurns, Sent
 from gateway.http_api.sessions import Running, caller
 from selfhost_transport.errors import NotFound, Unauthorized
 
-HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _NO_DELETION: Final = (
     "a response is part of its conversation and is kept as long as that; cancel it, or delete its messages"
 )
@@ -45,10 +45,10 @@ async def create(request: Request, body: CreateIn, credential: OpenAICaller, ser
     """Send a message, or answer calls. The turn goes on without readers too; `conversation` is the session."""
     sent = Sent.of(request.headers, await request.body())
     response_id = await ResponseTurns(services, credential).create(body, sent)
+    if body.stream:
+        return await stream_response(services, credential, response_id)
     reader = ResponseReader(services, credential, response_id)
     await reader.__aenter__()
-    if body.stream:
-        return EventStream(ResponseEvents(reader).body(), reader.__aexit__, HEADERS)
     if body.background:
         try:
             return JSONResponse(reader.json())
@@ -68,16 +68,11 @@ async def retrieve(
     starting_after: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
 ) -> Response:
     """A response as it is; with `stream` its events, those after `starting_after` only."""
-    after = read_after(starting_after, stream)
-    reader = ResponseReader(services, credential, parse_id(response_id))
-    await reader.__aenter__()
+    after, known = read_after(starting_after, stream), parse_id(response_id)
     if stream:
-        events = ResponseEvents(reader, after=after, each=starting_after is None)
-        return EventStream(events.body(), reader.__aexit__, HEADERS)
-    try:
+        return await stream_response(services, credential, known, after=after, each=starting_after is None)
+    async with ResponseReader(services, credential, known) as reader:
         return JSONResponse(reader.json())
-    finally:
-        await reader.__aexit__()
 
 
 @router.post("/v1/responses/{response_id}/cancel")

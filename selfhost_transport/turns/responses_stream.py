@@ -45,6 +45,12 @@ class ResponseStream:
         """The number of the last event."""
         return self._next - 1
 
+    @property
+    def state(self) -> tuple[int, int, bool, str, int]:
+        """Where the reader is. Two with equal states go on alike."""
+        ahead = self._after if self._after >= self._next else -1
+        return self._next, self._index, self._begun, self._sent_text, ahead
+
     def begin(self, response: ItemJson) -> Iterator[EventJson]:
         """The first event. `response`: as it was before anything was said."""
         yield from self._event("response.created", response=response)
