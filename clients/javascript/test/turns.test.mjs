@@ -54,6 +54,27 @@ test('SEED-9: a cancel takes less than 100 ms here', async (t) => {
   assert.ok(Math.min(...took) < 100, took.join());
 });
 
+test('getTurn says whose turn a message belongs to, and how it stands', options, async (t) => {
+  const { transport } = join(t, 'user-1', unique());
+  const { view, tree } = transport;
+  const turn = await view.send(words(2000, 200));
+  const question = turn.optimisticMsgIds[0];
+  assert.deepEqual({ ...view.getTurn(question), status: '' }, { turnId: turn.turnId, clientId: 'user-1', status: '' });
+  await speaking(transport, turn.turnId);
+  const answer = view.flattenNodes().find(({ message }) => message.role === 'assistant');
+  for (const known of [view.getTurn(question), view.getTurn(answer.msgId), tree.getTurn(turn.turnId)]) {
+    assert.deepEqual(known, { turnId: turn.turnId, clientId: 'user-1', status: 'active' });
+  }
+  await turn.cancel();
+  assert.equal(view.getTurn(question).status, 'cancelled');
+  const failing = await view.send({ role: 'user', content: 'script: tokens=5 fail_at=2 always=1' });
+  await transport.waitForTurn({ turnId: failing.turnId });
+  const { status, error } = tree.getTurn(failing.turnId);
+  assert.equal(status, 'error');
+  assert.match(error.message, /failed at token 2/);
+  assert.equal(view.getTurn('of nobody'), undefined);
+});
+
 test('SEED-3, 4, 14: two at once; one is cancelled; streams are read late', options, async (t) => {
   const { transport, ...user } = join(t, 'user-1', unique());
   const doomed = await transport.view.send(words(3000, 100));

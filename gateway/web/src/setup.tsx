@@ -1,6 +1,6 @@
 /** What the page shows when the gateway gives it no development key, or when the person wants another way in. */
 import { type FormEvent, type ReactNode, useState } from 'react';
-import { ownerOfToken, useToken, useTokenUrl } from './config';
+import { ownerOfToken, keepToken, keepTokenUrl } from './config';
 
 interface Props {
   problem?: string | undefined;
@@ -18,9 +18,9 @@ export function Setup({ problem: given, onDone, onCancel }: Props): ReactNode {
     try {
       if (token.trim()) {
         await ownerOfToken(token.trim());
-        useToken(token.trim());
+        keepToken(token.trim());
       } else {
-        useTokenUrl(new URL(url.trim(), location.href).href);
+        keepTokenUrl(new URL(url.trim(), location.href).href);
       }
       onDone();
     } catch (error) {
