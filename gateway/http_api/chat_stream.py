@@ -132,7 +132,7 @@ class UiTelling(Telling):
 
 
 class CountedTelling(UiTelling):
-    """A turn as a stream whose chunks have numbers; `start`: the first that is told."""
+    """A turn as a stream whose chunks have numbers; `start`: the first that is sent."""
 
     def __init__(self, asked: Asked, start: int) -> None:
         super().__init__(asked)
@@ -146,7 +146,7 @@ class CountedTelling(UiTelling):
 
     @property
     def state(self) -> Hashable | None:
-        """With how many were told."""
+        """With how many were sent."""
         state = super().state
         return None if state is None else (state, self._counted.count)
 
@@ -170,7 +170,7 @@ class CountedTelling(UiTelling):
         return self._counted.is_replaced or super().is_over(tree)
 
     def close(self, tree: SessionTree) -> bytes:
-        """`finish` comes last, whatever happened: without it the client asks again for ever."""
+        """`finish` comes last, whatever happened: without it the client asks again forever."""
         if self._counted.is_replaced:
             return events_of(None, self._counted.replaced())
         run = tree.turn(self.turn_id)

@@ -106,7 +106,7 @@ class ResponseTelling(Telling):
         return self._stream.state
 
     def replay(self, tree: SessionTree) -> Iterator[EventJson]:
-        """What there is, in pieces that can be made one after the other."""
+        """What there is, in chunks that can be made one after the other."""
         yield from self._sync(tree)
 
     def sync(self, tree: SessionTree, position: str) -> bytes:

@@ -24,14 +24,14 @@ class CountedStream:
         self._stream = stream
         self._start = start
         self._attempt = stream.restarts
-        # The unit that is being told, whether it was begun, and how much of its text was told.
+        # The unit that is being sent, whether it was begun, and how much of its text was sent.
         self._at = 0
         self._begun = False
         self._chars = 0
         self._has_named = False
 
     def advance(self) -> list[ChunkJson]:
-        """What can be told by now."""
+        """What can be sent by now."""
         return self._numbered(self._new(is_over=False))
 
     def end(self, closing: Iterable[ChunkJson]) -> list[ChunkJson]:

@@ -113,7 +113,7 @@ test('UIM-37: WorkflowChatTransport, cut again and again, asks for the chunks th
   await again.resumeStream();
   assert.equal(again.messages.length, 2);
   assert.equal(again.error, undefined);
-  // A failure ends it as well, and does not make it ask for ever.
+  // A failure ends it as well, and does not make it ask forever.
   await chat.sendMessage({ text: 'script: tokens=9 fail_at=3 always=1' });
   assert.equal(chat.status, 'error');
 });

@@ -15,19 +15,24 @@ from selfhost_transport.turns.ui_stream import UIMessageStream
 MESSAGE = "m"
 
 
-def said(pieces: list[str]) -> list[c.Chunk]:
+def said(chunks_seen: list[str]) -> list[c.Chunk]:
     """Two texts that grow side by side, a call between them, and a last text."""
     out: list[c.Chunk] = [c.StartStep(), c.TextStart("a"), c.TextStart("b")]
-    for number, piece in enumerate(pieces):
-        out.append(c.TextDelta("ab"[number % 2], piece))
+    for number, one_chunk in enumerate(chunks_seen):
+        out.append(c.TextDelta("ab"[number % 2], one_chunk))
     out += [c.TextEnd("b"), c.TextEnd("a"), c.ToolInputStart("call", "look")]
-    out += [c.ToolInputDelta("call", piece) for piece in pieces[:3]]
+    out += [c.ToolInputDelta("call", one_chunk) for one_chunk in chunks_seen[:3]]
     out += [
         c.ToolInputAvailable("call", "look", {"q": 1}),
         c.ToolOutputAvailable("call", "found"),
         c.FinishStep(),
     ]
-    return [*out, c.StartStep(), c.TextStart("c"), *(c.TextDelta("c", piece) for piece in pieces)]
+    return [
+        *out,
+        c.StartStep(),
+        c.TextStart("c"),
+        *(c.TextDelta("c", one_chunk) for one_chunk in chunks_seen),
+    ]
 
 
 def live(chunks: list[c.Chunk], start: int = 0) -> list[dict[str, Any]]:
@@ -52,12 +57,12 @@ def late(chunks: list[c.Chunk], start: int = 0) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("seed", range(10))
 def test_any_number_of_chunks_seen_is_a_place_to_continue(seed: int) -> None:
     chance = random.Random(seed)
-    pieces = ["".join(chance.choices("ab \n漢", k=chance.randint(1, 50))) for _ in range(12)]
-    chunks = said(pieces)
+    chunks_seen = ["".join(chance.choices("ab \n漢", k=chance.randint(1, 50))) for _ in range(12)]
+    chunks = said(chunks_seen)
     whole = live(chunks)
     assert whole == late(chunks)
     for start in chance.sample(range(len(whole)), 8):
         assert late(chunks, start) == live(chunks, start) == whole[start:]
     texts = "".join(chunk["delta"] for chunk in whole if chunk["type"] == "text-delta" and chunk["id"] == "c")
-    assert texts == "".join(pieces)
+    assert texts == "".join(chunks_seen)
     assert (whole[0]["type"], whole[-1]["type"]) == ("start", "finish")
