@@ -20,6 +20,7 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from selfhost_transport.commands.children import end_with_parent
 from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.logs import configure_logging
 from selfhost_transport.metrics import SHARED_FOLDER
 from selfhost_transport.settings import Settings
 
@@ -121,4 +122,5 @@ def _replace_dead(processes: list[_Child], start: Callable[[], _Child], stopping
 def _run(settings: Settings, listening: socket.socket, serve: Serve, ready: Connection, parent: int) -> None:
     # Else processes whose parent was killed would keep the port.
     end_with_parent(parent)
+    configure_logging(settings.log.format, settings.log.level, settings.secrets)
     serve(settings, listening, lambda: ready.send(True), group=Path(os.environ[SHARED_FOLDER]))

@@ -16,6 +16,7 @@ from selfhost_transport.settings import (
     IssuerRule,
     KeyRule,
     LimitSettings,
+    LogSettings,
     NamespaceRule,
     Option,
     ProxyRule,
@@ -92,6 +93,7 @@ def _lines() -> Iterator[str]:
     yield from _options("[gateway]", GatewaySettings, ("gateway",))
     yield from _options("[limits]", LimitSettings, ("limits",))
     yield from _options("[worker]", WorkerSettings, ("worker",))
+    yield from _options("[log]", LogSettings, ("log",))
     yield from _tables("[[keys]]", KeyRule, _KEYS, "keys")
     yield from _tables("[[issuers]]", IssuerRule, _ISSUERS, "issuers")
     yield from _tables("[[trusted_proxies]]", ProxyRule, _PROXIES, "trusted_proxies")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import logging
 import os
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from selfhost_transport.commands.children import end_with_parent
 from selfhost_transport.commands.dead import app as dead_app
 from selfhost_transport.errors import InvalidArgument, TransportError
 from selfhost_transport.loadtest.command import register as register_loadtest
+from selfhost_transport.logs import configure_logging
 from selfhost_transport.settings import ENV_PREFIX, Settings, load_settings, options
 from selfhost_transport.version import __version__
 
@@ -55,7 +55,8 @@ Host = Annotated[str | None, _setting("host", "Address to listen on.")]
 Port = Annotated[int | None, _setting("port", "TCP port; 0 = any free port.")]
 Processes = Annotated[int | None, _setting("processes", "Gateway processes that share the port.")]
 Parent = Annotated[int | None, typer.Option(hidden=True)]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every turn.")]
+LogFormat = Annotated[str | None, _setting("log_format", "Form of the log: text or json.", "--log-format")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log everything, as log_level = debug.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Dev = Annotated[
     bool,
@@ -91,15 +92,16 @@ def dev(
     redis_prefix: Prefix = None,
     config: Config = None,
     processes: Processes = None,
+    log_format: LogFormat = None,
 ) -> None:
     """Everything in one process group: Redis, gateway, a worker with your agent or the scripted model, the chat page."""
     from selfhost_transport.commands.dev import run_dev
 
-    _log(verbose=False)
     settings = load_settings(
         config, host=host, port=port, data_dir=data_dir, redis=redis, redis_prefix=redis_prefix,
-        processes=processes,
+        processes=processes, log_format=log_format,
     )  # fmt: skip
+    _log(settings)
     # Read here first: what is wrong with it is said in one line, before anything is started.
     agents = () if target is None else tuple(_call("agent_worker.runtime.main", "find_worker", target).agents)
     run_dev(settings, target, agents)
@@ -114,13 +116,15 @@ def gateway(
     config: Config = None,
     redis_prefix: Prefix = None,
     verbose: Verbose = False,
+    log_format: LogFormat = None,
     parent: Parent = None,
 ) -> None:
     """Serve clients: the Ably realtime protocol, REST and the HTTP API. Prints `ready http://HOST:PORT`."""
-    _log(verbose=verbose)
     settings = load_settings(
-        config, redis=redis, host=host, port=port, processes=processes, redis_prefix=redis_prefix
-    )
+        config, redis=redis, host=host, port=port, processes=processes, redis_prefix=redis_prefix,
+        log_format=log_format,
+    )  # fmt: skip
+    _log(settings, verbose=verbose)
     if parent is not None:
         end_with_parent(parent)
     _check_redis(settings)
@@ -142,17 +146,19 @@ def worker(
     redis_prefix: Prefix = None,
     once: Annotated[bool, typer.Option("--once", help="Stop when no turn is waiting or running.")] = False,
     verbose: Verbose = False,
+    log_format: LogFormat = None,
     parent: Parent = None,
 ) -> None:
     """Run agents. Prints `ready worker ID` once it takes turns; on SIGTERM hands back unfinished turns."""
-    _log(verbose=verbose)
     settings = load_settings(
         config,
         redis=redis,
         concurrency=concurrency,
         metrics_port=metrics_port,
         redis_prefix=redis_prefix,
+        log_format=log_format,
     )
+    _log(settings, verbose=verbose)
     if parent is not None:
         end_with_parent(parent)
     _call("agent_worker.runtime.main", "run_worker", settings, target, once)
@@ -272,8 +278,8 @@ def export(
     """
     from selfhost_transport.commands.export import run_export, run_forget
 
-    _log(verbose=verbose)
     settings = load_settings(config, redis=redis, redis_prefix=redis_prefix)
+    _log(settings, verbose=verbose)
     if forget:
         run_forget(settings, name)
         return
@@ -392,13 +398,10 @@ def _call(module: str, function: str, *arguments: object) -> Any:
     return getattr(found, function)(*arguments)
 
 
-def _log(*, verbose: bool) -> None:
-    level = logging.DEBUG if verbose else logging.WARNING
-    logging.basicConfig(
-        level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
-    for name in ("agent_worker", "gateway", "selfhost_transport"):
-        logging.getLogger(name).setLevel(level)
+def _log(settings: Settings, *, verbose: bool = False) -> None:
+    """Log as the settings say."""
+    log = settings.log
+    configure_logging(log.format, "debug" if verbose else log.level, settings.secrets)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -35,6 +36,7 @@ from pydantic_settings import (
 )
 
 from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.logs import Format, Level
 from selfhost_transport.settings_errors import explain
 from selfhost_transport.settings_values import (
     CrashRule,
@@ -57,7 +59,12 @@ DEV_KEY_SECRET = "development-secret"
 DEV_AGENT = "assistant"
 
 # Option names that differ from the last part of the path, because the command line calls them so.
-_OPTION_NAMES: dict[tuple[str, ...], str] = {("redis", "url"): "redis", ("redis", "prefix"): "redis_prefix"}
+_OPTION_NAMES: dict[tuple[str, ...], str] = {
+    ("redis", "url"): "redis",
+    ("redis", "prefix"): "redis_prefix",
+    ("log", "format"): "log_format",
+    ("log", "level"): "log_level",
+}
 
 Rights = dict[str, Operations]
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
@@ -276,6 +283,15 @@ class WorkerSettings(_Section):
     """Try a turn again whose agent failed, up to `max_attempts`; a lost worker is always followed by another."""
 
 
+class LogSettings(_Section):
+    """What the processes write to standard error."""
+
+    format: Format = "text"
+    """`text` for people, or `json`: one object per line."""
+    level: Level = "warning"
+    """Least important lines that are written: `debug`, `info` (every turn), `warning` or `error`."""
+
+
 class Settings(BaseSettings):
     """The whole configuration. `load_settings` is the usual way to make one."""
 
@@ -295,6 +311,7 @@ class Settings(BaseSettings):
     gateway: GatewaySettings = GatewaySettings()
     limits: LimitSettings = LimitSettings()
     worker: WorkerSettings = WorkerSettings()
+    log: LogSettings = LogSettings()
     keys: tuple[KeyRule, ...] = ()
     """API keys; in the environment, a JSON list."""
     issuers: tuple[IssuerRule, ...] = ()
@@ -335,6 +352,12 @@ class Settings(BaseSettings):
         if self.keys or not self.gateway.dev:
             return self.keys
         return (KeyRule(name=DEV_KEY_NAME, secret=SecretStr(DEV_KEY_SECRET)),)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not appear in a log: the secrets of the keys, and the password of Redis."""
+        password = urlsplit(self.redis.url).password
+        return (*(rule.secret.get_secret_value() for rule in self.keys), *((password,) if password else ()))
 
     @property
     def accepts_development_key(self) -> bool:

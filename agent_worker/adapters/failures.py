@@ -111,5 +111,5 @@ def agent_error(failure: Failure, cause: Exception | None = None) -> AgentError:
             failure.name.lower(), type(cause).__name__, getattr(cause, "status_code", None),
             getattr(cause, "code", None) or getattr(cause, "type", None), getattr(cause, "request_id", None),
         )  # fmt: skip
-        logger.debug("provider.failed message=%s", cause)
+        logger.debug("provider.failed error=%s", cause)
     return AgentError(failure.message, status_code=failure.status_code, again=failure.again)

@@ -14,6 +14,7 @@ from agent_worker.user_code.containment import UserCode, drop_frames, start
 from agent_worker.user_code.errors import described
 from agent_worker.user_code.threads import Threads
 from selfhost_transport.errors import CancelDenied, ErrorInfo
+from selfhost_transport.logs import Fields
 from selfhost_transport.store.turn_pauses import CancelAsked
 from selfhost_transport.store.turn_store import CancelFilter, Scope
 from selfhost_transport.turns import headers as h
@@ -80,7 +81,7 @@ class CancelHook:
         code = UserCode("cancel hook", agent, turn.session, turn.turn_id)
         asked = start(threads.call(self.function, request), code)
         await asyncio.wait({asked}, timeout=self.grace_s)
-        names = f"session={turn.session} turn={turn.turn_id}"
+        names = Fields(session=turn.session, turn=turn.turn_id)
         if not asked.done():
             asked.cancel()
             asked.add_done_callback(_forget)

@@ -29,6 +29,7 @@ from agent_worker.user_code.containment import Escaped, UserCode, drop_frames, s
 from agent_worker.user_code.errors import GENERIC, AgentError, client_error, described, wants_another_attempt
 from agent_worker.user_code.threads import Threads
 from selfhost_transport.errors import ErrorInfo, LeaseLost, TransportError
+from selfhost_transport.logs import Fields, bind_log_fields
 from selfhost_transport.redis_io.refusals import RedisFailure
 from selfhost_transport.settings_values import CrashRule
 from selfhost_transport.store.entries import Ref
@@ -140,6 +141,7 @@ class TurnRun:
         `alone`: what to wait for before it begins, done when nothing else runs in the worker (True), or after the
         longest wait (False).
         """
+        bind_log_fields(**self._names())
         self._log("turn.started", logging.DEBUG)
         watch = Watch(limits, lambda: self._writer.written)
         try:
@@ -423,9 +425,9 @@ class TurnRun:
     def _refused(self, lost: LeaseLost) -> None:
         self.abort(AbortCause.LEASE_LOST)
 
-    def _names(self) -> str:
+    def _names(self) -> Fields:
         lease = self.lease
-        return f"session={lease.session} turn={lease.turn_id} attempt={lease.attempt} agent={self.agent.name}"
+        return Fields(session=lease.session, turn=lease.turn_id, attempt=lease.attempt, agent=self.agent.name)
 
     def _log(self, event: str, level: int) -> None:
         took_ms = (time.monotonic() - self._began) * 1000

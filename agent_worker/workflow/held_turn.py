@@ -33,6 +33,7 @@ from selfhost_transport.errors import (
     TransportError,
     TurnSuspended,
 )
+from selfhost_transport.logs import Fields
 from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.turn_inputs import TurnInputs
 from selfhost_transport.store.turn_operations import Create
@@ -372,8 +373,8 @@ class HeldTurn:
             detail={"turn": self.turn_id, "session": self.session, "status": cause.value},
         )
 
-    def _names(self) -> str:
-        return f"session={self.session} turn={self.turn_id}"
+    def _names(self) -> Fields:
+        return Fields(session=self.session, turn=self.turn_id)
 
 
 def _step_end(step: Step, reason: StepReason) -> Message:

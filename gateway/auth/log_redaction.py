@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-import re
 from typing import Final
+
+from selfhost_transport.logs import redact
+
+__all__ = ["hide_credentials", "redact"]
 
 _LOGGERS: Final = ("uvicorn.access", "uvicorn.error")
 """Loggers of uvicorn that write addresses of requests, and of the upgrades of websockets."""
-_CREDENTIAL: Final = re.compile(r"([?&](?:key|access_?token|resume|recover)=)[^&\s\"']*", re.IGNORECASE)
 
 
 class _Redact(logging.Filter):
@@ -17,11 +19,6 @@ class _Redact(logging.Filter):
         if isinstance(record.args, tuple):
             record.args = tuple(redact(one) if isinstance(one, str) else one for one in record.args)
         return True
-
-
-def redact(address: str) -> str:
-    """An address without its credentials: keys, tokens, and the keys of connections."""
-    return _CREDENTIAL.sub(r"\1***", address)
 
 
 def hide_credentials() -> None:

@@ -77,7 +77,12 @@ class _Dev:
             # The address may hold a password, and every user of the machine can read arguments.
             name,
             (*self._config(), *options),
-            {f"{ENV_PREFIX}DEV": "1", f"{ENV_PREFIX}DEV_AGENT": self._agent, f"{ENV_PREFIX}REDIS": redis},
+            {
+                f"{ENV_PREFIX}DEV": "1",
+                f"{ENV_PREFIX}DEV_AGENT": self._agent,
+                f"{ENV_PREFIX}REDIS": redis,
+                f"{ENV_PREFIX}LOG_FORMAT": self._settings.log.format,
+            },
         )
         stack.push_async_callback(child.stop)
         return child

@@ -67,5 +67,8 @@ PLAN = (
     Row("docs/deployment.md", "sh", "ACL SETUSER", test="test_the_user_of_the_guide_can_be_loaded"),
     Row("docs/deployment.md", "sh", "useradd", reason="changes the machine, as root"),
     Row("docs/deployment.md", "", "SELFHOST_TRANSPORT_REDIS", test="test_the_environment_of_the_guide_loads"),
+    Row("docs/logs.md", "sh", "--log-format", reason="tests/test_logs.py starts both processes with this setting"),
+    Row("docs/logs.md", "json", reason="an example of output; tests/test_logs.py compares its keys"),
+    Row("docs/logs.md", "nginx", reason="needs nginx"),
     Row("docs/deployment.md", "nginx", reason="needs nginx; the forwarded headers are tested with the gateway"),
 )  # fmt: skip

@@ -43,6 +43,10 @@ class LongWaits:
         if reason is None:
             return
         _log.warning(
-            "waiting session=%s for=%r seconds=%.0f reason=%s", self._session, what, TELL_AFTER_S, reason
+            "session.waiting session=%s for=%r seconds=%.0f reason=%s",
+            self._session,
+            what,
+            TELL_AFTER_S,
+            reason,
         )
         self.changes.emit(Waiting(what, reason, TELL_AFTER_S, turn_id))
