@@ -21,6 +21,10 @@ secret = "secret"
 addresses = ["127.0.0.1"]
 header = "X-User"
 capability = {{ "*" = ["*"] }}
+
+[[namespaces]]
+id = "bound"
+agent = "assistant"
 """
 
 
@@ -32,6 +36,7 @@ async def test_pages_of_other_origins_in_a_browser(stack: Stack) -> None:
         port = free.getsockname()[1]
     dev = await stack.dev()
     gateway = await stack.gateway(config=CONFIG.format(port=port))
+    await stack.worker(config=CONFIG.format(port=port))
     env = {
         "DEV": dev.url,
         "GATEWAY": gateway.url,

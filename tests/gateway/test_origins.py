@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 import pytest_asyncio
 from websockets.asyncio.client import connect
@@ -264,6 +265,9 @@ async def test_cross_site_requests_of_chat_pages_do_not_act_as_the_proxys_user(s
     url = (await site.gateway(config=PRODUCTION)).url
     user = {"X-User": "ann", "Host": "api.example.com"}
     asked = {"message": {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}, "id": "t"}
+    run = {"threadId": "t", "runId": "r", "messages": [{"id": "m2", "role": "user", "content": "hi"}]}
+    # What a browser sends without asking first.
+    plain = {"content-type": "text/plain;charset=UTF-8"}
     async with httpx.AsyncClient(base_url=url, headers=user) as http:
         turn = (await http.post("/v1/sessions/t/turns", json={"text": "mine"})).json()["turnId"]
         for origin in (EVIL, "null"):
@@ -275,6 +279,14 @@ async def test_cross_site_requests_of_chat_pages_do_not_act_as_the_proxys_user(s
                 await http.post("/api/chat/t/stop", json={"turnId": turn}, headers=forged),
                 await http.get("/api/chat/t/messages", headers=forged),
                 await http.get("/v1/ui/t/stream", headers=forged),
+                await http.post("/v1/workflow/t", content=orjson.dumps(asked), headers=forged | plain),
+                await http.get(f"/v1/workflow/t/{turn}/stream", headers=forged),
+                await http.post("/v1/agui", json=run, headers=forged),
+                await http.post("/v1/agui/connect", json=run, headers=forged),
+                await http.post("/v1/agui/stop", json={"threadId": "t"}, headers=forged),
+                await http.post("/v1/agui/agent/a/stop/t", headers=forged),
+                await http.get("/v1/agui", params={"threadId": "t"}, headers=forged),
+                await http.get("/v1/agui/info", headers=forged),
             ):
                 assert (answer.status_code, cors(answer)) == (401, ("*", None)), answer.request.url
         # Reads without CORS, as by a script's element, have no origin.

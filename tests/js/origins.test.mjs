@@ -168,3 +168,39 @@ test('what a proxy knows of the user counts for pages of allowed origins only', 
 test('the unmodified SDK with credentials of its own works on a page of any origin', async (t) => {
   assert.deepEqual(await converse(await open(t, `http://evil.example:${port}/`), GATEWAY, KEY), ['hello']);
 });
+
+/** What a page of `useChat` or AG-UI asks from another origin, as the browser lets it: status and the first of its events. */
+function frontEnds(page, target, session, options) {
+  return page.evaluate(async ({ target, session, options }) => {
+    const id = crypto.randomUUID?.() ?? String(Math.random());
+    const ui = { messages: [{ id, role: 'user', parts: [{ type: 'text', text: 'hi' }] }], trigger: 'submit-message' };
+    const run = { threadId: session, runId: id, protocolVersion: '1.0', messages: [{ id: `${id}-run`, role: 'user', content: 'hi' }] };
+    const found = {};
+    for (const [name, path, body] of [['useChat', `/v1/ui/${session}`, ui], ['AG-UI', '/v1/agui', run]]) {
+      try {
+        const headers = { 'content-type': 'application/json', ...options.headers };
+        const response = await fetch(target + path, { method: 'POST', body: JSON.stringify(body), ...options, headers });
+        const text = response.ok ? (await response.body.pipeThrough(new TextDecoderStream()).getReader().read()).value : '';
+        found[name] = [response.status, /"type":"([^"]+)"/.exec(text)?.[1] ?? ''];
+        await fetch(`${target}/v1/agui/stop`, { method: 'POST', body: JSON.stringify({ threadId: session }), ...options, headers });
+      } catch (error) {
+        found[name] = 'blocked';
+      }
+    }
+    return found;
+  }, { target, session, options });
+}
+
+test('UIM-35: pages of other origins with a token of their own, and with cookies where that is allowed', async (t) => {
+  const [evil, friend] = await Promise.all([open(t, `http://evil.example:${port}/`), open(t, ALLOWED)]);
+  const streams = { useChat: [200, 'start'], 'AG-UI': [200, 'RUN_STARTED'] };
+  // A key that the page knows itself counts from anywhere.
+  const bearer = { headers: { authorization: `Bearer ${KEY}` } };
+  for (const page of [evil, friend]) assert.deepEqual(await frontEnds(page, GATEWAY, 'bound:own-key', bearer), streams);
+  // What the browser adds by itself counts for allowed pages only.
+  const cookies = { credentials: 'include' };
+  assert.deepEqual(await frontEnds(friend, proxied, 'bound:cookies', cookies), streams);
+  assert.deepEqual(await frontEnds(evil, proxied, 'bound:stolen', cookies), { useChat: 'blocked', 'AG-UI': 'blocked' });
+  const said = await fetch(`${GATEWAY}/v1/sessions/bound:stolen/messages`, { headers: basic(KEY) });
+  assert.deepEqual((await said.json()).messages, [], 'nothing was sent');
+});
