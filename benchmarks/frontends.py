@@ -25,6 +25,7 @@ _DELIVERIES_PER_S = 5_000.0
 _ROUNDS = 3
 _IDLE = 5000
 _WARM = 200
+_UNLIMITED = "[limits]\nnew_sessions_per_s = 0\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ async def _idle() -> list[Figure]:
     """Memory of event streams on which nothing happens, a session each."""
     async with AsyncExitStack() as stack:
         bench = await stack.enter_async_context(rig())
-        child = await stack.enter_async_context(gateway(bench.server))
+        child = await stack.enter_async_context(gateway(bench.server, _UNLIMITED))
         address, process = await child.ready(), psutil.Process(child.pid)
         await stack.enter_async_context(
             Readers(address, Request("GET", "/v1/sessions/bench:warm-{}/events"), _WARM)

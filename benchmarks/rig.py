@@ -88,11 +88,11 @@ async def rig() -> AsyncIterator[Rig]:
 
 
 @asynccontextmanager
-async def gateway(server: EmbeddedRedis) -> AsyncIterator[Child]:
-    """A gateway process; `(await child.ready())` is its address."""
+async def gateway(server: EmbeddedRedis, more: str = "") -> AsyncIterator[Child]:
+    """A gateway process; `(await child.ready())` is its address. `more`: further lines of its configuration."""
     with TemporaryDirectory(prefix="benchmarks-") as folder:
         config = Path(folder) / "config.toml"
-        config.write_text(_GATEWAY)
+        config.write_text(_GATEWAY + more)
         options = ("--redis", server.url, "--config", str(config), "--host", "127.0.0.1", "--port", "0")
         child = await Child.start("gateway", options, {})
         try:

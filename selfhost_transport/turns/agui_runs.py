@@ -18,7 +18,7 @@ from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.runs import RunInfo
 from selfhost_transport.turns.ui_stream import CANCELLED, contents_of_turn
-from selfhost_transport.turns.values import Json
+from selfhost_transport.turns.values import Absent, Json
 
 _ANSWERS: Final = (d.ToolResolved, d.ToolFailed, d.ApprovalAnswered)
 _COUNTS: Final = (
@@ -101,6 +101,8 @@ class Pending:
 
     calls: dict[str, str] = field(default_factory=dict)
     approvals: dict[str, tuple[str, str]] = field(default_factory=dict)
+    # What each call is of: the tool's name and its input.
+    asked: dict[str, tuple[str, Json]] = field(default_factory=dict)
 
     @property
     def call_of_interrupt(self) -> dict[str, str]:
@@ -115,6 +117,9 @@ def pending_calls(node: Node | None, until: str | None = None) -> Pending:
         if until is not None and record.serial is not None and record.serial > until:
             break
         event = record.input
+        if isinstance(chunk, c.ToolInputAvailable):
+            value = None if isinstance(chunk.input, Absent) else chunk.input
+            found.asked[chunk.tool_call_id] = chunk.tool_name, value
         match chunk:
             case c.ToolInputAvailable() if not chunk.provider_executed:
                 found.calls[chunk.tool_call_id] = record.codec_message_id
@@ -195,6 +200,14 @@ def finished(
     return {**event, "metadata": metadata} if metadata else event
 
 
+def _asked_for(pending: Pending, call: str) -> EventJson:
+    """What a person decides about; by the names that TanStack AI's client knows an approval by."""
+    if call not in pending.asked:
+        return {}
+    name, value = pending.asked[call]
+    return {"metadata": {"kind": "approval", "toolName": name, "input": {} if value is None else value}}
+
+
 def _waits(pending: Pending, old: bool) -> tuple[EventJson | None, EventJson]:
     calls = list(pending.calls)
     if pending.approvals:
@@ -204,6 +217,7 @@ def _waits(pending: Pending, old: bool) -> tuple[EventJson | None, EventJson]:
                 "reason": APPROVAL,
                 "toolCallId": call,
                 "message": "the call waits for an approval: resume with its id, resolved or cancelled",
+                **_asked_for(pending, call),
             }
             for call, (approval, _) in pending.approvals.items()
         ]

@@ -117,6 +117,7 @@ async def test_a_stream_that_could_not_be_read_starts_no_turn(people: Any, uniqu
     session = unique("lined")
     for path, body in (
         (f"/v1/ui/{session}", asked("hi")),
+        (f"/v1/workflow/{session}", asked("hi")),
         ("/api/chat", asked("hi", id="m1") | {"id": session}),
     ):
         refused = await people("writer", "eve").post(path, json=body)
@@ -241,7 +242,7 @@ async def test_hostile_bodies_are_refused_or_taken_never_an_error_of_ours(
 ) -> None:
     session = unique("bound")
     headers = {"content-type": "application/json"}
-    for path in (f"/v1/ui/{session}", "/api/chat", f"/v1/ui/{session}/stop"):
+    for path in (f"/v1/ui/{session}", "/api/chat", f"/v1/ui/{session}/stop", f"/v1/workflow/{session}"):
         sent = body if path != "/api/chat" else b'{"id": "%s", ' % session.encode() + body[1:]
         async with people("key", "eve").stream("POST", path, content=sent, headers=headers) as answer:
             assert answer.status_code < 500

@@ -478,3 +478,43 @@ test("AGU-18: TanStack's client after a reload: the history once, and the runnin
   assert.equal(tanstackText(reloaded), tanstackText(client));
   assert.equal(reloaded.getMessages().length, 4);
 });
+
+for (const approved of [true, false]) {
+  test(`TanStack's client answers an approval, here ${approved}: bound to what it asks, and the same turn goes on`, async () => {
+    const threadId = unique();
+    const client = new ChatClient({ threadId, connection: fetchServerSentEvents(url(), { headers: as('user-1') }) });
+    await client.sendMessage('script: tokens=4 tool=server approve=1');
+    const [pending] = client.getInterrupts();
+    assert.deepEqual([pending.metadata.toolName, pending.metadata.input], ['lookup', { query: 'the scripted question' }]);
+    await pending.resolveInterrupt({ approved });
+    await until(() => tanstackText(client) === numbers(4));
+    const [part] = (await messagesOf(threadId)).flatMap(({ message }) => message.parts).filter(({ toolCallId }) => toolCallId);
+    assert.equal(part.state, approved ? 'output-available' : 'output-denied');
+  });
+}
+
+test("TanStack's client gives the result of a frontend's tool", async () => {
+  const threadId = unique();
+  const client = new ChatClient({ threadId, connection: fetchServerSentEvents(url(), { headers: as('user-1') }) });
+  await client.sendMessage('script: tokens=4 tool=client');
+  const { id } = client.getMessages().at(-1).parts.find(({ type }) => type === 'tool-call');
+  await client.addToolResult({ toolCallId: id, tool: 'lookup', output: { sky: 'clear' } });
+  await until(() => tanstackText(client) === numbers(4));
+  assert.equal((await messagesOf(threadId)).filter(({ message }) => message.role === 'user').length, 1);
+});
+
+test("CopilotKit's core runs a frontend's tool by itself, and the same turn goes on", async () => {
+  const threadId = unique();
+  const asked = [];
+  const handler = async (input) => (asked.push(input), { sky: 'clear' });
+  const core = copilot(threadId, { tools: [{ name: 'lookup', description: 'looks', handler }] });
+  await until(() => core.getAgent('default') && core.runtimeConnectionStatus === 'connected');
+  const made = core.getAgent('default');
+  made.threadId = threadId;
+  ask(made, 'script: tokens=4 tool=client');
+  await core.runAgent({ agent: made });
+  await until(() => textOf(made) === numbers(4));
+  assert.deepEqual(asked, [{ query: 'the scripted question' }]);
+  const { turns } = await (await fetch(`http://127.0.0.1:${PORTS[0]}/v1/sessions/${encodeURIComponent(threadId)}/messages`, { headers: AUTH })).json();
+  assert.equal(turns.length, 1);
+});
