@@ -39,20 +39,10 @@ test('a gateway that returns is found within a second; what was written meanwhil
   assert.equal(await page.getByText('Not sent').count(), 0);
 });
 
-test('“Try now” does', async (t) => {
-  const gateway = await proxy(t);
-  const page = await open(t, unique(), 'alice', { base: gateway.url });
-  await gateway.stop();
-  await page.getByTestId('offline').waitFor();
-  await gateway.start();
-  await page.getByText('Try now').click();
-  await connected(page);
-});
-
 /** A token of the development key for `clientId` with these rights. */
-async function issue(clientId, capability) {
+async function issue(clientId, capability, ttl = 600_000) {
   const [keyName] = KEY.split(':');
-  const request = { keyName, ttl: 600_000, capability: JSON.stringify(capability), clientId, timestamp: Date.now(), nonce: unique() };
+  const request = { keyName, ttl, capability: JSON.stringify(capability), clientId, timestamp: Date.now(), nonce: unique() };
   const headers = { 'content-type': 'application/json', authorization: `Basic ${btoa(KEY)}` };
   const answer = await fetch(`${ORIGIN}/keys/${keyName}/requestToken`, { method: 'POST', headers, body: JSON.stringify(request) });
   return (await answer.json()).token;
@@ -71,6 +61,16 @@ test('a message that the gateway refuses says so, and can be sent again or disca
   assert.equal(await page.getByTestId('question').count(), 1);
   await page.getByRole('button', { name: 'Discard' }).click();
   await page.getByTestId('question').waitFor({ state: 'detached' });
+});
+
+test('a token that has expired says so, and the person can sign in again', async (t) => {
+  const context = await person(t);
+  const token = await issue('carol', { '*': ['*'] }, 3_000);
+  await context.addInitScript((given) => location.protocol === 'http:' && sessionStorage.setItem('token', given), token);
+  const page = await tab(context, unique());
+  await page.getByText(/^The gateway refused the connection: ./).waitFor();
+  await page.getByRole('button', { name: 'Try now' }).waitFor();
+  await page.getByRole('button', { name: 'Sign out' }).waitFor();
 });
 
 test('where no websocket comes through, the page polls', async (t) => {

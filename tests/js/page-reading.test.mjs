@@ -25,7 +25,7 @@ async function makeTurns(session, count, owner = 'alice') {
 
 test('Markdown: table, list, code in colours, formulas, links; copied as it was written', async (t) => {
   const page = await open(t, unique(), 'alice', { permissions: ['clipboard-read', 'clipboard-write'] });
-  await say(page, 'show: markdown rate=200');
+  await say(page, 'show: markdown rate=600');
   await ends(page, 0, 'complete');
   const answer = body(page, 0);
   assert.equal(await answer.locator('table tbody tr').count(), 3);
@@ -78,7 +78,7 @@ test('raw HTML and dangerous links are text', async (t) => {
 
 test('follows the end, unless the reader scrolled up; “Newest” leads back', async (t) => {
   const page = await open(t, unique(), 'alice', { height: 500 });
-  await say(page, 'show: long rate=150');
+  await say(page, 'show: long rate=400');
   const list = page.locator('#conversation');
   const distance = () => list.evaluate((element) => element.scrollHeight - element.scrollTop - element.clientHeight);
   const grown = (height) => page.waitForFunction((than) => document.getElementById('conversation').scrollHeight > than, height);
