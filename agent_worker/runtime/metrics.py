@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from agent_worker.runtime.worker import Worker
+from agent_worker.runtime.worker import Worker, WorkerStatistics
 from selfhost_transport.errors import TransportError
 from selfhost_transport.metrics import DeploymentTotals
 from selfhost_transport.settings import Settings
@@ -41,18 +41,8 @@ class WorkerMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics at this moment; without the totals while Redis is away."""
-        now = self._worker.statistics()
-        yield GaugeMetricFamily("sht_worker_turns_running", "Turns being worked on", value=now.running)
-        unwinding = "Aborted agents that have not returned"
-        yield GaugeMetricFamily("sht_worker_turns_unwinding", unwinding, value=now.unwinding)
-        attempts = CounterMetricFamily(
-            "sht_worker_attempts", "Finished attempts, by outcome", labels=["outcome"]
-        )
-        for outcome, count in now.outcomes.items():
-            attempts.add_metric([outcome or "unknown"], count)
-        yield attempts
-        blocked = "Seconds in which user code blocked the loop"
-        yield CounterMetricFamily("sht_worker_loop_blocked_seconds", blocked, value=now.blocked[1])
+        yield from worker_families(self._worker.statistics())
+        yield from self._worker.times.registry.collect()
         statistics = self._read()
         if statistics is not None:
             yield from DeploymentTotals(statistics).collect()
@@ -71,6 +61,19 @@ class WorkerMetrics(Collector):
             settled = await settle(self._redis, self._settings, note=False)
             self._keys = Keyspace(settled.redis.prefix, settled.redis.buckets or DEFAULT_BUCKETS)
         return await read_statistics(self._redis, self._keys, self._worker.agents)
+
+
+def worker_families(now: WorkerStatistics) -> Iterator[Metric]:
+    """The metrics of a worker's statistics."""
+    yield GaugeMetricFamily("sht_worker_turns_running", "Turns being worked on", value=now.running)
+    unwinding = "Aborted agents that have not returned"
+    yield GaugeMetricFamily("sht_worker_turns_unwinding", unwinding, value=now.unwinding)
+    attempts = CounterMetricFamily("sht_worker_attempts", "Finished attempts, by outcome", labels=["outcome"])
+    for outcome, count in now.outcomes.items():
+        attempts.add_metric([outcome or "unknown"], count)
+    yield attempts
+    blocked = "Seconds in which user code blocked the loop"
+    yield CounterMetricFamily("sht_worker_loop_blocked_seconds", blocked, value=now.blocked[1])
 
 
 @asynccontextmanager

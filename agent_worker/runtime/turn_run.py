@@ -25,6 +25,7 @@ from agent_worker.runtime.cancel_note import CLOSING_NOTE_MS, write_closing_note
 from agent_worker.runtime.deadline import Limits, Watch
 from agent_worker.runtime.ending import COMPLETED, FAILED, Ending
 from agent_worker.runtime.presence import Activity, AgentPresence
+from agent_worker.runtime.turn_times import TurnTimes
 from agent_worker.user_code.containment import Escaped, UserCode, drop_frames, start
 from agent_worker.user_code.errors import GENERIC, AgentError, client_error, described, wants_another_attempt
 from agent_worker.user_code.threads import Threads
@@ -67,6 +68,7 @@ class Services:
     flush_timer: FlushTimer
     threads: Threads
     retry_errors: bool
+    times: TurnTimes
 
 
 class TurnRun:
@@ -145,9 +147,10 @@ class TurnRun:
         self._log("turn.started", logging.DEBUG)
         watch = Watch(limits, lambda: self._writer.written)
         try:
+            self._services.times.taken(self.agent.name, self.lease)
             if self.agent.presence:
                 await self._show(Activity.THINKING)
-                self._writer.before_output = lambda: self._show(Activity.STREAMING)
+            self._writer.before_output = self._first_output
             if alone is not None:
                 await self._wait_alone(alone)
                 watch = Watch(limits, lambda: self._writer.written)
@@ -172,6 +175,7 @@ class TurnRun:
             lease = self.lease
             await self._services.presence.done(lease.session, self._context.agent_client_id, lease.turn_id)
             self._let_go()
+        self._services.times.ended(self.agent.name, self.outcome, time.monotonic() - self._began)
         self._log("turn.finished", logging.INFO)
 
     async def _end_plainly(self) -> None:
@@ -320,6 +324,11 @@ class TurnRun:
                 self.turn.final_note,
                 self.turn.conversation.codec,
             )
+
+    async def _first_output(self) -> None:
+        self._services.times.written(self.agent.name, time.monotonic() - self._began)
+        if self.agent.presence:
+            await self._show(Activity.STREAMING)
 
     async def _show(self, activity: str) -> None:
         session, turn = self.lease.session, self.lease.turn_id

@@ -28,6 +28,7 @@ from agent_worker.runtime.pace import Pace
 from agent_worker.runtime.presence import AgentPresence
 from agent_worker.runtime.queue_reader import QueueReader
 from agent_worker.runtime.turn_run import Services, TurnRun
+from agent_worker.runtime.turn_times import TurnTimes
 from agent_worker.user_code.containment import children_contained
 from agent_worker.user_code.errors import described
 from agent_worker.user_code.threads import Threads
@@ -77,6 +78,7 @@ class Worker:
         self, settings: Settings | str | None = None, *, worker_id: str | None = None, once: bool = False
     ) -> None:
         self.settings = load_settings(redis=settings) if isinstance(settings, str) else settings
+        self.times = TurnTimes()
         self.worker_id = worker_id or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         # Stop by itself once nothing is left to be worked on; for jobs that are started from time to time.
         self.once = once
@@ -230,6 +232,7 @@ class Worker:
             flush_timer=FlushTimer(settings.worker.rollup_window_ms),
             threads=threads,
             retry_errors=settings.worker.retry_errors,
+            times=self.times,
         )
         pairs = [(bucket, name) for bucket in range(keys.buckets) for name in self.agents]
         queue_reader = self._queue_reader = QueueReader(pairs, self._take, self._room, self._found_empty)
