@@ -12,9 +12,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 import gateway
-from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET
+from gateway.server import Gateway
+from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, load_settings
 from tests.e2e.node import run_suite
 from tests.processes import Stack, wait_until
 
@@ -131,3 +133,18 @@ async def test_the_pages_files_are_compressed_and_kept_while_they_are_the_same(s
         assert (await client.head("/static/app.js")).status_code == 200
         for name in ("nothing.js", "..%2fserver.py", "%2e%2e%2fserver.py"):
             assert (await client.get(f"/static/{name}")).status_code == 404
+
+
+async def test_the_page_is_served_where_the_gateway_is_mounted() -> None:
+    app = FastAPI()
+    app.mount("/deep/chat", Gateway(load_settings(None).for_dev()).app())
+    own_machine = httpx.ASGITransport(app, client=("127.0.0.1", 1))
+    async with httpx.AsyncClient(
+        transport=own_machine, base_url="http://127.0.0.1:8080", follow_redirects=True
+    ) as client:
+        page = await client.get("/deep/chat")
+        assert page.url.path == "/deep/chat/"
+        for address in re.findall(r'(?:href|src)="(static/[^"]+)"', page.text):
+            assert (await client.get(f"/deep/chat/{address}")).status_code == 200, address
+        config = (await client.get("/deep/chat/config.json")).json()
+        assert config["key"] == f"{DEV_KEY_NAME}:{DEV_KEY_SECRET}"
