@@ -95,6 +95,14 @@ class RedisSettings(_Section):
     buckets: int | None = Field(default=None, ge=1, le=16384)
     """Hash tags that sessions are spread over. Absent: as the deployment began; a new one has 16, on a Cluster 1024."""
 
+    durability: str = Field(default="everysec", pattern=r"^(none|everysec|wait:[1-9])$")
+    """What an acknowledgement means: `everysec` (a crash may lose a second), `wait:N` (N replicas have it), `none` (no file)."""
+
+    @property
+    def replicas(self) -> int:
+        """How many replicas have to have a write before it is acknowledged."""
+        return int(self.durability.removeprefix("wait:")) if self.durability.startswith("wait:") else 0
+
     @property
     def url_given(self) -> bool:
         """Whether the address is configured; `dev` starts its own Redis if not."""

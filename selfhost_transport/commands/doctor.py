@@ -46,9 +46,9 @@ def run_doctor(settings: Settings, channel: str | None) -> bool:
     return all(finding.verdict is not Verdict.FAIL for finding in findings)
 
 
-def examine_server(info: Mapping[str, str]) -> list[Finding]:
-    """Facts from INFO: version, eviction, persistence, role."""
-    return [_version(info), _eviction(info), _persistence(info), _role(info)]
+def examine_server(info: Mapping[str, str], durability: str = "everysec") -> list[Finding]:
+    """Facts from INFO: version, eviction, persistence, role; judged by what the deployment promises."""
+    return [_version(info), _eviction(info), _persistence(info, durability), _role(info, durability)]
 
 
 def explain_channel(settings: Settings, channel: str) -> list[Finding]:
@@ -74,7 +74,7 @@ async def _examine(settings: Settings) -> list[Finding]:
     try:
         info = await stores.redis.info()
         reached = Finding(Verdict.OK, "connection", where)
-        return [reached, *examine_server(info), await _rights(stores)]
+        return [reached, *examine_server(info, settings.redis.durability), await _rights(stores)]
     except TransportError as error:
         return [Finding(Verdict.FAIL, "connection", f"{where}: {error}")]
     finally:
@@ -101,7 +101,9 @@ def _eviction(info: Mapping[str, str]) -> Finding:
     )
 
 
-def _persistence(info: Mapping[str, str]) -> Finding:
+def _persistence(info: Mapping[str, str], durability: str) -> Finding:
+    if durability == "none":
+        return Finding(Verdict.OK, "persistence", "durability none: a restart of Redis may lose everything")
     if info.get("aof_enabled") == "1":
         return Finding(Verdict.OK, "persistence", "append-only file")
     return Finding(
@@ -111,11 +113,18 @@ def _persistence(info: Mapping[str, str]) -> Finding:
     )
 
 
-def _role(info: Mapping[str, str]) -> Finding:
+def _role(info: Mapping[str, str], durability: str) -> Finding:
     if info.get("role") == "master":
         replicas = info.get("connected_slaves", "0")
         # INFO states the good replicas only where some are asked for.
-        if replicas != "0" and "min_slaves_good_slaves" not in info:
+        needed = durability.removeprefix("wait:") if durability.startswith("wait:") else "0"
+        if int(replicas) < int(needed):
+            return Finding(
+                Verdict.FAIL,
+                "role",
+                f"primary with {replicas} replica(s): with durability {durability} no write is acknowledged",
+            )
+        if replicas != "0" and needed == "0" and "min_slaves_good_slaves" not in info:
             return Finding(
                 Verdict.WARN,
                 "role",

@@ -181,8 +181,9 @@ class Shards:
     share its socket.
     """
 
-    def __init__(self, nodes: ClusterNodes, timeout_s: float) -> None:
+    def __init__(self, nodes: ClusterNodes, timeout_s: float, replicas: int = 0) -> None:
         self._nodes = nodes
+        self._replicas = replicas
         self._timeout_s = timeout_s
         self._pipelines: dict[int, Pipeline] = {}
         self._scripts: dict[str, LuaScript] = {}
@@ -216,7 +217,7 @@ class Shards:
         pipeline = self._pipelines.get(slot)
         if pipeline is None:
             pipeline = self._pipelines[slot] = Pipeline(
-                _Shard(self._nodes, slot), self._timeout_s, self._scripts, self.links
+                _Shard(self._nodes, slot), self._timeout_s, self._scripts, self.links, self._replicas
             )
         return pipeline
 

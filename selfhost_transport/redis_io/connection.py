@@ -33,18 +33,21 @@ class RedisConnection:
     the server refuses to do. In a Cluster a script goes where its first key is, a command where its second word is.
     `timeout_s`: the longest time of a call that has none of its own, and of a server's silence; the URL's
     `socket_timeout` goes before it. `read_s`: the same for reads, which are repeated after a lost connection.
+    `replicas`: how many have to have what a script wrote before its reply is passed on; without them StoreUnavailable.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 5.0, read_s: float | None = None) -> None:
+    def __init__(
+        self, url: str, *, timeout_s: float = 5.0, read_s: float | None = None, replicas: int = 0
+    ) -> None:
         where = address_resolver(url)
         timeout_s = where.timeout_s or timeout_s
         self.read_s = read_s or timeout_s
         self._way: Pipeline | Shards
         self._switches: Switches | None = None
         if isinstance(where, ClusterNodes):
-            self._way = Shards(where, timeout_s)
+            self._way = Shards(where, timeout_s, replicas)
         else:
-            self._way = Pipeline(where, timeout_s)
+            self._way = Pipeline(where, timeout_s, replicas=replicas)
             if isinstance(where, Sentinels):
                 self._switches = Switches(where, self._way.leave)
         self._start = self._start_first if self._switches is not None else self._way.start

@@ -30,6 +30,8 @@ LONGEST_DELAY_S = 1.0
 LONGEST_PAUSE_S = 0.25
 """Between two attempts at what a server refuses for the moment: reads of the same connection wait for as long."""
 _TICK_S = 0.25
+_LONGEST_WAIT_S = 1.0
+"""For replicas to have a write; meanwhile the connection carries nothing else."""
 
 
 class Answer(Protocol):
@@ -180,8 +182,12 @@ class Pipeline:
         timeout_s: float,
         scripts: dict[str, LuaScript] | None = None,
         sockets: Sockets | None = None,
+        replicas: int = 0,
     ) -> None:
         self._where = where
+        # How many replicas have to have a write before its reply is passed on (P11), and writes that wait for that.
+        self._replicas = replicas
+        self._unconfirmed: list[tuple[_Call, Any]] = []
         self._sockets: Sockets = sockets or OwnSocket()
         # By digest: those that a server gets before anything else. One that has not got a script sends the call back,
         # and a call of another script behind it would overtake it.
@@ -212,7 +218,7 @@ class Pipeline:
     @property
     def in_flight(self) -> int:
         """Calls without a reply yet."""
-        return len(self._waiting) + len(self._sent) + len(self._held)
+        return len(self._waiting) + len(self._sent) + len(self._held) + len(self._unconfirmed)
 
     async def close(self) -> None:
         """Refuse what has no reply yet, and disconnect."""
@@ -228,7 +234,7 @@ class Pipeline:
             self._link.close()
             self._link = None
         error = RedisFailure("the connection to Redis was closed by this process")
-        for call in (*self._sent, *self._held, *self._waiting):
+        for call in (*self._sent, *self._held, *self._waiting, *self._take_unconfirmed()):
             _fail(call, error)
         for calls in (self._held, self._sent, self._waiting):
             calls.clear()
@@ -290,6 +296,8 @@ class Pipeline:
         if self._link is None or not self._waiting or self._held or self._leave:
             return
         calls, self._waiting = self._waiting, deque()
+        if self._replicas and any(map(_writes, calls)):
+            calls.append(self._confirmation())
         self._sent.extend(calls)
         self._link.write([call.packed for call in calls])
 
@@ -301,10 +309,41 @@ class Pipeline:
                 self._refused(call, reply)
             elif self._held and call.misplaced is not None and reply == call.misplaced:
                 self._held.append(call)
+            elif self._replicas and _writes(call):
+                self._unconfirmed.append((call, reply))
             else:
                 call.reply.set_result(reply)
         if not self._sent:
             self._all_answered()
+
+    def _confirmation(self) -> _Call:
+        """Waits for the replicas to have all that was written before it; one for each batch of calls."""
+        # Less than a call has, so that one that may be repeated is.
+        wait_ms = round(min(self._timeout_s * 0.4, _LONGEST_WAIT_S) * 1000)
+        return _Call(
+            pack(("WAIT", self._replicas, wait_ms)), None, ReplyCallback(self._confirm), math.inf, False
+        )
+
+    def _confirm(self, confirmed: Any, error: BaseException | None) -> None:
+        calls, self._unconfirmed = self._unconfirmed, []
+        if error is None and confirmed >= self._replicas:
+            for call, reply in calls:
+                if not call.reply.done():
+                    call.reply.set_result(reply)
+            return
+        why = f"{confirmed} of {self._replicas} replicas have it" if error is None else str(error)
+        unsafe = RedisFailure(f"Redis has carried the operation out, but {why}: a fail-over may lose it")
+        for call, _ in calls:
+            call.refused = unsafe
+            if call.again:
+                # Redis recognises that it was done, and is asked for the replicas again.
+                self._held.append(call)
+            else:
+                _fail(call, unsafe)
+
+    def _take_unconfirmed(self) -> list[_Call]:
+        calls, self._unconfirmed = self._unconfirmed, []
+        return [call for call, _ in calls]
 
     def _refused(self, call: _Call, error: hiredis.ReplyError) -> None:
         text = str(error)
@@ -357,8 +396,9 @@ class Pipeline:
         lost = RedisFailure(
             "the connection to Redis was lost before the reply: it is not known whether the operation happened"
         )
-        again = [*self._held, *(call for call in self._sent if call.again)]
-        for call in self._sent:
+        unanswered = (*self._take_unconfirmed(), *self._sent)
+        again = [*self._held, *(call for call in unanswered if call.again)]
+        for call in unanswered:
             if not call.again:
                 _fail(call, lost)
         self._sent.clear()
@@ -412,7 +452,7 @@ class Pipeline:
         silent = RedisFailure(
             f"Redis at {self._where} did not answer in time: it is not known whether the operation happened"
         )
-        for call in self._sent:
+        for call in (*self._sent, *(call for call, _ in self._unconfirmed)):
             if call.until <= now and not call.reply.done():
                 call.reply.set_exception(silent)
                 call.reply = _NOBODY
@@ -425,6 +465,11 @@ class Pipeline:
                 still = [call for call in calls if call.until > now]
                 calls.clear()
                 calls.extend(still)
+
+
+def _writes(call: _Call) -> bool:
+    """Whether a call may change a session; single commands do not."""
+    return call.script is not None and not call.script.reads
 
 
 def _loading(script: LuaScript) -> _Call:

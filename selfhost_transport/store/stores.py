@@ -68,7 +68,9 @@ class Stores:
         `read_s`: how long reads ride an outage out, where that is longer.
         Raises InvalidArgument for an address that cannot be read.
         """
-        redis = RedisConnection(settings.redis.url, timeout_s=call_s, read_s=read_s)
+        redis = RedisConnection(
+            settings.redis.url, timeout_s=call_s, read_s=read_s, replicas=settings.redis.replicas
+        )
         redis.keep_loaded(scripts.everything())
         keys = Keyspace(settings.redis.prefix, settings.redis.buckets or DEFAULT_BUCKETS)
         options = _options(settings)
