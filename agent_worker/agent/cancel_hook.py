@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from agent_worker.user_code.containment import UserCode, drop_frames, start
 from agent_worker.user_code.errors import described
 from agent_worker.user_code.threads import Threads
-from selfhost_transport.errors import CancelDenied, ErrorInfo
+from selfhost_transport.errors import CancelDenied, ErrorInfo, InvalidArgument
 from selfhost_transport.logs import Fields
-from selfhost_transport.store.turn_pauses import CancelAsked
+from selfhost_transport.store.turn_pauses import LONGEST_HOOK_GRACE_S, CancelAsked
 from selfhost_transport.store.turn_store import CancelFilter, Scope
 from selfhost_transport.turns import headers as h
 from selfhost_transport.wire.message import Message
@@ -69,11 +69,21 @@ HookFunction: TypeAlias = Callable[[CancelRequest], Awaitable[bool | None] | boo
 
 @dataclass(frozen=True, slots=True)
 class CancelHook:
-    """An agent's hook. `grace_s`: how long it may take, counted from the cancel."""
+    """An agent's hook. `grace_s`: how long it may take, counted from the cancel; more than 0, at most 8.
+
+    Raises InvalidArgument for another grace: the requester's gateway would answer before the hook decides.
+    """
 
     function: HookFunction
     undecided: Undecided = Undecided.ALLOW
     grace_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.grace_s <= LONGEST_HOOK_GRACE_S:
+            raise InvalidArgument(
+                f"a cancel hook may take more than 0 and at most {LONGEST_HOOK_GRACE_S:g} seconds (grace_s), "
+                f"not {self.grace_s:g}: the requester waits for it"
+            )
 
     async def decision(self, request: CancelRequest, threads: Threads, agent: str) -> Decision:
         """Ask the hook; it cannot hold the turn open longer than its grace, nor by ignoring its cancellation."""

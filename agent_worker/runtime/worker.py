@@ -151,7 +151,7 @@ class Worker:
         """Declare the hook that is asked before a turn of `agent` is cancelled; the agent is declared first.
 
         `undecided`: what a hook counts as that raises, or takes longer than `grace_s` seconds. Raises InvalidArgument
-        for an agent that is not declared.
+        for an agent that is not declared, and for a grace of 0 or more than 8 seconds.
         """
         if agent not in self.agents:
             raise InvalidArgument(f"there is no agent {agent!r} yet; declare it before its hook")

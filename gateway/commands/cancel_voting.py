@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from gateway.fanout.hub import SessionHub
 from selfhost_transport.store.entries import Created, Entry
 from selfhost_transport.store.session_store import SessionStore
+from selfhost_transport.store.turn_pauses import LONGEST_HOOK_GRACE_S
 from selfhost_transport.turns import headers as h
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
 
-MAX_WAIT_S = 10.0
-"""How long the answer to a cancel waits for verdicts; an agent's grace is usually a second."""
+MAX_WAIT_S = LONGEST_HOOK_GRACE_S + 2.0
+"""How long the answer to a cancel waits for verdicts; longer than any hook may take."""
 _PAGE = 1000
 _LOOK_S = 0.05
 
@@ -57,23 +58,28 @@ class CancelOutcome:
 
     def are_complete(self, asked: Collection[str]) -> bool:
         """Whether every turn has its verdict."""
-        return len(self.cancelled) + len(self.denied) == len(asked)
+        return not self.undecided(asked)
+
+    def undecided(self, asked: Collection[str]) -> tuple[str, ...]:
+        """The turns without a verdict: their agents may still write."""
+        return tuple(turn for turn in asked if turn not in self.cancelled and turn not in self.denied)
 
 
 class CancelVoting:
     """Waits for the verdicts of agents."""
 
-    def __init__(self, hub: SessionHub, sessions: SessionStore) -> None:
+    def __init__(self, hub: SessionHub, sessions: SessionStore, *, wait_s: float = MAX_WAIT_S) -> None:
         self._hub = hub
         self._sessions = sessions
+        self._wait_s = wait_s
 
     async def outcome(self, session: str, after: Position, asked: Collection[str]) -> CancelOutcome:
-        """The verdicts on a cancel at position `after`, as far as they are known within MAX_WAIT_S."""
+        """The verdicts on a cancel at position `after`, as far as they are known within `wait_s`."""
         found = CancelOutcome()
         with contextlib.suppress(
             TimeoutError
         ):  # an undecided cancel is decided later, and announced in the session
-            async with self._hub.watch(session) as feed, asyncio.timeout(MAX_WAIT_S):
+            async with self._hub.watch(session) as feed, asyncio.timeout(self._wait_s):
                 while not found.are_complete(asked):
                     entries = await self._sessions.read_after(session, after, _PAGE)
                     for entry in entries:

@@ -239,16 +239,16 @@ class Executor:
         cancelled = await self._turns.cancel(
             operation.session, operation.filter, operation.message, input_turn=operation.input_turn
         )
-        position, matched, outcome = (
-            max(cancelled.position, cancelled.sealed),
-            cancelled.matched,
-            CancelOutcome(),
-        )
+        position = max(cancelled.position, cancelled.sealed)
+        matched, outcome = cancelled.matched, CancelOutcome()
+        undecided: tuple[str, ...] = ()
         if cancelled.asked:
             outcome = await self._voting.outcome(operation.session, cancelled.position, cancelled.asked)
-            matched = tuple(turn for turn in matched if turn not in outcome.denied)
+            undecided = outcome.undecided(cancelled.asked)
+            # The agent of an undecided turn may still write, so the cancel has not taken effect on it (P2).
+            matched = tuple(turn for turn in matched if turn not in outcome.denied and turn not in undecided)
             position = max(position, outcome.sealed_at)
-            if not matched:
+            if not matched and not undecided:
                 why = next(iter(outcome.denied.values()))
                 raise CancelDenied(why, detail={"reason": "cancel_denied", "turns": list(outcome.denied)})
         receipt = CancelReceipt(
@@ -257,6 +257,7 @@ class Executor:
             cancelled.already_ended,
             denied=tuple(outcome.denied),
             hook_failed=tuple(sorted(outcome.hook_failed)),
+            undecided=undecided,
         )
         self._metrics.ended_by_cancel(len(matched), time.monotonic() - began)
         return Done(

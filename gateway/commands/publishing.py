@@ -122,12 +122,17 @@ def _create(context: PublishContext, messages: Sequence[Message]) -> Operation:
             context.limits.admit_turn(context.rules.agent, session)
         stamped = [with_true_owner(message) for message in stamped]
         signal = read_signal(session, stamped, context.rules, sender.credential.capability)
+        if isinstance(signal, Cancel):
+            return signal
+        # A send is a publish that starts a turn, and may carry other messages beside its input.
+        _require_publish(context)
         if isinstance(signal, Submit):
             copies = context.hidden if any(map(has_copies, stamped)) else None
             return replace(signal, is_adrift=signal.is_adrift and context.anchor, copies=copies)
         if signal is not None:
             return signal
-    _require_publish(context)
+    else:
+        _require_publish(context)
     return Publish(
         session=session,
         messages=tuple(stamped),

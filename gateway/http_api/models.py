@@ -109,6 +109,8 @@ class CancelOut(_Wire):
     """Turns that continue: their agents refused."""
     hook_failed: list[str] = []
     """Those of the matched whose agent's hook could not decide, which counted as consent."""
+    undecided: list[str] = []
+    """Turns whose agents had not decided in time: the session announces the decision."""
 
 
 class TurnOut(_Wire):

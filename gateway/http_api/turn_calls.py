@@ -118,6 +118,7 @@ class TurnCalls:
             already_ended=list(receipt.already_ended),
             denied=list(receipt.denied),
             hook_failed=list(receipt.hook_failed),
+            undecided=list(receipt.undecided),
         )
 
     async def _run(self, messages: list[Message], *, anchor: bool = True) -> Done:

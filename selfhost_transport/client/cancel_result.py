@@ -11,7 +11,8 @@ class CancelResult:
 
     Where the namespace is not bound to an agent, an agent has yet to act on it: `matched` are the turns it named.
     `denied`: turns that continue because their agents refused; `hook_failed`: those of the matched whose agent's hook failed,
-    and which were cancelled all the same.
+    and which were cancelled all the same. `undecided`: turns whose agents had not decided in time; the session announces
+    the decision.
     """
 
     position: str
@@ -19,3 +20,4 @@ class CancelResult:
     already_ended: tuple[str, ...] = ()
     denied: tuple[str, ...] = ()
     hook_failed: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()

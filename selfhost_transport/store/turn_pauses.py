@@ -18,6 +18,9 @@ from selfhost_transport.store.turn_store import Lease, lease_lost
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
 
+LONGEST_HOOK_GRACE_S = 8.0
+"""The longest that an agent's cancel hook may take. The requester's gateway waits longer than this for its decision."""
+
 
 @dataclass(frozen=True, slots=True)
 class CancelAsked:

@@ -42,7 +42,8 @@ class CancelReceipt:
     """What a cancel did. No content of a matched turn has a position after `position`, a channelSerial (P2).
 
     `denied`: turns that continue because their agent refused. `hook_failed`: those of the matched whose agent's hook could
-    not decide, which counted as consent (CAN-9).
+    not decide, which counted as consent (CAN-9). `undecided`: turns whose agents had not decided when this was sent; they are
+    in none of the others, and the session gets the decision.
     """
 
     position: str
@@ -50,6 +51,7 @@ class CancelReceipt:
     already_ended: tuple[str, ...] = ()
     denied: tuple[str, ...] = ()
     hook_failed: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
 
     def to_wire(self) -> dict[str, Any]:
         """The map that travels as `res[i].cancel`."""
@@ -58,7 +60,11 @@ class CancelReceipt:
             "matched": list(self.matched),
             "alreadyEnded": list(self.already_ended),
         }
-        rare = {"denied": list(self.denied), "hookFailed": list(self.hook_failed)}
+        rare = {
+            "denied": list(self.denied),
+            "hookFailed": list(self.hook_failed),
+            "undecided": list(self.undecided),
+        }
         return {**wire, **{name: turns for name, turns in rare.items() if turns}}
 
 
@@ -81,6 +87,7 @@ def decode_cancel(wire: Mapping[str, Any]) -> CancelReceipt:
         already_ended=_texts(wire, "alreadyEnded"),
         denied=_texts(wire, "denied"),
         hook_failed=_texts(wire, "hookFailed"),
+        undecided=_texts(wire, "undecided"),
     )
 
 

@@ -11,8 +11,10 @@ from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.context import turn_id_for
 from selfhost_transport.turns.inputs import InputIds, cancel, regenerate, tool_result, user_message
 from selfhost_transport.turns.ui import TextPart
+from selfhost_transport.wire.actions import Flag
+from selfhost_transport.wire.codes import Code
 from selfhost_transport.wire.message import Message
-from tests.gateway.cores import commit, credential, opened, publish, sent
+from tests.gateway.cores import attached, commit, credential, opened, publish, sent
 
 CHANNEL = "bound:1"
 IDS = InputIds("m1", "e1")
@@ -155,8 +157,22 @@ def test_starting_and_cancelling_are_separate_rights() -> None:
     assert refused(start, '{"*":["publish","turn-cancel"]}') == 40160
     assert refused(stop, '{"*":["publish","turn-start"]}') == 40160
     assert refused(stop, '{"*":["subscribe"]}') == 40160
+    # A send is a publish too, with whatever else it carries; so are steers and answers.
+    assert refused(start, '{"*":["subscribe","turn-start"]}') == 40160
+    steer = user_message([TextPart("hi")], IDS, client_id="alice", run_id="some-turn")[0]
+    assert refused(steer, '{"*":["subscribe","turn-start"]}') == 40160
     cancelling = opened(credential(rights='{"*":["subscribe","turn-cancel"]}'))
     assert isinstance(commit(publish(cancelling, 0, stop, channel=CHANNEL)).operation, Cancel)
+
+
+def test_a_send_needs_the_publish_mode_of_its_attachment_and_a_cancel_does_not() -> None:
+    core = attached(opened(), CHANNEL, Flag.SUBSCRIBE)
+    steer = user_message([TextPart("hi")], IDS, client_id="alice", run_id="some-turn")
+    for serial, messages in enumerate((ask(), [*ask(), Message(name="note", data="x")], steer)):
+        error = sent(publish(core, serial, *messages, channel=CHANNEL))[0].error
+        assert error is not None and error.code == Code.PUBLISH_MODE_MISSING
+    stop = cancel(event_id="e", run_id="t1")
+    assert isinstance(commit(publish(core, 3, stop, channel=CHANNEL)).operation, Cancel)
 
 
 def test_an_anonymous_client_has_no_turns_of_its_own() -> None:

@@ -272,7 +272,12 @@ class Session:
         if result.cancel is not None:
             receipt = result.cancel
             return CancelResult(
-                receipt.position, receipt.matched, receipt.already_ended, receipt.denied, receipt.hook_failed
+                receipt.position,
+                receipt.matched,
+                receipt.already_ended,
+                receipt.denied,
+                receipt.hook_failed,
+                receipt.undecided,
             )
         return CancelResult(next((serial for serial in result.serials if serial), ""))
 

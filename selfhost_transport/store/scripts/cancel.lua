@@ -7,7 +7,7 @@
 -- Returns {position, epoch, cursor, last, head, number matched, number asked, number marked, matched…, asked…, marked…,
 -- already ended…}; `asked` are those of the matched whose agent's hook decides. The position is that of the cancel's
 -- entry, '' while none has matched; after the last call without a match that of the first cancel of an ended turn, else
--- the head. Nothing of the matched is written after `head`.
+-- the head. After `head` no content is written of those that were closed or marked; those that are asked still write.
 --@keys meta
 --@argv base session filter value cancel_entry keep_ms:number window_ms:number early_ms early new_epoch input_turn
 --@argv requester force cursor last position
