@@ -1,8 +1,9 @@
 #!/bin/bash
 # CPU per token of a deployment on a Redis Cluster: benchmarks/cluster_cost.sh N… (1 = one server, not a Cluster).
-# 150 turns x 50 tokens/s, one gateway, one worker, 12 s measured. Needs redis-server >= 7 and redis-cli. BIN: the folder of
+# 150 turns (TURNS) x 50 tokens/s for 20 s, one gateway, one worker; all that the load costs, by the tokens of its 20 s. Needs redis-server >= 7 and redis-cli. BIN: the folder of
 # selfhost-transport, by default that of the environment.
 set -u
+turns=${TURNS:-150}
 bin=${BIN:-$(dirname "$(command -v selfhost-transport)")}
 
 free_base() { python3 -c 'import random; print(random.randrange(12000, 19000, 200))'; }
@@ -31,15 +32,17 @@ measure() {
     "$bin/selfhost-transport" worker --redis "$url" --config "$dir/c.toml" >"$dir/worker.log" 2>&1 & w=$!
     await curl -fs "http://127.0.0.1:$((base + 150))/readyz"
     await grep -q 'ready worker' "$dir/worker.log"
-    timeout 100 "$bin/selfhost-transport" loadtest --url "http://127.0.0.1:$((base + 150))" --key dev.local:development-secret \
-        --turns 150 --rate 50 --tokens 200 --duration 20 --warmup 4 --json "$dir/o.json" >"$dir/load.log" 2>&1 & l=$!
-    sleep 9
     local r1 g1 w1 r2 g2 w2
     r1=$(ticks $servers) g1=$(ticks $g) w1=$(ticks $w)
-    sleep 12
+    timeout 150 "$bin/selfhost-transport" loadtest --url "http://127.0.0.1:$((base + 150))" --key dev.local:development-secret \
+        --turns "$turns" --rate 50 --tokens 200 --duration 20 --warmup 4 --json "$dir/o.json" >"$dir/load.log" 2>&1
+    rc=$?
     r2=$(ticks $servers) g2=$(ticks $g) w2=$(ticks $w)
-    wait $l; rc=$?
-    python3 -c "t = 12 * 7500; print('nodes $n: redis', round(($r2-$r1)*10000/t, 1), 'gateway', round(($g2-$g1)*10000/t, 1), 'worker', round(($w2-$w1)*10000/t, 1), 'us per token; load test exit $rc')"
+    [ $rc = 0 ] || tail -n 3 "$dir/load.log"
+    python3 -c "
+import json
+t = json.load(open('$dir/o.json'))['tokens']
+print('nodes $n: redis', round(($r2-$r1)*10000/t, 1), 'gateway', round(($g2-$g1)*10000/t, 1), 'worker', round(($w2-$w1)*10000/t, 1), f'us per token of {t}')"
     kill $g $w; wait $g $w 2>/dev/null
     kill $servers; wait $servers 2>/dev/null
     rm -rf "$dir"

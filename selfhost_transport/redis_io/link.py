@@ -70,6 +70,9 @@ class Link(asyncio.BufferedProtocol):
             # A host name that IDNA cannot encode is a UnicodeError.
             link.abort()
             raise StoreUnavailable(why_not_connected(address, error)) from error
+        except asyncio.CancelledError:
+            link.abort()
+            raise
         return link
 
     async def _connect(self, address: Address) -> None:
@@ -148,7 +151,10 @@ class Link(asyncio.BufferedProtocol):
         try:
             while (reply := reader.gets()) is not False:
                 if self._opening:
-                    self._opening.pop(0).set_result(reply)
+                    opening = self._opening.pop(0)
+                    # Whoever was connecting may have been cancelled.
+                    if not opening.done():
+                        opening.set_result(reply)
                 elif self._batch is None or not reader.has_data():
                     self._on_reply(reply)
                 else:

@@ -39,7 +39,8 @@ async def settle(redis: RedisConnection, settings: Settings, *, note: bool = Tru
     if wanted not in (None, buckets):
         raise StoreUnsuitable(
             f"the deployment under the prefix {settings.redis.prefix!r} has {buckets} buckets; the settings say {wanted}. "
-            "Leave `buckets` out of the settings; `selfhost-transport migrate` copies a deployment to another number"
+            "Leave `buckets` out of the settings; another number needs a new deployment, into which `selfhost-transport "
+            "import` copies conversations"
         )
     url = settings.redis.url
     if nodes is not None and nodes.chosen is not None:

@@ -23,7 +23,7 @@ async def test_a_new_deployment_writes_down_how_many_buckets_it_has(
     second = await Stores.open(load_settings(redis=redis_url, redis_prefix=redis_prefix))
     assert second.keys == Keyspace(redis_prefix, 40)
     await second.close()
-    with pytest.raises(StoreUnsuitable, match=r"has 40 buckets; the settings say 16.*migrate"):
+    with pytest.raises(StoreUnsuitable, match=r"has 40 buckets; the settings say 16.*import"):
         await Stores.open(load_settings(redis=redis_url, redis_prefix=redis_prefix, buckets=16))
 
 
