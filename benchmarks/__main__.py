@@ -13,10 +13,10 @@ from benchmarks.figures import Results, show, show_comparison
 
 STAGES = (
     "append", "notify", "decode", "frame", "hub", "fanout", "connect", "attach", "history", "long", "resume", "idle",
-    "growth", "generator", "provider", "turns", "whole", "frontends",
+    "growth", "generator", "provider", "turns", "whole", "frontends", "tracing",
 )  # fmt: skip
 # "whole" is part of the tables in a form of its own; "turns" takes minutes by itself.
-_APART = ("whole", "turns", "frontends")
+_APART = ("whole", "turns", "frontends", "tracing")
 _QUICK_S = 1.0
 _SECONDS = 4.0
 

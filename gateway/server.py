@@ -45,6 +45,7 @@ from gateway.store_watch import watch_store
 from gateway.websocket.acceptor import Acceptor
 from gateway.websocket.http import UpgradingHttp
 from gateway.websocket.upgrade import RawWebSocket
+from selfhost_transport import tracing
 from selfhost_transport.descriptors import raise_descriptor_limit
 from selfhost_transport.errors import InvalidArgument, StoreUnavailable, TransportError
 from selfhost_transport.gc_tuning import tune_gc
@@ -362,7 +363,8 @@ def serve(
         timeout_graceful_shutdown=5,
     )
     server = _Server(config, app.state.gateway, on_ready, group)
-    asyncio.run(server.serve(sockets=[listening]))
+    with tracing.tracing(settings, "selfhost-transport-gateway"):
+        asyncio.run(server.serve(sockets=[listening]))
     if not server.started:
         raise SystemExit(1)
 

@@ -62,6 +62,8 @@ DEV_AGENT = "assistant"
 _OPTION_NAMES: dict[tuple[str, ...], str] = {
     ("redis", "url"): "redis",
     ("redis", "prefix"): "redis_prefix",
+    ("tracing", "endpoint"): "tracing_endpoint",
+    ("tracing", "ratio"): "tracing_ratio",
     ("log", "format"): "log_format",
     ("log", "level"): "log_level",
 }
@@ -300,6 +302,15 @@ class LogSettings(_Section):
     """Least important lines that are written: `debug`, `info` (every turn), `warning` or `error`."""
 
 
+class TracingSettings(_Section):
+    """Traces of turns, sent to an OpenTelemetry collector (OTLP over HTTP); needs the extra `otel`."""
+
+    endpoint: str | None = Field(default=None, pattern=r"^https?://")
+    """Address of the collector, for example `http://127.0.0.1:4318`; absent: no traces."""
+    ratio: float = Field(default=1.0, ge=0, le=1)
+    """Share of the turns that are traced, unless the sender's own trace decides."""
+
+
 class Settings(BaseSettings):
     """The whole configuration. `load_settings` is the usual way to make one."""
 
@@ -320,6 +331,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     worker: WorkerSettings = WorkerSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
     keys: tuple[KeyRule, ...] = ()
     """API keys; in the environment, a JSON list."""
     issuers: tuple[IssuerRule, ...] = ()

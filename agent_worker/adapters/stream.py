@@ -8,13 +8,17 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, Generic, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
 from agent_worker.adapters.failures import Failure, agent_error
 from agent_worker.adapters.parts import Parts
 from agent_worker.output import sources
+from selfhost_transport import tracing
 from selfhost_transport.errors import InvalidArgument, TransportError
 from selfhost_transport.turns import chunks as p
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 EventT = TypeVar("EventT")
 
@@ -148,27 +152,36 @@ async def _chunks(
 ) -> AsyncGenerator[p.Chunk, None]:
     # Not a method: a stream that is dropped is then freed, and its response closed, without waiting for the
     # garbage collector.
+    span = tracing.start_span("model call", None, {"gen_ai.operation.name": "chat"}, kind="CLIENT")
+    failed: BaseException | None = None
     try:
-        async with _opened(source) as response:
+        async with _opened(source, span) as response:
             translation.opened(response)
             async for event in translation.events(response):
                 for chunk in translation.feed(event):
                     yield chunk
         for chunk in translation.end(finish):
             yield chunk
-    except TransportError:
+    except TransportError as error:
+        failed = error
         raise  # said already, or by a tool of the application
     except Exception as error:
+        failed = error
         failure = translation.failure(error)
         if failure is None:
             raise
         raise agent_error(failure, error) from error
+    finally:
+        # A reader that was cancelled ends it too.
+        reason = translation.finish_reason or "unfinished"
+        tracing.end_span(span, {"gen_ai.response.finish_reason": reason}, failed)
 
 
 @asynccontextmanager
-async def _opened(source: Source[EventT]) -> AsyncIterator[AsyncIterable[EventT]]:
-    """The response, closed on the way out."""
-    response = await source if inspect.isawaitable(source) else source
+async def _opened(source: Source[EventT], span: Span | None) -> AsyncIterator[AsyncIterable[EventT]]:
+    """The response, closed on the way out. The call is made below the span, for the HTTP client's own tracing."""
+    with tracing.under(span):
+        response = await source if inspect.isawaitable(source) else source
     if isinstance(response, AbstractAsyncContextManager):
         async with response as events:
             yield events

@@ -12,6 +12,7 @@ from agent_worker.output.message import Output
 from agent_worker.user_code.containment import ControlFlow
 from agent_worker.user_code.errors import client_error
 from agent_worker.user_code.threads import Threads
+from selfhost_transport import tracing
 from selfhost_transport.errors import MessageTooLarge, TransportError
 from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns.values import Json, carried, to_text
@@ -73,7 +74,10 @@ async def run_tool(
     arguments = call.input if call.announced else carried(call.input, f"the input of the tool {call.name}")
     await output.write(replace(call, input=arguments).chunks())
     try:
-        result = await _run(tool, call.input, threads)
+        with tracing.span(
+            f"tool {call.name}", None, {"gen_ai.tool.name": call.name, "gen_ai.tool.call.id": call.call_id}
+        ):
+            result = await _run(tool, call.input, threads)
         carriable = await _fitting(result, call, threads, offload, max_bytes)
     except ControlFlow:
         raise

@@ -13,6 +13,7 @@ from pathlib import Path
 from agent_worker.runtime.metrics import metrics_served
 from agent_worker.runtime.process import leave_threads_behind, run_process
 from agent_worker.runtime.worker import Worker
+from selfhost_transport import tracing
 from selfhost_transport.descriptors import raise_descriptor_limit
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.gc_tuning import tune_gc
@@ -33,7 +34,8 @@ def run_worker(settings: Settings, target: str | None = None, once: bool = False
     worker.once = once or worker.once
     # An agent's model calls and tools have sockets of their own.
     raise_descriptor_limit()
-    run_process(_run_measured(worker, settings), worker.ready.is_set)
+    with tracing.tracing(settings, "selfhost-transport-worker"):
+        run_process(_run_measured(worker, settings), worker.ready.is_set)
     leave_threads_behind()
 
 

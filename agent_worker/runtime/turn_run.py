@@ -26,6 +26,7 @@ from agent_worker.runtime.deadline import Limits, Watch
 from agent_worker.runtime.ending import COMPLETED, FAILED, Ending
 from agent_worker.runtime.presence import Activity, AgentPresence
 from agent_worker.runtime.turn_times import TurnTimes
+from agent_worker.runtime.turn_trace import CancelOrigin, TurnTrace
 from agent_worker.user_code.containment import Escaped, UserCode, drop_frames, start
 from agent_worker.user_code.errors import GENERIC, AgentError, client_error, described, wants_another_attempt
 from agent_worker.user_code.threads import Threads
@@ -41,6 +42,7 @@ from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_request import unpack_context
 from selfhost_transport.store.turn_store import Lease, TurnStore
 from selfhost_transport.turns import encoder, lifecycle
+from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.lifecycle import RunReason, StepReason
 from selfhost_transport.wire.message import Message
 
@@ -107,6 +109,7 @@ class TurnRun:
         # Tasks beside the agent: asking its hook about a cancel, checking for steers.
         self._asking: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._trace = TurnTrace(lease, context, agent.name)
         self._began = time.monotonic()
 
     @property
@@ -147,7 +150,8 @@ class TurnRun:
         self._log("turn.started", logging.DEBUG)
         watch = Watch(limits, lambda: self._writer.written)
         try:
-            self._services.times.taken(self.agent.name, self.lease)
+            await self._trace.begin(self._suspended_ms)
+            self._services.times.taken(self.agent.name, self.lease, self._trace.exemplar)
             if self.agent.presence:
                 await self._show(Activity.THINKING)
             self._writer.before_output = self._first_output
@@ -156,8 +160,9 @@ class TurnRun:
                 watch = Watch(limits, lambda: self._writer.written)
             await self.turn.conversation.settle_codec()
             await self._continue_after_crash()
-            while await self._pass(watch):
-                self.turn.pass_number += 1
+            with self._trace.current():
+                while await self._pass(watch):
+                    self.turn.pass_number += 1
         except LeaseLost as lost:
             self.outcome = _how_lost(lost)
         except TransportError as error:
@@ -175,7 +180,10 @@ class TurnRun:
             lease = self.lease
             await self._services.presence.done(lease.session, self._context.agent_client_id, lease.turn_id)
             self._let_go()
-        self._services.times.ended(self.agent.name, self.outcome, time.monotonic() - self._began)
+            await self._end_trace()
+        self._services.times.ended(
+            self.agent.name, self.outcome, time.monotonic() - self._began, self._trace.exemplar
+        )
         self._log("turn.finished", logging.INFO)
 
     async def _end_plainly(self) -> None:
@@ -326,9 +334,33 @@ class TurnRun:
             )
 
     async def _first_output(self) -> None:
-        self._services.times.written(self.agent.name, time.monotonic() - self._began)
+        self._trace.first_output()
+        self._services.times.written(self.agent.name, time.monotonic() - self._began, self._trace.exemplar)
         if self.agent.presence:
             await self._show(Activity.STREAMING)
+
+    async def _suspended_ms(self) -> float | None:
+        return await self._services.pauses.suspended_ms(self.lease.session, self.lease.turn_id)
+
+    async def _end_trace(self) -> None:
+        if self.outcome == AbortCause.CANCELLED.value:
+            await self._trace.cancelled(self._cancel_origin)
+        self._trace.end(self.outcome)
+
+    async def _cancel_origin(self) -> CancelOrigin | None:
+        """Read the cancel that ended the turn; None where it cannot be had."""
+        session = self.lease.session
+        try:
+            record = await self._services.turns.record(session, self.lease.turn_id)
+            if record is None or record.cancel_position is None:
+                return None
+            entry = await self._services.history.state(session, Ref(record.cancel_position))
+        except TransportError as error:
+            logger.debug("turn.cancel_unread %s error=%s", self._names(), error)
+            return None
+        headers = h.read_headers(entry.message)
+        traceparent = headers.get(h.TRACEPARENT) if headers is not None else None
+        return CancelOrigin(record.cancel_position.ms, entry.message.client_id, traceparent)
 
     async def _show(self, activity: str) -> None:
         session, turn = self.lease.session, self.lease.turn_id

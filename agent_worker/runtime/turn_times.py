@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Final
+from typing import Final, TypeAlias
 
 from prometheus_client import CollectorRegistry, Histogram
 
 from selfhost_transport.store.turn_records import Lease
+
+Exemplar: TypeAlias = dict[str, str] | None
+"""The trace that a value comes from."""
 
 _WAITS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _LENGTHS: Final = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -40,15 +43,15 @@ class TurnTimes:
             registry=self.registry,
         )
 
-    def taken(self, agent: str, lease: Lease) -> None:
+    def taken(self, agent: str, lease: Lease, exemplar: Exemplar = None) -> None:
         """An attempt begins. Later ones have not waited since the send."""
         if lease.fence == 1:
-            self.wait.labels(agent).observe(max(0.0, time.time() - lease.input_position.ms / 1000))
+            self.wait.labels(agent).observe(max(0.0, time.time() - lease.input_position.ms / 1000), exemplar)
 
-    def written(self, agent: str, seconds: float) -> None:
+    def written(self, agent: str, seconds: float, exemplar: Exemplar = None) -> None:
         """The first output of an attempt is written."""
-        self.first_output.labels(agent).observe(seconds)
+        self.first_output.labels(agent).observe(seconds, exemplar)
 
-    def ended(self, agent: str, outcome: str, seconds: float) -> None:
+    def ended(self, agent: str, outcome: str, seconds: float, exemplar: Exemplar = None) -> None:
         """An attempt has ended."""
-        self.length.labels(agent, outcome or "unknown").observe(seconds)
+        self.length.labels(agent, outcome or "unknown").observe(seconds, exemplar)

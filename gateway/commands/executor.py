@@ -26,14 +26,16 @@ from gateway.commands.continuations import Continuations
 from gateway.commands.fork_seed import with_stored_copies
 from gateway.commands.message_rules import Kind
 from gateway.metrics import Metrics
+from selfhost_transport import tracing
 from selfhost_transport.errors import CancelDenied, CapabilityError, Overloaded, TransportError
 from selfhost_transport.store.annotations import AnnotationStore
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.keys import bucket_of
 from selfhost_transport.store.presence import PresenceStore
 from selfhost_transport.store.session_store import SessionStore
-from selfhost_transport.store.turn_request import trigger_of, with_parent
+from selfhost_transport.store.turn_request import traceparent_in, trigger_of, with_parent, with_trace
 from selfhost_transport.store.turn_store import TurnRequest, TurnStore
+from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.headers import read_headers
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.frame import AckResult, CancelReceipt, TurnReceipt
@@ -180,8 +182,20 @@ class Executor:
         if self.needs_turn(operation):
             operation = await self.read_for(operation)
         request = operation.request
+        named = traceparent_in(request.messages) or tracing.incoming_traceparent()
+        with tracing.span(
+            "gateway submit",
+            named,
+            {"sht.session": request.session, "sht.turn": request.turn_id},
+            kind="SERVER",
+        ) as span:
+            traced = tracing.traceparent_of(span) or named
+            return await self._submit_request(request if traced is None else with_trace(request, traced))
+
+    async def _submit_request(self, request: TurnRequest) -> Done:
         try:
-            accepted = await self._turns.submit(request, may_burst=self._burst.allowed)
+            with tracing.span("redis submit", None, {"db.system": "redis"}, kind="CLIENT"):
+                accepted = await self._turns.submit(request, may_burst=self._burst.allowed)
         except Overloaded as error:
             queue = (request.agent, bucket_of(request.session, self._turns.keys.buckets))
             self._burst.close(queue, error.info.retry_after_ms or 0)
@@ -236,9 +250,14 @@ class Executor:
 
     async def _cancel(self, operation: Cancel) -> Done:
         began = time.monotonic()
-        cancelled = await self._turns.cancel(
-            operation.session, operation.filter, operation.message, input_turn=operation.input_turn
-        )
+        named = tracing.incoming_traceparent()
+        with tracing.span("gateway cancel", named, {"sht.session": operation.session}, kind="SERVER") as span:
+            message = operation.message
+            if (traced := tracing.traceparent_of(span)) is not None:
+                message = h.with_transport_header(message, h.TRACEPARENT, traced)
+            cancelled = await self._turns.cancel(
+                operation.session, operation.filter, message, input_turn=operation.input_turn
+            )
         position = max(cancelled.position, cancelled.sealed)
         matched, outcome = cancelled.matched, CancelOutcome()
         undecided: tuple[str, ...] = ()

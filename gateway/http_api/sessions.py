@@ -35,6 +35,7 @@ from gateway.http_api.models import (
 )
 from gateway.http_api.turn_calls import TurnCalls
 from gateway.services import Host, Services
+from selfhost_transport import tracing
 from selfhost_transport.errors import ErrorInfo, InvalidArgument, NotFound, ServiceError, TransportError
 from selfhost_transport.store.turn_store import TurnRecord
 from selfhost_transport.wire.capability import Operation
@@ -70,7 +71,8 @@ class TypedErrors(APIRoute):
         async def answered(request: Request) -> Response:
             try:
                 readable = await with_json_body(self.bounded(request))
-                return in_format(request, await handler(readable))
+                with tracing.incoming(request.headers.get(tracing.TRACEPARENT)):
+                    return in_format(request, await handler(readable))
             except RequestValidationError as error:
                 return in_format(request, error_response(validation_error(error)))
             except TransportError as error:

@@ -87,6 +87,13 @@ class TurnPauses:
             raise lease_lost(lease, reply[1])
         return bool(reply[0] == b"suspended")
 
+    async def suspended_ms(self, session: str, turn_id: str) -> float | None:
+        """When a turn was suspended last, ms since the epoch by the clock of Redis; None: never."""
+        at = await self._redis.command(
+            "HGET", self._keys.of_item("t", turn_id, session), Turn.SUSPEND_POSITION
+        )
+        return None if at is None else float(Position.parse_id(at.decode()).ms)
+
     async def drain(self, lease: Lease) -> list[Ref]:
         """The steers that wait, which count as consumed from now on."""
         fence, waiting = (self._keys.of_item(letter, lease.turn_id, lease.session) for letter in "fy")

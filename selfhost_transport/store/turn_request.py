@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import uuid
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from selfhost_transport.errors import ErrorInfo, InvalidArgument
 from selfhost_transport.store.entries import pack_value, unpack
@@ -177,10 +177,40 @@ def unpack_context(raw: bytes) -> TurnContext:
 def fingerprint(messages: Sequence[Message]) -> str:
     """Distinguishes a repeat of a send from another send under the same id: content and sender (P5)."""
     content = [
-        [message.name, message.data, message.encoding, message.extras, message.client_id]
+        [message.name, message.data, message.encoding, _untraced(message.extras), message.client_id]
         for message in messages
     ]
     return hashlib.blake2b(pack_value(content), digest_size=16).hexdigest()
+
+
+def _untraced(extras: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Extras without the trace, which is another one each time a send is repeated."""
+    ai = extras.get("ai") if extras is not None else None
+    transport = ai.get("transport") if isinstance(ai, dict) else None
+    if extras is None or not isinstance(ai, dict) or not isinstance(transport, dict):
+        return extras
+    if h.TRACEPARENT not in transport:
+        return extras
+    kept = {name: value for name, value in transport.items() if name != h.TRACEPARENT}
+    return {**extras, "ai": {**ai, "transport": kept}}
+
+
+def with_trace(request: TurnRequest, traceparent: str) -> TurnRequest:
+    """A request whose turn belongs to a trace: in the message that starts it, and in what its worker reads."""
+    trigger = trigger_of(request.messages)
+    messages = [
+        h.with_transport_header(one, h.TRACEPARENT, traceparent) if one is trigger else one
+        for one in request.messages
+    ]
+    context = dataclasses.replace(unpack_context(request.context), traceparent=traceparent)
+    return dataclasses.replace(request, messages=messages, context=pack_context(context))
+
+
+def traceparent_in(messages: Sequence[Message]) -> str | None:
+    """The trace that the sender of an input named."""
+    trigger = trigger_of(messages)
+    headers = h.read_headers(trigger) if trigger is not None else None
+    return headers.get(h.TRACEPARENT) if headers is not None else None
 
 
 def _interruption(interrupts: CancelFilter, trigger: Message) -> Message:

@@ -44,6 +44,8 @@ class TurnContext:
     invocation: int = 0
     # The codec that the sender's own messages are in, where they tell; None: the default one, or not known.
     codec: str | None = None
+    # The trace that the turn belongs to.
+    traceparent: str | None = None
 
     def with_step(self, number: int) -> TurnContext:
         """The same invocation in its n-th step (from 0)."""
@@ -108,6 +110,7 @@ def context_for_input(
         step_client_id=trigger.client_id or "",
         invocation=invocation,
         codec=_codec_of(headers),
+        traceparent=headers.get(h.TRACEPARENT),
     )
 
 
@@ -159,4 +162,5 @@ def _continued(
         msg_regenerate=previous.msg_regenerate,
         step_client_id=previous.step_client_id,
         codec=previous.codec,
+        traceparent=previous.traceparent,
     )

@@ -6,7 +6,7 @@ All header values are strings: booleans are "true"/"false", structures are compa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -68,6 +68,8 @@ INPUT_CODEC_MESSAGE_ID: Final = "input-codec-message-id"
 PARENT: Final = "parent"
 FIRST: Final = "first-message"
 """Our own: the sender has read the whole conversation, which is empty. Without it the service finds the parent."""
+# The trace that an input belongs to (W3C); of interest to processes only.
+TRACEPARENT: Final = "traceparent"
 FORK_OF: Final = "fork-of"
 MSG_REGENERATE: Final = "msg-regenerate"
 SUPERSEDES: Final = "supersedes"
@@ -231,3 +233,12 @@ def _header(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise InvalidArgument(f"the header {name!r} is a text, not {type(value).__name__}")
     return whole_characters(value)
+
+
+def with_transport_header(message: Message, name: str, value: str) -> Message:
+    """A message with one more transport header; unchanged if it is not one of ours."""
+    headers, extras = read_headers(message), message.extras
+    if headers is None or extras is None:
+        return message
+    ai = {**extras["ai"], "transport": {**headers.transport, name: value}}
+    return replace(message, extras={**extras, "ai": ai})

@@ -70,5 +70,7 @@ PLAN = (
     Row("docs/logs.md", "sh", "--log-format", reason="tests/test_logs.py starts both processes with this setting"),
     Row("docs/logs.md", "json", reason="an example of output; tests/test_logs.py compares its keys"),
     Row("docs/logs.md", "nginx", reason="needs nginx"),
+    Row("docs/tracing.md", "text", reason="tests/observing/test_tracing.py compares its spans with those of a run"),
+    Row("docs/tracing.md", "python", reason="tests/observing/traced_agent.py makes the same call"),
     Row("docs/deployment.md", "nginx", reason="needs nginx; the forwarded headers are tested with the gateway"),
 )  # fmt: skip

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from weakref import ref
 
+from selfhost_transport import tracing
 from selfhost_transport.client.cancel_result import CancelResult
 from selfhost_transport.client.connection.driver import Connection
 from selfhost_transport.client.connection.effects import Attached
@@ -208,6 +209,9 @@ class Session:
     def send(self, messages: list[Message], ids: InputIds) -> Sent:
         """Publish an input that asks for a turn, and show it at once (OPT-1)."""
         self.require_ready()
+        span = tracing.start_span("turn send", None, {"sht.session": self.name}, kind="PRODUCER")
+        if (traced := tracing.traceparent_of(span)) is not None:
+            messages = [h.with_transport_header(message, h.TRACEPARENT, traced) for message in messages]
         # The frame leaves in this call, so that a cancel made right after it comes after it.
         answer = self._publish(messages)
         if self.tree.owner_of(ids.codec_message_id) is None:
@@ -217,6 +221,8 @@ class Session:
         receipt = asyncio.create_task(self._accept(turn, messages, ids.event_id, answer))
         self._sends.add(receipt)
         receipt.add_done_callback(self._sent)
+        if span is not None:
+            receipt.add_done_callback(lambda _: tracing.end_span(span))
         return Sent(turn, receipt)
 
     def _sent(self, receipt: asyncio.Task[TurnReceipt]) -> None:
