@@ -6,9 +6,10 @@ import asyncio
 from typing import Final, Protocol
 
 from gateway.background import Background
+from gateway.fanout.append_path import AppendPath
 from gateway.fanout.backlog import Backlogs
 from gateway.fanout.current_states import CurrentStates
-from gateway.fanout.delivery import Delivery, Variant
+from gateway.fanout.delivery import Delivery, OpenMessage, Variant
 from gateway.fanout.open_messages import OpenMessages
 from gateway.fanout.selection import MUTE_ALL
 from gateway.fanout.subscription import State, Subscription
@@ -41,15 +42,18 @@ class SessionFeed:
 
     __slots__ = (
         "_ahead_until",
+        "_appended",
         "_latest_start",
         "_live",
+        "_name",
         "_passing",
+        "_path",
+        "_position",
         "_waiting",
         "backlogs",
         "counters",
         "epoch",
         "open",
-        "position",
         "session",
         "states",
         "tasks",
@@ -59,7 +63,9 @@ class SessionFeed:
     def __init__(self, session: str, store: SessionStore, tasks: Background, counters: Counters) -> None:
         self.session = session
         self.epoch = ""
-        self.position = Position.ZERO
+        self._position = Position.ZERO
+        # The name of a newer one that has not been asked for yet.
+        self._name: bytes | None = None
         self.watches = 0
         self.tasks = tasks
         self.counters = counters
@@ -74,6 +80,21 @@ class SessionFeed:
         # … unless a message's state was handed out that reaches beyond what was fanned out.
         self._ahead_until = Position.ZERO
         self._passing: list[tuple[Position, asyncio.Future[None]]] = []
+        # The message that was appended to last, and the short way for more of the same: there while no subscription
+        # waits, and given up with every change of who gets what.
+        self._appended: OpenMessage | None = None
+        self._path: AppendPath | None = None
+
+    @property
+    def position(self) -> Position:
+        """The newest entry that was fanned out."""
+        if self._name is not None:
+            self._position, self._name = Position.of_name(self._name), None
+        return self._position
+
+    @position.setter
+    def position(self, position: Position) -> None:
+        self._position, self._name = position, None
 
     @property
     def idle(self) -> bool:
@@ -92,6 +113,26 @@ class SessionFeed:
 
     # The order of entries: called by the follower of the log
 
+    def append(self, notification: bytes, last: bytes) -> bytes | None:
+        """Fan out one more append of the kind before, if it follows `last`: the name of its position.
+
+        None for anything else: `advance` is for that.
+        """
+        path = self._path
+        if path is None or path.message is not self.open.latest:
+            return None
+        made = path.frames(notification, last)
+        if made is None:
+            return None
+        name, written_ms, frames = made
+        self._name = name
+        count, slow = path.write(frames)
+        self.counters.delivered(count)
+        self.counters.fanned_out(written_ms)
+        for subscription in slow:
+            subscription.stall(self.position)
+        return name
+
     def advance(self, position: Position, entry: Entry | None) -> None:
         """The next entry of the log; None for one that cannot be read."""
         self.position = position
@@ -105,6 +146,7 @@ class SessionFeed:
         self.epoch = head.epoch
         self.position = head.position
         self.open = OpenMessages(head.epoch)
+        self._path = None
         self._resolve_passing()
 
     def skipped(self, behind: Position) -> None:
@@ -123,6 +165,7 @@ class SessionFeed:
             return
         passing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._passing.append((position, passing))
+        self._path = None
         await passing
 
     def _resolve_passing(self) -> None:
@@ -174,6 +217,15 @@ class SessionFeed:
             subscription.stall(delivery.position)
         for subscription in whole:
             subscription.deliver(delivery)
+        if delivery.is_append:
+            self._shorten()
+
+    def _shorten(self) -> None:
+        """Lay the short way out for a message that is appended to a second time in a row."""
+        message, before = self.open.latest, self._appended
+        self._appended = message
+        if message is not None and message is before and not (self._waiting or self._passing):
+            self._path = AppendPath.to(self._live, message, self.epoch)
 
     # Watchers
 
@@ -181,11 +233,13 @@ class SessionFeed:
         """Hold entries for a subscription from here on."""
         subscription.begin(self)
         self._waiting[subscription] = None
+        self._path = None
 
     def remove(self, subscription: Subscription) -> None:
         """Stop delivering at once."""
         self._live.get(subscription.variant, {}).pop(subscription, None)
         self._waiting.pop(subscription, None)
+        self._path = None
         subscription.detach()
 
     def set_live(self, subscription: Subscription) -> None:
@@ -193,15 +247,18 @@ class SessionFeed:
         self._waiting.pop(subscription, None)
         self._live.setdefault(subscription.variant, {})[subscription] = None
         self._latest_start = max(self._latest_start, subscription.start)
+        self._path = None
 
     def set_waiting(self, subscription: Subscription) -> None:
         """From now on entries gather for a subscription, or it reads them from the log."""
         self._live.get(subscription.variant, {}).pop(subscription, None)
         self._waiting[subscription] = None
+        self._path = None
 
     def note_ahead(self, version: Position) -> None:
         """Some subscription has, of something, what was not fanned out here yet."""
         self._ahead_until = max(self._ahead_until, version)
+        self._path = None
 
     def show_as(self, subscription: Subscription, variant: Variant) -> None:
         """From here on frames of another variant. What exists already is delivered whole when it changes next."""
@@ -214,6 +271,7 @@ class SessionFeed:
         self._latest_start = max(self._latest_start, subscription.start)
         if is_live:
             self._live.setdefault(variant, {})[subscription] = None
+        self._path = None
 
     def forget_idle(self) -> None:
         """Drop state that is only needed while messages grow; call it periodically."""

@@ -137,6 +137,10 @@ class LogFollower:
 
     def _take(self, payload: bytes) -> bool:
         """Fan an entry out if it is the next one. False: something is missing before it."""
+        short = self.feed.append(payload, self._last_id)
+        if short is not None:
+            self._last_id = short
+            return True
         name, previous, entry = payload.split(b" ", 2)
         if previous != self._last_id:
             # Read from the log already, if it is no newer than that was; else something is missing, or Redis went back.

@@ -48,6 +48,11 @@ class OpenMessages:
     def __contains__(self, ref: object) -> bool:
         return ref in self._growing or ref in self._plain or ref in self._idle
 
+    @property
+    def latest(self) -> OpenMessage | None:
+        """The message that the latest entry was appended to; None after any other entry."""
+        return self._latest
+
     def delivery(self, entry: Entry) -> Delivery:
         """An entry for delivery to subscriptions. An append to an unknown message is `aggregate_only`."""
         if isinstance(entry, Appended):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from selfhost_transport import accelerator
 from selfhost_transport.commands.channel_rights import channel_rights
 from selfhost_transport.errors import TransportError
 from selfhost_transport.redis_io.preflight import check_way_in
@@ -38,12 +39,17 @@ class Finding:
 
 def run_doctor(settings: Settings, channel: str | None) -> bool:
     """Print the report; whether nothing failed."""
-    findings = asyncio.run(_examine(settings))
+    findings = [examine_accelerator(), *asyncio.run(_examine(settings))]
     if channel is not None:
         findings += explain_channel(settings, channel)
     for finding in findings:
         print(f"{finding.verdict:4}  {finding.subject:12}  {finding.detail}")
     return all(finding.verdict is not Verdict.FAIL for finding in findings)
+
+
+def examine_accelerator() -> Finding:
+    """Whether the path of every token is compiled; without a compiler at hand a warning would be of no use."""
+    return Finding(Verdict.OK, "accelerator", accelerator.STATUS)
 
 
 def examine_server(info: Mapping[str, str], durability: str = "everysec") -> list[Finding]:

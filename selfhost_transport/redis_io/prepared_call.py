@@ -12,7 +12,7 @@ from selfhost_transport.redis_io.pipeline import Answer, Pipeline
 class PreparedCall:
     """Calls that differ in their last three arguments. Packing them in full costs three times as much."""
 
-    __slots__ = ("_head", "_misplaced", "_pipeline", "_script")
+    __slots__ = ("_misplaced", "_pipeline", "_script", "head")
 
     def __init__(
         self,
@@ -24,14 +24,11 @@ class PreparedCall:
     ) -> None:
         words = ("EVALSHA", script.digest, len(keys), *keys, *first)
         packed = pack(words)
-        self._head = b"*%d%s" % (len(words) + 3, packed[packed.index(b"\r\n") :])
+        self.head = b"*%d%s" % (len(words) + 3, packed[packed.index(b"\r\n") :])
         self._pipeline = pipeline
         self._script = script
         self._misplaced = misplaced
 
-    def call(self, one: bytes, two: bytes, three: bytes, answer: Answer, retry_s: float) -> None:
-        """Run the script; `answer` gets the reply. `retry_s`: see `RedisConnection.call`."""
-        packed = b"%s$%d\r\n%s\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n" % (
-            self._head, len(one), one, len(two), two, len(three), three,
-        )  # fmt: skip
+    def call(self, packed: bytes, answer: Answer, retry_s: float) -> None:
+        """Run the script; `answer` gets the reply. `packed`: `head` and the rest. `retry_s`: see `RedisConnection.call`."""
         self._pipeline.send(packed, self._script, answer, retry_s, self._misplaced)

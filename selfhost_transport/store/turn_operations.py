@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from selfhost_transport.accelerator.plain import chunk_head
 from selfhost_transport.redis_io.prepared_call import PreparedCall
 from selfhost_transport.store.entries import Ref, pack_created, pack_value
 from selfhost_transport.wire.message import Message
@@ -64,17 +65,6 @@ def packed_operations(operations: Sequence[Operation]) -> list[str | bytes]:
             raw, extras = operation.data.encode(), pack_value(operation.extras)
             packed += ["X", str(operation.ref), _last_chunk(raw, extras), extras, raw]
     return packed
-
-
-def chunk_head(length: int) -> bytes:
-    """The msgpack head of `[chunk]`: a list of one, then the head of a text of `length` bytes."""
-    if length < 32:
-        return bytes((0x91, 0xA0 | length))
-    if length < 1 << 8:
-        return bytes((0x91, 0xD9, length))
-    if length < 1 << 16:
-        return b"\x91\xda" + length.to_bytes(2, "big")
-    return b"\x91\xdb" + length.to_bytes(4, "big")
 
 
 def _initial(message: Message) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from selfhost_transport.accelerator import append_command
 from selfhost_transport.errors import ServiceError
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.link import Argument
@@ -18,7 +19,7 @@ from selfhost_transport.store.entries import pack_created
 from selfhost_transport.store.fields import Turn
 from selfhost_transport.store.keys import WORKER_GROUP, Keyspace
 from selfhost_transport.store.options import StoreOptions
-from selfhost_transport.store.turn_operations import OpenText, Operation, chunk_head, packed_operations
+from selfhost_transport.store.turn_operations import OpenText, Operation, packed_operations
 from selfhost_transport.store.turn_records import (
     Accepted,
     Cancelled,
@@ -266,7 +267,7 @@ class TurnStore:
         prepared = text.prepared
         if prepared is None:
             prepared = text.prepared = self._prepared_append(lease, text)
-        prepared.call(b"%d" % text.offset, raw, text.entry_head + chunk_head(len(raw)), answer, retry_s)
+        prepared.call(append_command(prepared.head, text.offset, raw, text.entry_head), answer, retry_s)
         text.offset += len(raw)
 
     def _prepared_append(self, lease: Lease, text: OpenText) -> PreparedCall:

@@ -29,14 +29,18 @@ class AppendTemplate:
     its version is rare and goes through encode_frame.
     """
 
-    __slots__ = ("_encode",)
+    __slots__ = ("_encode", "fixed_parts")
 
     def __init__(self, channel: str, header: Message, fmt: Format) -> None:
         still = replace(header, data=None, encoding=None, action=MessageAction.APPEND, version=None)
         fixed = encode_message(still, fmt)
         encoding = header.encoding
         make = _JsonParts if fmt is Format.JSON else _MsgpackParts
-        self._encode = make(channel, fixed, encoding).frame
+        parts = make(channel, fixed, encoding)
+        self._encode = parts.frame
+        # For appends of text by no named client: whether it is JSON, what comes before the data, and what between the
+        # data and the version's serial.
+        self.fixed_parts = (fmt is Format.JSON, parts.head, parts.between)
 
     def frame(
         self,
@@ -60,13 +64,13 @@ class AppendTemplate:
 class _JsonParts:
     """A JSON frame cut where data, version and channelSerial go."""
 
-    __slots__ = ("_binary", "_head", "_text")
+    __slots__ = ("_binary", "between", "head")
 
     def __init__(self, channel: str, fixed: dict[str, object], encoding: str | None) -> None:
         prefix = pack({"action": Action.MESSAGE.value, "channel": channel}, Format.JSON)[:-1]
-        self._head = prefix + b',"messages":[' + pack(fixed, Format.JSON)[:-1] + b',"data":'
+        self.head = prefix + b',"messages":[' + pack(fixed, Format.JSON)[:-1] + b',"data":'
         version = b',"version":{"serial":'
-        self._text = version if encoding is None else b',"encoding":' + orjson.dumps(encoding) + version
+        self.between = version if encoding is None else b',"encoding":' + orjson.dumps(encoding) + version
         self._binary = b',"encoding":' + orjson.dumps(json_encoding(encoding)) + version
 
     def frame(
@@ -76,9 +80,9 @@ class _JsonParts:
         binary = isinstance(data, bytes)
         return b"".join(
             (
-                self._head,
+                self.head,
                 dumps(b64encode(data).decode("ascii") if isinstance(data, bytes) else data),
-                self._binary if binary else self._text,
+                self._binary if binary else self.between,
                 dumps(serial),
                 b',"timestamp":',
                 dumps(timestamp),
@@ -93,7 +97,7 @@ class _JsonParts:
 class _MsgpackParts:
     """A msgpack frame cut at the same places; map sizes are known beforehand."""
 
-    __slots__ = ("_head", "_version", "_version_by")
+    __slots__ = ("_version_by", "between", "head")
 
     def __init__(self, channel: str, fixed: dict[str, object], encoding: str | None) -> None:
         if encoding is not None:
@@ -102,10 +106,10 @@ class _MsgpackParts:
         # At most 12 fields exist, so the short form of the map header always fits.
         assert size <= _MAX_FIXMAP
         prefix = b"\x84" + _pairs({"action": Action.MESSAGE.value, "channel": channel})
-        self._head = (
+        self.head = (
             prefix + _pack("messages") + b"\x91" + bytes((0x80 | size,)) + _pairs(fixed) + _pack("data")
         )
-        self._version = _pack("version") + b"\x82" + _pack("serial")
+        self.between = _pack("version") + b"\x82" + _pack("serial")
         self._version_by = _pack("version") + b"\x83" + _pack("serial")
 
     def frame(
@@ -113,9 +117,9 @@ class _MsgpackParts:
     ) -> bytes:
         return b"".join(
             (
-                self._head,
+                self.head,
                 _pack(data),
-                self._version if client_id is None else self._version_by,
+                self.between if client_id is None else self._version_by,
                 _pack(serial),
                 b"\xa9timestamp",
                 _pack(timestamp),

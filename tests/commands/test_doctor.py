@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from selfhost_transport.commands.doctor import Verdict, examine_server
+from selfhost_transport import accelerator
+from selfhost_transport.commands.doctor import Verdict, examine_accelerator, examine_server
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from tests.commands.conftest import Call
 
@@ -99,3 +100,8 @@ def test_what_dev_binds_and_accepts_is_known(call: Call) -> None:
     alone, as_dev = call("doctor", "chat:x").output, call("doctor", "chat:x", "--dev").output
     assert "chat:x: no client can connect" in alone and "--dev" in alone
     assert "chat:x: rule *: agent assistant" in as_dev and "chat:x: key dev.local: everything" in as_dev
+
+
+def test_it_names_the_form_of_the_hot_path() -> None:
+    found = examine_accelerator()
+    assert (found.verdict, found.subject, found.detail) == (Verdict.OK, "accelerator", accelerator.STATUS)

@@ -14,6 +14,7 @@ from itertools import count
 import pytest
 import redis
 
+from selfhost_transport.accelerator import append_command
 from selfhost_transport.errors import StoreFull, StoreUnavailable, StoreUnsuitable
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
@@ -184,7 +185,7 @@ async def test_calls_that_depend_on_earlier_ones_keep_their_order_through_a_refu
         if number % 1000 in (300, 600):
             await asyncio.to_thread(switch, admin, number % 1000 == 300)
         answers.append(loop.create_future())
-        repeated.call(b"%d" % number, b"", b"", answers[-1], 5)
+        repeated.call(append_command(repeated.head, number, b"", b""), answers[-1], 5)
         await asyncio.sleep(0)
     assert set(await asyncio.gather(*answers)) == {b"ok"}
     assert await connection.command("LLEN", "n") == 3000
