@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.machine import find_browser
 from tests.processes import Proc, Stack
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +44,6 @@ agent = "assistant"
 id = "plain"
 """
 FORMATS = ("json", "msgpack")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _SDK_PYTHON = Path(__file__).parent / ".venv" / "bin" / "python"
 SDK_PYTHON = Path(os.environ.get("ABLY_PYTHON", _SDK_PYTHON))
 SUITE_TIMEOUT_S = 100.0
@@ -76,7 +76,7 @@ class Site:
             "LIMITED_KEY": f"{LIMITED}:{KEY_SECRET}",
             "PORTS": ",".join(str(gateway.port) for gateway in self.gateways),
             "FORMAT": wire_format,
-            "CHROMIUM": next(filter(None, map(shutil.which, BROWSERS)), ""),
+            "CHROMIUM": find_browser(),
         }
 
 

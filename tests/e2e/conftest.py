@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import redis
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from tests.e2e.stage import FULL, Stage
 from tests.leaks import keys_under, unowned_keys
+from tests.machine import free_port
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -76,8 +76,5 @@ async def build(redis_server: EmbeddedRedis, tmp_path: Path) -> AsyncIterator[Bu
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[EmbeddedRedis]:
     """A Redis that the test may stop and start again: it keeps its data and its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with EmbeddedRedis(tmp_path / "redis", port) as server:
+    with EmbeddedRedis(tmp_path / "redis", free_port()) as server:
         yield server

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from websockets.asyncio.client import connect
 
 from selfhost_transport import ClientTransport
 from selfhost_transport.errors import TransportError
+from tests.machine import free_port
 from tests.processes import Stack, wait_until
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "embedding.md"
@@ -27,13 +27,6 @@ def example() -> str:
     found = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert found is not None
     return found[1]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 @pytest.fixture

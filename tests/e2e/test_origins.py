@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
-
 from tests.e2e.node import run_suite
-from tests.e2e.test_page import BROWSERS
+from tests.machine import browser, free_port
 from tests.processes import Stack
 
 CONFIG = """
@@ -29,11 +26,7 @@ agent = "assistant"
 
 
 async def test_pages_of_other_origins_in_a_browser(stack: Stack) -> None:
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    assert browser, f"no browser on the PATH: one of {', '.join(BROWSERS)} is needed"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     dev = await stack.dev()
     gateway = await stack.gateway(config=CONFIG.format(port=port))
     await stack.worker(config=CONFIG.format(port=port))
@@ -42,6 +35,6 @@ async def test_pages_of_other_origins_in_a_browser(stack: Stack) -> None:
         "GATEWAY": gateway.url,
         "ALLOWED": f"http://friend.example:{port}",
         "KEY": "app.key:secret",
-        "CHROMIUM": browser,
+        "CHROMIUM": browser(),
     }
     await run_suite(stack, "origins.test.mjs", env)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -18,11 +17,11 @@ import gateway
 from gateway.server import Gateway
 from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, load_settings
 from tests.e2e.node import run_suite
+from tests.machine import browser
 from tests.processes import Stack, wait_until
 
 GATEWAY = Path(gateway.__file__).parent
 COMMAND = Path(sys.executable).with_name("selfhost-transport")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def source_hash(web: Path) -> str:
@@ -57,15 +56,13 @@ PICTURES = os.environ.get("SELFHOST_TRANSPORT_PICTURES")
 
 @pytest.mark.timeout(900 if LONG else 400)
 async def test_chat_page_in_a_browser(stack: Stack) -> None:
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    assert browser, f"no browser on the PATH: one of {', '.join(BROWSERS)} is needed"
     # One for all suites: each test has sessions of its own.
     dev = await stack.dev("tests.e2e.page_agent:worker")
     env = {
         "URL": dev.url,
         "PORTS": str(dev.port),
         "KEY": f"{DEV_KEY_NAME}:{DEV_KEY_SECRET}",
-        "CHROMIUM": browser,
+        "CHROMIUM": browser(),
         "LONG": "1" if LONG else "",
         "SHOTS": str(Path(PICTURES).resolve()) if PICTURES else "",
     }

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
 import uuid
 from collections.abc import AsyncIterator
@@ -19,12 +18,12 @@ import pytest_asyncio
 
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from tests.e2e.node import FOLDER, run_suite
+from tests.machine import browser, free_port
 from tests.processes import Proc, Stack, wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 AUTH = ("dev.local", "development-secret")
 
 
@@ -50,12 +49,6 @@ def copied(stack: Stack, name: str) -> Path:
     return folder
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 async def shell(stack: Stack, folder: Path, command: str, **env: str) -> Proc:
     return await stack.run("bash", "-euc", f"cd {folder}\nexec {command}", env=env)
 
@@ -78,13 +71,11 @@ async def test_the_packages_are_those_that_the_tests_use(package: Path) -> None:
 
 @pytest.mark.parametrize("name", ["use-chat", "tanstack-ai"])
 async def test_the_pages_in_a_browser(stack: Stack, dev: Proc, name: str) -> None:
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    assert browser, f"no browser on the PATH: one of {', '.join(BROWSERS)} is needed"
     port = free_port()
     options = f"--host 127.0.0.1 --port {port} --strictPort"
     page = await shell(stack, copied(stack, name), f"npm start -- {options}", GATEWAY=dev.url)
     await wait_until(lambda: f"127.0.0.1:{port}" in page.log, 30, "the page is served")
-    env = {"URL": f"http://127.0.0.1:{port}/", "API": dev.url, "CHROMIUM": browser}
+    env = {"URL": f"http://127.0.0.1:{port}/", "API": dev.url, "CHROMIUM": browser()}
     await run_suite(stack, "examples.test.mjs", env)
 
 

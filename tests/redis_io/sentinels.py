@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 import redis
 
 from selfhost_transport.redis_io.embedded import EmbeddedRedis, find_server
+from tests.machine import free_port
 from tests.processes import wait_until
 
 SERVICE = "chat-redis"
@@ -87,7 +87,7 @@ def watched(folder: Path) -> Iterator[Watched]:
             primary.config_set("repl-diskless-sync-delay", "0")
         with redis.Redis.from_url(servers[1].url) as replica:
             replica.replicaof("127.0.0.1", port_of(servers[0]))
-        made = Watched(servers, [_free_port() for _ in range(_COUNT)])
+        made = Watched(servers, [free_port() for _ in range(_COUNT)])
         try:
             for port in made.ports:
                 made.sentinels.append(_sentinel(folder, port, port_of(servers[0])))
@@ -119,9 +119,3 @@ def _sentinel(folder: Path, port: int, primary: int) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             process_group=0,
         )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
