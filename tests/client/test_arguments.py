@@ -12,8 +12,8 @@ import pytest
 from selfhost_transport import ClientTransport
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.wire.actions import Action
+from tests.client.asked import asked
 from tests.client.scripted import CHANNEL, KEY, ScriptedService
-from tests.client.test_following import asked
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from selfhost_transport import ClientTransport, StreamReset, Turn, TurnStatus
+from selfhost_transport import StreamReset, TurnStatus
 from selfhost_transport.client import Discontinuity, TurnStream
 from selfhost_transport.client.session import requests
 from selfhost_transport.client.session.events import Entry
@@ -20,22 +20,9 @@ from selfhost_transport.wire.actions import Action
 from selfhost_transport.wire.frame import Frame
 from selfhost_transport.wire.receipts import CancelReceipt
 from tests.client.agent import ScriptedAgent, echo
-from tests.client.scripted import CHANNEL, EPOCH, KEY, ScriptedService, ScriptedSocket, serial
+from tests.client.asked import asked
+from tests.client.scripted import CHANNEL, EPOCH, KEY, ScriptedService, serial
 from tests.processes import wait_until
-
-
-async def asked(
-    service: ScriptedService, text: str = "hello", *, agent: str | None = "assistant"
-) -> tuple[ClientTransport, ScriptedSocket, Turn, ScriptedAgent]:
-    """A send that was accepted, and the agent to answer it."""
-    transport, socket = await service.open(agent=agent)
-    turn = transport.view.start(text)
-    frame = await socket.next(Action.MESSAGE)
-    messages = echo(frame.messages or [], 105)
-    socket.messages(105, *messages)
-    socket.ack(frame)
-    await turn.accepted
-    return transport, socket, turn, ScriptedAgent(socket, messages[0])
 
 
 async def collect(stream: TurnStream) -> list[str]:

@@ -25,14 +25,9 @@ from selfhost_transport.wire.actions import Action
 from selfhost_transport.wire.frame import Frame
 from selfhost_transport.wire.message import Message
 from tests.client.agent import ScriptedAgent, echo, user_messages
+from tests.client.loading import options
 from tests.client.scripted import CHANNEL, ScriptedService, serial
 from tests.processes import wait_until
-
-
-def options(history_limit: int = 100, page_size: int = 100) -> ClientOptions:
-    return ClientOptions(
-        history_limit=history_limit, page_size=page_size, retry_initial=0.001, retry_max=0.01
-    )
 
 
 def shown(client: ClientTransport) -> list[str]:

@@ -13,8 +13,8 @@ from selfhost_transport.client.session import long_waits
 from selfhost_transport.errors import ConnectionFailed, ErrorInfo, InvalidArgument, NotFound
 from selfhost_transport.wire.actions import Action
 from tests.client.agent import ScriptedAgent, echo
+from tests.client.loading import options
 from tests.client.scripted import CHANNEL, KEY, ScriptedService
-from tests.client.test_loading import options
 from tests.processes import wait_until
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -16,17 +14,9 @@ from websockets.asyncio.client import connect
 
 from selfhost_transport import ClientTransport
 from selfhost_transport.errors import TransportError
+from tests.e2e.embedding_example import example
 from tests.machine import free_port
 from tests.processes import Stack, wait_until
-
-PAGE = Path(__file__).parent.parent.parent / "docs" / "embedding.md"
-
-
-def example() -> str:
-    """The first block of code on the page."""
-    found = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert found is not None
-    return found[1]
 
 
 @pytest.fixture

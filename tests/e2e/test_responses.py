@@ -6,7 +6,6 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -14,65 +13,15 @@ import openai
 import orjson
 import pytest
 import pytest_asyncio
-from openai import AsyncOpenAI, OpenAI
+from openai import OpenAI
 
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from tests.documentation.blocks import block
 from tests.e2e.openai_models import valid_event, valid_items, valid_response
-from tests.processes import Proc, Stack
+from tests.e2e.responses_site import CONFIG, KEY, Site, numbers, raw_events, text_of
+from tests.processes import Stack
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-KEY = "app.key:secret"
-CONFIG = """
-[[keys]]
-name = "app.key"
-secret = "secret"
-
-[[keys]]
-name = "app.reader"
-secret = "secret"
-capability = { "*" = ["subscribe", "history"] }
-
-[[keys]]
-name = "other.key"
-secret = "secret"
-capability = { "elsewhere:*" = ["*"] }
-
-[[namespaces]]
-id = "*"
-agent = "assistant"
-
-[[namespaces]]
-id = "three"
-agent = "three-calls"
-
-[[namespaces]]
-id = "mirror"
-agent = "mirror"
-
-[[namespaces]]
-id = "pay"
-agent = "payer"
-
-[[namespaces]]
-id = "queue"
-agent = "assistant"
-policy = "queue"
-"""
-
-
-@dataclass
-class Site:
-    stack: Stack
-    gateways: list[Proc]
-
-    def client(self, gateway: int = 0, key: str = KEY, **options: Any) -> Any:
-        return AsyncOpenAI(base_url=f"{self.gateways[gateway].url}/v1", api_key=key, **options)
-
-    def http(self, gateway: int = 0, key: str = KEY) -> httpx.AsyncClient:
-        headers = {"authorization": f"Bearer {key}"}
-        return httpx.AsyncClient(base_url=self.gateways[gateway].url, headers=headers, timeout=20.0)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -92,28 +41,12 @@ async def client(site: Site) -> AsyncIterator[Any]:
         yield made
 
 
-def numbers(count: int) -> str:
-    return "".join(f"{number} " for number in range(count))
-
-
-def text_of(events: list[Any]) -> str:
-    return "".join(event.delta for event in events if event.type == "response.output_text.delta")
-
-
 async def ended(client: Any, response: Any) -> Any:
     """The loop of OpenAI's guide on background mode."""
     while response.status in {"queued", "in_progress"}:
         await asyncio.sleep(0.05)
         response = await client.responses.retrieve(response.id)
     return response
-
-
-async def raw_events(http: httpx.AsyncClient, response_id: str, **query: Any) -> list[dict[str, Any]]:
-    answer = await http.get(f"/v1/responses/{response_id}", params={"stream": "true", **query})
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    assert not [line for line in answer.text.splitlines() if line.startswith("id:")]
-    return [orjson.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
 
 
 async def test_rsp_1_a_background_response_is_polled_until_it_is_complete(client: Any) -> None:

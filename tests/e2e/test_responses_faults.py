@@ -20,9 +20,9 @@ from selfhost_transport import ClientTransport
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from tests.e2e.conftest import Build
 from tests.e2e.provider import Provider
+from tests.e2e.responses_site import KEY, Site, numbers, raw_events, text_of
 from tests.e2e.stage import CREW
 from tests.e2e.stage import KEY as STAGE_KEY
-from tests.e2e.test_responses import KEY, Site, numbers, raw_events, text_of
 from tests.processes import Stack, wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.test_embedding import example
+from tests.e2e.embedding_example import example
 from tests.processes import Stack, wait_until
 
 ANN = {"authorization": "Bearer session-of-ann"}

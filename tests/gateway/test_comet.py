@@ -16,9 +16,9 @@ from gateway.comet import outlet as outlets
 from gateway.comet.outlet import CometOutlet
 from gateway.websocket.write_batch import Outbox
 from selfhost_transport.wire.websocket import ws_frame_header
+from tests.gateway.basic_auth import basic
 from tests.gateway.ears import Ear
 from tests.gateway.raw import ACK, ATTACHED, CONFIG, CONNECTED, ERROR, KEY, MESSAGE, NACK, Map
-from tests.gateway.test_rest import basic
 from tests.processes import Stack, wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -15,8 +15,8 @@ from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.channel import RewindCount
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position, parse_position
-from tests.gateway.test_session_feed import SESSION, Reader, Scene
-from tests.gateway.test_session_feed import scene as scene
+from tests.gateway.scene import SESSION, Reader, Scene
+from tests.gateway.scene import scene as scene
 from tests.processes import wait_until
 
 MOST_BYTES_PER_TURN = 256

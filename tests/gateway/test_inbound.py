@@ -10,14 +10,9 @@ from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 
 from gateway.websocket.frame_reader import Inbound, Incoming, Unreadable
+from tests.gateway.masked_frames import MASK, sent
 
 LIMIT = 1000
-MASK = b"abcd"
-
-
-def sent(opcode: int, payload: bytes, *, fin: bool = True) -> bytes:
-    """A frame as clients send it."""
-    return Frame(Opcode(opcode), payload, fin).serialize(mask=True)
 
 
 def read(inbound: Inbound, data: bytes, step: int) -> list[Incoming]:

@@ -19,7 +19,7 @@ from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.session_store import SessionStore
-from tests.gateway.test_session_feed import Lossy, Scene
+from tests.gateway.scene import Lossy, Scene
 from tests.processes import wait_until
 
 

@@ -18,7 +18,7 @@ from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.revocations import KEPT_MS, Revocation, RevocationStore, TargetKind
 from selfhost_transport.store.session_store import SessionStore
-from tests.gateway.test_session_feed import SESSION, Reader, Scene
+from tests.gateway.scene import SESSION, Reader, Scene
 from tests.processes import wait_until
 
 

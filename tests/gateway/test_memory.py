@@ -30,8 +30,8 @@ from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, load_setti
 from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.tokens import ApiKey
 from tests.gateway.ears import Wire
+from tests.gateway.masked_frames import sent
 from tests.gateway.raw import ATTACHED, CONFIG, CONNECTED, client
-from tests.gateway.test_inbound import sent
 from tests.processes import Stack, wait_until
 
 WARM, IDLE = 50, 200

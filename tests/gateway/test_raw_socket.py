@@ -12,7 +12,7 @@ from gateway.background import Background
 from gateway.websocket.protocol import MAX_JOINED, RawSocket
 from gateway.websocket.write_batch import Outbox
 from tests.gateway.ears import Ear, Wire
-from tests.gateway.test_inbound import sent
+from tests.gateway.masked_frames import sent
 from tests.processes import wait_until
 
 GOODBYE = Frame(Opcode.CLOSE, Close(1000, "").serialize()).serialize(mask=False)

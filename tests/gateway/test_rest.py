@@ -14,15 +14,12 @@ import pytest_asyncio
 
 from selfhost_transport.wire.codec import Format, pack, unpack
 from selfhost_transport.wire.tokens import TokenRequest
+from tests.gateway.basic_auth import basic
 from tests.gateway.raw import KEY, Map, client
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 Names = Callable[[str], str]
 NAME, SECRET = KEY.split(":")
-
-
-def basic(key: str) -> dict[str, str]:
-    return {"Authorization": "Basic " + base64.b64encode(key.encode()).decode()}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -15,8 +15,8 @@ from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.redis_io.link import Link
 from selfhost_transport.redis_io.subscriber import Subscriber
 from tests.processes import wait_until
+from tests.redis_io.lua import Lua
 from tests.redis_io.sentinels import SERVICE, Watched, port_of, watched
-from tests.redis_io.test_connection import Lua
 
 ADD = Lua("return redis.call('RPUSH', KEYS[1], ARGV[1])")
 

@@ -17,7 +17,7 @@ from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.subscriber import Subscriber
 from tests.processes import wait_until
 from tests.redis_io.clusters import Clustered, clustered
-from tests.redis_io.test_connection import Lua
+from tests.redis_io.lua import Lua
 
 ADD = Lua("return redis.call('RPUSH', KEYS[1], ARGV[1])")
 

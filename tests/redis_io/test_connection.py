@@ -6,8 +6,6 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
-from hashlib import sha1
 
 import hiredis
 import pytest
@@ -19,18 +17,7 @@ from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.redis_io.link import Link
 from selfhost_transport.redis_io.subscriber import Subscriber
 from tests.processes import wait_until
-
-
-@dataclass(frozen=True)
-class Lua:
-    source: str
-    reads: bool = False
-    names_all_keys: bool = True
-
-    @property
-    def digest(self) -> str:
-        return sha1(self.source.encode(), usedforsecurity=False).hexdigest()
-
+from tests.redis_io.lua import Lua
 
 ECHO = Lua("return ARGV[1]")
 

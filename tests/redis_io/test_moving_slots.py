@@ -19,7 +19,7 @@ from selfhost_transport.redis_io.databases import SCRIPT_BEGINS
 from selfhost_transport.redis_io.subscriber import Subscriber
 from tests.processes import wait_until
 from tests.redis_io.clusters import Clustered, Move, clustered
-from tests.redis_io.test_connection import Lua
+from tests.redis_io.lua import Lua
 
 LONG = bool(os.environ.get("SELFHOST_TRANSPORT_LONG"))
 # Names of its own, as the scripts of a session build them: only the first is a key of the call.

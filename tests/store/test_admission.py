@@ -11,7 +11,7 @@ from selfhost_transport.errors import Overloaded, RateLimited
 from selfhost_transport.store.keys import bucket_of
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.turn_store import Policy, TurnStore
-from tests.store.test_turns import LEASE_MS, SESSION, request, take
+from tests.store.turns import LEASE_MS, SESSION, request, take
 
 
 def limited(turns: TurnStore, **options: Any) -> TurnStore:

@@ -19,7 +19,7 @@ from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_store import CancelFilter, Scope, TurnStore
 from selfhost_transport.wire.message import Message
 from tests.processes import wait_until
-from tests.store.test_turns import CANCEL, SESSION, chunk, open_text, started
+from tests.store.turns import CANCEL, SESSION, chunk, open_text, started
 
 KEYS = Keyspace("both", buckets=4)
 CHANNELS = (

@@ -11,7 +11,7 @@ from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.turn_store import CancelFilter, Scope, TurnStore
 from selfhost_transport.turns.machine import TurnStatus
 from tests.processes import wait_until
-from tests.store.test_turns import CANCEL, SESSION, finish, request, started
+from tests.store.turns import CANCEL, SESSION, finish, request, started
 
 LEASE_MS = 60_000
 

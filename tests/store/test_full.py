@@ -14,18 +14,7 @@ from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_operations import Create
 from selfhost_transport.store.turn_store import CancelFilter, Scope, TurnStore
 from selfhost_transport.wire.message import Message
-from tests.store.test_turns import (
-    CANCEL,
-    SESSION,
-    chunk,
-    finish,
-    log,
-    names,
-    open_text,
-    request,
-    started,
-    take,
-)
+from tests.store.turns import CANCEL, SESSION, chunk, finish, log, names, open_text, request, started, take
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from dataclasses import replace
 
 import pytest
 
@@ -15,26 +14,12 @@ from selfhost_transport.turns.inputs import InputIds, user_message
 from selfhost_transport.turns.ui import TextPart
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position, parse_position
+from tests.store.pages import of_all, pages, serials
 from tests.store.talks import Said, Talk, random_talk
 
 LONG = os.environ.get("SELFHOST_TRANSPORT_LONG") == "1"
 SEEDS = range(200 if LONG else 12)
 LIMITS = range(1, 60) if LONG else (1, 2, 3, 7, 20, 1000)
-
-
-async def pages(sessions: SessionStore, session: str, query: Query) -> list[Page]:
-    found = [await sessions.history.page(session, query)]
-    while (cursor := found[-1].next_cursor) is not None:
-        found.append(await sessions.history.page(session, replace(query, cursor=cursor)))
-    return found
-
-
-def serials(page: Page) -> list[str]:
-    return [str(message.serial) for message in page.messages]
-
-
-def of_all(found: list[Page]) -> list[str]:
-    return [serial for page in found for serial in serials(page)]
 
 
 def cut_turns(talk: Talk, page: Page) -> list[Said]:

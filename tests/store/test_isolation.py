@@ -25,7 +25,7 @@ from selfhost_transport.wire.annotation import Annotation
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.presence import PresenceMessage
 from selfhost_transport.wire.serial import Position
-from tests.store.test_turns import CANCEL, request
+from tests.store.turns import CANCEL, request
 
 VICTIM, ATTACKER = "umbrella:lobby:1", "lobby:1"
 SUFFIX = ":umbrella"

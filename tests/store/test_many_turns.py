@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from selfhost_transport.errors import Busy, LeaseLost, TurnEnded
-from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store.ended_turns import EndedTurns
 from selfhost_transport.store.history import Query
 from selfhost_transport.store.keys import bucket_of
@@ -19,14 +18,10 @@ from selfhost_transport.store.turn_inputs import TurnInputs
 from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_store import CancelFilter, Policy, Scope, TurnStore
 from selfhost_transport.wire.message import Message
-from tests.store.test_turns import CANCEL, SESSION, request, started, take
+from tests.store.slow_scripts import TRIES, slow_scripts
+from tests.store.turns import CANCEL, SESSION, request, started, take
 
 ALL = CancelFilter(Scope.ALL)
-LONGEST_SCRIPT_US = 10_000
-# On a machine that others use, a script may be interrupted for longer than it runs: it is long when it always is, and
-# when it is longer than this one, which takes about 3 ms on an idle machine, in the same time.
-TRIES = 3
-KNOWN_SCRIPT = "for _ = 1, 8000 do redis.call('GET', KEYS[1]) end"
 
 
 @pytest.fixture
@@ -39,26 +34,6 @@ async def opened(store: TurnStore, count: int, prefix: str = "t", **changes: str
     for first in range(0, count, 200):
         numbers = range(first, min(first + 200, count))
         await asyncio.gather(*(store.submit(request(f"{prefix}{number}", **changes)) for number in numbers))
-
-
-async def slow_scripts(redis: RedisConnection, work: Callable[[], Awaitable[object]]) -> list[int]:
-    """Microseconds of the scripts that took too long."""
-    before = (await redis.command("CONFIG", "GET", "slowlog-log-slower-than"))[1]
-    await redis.command("CONFIG", "SET", "slowlog-log-slower-than", 500)
-    await redis.command("CONFIG", "SET", "slowlog-max-len", 10_000)
-    await redis.command("SLOWLOG", "RESET")
-    try:
-        for _ in range(5):
-            await redis.command("EVAL", KNOWN_SCRIPT, 1, "none")
-        await work()
-        found = await redis.command("SLOWLOG", "GET", 10_000)
-    finally:
-        await redis.command("CONFIG", "SET", "slowlog-log-slower-than", before)
-        await redis.command("CONFIG", "SET", "slowlog-max-len", 128)
-        await redis.command("SLOWLOG", "RESET")
-    known = sorted(entry[2] for entry in found if entry[3][0].upper() == b"EVAL")
-    longest = max(LONGEST_SCRIPT_US, 3 * known[len(known) // 2])
-    return [entry[2] for entry in found if entry[3][0].upper() == b"EVALSHA" and entry[2] > longest]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from selfhost_transport.errors import Busy, CapabilityError, Conflict, LeaseLost
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.session_store import SessionStore
-from selfhost_transport.store.turn_inputs import Continuation, TurnInputs
+from selfhost_transport.store.turn_inputs import TurnInputs
 from selfhost_transport.store.turn_operations import Create
 from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_store import (
@@ -23,7 +23,8 @@ from selfhost_transport.store.turn_store import (
     TurnStore,
 )
 from selfhost_transport.wire.message import Message
-from tests.store.test_turns import CANCEL, SESSION, finish, log, names, request, started, take
+from tests.store.continuations import continuation
+from tests.store.turns import CANCEL, SESSION, finish, log, names, request, started, take
 
 SUSPEND = [Create(Message(name="step-end")), Create(Message(name="suspend"))]
 
@@ -36,11 +37,6 @@ def inputs(connection: RedisConnection, keys: Keyspace) -> TurnInputs:
 @pytest.fixture
 def pauses(connection: RedisConnection, keys: Keyspace) -> TurnPauses:
     return TurnPauses(connection, keys)
-
-
-def continuation(name: str = "resume", turn: str = "t1") -> Continuation:
-    closing = replace(request(turn).closing, run_start=Message(name=name))
-    return Continuation(closing, b"ctx2")
 
 
 def said(name: str) -> list[Message]:

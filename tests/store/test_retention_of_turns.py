@@ -26,9 +26,9 @@ from selfhost_transport.turns.ui import TextPart
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position, parse_position
 from tests.processes import wait_until
+from tests.store.pages import of_all, pages
+from tests.store.slow_scripts import TRIES, slow_scripts
 from tests.store.talks import Talk, random_talk
-from tests.store.test_history_pages import of_all, pages
-from tests.store.test_many_turns import TRIES, slow_scripts
 
 LONG = os.environ.get("SELFHOST_TRANSPORT_LONG") == "1"
 SEEDS = range(100 if LONG else 3)

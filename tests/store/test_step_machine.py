@@ -14,8 +14,8 @@ from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.turn_steps import Holder, Holding, StepMessages, StepOutcome, TurnSteps
 from selfhost_transport.store.turn_store import Lease
 from selfhost_transport.wire.message import Message
-from tests.store.test_machine import Turns
-from tests.store.test_turns import SESSION
+from tests.store.turn_machine import Turns
+from tests.store.turns import SESSION
 
 WINDOW_MS = 60_000
 STEP_MESSAGES = StepMessages(

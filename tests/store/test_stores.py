@@ -14,7 +14,7 @@ from selfhost_transport.commands.stores import opened_stores
 from selfhost_transport.settings import NamespaceRule, Settings, load_settings
 from selfhost_transport.store import stores as factory
 from selfhost_transport.wire.message import Message
-from tests.store.test_turns import request
+from tests.store.turns import request
 
 WEEK_MS = 7 * 86_400_000
 BUILT = {

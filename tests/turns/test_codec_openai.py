@@ -24,7 +24,7 @@ from selfhost_transport.turns.values import unpack
 from selfhost_transport.turns.view import View
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message, Version
-from tests.turns.test_encoder import flat, recorded_context, recorded_outputs
+from tests.turns.recorded_streams import flat, recorded_context, recorded_outputs
 from tests.turns.transcripts import Transcript, load, load_all, transport
 
 NAME = "openai-responses"

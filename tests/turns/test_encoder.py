@@ -9,74 +9,17 @@ import pytest
 
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import chunks as p
-from selfhost_transport.turns import headers as h
-from selfhost_transport.turns.context import STEP_START_PLACEHOLDER, TurnContext
+from selfhost_transport.turns.context import STEP_START_PLACEHOLDER
 from selfhost_transport.turns.encoder import Append, Close, Create, Encoder, Op
-from selfhost_transport.wire.message import Message
-from tests.turns.transcripts import Operation, Transcript, load, load_all, transport
-
-# The cancel hook wrote one delta that is not a chunk of the agent's stream (README of the transcripts).
-HOOK_WRITES = {"09-cancel-by-run-id": " [stopped]"}
-# Chunks that were read but not published because the pipe had been cancelled already.
-UNPUBLISHED = {"48-usechat-stop": "abort"}
-
-CTX = TurnContext(
-    session="s", turn_id="run", invocation_id="inv", agent_client_id="agent", step_id="inv-step-0"
+from tests.turns.recorded_streams import (
+    CTX,
+    HOOK_WRITES,
+    UNPUBLISHED,
+    flat,
+    recorded_context,
+    recorded_outputs,
 )
-
-
-def recorded_context(message: Message) -> TurnContext:
-    """The context that gives the recorded headers of an `ai-output`."""
-    found = transport(message)
-    return TurnContext(
-        session="conversations:vec",
-        turn_id=found["run-id"],
-        invocation_id=found["invocation-id"],
-        agent_client_id=message.client_id or "",
-        step_id=found["step-id"],
-        owner_client_id=found.get("run-client-id"),
-        input_client_id=found.get("input-client-id"),
-        input_codec_message_id=found.get("input-codec-message-id"),
-        parent=found.get("parent"),
-        fork_of=found.get("fork-of"),
-        msg_regenerate=found.get("msg-regenerate"),
-        step_client_id=found["step-client-id"],
-    )
-
-
-def recorded_outputs(transcript: Transcript, codec_message_id: str) -> list[Operation]:
-    """Operations on this assistant message, without the recovery update and the other sender's messages."""
-    return [
-        operation
-        for operation in transcript.operations()
-        if transport(operation.message).get("codec-message-id") == codec_message_id
-        and transport(operation.message).get("role") == "assistant"
-        and transport(operation.message).get("run-id")
-        and operation.raw["action"] != 1
-        and operation.raw.get("name") in (h.AI_OUTPUT, None)
-    ]
-
-
-def flat(ops: list[Op], open_keys: set[str]) -> list[dict[str, Any]]:
-    """Operations in the shape of the transcript; header order included, as JSON text."""
-    lines: list[dict[str, Any]] = []
-    for op in ops:
-        if isinstance(op, Create):
-            message = op.message
-            lines.append(
-                {
-                    "op": "publish",
-                    "name": message.name,
-                    "data": message.data,
-                    "encoding": message.encoding,
-                    "extras": json.dumps(message.extras),
-                }
-            )
-        else:
-            data = op.data if isinstance(op, Append) else ""
-            lines.append({"op": "append", "data": data, "extras": json.dumps(op.extras)})
-            assert op.stream_key in open_keys
-    return lines
+from tests.turns.transcripts import Operation, Transcript, load, load_all, transport
 
 
 def encode_stream(transcript: Transcript, stream: dict[str, Any], outputs: list[Operation]) -> list[Op]:

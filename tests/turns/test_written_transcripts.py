@@ -18,9 +18,9 @@ from selfhost_transport.turns.encoder import Create
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.values import unpack
 from selfhost_transport.turns.view import View
-from tests.turns.test_encoder import recorded_context
-from tests.turns.test_inputs import rebuilt as rebuilt_input
-from tests.turns.test_lifecycle import rebuilt as rebuilt_lifecycle
+from tests.turns.rebuilt_inputs import rebuilt as rebuilt_input
+from tests.turns.rebuilt_lifecycle import rebuilt as rebuilt_lifecycle
+from tests.turns.recorded_streams import recorded_context
 from tests.turns.transcripts import VERCEL, Operation, Transcript, load, load_all, transport
 
 TRANSCRIPTS = [*load_all(), *load_all("openai-responses")]

@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from agent_worker import ToolCall, Turn, Worker
 from agent_worker.scripted.model import scripted
 from selfhost_transport.errors import InvalidArgument
-from selfhost_transport.exporter import EndedTurn, Export, TurnExporter
+from selfhost_transport.exporter import EndedTurn, TurnExporter
 from selfhost_transport.settings import Settings
 from selfhost_transport.turns import ui
 from selfhost_transport.turns.machine import TurnStatus
 from tests.processes import wait_until
+from tests.worker.exporting import exporting
 from tests.worker.people import People
 from tests.worker.session import Room, numbered
 
 Run = Callable[[Worker], Awaitable[Worker]]
 MakeSettings = Callable[..., Settings]
-
-
-@asynccontextmanager
-async def exporting(exporter: TurnExporter, export: Export) -> AsyncIterator[TurnExporter]:
-    """An exporter at work."""
-    running = asyncio.create_task(exporter.run(export))
-    ready = asyncio.create_task(exporter.ready.wait())
-    await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
-    ready.cancel()
-    try:
-        yield exporter
-    finally:
-        exporter.stop()
-        await running
 
 
 async def test_hyd_1_whole_messages_across_suspend_and_resume(

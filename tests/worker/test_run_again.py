@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
-from agent_worker import Turn, Worker, working
+from agent_worker import working
 from selfhost_transport.exporter import EndedTurn, TurnExporter
-from selfhost_transport.settings import Settings
+from tests.worker.echo import MakeSettings, echo
+from tests.worker.exporting import exporting
 from tests.worker.session import Room
-from tests.worker.test_exporter import exporting
-
-MakeSettings = Callable[..., Settings]
-
-
-def echo(settings: Settings) -> Worker:
-    worker = Worker(settings)
-
-    @worker.agent("assistant")
-    async def assistant(turn: Turn) -> str:
-        return await turn.text()
-
-    return worker
 
 
 async def test_a_worker_works_again_and_a_late_stop_was_for_the_last_run(

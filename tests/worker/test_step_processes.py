@@ -15,7 +15,7 @@ from selfhost_transport.turns import headers as h
 from tests.processes import Proc, Stack, wait_until
 from tests.worker.hosts import OpenSession, session
 from tests.worker.session import Room
-from tests.worker.test_steps import say, steps_of, visible
+from tests.worker.steps import say, steps_of, visible
 
 __all__ = ["session"]
 

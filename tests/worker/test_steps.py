@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from agent_worker import AgentError, ToolCall, Turn
+from agent_worker import AgentError, ToolCall
 from selfhost_transport.errors import (
     InvalidArgument,
     LeaseLost,
@@ -29,29 +29,14 @@ from tests.processes import wait_until
 from tests.worker.hosts import OpenSession, session
 from tests.worker.people import People
 from tests.worker.session import Room, header
+from tests.worker.steps import say, steps_of, visible
 
 __all__ = ["session"]
-
-
-async def say(turn: Turn, text: str) -> None:
-    (await turn.pipe([text])).raise_for_error()
 
 
 async def failing(text: str) -> AsyncIterator[str]:
     yield text
     raise AgentError("the provider failed")
-
-
-async def visible(room: Room, turn: str) -> str:
-    """The text of a turn as a late joiner sees it."""
-    return "".join(part.text for part in await People(room).parts(turn) if isinstance(part, ui.TextPart))
-
-
-async def steps_of(room: Room, turn: str) -> list[tuple[str, str, int]]:
-    """Id, status and number of attempts of a turn's steps."""
-    node = (await People(room).tree()).run_node(turn)
-    assert node is not None and node.run is not None
-    return [(step.step_id, step.status, step.attempt_count) for step in node.run.info().steps]
 
 
 async def test_dur_1_another_process_adopts_a_turn_without_a_second_start(

@@ -8,7 +8,7 @@ import pytest
 
 from agent_worker import working
 from selfhost_transport.settings import NamespaceRule, Settings
-from tests.worker.test_run_again import echo
+from tests.worker.echo import echo
 
 MakeSettings = Callable[..., Settings]
 

@@ -15,7 +15,7 @@ from selfhost_transport.errors import StoreUnavailable
 from selfhost_transport.settings import ENV_PREFIX
 from selfhost_transport.turns import headers as h
 from tests.worker.session import Room
-from tests.worker.test_steps import steps_of, visible
+from tests.worker.steps import steps_of, visible
 
 GUIDE = Path(__file__).parent.parent.parent / "docs" / "agents.md"
 

@@ -1,0 +1,81 @@
+"""A gateway and a worker for OpenAI's clients, and how their events are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import orjson
+from openai import AsyncOpenAI
+
+from tests.processes import Proc, Stack
+
+KEY = "app.key:secret"
+
+
+CONFIG = """
+[[keys]]
+name = "app.key"
+secret = "secret"
+
+[[keys]]
+name = "app.reader"
+secret = "secret"
+capability = { "*" = ["subscribe", "history"] }
+
+[[keys]]
+name = "other.key"
+secret = "secret"
+capability = { "elsewhere:*" = ["*"] }
+
+[[namespaces]]
+id = "*"
+agent = "assistant"
+
+[[namespaces]]
+id = "three"
+agent = "three-calls"
+
+[[namespaces]]
+id = "mirror"
+agent = "mirror"
+
+[[namespaces]]
+id = "pay"
+agent = "payer"
+
+[[namespaces]]
+id = "queue"
+agent = "assistant"
+policy = "queue"
+"""
+
+
+@dataclass
+class Site:
+    stack: Stack
+    gateways: list[Proc]
+
+    def client(self, gateway: int = 0, key: str = KEY, **options: Any) -> Any:
+        return AsyncOpenAI(base_url=f"{self.gateways[gateway].url}/v1", api_key=key, **options)
+
+    def http(self, gateway: int = 0, key: str = KEY) -> httpx.AsyncClient:
+        headers = {"authorization": f"Bearer {key}"}
+        return httpx.AsyncClient(base_url=self.gateways[gateway].url, headers=headers, timeout=20.0)
+
+
+def numbers(count: int) -> str:
+    return "".join(f"{number} " for number in range(count))
+
+
+def text_of(events: list[Any]) -> str:
+    return "".join(event.delta for event in events if event.type == "response.output_text.delta")
+
+
+async def raw_events(http: httpx.AsyncClient, response_id: str, **query: Any) -> list[dict[str, Any]]:
+    answer = await http.get(f"/v1/responses/{response_id}", params={"stream": "true", **query})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert not [line for line in answer.text.splitlines() if line.startswith("id:")]
+    return [orjson.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]

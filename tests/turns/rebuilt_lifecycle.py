@@ -1,0 +1,56 @@
+"""A recorded event of a turn's lifecycle, built anew."""
+
+from __future__ import annotations
+
+from selfhost_transport.errors import ErrorInfo
+from selfhost_transport.turns import headers as h
+from selfhost_transport.turns.lifecycle import (
+    RunReason,
+    StepReason,
+    TurnContext,
+    run_end,
+    run_resume,
+    run_start,
+    run_suspend,
+    step_end,
+    step_start,
+)
+from selfhost_transport.wire.message import Message
+from tests.turns.transcripts import transport
+
+
+def recorded(message: Message) -> TurnContext:
+    found = transport(message)
+    return TurnContext(
+        session="s",
+        turn_id=found["run-id"],
+        invocation_id=found["invocation-id"],
+        agent_client_id=message.client_id or "",
+        step_id=found.get("step-id", ""),
+        owner_client_id=found.get("run-client-id"),
+        input_client_id=found.get("input-client-id"),
+        input_codec_message_id=found.get("input-codec-message-id"),
+        parent=found.get("parent"),
+        fork_of=found.get("fork-of"),
+        msg_regenerate=found.get("msg-regenerate"),
+        step_client_id=found.get("step-client-id", ""),
+    )
+
+
+def rebuilt(message: Message) -> Message:
+    """The same life-cycle message, made by our builders."""
+    ctx, found = recorded(message), transport(message)
+    match message.name:
+        case h.AI_RUN_START:
+            return run_start(ctx)
+        case h.AI_RUN_RESUME:
+            return run_resume(ctx)
+        case h.AI_RUN_SUSPEND:
+            return run_suspend(ctx)
+        case h.AI_STEP_START:
+            return step_start(ctx)
+        case h.AI_STEP_END:
+            return step_end(ctx, found["step-start-serial"], StepReason(found["step-reason"]))
+        case _:
+            error = ErrorInfo(int(found.get("error-code", 0)), 500, found.get("error-message", ""))
+            return run_end(ctx, RunReason(found["run-reason"]), error if "error-code" in found else None)
