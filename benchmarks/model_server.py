@@ -3,7 +3,7 @@
     python -m benchmarks.model_server            # prints `ready http://127.0.0.1:PORT`
 
 The user's text says what it does: `<id> <tokens per second>`, where 0 is a model that falls silent after its first
-token. `GET /hang-ups` tells the ids and when, by the machine's monotonic clock.
+token. `GET /hang-ups` returns the ids and when, by the machine's monotonic clock.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -100,3 +102,10 @@ def test_things_say_what_they_are() -> None:
 def test_the_sdk_is_loaded_when_it_is_used() -> None:
     module = importlib.import_module("selfhost_transport")
     assert module.__getattr__("View") is selfhost_transport.View
+
+
+def test_the_sdk_is_loaded_on_first_use_only() -> None:
+    """Gateways and workers import the package for what is shared, and do not pay for an HTTP client."""
+    code = "import sys, selfhost_transport.errors; print('httpx' in sys.modules, 'websockets' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["False", "False"]

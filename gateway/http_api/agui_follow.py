@@ -44,7 +44,7 @@ MAX_MESSAGES: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Follow:
-    """How a run is to be notified. `old`: the client is older than AG-UI 1.0; `newest`: the part of the turn it is at."""
+    """How a run is to be sent. `old`: the client is older than AG-UI 1.0; `newest`: the part of the turn it is at."""
 
     old: bool = False
     after: str | None = None

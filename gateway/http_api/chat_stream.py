@@ -92,7 +92,7 @@ class UiTelling(Telling):
 
     @property
     def state(self) -> Hashable | None:
-        """None while what was notified is ahead of an attempt that begins again."""
+        """None while what was sent is ahead of an attempt that begins again."""
         return None if self._stream.is_behind else (self._resumes, self._stream.state)
 
     def sync(self, tree: SessionTree, position: str) -> bytes:

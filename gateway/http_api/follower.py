@@ -1,4 +1,4 @@
-"""One response that follows a turn: alone where it has to, in step with others that were notified the same where it can."""
+"""One response that follows a turn: alone where it has to, in step with others that were sent the same where it can."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Follower:
         await self.tail.read_back(enough)
 
     async def tell(self, telling: Telling) -> AsyncIterator[bytes]:
-        """Everything that is to be notified, as it comes.
+        """Everything that is to be sent, as it comes.
 
         In the end `ended_with` is how far that went; None: the gateway stops. Raises the TransportError of credentials
         that have expired.
@@ -120,7 +120,7 @@ class Follower:
                 yield KEEPALIVE
 
     async def _along(self, step: InStep) -> AsyncIterator[bytes]:
-        """What those in step are notified, until that ends or this one falls behind."""
+        """What those in step are sent, until that ends or this one falls behind."""
         outlet = self._reader.outlet
         while True:
             taken = await outlet.take(patience_s(self._credential))

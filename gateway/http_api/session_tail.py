@@ -60,12 +60,12 @@ class Telling(ABC):
 
     turn_id: str
     must_restart = False
-    """Whether what was notified is not what the turn consists of any more, so that only a new beginning helps."""
+    """Whether what was sent is not what the turn consists of any more, so that only a new beginning helps."""
 
     @property
     @abstractmethod
     def key(self) -> Hashable:
-        """What is notified: the protocol, and of which turn."""
+        """What is sent: the protocol, and of which turn."""
 
     @property
     @abstractmethod
@@ -86,7 +86,7 @@ class Telling(ABC):
 
     @abstractmethod
     def close(self, tree: SessionTree) -> bytes:
-        """What is notified last."""
+        """What is sent last."""
 
 
 class InStep:
@@ -127,7 +127,7 @@ class SessionTail:
         self.position = ""
         self.readers: dict[TailReader, None] = {}
         self.is_large = False
-        # While history is read into it, the tree is ahead of what its readers were notified.
+        # While history is read into it, the tree is ahead of what its readers were sent.
         self.is_quiet = False
         self._services = services
         self._reads_back = reads_back
@@ -171,7 +171,7 @@ class SessionTail:
         await self._is_whole.wait()
 
     def in_step(self, telling: Telling) -> InStep | None:
-        """Those that were notified as much as this; new ones where there are none. None: it has to go alone for now."""
+        """Those that were sent as much as this; new ones where there are none. None: it has to go alone for now."""
         state = None if self.is_quiet else telling.state
         if state is None:
             return None

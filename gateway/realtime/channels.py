@@ -81,7 +81,7 @@ class SocketChannels:
         return len(self._watched)
 
     def attach(self, effect: Attach) -> None:
-        """Begin to join; the core is notified once that is done. Raises RuntimeError before the socket is open."""
+        """Begin to join; the core hears of it once that is done. Raises RuntimeError before the socket is open."""
         full = effect.channel.full
         subscription = Subscription(
             self._opened(),

@@ -143,7 +143,7 @@ class Units:
     def _complete_call(self, message: str, chunk: c.ToolInputAvailable | c.ToolInputError) -> list[Unit]:
         unit = self._calls.get(chunk.tool_call_id) or self._call(message, chunk.tool_call_id, chunk.tool_name)
         if unit.closed:
-            # An approved call is notified again when it runs.
+            # An approved call is sent again when it runs.
             return []
         if not unit.chunks and chunk.input is not ABSENT:
             unit.chunks.append(_as_text(chunk.input))
@@ -164,7 +164,7 @@ class Units:
 
 
 def event_of(chunk: c.Chunk) -> EventJson | None:
-    """The one event that says what a chunk says; None for chunks that are notified otherwise, or not at all."""
+    """The one event that says what a chunk says; None for chunks that are sent otherwise, or not at all."""
     match chunk:
         case c.ToolOutputAvailable() if chunk.preliminary:
             value = {"toolCallId": chunk.tool_call_id, "output": _value(chunk.output)}

@@ -2,7 +2,7 @@
 
 Every event that is not a delta has a number of its own, and so has every character of a text: a delta's number is that
 of its last character. So the same number means the same place for every reader, on every gateway, however the text was
-cut into deltas. Items are notified one after the other, in the order in which they began.
+cut into deltas. Items are sent one after the other, in the order in which they began.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class ResponseStream:
         yield from self._event("response.created", response=response)
 
     def start(self, response: ItemJson) -> Iterator[EventJson]:
-        """The turn has begun; nothing if that was notified."""
+        """The turn has begun; nothing if that was sent."""
         if self._next == 1:
             yield from self._event("response.in_progress", response={**response, "status": "in_progress"})
 

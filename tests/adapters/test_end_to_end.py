@@ -58,9 +58,7 @@ async def test_can_6_a_cancel_closes_the_models_connection(
     assert turn.status is TurnStatus.CANCELLED
 
 
-async def test_int_25_the_model_is_reported_what_it_was_interrupted_in(
-    stage: Stage, provider: Provider
-) -> None:
+async def test_int_25_the_model_sees_what_it_was_interrupted_in(stage: Stage, provider: Provider) -> None:
     provider.answers = [
         Answer([f.chat(content="the first ")], Then.HANG),
         Answer([f.chat(content="better"), f.chat("stop"), f.DONE]),

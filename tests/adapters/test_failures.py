@@ -127,7 +127,7 @@ async def test_a_provider_that_stays_silent_for_too_long(
     is_failure(await failure(provider, slow, way, Answer(way.first_token, Then.HANG)), Failure.TIMED_OUT)
 
 
-async def test_the_operator_reads_in_the_log_what_the_people_are_not_reported(
+async def test_the_log_holds_what_clients_are_not_shown(
     provider: Provider, clients: Clients, caplog: pytest.LogCaptureFixture
 ) -> None:
     body = {"error": {"message": SECRET, "type": "invalid_request_error", "code": "invalid_api_key"}}

@@ -36,7 +36,7 @@ class Reader:
     ends: dict[str, float] = field(default_factory=dict)
 
     def follow(self, client: ClientTransport) -> None:
-        """Take everything the client is notified from now on."""
+        """Take everything the client receives from now on."""
         client.on("entry", self._take)
         client.on("discontinuity", lambda _: self._begin_anew())
 

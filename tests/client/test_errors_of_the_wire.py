@@ -82,5 +82,5 @@ def test_a_code_that_is_not_known_goes_by_its_status(status: int, kind: type[Tra
     assert type(TransportError.from_info(ErrorInfo(123456, status, "x"))) is kind
 
 
-def test_a_redis_that_went_back_is_reported_apart_from_other_losses() -> None:
+def test_a_redis_that_went_back_is_an_error_of_its_own() -> None:
     assert type(TransportError.from_info(errors.LogRewound("x").info)) is errors.LogRewound

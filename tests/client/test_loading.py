@@ -200,7 +200,7 @@ async def test_turns_of_a_deleted_session_are_given_up() -> None:
 
 
 async def test_the_same_id_with_another_text_is_a_conflict() -> None:
-    """OPT-5: the caller is notified, and what was accepted stays."""
+    """OPT-5: the caller gets the error, and what was accepted stays."""
     service = ScriptedService()
     client, socket = await service.open()
     first = client.view.start("hello", id="mine")

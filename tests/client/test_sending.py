@@ -67,7 +67,7 @@ async def test_the_echo_may_come_before_the_answer() -> None:
 
 
 async def test_a_refused_send_is_taken_back() -> None:
-    """OPT-4: the message goes, the caller and the error event are notified why."""
+    """OPT-4: the message goes, the caller and the error event get the reason."""
     service = ScriptedService()
     transport, socket = await service.open()
     errors: list[TransportError] = []

@@ -50,7 +50,7 @@ def test_the_newest_cancel_that_names_the_turn_counts(cancels: list[Message], by
     assert line.cancelled_by == by
 
 
-def test_a_turn_that_failed_tells_why_and_names_no_one() -> None:
+def test_a_failed_turn_carries_its_reason_but_no_people() -> None:
     failed = end("t1", "ann", "error", error_code="104008", error_message="the model is away")
     (line,) = ended_turns([cancel("carol", cancel_all="true"), Message(name="other"), failed])
     assert line == EndedLine(

@@ -37,7 +37,7 @@ def test_ops_14_inspect_shows_turns_owners_leases_queue_and_entries(call: Call, 
     assert report["entries"][0]["client_id"] == "alice"
 
 
-def test_inspect_tells_how_turns_ended_and_who_cancelled(call: Call, in_room: InRoom) -> None:
+def test_inspect_shows_how_turns_ended_and_who_cancelled(call: Call, in_room: InRoom) -> None:
     async def turns(room: Room) -> list[str]:
         names = [*await two_turns(room), await room.send("and me", client_id="dan")]
         await room.cancel(names[2], "dan")

@@ -156,7 +156,7 @@ class Replay:
             self._learn(recorded["connectionKey"], first["connectionKey"])
 
     def _peer_for(self, frame: Map, index: int) -> _Peer:
-        """Recordings do not tell which socket a frame was sent on; its echo, numbers and attachments do."""
+        """Recordings do not say which socket a frame was sent on; its echo, numbers and attachments do."""
         alive = [peer for peer in self._peers if not peer.closing]
         assert alive, "the gateway closed a socket the recorded client went on with"
         channel = frame.get("channel")

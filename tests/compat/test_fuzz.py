@@ -1,4 +1,4 @@
-"""A gateway under random and damaged frames: it answers or closes, tells nothing of itself, and leaks nothing (AUT-13, P10)."""
+"""A gateway under random and damaged frames: it answers or closes, reveals nothing of itself, and leaks nothing (AUT-13, P10)."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ DAY_MS = 86_400_000
 
 @dataclass
 class Device:
-    """A client that keeps what it is notified."""
+    """A client that keeps what it receives."""
 
     client: ClientTransport
     reported: list[tuple[str, str | None, Any]] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Device:
         self.client.on("discontinuity", self.gaps.append)
 
 
-async def test_dev_1_every_device_is_reported_the_same_in_one_order(stage: Stage) -> None:
+async def test_dev_1_every_device_sees_the_same_in_one_order(stage: Stage) -> None:
     session = stage.session()
     async with (
         stage.connect(session, format=Format.JSON) as laptop,
@@ -73,7 +73,7 @@ async def test_dev_1_every_device_is_reported_the_same_in_one_order(stage: Stage
         assert messages_to_json(laptop.view.messages) == messages_to_json(other.view.messages)
 
 
-async def test_dev_2_and_4_own_and_observed_turns_are_reported_apart(stage: Stage) -> None:
+async def test_dev_2_and_4_own_and_observed_turns_can_be_distinguished(stage: Stage) -> None:
     session = stage.session()
     async with stage.connect(session) as owner:
         turn = await owner.view.send(script(200, 200))
@@ -145,7 +145,7 @@ async def test_rec_2_a_device_that_was_away_for_a_day_shows_what_the_others_show
         await away.wait_for_turn(all=True)
         assert messages_to_json(away.view.messages) == messages_to_json(other.view.messages)
         assert sorted(info.status for info in away.turns()) == sorted(info.status for info in other.turns())
-        # It learned that it cannot be notified everything, and read everything instead (P7).
+        # It learned that it cannot be sent everything, and read everything instead (P7).
         assert len(device.gaps) == 1
         await (await away.view.send(script(10, 0))).ended
         await wait_until(lambda: len(other.view.messages) == 8 and not other.active_turns)

@@ -1,4 +1,4 @@
-"""Rows HIS, SES, REC, RUL, ERR: what the log and the history promise, and what is notified without the right to them."""
+"""Rows HIS, SES, REC, RUL, ERR: what the log and the history promise, and what is shown without the right to them."""
 
 from __future__ import annotations
 

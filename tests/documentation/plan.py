@@ -19,7 +19,7 @@ class Row:
     reason: str = ""
 
 
-OWN_AGENT = "test_an_agent_of_its_own_answers_where_none_is_bound_and_is_reported_so_elsewhere"
+OWN_AGENT = "test_an_agent_of_its_own_answers_where_none_is_bound_and_is_refused_elsewhere"
 WOKEN_CHAT = "test_use_chat_is_answered_by_workers_once_its_wake_up_goes_to_the_gateway"
 TAKEN_OVER = "test_conversations_are_taken_over_by_the_commands_of_the_page"
 ACTIVITIES = "test_dur_13_the_activities_of_the_guide_survive_an_engine_that_repeats_them"

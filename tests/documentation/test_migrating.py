@@ -65,7 +65,7 @@ async def move(site: Site) -> AsyncIterator[Move]:
     yield made
 
 
-async def test_an_agent_of_its_own_answers_where_none_is_bound_and_is_reported_so_elsewhere(
+async def test_an_agent_of_its_own_answers_where_none_is_bound_and_is_refused_elsewhere(
     move: Move,
 ) -> None:
     agent = await move.sh("exec node agent.mjs")

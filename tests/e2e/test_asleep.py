@@ -21,7 +21,7 @@ def test_by_default_a_client_may_be_away_for_as_long_as_a_lid_is_shut() -> None:
     assert gateway.connection_state_ttl_ms > LID_S * 1000
 
 
-async def test_within_the_window_a_turn_goes_on_and_beyond_it_the_client_is_reported(stack: Stack) -> None:
+async def test_within_the_window_a_turn_goes_on_and_beyond_it_the_client_is_notified(stack: Stack) -> None:
     dev = await stack.dev(config=CONFIG)
     env = {
         "PORTS": str(dev.port),

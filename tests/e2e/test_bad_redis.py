@@ -316,7 +316,7 @@ Losing = Callable[[Bad, str], Awaitable[None]]
 
 
 @pytest.mark.parametrize("lose", [flush_all, evict_session, restart_empty])
-async def test_p7_who_watches_what_is_gone_is_reported(bad: Bad, lose: Losing) -> None:
+async def test_p7_readers_of_a_session_that_is_gone_are_notified(bad: Bad, lose: Losing) -> None:
     session = bad.stage.session()
     async with bad.stage.connect(session) as one, bad.stage.connect(session, "user-2", gateway=1) as two:
         turn = await one.view.send("go")
@@ -335,7 +335,7 @@ async def test_p7_who_watches_what_is_gone_is_reported(bad: Bad, lose: Losing) -
         ]
 
 
-async def test_a_quiet_session_that_is_gone_is_reported_of(bad: Bad) -> None:
+async def test_readers_of_a_quiet_session_that_is_gone_are_notified(bad: Bad) -> None:
     """No one writes to it any more: only a look finds out."""
     session = bad.stage.session()
     async with bad.stage.connect(session) as client:

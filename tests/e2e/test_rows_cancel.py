@@ -341,7 +341,7 @@ async def test_can_25_who_cancelled_what_and_when(stage: Stage) -> None:
     assert entry.client_id == "user-2" and abs(position.ms / 1000 - time.time()) < 60
 
 
-async def test_dev_6_devices_that_share_a_client_id_can_still_be_reported_apart(stage: Stage) -> None:
+async def test_dev_6_devices_that_share_a_client_id_can_still_be_distinguished(stage: Stage) -> None:
     session = stage.session()
     async with stage.connect(session) as phone, stage.connect(session, gateway=1) as laptop:
         mine = await phone.view.send(script(2000, 50))

@@ -131,7 +131,7 @@ async def test_err_2_a_send_whose_answer_is_lost_is_one_turn_and_no_error(stage:
         for _ in range(scaled(100, 15)):
             await wait_until(lambda: client.connected, PATIENCE_S)
             turns.append(client.view.start(script(2, 0)))
-            # Before it left, on its way, or after it was accepted and before the client was notified.
+            # Before it left, on its way, or after it was accepted and before the client heard of it.
             await asyncio.sleep(chance.uniform(0, 0.012))
             network.cut()
             network.mend()

@@ -268,7 +268,7 @@ async def test_dbl_2_and_8_queue_positions_on_every_device(stage: Stage) -> None
 
 
 async def gone(client: ClientTransport, turn: Turn) -> bool:
-    """A device is notified a moment later than another."""
+    """A device hears of it a moment later than another."""
     async with within(PATIENCE_S):
         await client.turn(turn_id(turn)).ended
     return True

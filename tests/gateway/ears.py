@@ -10,7 +10,7 @@ from gateway.realtime.gate import Gate
 
 
 class Ear:
-    """Keeps what a websocket's owner is notified. Shut `gate` to make it busy."""
+    """Keeps what a websocket's owner receives. Shut `gate` to make it busy."""
 
     def __init__(self) -> None:
         self.heard: list[str | bytes] = []

@@ -1,4 +1,4 @@
-"""Strangers at the doors of AG-UI clients: what their rights do not cover has no effect, and tells nothing."""
+"""Strangers at the doors of AG-UI clients: what their rights do not cover has no effect, and reveals nothing."""
 
 from __future__ import annotations
 

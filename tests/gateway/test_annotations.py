@@ -1,4 +1,4 @@
-"""Annotations on the wire: who is notified what, rights, repeats, resume (protocol section 14.1)."""
+"""Annotations on the wire: who receives what, rights, repeats, resume (protocol section 14.1)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_summaries_go_to_all_and_annotations_to_those_who_asked(
         )
         assert (annotation["action"], annotation["type"]) == (0, FLAG)
         assert given.startswith(frame["channelSerial"])
-        # It was notified before the annotation, and alice was not reported of that.
+        # It was sent before the annotation, and alice has not heard of that.
         assert (await listener.message())["serial"] == (await listener.message())["serial"] == serial
         after = await alice.publish(channel, {"name": "n", "data": "b"})
         assert after["action"] == ACK

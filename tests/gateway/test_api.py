@@ -177,7 +177,7 @@ async def test_unknown_turns_and_missing_credentials(http: httpx.AsyncClient, un
         assert (await stranger.get(f"/v1/sessions/{session}/turns")).status_code == 401
 
 
-async def test_the_wake_up_is_idempotent_and_tells_nothing_but_the_turn(
+async def test_the_wake_up_is_idempotent_and_returns_only_the_turn(
     http: httpx.AsyncClient, unique: Names
 ) -> None:
     session = unique("bound")
@@ -307,7 +307,7 @@ async def test_half_a_character_is_stored_as_on_the_websocket(http: httpx.AsyncC
     assert [message["data"] for message in stored] == ["a\ufffdb"]
 
 
-async def test_json_that_is_sent_as_a_form_is_reported_the_header(
+async def test_the_error_for_json_sent_as_a_form_names_the_header(
     http: httpx.AsyncClient, unique: Names
 ) -> None:
     form = {"content-type": "application/x-www-form-urlencoded"}

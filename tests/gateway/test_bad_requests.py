@@ -31,7 +31,7 @@ async def http(url: str) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def typed(response: httpx.Response) -> None:
-    """A refusal with a code, of which the header tells no less and no more; or an answer."""
+    """A refusal with a code, of which the header says no less and no more; or an answer."""
     assert response.status_code < 500, (response.request.url, response.text)
     assert "x-evil" not in response.headers
     if response.status_code >= 400:
@@ -97,7 +97,7 @@ async def test_parameters_of_a_connection_that_make_no_sense(url: str) -> None:
                 assert (await raw.next())["action"] == CONNECTED
 
 
-async def test_clients_are_not_reported_which_redis_it_is(tmp_path: Path) -> None:
+async def test_errors_do_not_name_the_redis_server(tmp_path: Path) -> None:
     for kind in (StoreUnavailable, StoreFull, StoreUnsuitable):
         error = kind("Redis at 10.1.2.3:6379 says NOPERM")
         assert "10.1.2.3" in str(error) and "10.1.2.3" not in error.info.message and error.info.message

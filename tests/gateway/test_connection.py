@@ -30,7 +30,7 @@ from tests.gateway.cores import SERIAL, attached, commit, credential, done, only
 HELLO = Message(name="n", data="hello")
 
 
-def test_connected_tells_who_the_client_is() -> None:
+def test_connected_carries_the_client_id() -> None:
     core = opened()
     with pytest.raises(RuntimeError, match="cannot be opened"):
         core.open("again")
@@ -162,7 +162,7 @@ class TestPublishing:
         assert error is not None
         assert (error.code, core.phase) == (40010, Phase.CONNECTED)
 
-    def test_missing_rights_and_missing_mode_are_reported_apart(self) -> None:
+    def test_missing_rights_and_a_missing_mode_are_different_errors(self) -> None:
         reader = opened(credential(rights='{"*":["subscribe"]}'))
         error = sent(publish(reader, 0, HELLO))[0].error
         assert error is not None

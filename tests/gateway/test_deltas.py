@@ -11,7 +11,7 @@ from selfhost_transport.wire.frame import Frame, decode_frame
 from selfhost_transport.wire.message import Format, Message, Version
 from selfhost_transport.wire.websocket import ws_payload
 
-TEXT = "a text that is long enough to be notified as a delta"
+TEXT = "a text that is long enough to be sent as a delta"
 
 
 class Written:
@@ -56,7 +56,7 @@ def written(request: pytest.FixtureRequest) -> Written:
         (TEXT.encode(), "utf-8/cipher+aes-256-cbc", "utf-8/cipher+aes-256-cbc/vcdiff"),
     ],
 )
-def test_the_chain_tells_how_to_get_back(
+def test_the_chain_leads_back_to_the_text(
     written: Written, data: str | bytes, encoding: str | None, chain: str
 ) -> None:
     (first,) = written.send(Message(data=data, encoding=encoding))
@@ -92,7 +92,7 @@ def test_without_a_base_that_helps_a_message_is_whole(written: Written, base: Me
 
 
 @pytest.mark.parametrize("action", [MessageAction.UPDATE, MessageAction.DELETE, MessageAction.APPEND])
-def test_changes_are_whole_and_the_next_is_reported_from_them(
+def test_changes_are_whole_and_the_next_delta_starts_from_them(
     written: Written, action: MessageAction
 ) -> None:
     written.send(Message(data=TEXT))

@@ -41,7 +41,7 @@ async def test_who_repeats_a_token_is_stopped_after_a_few_requests(
     assert await attempts.note("another")
 
 
-async def test_many_at_once_are_all_reported_to_renew(attempts: FailedAttempts, day: Day) -> None:
+async def test_many_at_once_are_all_asked_to_renew(attempts: FailedAttempts, day: Day) -> None:
     assert all([await attempts.note("old") for _ in range(AT_ONCE)])
     assert day.now == 100.0
     frozen = FailedAttempts(lambda: 100.0, lambda _: asyncio.sleep(0))

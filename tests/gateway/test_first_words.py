@@ -79,7 +79,7 @@ async def test_an_upgrade_with_a_long_token_is_accepted(gateway: Proc, place: st
 
 
 @pytest.mark.parametrize(("place", "status"), [("url", b"414"), ("header", b"431")])
-async def test_one_that_is_too_long_is_reported_at_once(gateway: Proc, place: str, status: bytes) -> None:
+async def test_one_that_is_too_long_is_refused_at_once(gateway: Proc, place: str, status: bytes) -> None:
     words = {"url": "x", "header": "x", place: "t" * 400_000}
     began = time.monotonic()
     got = await answer(gateway, UPGRADE.format(**words).encode())

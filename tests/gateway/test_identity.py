@@ -129,7 +129,7 @@ capability = { "mine:*" = ["subscribe"] }
 """
 
 
-async def test_behind_a_proxy_that_also_tells_the_clients_address(stack: Stack) -> None:
+async def test_behind_a_proxy_that_also_passes_the_clients_address(stack: Stack) -> None:
     url = (await stack.gateway(config=TRUSTING)).url
     headers = {"X-Forwarded-User": "ann", "X-Forwarded-For": "198.51.100.9"}
     async with httpx.AsyncClient(base_url=url, headers=headers) as http:

@@ -26,7 +26,7 @@ PROVIDER = Provider()
 
 
 def authenticator(**rule: Any) -> Authenticator:
-    """Accepts the provider's tokens by its RSA key, unless reported otherwise."""
+    """Accepts the provider's tokens by its RSA key, unless said otherwise."""
     chosen = {"issuer": ISSUER, "public_key": PROVIDER.pem("RS256"), "audience": "chat", **rule}
     key = KeyRule.model_validate({"name": "app.key", "secret": "secret"})
     return Authenticator(Settings(keys=(key,), issuers=(IssuerRule.model_validate(chosen),)))

@@ -122,7 +122,7 @@ async def keys_of(scene: Scene) -> list[bytes]:
     return [f"{base}{letter}:{SESSION}".encode() for letter in "splhg"]
 
 
-async def test_p7_keys_that_vanish_under_a_live_connection_are_reported_of(scene: Scene) -> None:
+async def test_p7_keys_that_vanish_under_a_live_connection_are_reported(scene: Scene) -> None:
     watched, unused = await scene.join(), Reader()
     await scene.hub.join("unused", unused.subscription)
     await scene.create("one")

@@ -63,7 +63,7 @@ async def test_processes_of_one_port_count_together_and_end_together(stack: Stac
         for number, raw in enumerate(clients):
             assert (await raw.publish(f"plain:{number}", {"data": "x"}))["action"] == ACK
         for _ in range(4):
-            # Whichever process answers tells the same.
+            # Whichever process answers says the same.
             found = await metrics(f"{gateway.url}/metrics")
             assert found["sht_gateway_connections"] == 12
             assert found["sht_gateway_frames_received_total"] == 12
@@ -123,7 +123,7 @@ async def test_a_drain_is_paced_and_resumable(stack: Stack) -> None:
             assert "error" not in resumed
 
 
-async def test_ops_1_what_metrics_tell_is_what_the_log_holds(stack: Stack) -> None:
+async def test_ops_1_metrics_agree_with_the_log(stack: Stack) -> None:
     gateway = await stack.gateway(config=CONFIG)
     async with httpx.AsyncClient(base_url=gateway.url, auth=("app.key", "secret")) as http:
 

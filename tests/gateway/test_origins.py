@@ -42,7 +42,7 @@ async def test_what_counts_as_this_machine() -> None:
     assert local(origin="http://127.0.0.1:8080") and local(origin="http://localhost:3000")
     assert local(origin="http://[::1]:5173") and local(origin=FRIEND) and local(host="my.lan:8080")
     assert local(sec_fetch_site="none") and local(sec_fetch_site="same-origin")
-    # Another machine, by address or by what a proxy tells.
+    # Another machine, by address or by what a proxy says.
     assert not local("192.0.2.1") and not local(x_real_ip="192.0.2.1") and not local(via="1.1 proxy")
     assert not local(forwarded="for=192.0.2.1") and not local(x_forwarded_host="chat.example.com")
     # Another page; a name of its own that points here; one that looks like this machine.

@@ -169,7 +169,7 @@ async def test_a_frozen_gateway_keeps_members_that_had_time(gateways: tuple[Proc
         assert await watcher.reported() == (PresenceAction.UPDATE, "ann", "still here")
 
 
-async def test_what_an_attachment_is_reported_follows_its_modes(gateways: tuple[Proc, Proc]) -> None:
+async def test_what_an_attachment_gets_follows_its_modes(gateways: tuple[Proc, Proc]) -> None:
     async with client(gateways[0], "ann") as ann, client(gateways[0], "bob") as bob:
         await ann.attach("room", flags=int(Flag.PRESENCE | Flag.PUBLISH))
         await bob.attach("room")
@@ -185,7 +185,7 @@ async def test_what_an_attachment_is_reported_follows_its_modes(gateways: tuple[
         assert [event["clientId"] for event in heard["presence"]] == ["ann"]
 
 
-async def test_an_attachment_begins_with_the_members_and_a_repeated_attach_tells_them_again(
+async def test_every_attach_begins_with_the_members(
     gateways: tuple[Proc, Proc],
 ) -> None:
     async with client(gateways[0], "ann") as ann, client(gateways[1], "bob") as bob:

@@ -94,7 +94,7 @@ def test_several_processes_need_no_writable_folder_for_temporary_files(
         _shared_folder()
 
 
-async def test_a_gateway_that_no_credentials_to_says_so(stack: Stack) -> None:
+async def test_a_gateway_without_credentials_warns(stack: Stack) -> None:
     gateway = await stack.gateway()
     assert "gateway.no_credentials" in gateway.log
     guarded = await stack.gateway(config=CONFIG)

@@ -65,7 +65,7 @@ async def test_aut_3_patterns_by_operations(
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, 40160)
 
 
-async def test_aut_4_connecting_tells_the_rights_and_each_missing_one_fails_where_it_is_used(
+async def test_aut_4_rights_are_known_on_connecting_and_a_missing_one_fails_where_it_is_used(
     url: str, unique: Names
 ) -> None:
     channel = unique("plain")

@@ -20,7 +20,7 @@ ONE, TWO = Ref(Position(1, 0)), Ref(Position(2, 0))
 
 
 class Bench:
-    """A rollup whose operations are kept, and whose clock stands still unless reported."""
+    """A rollup whose operations are kept, and whose clock stands still unless it is moved."""
 
     def __init__(self, window: int = 20) -> None:
         self.started: list[Command] = []

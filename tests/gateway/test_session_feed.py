@@ -110,7 +110,7 @@ async def test_a_redis_that_went_back_is_reported_as_a_gap(scene: Scene) -> None
     await wait_until(lambda: len(reader.frames) == 2 and time.time() * 1000 >= lost.position.ms + 1)
     for key, value in zip(keys, before, strict=True):
         await redis.command("RESTORE", key, 0, value, "REPLACE")
-    # Its position is beyond that of the lost one: only the log can tell that something is missing.
+    # Its position is beyond that of the lost one: only the log shows that something is missing.
     await scene.create("next")
     await wait_until(lambda: reader.gaps)
     assert LogRewound.matches(reader.gaps[0].error)

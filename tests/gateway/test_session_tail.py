@@ -1,4 +1,4 @@
-"""Readers of one turn over HTTP: reported by one hand while they are in step, and exactly once when they are not."""
+"""Readers of one turn over HTTP: served together while they are in step, and exactly once when they are not."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @dataclass(slots=True)
 class Reader:
-    """What one follower was notified."""
+    """What one follower was sent."""
 
     follower: Follower
     task: asyncio.Task[None] | None = None
@@ -64,7 +64,7 @@ class Bench:
         self.readers: list[Reader] = []
 
     async def reader(self, session: str, telling: Telling, *, reads: bool = True) -> Reader:
-        """A follower of a turn, who has been reported what there is."""
+        """A follower of a turn, who has been sent what there is."""
         follower = Follower(
             self.services, credential(), session, lambda tree: is_known(tree, telling.turn_id)
         )
@@ -108,7 +108,7 @@ def telling(turn: OpenTurn, kind: str = "ui") -> Telling:
 
 
 async def says(text: str, *readers: Reader) -> None:
-    """All have been reported that, once each."""
+    """All have been sent that, once each."""
     await wait_until(lambda: all(len(one.text) >= len(text) for one in readers), 5.0, text)
     assert [one.text for one in readers] == [text] * len(readers)
 
@@ -151,7 +151,7 @@ async def test_who_falls_behind_continues_where_it_was(
 
 
 @pytest.mark.parametrize("kind", ["ui", "agui"])
-async def test_after_a_gap_all_are_reported_what_they_missed(bench: Bench, kind: str) -> None:
+async def test_after_a_gap_all_get_what_they_missed(bench: Bench, kind: str) -> None:
     turn = await bench.rig.open_text("chat:3")
     readers = [await bench.reader("chat:3", telling(turn, kind)) for _ in range(2)]
     await bench.append(turn, "a ")

@@ -269,7 +269,7 @@ test('recovery: publishes on their way arrive once', async (t) => {
   assert.equal(numbers.length, 22);
 });
 
-test('recovery: an untrue connection key is notified, and the client starts afresh', async (t) => {
+test('recovery: an untrue connection key is reported, and the client starts afresh', async (t) => {
   const client = connect(t, 'alice', { recover: JSON.stringify({ connectionKey: 'xx!yy', msgSerial: 3, channelSerials: {} }) });
   await stateOf(client, 'connected');
   assert.equal(client.connection.errorReason.code, 80018);

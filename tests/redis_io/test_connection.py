@@ -182,7 +182,7 @@ async def test_p7_a_channel_given_up_while_subscriptions_return_does_not_hide_th
     await server.wait_closed()
 
 
-async def test_a_server_that_stays_away_is_reported_of_once_a_minute(
+async def test_a_server_that_stays_away_is_logged_once_a_minute(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempts = 0

@@ -1,4 +1,4 @@
-"""The embedded server: a real Redis that keeps its data, and ends when it is notified or its parent dies."""
+"""The embedded server: a real Redis that keeps its data, and ends on a signal or when its parent dies."""
 
 from __future__ import annotations
 

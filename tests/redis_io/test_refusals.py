@@ -300,7 +300,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_refusals_are_reported_apart_by_their_code(text: str) -> None:
+def test_refusals_are_distinguished_by_their_code(text: str) -> None:
     assert refusal_of(text) is TEXTS[text]
     error = as_transport_error(text)
     kinds = {Refusal.FULL: StoreFull, Refusal.FINAL: StoreUnsuitable}

@@ -280,7 +280,7 @@ async def test_members_of_a_dead_process_leave_exactly_once(
     assert [member.client_id for member in await presence.members("room")] == ["ann"]
 
 
-async def test_a_process_taken_for_dead_is_reported_and_claims_its_connections(
+async def test_a_process_taken_for_dead_learns_of_it_and_claims_its_connections(
     connection: RedisConnection, keys: Keyspace
 ) -> None:
     presence = PresenceStore(connection, keys, StoreOptions(presence_lease_ms=60_000))

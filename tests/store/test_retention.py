@@ -95,7 +95,7 @@ async def test_his_6_old_messages_leave_with_their_records(
     assert await texts(sessions, "long") == ["kept"]
 
 
-async def test_only_the_page_with_the_oldest_messages_tells(
+async def test_only_the_page_with_the_oldest_messages_has_the_trim_info(
     sessions: SessionStore, retention: Retention
 ) -> None:
     await too_old((await sessions.publish("short", [Message(data="gone")])).position)

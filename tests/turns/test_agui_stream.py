@@ -119,7 +119,7 @@ def test_a_reader_continues_after_every_event_and_holds_the_same(chunks: list[c.
 
 @given(_turn(), st.integers(0, 40), st.integers(0, 40))
 @settings(max_examples=60, deadline=None)
-def test_a_reader_that_came_late_or_was_reported_in_chunks_holds_the_same(
+def test_a_reader_that_came_late_or_read_in_chunks_holds_the_same(
     chunks: list[c.Chunk], first: int, more: int
 ) -> None:
     client, stream = Client(), AguiStream()
@@ -204,7 +204,7 @@ def test_two_texts_of_one_message_are_written_one_at_a_time() -> None:
     assert client.is_closed
 
 
-def test_calls_that_stream_side_by_side_are_reported_in_the_order_of_the_log() -> None:
+def test_calls_that_stream_side_by_side_keep_the_order_of_the_log() -> None:
     live: list[c.Chunk] = [
         c.ToolInputStart("a", "t"), c.ToolInputDelta("a", "{"), c.ToolInputStart("b", "t"),
         c.ToolInputDelta("b", "["), c.ToolInputDelta("a", "}"), c.ToolInputAvailable("a", "t", {}),

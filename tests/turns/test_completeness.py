@@ -1,4 +1,4 @@
-"""When a part of a session tells which branch is shown (P14)."""
+"""When a part of a session is enough to know which branch is shown (P14)."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_edits_of_a_message_that_was_not_read_are_alternatives() -> None:
     assert shown(session.read(12)) == ["b3", "b3-answer"]
 
 
-def test_what_is_replaced_tells_by_itself_where_its_replacement_hangs() -> None:
+def test_a_replaced_message_carries_the_place_of_its_replacement() -> None:
     tree = talk().read(8)
     assert edit_anchor(tree, "c") == Anchor("b-answer", fork_of="c")
     assert regenerate_anchor(tree, "c-answer") == Anchor("c", regenerates="c-answer")

@@ -101,7 +101,7 @@ def test_the_placeholder_is_as_long_as_a_serial() -> None:
     assert len(STEP_START_PLACEHOLDER) == len(format_item(Position(1763000000000, 0), "abcdefghij", 0))
 
 
-def test_an_error_is_only_reported_with_reason_error() -> None:
+def test_only_an_end_with_reason_error_carries_an_error() -> None:
     ctx = recorded(load("01").triggers()[0][0])
     error = ErrorInfo(42910, 429, "slow down")
     assert "error-code" not in transport(run_end(ctx, RunReason.COMPLETE, error))

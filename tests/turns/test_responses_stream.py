@@ -200,7 +200,7 @@ def test_an_attempt_that_says_something_else_begins_another_item() -> None:
     ]
 
 
-def test_items_are_reported_one_after_the_other() -> None:
+def test_items_follow_one_after_the_other() -> None:
     turn, reader, stream = Turn(), Reader(), ResponseStream(ID.base)
     reader.read(list(stream.begin(response_json(about(), "queued", Units(None, Span())))))
     first, second = turn.text(call="a"), turn.text("tool-input", call="b")
@@ -249,7 +249,7 @@ def test_rsp_8_whatever_is_open_is_closed_before_the_last_event(status: str) -> 
 
 
 @given(st.text(min_size=1), st.text(min_size=1), st.integers(0, 99_999))
-def test_an_id_tells_what_it_is_of(session: str, turn: str, number: int) -> None:
+def test_an_id_names_its_kind(session: str, turn: str, number: int) -> None:
     session, turn = session.encode("utf-8", "ignore").decode(), turn.replace("\0", "")
     turn = turn.encode("utf-8", "ignore").decode()
     if session and turn:

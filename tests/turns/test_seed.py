@@ -174,7 +174,7 @@ def test_hyd_6_a_resume_point_that_retention_took_is_an_error_unless_it_is_known
         check_resume_point(old, kept, "vectors000", truncated)
     assert failure.value.info.code == 90003 and truncated in str(failure.value)
     check_resume_point(replace(old, allow_gap=True), kept, "vectors000", truncated)
-    # What was taken is stored, which the position tells; then more was taken, or the session was made again.
+    # What was taken is stored, as the position shows; then more was taken, or the session was made again.
     known = replace(old, resume_point=position)
     check_resume_point(known, kept, "vectors000", truncated)
     for epoch, taken in (("vectors000", beyond), ("other00000", truncated)):
@@ -182,7 +182,7 @@ def test_hyd_6_a_resume_point_that_retention_took_is_an_error_unless_it_is_known
             check_resume_point(known, SessionTree(), epoch, taken)
 
 
-def test_hyd_6_an_agent_is_reported_too() -> None:
+def test_hyd_6_agents_are_notified_too() -> None:
     history, whole, position = two_turns()
     at = ends(history)[0]
     kept = folded(history[at:])

@@ -75,7 +75,7 @@ def test_ses_4_history_in_any_order_gives_the_same_view(transcript: Transcript, 
     assert [run.to_json() for run in view.runs()] == transcript.raw["final_runs"]
 
 
-def test_chunks_are_reported_as_they_were_fed() -> None:
+def test_chunks_leave_in_the_order_they_came() -> None:
     transcript, reported = load("03"), []
     tree = SessionTree()
     for message in transcript.live():

@@ -44,7 +44,7 @@ def ids(view: View) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["16", "17", "18"])
-def test_bra_8_the_newest_is_selected_and_siblings_are_reported_oldest_first(name: str) -> None:
+def test_bra_8_the_newest_is_selected_and_siblings_are_listed_oldest_first(name: str) -> None:
     expected, view = load(name).raw["branch"], folded(name)
     found = view.branch_selection(expected["anchor"])
     siblings = [s.message.to_json() for s in found.siblings if s]

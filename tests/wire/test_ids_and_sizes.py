@@ -63,7 +63,7 @@ def test_default_ids() -> None:
     assert single[0].id == "mine"
 
 
-def test_fingerprint_tells_frames_apart_but_not_repeats() -> None:
+def test_fingerprints_differ_between_frames_but_not_between_repeats() -> None:
     raw = b'{"action":15,"channel":"c","msgSerial":3,"messages":[{"data":"x"}]}'
     frame = decode_frame(raw, Format.JSON)
     again = decode_frame(raw.replace(b'"msgSerial":3', b'"msgSerial":9'), Format.JSON)

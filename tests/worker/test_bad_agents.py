@@ -43,7 +43,7 @@ EXITS = ("system-exit", "system-exit-text", "keyboard-interrupt", "odd-base", "g
 
 @pytest.fixture(params=["embedded", "alone"])
 def serve(request: pytest.FixtureRequest, settings: MakeSettings, running: Run, stack: Stack) -> Serve:
-    """Starts the worker in this process, or in one of its own; the answer tells whether it lives."""
+    """Starts the worker in this process, or in one of its own; the answer says whether it lives."""
 
     async def embedded() -> Callable[[], bool]:
         worker = await running(bad.bad_worker(settings()))
@@ -77,7 +77,7 @@ async def test_whatever_user_code_raises_ends_its_own_turn(room: Room, serve: Se
     assert lives()
 
 
-async def test_a_process_of_its_own_outlives_a_stopped_loop_and_ends_when_it_is_reported_to(
+async def test_a_process_of_its_own_outlives_a_stopped_loop_and_ends_on_a_signal(
     room: Room, stack: Stack
 ) -> None:
     process = await stack.worker("tests.worker.bad_agents:alone")

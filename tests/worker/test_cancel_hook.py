@@ -56,7 +56,7 @@ async def talking(room: Room, *turns: str) -> None:
 
 
 async def decisions(room: Room, turn: str) -> list[tuple[str | None, str | None]]:
-    """Names and requesters of the entries that tell of decisions."""
+    """Names and requesters of the entries that carry decisions."""
     names = (h.AI_CANCEL_DENIED, h.AI_CANCEL_ALLOWED)
     return [(m.name, header(m, h.CANCEL_CLIENT_ID)) for m in await room.of_turn(turn) if m.name in names]
 

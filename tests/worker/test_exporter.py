@@ -119,7 +119,7 @@ async def test_hyd_1_a_slow_function_is_not_called_twice(
     assert calls == [turn_id]
 
 
-async def test_once_exports_what_waits_and_tells_of_failures(
+async def test_once_exports_what_waits_and_reports_failures(
     room: Room, settings: MakeSettings, running: Run
 ) -> None:
     async def nothing(turn: EndedTurn) -> None:

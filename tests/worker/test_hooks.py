@@ -108,7 +108,7 @@ async def test_an_auth_callback_that_returns_no_token_is_a_token_error(token: An
             make_credentials(None, given, None)
 
 
-def test_a_subscriber_that_fails_is_reported_of_and_the_others_hear() -> None:
+def test_a_subscriber_that_fails_is_logged_and_the_others_hear() -> None:
     failures: list[Exception] = []
     heard: list[int] = []
     emitter: Emitter[int] = Emitter(failures.append)

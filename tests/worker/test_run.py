@@ -106,7 +106,7 @@ async def test_str_5_a_provider_error_ends_the_turn_and_not_the_worker(
     assert await room.text(fine) == numbered(20)
 
 
-async def test_trn_19_an_exception_of_unknown_origin_tells_nothing(
+async def test_trn_19_an_unexpected_exception_reveals_nothing(
     room: Room, settings: MakeSettings, running: Run
 ) -> None:
     worker = Worker(settings())
@@ -391,7 +391,7 @@ async def test_what_an_agent_raises_after_its_cancel_is_logged_once(
         except asyncio.CancelledError:
             if await turn.text() == "raise":
                 raise ValueError("while cleaning up") from None
-            await turn.pipe(["too late"])  # refused: LeaseLost, which tells no one anything new
+            await turn.pipe(["too late"])  # refused: LeaseLost, which is news to no one
 
     await running(worker)
     for text in ("raise", "write"):

@@ -147,7 +147,7 @@ async def test_dur_3_going_on_with_the_next_step_is_no_reason_to_warn(
     async with await (await session()).adopt(name) as turn, turn.step("write") as step:
         await say(step, "two ")
     assert "step.appends" not in caplog.text
-    # Without an id of its own a retry of this process could not be notified from going on.
+    # Without an id of its own a retry of this process could not be distinguished from going on.
     async with await (await session()).adopt(name) as turn:
         async with turn.step() as step:
             await say(step, "three")
@@ -488,7 +488,7 @@ async def test_leaving_the_session_fails_the_step_that_runs(room: Room, session:
     await turn.complete()
 
 
-async def test_a_turn_that_fails_tells_why(room: Room, session: OpenSession) -> None:
+async def test_a_turn_that_fails_carries_its_reason(room: Room, session: OpenSession) -> None:
     turn = await (await session()).create_turn(await room.send("go"))
     async with turn.step("write") as step:
         await say(step, "text")
@@ -509,7 +509,7 @@ async def test_one_that_starts_workflows_learns_of_turns_that_wait(room: Room, s
     later = asyncio.create_task(anext(arrivals))
     name = await room.send("two")
     assert (await later).turn_id == name
-    # Telling takes nothing; what was created is not reported again.
+    # Asking takes nothing; what was created is not returned again.
     await (await agent.create_turn(earlier)).complete()
     await arrivals.aclose()
     assert await fleet.size("assistant") == 0

@@ -108,7 +108,7 @@ async def test_hil_1_and_hil_4_an_approved_tool_runs_once_and_a_denied_one_never
 
 
 @pytest.mark.parametrize(("reason", "reported"), [("", "denied by the user"), ("too dear", "too dear")])
-async def test_hil_11_and_hil_12_the_model_is_reported_of_the_answer(
+async def test_hil_11_and_hil_12_the_model_sees_the_answer(
     room: Room, people: People, settings: MakeSettings, running: Run, reason: str, reported: str
 ) -> None:
     await serve(running, settings)
@@ -248,7 +248,7 @@ async def test_tol_9_silence_counts_as_an_answer(
     by_call = {answer.call.call_id: answer for answer in got}
     assert by_call["c1"].error is not None
     assert by_call["c2"].approved is (default == "approve")
-    # Silence has answered: who comes later is notified so, as by any first answer (TOL-7).
+    # Silence has answered: who comes later hears so, as after any first answer (TOL-7).
     with pytest.raises(Conflict) as late:
         await people.result(turn, "late", call_id="c1")
     assert late.value.info.detail is not None and late.value.info.detail["reason"] == "already_resolved"

@@ -124,7 +124,7 @@ async def test_can_20_gathered_text_is_dropped_by_a_cancel(room: Room) -> None:
     assert await room.content_after(it.lease.turn_id, cancelled.position) == []
 
 
-async def test_p2_the_store_refuses_what_was_not_reported_of_the_cancel(room: Room) -> None:
+async def test_p2_the_store_refuses_a_writer_that_has_not_heard_of_the_cancel(room: Room) -> None:
     it = await attempt(room, window_ms=0)
     text = await it.open_text()
     text.add("kept ")

@@ -75,7 +75,7 @@ async def _(stage: Stage) -> None:
 @case("mutable: get_message and versions")
 async def _(stage: Stage) -> None:
     name = unique()
-    # Over plain http the SDK refuses to send a key; the token it gets has a clientId only if reported so.
+    # Over plain http the SDK refuses to send a key; the token it gets has a clientId only if it was asked for.
     channel = stage.realtime(
         "ann", use_token_auth=True, default_token_params={"client_id": "ann"}
     ).channels.get(name)

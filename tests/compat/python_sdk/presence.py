@@ -37,7 +37,7 @@ async def _(stage: Stage) -> None:
     assert await _members(watching) == {}
 
 
-@case("presence: members are notified on attach")
+@case("presence: members are sent on attach")
 async def _(stage: Stage) -> None:
     name = unique()
     client = stage.realtime(client_id="*")
