@@ -308,7 +308,7 @@ class TracingSettings(_Section):
     endpoint: str | None = Field(default=None, pattern=r"^https?://")
     """Address of the collector, for example `http://127.0.0.1:4318`; absent: no traces."""
     ratio: float = Field(default=1.0, ge=0, le=1)
-    """Share of the turns that are traced, unless the sender's own trace decides."""
+    """Fraction of the turns that are traced, unless the sender's own trace decides."""
 
 
 class Settings(BaseSettings):

@@ -17,8 +17,8 @@ from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.settings import load_settings
 from tests.processes import wait_until
 from tests.redis_io.clusters import clustered
+from tests.redis_io.lua import Lua
 from tests.redis_io.sentinels import port_of, watched
-from tests.redis_io.test_connection import Lua
 
 FAIL_OVERS = 20 if os.environ.get("SELFHOST_TRANSPORT_LONG") else 1
 PUSH = Lua("return redis.call('RPUSH', KEYS[1], ARGV[1])")
