@@ -44,6 +44,7 @@ from gateway.services import Services, connect_services
 from gateway.store_watch import watch_store
 from gateway.websocket.acceptor import Acceptor
 from gateway.websocket.http import UpgradingHttp
+from gateway.websocket.tls import Certificate
 from gateway.websocket.upgrade import RawWebSocket
 from selfhost_transport import tracing
 from selfhost_transport.descriptors import raise_descriptor_limit
@@ -266,9 +267,16 @@ class _Server(uvicorn.Server):
     """uvicorn that says when it serves, and sends clients away before it closes their sockets."""
 
     def __init__(
-        self, config: uvicorn.Config, gateway: Gateway, on_ready: Callable[[], None], group: Path | None
+        self,
+        config: uvicorn.Config,
+        gateway: Gateway,
+        on_ready: Callable[[], None],
+        group: Path | None,
+        certificate: Certificate | None,
     ) -> None:
         super().__init__(config)
+        self._certificate = certificate
+        self._watching = Background("tls")
         self._group = group
         self._gateway = gateway
         self._on_ready = on_ready
@@ -289,10 +297,15 @@ class _Server(uvicorn.Server):
         """Serve, then say so."""
         # No sockets for uvicorn: asyncio's server does not stop accepting before the descriptors are used up.
         await super().startup([])
-        listening = list(sockets or ())
+        timeout_s = self._gateway.settings.gateway.request_timeout_ms / 1000
+        acceptors = [
+            Acceptor(one, self._make_protocol, self._certificate, timeout_s) for one in sockets or ()
+        ]
+        if self._certificate is not None:
+            self._watching.start(self._certificate.watch())
         if self._group is not None and self.started:
-            listening.append(listen_to_siblings(self._group, self._gateway.running().server_id))
-        acceptors = [Acceptor(one, self._make_protocol) for one in listening]
+            siblings = listen_to_siblings(self._group, self._gateway.running().server_id)
+            acceptors.append(Acceptor(siblings, self._make_protocol))
         for acceptor in acceptors:
             acceptor.start()
         self.servers = cast(list[asyncio.base_events.Server], acceptors)
@@ -313,13 +326,16 @@ class _Server(uvicorn.Server):
         if self._gateway.realtime is not None:
             await self._gateway.realtime.drain(self._gateway.settings.gateway.drain_ms / 1000)
         await super().shutdown(sockets)
+        await self._watching.close()
 
 
 def run_gateway(settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl-C. Prints `ready http://HOST:PORT` once everything answers.
+    """Serve until SIGTERM or Ctrl-C. Prints `ready http://HOST:PORT`, or `https://`, once everything answers.
 
-    Raises StoreUnavailable or StoreUnsuitable when Redis cannot be used, InvalidArgument when the port cannot.
+    Raises StoreUnavailable or StoreUnsuitable when Redis cannot be used, InvalidArgument when the port or the certificate
+    cannot.
     """
+    scheme = "http" if Certificate.of(settings.gateway) is None else "https"
     asyncio.run(_check_redis(settings))
     listening = listen(settings.gateway.host, settings.gateway.port)
     if not (settings.accepted_keys or settings.issuers or settings.trusted_proxies):
@@ -331,7 +347,7 @@ def run_gateway(settings: Settings) -> None:
     host = f"[{settings.gateway.host}]" if ":" in settings.gateway.host else settings.gateway.host
 
     def ready() -> None:
-        print(f"ready http://{host}:{port}", flush=True)
+        print(f"ready {scheme}://{host}:{port}", flush=True)
 
     if settings.gateway.processes > 1:
         supervise(settings, listening, ready, serve)
@@ -362,7 +378,7 @@ def serve(
         log_level="warning",
         timeout_graceful_shutdown=5,
     )
-    server = _Server(config, app.state.gateway, on_ready, group)
+    server = _Server(config, app.state.gateway, on_ready, group, Certificate.of(settings.gateway))
     with tracing.tracing(settings, "selfhost-transport-gateway"):
         asyncio.run(server.serve(sockets=[listening]))
     if not server.started:

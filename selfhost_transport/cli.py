@@ -54,6 +54,14 @@ Prefix = Annotated[str | None, _setting("redis_prefix", "First part of every key
 Host = Annotated[str | None, _setting("host", "Address to listen on.")]
 Port = Annotated[int | None, _setting("port", "TCP port; 0 = any free port.")]
 Processes = Annotated[int | None, _setting("processes", "Gateway processes that share the port.")]
+TlsCert = Annotated[
+    Path | None,
+    _setting("tls_cert", "Certificate, PEM: speak TLS. Read again when it changes.", default="plain HTTP"),
+]
+TlsKey = Annotated[
+    Path | None,
+    _setting("tls_key", "Private key of the certificate, PEM.", default="in the certificate's file"),
+]
 Parent = Annotated[int | None, typer.Option(hidden=True)]
 LogFormat = Annotated[str | None, _setting("log_format", "Form of the log: text or json.", "--log-format")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log everything, as log_level = debug.")]
@@ -113,16 +121,18 @@ def gateway(
     host: Host = None,
     port: Port = None,
     processes: Processes = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     config: Config = None,
     redis_prefix: Prefix = None,
     verbose: Verbose = False,
     log_format: LogFormat = None,
     parent: Parent = None,
 ) -> None:
-    """Serve clients: the Ably realtime protocol, REST and the HTTP API. Prints `ready http://HOST:PORT`."""
+    """Serve clients: the Ably realtime protocol, REST and the HTTP API. Prints `ready http://HOST:PORT`, or `https://`."""
     settings = load_settings(
-        config, redis=redis, host=host, port=port, processes=processes, redis_prefix=redis_prefix,
-        log_format=log_format,
+        config, redis=redis, host=host, port=port, processes=processes, tls_cert=tls_cert, tls_key=tls_key,
+        redis_prefix=redis_prefix, log_format=log_format,
     )  # fmt: skip
     _log(settings, verbose=verbose)
     if parent is not None:

@@ -208,6 +208,10 @@ class GatewaySettings(_Section):
     """TCP port; 0 = any free one, printed once ready."""
     processes: PositiveInt = 1
     """Processes that share the port."""
+    tls_cert: Path | None = None
+    """Certificate (PEM, with those above it); the port then speaks TLS. Absent: plain HTTP. Read again when it changes."""
+    tls_key: Path | None = None
+    """Its private key (PEM, without a password); absent: it stands in the certificate's file."""
     max_idle_ms: Count = 15_000
     """Longest silence on a connection before a heartbeat, ms; 0 = no heartbeats."""
     connection_state_ttl_ms: PositiveInt = 960_000
@@ -238,6 +242,12 @@ class GatewaySettings(_Section):
     """Origins (`https://chat.example.com`) of pages whose cookies and proxies count, a list; the gateway's own is one always."""
     allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[^\s/]+$")], ...] = ()
     """Host names answered to besides this machine's, a list; empty = any, unless the development key is accepted."""
+
+    @model_validator(mode="after")
+    def _key_has_a_certificate(self) -> Self:
+        if self.tls_key is not None and self.tls_cert is None:
+            raise ValueError("tls_key is given without tls_cert")
+        return self
 
 
 class LimitSettings(_Section):

@@ -11,11 +11,14 @@ import errno
 import logging
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from typing import Final
 
 from gateway.background import Background
+from gateway.websocket.http import note_plain, unfinished
+from gateway.websocket.tls import Certificate
 from selfhost_transport.descriptors import descriptor_limit
 
 logger = logging.getLogger(__name__)
@@ -34,9 +37,18 @@ class Acceptor:
     `close` and `wait_closed` are those of an `asyncio.Server`: uvicorn calls them when it stops.
     """
 
-    def __init__(self, listening: socket.socket, make_protocol: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(
+        self,
+        listening: socket.socket,
+        make_protocol: Callable[[], asyncio.Protocol],
+        certificate: Certificate | None = None,
+        handshake_timeout_s: float = 10.0,
+    ) -> None:
         self._listening = listening
         self._make_protocol = make_protocol
+        # None: a plain port.
+        self._certificate = certificate
+        self._handshake_timeout_s = handshake_timeout_s
         self._tasks = Background("accept")
         self._loop = asyncio.get_running_loop()
         self._retry: asyncio.TimerHandle | None = None
@@ -65,7 +77,7 @@ class Acceptor:
     def _accept(self) -> None:
         for _ in range(_AT_ONCE):
             try:
-                connection, _address = self._listening.accept()
+                connection, address = self._listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -74,18 +86,37 @@ class Acceptor:
                 self._pause()
                 return
             connection.setblocking(False)
-            self._tasks.start(self._serve(connection))
+            self._tasks.start(self._serve(connection, _host_of(address)))
             # The system gives out the lowest number that is free: all below it are in use.
             if not _has_room(connection.fileno()):
                 self._pause()
                 return
 
-    async def _serve(self, connection: socket.socket) -> None:
+    async def _serve(self, connection: socket.socket, host: str) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._make_protocol, connection)
+            if self._certificate is None:
+                await self._loop.connect_accepted_socket(self._make_protocol, connection)
+            else:
+                await self._serve_tls(connection, host, self._certificate)
         except BaseException:
             connection.close()
             raise
+
+    async def _serve_tls(self, connection: socket.socket, host: str, certificate: Certificate) -> None:
+        """A client that breaks the handshake off, or never ends it, is its own affair: the connection is closed."""
+        try:
+            with unfinished(host):
+                await self._loop.connect_accepted_socket(
+                    self._make_protocol,
+                    connection,
+                    ssl=certificate.context,
+                    ssl_handshake_timeout=self._handshake_timeout_s,
+                )
+        except OSError as error:
+            if isinstance(error, ssl.SSLError) and error.reason == "HTTP_REQUEST":
+                note_plain(host, self._loop.time())
+            else:
+                logger.debug("tls.handshake_failed address=%s error=%r", host, error)
 
     def _pause(self) -> None:
         self._loop.remove_reader(self._listening)
@@ -106,6 +137,11 @@ class Acceptor:
             self._loop.add_reader(self._listening, self._accept)
         else:
             self._retry = self._loop.call_later(_LOOK_AGAIN_S, self._look_again)
+
+
+def _host_of(address: object) -> str:
+    """Of an address as `accept` gives it; a unix socket has none."""
+    return str(address[0]) if isinstance(address, tuple) else ""
 
 
 def _has_room(descriptor: int) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -24,9 +26,10 @@ MAX_HEAD_BYTES: Final = 65_536
 """Bytes of a request line and its headers; tokens of some KB stand in either."""
 _LINGER_S: Final = 1.0
 _TLS_HANDSHAKE: Final = b"\x16\x03"
-_TLS_NOTED_EVERY_S: Final = 60.0
-# When a client that speaks TLS was last logged; a client that is set up wrongly comes again and again.
+_NOTED_EVERY_S: Final = 60.0
+# When a client of the other kind was last logged; a client that is set up wrongly comes again and again.
 _tls_noted_at: list[float] = []
+_plain_noted_at: list[float] = []
 # By address, of this process.
 _headless: Counter[str] = Counter()
 
@@ -38,15 +41,46 @@ def refusal(status: HTTPStatus) -> bytes:
     )
 
 
+@contextmanager
+def unfinished(address: str) -> Iterator[None]:
+    """Count a connection of an address that has not come as far as a request."""
+    _headless[address] += 1
+    try:
+        yield
+    finally:
+        _forget(address)
+
+
+def _forget(address: str) -> None:
+    _headless[address] -= 1
+    if _headless[address] <= 0:
+        del _headless[address]
+
+
 def _note_tls(address: str, now_s: float) -> None:
-    if _tls_noted_at and now_s < _tls_noted_at[-1] + _TLS_NOTED_EVERY_S:
-        return
-    _tls_noted_at[:] = [now_s]
-    logger.warning(
-        "http.tls_on_plain_port address=%s: this port speaks no TLS; set `tls: false` in the client (ws:// and http:// in an "
-        "address), or put a proxy that ends TLS before the gateway",
-        address,
-    )
+    if _is_due(_tls_noted_at, now_s):
+        logger.warning(
+            "http.tls_on_plain_port address=%s: this port speaks no TLS; set `tls: false` in the client (ws:// and http:// in "
+            "an address), give the gateway a certificate (--tls-cert), or put a proxy that ends TLS before it",
+            address,
+        )
+
+
+def note_plain(address: str, now_s: float) -> None:
+    """Log that a client speaks plain HTTP to a port with a certificate."""
+    if _is_due(_plain_noted_at, now_s):
+        logger.warning(
+            "http.plain_on_tls_port address=%s: this port speaks TLS only; set `tls: true` in the client (wss:// and https:// "
+            "in an address)",
+            address,
+        )
+
+
+def _is_due(noted_at: list[float], now_s: float) -> bool:
+    if noted_at and now_s < noted_at[-1] + _NOTED_EVERY_S:
+        return False
+    noted_at[:] = [now_s]
+    return True
 
 
 class UpgradingHttp(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
@@ -132,9 +166,7 @@ class UpgradingHttp(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-            _headless[self._address] -= 1
-            if _headless[self._address] <= 0:
-                del _headless[self._address]
+            _forget(self._address)
 
     def _head_is_late(self) -> None:
         if self._head_size:

@@ -72,5 +72,6 @@ PLAN = (
     Row("docs/logs.md", "nginx", reason="needs nginx"),
     Row("docs/tracing.md", "text", reason="tests/observing/test_tracing.py compares its spans with those of a run"),
     Row("docs/tracing.md", "python", reason="tests/observing/traced_agent.py makes the same call"),
+    Row("docs/deployment.md", "sh", "--tls-cert", test="test_every_sdk_over_tls"),
     Row("docs/deployment.md", "nginx", reason="needs nginx; the forwarded headers are tested with the gateway"),
 )  # fmt: skip

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
-import ipaddress
 import os
 import socket
 import ssl
@@ -17,58 +15,23 @@ from typing import Any
 
 import pytest
 import uvicorn
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from gateway import create_app
 from gateway.websocket.upgrade import RawWebSocket
 from selfhost_transport import ClientOptions, ClientTransport
 from selfhost_transport.errors import ConnectionFailed, InvalidArgument, UntrustedCertificate
 from selfhost_transport.settings import KeyRule, RedisSettings, Settings
+from tests.certificates import Authority
 
 KEY = "app.key:secret"
-
-
-def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-
-def _certificate(
-    subject: str, key: ec.EllipticCurvePrivateKey, issuer: str, issuer_key: ec.EllipticCurvePrivateKey
-) -> x509.Certificate:
-    is_ca = subject == issuer
-    start = datetime.datetime(2020, 1, 1)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(_name(subject))
-        .issuer_name(_name(issuer))
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(start.replace(year=2120))
-        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
-    )
-    if not is_ca:
-        host = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-        builder = builder.add_extension(x509.SubjectAlternativeName([host]), critical=False)
-    return builder.sign(issuer_key, hashes.SHA256())
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`ca.pem`, and `server.pem` with the key of a certificate that it signed."""
     folder = tmp_path_factory.mktemp("tls")
-    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    pem = serialization.Encoding.PEM
-    (folder / "ca.pem").write_bytes(
-        _certificate("a private CA", ca_key, "a private CA", ca_key).public_bytes(pem)
-    )
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "server.pem").write_bytes(
-        private + _certificate("gateway", key, "a private CA", ca_key).public_bytes(pem)
-    )
+    certificate, key = Authority(folder).certificate()
+    (folder / "server.pem").write_bytes(key + certificate)
     return folder
 
 
