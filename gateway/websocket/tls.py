@@ -52,9 +52,11 @@ class Certificate:
         try:
             self.context = self._load()
         except InvalidArgument as error:
-            logger.warning("tls.reload_failed %s; the certificate that was loaded before stays in use", error)
+            logger.warning(
+                "tls.reload_failed error=%s: the certificate that was loaded before stays in use", error
+            )
         else:
-            logger.warning("tls.reloaded cert=%s", self._cert)
+            logger.info("tls.reloaded cert=%s", self._cert)
 
     def _stamp(self) -> _Stamp:
         """What changes with the files, also when a link to them is moved."""

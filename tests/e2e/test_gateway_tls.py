@@ -99,7 +99,7 @@ asyncio.run(main())
 async def test_a_renewed_certificate_counts_for_new_connections_and_drops_none(
     stack: Stack, tls: Tls
 ) -> None:
-    gateway = await stack.gateway(*tls.flags, "--processes", "2", config=CONFIG)
+    gateway = await stack.gateway(*tls.flags, "--processes", "2", "-v", config=CONFIG)
     url = f"wss://127.0.0.1:{gateway.port}/?key={KEY}&v=3&format=json"
     async with connect(url, ssl=tls.trusting()) as websocket:
         assert await _shown(gateway, tls) == "first"
