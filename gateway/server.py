@@ -42,7 +42,7 @@ from gateway.rest.router import Rest
 from gateway.retention_sweeper import sweep_retention
 from gateway.services import Services, connect_services
 from gateway.store_watch import watch_store
-from gateway.websocket.acceptor import Acceptor
+from gateway.websocket.acceptor import Acceptor, Handshakes
 from gateway.websocket.http import UpgradingHttp
 from gateway.websocket.tls import Certificate
 from gateway.websocket.upgrade import RawWebSocket
@@ -267,15 +267,9 @@ class _Server(uvicorn.Server):
     """uvicorn that says when it serves, and sends clients away before it closes their sockets."""
 
     def __init__(
-        self,
-        config: uvicorn.Config,
-        gateway: Gateway,
-        on_ready: Callable[[], None],
-        group: Path | None,
-        certificate: Certificate | None,
+        self, config: uvicorn.Config, gateway: Gateway, on_ready: Callable[[], None], group: Path | None
     ) -> None:
         super().__init__(config)
-        self._certificate = certificate
         self._watching = Background("tls")
         self._group = group
         self._gateway = gateway
@@ -297,12 +291,10 @@ class _Server(uvicorn.Server):
         """Serve, then say so."""
         # No sockets for uvicorn: asyncio's server does not stop accepting before the descriptors are used up.
         await super().startup([])
-        timeout_s = self._gateway.settings.gateway.request_timeout_ms / 1000
-        acceptors = [
-            Acceptor(one, self._make_protocol, self._certificate, timeout_s) for one in sockets or ()
-        ]
-        if self._certificate is not None:
-            self._watching.start(self._certificate.watch())
+        handshakes = self._handshakes()
+        acceptors = [Acceptor(one, self._make_protocol, handshakes) for one in sockets or ()]
+        if handshakes is not None:
+            self._watching.start(handshakes.certificate.watch())
         if self._group is not None and self.started:
             siblings = listen_to_siblings(self._group, self._gateway.running().server_id)
             acceptors.append(Acceptor(siblings, self._make_protocol))
@@ -312,6 +304,14 @@ class _Server(uvicorn.Server):
         tune_gc()
         if self.started:
             self._on_ready()
+
+    def _handshakes(self) -> Handshakes | None:
+        settings = self._gateway.settings
+        certificate = Certificate.of(settings.gateway)
+        if certificate is None:
+            return None
+        timeout_s = settings.gateway.request_timeout_ms / 1000
+        return Handshakes(certificate, timeout_s, settings.limits.unfinished_per_address)
 
     def _make_protocol(self) -> asyncio.Protocol:
         make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
@@ -378,7 +378,7 @@ def serve(
         log_level="warning",
         timeout_graceful_shutdown=5,
     )
-    server = _Server(config, app.state.gateway, on_ready, group, Certificate.of(settings.gateway))
+    server = _Server(config, app.state.gateway, on_ready, group)
     with tracing.tracing(settings, "selfhost-transport-gateway"):
         asyncio.run(server.serve(sockets=[listening]))
     if not server.started:

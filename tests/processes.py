@@ -174,13 +174,15 @@ class Stack:
         places = ("--port", str(port), "--data-dir", str(self.folder / "data"))
         return await self.started("dev", *places, *self._config(config), *args, env=env)
 
-    async def started(self, command: str, *args: str, env: Mapping[str, str] | None = None) -> Proc:
+    async def started(
+        self, command: str, *args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> Proc:
         """Run `selfhost-transport command …` and wait for its `ready` line.
 
         Raises AssertionError, with what it printed, if it ends or stays silent.
         """
         proc = await self.run(
-            str(Path(sys.executable).with_name("selfhost-transport")), command, *args, env=env
+            str(Path(sys.executable).with_name("selfhost-transport")), command, *args, env=env, cwd=cwd
         )
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
@@ -191,7 +193,9 @@ class Stack:
             ) from None
         return proc
 
-    async def run(self, program: str, *args: str, env: Mapping[str, str] | None = None) -> Proc:
+    async def run(
+        self, program: str, *args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> Proc:
         """Start any program in a group of its own; do not wait for anything."""
         process = await asyncio.create_subprocess_exec(
             program,
@@ -202,6 +206,7 @@ class Stack:
             start_new_session=True,
             limit=2**22,
             env={**self._environment(), **(env or {})},
+            cwd=cwd,
         )
         words = [word for word in (Path(program).name, *args[:1]) if not word.startswith("-")]
         proc = Proc(f"{' '.join(words)} #{next(self._numbers)}", process)

@@ -14,6 +14,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from gateway.background import Background
@@ -31,6 +32,15 @@ _WARN_EVERY_S: Final = 60.0
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
+@dataclass(frozen=True, slots=True)
+class Handshakes:
+    """How TLS begins: with which certificate, how long it may take, how many of one address may be at it (0 = any)."""
+
+    certificate: Certificate
+    timeout_s: float
+    max_unfinished: int
+
+
 class Acceptor:
     """Accepts from one listening socket, from `start` until `close`, which closes the socket.
 
@@ -41,14 +51,12 @@ class Acceptor:
         self,
         listening: socket.socket,
         make_protocol: Callable[[], asyncio.Protocol],
-        certificate: Certificate | None = None,
-        handshake_timeout_s: float = 10.0,
+        handshakes: Handshakes | None = None,
     ) -> None:
         self._listening = listening
         self._make_protocol = make_protocol
         # None: a plain port.
-        self._certificate = certificate
-        self._handshake_timeout_s = handshake_timeout_s
+        self._handshakes = handshakes
         self._tasks = Background("accept")
         self._loop = asyncio.get_running_loop()
         self._retry: asyncio.TimerHandle | None = None
@@ -94,23 +102,26 @@ class Acceptor:
 
     async def _serve(self, connection: socket.socket, host: str) -> None:
         try:
-            if self._certificate is None:
+            if self._handshakes is None:
                 await self._loop.connect_accepted_socket(self._make_protocol, connection)
             else:
-                await self._serve_tls(connection, host, self._certificate)
+                await self._serve_tls(connection, host, self._handshakes)
         except BaseException:
             connection.close()
             raise
 
-    async def _serve_tls(self, connection: socket.socket, host: str, certificate: Certificate) -> None:
+    async def _serve_tls(self, connection: socket.socket, host: str, terms: Handshakes) -> None:
         """A client that breaks the handshake off, or never ends it, is its own affair: the connection is closed."""
         try:
-            with unfinished(host):
+            with unfinished(host) as waiting:
+                if terms.max_unfinished and waiting > terms.max_unfinished:
+                    connection.close()
+                    return
                 await self._loop.connect_accepted_socket(
                     self._make_protocol,
                     connection,
-                    ssl=certificate.context,
-                    ssl_handshake_timeout=self._handshake_timeout_s,
+                    ssl=terms.certificate.context,
+                    ssl_handshake_timeout=terms.timeout_s,
                 )
         except OSError as error:
             if isinstance(error, ssl.SSLError) and error.reason == "HTTP_REQUEST":

@@ -42,11 +42,11 @@ def refusal(status: HTTPStatus) -> bytes:
 
 
 @contextmanager
-def unfinished(address: str) -> Iterator[None]:
-    """Count a connection of an address that has not come as far as a request."""
+def unfinished(address: str) -> Iterator[int]:
+    """Count a connection of an address that has not come as far as a request; yields how many there are."""
     _headless[address] += 1
     try:
-        yield
+        yield _headless[address]
     finally:
         _forget(address)
 

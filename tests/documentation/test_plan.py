@@ -22,7 +22,7 @@ def test_every_block_is_executed_or_has_a_reason() -> None:
 def test_every_row_is_about_a_block_and_names_a_test_that_exists() -> None:
     tests = {
         name
-        for folder in ("documentation", "e2e", "worker")
+        for folder in ("documentation", "deploy", "e2e", "worker")
         for file in (ROOT / "tests" / folder).glob("test_*.py")
         for name in re.findall(r"^(?:async )?def (test_\w+)", file.read_text(), re.MULTILINE)
     }

@@ -99,17 +99,17 @@ asyncio.run(main())
 async def test_a_renewed_certificate_counts_for_new_connections_and_drops_none(
     stack: Stack, tls: Tls
 ) -> None:
-    gateway = await stack.gateway(*tls.flags, "--processes", "2", "-v", config=CONFIG)
+    gateway = await stack.gateway(*tls.flags, config=CONFIG, env={"SELFHOST_TRANSPORT_LOG_LEVEL": "info"})
     url = f"wss://127.0.0.1:{gateway.port}/?key={KEY}&v=3&format=json"
     async with connect(url, ssl=tls.trusting()) as websocket:
         assert await _shown(gateway, tls) == "first"
         # The files are not written at once: a certificate whose key has not come yet.
         certificate, key = tls.authority.certificate("second")
         tls.cert.write_bytes(certificate)
-        await wait_until(lambda: gateway.log.count("tls.reload_failed") == 2, what="both processes noticed")
+        await wait_until(lambda: "tls.reload_failed" in gateway.log)
         assert await _shown(gateway, tls) == "first"
         tls.key.write_bytes(key)
-        await wait_until(lambda: gateway.log.count("tls.reloaded") == 2, what="both processes loaded it")
+        await wait_until(lambda: "tls.reloaded" in gateway.log)
         assert {await _shown(gateway, tls) for _ in range(8)} == {"second"}
         await asyncio.wait_for(await websocket.ping(), 5)
         assert '"action":4' in await websocket.recv(), "the connection that was there stays"
