@@ -37,12 +37,28 @@ def description_page(openapi: Schema, source: str) -> str:
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>'
-        f'<body><h1>{title}</h1><p>For programs: <a href="{escape(source)}">openapi.json</a></p>{requests}</body></html>'
+        f'<body><h1>{title}</h1><p>For programs: <a href="{escape(source)}">openapi.json</a></p>'
+        f"{_credentials(openapi)}{requests}</body></html>"
     )
+
+
+def _credentials(openapi: Schema) -> str:
+    """The ways to authenticate; each request accepts any of them."""
+    schemes = openapi.get("components", {}).get("securitySchemes", {}).values()
+    rows = ((_way(one), one["description"], False) for one in schemes)
+    return f"<h2>Credentials</h2>{_table(rows)}"
+
+
+def _way(scheme: Schema) -> str:
+    if scheme["type"] == "http":
+        return f"Authorization: {scheme['scheme'].capitalize()}"
+    return f"?{scheme['name']}="
 
 
 def _request(openapi: Schema, method: str, path: str, operation: Schema) -> str:
     parts = [f"<h2><code>{method.upper()} {escape(path)}</code></h2>", _text(operation.get("description"))]
+    if operation.get("security") == []:
+        parts.append(_text("No credentials are needed."))
     if parameters := operation.get("parameters"):
         rows = (
             (one["name"], f"{one['in']}, {_kind(one['schema'])}", one.get("required")) for one in parameters

@@ -75,7 +75,7 @@ PLAN = (
     Row("docs/deployment.md", "sh", "SETUSER backup", test="test_a_backup_is_restored_by_the_commands_of_the_guide"),
     Row("docs/deployment.md", "sh", "SHUTDOWN NOSAVE", test="test_a_backup_is_restored_by_the_commands_of_the_guide"),
     Row("docs/kubernetes.md", "sh", reason="needs a cluster; tests/deploy/test_chart.py renders the chart with these values"),
-    Row("docs/kubernetes.md", "yaml", reason="of the Prometheus adapter; the metric's name is checked in tests/deploy/test_chart.py"),
+    Row("docs/kubernetes.md", "yaml", reason="of the Prometheus adapter; tests/deploy/test_chart.py checks the metric"),
     Row("docs/deployment.md", "sh", "--tls-cert", test="test_every_sdk_over_tls"),
     Row("docs/deployment.md", "nginx", reason="needs nginx; the forwarded headers are tested with the gateway"),
 )  # fmt: skip

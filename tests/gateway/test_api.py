@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from tests.gateway.raw import KEY, Map
+from tests.gateway.tokens import token
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 Names = Callable[[str], str]
@@ -258,6 +260,36 @@ async def test_openapi_documents_it(http: httpx.AsyncClient) -> None:
     assert "202" in paths["/v1/sessions/{session}/turns"]["post"]["responses"]
 
 
+def credentials(scheme: Map) -> dict[str, Any]:
+    """Of a request that authenticates as a scheme says."""
+    name, _, secret = KEY.partition(":")
+    match scheme["type"], scheme.get("scheme") or scheme["in"]:
+        case "http", "basic":
+            return {"auth": httpx.BasicAuth(name, secret)}
+        case "http", "bearer":
+            return {"headers": {"Authorization": f"Bearer {token()}"}}
+        case "apiKey", "query":
+            return {"params": {scheme["name"]: KEY if scheme["name"] == "key" else token()}}
+    raise AssertionError(scheme)
+
+
+async def test_each_security_scheme_of_the_description_is_accepted(http: httpx.AsyncClient, url: str) -> None:
+    openapi = (await http.get("/openapi.json")).json()
+    schemes = openapi["components"]["securitySchemes"]
+    assert openapi["security"] == [{name: []} for name in schemes] and len(schemes) == 4
+    # As from another machine: operators' pages are open to this one.
+    elsewhere = {"X-Forwarded-For": "203.0.113.9"}
+    async with httpx.AsyncClient(base_url=url, headers=elsewhere) as anonymous:
+        for scheme in schemes.values():
+            assert (await anonymous.get("/v1/me", **credentials(scheme))).status_code == 200, scheme
+        for path, operations in openapi["paths"].items():
+            for method, operation in operations.items():
+                if method == "get" and "{" not in path:
+                    is_public = operation.get("security") == []
+                    answered = (await anonymous.get(path)).status_code
+                    assert (answered == 401) != is_public, f"{path} answers {answered}"
+
+
 async def test_the_description_is_one_page_that_loads_nothing(http: httpx.AsyncClient) -> None:
     answer = await http.get("/docs", params={"key": '"><script>'})
     assert answer.headers["content-type"].startswith("text/html")
@@ -267,6 +299,7 @@ async def test_the_description_is_one_page_that_loads_nothing(http: httpx.AsyncC
     for path, operations in (await http.get("/openapi.json")).json()["paths"].items():
         for method in operations:
             assert f"<code>{method.upper()} {path}</code>" in page
+    assert "<td><code>Authorization: Bearer</code></td>" in page
     sent = page.partition("<code>POST /v1/sessions/{session}/turns</code>")[2].partition("<h2>")[0]
     assert "<td><code>text</code></td><td>string or null</td>" in sent
     assert "the turn that answers it is accepted in the same step" in sent
