@@ -9,6 +9,7 @@ from agent_worker.agent.suspension import Answer, Default
 from agent_worker.agent.tools import ToolCall
 from agent_worker.agent.turn import AbortCause, PipeReason, PipeResult, Turn
 from agent_worker.output.message import OutputChunk, Reasoning
+from agent_worker.output.usage import Usage
 from agent_worker.runtime.embedding import working
 from agent_worker.runtime.worker import Worker, WorkerStatistics
 from agent_worker.user_code.errors import AgentError
@@ -36,6 +37,7 @@ __all__ = [
     "ToolCall",
     "Turn",
     "Undecided",
+    "Usage",
     "Worker",
     "WorkerStatistics",
     "__version__",

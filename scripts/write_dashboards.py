@@ -15,6 +15,7 @@ from typing import Any, Final
 import yaml
 from prometheus_client.core import Metric
 
+from agent_worker.output.usage import Usage
 from agent_worker.runtime.metrics import worker_families
 from agent_worker.runtime.turn_times import TurnTimes
 from agent_worker.runtime.worker import WorkerStatistics
@@ -56,7 +57,7 @@ def sections() -> dict[str, list[Family]]:
     """All metrics, by the process that has them."""
     totals = DeploymentTotals(Statistics({}, 0, {"agent": QueueState(0, 0.0)}))
     gateway, times = Metrics(), TurnTimes()
-    worker = worker_families(WorkerStatistics(0, 0, {"": 0}))
+    worker = worker_families(WorkerStatistics(0, 0, {"": 0}, usage={"": Usage()}))
     return {
         "Deployment": [_family(one, everywhere=True) for one in totals.collect()],
         "Gateways": [_family(one, _labels(gateway, one)) for one in gateway.registry.collect()],

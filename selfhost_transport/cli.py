@@ -356,6 +356,34 @@ def token(
     typer.echo(issue(settings, key=key, client_id=client_id, capability=capability, ttl=ttl))
 
 
+@app.command("fake-provider")
+def fake_provider(
+    first_token: Annotated[str, typer.Option(help="Seconds to the first token.")] = "0.3",
+    rate: Annotated[str, typer.Option(help="Tokens per second; 0 = as fast as they are read.")] = "50",
+    tokens: Annotated[str, typer.Option(help="Tokens of an answer.")] = "200",
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="KIND=PERCENT, several times: rate_limit, overloaded, failed, stream_error, dropped, silent."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same request the same answer.")] = 0,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="TCP port; 0 = any free port.")] = 8090,
+    key: Annotated[str, typer.Option(help="API key that callers have to show.", show_default="any")] = "",
+    parent: Parent = None,
+) -> None:
+    """A model provider that costs nothing: Chat Completions, Responses and Messages, streamed. Prints `ready http://HOST:PORT`.
+
+    --first-token, --rate and --tokens take a number, uniform:LOW,HIGH, normal:MEAN,DEVIATION, lognormal:MEDIAN,SIGMA or
+    exponential:MEAN.
+    """
+    if parent is not None:
+        end_with_parent(parent)
+    options = (first_token, rate, tokens, fault or [], seed, host, port, key)
+    _call("agent_worker.fake_provider.command", "run", *options)
+
+
 app.add_typer(dead_app, name="dead")
 register_loadtest(app)
 

@@ -299,6 +299,8 @@ class WorkerSettings(_Section):
     """TCP port of the metrics; 0 = any free one, printed; absent: none."""
     metrics_host: str = Field(default="127.0.0.1", min_length=1)
     """Address that the metrics are served on."""
+    free_models: bool = False
+    """The agents' models cost nothing, as a fake provider or a server of your own: load tests need no `--yes`."""
     retry_errors: bool = False
     """Try a turn again whose agent failed, up to `max_attempts`; a lost worker is always followed by another."""
 

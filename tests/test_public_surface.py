@@ -32,7 +32,7 @@ NAMES = {
     "gateway": "Gateway HostIdentity Identify RequestInfo create_app run_gateway",
     "agent_worker": """
         AbortCause AgentError AgentHost AgentSession Answer CancelRequest Default HeldTurn OnSteer OutputChunk PipeReason
-        PipeResult Reasoning Seed ToolCall Turn Undecided Worker WorkerStatistics working
+        PipeResult Reasoning Seed ToolCall Turn Undecided Usage Worker WorkerStatistics working
     """,
 }
 # The number of a rule or of a section of the protocol's description, in brackets.

@@ -21,6 +21,7 @@ from anthropic.types import (
 )
 from pydantic_core import to_jsonable_python
 
+from agent_worker.adapters import counts
 from agent_worker.adapters import prompt as conv
 from agent_worker.adapters.failures import Failure, agent_error, classify, codes_in, message_in
 from agent_worker.adapters.lean import batches, decode_fields, decoder_of
@@ -98,7 +99,10 @@ class MessagesTranslation(Translation[Any]):
             return self._start(event)
         if event.type == "content_block_stop":
             return self._stop(event.index)
-        if event.type == "message_delta":
+        if event.type == "message_start":
+            self.usage = counts.of_messages(event.message.usage, None)
+        elif event.type == "message_delta":
+            self.usage = counts.of_messages(event.usage, self.usage)
             self.finish_reason = _STOP_REASONS.get(event.delta.stop_reason or "", "other")
         elif event.type == "message_stop":
             self._stopped = True

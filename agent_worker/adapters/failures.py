@@ -29,6 +29,7 @@ class Failure(Enum):
     TIMED_OUT = 504, "the model provider did not answer in time; send the message again", None
     INCOMPLETE = 502, "the model's answer broke off before its end; send the message again", None
     UNUSABLE = 502, "the model's answer could not be used; send the message again", None
+    STOPPED = 500, "the agent stopped its own answer before the end; send the message again", False
     TOO_LONG = 400, "the conversation is too long for the model; start a new one", False
     BLOCKED = 400, "the model provider's content filter stopped the answer; ask in another way", False
     REJECTED = 500, "the model provider rejected the agent's request; tell the agent's operator", False

@@ -19,6 +19,7 @@ from openai.types.chat import (
 )
 from openai.types.chat.chat_completion_chunk import ChoiceDelta, ChoiceDeltaToolCall
 
+from agent_worker.adapters import counts
 from agent_worker.adapters import prompt as conv
 from agent_worker.adapters.failures import Failure
 from agent_worker.adapters.lean import batches, decode_fields, decoder_of
@@ -26,7 +27,7 @@ from agent_worker.adapters.openai_failures import failure_of, raise_error_in
 from agent_worker.adapters.stream import TOOL_CALLS, ProviderStream, Source, Translation
 from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns.prompt import PromptMessage
-from selfhost_transport.turns.values import to_text
+from selfhost_transport.turns.values import carried, to_text
 
 _FINISH_REASONS: Final = {
     "stop": "stop",
@@ -34,6 +35,12 @@ _FINISH_REASONS: Final = {
     "content_filter": "content-filter",
     "tool_calls": TOOL_CALLS,
     "function_call": TOOL_CALLS,
+    # Servers of open models have words of their own, or of the model's.
+    "end_turn": "stop",
+    "eos_token": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "tool_call": TOOL_CALLS,
 }
 # Not in OpenAI's own protocol; servers of open models disagree on the name.
 _REASONING_FIELDS: Final = ("reasoning_content", "reasoning")
@@ -68,6 +75,7 @@ class _Chunk(msgspec.Struct):
     """A ChatCompletionChunk, as far as it is read here."""
 
     choices: list[_Choice]
+    usage: Any = None
     error: Any = None
 
 
@@ -100,16 +108,28 @@ class ChatTranslation(Translation[Event]):
         """The response's events, decoded here unless `library`."""
         if self._library or not isinstance(response, openai.AsyncStream):
             return response
-        return _events(response)
+        return self._events(response)
+
+    async def _events(self, response: openai.AsyncStream[Any]) -> AsyncIterator[Event]:
+        async for batch in batches(response.response):
+            for _, data in batch:
+                # An unexpected shape is an error, or a server's own dialect.
+                chunk = _chunk(data) or decode_fields(data)
+                if chunk.error or getattr(chunk, "object", None) == "error":
+                    raise_error_in(chunk.error or chunk, response.response.request)
+                yield chunk
 
     def feed(self, event: Event) -> Iterator[p.Chunk]:
         """The chunks of one event."""
+        if event.usage is not None:
+            # Some servers repeat it with every chunk, each time for everything until then.
+            self.usage = counts.of_chat(event.usage)
         for choice in event.choices or ():
-            if choice.index != 0:
+            if choice.index:  # some servers leave it out
                 continue
             if choice.delta is not None:  # some servers leave it out of the last event
                 yield from self._delta(choice.delta)
-            if choice.finish_reason is not None:
+            if choice.finish_reason:  # some send '' until there is one
                 self.finish_reason = _FINISH_REASONS.get(choice.finish_reason, "other")
 
     def failure(self, error: Exception) -> Failure | None:
@@ -117,6 +137,9 @@ class ChatTranslation(Translation[Event]):
         return failure_of(error)
 
     def _delta(self, delta: ChoiceDelta | _Delta) -> Iterator[p.Chunk]:
+        if isinstance(delta.content, list):
+            yield from self._blocks(delta.content)
+            return
         for name in _REASONING_FIELDS:
             thought = getattr(delta, name, None)
             if isinstance(thought, str) and thought:
@@ -129,22 +152,40 @@ class ChatTranslation(Translation[Event]):
 
     def _call(self, call: ChoiceDeltaToolCall | _Call) -> Iterator[p.Chunk]:
         function = call.function
-        call_id = self._ids.get(call.index)
+        index = self._index(call)
+        call_id = self._ids.get(index)
         if call_id is None:
-            call_id = self._ids[call.index] = call.id or f"call-{call.index}"
+            call_id = self._ids[index] = call.id or f"call-{index}"
             yield from self.parts.call(call_id, (function.name if function else None) or "")
         if function is not None:
-            yield from self.parts.arguments(call_id, function.arguments or "")
+            given: object = function.arguments or ""
+            text = given if isinstance(given, str) else to_text(carried(given, "arguments"))
+            yield from self.parts.arguments(call_id, text)
 
+    def _index(self, call: ChoiceDeltaToolCall | _Call) -> int:
+        """Which call it is; servers that leave the index out send each call whole, or its id with every delta."""
+        index: object = call.index
+        if isinstance(index, int):
+            return index
+        known = next((number for number, call_id in self._ids.items() if call_id == call.id), None)
+        return len(self._ids) if known is None else known
 
-async def _events(response: openai.AsyncStream[Any]) -> AsyncIterator[Event]:
-    async for batch in batches(response.response):
-        for _, data in batch:
-            # An unexpected shape is an error, or a server's own dialect.
-            chunk = _chunk(data) or decode_fields(data)
-            if chunk.error:
-                raise_error_in(chunk.error, response.response.request)
-            yield chunk
+    def _blocks(self, content: list[Any]) -> Iterator[p.Chunk]:
+        """A list of blocks where others send a text: `thinking`, which is one too, and `text`."""
+        for block in content:
+            kind, inner = counts.member(block, "type"), counts.member(block, "thinking")
+            if kind == "thinking" and isinstance(inner, list):
+                said = "".join(str(counts.member(each, "text") or "") for each in inner)
+                yield from self.parts.reasoning(0, said)
+            elif kind == "text":
+                yield from self.parts.text(0, str(counts.member(block, "text") or ""))
+
+    def end(self, finish: bool) -> list[p.Chunk]:
+        """What closes the answer. Servers that say `stop` after calls, and not `tool_calls`, wait for results all the same."""
+        closed = self.parts.end_all() if self.finish_reason is not None else []
+        if self.parts.calls and self.finish_reason in ("stop", "other"):
+            self.finish_reason = TOOL_CALLS
+        return [*closed, *super().end(finish)]
 
 
 def messages(

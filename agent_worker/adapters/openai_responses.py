@@ -19,6 +19,7 @@ from openai.types.responses import (
     ResponseStreamEvent,
 )
 
+from agent_worker.adapters import counts
 from agent_worker.adapters import prompt as conv
 from agent_worker.adapters.failures import Failure, agent_error, classify
 from agent_worker.adapters.lean import batches, decode_fields, decoder_of
@@ -31,6 +32,7 @@ from selfhost_transport.turns.values import to_text
 _INCOMPLETE: Final = {"max_output_tokens": "length", "content_filter": "content-filter"}
 
 
+_ENDS: Final = ("response.completed", "response.incomplete", "response.failed")
 _KINDS: Final = (
     "response.output_text.delta",
     "response.refusal.delta",
@@ -103,6 +105,8 @@ class ResponsesTranslation(Translation[Any]):
             return self._added(event.item)
         if event.type == "response.output_item.done":
             return self._done(event.item)
+        if event.type in _ENDS and event.response.usage is not None:
+            self.usage = counts.of_responses(event.response.usage)
         if event.type == "response.completed":
             self.finish_reason = TOOL_CALLS if self.parts.calls else "stop"
         elif event.type == "response.incomplete":

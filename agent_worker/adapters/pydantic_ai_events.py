@@ -15,12 +15,15 @@ from pydantic_ai import exceptions as exc
 from pydantic_ai import messages as m
 from pydantic_ai.models import StreamedResponse
 from pydantic_ai.run import AgentRunResultEvent
+from pydantic_ai.usage import RequestUsage, RunUsage
 from pydantic_core import to_jsonable_python
 
+from agent_worker.adapters import counts
 from agent_worker.adapters import prompt as conv
 from agent_worker.adapters.failures import Failure, classify, codes_in
 from agent_worker.adapters.stream import TOOL_CALLS, ProviderStream, Source, Translation
 from agent_worker.adapters.transport_failures import of_transport
+from agent_worker.output.usage import Usage
 from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns.prompt import PromptMessage
 
@@ -48,6 +51,8 @@ _FAILURES: Final = {
     "ContentFilterError": Failure.BLOCKED,
     "UnexpectedModelBehavior": Failure.UNUSABLE,
     "UsageLimitExceeded": Failure.EXHAUSTED,
+    # The application stopped the run itself (`events.cancel()`, a CancellationToken): the turn was not cancelled.
+    "RunCancelled": Failure.STOPPED,
     # What the SDKs of the providers raise, which older releases wrap in an error without a category.
     "APITimeoutError": Failure.TIMED_OUT,
     "APIConnectionError": Failure.UNREACHABLE,
@@ -92,6 +97,7 @@ class EventsTranslation(Translation[Event]):
                 return self._result(event.part)
             case AgentRunResultEvent():
                 self.finish_reason = self._reason(event.result.response.finish_reason)
+                self.usage = _usage(event.result.usage)
         return ()
 
     def failure(self, error: Exception) -> Failure | None:
@@ -107,6 +113,7 @@ class EventsTranslation(Translation[Event]):
         ended = self.parts.end_all()
         if self._response is not None:
             self.finish_reason = self._reason(self._response.finish_reason)
+            self.usage = _usage(self._response.usage)
         return [*ended, *super().end(finish)]
 
     def _reason(self, reason: m.FinishReason | None) -> str:
@@ -170,6 +177,16 @@ class EventsTranslation(Translation[Event]):
             ]
         text = conv.as_text(output)
         return [*self.parts.end(), p.ToolOutputError(part.tool_call_id, text, provider_executed=executed)]
+
+
+def _usage(used: RunUsage | RequestUsage) -> Usage:
+    """What a run, or one call, used; its parts as the library adds them up."""
+    return Usage(
+        used.input_tokens,
+        used.output_tokens,
+        used.cache_read_tokens,
+        counts.count(used, "output_reasoning_tokens"),
+    )
 
 
 def _by_name(error: BaseException | None) -> Failure | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 from agent_worker.adapters.failures import Failure, agent_error
 from agent_worker.adapters.parts import Parts
 from agent_worker.output import sources
+from agent_worker.output.usage import Usage, note_usage
 from selfhost_transport import tracing
 from selfhost_transport.errors import InvalidArgument, TransportError
 from selfhost_transport.turns import chunks as p
@@ -39,6 +40,8 @@ class Translation(ABC, Generic[EventT]):
         self.parts = Parts()
         # Why the model stopped, as in `Finish`; None: it has not said so.
         self.finish_reason: str | None = None
+        # What the provider says that the call used; the newest word counts.
+        self.usage: Usage | None = None
 
     def opened(self, response: object) -> None:
         """The response has arrived; for data that it carries itself rather than its events."""
@@ -90,6 +93,11 @@ class ProviderStream(Generic[EventT]):
     def finish_reason(self) -> str | None:
         """Why the model stopped (`stop`, `length`, `content-filter`, `tool-calls`, `other`); None until it did."""
         return self._translation.finish_reason
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens that the call used; None until the provider has said so, and where it never does."""
+        return self._translation.usage
 
     @property
     def tool_calls(self) -> Sequence[p.ToolInputAvailable]:
@@ -160,7 +168,10 @@ async def _chunks(
             async for event in translation.events(response):
                 for chunk in translation.feed(event):
                     yield chunk
-        for chunk in translation.end(finish):
+        ended = translation.end(finish)
+        if translation.usage is not None:
+            note_usage(translation.usage)
+        for chunk in ended:
             yield chunk
     except TransportError as error:
         failed = error

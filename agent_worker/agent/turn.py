@@ -17,6 +17,7 @@ from agent_worker.agent.tools import MAX_RESULT_BYTES, Offload, Tool, ToolCall, 
 from agent_worker.output import sources
 from agent_worker.output.left_behind import LeftBehind
 from agent_worker.output.message import Earlier, Output, OutputChunk
+from agent_worker.output.usage import Usage, UsageCount, counting
 from agent_worker.output.writer import TurnWriter
 from agent_worker.user_code.threads import PulledIterable, Threads
 from selfhost_transport.errors import LeaseLost
@@ -113,6 +114,7 @@ class Turn:
         # The message that each call of this invocation was announced in.
         self._announced_in: dict[str, Output] = {}
         self._closing_note: str | None = None
+        self._usage = UsageCount()
 
     def __repr__(self) -> str:
         state = f"aborted ({self.abort_cause})" if self.abort_cause is not None else f"attempt {self.attempt}"
@@ -147,6 +149,15 @@ class Turn:
     def input_client(self) -> str | None:
         """The verified client id that caused this invocation: the sender, or the last to answer."""
         return self.context.input_client_id
+
+    @property
+    def usage(self) -> Usage:
+        """What the model calls of this attempt have used so far."""
+        return self._usage.total
+
+    def note_usage(self, usage: Usage) -> None:
+        """Count a model call that no adapter made; with the message that is being written, if there is one."""
+        (counting.get() or self._usage).add(usage)
 
     @property
     def steers(self) -> tuple[str, ...]:
@@ -345,6 +356,7 @@ class Turn:
             announced=self._announced_in,
             codec=self.conversation.codec,
             left=left,
+            usage=self._usage,
         )
 
     @asynccontextmanager
@@ -354,6 +366,7 @@ class Turn:
             yield
             return
         _open_message.set(output)
+        counting.set(output.usage)
         try:
             yield
             await output.finish()
@@ -371,6 +384,7 @@ class Turn:
             raise
         finally:
             _open_message.set(None)
+            counting.set(None)
 
 
 _LOST_CALL = "The tool was stopped: its worker was lost."

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from agent_worker.output.left_behind import LeftBehind
+from agent_worker.output.usage import UsageCount
 from agent_worker.output.writer import TextStream, TurnWriter
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import chunks as p
@@ -84,6 +85,7 @@ class Output:
         announced: dict[str, Output] | None = None,
         codec: Codec = UI_MESSAGES,
         left: LeftBehind | None = None,
+        usage: UsageCount | None = None,
     ) -> None:
         # `left`: the message of a lost attempt, to continue with.
         self.message_id = str(uuid.uuid4()) if left is None else left.message_id
@@ -99,6 +101,9 @@ class Output:
         # The stream of that part if it is one of text, for the path of every token.
         self._text: TextStream | None = None
         self._parts = 0
+        # What its model calls used; and the metadata that the agent gave it, which the usage joins in the end.
+        self.usage = UsageCount(usage)
+        self._metadata: dict[str, Any] = {}
         # Calls of tools that have no result yet.
         self._open_calls: set[str] = set()
         # Where every call of the turn was announced; shared by its messages.
@@ -173,7 +178,7 @@ class Output:
     async def write(self, chunks: Sequence[p.Chunk]) -> None:
         """Write chunks, with the brackets they need, in one step. Raises what stopped the writer."""
         # Before anything is recorded: a chunk that cannot be carried must not leave half a message.
-        chunks = [p.carried_chunk(chunk) for chunk in chunks]
+        chunks = [self._with_usage(p.carried_chunk(chunk)) for chunk in chunks]
         ready: list[p.Chunk] = []
         for chunk in chunks:
             if self._finished and not isinstance(chunk, p.ToolApprovalRequest):
@@ -196,7 +201,8 @@ class Output:
         chunks = self._closing_part()
         if self._in_step:
             chunks.append(p.FinishStep())
-        chunks.append(p.Finish(finish_reason="tool-calls" if self._open_calls else "stop"))
+        ending = p.Finish(finish_reason="tool-calls" if self._open_calls else "stop")
+        chunks.append(self._with_usage(ending))
         self._finished = True
         ops = [*self._encoded(chunks), *self._encoder.cancel()]
         await self._writer.hold([op for op in ops if not isinstance(op, encoder.Append)])
@@ -206,6 +212,20 @@ class Output:
         self._closing_part()
         self._abandoned = True
         await self._writer.write(self._encoder.cancel())
+
+    def _with_usage(self, chunk: p.Chunk) -> p.Chunk:
+        """The end of the message, with what its model calls used; what the agent itself says of that goes first."""
+        if not isinstance(chunk, p.Start | p.MessageMetadata | p.Finish):
+            return chunk
+        given = chunk.message_metadata
+        if given is not None and not isinstance(given, dict):
+            return chunk
+        # What is given replaces what was there before.
+        self._metadata = self._metadata if given is None else given
+        if not isinstance(chunk, p.Finish) or not self.usage.total:
+            return chunk
+        metadata = {"usage": self.usage.total.to_json(), **self._metadata}
+        return p.Finish(chunk.finish_reason, metadata)
 
     def _take_up(self, left: LeftBehind) -> None:
         assert isinstance(self._encoder, encoder.Encoder)

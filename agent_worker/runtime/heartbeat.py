@@ -17,11 +17,14 @@ _BEATS_PER_TTL = 3
 class Heartbeat:
     """Repeats at a third of `ttl_ms` that a worker is there; a worker that dies is forgotten after `ttl_ms`."""
 
-    def __init__(self, fleet: Fleet, worker_id: str, agents: Collection[str], ttl_ms: int) -> None:
+    def __init__(
+        self, fleet: Fleet, worker_id: str, agents: Collection[str], ttl_ms: int, *, free_models: bool = False
+    ) -> None:
         self._fleet = fleet
         self._worker_id = worker_id
         self._agents = agents
         self._ttl_ms = ttl_ms
+        self._free_models = free_models
 
     async def beat(self) -> None:
         """Refresh the registration until cancelled."""
@@ -33,6 +36,6 @@ class Heartbeat:
         """Tell once; 0: this worker takes nothing more."""
         try:
             for agent in self._agents:
-                await self._fleet.tell(agent, self._worker_id, ttl_ms)
+                await self._fleet.tell(agent, self._worker_id, ttl_ms, free_models=self._free_models)
         except TransportError as error:
             logger.warning("worker.heartbeat_failed worker=%s error=%s", self._worker_id, error)

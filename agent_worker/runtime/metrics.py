@@ -72,6 +72,12 @@ def worker_families(now: WorkerStatistics) -> Iterator[Metric]:
     for outcome, count in now.outcomes.items():
         attempts.add_metric([outcome or "unknown"], count)
     yield attempts
+    said = "Tokens that model calls have used, as the providers report them"
+    tokens = CounterMetricFamily("sht_worker_model_tokens", said, labels=["agent", "direction"])
+    for agent, usage in now.usage.items():
+        tokens.add_metric([agent, "input"], usage.input_tokens)
+        tokens.add_metric([agent, "output"], usage.output_tokens)
+    yield tokens
     blocked = "Seconds in which user code blocked the loop"
     yield CounterMetricFamily("sht_worker_loop_blocked_seconds", blocked, value=now.blocked[1])
 

@@ -11,13 +11,14 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypedDict, TypeVar
 
 from agent_worker.agent.agent import Agent, Handler, OnSteer
 from agent_worker.agent.cancel_hook import CancelHook, HookFunction, Undecided
 from agent_worker.agent.turn import AbortCause
 from agent_worker.output.flush_timer import FlushTimer
+from agent_worker.output.usage import Usage
 from agent_worker.output.writer import Hold, read_s_of
 from agent_worker.runtime.abandonment import Abandonment
 from agent_worker.runtime.deadline import Limits
@@ -59,13 +60,15 @@ _LOOK_DUTY_MS = 4_000
 class WorkerStatistics:
     """What a worker is doing and has done. `outcomes`: finished attempts by how they went.
 
-    `blocked`: how often its loop was blocked by user code, and for how many seconds altogether.
+    `blocked`: how often its loop was blocked by user code, and for how many seconds altogether. `usage`: what the model
+    calls of each agent used, of the attempts that have finished.
     """
 
     running: int
     unwinding: int
     outcomes: dict[str, int]
     blocked: tuple[int, float] = (0, 0.0)
+    usage: dict[str, Usage] = field(default_factory=dict)
 
 
 class Worker:
@@ -82,6 +85,8 @@ class Worker:
         self.worker_id = worker_id or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         # Stop by itself once nothing is left to be worked on; for jobs that are started from time to time.
         self.once = once
+        # Its models cost nothing, whatever the settings say.
+        self.free_models = False
         self.agents: dict[str, Agent] = {}
         # Set once it takes turns.
         self.ready = asyncio.Event()
@@ -92,6 +97,7 @@ class Worker:
         # Aborted agents that have not returned yet; they can write nothing.
         self._unwinding: set[asyncio.Task[None]] = set()
         self._outcomes: Counter[str] = Counter()
+        self._usage: dict[str, Usage] = {}
         self._lag = LoopLag()
         self._pace = Pace(lambda: self._lag.seconds)
         self._guard: LoopGuard | None = None
@@ -177,7 +183,9 @@ class Worker:
         """A snapshot, for metrics and logs."""
         guard = self._guard
         blocked = (guard.blocked_count, guard.blocked_s) if guard else (0, 0.0)
-        return WorkerStatistics(self.running, len(self._unwinding), dict(self._outcomes), blocked)
+        return WorkerStatistics(
+            self.running, len(self._unwinding), dict(self._outcomes), blocked, dict(self._usage)
+        )
 
     def stop(self) -> None:
         """Take no more turns; after the grace time, hand back what still runs. `run` then returns."""
@@ -247,7 +255,10 @@ class Worker:
             lease_ms = settings.worker.lease_ms
             keeper = LeaseKeeper(stores.turns, lease_ms, lambda: list(self._running.values()))
             reaper = Reaper(stores.turns, stores.pauses, stores.sessions, stores.duties, lease_ms)
-            heartbeat = Heartbeat(stores.fleet, self.worker_id, self.agents, lease_ms)
+            heartbeat = Heartbeat(
+                stores.fleet, self.worker_id, self.agents, lease_ms,
+                free_models=self.free_models or settings.worker.free_models,
+            )  # fmt: skip
             self._guard = LoopGuard(
                 lambda: Stores.build(settings), lease_ms, lambda: list(self._running.values())
             )
@@ -361,6 +372,8 @@ class Worker:
             self._lone = None
         self._may_be_alone()
         self._outcomes[run.outcome] += 1
+        name = run.agent.name
+        self._usage[name] = self._usage.get(name, Usage()) + run.turn.usage
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error(
                 "turn.crashed session=%s turn=%s", run.lease.session, run.lease.turn_id, exc_info=error

@@ -155,6 +155,7 @@ def _lookup(script: Script) -> Tool:
 def scripted_worker() -> Worker:
     """The worker that is run when none is named."""
     worker = Worker()
+    worker.free_models = True
     worker.agent(AGENT)(scripted)
     return worker
 

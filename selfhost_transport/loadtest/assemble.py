@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from selfhost_transport.loadtest.behaviour import Window
 from selfhost_transport.loadtest.histogram import Histogram, Summary
 from selfhost_transport.loadtest.plan import Load, Scenario
 from selfhost_transport.loadtest.poller import ROUND_S
@@ -12,6 +11,7 @@ from selfhost_transport.loadtest.recorder import Metric, Recording, SendSecond
 from selfhost_transport.loadtest.result import Measure, RoleUsage, RunResult, Snapshot
 from selfhost_transport.loadtest.thresholds import GENERATOR_ROLE
 from selfhost_transport.loadtest.usage import Sample, Sampler, cpu_between
+from selfhost_transport.loadtest.window import Window
 
 # One generator process that is busy this much of the time is late by itself.
 _BUSY_CORES = 0.9
@@ -36,6 +36,8 @@ def fill(result: RunResult, recording: Recording, window: Window, sampler: Sampl
     result.counters = recording.counters
     result.violation_counts = recording.violation_counts
     result.violations = recording.violations
+    result.errors = recording.errors
+    result.model_usage = recording.usage
     result.usage = _usage(result, window, sampler)
     result.moments = _moments(recording, window, sampler)
     result.clock_note = _clock_note(recording.clock_uncertainty_s)
@@ -54,11 +56,16 @@ def _clock_note(uncertainty_s: float) -> str:
 
 def _expected(load: Load) -> float:
     """Tokens per second at all viewers when every turn is on schedule; 0 where cancels make it uncertain."""
-    if load.cancel_percent or load.scenario not in (
-        Scenario.STEADY,
-        Scenario.RAMP,
-        Scenario.HERD,
-        Scenario.NOISY,
+    if (
+        load.any_text
+        or load.cancel_percent
+        or load.scenario
+        not in (
+            Scenario.STEADY,
+            Scenario.RAMP,
+            Scenario.HERD,
+            Scenario.NOISY,
+        )
     ):
         return 0.0
     return load.turns * load.viewers * load.tokens / (load.turn_s + load.pause_s)

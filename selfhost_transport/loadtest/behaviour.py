@@ -7,11 +7,13 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from selfhost_transport.loadtest.people import people
 from selfhost_transport.loadtest.plan import Load, Scenario
 from selfhost_transport.loadtest.session import CANCELLABLE, Session
 from selfhost_transport.loadtest.verify import Turn
+from selfhost_transport.loadtest.window import Window, until
 
 _STORM_ROUND_S = 4.0
 _STORM_CANCEL_AFTER_S = (1.5, 2.5)
@@ -26,31 +28,7 @@ _NOISE = (40, *[10] * 10)
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """`start`: the first sends; `begin` to `end`: the measured window; no turn is scheduled after `end`."""
-
-    start: float
-    begin: float
-    end: float
-
-    @classmethod
-    def of(cls, load: Load, start: float) -> Window:
-        """The window of a run that starts at a time."""
-        begin = start + load.lead_s
-        return cls(start, begin, begin + load.duration_s)
-
-    def calm_from(self, load: Load) -> float:
-        """When the offered rate falls."""
-        return self.end - load.calm_s
-
-
 Behaviour = Callable[[Session, Load, Window, random.Random, float], Awaitable[None]]
-
-
-async def until(moment: float) -> None:
-    """Sleep until a time of the wall clock; returns at once when it has passed."""
-    await asyncio.sleep(max(0.0, moment - time.time()))
 
 
 async def steady(session: Session, load: Load, window: Window, rng: random.Random, phase: float) -> None:
@@ -187,6 +165,11 @@ BEHAVIOURS: dict[Scenario, Behaviour] = {
     Scenario.IDLE: idle,
     Scenario.OVERLOAD: overload,
 }
+
+
+def behaviour_of(load: Load) -> Behaviour:
+    """What every session does."""
+    return people if load.any_text else BEHAVIOURS[load.scenario]
 
 
 def noisy_load(load: Load) -> Load:

@@ -147,7 +147,7 @@ class Client:
         started = time.time()
         self._connected = loop.create_future()
         url = self._target.socket_url(attempt, self._format, self.client_id, self._key)
-        self._socket = await Socket.open(url, self._on_message, self._on_lost)
+        self._socket = await Socket.open(url, self._on_message, self._on_lost, headers=self._target.headers)
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             connection_id = await self._connected
             self._recorder.record(Metric.CONNECT, time.time() - started)

@@ -29,6 +29,12 @@ class Difference:
         """Relative change; None where there is nothing to relate to."""
         return (self.after - self.before) / self.before if self.before else None
 
+    @property
+    def improved(self) -> bool | None:
+        """Whether it got better; None for a change within a twentieth."""
+        change = self.change
+        return None if change is None or abs(change) < _NOTEWORTHY else change * self.better > 0
+
 
 def differences(before: RunResult, after: RunResult) -> Iterator[Difference]:
     """Every figure that both results have."""
@@ -43,6 +49,10 @@ def differences(before: RunResult, after: RunResult) -> Iterator[Difference]:
         if other is not None:
             yield Difference(f"{role} us/token", usage.us_per_token, other.us_per_token)
             yield Difference(f"{role} MB", usage.rss_after / 1e6, other.rss_after / 1e6)
+    yield Difference("turns that failed, %", before.error_percent, after.error_percent)
+    yield Difference("cost", before.cost, after.cost)
+    if before.knee is not None and after.knee is not None:
+        yield Difference("knee, turns", before.knee.turns, after.knee.turns, better=1)
     yield Difference("Redis bytes per turn", before.redis_bytes_per_turn, after.redis_bytes_per_turn)
     yield Difference(
         "violations", sum(before.violation_counts.values()), sum(after.violation_counts.values())
@@ -75,6 +85,6 @@ def _colored(found: Difference) -> str:
     if change is None:
         return "new"
     text = f"{change:+.0%}"
-    if abs(change) < _NOTEWORTHY:
+    if found.improved is None:
         return text
-    return f"[green]{text}[/]" if change * found.better > 0 else f"[red]{text}[/]"
+    return f"[green]{text}[/]" if found.improved else f"[red]{text}[/]"

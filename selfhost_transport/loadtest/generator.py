@@ -13,11 +13,13 @@ from typing import Any
 from selfhost_transport.descriptors import raise_descriptor_limit
 from selfhost_transport.errors import TransportError
 from selfhost_transport.gc_tuning import tune_gc
-from selfhost_transport.loadtest.behaviour import BEHAVIOURS, Window, noisy, noisy_load, until
+from selfhost_transport.loadtest.behaviour import behaviour_of, noisy, noisy_load
 from selfhost_transport.loadtest.clock import ClockOffset
+from selfhost_transport.loadtest.history import HistoryReader
 from selfhost_transport.loadtest.plan import LoadShare, Scenario
 from selfhost_transport.loadtest.recorder import Metric, Recorder, Recording, ViolationKind, add_up
 from selfhost_transport.loadtest.session import Session
+from selfhost_transport.loadtest.window import Window, until
 
 _OPENING_AT_ONCE = 32
 _PROGRESS_S = 0.25
@@ -95,8 +97,11 @@ class Generator:
         self._apart = Recorder()
         self._connected = 0
         self._clock = ClockOffset(shared=share.target.same_machine)
+        self._history: HistoryReader | None = None
+        if share.load.any_text:
+            self._history = HistoryReader(share.target)
         self._sessions = [
-            Session(share.target, share.load, share.run, number, self._recorder, self._clock)
+            Session(share.target, share.load, share.run, number, self._recorder, self._clock, self._history)
             for number in range(share.first, share.first + share.count)
         ]
 
@@ -104,7 +109,8 @@ class Generator:
         """Open, wait for the start, run, close, report."""
         progress = asyncio.create_task(self._report())
         try:
-            await self._open_all(self._sessions)
+            if not self._share.load.arrivals_per_s:
+                await self._open_all(self._sessions)
             noise = await self._noise()
             tune_gc()
             self._link.send(Ready())
@@ -117,6 +123,8 @@ class Generator:
             progress.cancel()
             await asyncio.gather(progress, return_exceptions=True)
         await asyncio.gather(*(session.close() for session in (*self._sessions, *noise)))
+        if self._history is not None:
+            await self._history.close()
 
     async def _open_all(self, sessions: Sequence[Session]) -> None:
         limit = asyncio.Semaphore(_OPENING_AT_ONCE)
@@ -157,7 +165,7 @@ class Generator:
 
     async def _run_window(self, window: Window, noise: list[Session]) -> None:
         load = self._share.load
-        behaviour = BEHAVIOURS[load.scenario]
+        behaviour = behaviour_of(load)
         ticking = asyncio.create_task(self._window(window))
         async with asyncio.TaskGroup() as group:
             for index, session in enumerate(self._sessions):

@@ -7,10 +7,10 @@ from dataclasses import replace
 from statistics import median
 
 from selfhost_transport.loadtest.assemble import percentile_ms
-from selfhost_transport.loadtest.behaviour import Window
 from selfhost_transport.loadtest.plan import Load, OverloadOptions
 from selfhost_transport.loadtest.recorder import Metric, Recording, SendSecond
 from selfhost_transport.loadtest.result import Check, OverloadStep, RunResult
+from selfhost_transport.loadtest.window import Window
 
 RECOVERY_S = 2.0
 """How long after the load has fallen latencies may still be those of the overload."""

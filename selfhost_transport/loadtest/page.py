@@ -7,20 +7,27 @@ from html import escape
 from pathlib import Path
 
 from selfhost_transport.loadtest import plots
-from selfhost_transport.loadtest.recorder import Metric
+from selfhost_transport.loadtest.compare import differences
+from selfhost_transport.loadtest.glossary import GLOSSARY
+from selfhost_transport.loadtest.glossary import WORDS as _WORDS
 from selfhost_transport.loadtest.result import RunResult
-from selfhost_transport.loadtest.terminal import LABELS
+from selfhost_transport.loadtest.terminal import LABELS, knee_text, load_text, model_lines, shown_metrics
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #111827; max-width: 58rem; margin: 2rem auto; padding: 0 1rem }
+:root { color-scheme: light dark; --line: #e5e7eb; --ok: #047857; --bad: #b91c1c; --note: #6b7280 }
+@media (prefers-color-scheme: dark) { :root { --line: #374151; --ok: #34d399; --bad: #f87171; --note: #9ca3af } }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 58rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #e5e7eb }
+th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid var(--line) }
 th:first-child, td:first-child { text-align: left; padding-left: 0 }
-svg { max-width: 100%; height: auto } .ok { color: #047857 } .bad { color: #b91c1c } .note { color: #6b7280 }
+svg { max-width: 100%; height: auto } .ok { color: var(--ok) } .bad { color: var(--bad) } .note { color: var(--note) }
+.verdict { font-size: 1.15rem; border-left: .4rem solid; padding: .3rem .8rem }
+.wide { overflow-x: auto } code { overflow-wrap: anywhere } dt { font-weight: 600 } dd { margin: 0 0 .5rem 1rem }
 """
 
 _PLOTS = (
+    ("How long people wait", plots.first_tokens),
     ("Token latency over time", plots.latency_over_time),
     ("Percentiles", plots.percentiles),
     ("Throughput", plots.throughput),
@@ -42,10 +49,12 @@ def write_page(result: RunResult, path: Path) -> None:
 def render(result: RunResult) -> str:
     """The page of a result."""
     load = result.load
-    title = f"Load test: {load.scenario.value}, {load.turns} turns"
+    title = f"Load test: {result.name or f'{load.scenario.value}, {load.turns} turns'}"
     sections = [
         f"<h1>{escape(title)}</h1>",
         _verdict(result),
+        f"<p><code>{escape(result.command)}</code></p>" if result.command else "",
+        _list(model_lines(result)),
         f"<p>{escape(_conditions(result))}</p>",
         _section("Latency, ms", _latencies(result)),
         _section("CPU and memory", _usage(result)),
@@ -54,7 +63,12 @@ def render(result: RunResult) -> str:
         *(_section(name, plots.draw(result, picture)) for name, picture in _PLOTS),
         _section("Counts", _counts(result)),
         _section("Violations", _violations(result)),
+        _section("What the words mean", _glossary(result)),
     ]
+    return _document(title, sections)
+
+
+def _document(title: str, sections: Sequence[str]) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
@@ -69,12 +83,17 @@ def _section(name: str, content: str) -> str:
 
 
 def _verdict(result: RunResult) -> str:
-    lines = []
-    if result.violation_counts:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in result.violation_counts.items())
-        lines.append(f'<p class="bad"><strong>Failed:</strong> {escape(kinds)}</p>')
+    missed = [check.name for check in result.checks if not check.passed]
+    kinds = [f"{count} {kind}" for kind, count in result.violation_counts.items()]
+    if result.passed:
+        said = "<strong>Passed:</strong> nothing lost, repeated, reordered or late after a cancel"
     else:
-        lines.append('<p class="ok"><strong>No violation:</strong> nothing lost, repeated or reordered</p>')
+        said = (
+            f"<strong>Failed:</strong> {escape(', '.join([*kinds, *(f'{name} missed' for name in missed)]))}"
+        )
+    lines = [f'<p class="verdict {"ok" if result.passed else "bad"}">{said}</p>']
+    if result.knee is not None:
+        lines.append(f"<p><strong>{escape(knee_text(result))}</strong></p>")
     for check in result.checks:
         kind = "ok" if check.passed else "bad"
         lines.append(
@@ -92,19 +111,17 @@ def _conditions(result: RunResult) -> str:
         where += f", Redis {here.redis}, {here.gateways} gateway(s), {here.workers} worker(s), all on it"
         where += f", tokens gathered for {here.rollup_window_ms} ms"
     return (
-        f"{result.started}. {load.viewers} viewer(s) per turn, {load.rate:g} tokens/s per turn, "
-        f"{load.tokens} tokens, {result.measured_s:.0f} s measured after {load.lead_s:.3g} s. "
-        f"{result.tokens_per_s:,.0f} tokens/s received. {where}. {result.clock_note}"
+        f"{result.started}. {load_text(result)}, {result.measured_s:.0f} s measured after {load.lead_s:.3g} s. "
+        f"{result.tokens_per_s:,.0f} {'words' if load.any_text else 'tokens'}/s received. {where}. {result.clock_note}"
     )
 
 
 def _latencies(result: RunResult) -> str:
     rows = []
-    for metric in Metric:
+    for metric in shown_metrics(result):
         found = result.summary(metric)
-        if found.count:
-            values = (found.p50, found.p90, found.p99, found.p999, found.max)
-            rows.append([LABELS[metric], *(f"{value:,.1f}" for value in values), f"{found.count:,}"])
+        values = (found.p50, found.p90, found.p99, found.p999, found.max)
+        rows.append([LABELS[metric], *(f"{value:,.1f}" for value in values), f"{found.count:,}"])
     return _table(("", "p50", "p90", "p99", "p99.9", "max", "count"), rows)
 
 
@@ -178,4 +195,40 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     if not body:
         return ""
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-    return f"<table><tr>{head}</tr>\n{body}</table>"
+    return f'<div class="wide"><table><tr>{head}</tr>\n{body}</table></div>'
+
+
+def _list(lines: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
+
+
+def _glossary(result: RunResult) -> str:
+    words = [(LABELS[metric], GLOSSARY[metric]) for metric in shown_metrics(result)]
+    return f"<dl>{''.join(f'<dt>{escape(word)}</dt><dd>{escape(text)}</dd>' for word, text in (*words, *_WORDS))}</dl>"
+
+
+def render_comparison(before: RunResult, after: RunResult, names: tuple[str, str]) -> str:
+    """Two runs side by side, under their names; a change for the worse is red, one for the better green."""
+    rows = []
+    for found in differences(before, after):
+        if found.before or found.after:
+            change = "new" if found.change is None else f"{found.change:+.0%}"
+            kind = {True: "ok", False: "bad", None: ""}[found.improved]
+            cells = f"<td>{escape(found.name)}</td><td>{found.before:,.1f}</td><td>{found.after:,.1f}</td>"
+            rows.append(f'<tr>{cells}<td class="{kind}">{change}</td></tr>')
+    heads = "".join(
+        f"<th>{escape(name)}<br>{'passed' if run.passed else 'failed'}</th>"
+        for name, run in zip(names, (before, after), strict=True)
+    )
+    sections = [
+        f"<h1>{escape(' and '.join(names))}</h1>",
+        '<p class="bad">The two runs had different loads: compare with caution.</p>'
+        if before.load != after.load
+        else "",
+        f'<div class="wide"><table><tr><th></th>{heads}<th>change</th></tr>{"".join(rows)}</table></div>',
+        *(
+            f"<p>{escape(name)}: <code>{escape(run.command)}</code><br>{escape(_conditions(run))}</p>"
+            for name, run in zip(names, (before, after), strict=True)
+        ),
+    ]
+    return _document(" and ".join(names), sections)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
+from selfhost_transport.distribution import Distribution
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.wire.codec import Format
 
@@ -22,6 +24,45 @@ FIRST_SENDS_PER_S = 100
 would still be seen when measuring begins."""
 _SHORTEST_LEAD_S = 2.0
 _SPREAD = 0.75
+
+
+class Habit(StrEnum):
+    """What a person does while an answer streams, at a random moment of its first seconds."""
+
+    READ = "read"
+    CANCEL = "cancel"
+    INTERRUPT = "interrupt"
+    """Sends the next message with policy `interrupt`."""
+    RELOAD = "reload"
+    """Loses the connection, reads the conversation from the history, and resumes."""
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """`count` people with a habit, which they follow in `percent` of their turns."""
+
+    habit: Habit
+    count: int
+    percent: float = 100.0
+
+    @classmethod
+    def parse(cls, text: str) -> tuple[People, ...]:
+        """Read `read=100,interrupt=50@30%`. Raises InvalidArgument."""
+        found = []
+        for one in filter(None, text.split(",")):
+            name, _, rest = one.strip().partition("=")
+            count, _, percent = rest.partition("@")
+            try:
+                found.append(cls(Habit(name), int(count), float(percent.removesuffix("%") or 100)))
+            except ValueError:
+                raise InvalidArgument(
+                    f"{one[:64]!r}: give HABIT=COUNT or HABIT=COUNT@PERCENT, with one of {', '.join(Habit)}"
+                ) from None
+        if any(one.count < 1 or not 0 <= one.percent <= 100 for one in found):
+            raise InvalidArgument(
+                "people are counted from 1, and a habit is followed in 0 to 100 % of the turns"
+            )
+        return tuple(found)
 
 
 class Scenario(StrEnum):
@@ -69,10 +110,21 @@ class Target:
         """Whether the gateways' clock is this machine's."""
         return all(urlsplit(url).hostname in _LOOPBACK for url in self.urls)
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """The credentials of a request or of an upgrade: in a header, which no log of addresses shows."""
+        if self.key:
+            return {"Authorization": f"Basic {base64.b64encode(self.key.encode()).decode()}"}
+        return {"Authorization": f"Bearer {self.token}"}
+
+    def http_url(self, number: int) -> str:
+        """The address of the `number`-th gateway for plain requests."""
+        scheme, _, rest = self.urls[number % len(self.urls)].partition("://")
+        return f"{'https' if scheme == 'wss' else 'http'}://{rest}"
+
     def socket_url(self, number: int, fmt: Format, client_id: str, resume: str = "") -> str:
         """The address for the `number`-th connection; connections go round the gateways."""
         query = {"format": fmt.value, "v": PROTOCOL_VERSION, "heartbeats": "false", "clientId": client_id}
-        query |= {"key": self.key} if self.key else {"access_token": self.token}
         if resume:
             query["resume"] = resume
         return f"{self.urls[number % len(self.urls)]}/?{urlencode(query)}"
@@ -97,6 +149,7 @@ class Load:
     # A turn without a terminal this long after it should have ended is a violation.
     patience_s: float = 20.0
     # First part of the sessions' names: the namespace whose agent answers.
+    # Several, separated by commas: the sessions are spread over them.
     namespace: str = "loadtest"
     formats: tuple[Format, ...] = (Format.JSON, Format.MSGPACK)
     processes: int = 0
@@ -105,6 +158,35 @@ class Load:
     # overload: the last seconds of the duration, in which only `calm_sends_per_s` are offered.
     calm_s: float = 0.0
     calm_sends_per_s: float = 0.0
+    # Answers may say anything: they are checked by position, and against the history.
+    any_text: bool = False
+    # Conversations, each a list of messages; the people go round them.
+    prompts: tuple[tuple[str, ...], ...] = ()
+    prompt_count: int = 0
+    # Seconds between an answer and the person's next message, as a distribution.
+    think: str = "0"
+    # Conversations that begin per second, whatever became of earlier ones; 0: `turns` people, one after another.
+    arrivals_per_s: float = 0.0
+    # Over which the people come, or the arrivals grow to their rate; 0: while warming up.
+    ramp_up_s: float = 0.0
+    people: tuple[People, ...] = ()
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """The namespaces, by name."""
+        return tuple(name.strip() for name in self.namespace.split(","))
+
+    def habit_of(self, number: int) -> tuple[Habit, float]:
+        """What the `number`-th person does, and in how many of the turns, in per cent."""
+        if not self.people:
+            all_interrupt = self.scenario is Scenario.INTERRUPT
+            return (Habit.INTERRUPT, 100.0) if all_interrupt else (Habit.CANCEL, self.cancel_percent)
+        left = number % sum(one.count for one in self.people)
+        for one in self.people:
+            if left < one.count:
+                return one.habit, one.percent
+            left -= one.count
+        raise AssertionError(number)
 
     @property
     def connections(self) -> int:
@@ -123,12 +205,12 @@ class Load:
             return self.warmup_s
         if self.scenario is Scenario.OVERLOAD:
             return _SHORTEST_LEAD_S
-        return max(_SHORTEST_LEAD_S, self.turns / FIRST_SENDS_PER_S / _SPREAD)
+        return max(_SHORTEST_LEAD_S, self.turns / FIRST_SENDS_PER_S / _SPREAD, self.ramp_up_s / _SPREAD)
 
     @property
     def spread_s(self) -> float:
         """Seconds over which the first sends are spread; the rest of the lead lets the deployment settle."""
-        return self.lead_s * _SPREAD
+        return self.ramp_up_s or self.lead_s * _SPREAD
 
     @property
     def generator_processes(self) -> int:
@@ -148,6 +230,20 @@ class Load:
             raise InvalidArgument("a schedule needs a rate above 0")
         if not 0 <= self.cancel_percent <= 100:
             raise InvalidArgument("--cancel is a percentage")
+        if min(self.arrivals_per_s, self.ramp_up_s) < 0 or not all(self.namespaces):
+            raise InvalidArgument("arrivals and ramp-up are not negative, and a namespace has a name")
+        Distribution.parse(self.think)
+        if self.any_text:
+            if self.scenario not in _ANY_TEXT:
+                raise InvalidArgument(
+                    f"with answers of any text the scenario is one of {', '.join(_ANY_TEXT)}: {self.scenario} needs the scripted "
+                    "model"
+                )
+        elif self.people or self.arrivals_per_s or self.think != "0":
+            raise InvalidArgument("--people, --arrivals and --think need --any-text or --prompts")
+
+
+_ANY_TEXT = (Scenario.STEADY, Scenario.RAMP, Scenario.INTERRUPT, Scenario.HERD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +276,10 @@ class OverloadOptions:
         return cls(found, rounds)
 
 
+DEFAULT_MAX_ERRORS = 1.0
+"""Per cent of the turns of one's own agent that may fail before the run has failed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """Thresholds of a run; None: not asked for."""
@@ -191,6 +291,29 @@ class Budget:
     max_us_per_token: float | None = None
     # overload: the least goodput beyond the capacity, as a share of the most that was seen.
     min_goodput: float | None = None
+    # Turns that failed or were refused, per cent of those sent; None with answers of any text: DEFAULT_MAX_ERRORS.
+    max_errors_percent: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What a million tokens cost, in the currency of who gives them."""
+
+    input: float = 0.0
+    output: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> Prices | None:
+        """Read `INPUT,OUTPUT`; None for ''. Raises InvalidArgument."""
+        if not text:
+            return None
+        try:
+            found = cls(*(float(one) for one in text.split(",")))
+        except (ValueError, TypeError):
+            raise InvalidArgument(f"prices look like 0.15,0.60, not {text[:64]!r}") from None
+        if min(found.input, found.output) < 0:
+            raise InvalidArgument("prices are not negative")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +326,9 @@ class Plan:
     knee_ms: float = 100.0
     max_turns: int = 4096
     overload: OverloadOptions = field(default_factory=OverloadOptions)
+    prices: Prices | None = None
+    name: str = ""
+    command: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +343,15 @@ class LocalOptions:
     turns: int = 100
     window_ms: int = 40
     slots: int = 0
+    # MODULE:OBJECT of the workers; '': the scripted model.
+    agent: str = ""
+    # Options of a fake provider that is started too, and given to the workers; None: none is.
+    provider: tuple[str, ...] | None = None
+
+    @property
+    def free_models(self) -> bool:
+        """Whether nothing that is sent can cost money."""
+        return not self.agent or self.provider is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +365,12 @@ class Job:
     target: Target | None = None
     local: LocalOptions | None = None
     overload: OverloadOptions = field(default_factory=OverloadOptions)
+    # Models that may cost money are loaded too.
+    yes: bool = False
+    prices: Prices | None = None
+    # Of the run, in reports and comparisons; and the command line.
+    name: str = ""
+    command: str = ""
     json: Path | None = None
     html: Path | None = None
     quiet: bool = False

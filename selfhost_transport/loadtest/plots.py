@@ -17,11 +17,25 @@ from selfhost_transport.loadtest.recorder import Metric
 from selfhost_transport.loadtest.result import RunResult
 from selfhost_transport.loadtest.terminal import LABELS
 
-_SIZE = (8.0, 3.2)
+# Twice the width of a phone: scaled down to it, the text is still read.
+_SIZE = (6.4, 3.4)
 _BARS = 40
 _LABEL_RATIO = 1.12
 _PERCENTILES = (50.0, 90.0, 99.0, 99.9, 99.99, 99.999)
-_COLORS = {"gateway": "#2563eb", "worker": "#059669", "redis": "#dc2626", "generator": "#9ca3af"}
+_COLORS = {
+    "gateway": "#2563eb",
+    "worker": "#059669",
+    "redis": "#dc2626",
+    "generator": "#9ca3af",
+    "provider": "#d97706",
+}
+
+_INK = "#010203"
+"""Stands for the colour of the page's text."""
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none", "font.size": 11, "savefig.transparent": True, "legend.labelcolor": _INK,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
+}  # fmt: skip
 
 Draw = Callable[[RunResult, Axes], bool]
 
@@ -29,7 +43,7 @@ Draw = Callable[[RunResult, Axes], bool]
 def draw(result: RunResult, picture: Draw) -> str:
     """The SVG element of a plot; '' when the result has nothing to show in it."""
     # Text stays text, so that it can be read aloud and searched; ids are stable, so that reports can be compared.
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": picture.__name__, "font.size": 9}):
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": picture.__name__}):
         figure = Figure(figsize=_SIZE, layout="constrained")
         axes = figure.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
@@ -38,7 +52,9 @@ def draw(result: RunResult, picture: Draw) -> str:
             return ""
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    return _own_ids(out.getvalue()[out.getvalue().index("<svg") :], picture.__name__)
+    svg = out.getvalue()[out.getvalue().index("<svg") :]
+    # The page's own colour: black on white by day, white on black by night.
+    return _own_ids(svg, picture.__name__).replace(_INK, "currentColor")
 
 
 def _own_ids(svg: str, name: str) -> str:
@@ -57,7 +73,8 @@ def latency_over_time(result: RunResult, axes: Axes) -> bool:
     axes.plot(seconds, [moment.max for moment in moments], color="#d1d5db", label="max")
     axes.plot(seconds, [moment.p99 for moment in moments], color="#dc2626", label="p99")
     axes.plot(seconds, [moment.p50 for moment in moments], color="#2563eb", label="p50")
-    axes.set(xlabel="seconds", ylabel="ms, token due to received")
+    what = Metric.DELIVERY if result.load.any_text else Metric.TOKEN
+    axes.set(xlabel="seconds", ylabel=f"ms, {LABELS[what]}")
     _logarithmic(axes)
     axes.legend(frameon=False, ncols=3)
     return True
@@ -66,7 +83,8 @@ def latency_over_time(result: RunResult, axes: Axes) -> bool:
 def percentiles(result: RunResult, axes: Axes) -> bool:
     """Percentile curves of the main metrics, with as many nines as were measured."""
     shown = False
-    for metric in (Metric.TOKEN, Metric.DELIVERY, Metric.FIRST_TOKEN, Metric.CANCEL_ACK):
+    token = () if result.load.any_text else (Metric.TOKEN,)
+    for metric in (*token, Metric.DELIVERY, Metric.FIRST_TOKEN, Metric.TOTAL, Metric.CANCEL_ACK):
         curve = result.histogram(metric).curve()
         if len(curve) > 1:
             axes.plot(
@@ -77,6 +95,25 @@ def percentiles(result: RunResult, axes: Axes) -> bool:
     axes.set_xticks([_nines(percent) for percent in ticks], [f"{percent:g}%" for percent in ticks])
     axes.set(ylabel="ms")
     _logarithmic(axes)
+    if shown:
+        axes.legend(frameon=False)
+    return shown
+
+
+def first_tokens(result: RunResult, axes: Axes) -> bool:
+    """How long people waited for the first token, and for the whole answer: how many of them, by time."""
+    shown = False
+    for metric, color in ((Metric.FIRST_TOKEN, "#2563eb"), (Metric.TOTAL, "#059669")):
+        curve = [(0.0, result.summary(metric).p50), *result.histogram(metric).curve()][1:]
+        if result.load.any_text and len(curve) > 1:
+            axes.plot(
+                [ms / 1e3 for _, ms in curve],
+                [percent for percent, _ in curve],
+                color=color,
+                label=LABELS[metric],
+            )
+            shown = True
+    axes.set(xlabel="seconds", ylabel="% of the turns", ylim=(0, 100))
     if shown:
         axes.legend(frameon=False)
     return shown

@@ -42,6 +42,12 @@ class Metric(StrEnum):
     """From ATTACH to ATTACHED."""
     RECONNECT = "reconnect"
     """From the loss of a socket to being attached again."""
+    TOTAL = "total"
+    """From the schedule of a send to the end of its turn, of turns that were completed."""
+    TIME_PER_TOKEN = "time_per_token"
+    """Of a turn of one's own agent: from its first to its last token, divided by the tokens after the first."""
+    RELOAD = "reload"
+    """From the loss of a connection to the conversation read from the history."""
     LAG = "lag"
     """How late the generator's own timer ran: what it adds to every figure."""
 
@@ -121,6 +127,10 @@ class Recording:
     counters: dict[str, int] = field(default_factory=dict)
     violation_counts: dict[str, int] = field(default_factory=dict)
     violations: list[Violation] = field(default_factory=list)
+    # Turns of one's own agent that failed or were refused, by what was said of it.
+    errors: dict[str, int] = field(default_factory=dict)
+    # Tokens by what the agent reported: `input`, `output`, and `turns` that reported any.
+    usage: dict[str, int] = field(default_factory=dict)
     # The estimate of the deployment's clock is off by at most this.
     clock_uncertainty_s: float = 0.0
 
@@ -134,6 +144,8 @@ class Recorder:
         self.counters: Counter[str] = Counter()
         self.tokens = 0
         self.violation_counts: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.usage: Counter[str] = Counter()
         self._violations: list[Violation] = []
         self._histograms = {metric: Histogram() for metric in Metric}
         self._seconds: dict[int, _Filling] = {}
@@ -153,6 +165,10 @@ class Recorder:
         """Count one duration."""
         if self.active:
             self._histograms[metric].record(seconds)
+
+    def record_later(self, metric: Metric, seconds: float) -> None:
+        """Count a duration of the measured window that is known only after it."""
+        self._histograms[metric].record(seconds)
 
     def sends(self, now: float) -> SendSecond:
         """Where the sends of a moment are counted, in the measured window or not."""
@@ -221,6 +237,8 @@ class Recorder:
             dict(self.counters),
             dict(self.violation_counts),
             list(self._violations),
+            dict(self.errors),
+            dict(self.usage),
         )
 
 
@@ -243,6 +261,8 @@ def add_up(recordings: list[Recording]) -> Recording:
             (total.outcomes, one.outcomes),
             (total.counters, one.counters),
             (total.violation_counts, one.violation_counts),
+            (total.errors, one.errors),
+            (total.usage, one.usage),
         ):
             for name, count in theirs.items():
                 mine[name] = mine.get(name, 0) + count

@@ -13,7 +13,7 @@ import msgspec
 
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.loadtest.histogram import Histogram, Summary
-from selfhost_transport.loadtest.plan import Load
+from selfhost_transport.loadtest.plan import Load, Prices
 from selfhost_transport.loadtest.recorder import Metric, Violation
 
 FORMAT = 1
@@ -130,6 +130,21 @@ class Check:
     passed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Knee:
+    """The most turns inside the budget, with how often they were (of so many runs), and the least that were not.
+
+    `above` is 0 where the upper limit of the search was inside, `turns` where not even the smallest load was.
+    """
+
+    turns: int
+    inside: int
+    tried: int
+    above: int = 0
+    above_inside: int = 0
+    above_tried: int = 0
+
+
 @dataclass(slots=True)
 class RunResult:
     """Everything about one run. `passed` is the exit status."""
@@ -158,12 +173,35 @@ class RunResult:
     steps: list[Step] = field(default_factory=list)
     overload: list[OverloadStep] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
+    # What the run was called, and the command line without credentials.
+    name: str = ""
+    command: str = ""
+    # Turns that failed or were refused, by what was said of it.
+    errors: dict[str, int] = field(default_factory=dict)
+    # Tokens that agents reported (`input`, `output`, and `turns` that reported any), and what they cost by the prices given.
+    model_usage: dict[str, int] = field(default_factory=dict)
+    prices: Prices | None = None
+    knee: Knee | None = None
     format: int = FORMAT
 
     @property
     def passed(self) -> bool:
         """No violation, and every threshold kept."""
         return not self.violation_counts and all(check.passed for check in self.checks)
+
+    @property
+    def error_percent(self) -> float:
+        """Turns that failed or were refused, per cent of those sent."""
+        sent = self.counters.get("turns_sent", 0)
+        return 100 * sum(self.errors.values()) / sent if sent else 0.0
+
+    @property
+    def cost(self) -> float:
+        """What the reported tokens cost; 0 without prices or reports."""
+        if self.prices is None:
+            return 0.0
+        used = self.model_usage
+        return (used.get("input", 0) * self.prices.input + used.get("output", 0) * self.prices.output) / 1e6
 
     def cpu_s_per_1000_turns(self, role: str) -> float:
         """CPU seconds of a role for a thousand turns like those of this run; 0 where it was not measured."""

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from selfhost_transport.loadtest.assemble import fill
-from selfhost_transport.loadtest.behaviour import Window
 from selfhost_transport.loadtest.fleet import Fleet
 from selfhost_transport.loadtest.generator import Progress
+from selfhost_transport.loadtest.knee import KneeSearch
 from selfhost_transport.loadtest.overload import check_goodput, try_factors
 from selfhost_transport.loadtest.plan import Load, Plan, Scenario, shares
 from selfhost_transport.loadtest.recorder import Metric, Recording
@@ -18,12 +18,11 @@ from selfhost_transport.loadtest.result import Environment, OverloadStep, RunRes
 from selfhost_transport.loadtest.stack import LocalStack
 from selfhost_transport.loadtest.thresholds import GENERATOR_ROLE, check_budget
 from selfhost_transport.loadtest.usage import Sampler
+from selfhost_transport.loadtest.window import Window
 
 _LEAD_S = 0.5
 # A load whose tokens do not all arrive in time is over the knee, whatever the latency of those that do.
 _DELIVERED_SHARE = 0.97
-# The bisection ends when the knee is known to a tenth.
-_PRECISION = 1.1
 _SEARCH_S = 8.0
 
 
@@ -66,6 +65,8 @@ class Runner:
                 result = try_factors(load, self.plan.overload, self._recorded, self.watcher.offered)
             case _:
                 result = self._once(load)
+        result.name, result.command, result.prices = self.plan.name, self.plan.command, self.plan.prices
+        result.load = replace(result.load, prompts=())
         result.checks = [*check_budget(result, budget), *check_goodput(result.overload, budget.min_goodput)]
         return result
 
@@ -96,23 +97,25 @@ class Runner:
         return result, recording, window
 
     def _ramp(self) -> RunResult:
-        """Double until a load fails, then bisect; the result is that of the highest load that passed."""
+        """Find the knee; the result is that of the best run of the highest load that was inside the budget."""
+        search = KneeSearch(self.plan.load.turns, self.plan.max_turns)
         steps: list[Step] = []
-        best: RunResult | None = None
-        result: RunResult
-        passed, failed = 0, 0
-        turns = self.plan.load.turns
-        while turns:
-            result = self._once(replace(self.plan.load, turns=turns, duration_s=_step_s(self.plan.load)))
-            steps.append(self._judge(result))
+        results: list[RunResult] = []
+        while turns := search.next_turns():
+            # People are as many as the load has turns.
+            tried = replace(self.plan.load, turns=turns, duration_s=_step_s(self.plan.load), people=())
+            results.append(self._once(tried))
+            steps.append(self._judge(results[-1]))
             self.watcher.stepped(steps[-1])
-            if steps[-1].passed:
-                passed, best = turns, result
-            else:
-                failed = turns
-            turns = next_load(passed, failed, self.plan.max_turns)
-        found = best or result
-        found.steps = steps
+            search.note(turns, steps[-1].passed)
+        knee = search.knee()
+        wanted = [
+            (step.p99, number)
+            for number, step in enumerate(steps)
+            if step.turns == knee.turns and step.passed
+        ]
+        found = results[min(wanted)[1]] if wanted else results[-1]
+        found.steps, found.knee = steps, knee
         return found
 
     def _judge(self, result: RunResult) -> Step:
@@ -124,6 +127,10 @@ class Runner:
             why = f"{result.tokens_per_s:.0f} of {result.expected_tokens_per_s:.0f} tokens/s"
         elif latency.p99 > self.plan.knee_ms:
             why = f"p99 {latency.p99:.0f} ms is over {self.plan.knee_ms:g} ms"
+        else:
+            # The thresholds of the run are part of what a load has to keep.
+            missed = [check for check in check_budget(result, self.plan.budget) if not check.passed]
+            why = ", ".join(f"{check.name} {check.value:,.1f}, limit {check.limit:,.1f}" for check in missed)
         if why and result.generator_limit:
             why += f" (the generator was the limit: {result.generator_limit})"
         return Step(result.load.turns, result.tokens_per_s, latency.p50, latency.p99, not why, why)
@@ -165,16 +172,6 @@ class Runner:
             workers=options.workers,
             rollup_window_ms=options.window_ms,
         )
-
-
-def next_load(passed: int, failed: int, most: int) -> int:
-    """The number of turns to try next, given the highest that passed and the lowest that failed; 0 = found."""
-    if not failed:
-        return 0 if passed >= most else min(passed * 2, most)
-    if failed <= 1 or (passed and failed / passed <= _PRECISION):
-        return 0
-    middle = (passed + failed) // 2
-    return middle if passed < middle < failed else 0
 
 
 def _step_s(load: Load) -> float:

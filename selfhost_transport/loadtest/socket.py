@@ -6,7 +6,8 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Self, cast
 
 from websockets.client import ClientProtocol
@@ -24,6 +25,7 @@ _READING_BUFFER = 1 << 20
 
 OnMessage = Callable[[bytes], None]
 OnLost = Callable[[str], None]
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 # One for all sockets of the process: what is read is cut into messages before the next socket is. Without it
@@ -36,10 +38,16 @@ class Socket(asyncio.BufferedProtocol):
     """One connection. `on_message` gets each payload; `on_lost` is called once, however the socket ends."""
 
     def __init__(
-        self, url: str, on_message: OnMessage, on_lost: OnLost, subprotocols: Sequence[str] = ()
+        self,
+        url: str,
+        on_message: OnMessage,
+        on_lost: OnLost,
+        subprotocols: Sequence[str] = (),
+        headers: Mapping[str, str] = _NO_HEADERS,
     ) -> None:
         self._uri = parse_uri(url)
         self._on_lost = on_lost
+        self._headers = headers
         self._frames = FrameReader(on_message, self._control)
         self._transport: asyncio.Transport | None = None
         self._handshake: ClientProtocol | None = ClientProtocol(
@@ -54,10 +62,15 @@ class Socket(asyncio.BufferedProtocol):
 
     @classmethod
     async def open(
-        cls, url: str, on_message: OnMessage, on_lost: OnLost, subprotocols: Sequence[str] = ()
+        cls,
+        url: str,
+        on_message: OnMessage,
+        on_lost: OnLost,
+        subprotocols: Sequence[str] = (),
+        headers: Mapping[str, str] = _NO_HEADERS,
     ) -> Self:
         """Connect and upgrade. Raises ConnectionFailed; `on_lost` is not called then."""
-        opened = cls(url, on_message, on_lost, subprotocols)
+        opened = cls(url, on_message, on_lost, subprotocols, headers)
         uri = opened._uri
         context = ssl.create_default_context() if uri.secure else None
         try:
@@ -115,7 +128,9 @@ class Socket(asyncio.BufferedProtocol):
         assert self._handshake is not None
         # Not asserted: other event loops have transports of their own kind.
         self._transport = cast(asyncio.Transport, transport)
-        self._handshake.send_request(self._handshake.connect())
+        request = self._handshake.connect()
+        request.headers.update(self._headers)
+        self._handshake.send_request(request)
         self._transport.write(b"".join(self._handshake.data_to_send()))
 
     def get_buffer(self, sizehint: int) -> memoryview:

@@ -12,13 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from selfhost_transport.loadtest import generator
-from selfhost_transport.loadtest.behaviour import Window
 from selfhost_transport.loadtest.histogram import Summary
 from selfhost_transport.loadtest.plan import Load
 from selfhost_transport.loadtest.recorder import Metric
 from selfhost_transport.loadtest.result import OverloadStep, RunResult, Step
 from selfhost_transport.loadtest.run import Watcher
 from selfhost_transport.loadtest.thresholds import GENERATOR_ROLE
+from selfhost_transport.loadtest.window import Window
 
 LABELS: Final[dict[Metric, str]] = {
     Metric.FIRST_TOKEN: "send to first token",
@@ -34,6 +34,9 @@ LABELS: Final[dict[Metric, str]] = {
     Metric.CONNECT: "connect",
     Metric.ATTACH: "attach",
     Metric.RECONNECT: "lost to attached again",
+    Metric.TOTAL: "send to end",
+    Metric.TIME_PER_TOKEN: "per token of a turn",
+    Metric.RELOAD: "reload to history read",
     Metric.LAG: "generator's own lateness",
 }
 
@@ -125,18 +128,36 @@ class Live(Watcher):
 
 def show(result: RunResult, console: Console) -> None:
     """The summary of a run."""
-    load = result.load
-    console.print(
-        f"\n[bold]{load.scenario.value}[/]: {load.turns} turns, {load.viewers} viewer(s) each, "
-        f"{load.rate:g} tokens/s per turn, {result.measured_s:.0f} s measured"
-    )
+    console.print(f"\n[bold]{title(result)}[/]: {load_text(result)}, {result.measured_s:.0f} s measured")
     expected = f" of {result.expected_tokens_per_s:,.0f} due" if result.expected_tokens_per_s else ""
-    console.print(f"{result.tokens_per_s:,.0f} tokens/s received{expected}, in {result.frames:,} frames")
+    what = "words" if result.load.any_text else "tokens"
+    console.print(f"{result.tokens_per_s:,.0f} {what}/s received{expected}, in {result.frames:,} frames")
     console.print(_latencies(result))
     if result.usage:
         console.print(_usage(result))
     _counts(result, console)
+    _models(result, console)
+    if result.knee is not None:
+        console.print(f"[bold]{knee_text(result)}[/]")
     _verdict(result, console)
+
+
+def title(result: RunResult) -> str:
+    """The run in a few words."""
+    return result.name or result.load.scenario.value
+
+
+def load_text(result: RunResult) -> str:
+    """What the load was."""
+    load = result.load
+    if not load.any_text:
+        return f"{load.turns} turns, {load.viewers} viewer(s) each, {load.tokens} tokens at {load.rate:g} per second"
+    arriving = f"{load.arrivals_per_s:g} conversations per second"
+    who = arriving if load.arrivals_per_s else f"{load.turns} people"
+    if load.people:
+        who += " (" + ", ".join(f"{one.count} {one.habit}" for one in load.people) + ")"
+    think = f", thinking {load.think} s" if load.think != "0" else ""
+    return f"{who}, {load.prompt_count} conversation(s) in turn{think}, {load.viewers} viewer(s) each"
 
 
 def _latencies(result: RunResult) -> Table:
@@ -144,12 +165,17 @@ def _latencies(result: RunResult) -> Table:
     table.add_column("")
     for name in ("p50", "p90", "p99", "p99.9", "max", "count"):
         table.add_column(name, justify="right")
-    for metric, label in LABELS.items():
+    for metric in shown_metrics(result):
         found: Summary = result.summary(metric)
-        if found.count:
-            values = (found.p50, found.p90, found.p99, found.p999, found.max)
-            table.add_row(label, *(f"{value:,.1f}" for value in values), f"{found.count:,}")
+        values = (found.p50, found.p90, found.p99, found.p999, found.max)
+        table.add_row(LABELS[metric], *(f"{value:,.1f}" for value in values), f"{found.count:,}")
     return table
+
+
+def shown_metrics(result: RunResult) -> list[Metric]:
+    """The metrics with values. Of a model that has no schedule, tokens have no time that they were due."""
+    hidden = {Metric.TOKEN} if result.load.any_text else set()
+    return [metric for metric in LABELS if metric not in hidden and result.summary(metric).count]
 
 
 def _usage(result: RunResult) -> Table:
@@ -175,7 +201,7 @@ def _counts(result: RunResult, console: Console) -> None:
     if result.redis_bytes_per_turn:
         console.print(f"Redis: {result.redis_bytes_per_turn:,.0f} bytes per turn, its live log included")
     costs = {role: result.cpu_s_per_1000_turns(role) for role in result.usage if role != GENERATOR_ROLE}
-    if result.tokens and costs:
+    if result.tokens and costs and not result.load.any_text:
         text = ", ".join(f"{role} {seconds:.1f}" for role, seconds in costs.items())
         console.print(f"CPU seconds per 1,000 turns of {result.load.tokens} tokens: {text}")
     if result.bytes_per_connection and not result.tokens:
@@ -183,6 +209,47 @@ def _counts(result: RunResult, console: Console) -> None:
     others = {name: count for name, count in result.counters.items() if name != "turns_sent"}
     if others:
         console.print(", ".join(f"{name.replace('_', ' ')}: {count:,}" for name, count in others.items()))
+
+
+def knee_text(result: RunResult) -> str:
+    """Where the knee is, and how sure that is."""
+    knee = result.knee
+    if knee is None:
+        return ""
+    if not knee.turns:
+        over = knee.above_tried - knee.above_inside
+        return f"knee: below {knee.above} turns at once, which were over the budget in {over} of {knee.above_tried} runs"
+    found = f"knee: {knee.turns} turns at once (inside the budget in {knee.inside} of {knee.tried} runs"
+    if not knee.above:
+        return f"{found}; no load that was tried was over it)"
+    over = knee.above_tried - knee.above_inside
+    return f"{found}; {knee.above} turns were over it in {over} of {knee.above_tried})"
+
+
+def model_lines(result: RunResult) -> list[str]:
+    """What one's own agent did: the speed of its turns, what it used and cost, what failed."""
+    lines = []
+    per_token = result.summary(Metric.TIME_PER_TOKEN)
+    if per_token.p50:
+        slow = 1e3 / per_token.p99 if per_token.p99 else 0.0
+        lines.append(
+            f"tokens per second of a turn: {1e3 / per_token.p50:,.1f} (median), {slow:,.1f} (the slowest hundredth)"
+        )
+    used = result.model_usage
+    if used:
+        cost = f"; cost {result.cost:,.4f}" if result.prices is not None else ""
+        tokens = f"{used.get('input', 0):,} tokens in, {used.get('output', 0):,} out"
+        lines.append(f"usage reported by {used.get('turns', 0):,} turns: {tokens}{cost}")
+    elif result.prices is not None:
+        lines.append("cost: unknown, no turn reported its usage")
+    for said, count in sorted(result.errors.items(), key=lambda one: -one[1]):
+        lines.append(f"error: {count:,} x {said}")
+    return lines
+
+
+def _models(result: RunResult, console: Console) -> None:
+    for line in model_lines(result):
+        console.print(line, markup=False)
 
 
 def _verdict(result: RunResult, console: Console) -> None:
@@ -207,6 +274,7 @@ def _verdict(result: RunResult, console: Console) -> None:
                 "(`selfhost-transport worker` without an argument)?"
             )
     elif result.passed:
-        console.print("[bold green]passed[/]: no token lost, repeated, reordered or late after a cancel")
+        what = "nothing" if result.load.any_text else "no token"
+        console.print(f"[bold green]passed[/]: {what} lost, repeated, reordered or late after a cancel")
     else:
         console.print("[bold red]failed[/]: a threshold was missed")

@@ -25,6 +25,9 @@ def check_budget(result: RunResult, budget: Budget) -> list[Check]:
         for name, limit, value, measured in upper
         if limit is not None
     ]
+    if budget.max_errors_percent is not None:
+        limit, value = budget.max_errors_percent, result.error_percent
+        checks.append(Check("turns that failed, %", limit, value, value <= limit))
     lowest = budget.min_tokens_per_s
     if lowest is not None:
         checks.append(Check("tokens/s", lowest, result.tokens_per_s, result.tokens_per_s >= lowest))

@@ -60,6 +60,16 @@ class Turn:
     outcome: str = ""
     # Turns that its send cancelled in the same step.
     interrupted: tuple[str, ...] = ()
+    # At the sender: when its content came, how many words, and whether that was in the measured window.
+    first_at: float = 0.0
+    last_at: float = 0.0
+    words: int = 0
+    measured: bool = False
+
+    @property
+    def any_text(self) -> bool:
+        """Whether the answer may say anything."""
+        return self.tokens < 0
 
     def __post_init__(self) -> None:
         self.spacing = 1 / self.rate if self.rate else 0.0

@@ -126,12 +126,44 @@ async def test_rec_14_a_gateway_is_killed_under_its_clients(stack: Stack, tmp_pa
     assert set(result.outcomes) == {"complete"}
 
 
-async def test_no_agent_answers(stack: Stack) -> None:
-    """A deployment without a worker: the turns never end, and that is what the run says."""
+async def test_what_is_missing_is_one_line_before_the_run(stack: Stack) -> None:
     gateway = await stack.gateway(config=CONFIG)
-    proc = await run(stack, "--url", gateway.url, *KEY, *SMALL, "--patience", "1")
-    assert proc.returncode == 1
-    assert "missing_terminal" in proc.log
+    for options, reason in (
+        (("--key", "app.key:wrong", "--namespace", "load"), "refuses the credentials"),
+        (("--key", "other.key:secret", "--namespace", "load"), "refuses the credentials"),
+        (("--key", "app.key:secret", "--namespace", "none"), "no agent answers in the namespace 'none'"),
+        (KEY, "no worker serves the agent 'assistant'"),
+    ):
+        proc = await run(stack, "--url", gateway.url, *options, *SMALL)
+        assert proc.returncode == 1
+        (line,) = [line for line in proc.log.splitlines() if line.strip()]
+        assert reason in line
+
+
+async def test_what_may_cost_money_is_refused_before_anything_is_sent(stack: Stack, tmp_path: Path) -> None:
+    module = tmp_path / "costly.py"
+    module.write_text(
+        "from agent_worker import Worker\n"
+        "worker = Worker()\n"
+        "@worker.agent('assistant')\n"
+        "async def assistant(turn):\n"
+        "    yield 'an answer'\n"
+    )
+    gateway = await stack.gateway(config=CONFIG)
+    costly = await stack.worker("costly:worker", config=CONFIG, env={"PYTHONPATH": str(tmp_path)})
+    anything = ("--any-text", *SMALL)
+    refused = await run(stack, "--url", gateway.url, *KEY, *anything)
+    assert refused.returncode == 1
+    assert "may call a model that costs money" in refused.log
+    meant = await run(stack, "--url", gateway.url, *KEY, *anything, "--yes")
+    assert meant.returncode == 0, meant.log
+    # One worker among several that says nothing of its models is enough.
+    await stack.worker(config=CONFIG)
+    assert (await run(stack, "--url", gateway.url, *KEY, *anything)).returncode == 1
+    await costly.end()
+    local = await run(stack, "--local", "--agent", "costly:worker", *anything)
+    assert local.returncode == 1
+    assert "give --fake-provider" in local.log
 
 
 async def test_wrong_options_are_explained(stack: Stack) -> None:
@@ -141,6 +173,9 @@ async def test_wrong_options_are_explained(stack: Stack) -> None:
         (("nonsense", "--local"), "is not one of steady, ramp"),
         ((), "--local to start a deployment"),
         (("--url", "ws://127.0.0.1:9", "--quiet"), "cannot connect to 127.0.0.1:9"),
+        (("--url", "ws://127.0.0.1:9", "--agent", "a:b"), "parts of the deployment that --local starts"),
+        (("--local", "--any-text", "--think", "long"), "is no distribution"),
+        (("noisy", "--local", "--any-text"), "needs the scripted model"),
         (("--local", "--json", "/nowhere/a.json"), "there is no folder /nowhere"),
     ):
         proc = await run(stack, *options)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from selfhost_transport.errors import InvalidArgument
-from selfhost_transport.loadtest.behaviour import Window
 from selfhost_transport.loadtest.overload import (
     RunOnce,
     check_goodput,
@@ -22,6 +21,7 @@ from selfhost_transport.loadtest.overload import (
 from selfhost_transport.loadtest.plan import Load, OverloadOptions, Scenario
 from selfhost_transport.loadtest.recorder import Recorder, Recording, SendSecond, add_up
 from selfhost_transport.loadtest.result import Environment, OverloadStep, RunResult, new_result
+from selfhost_transport.loadtest.window import Window
 from tests.processes import Stack
 
 LOAD = Load(Scenario.OVERLOAD, turns=10, duration_s=4.0, warmup_s=0.0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from dataclasses import replace
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -10,8 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfhost_transport.errors import InvalidArgument
-from selfhost_transport.loadtest.plan import FIRST_SENDS_PER_S, Load, Plan, Target, shares
-from selfhost_transport.loadtest.run import next_load
+from selfhost_transport.loadtest.plan import (
+    FIRST_SENDS_PER_S,
+    Habit,
+    Load,
+    People,
+    Plan,
+    Prices,
+    Scenario,
+    Target,
+    shares,
+)
 from selfhost_transport.wire.codec import Format
 
 TARGET = Target.parse(["http://127.0.0.1:8080", "ws://[::1]:8081/"], "app.key:a b+c", "")
@@ -26,7 +37,8 @@ def test_connections_go_round_the_gateways() -> None:
 
 def test_the_query_of_a_connection() -> None:
     query = parse_qs(urlsplit(TARGET.socket_url(0, Format.MSGPACK, "user 1", "id!key")).query)
-    assert query["key"] == ["app.key:a b+c"]
+    assert "key" not in query
+    assert TARGET.headers == {"Authorization": f"Basic {b64encode(b'app.key:a b+c').decode()}"}
     assert query["format"] == ["msgpack"]
     assert query["clientId"] == ["user 1"]
     assert query["resume"] == ["id!key"]
@@ -35,8 +47,10 @@ def test_the_query_of_a_connection() -> None:
 def test_a_token_instead_of_a_key() -> None:
     target = Target.parse(["wss://example.test"], "", "abc")
     query = parse_qs(urlsplit(target.socket_url(0, Format.JSON, "me")).query)
-    assert query["access_token"] == ["abc"]
-    assert "key" not in query
+    assert not {"access_token", "key"} & set(query)
+    assert target.headers == {"Authorization": "Bearer abc"}
+    assert target.http_url(0) == "https://example.test"
+    assert TARGET.http_url(1) == "http://[::1]:8081"
     assert not target.same_machine
     assert TARGET.same_machine
 
@@ -75,22 +89,45 @@ def test_loads_that_cannot_be_run(change: dict[str, float]) -> None:
         replace(Load(), **change).check()  # type: ignore[arg-type]
 
 
-@given(start=st.integers(1, 300), knee=st.integers(0, 5000), most=st.integers(300, 5000))
-def test_the_search_ends_within_a_tenth_of_the_knee(start: int, knee: int, most: int) -> None:
-    passed, failed, tried, turns = 0, 0, [], start
-    while turns:
-        tried.append(turns)
-        if turns <= knee:
-            passed = turns
-        else:
-            failed = turns
-        turns = next_load(passed, failed, most)
-    assert len(tried) == len(set(tried)) <= 26
-    assert passed <= min(knee, most)
-    if knee >= most:
-        assert passed == most
-    elif knee:
-        assert passed >= knee / 1.1 - 1
+def test_people_have_habits_and_the_rest_is_refused() -> None:
+    load = replace(Load(any_text=True), people=People.parse("read=2,interrupt=3@30%, reload=1"), turns=6)
+    load.check()
+    assert [load.habit_of(number) for number in (0, 1, 2, 4, 5, 6)] == [
+        (Habit.READ, 100), (Habit.READ, 100), (Habit.INTERRUPT, 30), (Habit.INTERRUPT, 30), (Habit.RELOAD, 100),
+        (Habit.READ, 100),
+    ]  # fmt: skip
+    assert replace(Load(any_text=True), scenario=Scenario.INTERRUPT).habit_of(3) == (Habit.INTERRUPT, 100)
+    for text in ("sleep=1", "read", "read=x", "read=0", "read=1@101%"):
+        with pytest.raises(InvalidArgument):
+            People.parse(text)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"people": People.parse("read=1")}, {"arrivals_per_s": 1.0}, {"think": "3"},
+        {"any_text": True, "think": "often"}, {"any_text": True, "scenario": Scenario.NOISY}, {"namespace": "a,,b"},
+        {"any_text": True, "ramp_up_s": -1.0},
+    ],
+)  # fmt: skip
+def test_people_that_cannot_be_had(change: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument):
+        replace(Load(), **change).check()
+
+
+def test_people_come_over_the_time_of_the_ramp() -> None:
+    load = Load(turns=10, ramp_up_s=30.0)
+    assert load.spread_s == 30.0
+    assert load.lead_s == 40.0
+    assert Load(turns=10, ramp_up_s=30.0, warmup_s=2.0).lead_s == 2.0
+
+
+def test_prices_are_two_numbers() -> None:
+    assert Prices.parse("") is None
+    assert Prices.parse("0.15,0.6") == Prices(0.15, 0.6)
+    for text in ("a", "1,2,3", "-1,2"):
+        with pytest.raises(InvalidArgument):
+            Prices.parse(text)
 
 
 @pytest.mark.parametrize("turns", [1, 150, 2000])
