@@ -27,6 +27,8 @@ from gateway.cors import SAME_ORIGIN_ONLY, Cors, KnownHosts
 from gateway.http_api.agui import router as api_agui
 from gateway.http_api.chat import router as api_chat
 from gateway.http_api.chat_page import file_response, page_response
+from gateway.http_api.console import add_console
+from gateway.http_api.console import router as api_operator
 from gateway.http_api.conversations import router as api_conversations
 from gateway.http_api.entries import router as api_entries
 from gateway.http_api.errors import error_response
@@ -125,12 +127,15 @@ class Gateway:
         app.include_router(api_agui)
         app.include_router(api_responses)
         app.include_router(api_conversations)
+        app.include_router(api_operator)
         app.add_api_websocket_route("/", self._websocket)
         app.add_api_route("/", self._page, methods=["GET"], include_in_schema=False)
         app.add_api_route("/config.json", self._page_config, methods=["GET"], include_in_schema=False)
         app.add_api_route("/healthz", self._healthy, methods=["GET"], tags=["operations"])
         app.add_api_route("/readyz", self._ready, methods=["GET"], tags=["operations"])
         app.add_api_route("/metrics", self._metrics, methods=["GET"], tags=["operations"])
+        if self.settings.gateway.console:
+            add_console(app)
         app.add_api_route("/static/{name}", file_response, methods=["GET"], include_in_schema=False)
         app.router.routes.append(CatchAllRoute(self._protocol_rest, app.router))
 

@@ -238,6 +238,8 @@ class GatewaySettings(_Section):
     """Accept the development key, from loopback only, when no key is configured."""
     dev_agent: str = DEV_AGENT
     """Agent of every session in development, where no namespace is configured."""
+    console: bool = False
+    """Serve the operators' console at `/console`; it asks for a key with the right `console` on all sessions."""
     allowed_origins: tuple[Annotated[str, AfterValidator(require_origin)], ...] = ()
     """Origins (`https://chat.example.com`) of pages whose cookies and proxies count, a list; the gateway's own is one always."""
     allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[^\s/]+$")], ...] = ()

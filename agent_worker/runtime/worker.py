@@ -414,6 +414,9 @@ class Worker:
             match control_message(payload):
                 case ["wake", name] if name in self.agents:
                     self._queue_reader.wake(bucket, name)
+                case ["drain", worker_id] if worker_id == self.worker_id:
+                    logger.info("worker.drain_asked worker=%s", worker_id)
+                    self.stop()
                 case ["stop", worker_id, turn_id, fence] if worker_id == self.worker_id:
                     if run := self._run_of(bucket, turn_id, fence):
                         run.abort(AbortCause.CANCELLED)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from selfhost_transport.store.history import HistoryReader, Query
 from selfhost_transport.turns import headers as h
 from selfhost_transport.wire.message import Message
 
+# Messages of the history that are read at once, in search of turns that ended.
+_PAGE = 200
 _ANONYMOUS = "(anonymous)"
 
 
@@ -73,3 +76,17 @@ def _line(message: Message, headers: h.Headers, cancels: list[_Cancel]) -> Ended
         error_code=int(code) if code and code.isdecimal() else None,
         error=headers.get(h.ERROR_MESSAGE),
     )
+
+
+async def last_ended(history: HistoryReader, session: str, count: int) -> list[EndedLine]:
+    """The newest turns of a session that have ended, oldest first; at most `count`. Raises StoreUnavailable."""
+    if count < 1:
+        return []
+    query, messages = Query(limit=_PAGE), list[Message]()
+    while True:
+        page = await history.page(session, query)
+        messages += page.messages
+        found = list(ended_turns(reversed(messages)))
+        if len(found) >= count or page.next_cursor is None:
+            return found[-count:]
+        query = replace(query, cursor=page.next_cursor)

@@ -6,10 +6,10 @@ import asyncio
 import dataclasses
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from selfhost_transport.commands.ended import EndedLine, ended_turns
+from selfhost_transport.commands.ended import EndedLine, last_ended
 from selfhost_transport.commands.stores import opened_stores
 from selfhost_transport.errors import NotFound
 from selfhost_transport.settings import Settings
@@ -24,15 +24,12 @@ from selfhost_transport.store.entries import (
     unpack_entry,
 )
 from selfhost_transport.store.fields import Session
-from selfhost_transport.store.history import HistoryReader, Query
+from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.names import pair
 from selfhost_transport.store.turn_store import TurnRecord, TurnStore
-from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
 
 _SHOWN = 60
-# Messages of the history that are read at once, in search of turns that ended.
-_PAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +106,7 @@ async def _inspect(settings: Settings, session: str, ended: int, count: int) -> 
                 record.agent: await turns.redis.command("XLEN", f"{base}q:{record.agent}")
                 for record in open_turns
             },
-            ended=await _last_ended(turns, session, ended),
+            ended=await last_ended(HistoryReader(turns.redis, turns.keys), session, ended),
             entries=await _last_entries(turns, base, session, count),
         )
 
@@ -125,20 +122,6 @@ async def _turn_line(turns: TurnStore, base: str, session: str, record: TurnReco
         worker=record.worker,
         lease_ms=None if expiry is None else round(float(expiry) - time.time() * 1000),
     )
-
-
-async def _last_ended(turns: TurnStore, session: str, count: int) -> list[EndedLine]:
-    if count < 1:
-        return []
-    reader, query = HistoryReader(turns.redis, turns.keys), Query(limit=_PAGE)
-    messages: list[Message] = []
-    while True:
-        page = await reader.page(session, query)
-        messages += page.messages
-        found = list(ended_turns(reversed(messages)))
-        if len(found) >= count or page.next_cursor is None:
-            return found[-count:]
-        query = replace(query, cursor=page.next_cursor)
 
 
 async def _last_entries(turns: TurnStore, base: str, session: str, count: int) -> list[EntryLine]:

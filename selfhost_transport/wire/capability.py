@@ -41,6 +41,7 @@ class Operation(StrEnum):
     OBJECT_SUBSCRIBE = "object-subscribe"
     CHANNEL_METADATA = "channel-metadata"
     STATS = "stats"
+    CONSOLE = "console"
     PUSH_SUBSCRIBE = "push-subscribe"
     PUSH_ADMIN = "push-admin"
     PRIVILEGED_HEADERS = "privileged-headers"
