@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.e2e.node import run_suite
-from tests.e2e.test_page import BROWSERS
+from tests.machine import BROWSERS
 from tests.processes import Stack, wait_until
 
 CONFIG = """
