@@ -1,4 +1,4 @@
-"""The command line (design section 10): reads options into settings, and calls what does the work.
+"""The command line: reads options into settings, and calls what does the work.
 
 A flag goes before the environment, the environment before the file given by --config (docs/configuration.md). The
 gateway and the worker are imported by name, only by the commands that run them: this package knows neither.

@@ -267,7 +267,7 @@ class TurnExporter:
                 logger.warning("export.not_renewed turn=%s error=%s", ended.turn_id, error)
 
     async def _log_dropped(self, queue: EndedTurns) -> None:
-        """Make sure that turns are queued, also after Redis lost its data, and tell of those that were dropped."""
+        """Make sure that turns are queued, also after Redis lost its data, and log those that were dropped."""
         try:
             await queue.open(self._limit)
             dropped = await queue.dropped()

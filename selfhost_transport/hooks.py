@@ -87,7 +87,7 @@ async def _in_thread(function: Callable[..., Any], values: tuple[Any, ...]) -> A
     ended: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
     context = contextvars.copy_context()
 
-    def tell(outcome: tuple[Any, BaseException | None]) -> None:
+    def resolve(outcome: tuple[Any, BaseException | None]) -> None:
         if not ended.done():
             ended.set_result(outcome)
 
@@ -97,7 +97,7 @@ async def _in_thread(function: Callable[..., Any], values: tuple[Any, ...]) -> A
         except BaseException as raised:
             outcome = (None, raised)
         with contextlib.suppress(RuntimeError):  # the loop is closed: there is no waiter left
-            loop.call_soon_threadsafe(tell, outcome)
+            loop.call_soon_threadsafe(resolve, outcome)
 
     threading.Thread(target=run, name=f"hook {name_of(function)}", daemon=True).start()
     result, raised = await ended

@@ -1,6 +1,6 @@
 """Every option of the product, in one frozen tree, from flags, environment, a TOML file and defaults.
 
-The sections are those of the file (design section 10). Each single value also has one flat *option name*,
+The sections are those of the file (docs/configuration.md). Each single value also has one flat *option name*,
 unique in the tree: the keyword of `load_settings`, and, in capitals after `SELFHOST_TRANSPORT_`, the
 environment variable.
 """
@@ -53,7 +53,7 @@ from selfhost_transport.turns.withholding import Traffic
 
 ENV_PREFIX = "SELFHOST_TRANSPORT_"
 
-# The well-known key of the `dev` command: every right, accepted from loopback only (design section 10).
+# The well-known key of the `dev` command: every right, accepted from loopback only.
 DEV_KEY_NAME = "dev.local"
 DEV_KEY_SECRET = "development-secret"
 DEV_AGENT = "assistant"

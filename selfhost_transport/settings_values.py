@@ -21,7 +21,7 @@ _DURATION = re.compile(r"(\d+)\s*(ms|s|m|h|d|w)?")
 
 
 class Policy(StrEnum):
-    """What a send does when the session is busy (design section 2)."""
+    """What a send does when the session is busy."""
 
     CONCURRENT = "concurrent"
     QUEUE = "queue"
@@ -31,7 +31,7 @@ class Policy(StrEnum):
 
 
 class CrashRule(StrEnum):
-    """What the next attempt does with the output of one whose worker was lost (design section 5)."""
+    """What the next attempt does with the output of one whose worker was lost."""
 
     RESTART = "restart"
     CONTINUE = "continue"

@@ -49,8 +49,11 @@ GIVEN_UP: Final = {
     "somebody": "someone, another, a client",
     "nobody": "no one, no client",
     "everybody": "all, every client",
-    "told": "notified, shown, reported",
-    "_tell": "_notify",
+    "told": "sent, shown, said, given",
+    "_tell": "send, report, announce, notify",
+    "Telling": "TurnOutput",
+    "tell_exporters": "queue_for_exporters",
+    "tell_queued": "announce_queued",
 }
 """The words, and what is said instead."""
 

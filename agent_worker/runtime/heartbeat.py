@@ -29,13 +29,13 @@ class Heartbeat:
     async def beat(self) -> None:
         """Refresh the registration until cancelled."""
         while True:
-            await self.tell(self._ttl_ms)
+            await self.announce(self._ttl_ms)
             await asyncio.sleep(self._ttl_ms / 1000 / _BEATS_PER_TTL)
 
-    async def tell(self, ttl_ms: int) -> None:
+    async def announce(self, ttl_ms: int) -> None:
         """Tell once; 0: this worker takes nothing more."""
         try:
             for agent in self._agents:
-                await self._fleet.tell(agent, self._worker_id, ttl_ms, free_models=self._free_models)
+                await self._fleet.announce(agent, self._worker_id, ttl_ms, free_models=self._free_models)
         except TransportError as error:
             logger.warning("worker.heartbeat_failed worker=%s error=%s", self._worker_id, error)

@@ -1,4 +1,4 @@
-"""Keeping leases, and collecting those that others lost (design section 5; DUR-8 to DUR-11)."""
+"""Keeping leases, and collecting those that others lost (DUR-8 to DUR-11)."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class Leased(Protocol):
 
     @property
     def bucket(self) -> int:
-        """Where its session lives."""
+        """The bucket that its session is in."""
 
     @property
     def lease(self) -> Lease:
-        """The leases that are renewed."""
+        """The lease that is renewed."""
 
     @property
     def hold(self) -> Hold:
-        """How long it may be counted on; moved on here."""
+        """Until when the lease certainly holds; the keeper extends it."""
 
     def abort(self, cause: AbortCause) -> None:
         """Stop at once."""
@@ -65,7 +65,8 @@ class LeaseKeeper:
         *,
         only_renew: bool = False,
     ) -> None:
-        # `only_renew`: another thread than the one that the turns run in; they learn of a loss by themselves.
+        # `only_renew`: do not abort lost turns. For a keeper in another thread: a turn is aborted in its own thread
+        # only, where its next write is refused.
         self._store = store
         self._lease_ms = lease_ms
         self._runs = runs

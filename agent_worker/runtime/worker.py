@@ -296,7 +296,7 @@ class Worker:
             queue_reader.stop()
             await taking
             loops[0].cancel()
-            await heartbeat.tell(0)
+            await heartbeat.announce(0)
             for loop in loops:
                 if loop.done() and not loop.cancelled():
                     loop.result()

@@ -1,4 +1,4 @@
-"""The scripted model: a provider with a stream, a rate, failures and a crash, and no network (design section 10).
+"""The scripted model: a provider with a stream, a rate, failures and a crash, and no network.
 
 The load generator, the demo without API keys and the tests all use it, so what it does with the clock matters:
 tokens are due at absolute times, and however late the process is, the average rate holds.

@@ -1,4 +1,4 @@
-"""The language of the scripted model: `script:` and a list of `name=value` (design section 10)."""
+"""The language of the scripted model: `script:` and a list of `name=value`."""
 
 from __future__ import annotations
 

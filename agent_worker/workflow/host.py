@@ -109,7 +109,7 @@ class AgentHost:
         finally:
             self._loops.remove(beating)
             await _end_all([beating])
-            await serving.tell(0)
+            await serving.announce(0)
 
     # For sessions
 

@@ -78,8 +78,8 @@ class Continuations:
             session, turn, messages, turn_input.call, continuation, publish_id=turn_input.input_id
         )
 
-    async def tell_queued(self, request: TurnRequest) -> None:
-        """Tell the session that an accepted turn waits, so that every device can show it (DBL-2).
+    async def announce_queued(self, request: TurnRequest) -> None:
+        """Announce in the session that an accepted turn waits, so that every device can show it (DBL-2).
 
         Announced, not decided here: a turn that has started by now has its run-start before this entry.
         """

@@ -43,6 +43,7 @@ from selfhost_transport.wire.serial import Position, format_item, format_positio
 
 _MESSAGES_KEPT = 4096
 QUEUED = "queued"
+"""The status of a turn that waits in its session for another to end."""
 
 
 _KeptT = TypeVar("_KeptT")
@@ -208,7 +209,7 @@ class Executor:
         )
         serials: list[str | None] = [*accepted.serials(len(request.messages))]
         if accepted.status == QUEUED and not accepted.repeated:
-            await self._continuations.tell_queued(request)
+            await self._continuations.announce_queued(request)
         self._metrics.sent(accepted.status, repeated=accepted.repeated)
         return Done(
             AckResult(serials, turn=receipt),

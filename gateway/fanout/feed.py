@@ -18,6 +18,7 @@ from selfhost_transport.store.entries import Entry
 from selfhost_transport.store.session_store import Head, SessionStore
 from selfhost_transport.wire.serial import Position
 
+# Looked up once: the comparison is on the path of every entry to every reader.
 _HELD: Final = State.HOLDING
 
 

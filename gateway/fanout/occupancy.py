@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 ROUND_S: Final = 0.2
 """Shortest time between two rounds of publishing and reading: changes in between are published together."""
 REPEAT_S: Final = REMEMBERED_MS / 3000
-"""How often every counts is refreshed."""
+"""How often the counts of every session are published anew."""
 LOOK_S: Final = 5.0
 """How often a watched occupancy is read without a notification: processes die silently."""
 EVENT_NAME: Final = "[meta]occupancy"
@@ -41,8 +41,8 @@ class OccupancyTracker:
         self._subscriber = Subscriber(redis_url, on_reconnect=self._look_at_all)
         self._background = Background("occupancy")
         self._shares: dict[str, Attachments] = {}
-        # Sessions whose counts is to be published, and sessions whose sum is to be read.
-        self._untold: set[str] = set()
+        # Sessions whose counts are to be published, and sessions whose sum is to be read.
+        self._unpublished: set[str] = set()
         self._unread: set[str] = set()
         self._listeners: dict[str, dict[Listener, None]] = {}
         self._last: dict[str, Occupancy] = {}
@@ -55,11 +55,11 @@ class OccupancyTracker:
             self._shares.pop(session, None)
         else:
             self._shares[session] = counts
-        self._untold.add(session)
+        self._unpublished.add(session)
         self._changed.set()
 
     def watch(self, session: str, listener: Listener) -> Callable[[], None]:
-        """Tell the occupancy now and at every change. Returns what ends that."""
+        """Call the listener with the occupancy, now and at every change. Returns what ends that."""
         listeners = self._listeners.setdefault(session, {})
         if not listeners:
             self._background.start(self._subscribe(session))
@@ -71,13 +71,13 @@ class OccupancyTracker:
 
     async def read(self, session: str) -> Occupancy:
         """The occupancy now, including unpublished changes of this process. Raises StoreUnavailable."""
-        if session in self._untold:
-            await self._notify(session)
+        if session in self._unpublished:
+            await self._publish(session)
         return await self._store.read(session)
 
     async def sessions(self, *, prefix: str, after: str | None, limit: int) -> list[str]:
         """Names of sessions with attachments, in order. Raises StoreUnavailable."""
-        await asyncio.gather(*(self._notify(session) for session in list(self._untold)))
+        await asyncio.gather(*(self._publish(session) for session in list(self._unpublished)))
         return await self._store.sessions(prefix=prefix, after=after, limit=limit)
 
     async def run(self) -> None:
@@ -91,7 +91,7 @@ class OccupancyTracker:
                     await self._changed.wait()
             except TimeoutError:
                 if loop.time() >= repeat_at:
-                    self._untold.update(self._shares)
+                    self._unpublished.update(self._shares)
                     repeat_at = loop.time() + REPEAT_S
                 if loop.time() >= look_at:
                     self._look_at_all()
@@ -100,8 +100,8 @@ class OccupancyTracker:
             await asyncio.sleep(ROUND_S)  # the pace of the rounds
 
     def repeat(self) -> None:
-        """The published counts are gone: publish all of them again, soon."""
-        self._untold.update(self._shares)
+        """Redis lost the published counts: publish all of them again, in the next round."""
+        self._unpublished.update(self._shares)
         self._look_at_all()
 
     async def close(self) -> None:
@@ -111,10 +111,10 @@ class OccupancyTracker:
 
     async def _round(self) -> None:
         self._changed.clear()
-        untold, unread = list(self._untold), list(self._unread)
+        unpublished, unread = list(self._unpublished), list(self._unread)
         self._unread.clear()
         work = [
-            *(self._notify(session) for session in untold),
+            *(self._publish(session) for session in unpublished),
             *(self._refresh(session) for session in unread),
         ]
         results = await asyncio.gather(*work, return_exceptions=True)
@@ -126,12 +126,12 @@ class OccupancyTracker:
             logger.warning("occupancy.round_failed sessions=%d error=%s", len(failed), failed[0])
             self._unread.update(unread)
 
-    async def _notify(self, session: str) -> None:
-        self._untold.discard(session)
+    async def _publish(self, session: str) -> None:
+        self._unpublished.discard(session)
         try:
             await self._store.report(session, self._node, self._shares.get(session, Attachments()))
         except BaseException:
-            self._untold.add(session)
+            self._unpublished.add(session)
             raise
 
     async def _refresh(self, session: str) -> None:
@@ -173,7 +173,7 @@ class OccupancyEvents:
         self._category = wanted.partition(".")[2]
         self._last: dict[str, int] = {}
 
-    def tell(self, occupancy: Occupancy) -> None:
+    def send(self, occupancy: Occupancy) -> None:
         """Send the metrics if they are others than before."""
         metrics = occupancy.metrics()
         if self._category:

@@ -13,7 +13,7 @@ from gateway.http_api.agui_turns import Run
 from gateway.http_api.event_stream import EventStream
 from gateway.http_api.follower import Follower
 from gateway.http_api.reader import is_known
-from gateway.http_api.session_tail import Change, Enough, Telling
+from gateway.http_api.session_tail import Change, Enough, TurnOutput
 from gateway.services import Services
 from selfhost_transport.errors import NotFound, TransportError
 from selfhost_transport.turns.agui_messages import messages_of
@@ -82,7 +82,7 @@ def _whole(turn_id: str | None) -> Enough:
     return lambda tree: View(tree).is_read(MAX_MESSAGES) and (turn_id is None or is_known(tree, turn_id))
 
 
-class AguiTelling(Telling):
+class AguiOutput(TurnOutput):
     """A run as AG-UI's events. `start`: where it begins in its turn; `has_cursors`: its events have ids."""
 
     def __init__(
@@ -171,54 +171,54 @@ class _RunResponse:
 
     async def body(self, stream: AguiStream, *, begins: bool) -> AsyncIterator[bytes]:
         """Server-sent events until the run ends. Where the gateway stops, the response ends without a last event."""
-        telling = self._telling(stream)
+        output = self._output(stream)
         try:
             if begins:
-                yield telling.write([(f"{stream.cursor}s", self._started())])
+                yield output.write([(f"{stream.cursor}s", self._started())])
             while True:
-                async for written in self._follower.tell(telling):
+                async for written in self._follower.stream(output):
                     yield written
                 ended = self._follower.ended_with
-                if not isinstance(ended, AguiTelling):
+                if not isinstance(ended, AguiOutput):
                     return
                 if not ended.must_restart:
                     yield self._last(ended)
                     return
                 # An attempt was replaced: text can be taken back only by a snapshot of everything.
                 await self._follower.need(_whole(self._run.turn_id))
-                telling = self._telling(AguiStream())
-                yield telling.write(self._snapshot(telling))
+                output = self._output(AguiStream())
+                yield output.write(self._snapshot(output))
         except TransportError as error:
-            yield telling.write([(None, _failed(error))])
+            yield output.write([(None, _failed(error))])
         finally:
             await self._follower.release()
 
     async def connected(self) -> AsyncIterator[bytes]:
         """As `body`, after a snapshot."""
         self._has_cursors = False
-        telling = self._telling(AguiStream())
+        output = self._output(AguiStream())
         try:
-            yield telling.write([(None, self._started()), *self._snapshot(telling)])
+            yield output.write([(None, self._started()), *self._snapshot(output)])
             if self._run.turn_id is None:
-                yield telling.write([(None, self._finished(None, suspended=False))])
+                yield output.write([(None, self._finished(None, suspended=False))])
                 return
-            async for written in self.body(telling.stream, begins=False):
+            async for written in self.body(output.stream, begins=False):
                 yield written
         finally:
             await self._follower.release()
 
     # What is written
 
-    def _telling(self, stream: AguiStream) -> AguiTelling:
-        telling = AguiTelling(
+    def _output(self, stream: AguiStream) -> AguiOutput:
+        output = AguiOutput(
             self._run.turn_id or "",
             stream,
             self._start,
             newest=self._how.newest,
             has_cursors=self._has_cursors,
         )
-        telling.position = self._follower.tail.position
-        return telling
+        output.position = self._follower.tail.position
+        return output
 
     def _node(self) -> Node | None:
         return self._follower.tree.run_node(self._run.turn_id or "")
@@ -226,16 +226,16 @@ class _RunResponse:
     def _started(self) -> EventJson:
         return started(self._follower.session, self._run.run_id, self._run.turn_id)
 
-    def _snapshot(self, telling: AguiTelling) -> list[Sent]:
-        telling.stream.adopt(chunks_of_run(self._node(), telling.span(self._follower.tree)))
+    def _snapshot(self, output: AguiOutput) -> list[Sent]:
+        output.stream.adopt(chunks_of_run(self._node(), output.span(self._follower.tree)))
         snapshot = messages_of(self._follower.tree, self._run.turn_id)
-        return [(telling.stream.cursor, {"type": "MESSAGES_SNAPSHOT", "messages": snapshot})]
+        return [(output.stream.cursor, {"type": "MESSAGES_SNAPSHOT", "messages": snapshot})]
 
-    def _last(self, telling: AguiTelling) -> bytes:
-        until = telling.span(self._follower.tree).until
-        usage = usage_of_run(self._node(), telling.span(self._follower.tree))
+    def _last(self, output: AguiOutput) -> bytes:
+        until = output.span(self._follower.tree).until
+        usage = usage_of_run(self._node(), output.span(self._follower.tree))
         last = self._finished(until, suspended=until is not None, usage=usage)
-        return telling.write([(f"{telling.stream.cursor}$", last)])
+        return output.write([(f"{output.stream.cursor}$", last)])
 
     def _finished(self, until: str | None, *, suspended: bool, usage: Sequence[EventJson] = ()) -> EventJson:
         run = self._follower.tree.turn(self._run.turn_id or "")

@@ -12,7 +12,7 @@ from gateway.http_api.chat_turns import Asked
 from gateway.http_api.event_stream import EventStream
 from gateway.http_api.follower import Follower
 from gateway.http_api.reader import is_known
-from gateway.http_api.session_tail import Change, Telling
+from gateway.http_api.session_tail import Change, TurnOutput
 from gateway.services import Services
 from selfhost_transport.errors import NotFound, TransportError
 from selfhost_transport.turns.events import ChunkReceived, OutputReplaced, TurnChanged
@@ -43,7 +43,7 @@ async def stream_turn(
     if follower.tree.turn(asked.turn_id) is None:
         await follower.release()
         raise NotFound(f"this chat has no turn {asked.turn_id}")
-    return EventStream(_body(follower, UiTelling(asked)), follower.release, headers)
+    return EventStream(_body(follower, UiOutput(asked)), follower.release, headers)
 
 
 async def stream_counted(
@@ -55,17 +55,17 @@ async def stream_counted(
     if follower.tree.turn(asked.turn_id) is None:
         await follower.release()
         raise NotFound(f"this chat has no turn {asked.turn_id}")
-    probe = CountedTelling(asked, 0)
+    probe = CountedOutput(asked, 0)
     probe.sync(follower.tree, "")
     headers = {"x-workflow-run-id": asked.turn_id, "x-workflow-stream-tail-index": str(probe.count - 1)}
-    telling = CountedTelling(asked, start if start >= 0 else max(0, probe.count + start))
-    return EventStream(_body(follower, telling), follower.release, {**HEADERS, **headers})
+    output = CountedOutput(asked, start if start >= 0 else max(0, probe.count + start))
+    return EventStream(_body(follower, output), follower.release, {**HEADERS, **headers})
 
 
-async def _body(follower: Follower, telling: Telling) -> AsyncIterator[bytes]:
+async def _body(follower: Follower, output: TurnOutput) -> AsyncIterator[bytes]:
     """Server-sent events until the turn ends or is suspended."""
     try:
-        async for written in follower.tell(telling):
+        async for written in follower.stream(output):
             yield written
         if follower.ended_with is None:
             yield events_of(None, [{"type": "error", "errorText": _RESTARTS}])
@@ -75,7 +75,7 @@ async def _body(follower: Follower, telling: Telling) -> AsyncIterator[bytes]:
         await follower.release()
 
 
-class UiTelling(Telling):
+class UiOutput(TurnOutput):
     """A turn as a UI message stream."""
 
     def __init__(self, asked: Asked) -> None:
@@ -131,7 +131,7 @@ class UiTelling(Telling):
         return events_of(None, self._stream.end(run.status, error)) + _DONE
 
 
-class CountedTelling(UiTelling):
+class CountedOutput(UiOutput):
     """A turn as a stream whose chunks have numbers; `start`: the first that is sent."""
 
     def __init__(self, asked: Asked, start: int) -> None:

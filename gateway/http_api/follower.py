@@ -12,7 +12,7 @@ from gateway.http_api.session_tail import (
     InStep,
     SessionTail,
     TailReader,
-    Telling,
+    TurnOutput,
     join_tail,
     leave_tail,
 )
@@ -26,7 +26,7 @@ KEEPALIVE: Final = b": keep-alive\n\n"
 
 
 class Follower:
-    """Start it, then `tell`, and release it whatever happens."""
+    """Start it, then `stream`, and release it whatever happens."""
 
     def __init__(self, services: Services, credential: Credential, session: str, enough: Enough) -> None:
         self.session = session
@@ -35,7 +35,7 @@ class Follower:
         self._hidden = services.hidden_from(credential, session)
         self._reader = TailReader(enough)
         self._tail: SessionTail | None = None
-        self.ended_with: Telling | None = None
+        self.ended_with: TurnOutput | None = None
 
     @property
     def tail(self) -> SessionTail:
@@ -82,7 +82,7 @@ class Follower:
         self._reader.enough = enough
         await self.tail.read_back(enough)
 
-    async def tell(self, telling: Telling) -> AsyncIterator[bytes]:
+    async def stream(self, output: TurnOutput) -> AsyncIterator[bytes]:
         """Everything that is to be sent, as it comes.
 
         In the end `ended_with` is how far that went; None: the gateway stops. Raises the TransportError of credentials
@@ -92,27 +92,27 @@ class Follower:
         tail, outlet = self.tail, self._reader.outlet
         while not outlet.ended:
             if not tail.is_quiet:
-                written = telling.sync(tail.tree, tail.position)
-                is_last = telling.must_restart or telling.is_over(tail.tree)
-                if is_last and not telling.must_restart:
-                    written += telling.close(tail.tree)
-                step = None if is_last else tail.in_step(telling)
+                written = output.sync(tail.tree, tail.position)
+                is_last = output.must_restart or output.is_over(tail.tree)
+                if is_last and not output.must_restart:
+                    written += output.close(tail.tree)
+                step = None if is_last else tail.in_step(output)
                 if step is not None:
                     step.members[self._reader] = None
                     self._reader.step = step
                 if written:
                     yield written
                 if is_last:
-                    self.ended_with = telling
+                    self.ended_with = output
                     return
                 if step is not None:
                     async for written in self._along(step):
                         yield written
                     if self._reader.left is None:
-                        if step.is_over or step.telling.must_restart:
-                            self.ended_with = step.telling
+                        if step.is_over or step.output.must_restart:
+                            self.ended_with = step.output
                         return
-                    telling, self._reader.left = self._reader.left, None
+                    output, self._reader.left = self._reader.left, None
                     continue
             await outlet.take(patience_s(self._credential))
             self._check()
@@ -131,7 +131,7 @@ class Follower:
                 yield KEEPALIVE
             if self._reader.left is not None:
                 return
-            if step.is_over or step.telling.must_restart or outlet.ended:
+            if step.is_over or step.output.must_restart or outlet.ended:
                 # What was put while the last was written.
                 if rest := await outlet.take(0):
                     yield b"".join(rest)

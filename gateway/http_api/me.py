@@ -38,7 +38,7 @@ class MeOut(BaseModel):
 
 @router.get("/v1/me", tags=["operations"], response_model_exclude_none=True)
 async def me(credential: Caller, services: Running, session: Annotated[str | None, Query()] = None) -> MeOut:
-    """What the credentials of this request stand for; `session` names a session to tell the operations of."""
+    """What the credentials of this request stand for; `session` names a session whose operations to show."""
     operations: list[str] | None = None
     agent, workers, free_models = None, None, None
     if session is not None:

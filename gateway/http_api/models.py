@@ -15,7 +15,7 @@ class _Wire(BaseModel):
 
 
 class TextPartIn(_Wire):
-    """A chunk of text."""
+    """A text part."""
 
     type: Literal["text"] = "text"
     text: str

@@ -30,7 +30,7 @@ _SUSPENDED = "suspended"
 class Batch:
     """What arrived together. `position`: up to where the tree is now, None when nothing came for a while.
 
-    `replaced`: continuity was lost and the tree was read again; what `events` tell is not all that changed.
+    `replaced`: continuity was lost and the tree was read again; what `events` say is not all that changed.
     """
 
     position: str | None

@@ -14,7 +14,7 @@ from gateway.http_api.event_stream import EventStream
 from gateway.http_api.follower import Follower
 from gateway.http_api.responses_errors import error_event
 from gateway.http_api.responses_read import ResponseView, is_response_known, require_readable
-from gateway.http_api.session_tail import Change, Telling
+from gateway.http_api.session_tail import Change, TurnOutput
 from gateway.services import Services
 from selfhost_transport.errors import NotFound, ServiceError, TransportError
 from selfhost_transport.turns import chunks as c
@@ -53,26 +53,26 @@ async def stream_response(
     if follower.tree.turn(response_id.turn_id) is None or view.span is None:
         await follower.release()
         raise NotFound(f"there is no response {str(response_id)[:200]!r}, or it was removed")
-    telling = ResponseTelling(services, response_id, after, each=each)
-    return EventStream(_body(follower, telling), follower.release, HEADERS)
+    output = ResponseOutput(services, response_id, after, each=each)
+    return EventStream(_body(follower, output), follower.release, HEADERS)
 
 
-async def _body(follower: Follower, telling: ResponseTelling) -> AsyncIterator[bytes]:
+async def _body(follower: Follower, output: ResponseOutput) -> AsyncIterator[bytes]:
     try:
         if not follower.tail.is_quiet:
-            async for block in _blocks(telling.replay(follower.tree)):
+            async for block in _blocks(output.replay(follower.tree)):
                 yield block
-        async for written in follower.tell(telling):
+        async for written in follower.stream(output):
             yield written
         if follower.ended_with is None:
-            yield _frame(error_event(ServiceError(_RESTARTS, status_code=503).info, telling.number))
+            yield _frame(error_event(ServiceError(_RESTARTS, status_code=503).info, output.number))
     except TransportError as error:
-        yield _frame(error_event(error.info, telling.number))
+        yield _frame(error_event(error.info, output.number))
     finally:
         await follower.release()
 
 
-class ResponseTelling(Telling):
+class ResponseOutput(TurnOutput):
     """How far a response has been sent."""
 
     def __init__(self, services: Services, response_id: ResponseId, after: int, *, each: bool) -> None:
@@ -84,7 +84,7 @@ class ResponseTelling(Telling):
         # Until what is there already has been sent.
         self._each = each
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> ResponseTelling:
+    def __deepcopy__(self, memo: dict[int, Any]) -> ResponseOutput:
         """One that goes on by itself; its items are looked up anew by `sync`."""
         twin = copy.copy(self)
         twin._stream = copy.copy(self._stream)

@@ -1,4 +1,4 @@
-"""One session read into a conversation tree for all HTTP streams of it in this process, and those that tell the same.
+"""One session read into a conversation tree for all HTTP streams of it in this process, and the streams that send the same.
 
 Readers of one turn that have been sent the same are in step: what comes next is made into bytes once, for all of them.
 """
@@ -36,6 +36,7 @@ from selfhost_transport.wire.frame import decode_frame
 logger = logging.getLogger(__name__)
 
 Enough = Callable[[SessionTree], bool]
+"""Whether the tree reaches back far enough for a reader."""
 _FIRST_PAGE: Final = 50
 _LARGE: Final = 5_000
 """Entries after which new readers begin a tree of their own, so that none grows for as long as anyone reads."""
@@ -55,22 +56,22 @@ class Change:
         return [event for event in self.events if turn_of_event(event) == turn_id]
 
 
-class Telling(ABC):
+class TurnOutput(ABC):
     """How far a turn has been sent in one protocol, and what is to be sent next."""
 
     turn_id: str
     must_restart = False
-    """Whether what was sent is not what the turn consists of any more, so that only a new beginning helps."""
+    """Whether the turn no longer consists of what was sent, so that only a new beginning helps."""
 
     @property
     @abstractmethod
     def key(self) -> Hashable:
-        """What is sent: the protocol, and of which turn."""
+        """What it is of: the protocol, and the turn."""
 
     @property
     @abstractmethod
     def state(self) -> Hashable | None:
-        """How far. Two tellings of one tree with equal states go on alike; None: this one is not to be compared now."""
+        """How far it is. Two of one tree with equal states send the same from now on; None: not to be compared now."""
 
     @abstractmethod
     def sync(self, tree: SessionTree, position: str) -> bytes:
@@ -82,7 +83,7 @@ class Telling(ABC):
 
     @abstractmethod
     def is_over(self, tree: SessionTree) -> bool:
-        """Whether there is nothing more to tell."""
+        """Whether there is nothing more to send."""
 
     @abstractmethod
     def close(self, tree: SessionTree) -> bytes:
@@ -92,27 +93,27 @@ class Telling(ABC):
 class InStep:
     """Readers that get the same bytes."""
 
-    def __init__(self, telling: Telling) -> None:
-        self.telling = telling
+    def __init__(self, output: TurnOutput) -> None:
+        self.output = output
         self.members: dict[TailReader, None] = {}
         self.is_over = False
 
     def take(self, tree: SessionTree, change: Change) -> None:
-        """Tell all members what changed."""
-        written = self.telling.feed(tree, change)
-        if not self.telling.must_restart and self.telling.is_over(tree):
-            written += self.telling.close(tree)
+        """Send all members what changed."""
+        written = self.output.feed(tree, change)
+        if not self.output.must_restart and self.output.is_over(tree):
+            written += self.output.close(tree)
             self.is_over = True
         if written:
             for member in self.members:
                 member.outlet.write(written)
-        if self.is_over or self.telling.must_restart:
+        if self.is_over or self.output.must_restart:
             for member in self.members:
                 member.outlet.wake()
         else:
             for member in [member for member in self.members if member.outlet.congested]:
                 # It goes on from here at its own pace, by what the turn is by then.
-                member.fall_behind(copy.deepcopy(self.telling))
+                member.fall_behind(copy.deepcopy(self.output))
 
 
 class SessionTail:
@@ -152,7 +153,7 @@ class SessionTail:
                 self._subscription.release()
 
     def stop(self) -> None:
-        """No one reads any more."""
+        """Stop following the log: there is no reader left."""
         feed, self._feed = self._feed, None
         if feed is not None:
             self._services.hub.leave(feed, self._subscription)
@@ -170,15 +171,15 @@ class SessionTail:
                         self._speak_again()
         await self._is_whole.wait()
 
-    def in_step(self, telling: Telling) -> InStep | None:
-        """Those that were sent as much as this; new ones where there are none. None: it has to go alone for now."""
-        state = None if self.is_quiet else telling.state
+    def in_step(self, output: TurnOutput) -> InStep | None:
+        """Readers that were sent as much as this; a new group where there are none. None: it has to go alone for now."""
+        state = None if self.is_quiet else output.state
         if state is None:
             return None
-        step = self._steps.get(telling.key)
+        step = self._steps.get(output.key)
         if step is None:
-            step = self._steps[telling.key] = InStep(telling)
-        return step if step.telling is telling or step.telling.state == state else None
+            step = self._steps[output.key] = InStep(output)
+        return step if step.output is output or step.output.state == state else None
 
     def leave(self, step: InStep, reader: TailReader) -> None:
         """A reader goes on alone, or ends."""
@@ -205,22 +206,23 @@ class SessionTail:
     def _notify(self, change: Change) -> None:
         turns = {turn_of_event(event) for event in change.events}
         for step in list(self._steps.values()):
-            if change.replaced or step.telling.turn_id in turns:
+            if change.replaced or step.output.turn_id in turns:
                 step.take(self.tree, change)
-                if step.is_over or step.telling.must_restart:
+                if step.is_over or step.output.must_restart:
                     self._drop(step)
         for reader in self.readers:
             if reader.step is None:
                 reader.outlet.wake()
 
     def _speak_again(self) -> None:
+        """Let readers compare with the whole tree; what a tree does not keep is handed to them."""
         self.is_quiet = False
         passed, self._passing = self._passing, []
         self._notify(Change(self.position, passed, replaced=True))
 
     def _drop(self, step: InStep) -> None:
-        if self._steps.get(step.telling.key) is step:
-            del self._steps[step.telling.key]
+        if self._steps.get(step.output.key) is step:
+            del self._steps[step.output.key]
 
     # Lost continuity
 
@@ -262,15 +264,17 @@ class TailReader:
         self.tail: SessionTail | None = None
         self.step: InStep | None = None
         # What it had been sent when it fell behind those it was in step with.
-        self.left: Telling | None = None
+        self.left: TurnOutput | None = None
 
-    def fall_behind(self, telling: Telling) -> None:
+    def fall_behind(self, output: TurnOutput) -> None:
         """It does not read as fast as the others."""
         if self.step is not None and self.tail is not None:
             self.tail.leave(self.step, self)
-        self.step, self.left = None, telling
+        self.step, self.left = None, output
 
 
+# By gateway: a process may run several. Not a member of `Services`, which is a layer below and does not know tails; a hub's
+# tails end with it.
 _TAILS: WeakKeyDictionary[SessionHub, dict[tuple[str, Hidden], SessionTail]] = WeakKeyDictionary()
 
 

@@ -1,4 +1,4 @@
-"""The plain HTTP API: everything a turn can do, with curl and where websockets are blocked (design section 6)."""
+"""The plain HTTP API: everything a turn can do, with curl and where websockets are blocked."""
 
 from __future__ import annotations
 

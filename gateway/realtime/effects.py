@@ -1,4 +1,4 @@
-"""What a connection's core wants done. The shell carries effects out in order and feeds results back in."""
+"""What a connection's core wants done. The driver (`driver.py`) carries effects out in order and feeds results back in."""
 
 from __future__ import annotations
 

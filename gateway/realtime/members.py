@@ -10,7 +10,7 @@ from selfhost_transport.wire.actions import PresenceAction
 class Members:
     """Members entered by this socket; `inherited`: an earlier socket of the connection may have entered some too.
 
-    False in a condition while there are none, as far as this socket knows.
+    Its truth value: whether there may be any.
     """
 
     __slots__ = ("_entered", "inherited")

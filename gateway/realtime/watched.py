@@ -22,10 +22,10 @@ class Watched:
         "occupancy",
         "session",
         "start",
+        "stop_reporting",
         "subscription",
         "sync_again",
         "syncing",
-        "telling",
     )
 
     def __init__(self, session: str, subscription: Subscription, modes: Flag, occupancy: str | None) -> None:
@@ -40,7 +40,7 @@ class Watched:
         self.counted: Flag | None = None
         # Its subscription to occupancy events, and how to end it.
         self.occupancy = occupancy
-        self.telling: Callable[[], None] | None = None
+        self.stop_reporting: Callable[[], None] | None = None
         # Its members are being sent; they were asked for once more meanwhile.
         self.syncing = self.sync_again = False
 
@@ -54,12 +54,12 @@ class Watched:
         """Begin, change or end reporting who else is there: the param `occupancy` (section 14.4)."""
         if not self.modes & Flag.SUBSCRIBE:
             wanted = None
-        if self.telling is not None and self.occupancy == wanted:
+        if self.stop_reporting is not None and self.occupancy == wanted:
             return
         self.occupancy = wanted
-        if self.telling is not None:
-            self.telling()
-            self.telling = None
+        if self.stop_reporting is not None:
+            self.stop_reporting()
+            self.stop_reporting = None
         if wanted is not None and self.feed is not None:
             events = OccupancyEvents(self.subscription, wanted)
-            self.telling = occupancy.watch(self.session, events.tell)
+            self.stop_reporting = occupancy.watch(self.session, events.send)

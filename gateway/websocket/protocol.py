@@ -85,7 +85,7 @@ class RawSocket(asyncio.BufferedProtocol):
         self._early = early
         self._connections = connections
         self._inbound = Inbound(max_size)
-        # Until it was notified of the end.
+        # Until it knows of the end.
         self._listener: Listener | None = None
         self._tasks: Background | None = None
         # What came while the listener was busy; None at the end: nothing more will come.

@@ -1,4 +1,4 @@
-"""The client of one session: connect, send, follow, cancel (design section 8)."""
+"""The client of one session: connect, send, follow, cancel."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class ClientTransport:
         self._connection.start()
         try:
             async with asyncio.timeout(within):
-                with self._session.telling("the session to be attached"):
+                with self._session.reporting("the session to be attached"):
                     await self._session.ready
                 if self._seed is not None and self._session.seed is None:
                     await self._session.join_seed(self._seed)
@@ -374,10 +374,10 @@ class ClientTransport:
                 return self._session.long_waits.changes.subscribe(callback)
         raise InvalidArgument(f"unknown event {event!r}; known are {', '.join(get_args(EventName))}")
 
-    def _on_tree(self, tell: Callable[[TreeEvent], object]) -> Unsubscribe:
+    def _on_tree(self, notify: Callable[[TreeEvent], object]) -> Unsubscribe:
         def each(events: list[TreeEvent]) -> None:
             for event in events:
-                tell(event)
+                notify(event)
 
         return self._session.on_tree.subscribe(each)
 

@@ -42,7 +42,7 @@ def find_capacity(load: Load, run: RunOnce) -> float:
 
 
 def try_factors(
-    load: Load, options: OverloadOptions, run: RunOnce, tell: Callable[[OverloadStep], None]
+    load: Load, options: OverloadOptions, run: RunOnce, report: Callable[[OverloadStep], None]
 ) -> RunResult:
     """All factors, as often as asked for. The result is that of the last run, with the figures of every one."""
     capacity = load.sends_per_s or find_capacity(load, run)
@@ -52,7 +52,7 @@ def try_factors(
             tried = _load_at(load, capacity, factor, falls=factor == max(options.factors))
             result, recording, window = run(tried)
             steps.append(step_of(result, recording, window, factor=factor, number=number))
-            tell(steps[-1])
+            report(steps[-1])
     result.overload = steps
     return result
 

@@ -1,4 +1,4 @@
-"""The numbered tokens of the scripted model: `0 `, `1 `, `2 ` … (design section 10)."""
+"""The numbered tokens of the scripted model: `0 `, `1 `, `2 ` …."""
 
 from __future__ import annotations
 

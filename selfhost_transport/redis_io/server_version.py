@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from selfhost_transport.errors import StoreUnsuitable
 
-# Scripts rely on what came with 6.2: GETEX, ZRANGESTORE, XAUTOCLAIM, exact XTRIM MINID (design section 5).
+# Scripts rely on what came with 6.2: GETEX, ZRANGESTORE, XAUTOCLAIM, exact XTRIM MINID.
 MINIMUM = (6, 2)
 
 

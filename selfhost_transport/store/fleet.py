@@ -17,7 +17,7 @@ class Fleet:
         self._redis = redis
         self._keys = keys
 
-    async def tell(self, agent: str, worker: str, ttl_ms: int, *, free_models: bool = False) -> int:
+    async def announce(self, agent: str, worker: str, ttl_ms: int, *, free_models: bool = False) -> int:
         """A worker serves an agent for another `ttl_ms`; 0: no longer. Returns how many workers serve it.
 
         `free_models`: its models cost nothing, so that it may be put under load without asking.

@@ -1,4 +1,4 @@
-"""Settings -> every store of a process, with the namespaces' rules; the only place that builds one."""
+"""Builds every store of a process from its settings; nothing else builds one."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Stores:
     def build(cls, settings: Settings, *, call_s: float = CALL_S, read_s: float | None = None) -> Stores:
         """The stores of the deployment that the settings describe; nothing is asked of Redis yet.
 
-        `read_s`: how long reads ride an outage out, where that is longer.
+        `read_s`: for how long reads are repeated while Redis is away, where that is longer than `call_s`.
         Raises InvalidArgument for an address that cannot be read.
         """
         redis = RedisConnection(
@@ -107,11 +107,11 @@ class Stores:
         read_s: float | None = None,
         note_format: bool = True,
     ) -> Stores:
-        """The same, once the Redis of the settings was found to be the right one, reached the right way.
+        """The same, after checks: the address is the right kind of server, its version suffices, its data has our format.
 
-        Its `settings` say what the deployment has settled, where those given leave it open. `note_format`: whether the
-        process may write down in which format its data is, and what is settled. Raises StoreUnavailable or
-        StoreUnsuitable within two seconds where it is not, InvalidArgument.
+        What the given settings leave open and the deployment has fixed (the number of buckets) is in `settings` of the result.
+        `note_format`: whether this process may write the format and what it fixes into Redis, as the first one does. Raises
+        StoreUnavailable or StoreUnsuitable within two seconds, InvalidArgument.
         """
         await check_way_in(settings.redis.url)
         redis = RedisConnection(settings.redis.url, timeout_s=call_s, read_s=read_s)

@@ -43,7 +43,7 @@ class TurnSpans:
         self._keys = keys
 
     async def first_of(self, session: str, messages: Iterable[Message]) -> Position | None:
-        """Where the first of the turns begins that messages are output of; None: they are of none."""
+        """The first position of the turns that these messages belong to; None: they belong to none."""
         turns = {turn for message in messages if (turn := run_id_of(message)) is not None}
         spans = await self._read(session, {part(turn) for turn in turns})
         return min((span.first for span in spans.values()), default=None)
@@ -98,7 +98,7 @@ def run_id_of(message: Message) -> str | None:
 
 
 def parent_of(message: Message) -> str | None:
-    """What a run-start says its turn hangs below."""
+    """The message that a run-start names as its turn's parent."""
     headers = h.read_headers(message)
     return headers.parent if headers is not None else None
 

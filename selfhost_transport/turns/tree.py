@@ -441,7 +441,7 @@ class SessionTree:
         moved = place != (node.parent, node.fork_of, node.regenerates)
         return [*([self._restructured()] if moved else []), TurnChanged(run.info())]
 
-    # Telling
+    # What changed
 
     def _added(self, node: Node, record: Record) -> list[TreeEvent]:
         before = len(node.messages)

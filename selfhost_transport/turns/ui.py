@@ -219,6 +219,15 @@ def part_from_json(value: Mapping[str, Any]) -> Part:
             return StepStartPart()
         case "file":
             return FilePart(_text(value, "url"), _text(value, "mediaType"))
+        case "source-url":
+            return SourceUrlPart(_text(value, "sourceId"), _text(value, "url"), _optional(value, "title"))
+        case "source-document":
+            return SourceDocumentPart(
+                _text(value, "sourceId"),
+                _text(value, "mediaType"),
+                _optional(value, "title"),
+                _optional(value, "filename"),
+            )
         case _ if kind == DYNAMIC_TOOL or (kind.startswith(_TOOL_PREFIX) and _optional(value, "toolCallId")):
             return _tool_from_json(kind, value)
         case _ if kind.startswith("data-") and "data" in value:

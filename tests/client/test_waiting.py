@@ -21,7 +21,7 @@ from tests.processes import wait_until
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Long begins early."""
-    monkeypatch.setattr(long_waits, "TELL_AFTER_S", 0.05)
+    monkeypatch.setattr(long_waits, "REPORT_AFTER_S", 0.05)
 
 
 async def test_an_attach_that_never_comes_names_what_it_waits_for() -> None:

@@ -1,4 +1,4 @@
-"""A participant written with the unmodified JS SDK, reported what to do by a test."""
+"""A participant written with the unmodified JS SDK, which does what a test says."""
 
 from __future__ import annotations
 

@@ -291,7 +291,7 @@ def attempts_of(bad: Bad, turn: str) -> int:
         return int(admin.hget(key, "at") or 0)
 
 
-# States in which data is gone: everyone is notified, no one waits, and what is sent next is answered.
+# States in which data is gone: everyone learns of it, no one waits, and what is sent next is answered.
 
 
 async def flush_all(bad: Bad, session: str) -> None:

@@ -96,7 +96,7 @@ async def test_int_12_13_and_can_23_a_running_tool_is_aborted_and_writes_nothing
         await wait_until(lambda: len(client.view.messages) == 2, PATIENCE_S, "the call")
         result = await client.cancel()
         async with within(0.25):
-            await wait_until(reported.exists, 0.25, "the tool to be notified")
+            await wait_until(reported.exists, 0.25, "the tool to be cancelled")
         assert (await turn.ended).status is TurnStatus.CANCELLED
         await wait_until(
             lambda: reported.read_text() == "returned", PATIENCE_S, "the tool to return all the same"

@@ -12,12 +12,12 @@ import pytest_asyncio
 
 from benchmarks.rig import OpenTurn, Rig
 from gateway.http_api import pull_outlet, session_tail
-from gateway.http_api.agui_follow import AguiTelling
-from gateway.http_api.chat_stream import UiTelling
+from gateway.http_api.agui_follow import AguiOutput
+from gateway.http_api.chat_stream import UiOutput
 from gateway.http_api.chat_turns import Asked
 from gateway.http_api.follower import Follower
 from gateway.http_api.reader import is_known
-from gateway.http_api.session_tail import Telling
+from gateway.http_api.session_tail import TurnOutput
 from gateway.services import Services, connect_services
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.settings import RedisSettings, Settings
@@ -41,9 +41,9 @@ class Reader:
     # It reads on only while this is set.
     reads: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def read(self, telling: Telling) -> None:
+    async def read(self, output: TurnOutput) -> None:
         """To the end."""
-        async for chunk in self.follower.tell(telling):
+        async for chunk in self.follower.stream(output):
             self.chunks.append(chunk)
             await self.reads.wait()
 
@@ -63,16 +63,14 @@ class Bench:
         self.rig = Rig(server, services.redis, keys, services.sessions, services.turns)
         self.readers: list[Reader] = []
 
-    async def reader(self, session: str, telling: Telling, *, reads: bool = True) -> Reader:
+    async def reader(self, session: str, output: TurnOutput, *, reads: bool = True) -> Reader:
         """A follower of a turn, who has been sent what there is."""
-        follower = Follower(
-            self.services, credential(), session, lambda tree: is_known(tree, telling.turn_id)
-        )
+        follower = Follower(self.services, credential(), session, lambda tree: is_known(tree, output.turn_id))
         await follower.start()
         reader = Reader(follower)
         if reads:
             reader.reads.set()
-        reader.task = asyncio.create_task(reader.read(telling))
+        reader.task = asyncio.create_task(reader.read(output))
         self.readers.append(reader)
         await wait_until(lambda: bool(reader.chunks), 5.0, "the first chunk")
         return reader
@@ -100,11 +98,11 @@ async def bench(redis_server: EmbeddedRedis, redis_prefix: str) -> AsyncIterator
     await services.close()
 
 
-def telling(turn: OpenTurn, kind: str = "ui") -> Telling:
+def output(turn: OpenTurn, kind: str = "ui") -> TurnOutput:
     turn_id = turn.lease.turn_id
     if kind == "ui":
-        return UiTelling(Asked(turn_id))
-    return AguiTelling(turn_id, AguiStream(), "", newest=False, has_cursors=True)
+        return UiOutput(Asked(turn_id))
+    return AguiOutput(turn_id, AguiStream(), "", newest=False, has_cursors=True)
 
 
 async def says(text: str, *readers: Reader) -> None:
@@ -117,10 +115,10 @@ async def says(text: str, *readers: Reader) -> None:
 async def test_readers_in_step_share_each_chunk(bench: Bench, kind: str) -> None:
     turn = await bench.rig.open_text("chat:1")
     await bench.append(turn, "a ")
-    early = [await bench.reader("chat:1", telling(turn, kind)) for _ in range(2)]
+    early = [await bench.reader("chat:1", output(turn, kind)) for _ in range(2)]
     await bench.append(turn, "b ")
     await says("a b ", *early)
-    late = await bench.reader("chat:1", telling(turn, kind))
+    late = await bench.reader("chat:1", output(turn, kind))
     before = [len(one.chunks) for one in early]
     await bench.append(turn, "c ")
     await says("a b c ", *early, late)
@@ -134,8 +132,8 @@ async def test_who_falls_behind_continues_where_it_was(
 ) -> None:
     monkeypatch.setattr(pull_outlet, "MAX_WAITING_BYTES", 2000)
     turn = await bench.rig.open_text("chat:2")
-    quick = await bench.reader("chat:2", telling(turn, kind))
-    slow = await bench.reader("chat:2", telling(turn, kind), reads=False)
+    quick = await bench.reader("chat:2", output(turn, kind))
+    slow = await bench.reader("chat:2", output(turn, kind), reads=False)
     said = ""
     for number in range(100):
         await bench.append(turn, f"{number} ")
@@ -153,7 +151,7 @@ async def test_who_falls_behind_continues_where_it_was(
 @pytest.mark.parametrize("kind", ["ui", "agui"])
 async def test_after_a_gap_all_get_what_they_missed(bench: Bench, kind: str) -> None:
     turn = await bench.rig.open_text("chat:3")
-    readers = [await bench.reader("chat:3", telling(turn, kind)) for _ in range(2)]
+    readers = [await bench.reader("chat:3", output(turn, kind)) for _ in range(2)]
     await bench.append(turn, "a ")
     await says("a ", *readers)
     feed = bench.services.hub.feed("chat:3")
@@ -170,7 +168,7 @@ async def test_reading_further_back_for_one_disturbs_no_other(bench: Bench) -> N
     old = await bench.rig.open_text("chat:4")
     await bench.append(old, "old")
     turn = await bench.rig.open_text("chat:4")
-    reader = await bench.reader("chat:4", telling(turn))
+    reader = await bench.reader("chat:4", output(turn))
     said = ""
     for number in range(40):
         said += f"{number} "
@@ -183,7 +181,7 @@ async def test_reading_further_back_for_one_disturbs_no_other(bench: Bench) -> N
 
 async def test_with_the_last_reader_nothing_stays(bench: Bench) -> None:
     turn = await bench.rig.open_text("chat:5")
-    readers = [await bench.reader("chat:5", telling(turn)) for _ in range(2)]
+    readers = [await bench.reader("chat:5", output(turn)) for _ in range(2)]
     (tail,) = session_tail._TAILS[bench.services.hub].values()
     assert list(tail.readers) and len(tail._steps) == 1
     await bench.close()

@@ -54,7 +54,7 @@ def test_the_owner_is_who_sent_it_not_who_it_claims_to_be() -> None:
     operation = commit(publish(opened(), 0, *messages, channel=CHANNEL)).operation
     assert isinstance(operation, Submit)
     assert operation.request.owner == "alice"
-    # What readers receive is the same; nothing else of the input is touched.
+    # What readers see is the same; nothing else of the input is touched.
     headers = h.read_headers(operation.request.messages[0])
     assert headers is not None
     assert headers.get(h.RUN_CLIENT_ID) == "alice"

@@ -1,4 +1,4 @@
-"""Every way out of an agent gives a value the same fate, and nothing stays half reported."""
+"""Every way out of an agent gives a value the same fate, and nothing stays half sent."""
 
 from __future__ import annotations
 

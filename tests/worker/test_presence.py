@@ -110,7 +110,7 @@ async def test_pre_11_how_many_workers_there_are(room: Room, settings: MakeSetti
 
     await wait_until(one)
     # One that dies is not counted any more once its time is over.
-    assert await fleet.tell("assistant", "died", 1) == 2
+    assert await fleet.announce("assistant", "died", 1) == 2
     await wait_until(one)
 
 

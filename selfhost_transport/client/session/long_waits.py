@@ -13,7 +13,7 @@ from selfhost_transport.client.session.events import Waiting
 
 _log = logging.getLogger(__name__)
 
-TELL_AFTER_S: Final = 5.0
+REPORT_AFTER_S: Final = 5.0
 
 
 class LongWaits:
@@ -24,19 +24,19 @@ class LongWaits:
         self.changes: Emitter[Waiting] = Emitter(report_failure)
 
     @contextmanager
-    def telling(self, what: str, why: Callable[[], str]) -> Iterator[None]:
-        """Tell why the block has not come to its end, if it takes long."""
-        timer = self.tell_later(what, why)
+    def reporting(self, what: str, why: Callable[[], str]) -> Iterator[None]:
+        """Report why the block has not come to its end, if it takes long."""
+        timer = self.report_later(what, why)
         try:
             yield
         finally:
             timer.cancel()
 
-    def tell_later(
+    def report_later(
         self, what: str, why: Callable[[], str | None], turn_id: str | None = None
     ) -> asyncio.TimerHandle:
         """The same for what is not a block; `why` answers None when nothing is waited for any more."""
-        return asyncio.get_running_loop().call_later(TELL_AFTER_S, self._notify, what, why, turn_id)
+        return asyncio.get_running_loop().call_later(REPORT_AFTER_S, self._notify, what, why, turn_id)
 
     def _notify(self, what: str, why: Callable[[], str | None], turn_id: str | None) -> None:
         reason = why()
@@ -46,7 +46,7 @@ class LongWaits:
             "session.waiting session=%s for=%r seconds=%.0f reason=%s",
             self._session,
             what,
-            TELL_AFTER_S,
+            REPORT_AFTER_S,
             reason,
         )
-        self.changes.emit(Waiting(what, reason, TELL_AFTER_S, turn_id))
+        self.changes.emit(Waiting(what, reason, REPORT_AFTER_S, turn_id))

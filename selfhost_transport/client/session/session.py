@@ -150,9 +150,9 @@ class Session:
             return f"reading the history from {gateway}{why}"
         return f"{gateway} has not answered{why}"
 
-    def telling(self, what: str) -> AbstractContextManager[None]:
+    def reporting(self, what: str) -> AbstractContextManager[None]:
         """Say why the block takes long, if it does."""
-        return self.long_waits.telling(what, self.why_waiting)
+        return self.long_waits.reporting(what, self.why_waiting)
 
     # Turns
 
@@ -299,7 +299,7 @@ class Session:
         turn.accepted.set(receipt)
         if turn.status is TurnStatus.PENDING and receipt.status != _QUEUED:
             why = partial(_why_not_begun, ref(turn), self.agent)
-            self.long_waits.tell_later("an agent to begin", why, turn.turn_id)
+            self.long_waits.report_later("an agent to begin", why, turn.turn_id)
         return receipt
 
     def _refused(self, turn: Turn, event_id: str, error: TransportError) -> None:
@@ -315,7 +315,7 @@ class Session:
 
     async def _settle(self, messages: list[Message], answer: asyncio.Future[AckResult]) -> AckResult:
         """The answer to a publish, repeated while the service fails to store it."""
-        with self.telling("a publish to be acknowledged"):
+        with self.reporting("a publish to be acknowledged"):
             for attempt in range(1, _PUBLISH_ATTEMPTS):
                 try:
                     return await answer
@@ -567,7 +567,7 @@ class Session:
 
     def _notify(self, events: list[TreeEvent]) -> None:
         for event in events:
-            self._turns.tell(event)
+            self._turns.update(event)
         if self.on_tree:
             self.on_tree.emit(events)
         if any(isinstance(event, TurnChanged) for event in events):

@@ -36,7 +36,7 @@ class TurnHandles:
         self._by_input.pop(turn.input_codec_message_id or "", None)
         self._by_id.pop(turn.turn_id or "", None)
 
-    def tell(self, event: TreeEvent) -> None:
+    def update(self, event: TreeEvent) -> None:
         """What changed in the tree, to the handle that it concerns."""
         match event:
             case ChunkReceived():

@@ -1,4 +1,4 @@
-"""A view of the session for one user interface: its branch, its window, and sending from it (design section 8)."""
+"""A view of the session for one user interface: its branch, its window, and sending from it."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ end
 
 -- Queues a turn that ended for every exporter. Each has a stream of its own, out of which it takes what it has dealt
 -- with; beyond its limit the oldest go, and are counted.
-local function tell_exporters(turn, status, terminal, fields)
+local function queue_for_exporters(turn, status, terminal, fields)
   local exporters = redis.call('HGETALL', base .. 'exporters')
   local open = exporters[1] and first_open_input(turn, terminal)
   for at = 1, #exporters, 2 do
@@ -185,7 +185,7 @@ local function finish(turn, status, terminal, keep_ms)
   local key = turn_key(turn)
   local fields = redis.call('HMGET', key, TURN.status, TURN.input_position, TURN.agent, TURN.owner, TURN.queue_item)
   local was = fields[1]
-  tell_exporters(turn, status, terminal, fields)
+  queue_for_exporters(turn, status, terminal, fields)
   redis.call('HSET', key, TURN.status, status, TURN.terminal_position, terminal)
   note_end(turn, terminal)
   redis.call('HINCRBY', base .. 'stats', status, 1)

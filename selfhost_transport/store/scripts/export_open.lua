@@ -1,8 +1,9 @@
--- Has the turns of a bucket that end from now on queued for an exporter; once more changes only the limit.
--- A process without a turn is forgotten after `idle_ms`.
+-- Registers an exporter with a bucket: turns that end from now on are queued for it, at most `limit`. A second call changes
+-- only the limit. Consumers of the group that hold no turn and were idle for `idle_ms` are removed.
 --@keys exporters ended
 --@argv exporter limit group idle_ms:number
 redis.call('HSET', exporters, exporter, limit)
+-- It fails if the group exists: then it stays as it is.
 redis.pcall('XGROUP', 'CREATE', ended, group, '0', 'MKSTREAM')
 for _, fields in ipairs(redis.call('XINFO', 'CONSUMERS', ended, group)) do
   local consumer = {}

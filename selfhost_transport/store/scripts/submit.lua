@@ -18,6 +18,8 @@ local key, waiting = turn_key(turn), base .. 'w:' .. session
 
 -- Active turns that a refusal names at most.
 local NAMED = 100
+-- For how long an event id leads to its turn: a day.
+local EVENT_KNOWN_MS = 86400000
 
 -- The waiting turns of the same owner and agent, which this one will answer too.
 local function take_waiting(same_owner, same_agent)
@@ -79,7 +81,7 @@ redis.call('ZADD', K_OPEN, score_of(id), turn)
 note_turn(turn, id)
 note_answer(input, turn)
 note_other_answer(parent, turn)
-if event ~= '' then redis.call('SET', of_session('e', event), turn, 'PX', 86400000) end
+if event ~= '' then redis.call('SET', of_session('e', event), turn, 'PX', EVENT_KNOWN_MS) end
 
 local early = redis.call('GETDEL', early_key('input', input)) or redis.call('GETDEL', early_key('turn', turn))
 if early then
