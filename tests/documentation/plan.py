@@ -37,6 +37,7 @@ PLAN = (
     Row("docs/getting-started.md", "sh", "scripts/dev", reason="the same command as in the README"),
     Row("docs/getting-started.md", "", "ready http", reason="what the command prints; the tests wait for that line"),
     Row("docs/getting-started.md", "sh", "inspect", test="test_the_commands_that_look_into_a_dev_run"),
+    Row("docs/getting-started.md", "sh", "CLONE", reason="installs for a minute; tests/deploy/test_compose.py builds that wheel"),
     Row("docs/getting-started.md", "js", test="test_the_examples_in_javascript_connect"),
     Row("docs/getting-started.md", "sh", "scripts/test", reason="it runs these tests"),
     Row("docs/python-sdk.md", "python", test="test_the_guide_of_the_sdk_runs_and_prints_what_it_shows"),

@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from selfhost_transport.errors import StoreUnavailable, StoreUnsuitable
+from selfhost_transport.extras import install_command
 from selfhost_transport.redis_io import embedded
 from selfhost_transport.redis_io.embedded import EmbeddedRedis, find_server
 from selfhost_transport.redis_io.server_version import check_server, parse_version
@@ -160,7 +161,7 @@ def test_without_any_server_both_ways_to_get_one_are_named(
     _fake_server(tmp_path, "5.0.7")
     with pytest.raises(StoreUnsuitable) as refused:
         EmbeddedRedis().start()
-    for words in ("too old", "on the PATH", "selfhost-transport[embedded]", "--redis URL"):
+    for words in ("too old", "on the PATH", install_command("embedded"), "--redis URL"):
         assert words in str(refused.value)
 
 
