@@ -48,10 +48,6 @@ class ToolCall:
     # The assistant message it was announced in, where that was in an earlier invocation.
     message_id: str | None = None
 
-    def as_announced(self) -> ToolCall:
-        """The same call, whose arguments need not be written again."""
-        return replace(self, announced=True)
-
     def chunks(self) -> list[p.Chunk]:
         """Chunks that announce the call; none if it was announced."""
         return [] if self.announced else [p.ToolInputAvailable(self.call_id, self.name, self.input)]

@@ -24,7 +24,7 @@ from gateway.commands.commands import (
 )
 from gateway.commands.continuations import Continuations
 from gateway.commands.fork_seed import with_stored_copies
-from gateway.commands.message_rules import Kind
+from gateway.commands.message_rules import MessageType
 from gateway.metrics import Metrics
 from selfhost_transport import tracing
 from selfhost_transport.errors import CancelDenied, CapabilityError, Overloaded, TransportError
@@ -83,7 +83,7 @@ class Executor:
         # Of messages that were changed lately: an append need not read the message again.
         self._authors: _Latest[str | None] = _Latest()
         # Only of those that have to keep it, and so cannot change it.
-        self._kinds: _Latest[Kind] = _Latest()
+        self._kinds: _Latest[MessageType] = _Latest()
 
     def needs_turn(self, operation: Operation) -> bool:
         """Whether it reads before it writes, and so has to wait for earlier ones and hold up later ones."""
@@ -162,7 +162,7 @@ class Executor:
             message = (await self._sessions.history.state(*key)).message
             self._authors.put(key, message.client_id)
             if operation.keeps_kind:
-                self._kinds.put(key, Kind.of(message))
+                self._kinds.put(key, MessageType.of(message))
         if operation.author is not None and self._authors[key] != operation.author:
             raise CapabilityError("the credentials permit changing the client's own messages only")
         if operation.keeps_kind:
@@ -308,7 +308,7 @@ class Executor:
         return Done(AckResult([]), Position.ZERO, "")
 
 
-def _check_kind(kind: Kind, operation: Append | Replace) -> None:
+def _check_kind(kind: MessageType, operation: Append | Replace) -> None:
     if isinstance(operation, Append):
         for append in operation.appends:
             kind.check_change(append.name, append.extras)

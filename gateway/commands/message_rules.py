@@ -30,7 +30,7 @@ def require_not_agents(message: Message) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class MessageType:
     """What a stored message is: its name, and a digest of its AI Transport headers."""
 
     name: str | None
@@ -39,8 +39,8 @@ class Kind:
     is_answer: bool = False
 
     @classmethod
-    def of(cls, message: Message) -> Kind:
-        """The kind of a stored message."""
+    def of(cls, message: Message) -> MessageType:
+        """The type of a stored message."""
         return cls(
             message.name,
             _digest(message.extras),

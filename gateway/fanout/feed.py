@@ -103,11 +103,6 @@ class SessionFeed:
         return not (self.watches or self._waiting or any(self._live.values()))
 
     @property
-    def watchers(self) -> int:
-        """Subscriptions in any state."""
-        return len(self._waiting) + sum(len(members) for members in self._live.values())
-
-    @property
     def growing(self) -> int:
         """Messages that are kept for appends to come."""
         return len(self.open)

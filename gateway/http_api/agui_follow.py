@@ -17,7 +17,12 @@ from gateway.http_api.session_tail import Change, Enough, TurnOutput
 from gateway.services import Services
 from selfhost_transport.errors import NotFound, TransportError
 from selfhost_transport.turns.agui_messages import messages_of
-from selfhost_transport.turns.agui_runs import (
+from selfhost_transport.turns.agui_stream import AguiStream, Sent
+from selfhost_transport.turns.agui_units import EventJson
+from selfhost_transport.turns.events import ChunkReceived
+from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.turns.nodes import Node
+from selfhost_transport.turns.run_spans import (
     Pending,
     Span,
     chunks_of_run,
@@ -29,11 +34,6 @@ from selfhost_transport.turns.agui_runs import (
     started,
     usage_of_run,
 )
-from selfhost_transport.turns.agui_stream import AguiStream, Sent
-from selfhost_transport.turns.agui_units import EventJson
-from selfhost_transport.turns.events import ChunkReceived
-from selfhost_transport.turns.machine import TurnStatus
-from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.view import View
 from selfhost_transport.wire.capability import Operation

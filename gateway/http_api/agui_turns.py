@@ -17,15 +17,15 @@ from gateway.http_api.turn_calls import TurnCalls
 from gateway.services import Services
 from selfhost_transport.errors import Conflict, NotFound
 from selfhost_transport.turns import inputs
-from selfhost_transport.turns.agui_runs import (
+from selfhost_transport.turns.inputs import InputIds
+from selfhost_transport.turns.nodes import Node
+from selfhost_transport.turns.run_spans import (
     Pending,
     answer_event,
     answered_at,
     pending_calls,
     run_event,
 )
-from selfhost_transport.turns.inputs import InputIds
-from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui_stream import contents_of_turn
 from selfhost_transport.turns.values import Absent, Json, from_text

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from gateway.services import Services
 from selfhost_transport.turns.agui_messages import messages_of
-from selfhost_transport.turns.agui_runs import chunks_of_run, newest_span
 from selfhost_transport.turns.agui_stream import VERSION
+from selfhost_transport.turns.run_spans import chunks_of_run, newest_span
 from selfhost_transport.turns.tree import SessionTree
 
 _DEFAULT: Final = "default"

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from gateway.auth.authenticator import Credential
 from gateway.http_api.sessions import Caller, Running, Session, TypedErrors
-from gateway.http_api.timeline import Moment, timeline_of
+from gateway.http_api.timeline import TimelineEntry, timeline_of
 from gateway.services import Services
 from selfhost_transport.commands.ended import last_ended
 from selfhost_transport.errors import CapabilityError, NotFound
@@ -189,7 +189,9 @@ async def ended(
 
 
 @router.get("/v1/sessions/{session}/turns/{turn_id}/timeline")
-async def timeline(session: Session, turn_id: str, credential: Caller, services: Running) -> list[Moment]:
+async def timeline(
+    session: Session, turn_id: str, credential: Caller, services: Running
+) -> list[TimelineEntry]:
     """What happened in a turn, in order: sent, queued, started, first output, tools, cancels, its end."""
     credential.capability.require(Operation.HISTORY, session)
     moments = await timeline_of(services.sessions.history, session, turn_id)

@@ -18,11 +18,11 @@ from gateway.http_api.session_tail import Change, TurnOutput
 from gateway.services import Services
 from selfhost_transport.errors import NotFound, ServiceError, TransportError
 from selfhost_transport.turns import chunks as c
-from selfhost_transport.turns.agui_runs import Span
 from selfhost_transport.turns.events import ChunkReceived
 from selfhost_transport.turns.responses_object import ResponseId
 from selfhost_transport.turns.responses_stream import EventJson, ResponseStream
 from selfhost_transport.turns.responses_units import Units
+from selfhost_transport.turns.run_spans import Span
 from selfhost_transport.turns.tree import SessionTree
 
 HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}

@@ -9,7 +9,6 @@ from gateway.http_api.reader import SessionReader, is_known, turn_of_event
 from gateway.http_api.responses_errors import refused
 from gateway.services import Services
 from selfhost_transport.errors import InvalidArgument, NotFound, TransportError
-from selfhost_transport.turns.agui_runs import Span
 from selfhost_transport.turns.events import ChunkReceived
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.record import Record
@@ -22,6 +21,7 @@ from selfhost_transport.turns.responses_object import (
     status_of,
 )
 from selfhost_transport.turns.responses_units import Units
+from selfhost_transport.turns.run_spans import Span
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import check_name

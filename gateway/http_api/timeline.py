@@ -28,7 +28,7 @@ _NAMES: Final = {
 }
 
 
-class Moment(BaseModel):
+class TimelineEntry(BaseModel):
     """One thing that happened. `time_ms`: by the clock of Redis; `by`: the client id of its author; `detail`: more."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
@@ -39,7 +39,7 @@ class Moment(BaseModel):
     detail: str | None = None
 
 
-async def timeline_of(history: HistoryReader, session: str, turn_id: str) -> list[Moment]:
+async def timeline_of(history: HistoryReader, session: str, turn_id: str) -> list[TimelineEntry]:
     """The moments of a turn, oldest first; none for one that is not in the newest 5,000 messages."""
     messages: list[Message] = []
     query = Query(limit=_PAGE)
@@ -52,9 +52,9 @@ async def timeline_of(history: HistoryReader, session: str, turn_id: str) -> lis
     return _moments(messages[::-1], session, turn_id)
 
 
-def _moments(messages: list[Message], session: str, turn_id: str) -> list[Moment]:
+def _moments(messages: list[Message], session: str, turn_id: str) -> list[TimelineEntry]:
     ends = {line.turn: line for line in ended_turns(messages)}
-    found: list[Moment] = []
+    found: list[TimelineEntry] = []
     has_output = False
     for message in messages:
         headers = h.read_headers(message)
@@ -83,9 +83,9 @@ def _moments(messages: list[Message], session: str, turn_id: str) -> list[Moment
     return found
 
 
-def _moment(message: Message, what: str, detail: str | None = None) -> Moment:
+def _moment(message: Message, what: str, detail: str | None = None) -> TimelineEntry:
     position = parse_position(message.serial or "")[0]
-    return Moment(time_ms=position.ms, what=what, by=message.client_id, detail=detail)
+    return TimelineEntry(time_ms=position.ms, what=what, by=message.client_id, detail=detail)
 
 
 def _is_input(message: Message, session: str, turn_id: str) -> bool:

@@ -47,10 +47,6 @@ class TurnContext:
     # The trace that the turn belongs to.
     traceparent: str | None = None
 
-    def with_step(self, number: int) -> TurnContext:
-        """The same invocation in its n-th step (from 0)."""
-        return replace(self, step_id=step_id_for(self.invocation_id, number))
-
 
 def turn_id_for(session: str, input_codec_message_id: str) -> str:
     """The id of the turn that this input of this session starts: always the same (P5)."""

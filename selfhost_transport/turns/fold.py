@@ -170,10 +170,6 @@ class Projection:
         chunks: list[p.Chunk] = [_delta(start, delta)] if delta else []
         return chunks + self._close_stream(record, part) if closing else chunks
 
-    def message_of(self, record: Record) -> MessageState | None:
-        """The message a record belongs to."""
-        return self.messages.get(record.codec_message_id)
-
     def _keep_place(self, record: Record) -> None:
         """Of what was deleted the message is left, without parts."""
         if isinstance(record.input, d.UserPart):

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from selfhost_transport.errors import ErrorInfo, InvalidArgument
-from selfhost_transport.turns.agui_runs import Span
 from selfhost_transport.turns.client_input import HEADER as CLIENT_INPUT
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.record import Record
 from selfhost_transport.turns.responses_units import Kind, Unit, Units
+from selfhost_transport.turns.run_spans import Span
 from selfhost_transport.turns.runs import RunInfo
 from selfhost_transport.turns.values import from_text
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
 
-from selfhost_transport.turns.agui_runs import Span
 from selfhost_transport.turns.responses_object import ItemJson, item_id, item_json
 from selfhost_transport.turns.responses_units import Kind, Unit, Units
+from selfhost_transport.turns.run_spans import Span
 
 EventJson: TypeAlias = dict[str, Any]
 

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from selfhost_transport.turns import chunks as c
 from selfhost_transport.turns import headers as h
-from selfhost_transport.turns.agui_runs import Span
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.record import Record, TextBuffer
+from selfhost_transport.turns.run_spans import Span
 from selfhost_transport.turns.values import ABSENT, Absent, Json, to_text
 
 _REFUSAL: Final = "refusal"

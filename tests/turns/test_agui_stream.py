@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import chunks as c
-from selfhost_transport.turns.agui_runs import Pending, finished
 from selfhost_transport.turns.agui_stream import AguiStream, Sent
 from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.turns.run_spans import Pending, finished
 from selfhost_transport.turns.runs import RunInfo
 
 MESSAGE = "message-1"

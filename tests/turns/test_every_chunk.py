@@ -14,7 +14,6 @@ from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import chunks as c
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import ui
-from selfhost_transport.turns.agui_runs import Span
 from selfhost_transport.turns.agui_units import Units as AguiUnits
 from selfhost_transport.turns.context import TurnContext
 from selfhost_transport.turns.decoder import decode_output
@@ -24,6 +23,7 @@ from selfhost_transport.turns.headers import Headers
 from selfhost_transport.turns.nodes import Node, NodeKind
 from selfhost_transport.turns.record import Record
 from selfhost_transport.turns.responses_units import Units as ResponseUnits
+from selfhost_transport.turns.run_spans import Span
 from selfhost_transport.turns.ui_stream import UIMessageStream
 from selfhost_transport.turns.values import unpack
 from selfhost_transport.turns.withholding import NOTHING, Traffic, traffic_of

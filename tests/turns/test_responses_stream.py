@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import headers as h
-from selfhost_transport.turns.agui_runs import Span
 from selfhost_transport.turns.chunks import (
     Finish,
     ToolApprovalRequest,
@@ -26,6 +25,7 @@ from selfhost_transport.turns.record import Record, TextBuffer
 from selfhost_transport.turns.responses_object import About, ResponseId, is_over, response_json, status_of
 from selfhost_transport.turns.responses_stream import ResponseStream
 from selfhost_transport.turns.responses_units import Units
+from selfhost_transport.turns.run_spans import Span
 from selfhost_transport.turns.tree import SessionTree
 from tests.e2e.openai_models import valid_event, valid_response
 from tests.turns.transcripts import Transcript, load, load_all

@@ -1,4 +1,6 @@
-"""AG-UI's runs of our turns: where a run begins and ends in a turn, what it waits for, and its first and last event.
+"""The runs of a turn, as AG-UI and Responses have them: where each begins and ends, and what it waits for.
+
+Of AG-UI also the first and the last event of a run.
 
 A turn that is suspended is several runs, one for each request that let it go on.
 """
