@@ -132,7 +132,7 @@ for (const version of Object.keys(CLIENTS)) {
     valid((await frames(await post('', input(threadId, 'again', 'script: reasoning=3 tokens=20 tool=server')))).map(([, event]) => event));
   });
 
-  test(`AGU-5, AGU-6 (${version}): a stop is final, closes what is open, and is notified as what it is`, async () => {
+  test(`AGU-5, AGU-6 (${version}): a stop is final, closes what is open, and is shown as what it is`, async () => {
     const threadId = unique();
     const made = agent(version, threadId);
     ask(made, 'script: tokens=2000 rate=50');
@@ -310,7 +310,7 @@ test('AGU-16, AGU-19: cut after every event, and continued on the other gateway:
   const events = (found) => reduced(found.map(([, event]) => event));
   assert.deepEqual(events(live), events(whole));
   valid(live.map(([, event]) => event));
-  // And after each event of what was notified live, once the turn has ended.
+  // And after each event of what was sent live, once the turn has ended.
   for (const [index, [id]] of live.entries()) {
     const rest = await frames(await post('', body, { headers: { 'last-event-id': id } }));
     if (index < live.length - 1) assert.deepEqual(events([...live.slice(0, index + 1), ...rest]), events(whole));

@@ -18,7 +18,7 @@ function jwt(clientId, { ttl = 60, capability, name = KEY_NAME, secret = SECRET 
   return `${signed}.${createHmac('sha256', secret).update(signed).digest('base64url')}`;
 }
 
-/** A client whose tokens come from `make`, which is notified how often it was asked before. */
+/** A client whose tokens come from `make`, which is given how often it was asked before. */
 function connectWith(t, make, extra = {}) {
   const asked = [];
   const authCallback = (params, callback) => {

@@ -124,8 +124,8 @@ test('messages: whose client id they may carry', async (t) => {
   const any = await holder(t, { clientId: '*' });
   await any.channels.get(name).publish({ name: 'n', clientId: 'other' });
   await any.channels.get(name).publish('n');
-  const no one = await holder(t);
-  await refused(no one.channels.get(name).publish({ name: 'n', clientId: 'other' }), 40012);
+  const unnamed = await holder(t);
+  await refused(unnamed.channels.get(name).publish({ name: 'n', clientId: 'other' }), 40012);
   await refused(rest({ clientId: 'me' }).channels.get(name).publish({ name: 'n', clientId: 'other' }), 40012);
   await rest({ clientId: 'me' }).channels.get(name).publish('n');
   await ear.hears('five', (heard) => heard.length === 5);

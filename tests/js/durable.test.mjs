@@ -118,11 +118,11 @@ test('withAgentSession: connected for the body, detached after it, and its resul
   const client = connect(t, 'js-agent', {}, 1);
   const found = await withAgentSession({ client, invocation: data }, async ({ session, invocation }) => {
     const run = session.createRun(invocation);
-    const resume_point = await run.view.loadUntil(() => false);
+    const resumePoint = await run.view.loadUntil(() => false);
     await run.start();
     const { reason } = await run.pipe(words(0, 4));
     await run.end({ reason });
-    return { runId: run.runId, messages: resume point.length };
+    return { runId: run.runId, messages: resumePoint.length };
   });
   assert.equal(found.messages, 1);
   await ended(me, found.runId, 'complete');
