@@ -61,6 +61,8 @@ def append_command(head: bytes, offset: int, chunk: bytes, entry_head: bytes) ->
 
 def chunk_head(length: int) -> bytes:
     """The msgpack head of `[chunk]`: a list of one, then the head of a text of `length` bytes."""
+    if length < 32:
+        return bytes((0x91, 0xA0 | length))
     return b"\x91" + _text_head(length)
 
 
