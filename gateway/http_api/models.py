@@ -73,8 +73,7 @@ class SendIn(_Wire):
 
     @model_validator(mode="after")
     def _has_content(self) -> SendIn:
-        if (self.text is None) == (self.parts is None):
-            raise ValueError("give either text or parts")
+        _require_content(self)
         return self
 
 
@@ -152,8 +151,7 @@ class SteerIn(_Wire):
 
     @model_validator(mode="after")
     def _has_content(self) -> SteerIn:
-        if (self.text is None) == (self.parts is None):
-            raise ValueError("give either text or parts")
+        _require_content(self)
         return self
 
 
@@ -252,3 +250,8 @@ class WakeOut(_Wire):
     """The turn that the input started, if it is known already."""
 
     run_id: str | None = None
+
+
+def _require_content(body: SendIn | SteerIn) -> None:
+    if (body.text is None) == (body.parts is None):
+        raise ValueError("give either text or parts")

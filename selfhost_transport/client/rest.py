@@ -92,7 +92,8 @@ class RestClient:
         answer = _body(await self._answer("POST", url, body), Format.JSON)
         try:
             position, matched, ended = answer["position"], answer["matched"], answer["alreadyEnded"]
-            return CancelResult(str(position), tuple(map(str, matched)), tuple(map(str, ended)))
+            rare = [answer.get(name) or () for name in ("denied", "hookFailed", "undecided")]
+            return CancelResult(str(position), *(tuple(map(str, turns)) for turns in (matched, ended, *rare)))
         except (KeyError, TypeError) as error:
             raise ServiceError("the service answered a cancel with something else than its result") from error
 

@@ -145,7 +145,7 @@ class Units:
         if unit.closed:
             # An approved call is sent again when it runs.
             return []
-        if not unit.chunks and chunk.input is not ABSENT:
+        if not any(unit.chunks) and chunk.input is not ABSENT:
             unit.chunks.append(_as_text(chunk.input))
         unit.closed = True
         return [unit]

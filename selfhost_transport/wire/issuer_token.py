@@ -11,10 +11,8 @@ import orjson
 from jwt import PyJWTError
 from jwt.api_jws import PyJWS
 
-from selfhost_transport.errors import TokenError
-from selfhost_transport.wire.codes import Code
 from selfhost_transport.wire.identity import WILDCARD
-from selfhost_transport.wire.jwt import TokenClaims, VerificationKey, read_claims
+from selfhost_transport.wire.jwt import TokenClaims, VerificationKey, invalid_jwt, read_claims
 
 _JWS = PyJWS(algorithms=["RS256", "ES256"])
 _ABLY_CLIENT_ID, _ABLY_CAPABILITY = "x-ably-clientId", "x-ably-capability"
@@ -59,9 +57,9 @@ def verify_issuer_token(
     try:
         payload = orjson.loads(_JWS.decode(token, key, algorithms=[algorithm]))
     except (PyJWTError, ValueError, TypeError, RecursionError) as error:
-        raise _invalid(f"{error}") from error
+        raise invalid_jwt(f"{error}") from error
     if not isinstance(payload, dict) or payload.get("iss") != rules.issuer:
-        raise _invalid("its issuer does not match the key that signed it")
+        raise invalid_jwt("its issuer does not match the key that signed it")
     _check_audience(payload, rules.audience)
     return read_claims(_as_ably_claims(payload, rules), rules.issuer, now_ms)
 
@@ -70,7 +68,7 @@ def _check_audience(payload: Mapping[str, Any], wanted: str | None) -> None:
     given = payload.get("aud")
     audiences = given if isinstance(given, list) else [given]
     if wanted is not None and wanted not in audiences:
-        raise _invalid("it was issued for another audience")
+        raise invalid_jwt("it was issued for another audience")
 
 
 def _as_ably_claims(payload: Mapping[str, Any], rules: ClaimRules) -> dict[str, Any]:
@@ -79,13 +77,9 @@ def _as_ably_claims(payload: Mapping[str, Any], rules: ClaimRules) -> dict[str, 
     client_id = payload.get(rules.client_id)
     if client_id == WILDCARD:
         # Otherwise a user who may choose a name could choose to be every client.
-        raise _invalid(f"its claim {rules.client_id} may not be {WILDCARD!r}")
+        raise invalid_jwt(f"its claim {rules.client_id} may not be {WILDCARD!r}")
     claims[_ABLY_CLIENT_ID] = client_id
     if rules.capability is not None:
         # Without the claim the token permits nothing: a forgotten claim must not widen rights.
         claims[_ABLY_CAPABILITY] = payload.get(rules.capability) or "{}"
     return claims
-
-
-def _invalid(reason: str) -> TokenError:
-    return TokenError(f"the JWT is not valid: {reason}", code=Code.INVALID_JWT)

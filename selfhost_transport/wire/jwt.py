@@ -112,9 +112,9 @@ def token_key_name(token: str) -> str:
     try:
         key_name = _JWS.get_unverified_header(token).get("kid")
     except (PyJWTError, ValueError, RecursionError) as error:
-        raise _invalid(f"its header cannot be read: {error}") from error
+        raise invalid_jwt(f"its header cannot be read: {error}") from error
     if not isinstance(key_name, str) or not key_name:
-        raise _invalid("it has no kid to name its key")
+        raise invalid_jwt("it has no kid to name its key")
     return key_name
 
 
@@ -135,9 +135,9 @@ def verify_token(
         raw = _JWS.decode(token, key, algorithms=[algorithm])
         payload = orjson.loads(raw)
     except (PyJWTError, ValueError, TypeError, RecursionError) as error:
-        raise _invalid(f"{error}") from error
+        raise invalid_jwt(f"{error}") from error
     if not isinstance(payload, dict):
-        raise _invalid("its payload is not a map")
+        raise invalid_jwt("its payload is not a map")
     return read_claims(payload, key_name or token_key_name(token), now_ms)
 
 
@@ -145,9 +145,9 @@ def read_claims(payload: Mapping[str, Any], key_name: str, now_ms: int) -> Token
     """The claims of a payload whose signature was checked. Raises TokenError 40144, 40142."""
     issued_ms, expires_ms = _time_ms(payload, "iat"), _time_ms(payload, "exp")
     if issued_ms is None or expires_ms is None or expires_ms <= issued_ms:
-        raise _invalid("it needs iat and exp, with exp later than iat")
+        raise invalid_jwt("it needs iat and exp, with exp later than iat")
     if max(issued_ms, _time_ms(payload, "nbf") or 0) > now_ms + CLOCK_AHEAD_MS:
-        raise _invalid("it is not valid yet; check the issuer's clock")
+        raise invalid_jwt("it is not valid yet; check the issuer's clock")
     if expires_ms <= now_ms:
         raise TokenError("the token has expired; obtain a new one", code=Code.TOKEN_EXPIRED)
     return TokenClaims(
@@ -172,7 +172,7 @@ def _time_ms(payload: Mapping[str, Any], name: str) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 10**12:
-        raise _invalid(f"its {name} is not a time in seconds")
+        raise invalid_jwt(f"its {name} is not a time in seconds")
     return round(value * 1000)
 
 
@@ -180,13 +180,13 @@ def _text(payload: Mapping[str, Any], name: str) -> str | None:
     value = payload.get(name)
     if value is None or isinstance(value, str):
         return value
-    raise _invalid(f"its claim {name} is not a string")
+    raise invalid_jwt(f"its claim {name} is not a string")
 
 
 def _client_id(payload: Mapping[str, Any]) -> str | None:
     client_id = _text(payload, _CLIENT_ID)
     if client_id == "":
-        raise _invalid(f"its claim {_CLIENT_ID} is empty; leave it out")
+        raise invalid_jwt(f"its claim {_CLIENT_ID} is empty; leave it out")
     return client_id
 
 
@@ -195,11 +195,11 @@ def _capability(payload: Mapping[str, Any]) -> Capability | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str | dict):
-        raise _invalid(f"its claim {_CAPABILITY} is not JSON text")
+        raise invalid_jwt(f"its claim {_CAPABILITY} is not JSON text")
     try:
         return Capability.parse(value, strict=False)
     except BadRequest as error:
-        raise _invalid(f"its claim {_CAPABILITY}: {error.info.message}") from error
+        raise invalid_jwt(f"its claim {_CAPABILITY}: {error.info.message}") from error
 
 
 def _by_pattern(payload: Mapping[str, Any], prefix: str, kind: Any) -> dict[str, Any]:
@@ -221,5 +221,6 @@ def _most_specific(claims: Mapping[str, _Value], channel: str) -> _Value | None:
     return claims[max(matching)[2]] if matching else None
 
 
-def _invalid(reason: str) -> TokenError:
+def invalid_jwt(reason: str) -> TokenError:
+    """The error for a JWT that is refused for this reason."""
     return TokenError(f"the JWT is not valid: {reason}", code=Code.INVALID_JWT)

@@ -132,6 +132,15 @@ def test_a_reader_that_came_late_or_read_in_chunks_holds_the_same(
     assert client.is_closed
 
 
+def test_a_call_without_deltas_keeps_its_input_for_a_reader_that_came_late() -> None:
+    begun: list[c.Chunk] = [c.Start(), c.StartStep(), c.ToolInputStart("call", "look")]
+    client, stream = Client(), AguiStream()
+    for _ in range(2):
+        client.read(stream.sync(_given(begun)))
+    client.read(stream.feed(MESSAGE, c.ToolInputAvailable("call", "look", {})))
+    assert client.texts["TOOL_CALL", "call"] == "{}"
+
+
 @given(_turn(), st.integers(0, 40))
 @settings(max_examples=60, deadline=None)
 def test_after_a_snapshot_a_message_is_begun_again_only_where_it_goes_on(
