@@ -22,7 +22,8 @@ _ALLOW: Final = {
         "x-stainless-runtime-version, x-stainless-timeout"
     ),
     "Access-Control-Expose-Headers": (
-        "Link, X-Ably-Errorcode, X-Ably-Errormessage, X-Ably-Serverid, X-Truncated-At, Retry-After"
+        "Link, X-Ably-Errorcode, X-Ably-Errormessage, X-Ably-Serverid, X-Truncated-At, Retry-After, "
+        "X-Workflow-Run-Id, X-Workflow-Stream-Tail-Index"
     ),
     "Access-Control-Max-Age": "86400",
     "Vary": "Origin, Access-Control-Request-Headers, Authorization",

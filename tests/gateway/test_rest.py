@@ -275,6 +275,7 @@ async def test_browsers_may_ask_from_anywhere(http: httpx.AsyncClient) -> None:
     assert preflight.headers["access-control-allow-origin"] == "https://app.example"
     response = await http.get("/time", headers=origin)
     assert "X-Ably-Errorcode" in response.headers["access-control-expose-headers"]
+    assert "X-Workflow-Run-Id" in response.headers["access-control-expose-headers"]
 
 
 async def test_operations(http: httpx.AsyncClient) -> None:

@@ -1,5 +1,6 @@
 // Plain `useChat` over HTTP, without any SDK of a session: the chat class and the transport of four versions of `ai`.
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { KEY, PORTS, ended, join, seen, textOf, tokens as numbers, unique } from './support.mjs';
 
@@ -371,3 +372,32 @@ test('UIM-38: the wake-up of AI Transport clients on the same path still answers
   });
   assert.equal(response.status, 202);
 });
+
+// The lines of the guide, as they stand there, in a page that is reloaded in the middle of an answer.
+const GUIDE = await readFile(new URL('../../docs/front-ends.md', import.meta.url), 'utf8');
+const LINES = /```jsx\n(const api = [\s\S]*?)```/.exec(GUIDE)[1];
+for (const version of MAJORS) {
+  for (const path of ['/api/chat', '/v1/ui/SESSION']) {
+    test(`the guide's lines resume and stop: ai ${version}, ${path}`, async () => {
+      const id = unique('guide');
+      const open = page(version, id);
+      const sent = open.sendMessage({ text: 'tokens=400 rate=100' });
+      await until(() => open.record.chunks.some(({ type }) => type === 'text-delta'));
+      const api = `${url()}${path.replace('SESSION', id)}`;
+      const body = LINES.replace(/const api = .*\n/, '').replace(/const headers = .*\n/, '');
+      const AsyncFunction = Object.getPrototypeOf(async () => {}).constructor;
+      const guide = new AsyncFunction('api', 'headers', 'id', 'DefaultChatTransport', 'useChat', `${body}; return { chat, messages, stop };`);
+      const useChat = ({ id: chatId, messages, transport }) => page(version, chatId, { messages, transport: given(transport) });
+      const { chat, messages, stop: stopIt } = await guide(api, as('user-1'), id, VERSIONS[version].DefaultChatTransport, useChat);
+      assert.deepEqual(messages.map(({ role }) => role), ['user']);
+      const resumed = chat.resumeStream();
+      await until(() => chat.record.chunks.some(({ type }) => type === 'text-delta'));
+      await stopIt();
+      await Promise.all([sent, resumed]);
+      assert.equal(chat.error, undefined);
+      assert.deepEqual(chat.messages.map(({ role }) => role), ['user', 'assistant']);
+      assert.ok(saying(chat).length > 0);
+    });
+  }
+}
+const given = (transport) => ({ api: transport.api, prepareReconnectToStreamRequest: transport.prepareReconnectToStreamRequest });
