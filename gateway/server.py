@@ -44,6 +44,7 @@ from gateway.rest.router import Rest
 from gateway.retention_sweeper import sweep_retention
 from gateway.services import Services, connect_services
 from gateway.store_watch import watch_store
+from gateway.webhooks import WebhookSender
 from gateway.websocket.acceptor import Acceptor, Handshakes
 from gateway.websocket.http import UpgradingHttp
 from gateway.websocket.tls import Certificate
@@ -103,6 +104,8 @@ class Gateway:
         background.start(services.board.run())
         background.start(sweep_retention(services.retention))
         background.start(watch_store(services))
+        for rule in self.settings.webhooks:
+            background.start(WebhookSender(self.settings, rule).deliver_all())
         background.start(services.presence_lease.run(lambda: realtime.sockets))
         try:
             yield

@@ -23,6 +23,7 @@ from selfhost_transport.settings import (
     RedisSettings,
     Settings,
     TracingSettings,
+    WebhookRule,
     WorkerSettings,
     options,
 )
@@ -83,6 +84,18 @@ One table per group of proxies in front of the gateway that authenticate clients
 """
 
 
+_WEBHOOKS = """
+What happens to turns, posted to an address of yours ([webhooks](webhooks.md)); needs the extra `webhooks`.
+
+```toml
+[[webhooks]]
+name = "backend"
+url = "https://app.example.com/hooks/turns"
+secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+```
+"""
+
+
 def render() -> str:
     """The whole page."""
     return "\n".join([_INTRODUCTION, *_lines()]) + "\n"
@@ -100,6 +113,7 @@ def _lines() -> Iterator[str]:
     yield from _tables("[[issuers]]", IssuerRule, _ISSUERS, "issuers")
     yield from _tables("[[trusted_proxies]]", ProxyRule, _PROXIES, "trusted_proxies")
     yield from _tables("[[namespaces]]", NamespaceRule, _NAMESPACES, "namespaces")
+    yield from _tables("[[webhooks]]", WebhookRule, _WEBHOOKS, "webhooks")
 
 
 def _options(title: str, model: type[BaseModel], path: tuple[str, ...]) -> Iterator[str]:

@@ -220,16 +220,20 @@ class TurnExporter:
                 ended = await queue.take(bucket, int(self._lease_s * 1000))
                 if ended is not None:
                     self._dirty[bucket] = None
-                    await self._export(queue, ended, await read_turn(history, ended), export)
+                    await self._export(queue, ended, await self._prepared(history, ended), export)
             except TransportError as error:
                 logger.warning("export.store_failed exporter=%s error=%s", self.name, error)
                 self._dirty[bucket] = None
                 await asyncio.sleep(_RETRY_S)  # paces trying while Redis is away
 
-    async def _export(self, queue: EndedTurns, ended: Ended, read: TurnMessages, export: Export) -> None:
+    async def _prepared(self, history: HistoryReader, ended: Ended) -> Any:
+        """What `export` is called with."""
+        return _turn(ended, await read_turn(history, ended))
+
+    async def _export(self, queue: EndedTurns, ended: Ended, turn: Any, export: Callable[[Any], Any]) -> None:
         renewing = asyncio.create_task(self._renew(queue, ended), name=f"export {ended.turn_id}")
         try:
-            await call_hook(export, _turn(ended, read))
+            await call_hook(export, turn)
         except Exception as error:
             self._failed += 1
             self._error = error

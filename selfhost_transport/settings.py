@@ -316,6 +316,28 @@ class LogSettings(_Section):
     """Least important lines that are written: `debug`, `info` (every turn), `warning` or `error`."""
 
 
+class WebhookRule(_Section):
+    """An address that is sent what happens to turns, signed."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")
+    """Names its queue in Redis: keep it when the address changes."""
+    url: str = Field(pattern=r"^https?://")
+    """Where events are posted."""
+    secret: SecretStr = Field(min_length=16)
+    """Signs them: `whsec_` and base64."""
+    events: tuple[Literal["turn.ended", "turn.suspended", "turn.escalated", "turn.dead_letter"], ...] = (
+        "turn.ended",
+        "turn.suspended",
+        "turn.escalated",
+        "turn.dead_letter",
+    )
+    """What is sent."""
+    max_attempts: PositiveInt = 12
+    """Deliveries before an event is given up; pauses between them double, up to 30 s."""
+    timeout_ms: PositiveInt = 10_000
+    """How long the address may take to answer, ms."""
+
+
 class TracingSettings(_Section):
     """Traces of turns, sent to an OpenTelemetry collector (OTLP over HTTP); needs the extra `otel`."""
 
@@ -354,6 +376,8 @@ class Settings(BaseSettings):
     """Proxies that identify clients; in the environment, a JSON list."""
     namespaces: tuple[NamespaceRule, ...] = ()
     """Rules per namespace; in the environment, a JSON list."""
+    webhooks: tuple[WebhookRule, ...] = ()
+    """Addresses that are sent what happens to turns; in the environment, a JSON list."""
 
     @classmethod
     def settings_customise_sources(
@@ -377,6 +401,7 @@ class Settings(BaseSettings):
     def _names_are_unique(self) -> Self:
         unique("keys", [key.name for key in self.keys])
         unique("issuers", [rule.issuer for rule in self.issuers])
+        unique("webhooks", [rule.name for rule in self.webhooks])
         unique("namespaces", [rule.id for rule in self.namespaces])
         return self
 
@@ -391,7 +416,8 @@ class Settings(BaseSettings):
     def secrets(self) -> tuple[str, ...]:
         """What must not appear in a log: the secrets of the keys, and the password of Redis."""
         password = urlsplit(self.redis.url).password
-        return (*(rule.secret.get_secret_value() for rule in self.keys), *((password,) if password else ()))
+        rules: tuple[KeyRule | WebhookRule, ...] = (*self.keys, *self.webhooks)
+        return (*(rule.secret.get_secret_value() for rule in rules), *((password,) if password else ()))
 
     @property
     def accepts_development_key(self) -> bool:

@@ -19,6 +19,7 @@ from gateway.services import Services
 from selfhost_transport.commands.ended import last_ended
 from selfhost_transport.errors import CapabilityError, NotFound
 from selfhost_transport.store.dead_letters import DeadLetters
+from selfhost_transport.store.ended_turns import EndedTurns
 from selfhost_transport.store.live_sessions import LiveSessions
 from selfhost_transport.store.statistics import read_statistics
 from selfhost_transport.wire.capability import Operation
@@ -112,6 +113,16 @@ class DeadLetterOut(_Out):
     attempts: int
     worker: str
     time_ms: int
+
+
+class UndeliveredOut(_Out):
+    """An event that a webhook gave up, and why."""
+
+    event: str
+    session: str
+    turn_id: str
+    time_ms: int
+    reason: str
 
 
 class RequeueIn(_Out):
@@ -218,6 +229,21 @@ async def requeue(body: RequeueIn, caller: Operator, services: Running) -> dict[
     """Send a dead letter's message again; twice is once."""
     accepted = await DeadLetters(services.turns, services.sessions).requeue(body.letter_id)
     return {"turnId": accepted.turn_id, "status": accepted.status}
+
+
+@router.get("/v1/operator/webhooks/{name}/dead")
+async def undelivered(name: str, caller: Operator, services: Running) -> list[UndeliveredOut]:
+    """Events that a webhook's address did not accept in time, oldest first; kept for 30 days."""
+    if name not in {rule.name for rule in services.settings.webhooks}:
+        raise NotFound(f"there is no webhook {name!r}")
+    found = await EndedTurns(services.redis, services.sessions.keys, f"webhook.{name}").buried()
+    return [
+        UndeliveredOut(
+            event=one.ended.event, session=one.ended.session, turn_id=one.ended.turn_id,
+            time_ms=one.ended.last.ms, reason=one.reason,
+        )
+        for one in found
+    ]  # fmt: skip
 
 
 @router.post("/v1/operator/workers/drain", status_code=202)

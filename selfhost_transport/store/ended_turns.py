@@ -25,6 +25,7 @@ from selfhost_transport.wire.serial import Position
 _GROUP: Final = "exporter"
 # A process that had nothing to do for this long leaves no trace.
 _FORGET_MS: Final = 3_600_000
+_BURIED_MS: Final = 30 * 86_400_000
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -49,6 +50,15 @@ class Ended:
     last: Position
     open: Position
     delivery: int
+    event: str = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Undelivered:
+    """An item that was given up, and why."""
+
+    ended: Ended
+    reason: str
 
 
 class EndedTurns:
@@ -101,6 +111,26 @@ class EndedTurns:
         key = self._key(self._keys.base(ended.bucket))
         await self._redis.call(*scripts.call("export_done", ended=key, group=_GROUP, item=ended.item_id))
 
+    async def bury(self, ended: Ended, reason: str) -> None:
+        """Give up delivering an item; it is kept for 30 days, and no longer given out."""
+        base = self._keys.base(ended.bucket)
+        call = scripts.call(
+            "export_bury", ended=self._key(base), buried=self._buried_key(base), group=_GROUP,
+            item=ended.item_id, reason=reason, keep_ms=_BURIED_MS,
+        )  # fmt: skip
+        await self._redis.call(*call)
+
+    async def buried(self) -> list[Undelivered]:
+        """What was given up, oldest first."""
+        found: list[Undelivered] = []
+        for bucket, base in enumerate(self._bases):
+            for item in await self._redis.command("XRANGE", self._buried_key(base), "-", "+") or []:
+                pairs = dict(zip(item[1][::2], item[1][1::2], strict=True))
+                reason = pairs.pop(Item.ERROR.encode(), b"").decode()
+                rest = [part for pair in pairs.items() for part in pair]
+                found.append(Undelivered(_ended(bucket, [item[0], b"0", *rest]), reason))
+        return sorted(found, key=lambda one: one.ended.last)
+
     async def waiting(self) -> int:
         """Turns not exported yet, those at work included."""
         return sum(
@@ -129,6 +159,9 @@ class EndedTurns:
     def _bases(self) -> list[str]:
         return self._keys.bases()
 
+    def _buried_key(self, base: str) -> str:
+        return f"{base}undelivered:{self.exporter}"
+
     def _key(self, base: str) -> str:
         return f"{base}ended:{self.exporter}"
 
@@ -148,4 +181,5 @@ def _ended(bucket: int, reply: list[bytes]) -> Ended:
         first=Position.parse_id(fields[Item.FIRST]),
         last=Position.parse_id(fields[Item.LAST]),
         open=Position.parse_id(fields[Item.OPEN]),
+        event=fields.get(Item.EVENT, "ended"),
     )

@@ -167,7 +167,7 @@ class Dead(Field):
 
 
 class Ended(Field):
-    """Items of the streams `ended:<exporter>`."""
+    """Items of the streams `ended:<exporter>` and `undelivered:<exporter>`."""
 
     TURN = "t", "turn id"
     SESSION = "s", "its session"
@@ -178,6 +178,8 @@ class Ended(Field):
     FIRST = "ip", "position of its input"
     LAST = "tp", "position of its terminal"
     OPEN = "op", "position of the session's first input that was still worked on, else of the terminal"
+    EVENT = "ev", "what happened: ended, or, for webhooks, suspended, escalated or dead"
+    ERROR = "er", "why it was given up; in `undelivered:<exporter>`"
 
 
 IN_LUA: Final[dict[str, type[Field]]] = {

@@ -36,6 +36,7 @@ and streams are in fields.py.
 | `dead`              | STREAM | dead letters                                             | the bucket, capped           |
 | `exporters`         | HASH   | exporter -> how many ended turns it may leave waiting    | they are forgotten           |
 | `ended:<exporter>`  | STREAM | turns that ended, group `exporter`, until exported       | exported; capped; as above   |
+| `undelivered:<exporter>` | STREAM | deliveries that were given up                       | 30 days; capped              |
 | `dropped`           | HASH   | exporter -> turns beyond its cap                         | they are forgotten           |
 | `r:<session>`       | HASH   | roster: `<connection> <client>` -> member                | the last member leaves       |
 | `k:<session>`       | STREAM | presence history, capped                                 | as the session               |

@@ -78,5 +78,7 @@ PLAN = (
     Row("docs/kubernetes.md", "sh", reason="needs a cluster; tests/deploy/test_chart.py renders the chart with these values"),
     Row("docs/kubernetes.md", "yaml", reason="of the Prometheus adapter; tests/deploy/test_chart.py checks the metric"),
     Row("docs/deployment.md", "sh", "--tls-cert", test="test_every_sdk_over_tls"),
+    Row("docs/webhooks.md", "json", reason="tests/gateway/test_webhooks.py compares the members of an event"),
+    Row("docs/webhooks.md", "python", reason="tests/gateway/test_webhooks.py verifies events in this way"),
     Row("docs/deployment.md", "nginx", reason="needs nginx; the forwarded headers are tested with the gateway"),
 )  # fmt: skip

@@ -169,5 +169,5 @@ def test_stored_names_stay() -> None:
         "LOG": "e",
         "QUEUE": "t s",
         "DEAD_LETTER": "t s at wk",
-        "ENDED": "t s se st ag ow ip tp op",
+        "ENDED": "t s se st ag ow ip tp op ev er",
     }

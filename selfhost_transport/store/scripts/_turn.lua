@@ -156,21 +156,30 @@ local function first_open_input(turn, terminal)
   return terminal
 end
 
--- Queues a turn that ended for every exporter. Each has a stream of its own, out of which it takes what it has dealt
--- with; beyond its limit the oldest go, and are counted.
-local function queue_for_exporters(turn, status, terminal, fields)
+-- Queues a turn that ended for every exporter; with an `event` (suspended, escalated, dead) for webhooks only. Each has a
+-- stream of its own, out of which it takes what it has dealt with; beyond its limit the oldest go, and are counted.
+local function queue_for_exporters(turn, status, terminal, fields, event)
   local exporters = redis.call('HGETALL', base .. 'exporters')
   local open = exporters[1] and first_open_input(turn, terminal)
   for at = 1, #exporters, 2 do
     local name, stream = exporters[at], base .. 'ended:' .. exporters[at]
-    local before = redis.call('XLEN', stream)
-    redis.call('XADD', stream, 'MAXLEN', exporters[at + 1], '*', ENDED.turn, turn, ENDED.session, session, ENDED.status, status,
-      ENDED.agent, fields[3] or '', ENDED.owner, fields[4] or '', ENDED.first, fields[2] or terminal,
-      ENDED.last, terminal, ENDED.open, open, ENDED.epoch, redis.call('HGET', K_META, SESSION.epoch) or '')
-    local dropped = before + 1 - redis.call('XLEN', stream)
-    if dropped > 0 then redis.call('HINCRBY', base .. 'dropped', name, dropped) end
-    redis.call('PUBLISH', CONTROL, 'ended ' .. part(name))
+    if not event or string.sub(name, 1, 8) == 'webhook.' then
+      local before = redis.call('XLEN', stream)
+      redis.call('XADD', stream, 'MAXLEN', exporters[at + 1], '*', ENDED.turn, turn, ENDED.session, session, ENDED.status, status,
+        ENDED.agent, fields[3] or '', ENDED.owner, fields[4] or '', ENDED.first, fields[2] or terminal,
+        ENDED.last, terminal, ENDED.open, open, ENDED.epoch, redis.call('HGET', K_META, SESSION.epoch) or '',
+        ENDED.event, event or 'ended')
+      local dropped = before + 1 - redis.call('XLEN', stream)
+      if dropped > 0 then redis.call('HINCRBY', base .. 'dropped', name, dropped) end
+      redis.call('PUBLISH', CONTROL, 'ended ' .. part(name))
+    end
   end
+end
+
+-- Queues something else that happened to a turn, for webhooks.
+local function queue_for_webhooks(turn, status, position, event)
+  local fields = redis.call('HMGET', turn_key(turn), TURN.status, TURN.input_position, TURN.agent, TURN.owner)
+  queue_for_exporters(turn, status, position, fields, event)
 end
 
 -- Takes a turn out of what it waits in: for people, in its session, or for a worker.

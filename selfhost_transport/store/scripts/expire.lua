@@ -29,7 +29,9 @@ if fields[1] == 'cancelling' then
 end
 if fields[1] ~= 'suspended' then return {turn, session, 'gone'} end
 if fields[6] then
-  tidy_log(create(fields[6]), window_ms)
+  local at = create(fields[6])
+  queue_for_webhooks(turn, 'suspended', at, 'escalated')
+  tidy_log(at, window_ms)
   redis.call('HDEL', key, TURN.escalation, TURN.expires_at)
   if fields[7] then redis.call('ZADD', DEADLINES, fields[7], pair(turn, session)) end
   return {turn, session, 'escalated'}

@@ -65,7 +65,9 @@ local is_last = fields[4] == 'fail' or tonumber(fields[2]) - tonumber(fields[7] 
 if fence == '' and not unused and is_last then
   redis.call('XADD', DEAD, 'MAXLEN', '~', 10000, '*', DEAD_LETTER.turn, turn, DEAD_LETTER.session, session,
     DEAD_LETTER.attempts, fields[2], DEAD_LETTER.worker, fields[6])
-  tidy_log(close_turn(turn, 'failed', TURN.step_failed, TURN.run_lost, keep_ms), window_ms)
+  local id = close_turn(turn, 'failed', TURN.step_failed, TURN.run_lost, keep_ms)
+  queue_for_webhooks(turn, 'failed', id, 'dead')
+  tidy_log(id, window_ms)
   return {turn, session, 'failed'}
 end
 redis.call('DEL', fence_key(turn))

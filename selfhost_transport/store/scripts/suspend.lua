@@ -47,6 +47,7 @@ else
   local first_ms = escalate_ms > 0 and escalate_ms or limit_ms
   if first_ms > 0 then set_deadline(turn, first_ms) end
   start_waiting()
+  queue_for_webhooks(turn, 'suspended', id, 'suspended')
 end
 tidy_log(id, window_ms)
 return {outcome, id}
