@@ -156,7 +156,8 @@ class ChatCompletions(Protocol):
 
     def error(self, fault: Fault) -> dict[str, Any]:
         """OpenAI's error body."""
-        kind = {Fault.RATE_LIMIT: "rate_limit_exceeded"}.get(fault, "server_error")
+        kinds = {Fault.RATE_LIMIT: "rate_limit_exceeded", Fault.OVERLOADED: "overloaded_error"}
+        kind = kinds.get(fault, "server_error")
         return {"error": {"message": _MESSAGES[fault], "type": kind, "param": None, "code": kind}}
 
     def _chunk(
