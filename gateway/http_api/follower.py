@@ -7,6 +7,7 @@ from typing import Final
 
 from gateway.auth.authenticator import Credential
 from gateway.http_api.pull_outlet import patience_s, refusal
+from gateway.http_api.reader import require_turn
 from gateway.http_api.session_tail import (
     Enough,
     InStep,
@@ -86,12 +87,13 @@ class Follower:
         """Everything that is to be sent, as it comes.
 
         In the end `ended_with` is how far that went; None: the gateway stops. Raises the TransportError of credentials
-        that have expired.
+        that have expired, and ContinuityLost once the session has lost the turn.
         """
         self.ended_with = None
         tail, outlet = self.tail, self._reader.outlet
         while not outlet.ended:
             if not tail.is_quiet:
+                require_turn(tail.tree, output.turn_id)
                 written = output.sync(tail.tree, tail.position)
                 is_last = output.must_restart or output.is_over(tail.tree)
                 if is_last and not output.must_restart:
@@ -108,6 +110,8 @@ class Follower:
                 if step is not None:
                     async for written in self._along(step):
                         yield written
+                    if step.is_lost:
+                        require_turn(tail.tree, step.output.turn_id)
                     if self._reader.left is None:
                         if step.is_over or step.output.must_restart:
                             self.ended_with = step.output
@@ -131,7 +135,7 @@ class Follower:
                 yield KEEPALIVE
             if self._reader.left is not None:
                 return
-            if step.is_over or step.output.must_restart or outlet.ended:
+            if step.is_done or outlet.ended:
                 # What was put while the last was written.
                 if rest := await outlet.take(0):
                     yield b"".join(rest)

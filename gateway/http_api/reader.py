@@ -12,7 +12,7 @@ from gateway.fanout.feed import SessionFeed
 from gateway.fanout.subscription import Gap, Subscription
 from gateway.http_api.pull_outlet import PullOutlet, patience_s, refusal
 from gateway.services import Services
-from selfhost_transport.errors import CapabilityError, TransportError
+from selfhost_transport.errors import CapabilityError, ContinuityLost, TransportError
 from selfhost_transport.store.history import Query
 from selfhost_transport.turns.events import ChunkReceived, OutputReplaced, TreeEvent, TurnChanged
 from selfhost_transport.turns.tree import SessionTree
@@ -137,6 +137,14 @@ def is_known(tree: SessionTree, turn_id: str) -> bool:
     if node is None or node.run is None:
         return tree.turn(turn_id) is not None
     return node.run.is_started
+
+
+def require_turn(tree: SessionTree, turn_id: str) -> None:
+    """Raises ContinuityLost where a turn that was there is not any more: whoever follows it would wait without end."""
+    if tree.turn(turn_id) is None:
+        raise ContinuityLost(
+            f"the service has lost the turn {turn_id}, and what it said; send the message again"
+        )
 
 
 def turn_of_event(event: TreeEvent) -> str | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from gateway.auth.authenticator import Credential
-from gateway.http_api.reader import SessionReader, is_known, turn_of_event
+from gateway.http_api.reader import SessionReader, is_known, require_turn, turn_of_event
 from gateway.http_api.responses_errors import refused
 from gateway.services import Services
-from selfhost_transport.errors import InvalidArgument, NotFound, TransportError
+from selfhost_transport.errors import ContinuityLost, ErrorInfo, InvalidArgument, NotFound, TransportError
 from selfhost_transport.turns.events import ChunkReceived
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.record import Record
@@ -51,6 +51,8 @@ class ResponseView:
         self.id = response_id
         self._services = services
         self._tree = tree
+        # Why it will never be over: the service has lost it.
+        self.lost: ErrorInfo | None = None
 
     @property
     def tree(self) -> SessionTree:
@@ -74,6 +76,8 @@ class ResponseView:
 
     def status(self, units: Units) -> str:
         """Its status."""
+        if self.lost is not None:
+            return "failed"
         return status_of(self.tree.turn(self.id.turn_id), self.span or Span(), units)
 
     @property
@@ -91,7 +95,7 @@ class ResponseView:
     def snapshot(self, units: Units, status: str) -> ItemJson:
         """It, with these units and this status."""
         run = self.tree.turn(self.id.turn_id)
-        error = run.error if run is not None else None
+        error = run.error if run is not None else self.lost
         return response_json(self.about(), status, units, error)
 
     def about(self) -> About:
@@ -154,17 +158,18 @@ class ResponseReader(ResponseView):
         return self.reader.tree
 
     async def wait(self) -> ItemJson:
-        """All of it, once it is over, or once the gateway stops or the credentials have expired: then as it is."""
+        """All of it, once it is over or lost, or once the gateway stops or the credentials have expired: then as it is."""
         async for _ in self.waiting():
             pass
         return self.json()
 
     async def waiting(self) -> AsyncIterator[None]:
-        """Whenever something happened, or nothing for a while, until it is over."""
+        """Whenever something happened, or nothing for a while, until it is over or lost."""
         try:
             if self.is_over:
                 return
             async for batch in self.reader.batches():
+                require_turn(self.tree, self.id.turn_id)
                 mine = batch.replaced or any(
                     turn_of_event(event) == self.id.turn_id and not isinstance(event, ChunkReceived)
                     for event in batch.events
@@ -172,6 +177,8 @@ class ResponseReader(ResponseView):
                 if mine and self.is_over:
                     return
                 yield
+        except ContinuityLost as error:
+            self.lost = error.info
         except TransportError:
             return
 

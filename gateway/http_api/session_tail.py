@@ -97,9 +97,21 @@ class InStep:
         self.output = output
         self.members: dict[TailReader, None] = {}
         self.is_over = False
+        # The session lost the turn.
+        self.is_lost = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing more is sent to those in step."""
+        return self.is_over or self.is_lost or self.output.must_restart
 
     def take(self, tree: SessionTree, change: Change) -> None:
         """Send all members what changed."""
+        if tree.turn(self.output.turn_id) is None:
+            self.is_lost = True
+            for member in self.members:
+                member.outlet.wake()
+            return
         written = self.output.feed(tree, change)
         if not self.output.must_restart and self.output.is_over(tree):
             written += self.output.close(tree)
@@ -107,7 +119,7 @@ class InStep:
         if written:
             for member in self.members:
                 member.outlet.write(written)
-        if self.is_over or self.output.must_restart:
+        if self.is_done:
             for member in self.members:
                 member.outlet.wake()
         else:
@@ -208,7 +220,7 @@ class SessionTail:
         for step in list(self._steps.values()):
             if change.replaced or step.output.turn_id in turns:
                 step.take(self.tree, change)
-                if step.is_over or step.output.must_restart:
+                if step.is_done:
                     self._drop(step)
         for reader in self.readers:
             if reader.step is None:

@@ -344,3 +344,58 @@ async def test_readers_of_a_quiet_session_that_is_gone_are_notified(bad: Bad) ->
         assert client.view.messages
         await evict_session(bad, session)
         await wait_until(lambda: not client.view.messages, 10, "the view of a session that is gone")
+
+
+@pytest.mark.parametrize("lose", [flush_all, evict_session, restart_empty])
+async def test_http_readers_of_a_turn_that_is_gone_are_told(bad: Bad, lose: Losing) -> None:
+    """Each stream ends with its protocol's error; that of the session says that it begins anew."""
+    session, gateway = bad.stage.session(), bad.stage.gateways[0].url
+    user, _, password = KEY.partition(":")
+    async with httpx.AsyncClient(base_url=gateway, auth=(user, password), timeout=20) as http:
+        asked = {"conversation": session, "input": "go"}
+        begun = (await http.post("/v1/responses", json={**asked, "background": True})).json()
+        readers = {
+            "ui": _Ear(http, "GET", f"/api/chat/{session}/stream"),
+            "agui": _Ear(http, "POST", "/v1/agui/connect", {"threadId": session, "runId": "r"}),
+            "responses": _Ear(http, "GET", f"/v1/responses/{begun['id']}?stream=true"),
+            "waited": _Ear(http, "POST", "/v1/responses", asked),
+            "events": _Ear(http, "GET", f"/v1/sessions/{session}/events"),
+        }
+        try:
+            for name in ("ui", "agui", "responses", "events"):
+                await readers[name].heard("2 ")
+            await readers["waited"].heard(" ")
+            await lose(bad, session)
+            for name in ("ui", "agui", "responses", "waited"):
+                await asyncio.wait_for(readers[name].task, 10)
+                assert "has lost the turn" in readers[name].text, (name, readers[name].text[-300:])
+            assert '"type":"error"' in readers["ui"].text
+            assert '"type":"RUN_ERROR"' in readers["agui"].text
+            assert "event: error" in readers["responses"].text
+            assert '"status":"failed"' in readers["waited"].text
+            attached = lambda: readers["events"].text.count("event: attached") >= 2  # noqa: E731
+            await wait_until(attached, 10, "the discontinuity of the session's events")
+        finally:
+            await each([one.close() for one in readers.values()])
+
+
+class _Ear:
+    """A response that is read as it comes."""
+
+    def __init__(self, http: httpx.AsyncClient, method: str, url: str, body: object = None) -> None:
+        self.text = ""
+        self.task = asyncio.create_task(self._listen(http, method, url, body))
+
+    async def _listen(self, http: httpx.AsyncClient, method: str, url: str, body: object) -> None:
+        async with http.stream(method, url, json=body) as response:
+            async for text in response.aiter_text():
+                self.text += text
+
+    async def heard(self, text: str) -> None:
+        """Returns once that has come."""
+        await wait_until(lambda: text in self.text or self.task.done(), 10, text)
+        assert text in self.text, self.text
+
+    async def close(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
