@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from gateway.auth.authenticator import Credential
 from gateway.http_api import agui_view
 from gateway.http_api.agui_follow import Follow, connect, follow_run, waiting_turn
-from gateway.http_api.agui_models import AgentStopIn, AgentStopOut, RouteIn, RunIn, ThreadStopIn
+from gateway.http_api.agui_models import AgentStopIn, AgentStopOut, RouteIn, RouteOrRunIn, RunIn, ThreadStopIn
 from gateway.http_api.agui_turns import AguiTurns, Run
 from gateway.http_api.body_limit import bounded
 from gateway.http_api.reader import SessionReader, running_turn
@@ -48,7 +48,7 @@ LastEventId = Annotated[str | None, Header()]
 @router.post("/v1/agui", response_class=StreamingResponse)
 async def run(
     request: Request,
-    body: RouteIn | RunIn,
+    body: RouteOrRunIn,
     credential: Caller,
     services: Running,
     last_event_id: LastEventId = None,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from pydantic.alias_generators import to_camel
 
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns.client_input import ClientInput
+from selfhost_transport.turns.inputs import is_blank
 from selfhost_transport.turns.ui import FilePart, TextPart
 
 _TOOL = "tool"
@@ -74,7 +75,10 @@ class RunIn(_Lenient):
         message_id = last.get("id")
         if not isinstance(message_id, str) or not message_id:
             raise InvalidArgument("the last message has no `id`")
-        return message_id, _parts(last.get("content"))
+        parts = _parts(last.get("content"))
+        if is_blank(parts):
+            raise InvalidArgument("the last message is empty; write something")
+        return message_id, parts
 
     @property
     def before(self) -> list[str]:
@@ -89,6 +93,16 @@ class RouteIn(_Lenient):
     method: Literal["info", "agent/run", "agent/connect", "agent/stop"]
     params: dict[str, Any] = Field(default_factory=dict)
     body: dict[str, Any] | None = None
+
+
+def _kind(body: Any) -> str:
+    return "RouteIn" if isinstance(body, Mapping) and "method" in body else "RunIn"
+
+
+RouteOrRunIn = Annotated[
+    Annotated[RouteIn, Tag("RouteIn")] | Annotated[RunIn, Tag("RunIn")], Discriminator(_kind)
+]
+"""One of the two; a refusal speaks of the one that was meant."""
 
 
 class AgentStopIn(_Lenient):

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from gateway.auth.authenticator import Credential
 from gateway.http_api import chat_view
 from gateway.http_api.body_limit import bounded
-from gateway.http_api.chat_models import ChatIn, StopIn, StopOut
+from gateway.http_api.chat_models import ChatIn, StopIn, StopOut, WakeOrChatIn
 from gateway.http_api.chat_stream import HEADERS, stream_counted, stream_turn
 from gateway.http_api.chat_turns import Asked, ChatTurns
 from gateway.http_api.models import WakeIn
@@ -69,7 +69,7 @@ async def post(
 
 
 @router.post("/api/chat", response_class=StreamingResponse)
-async def post_chat(request: Request, body: WakeIn | ChatIn, services: Running) -> Response:
+async def post_chat(request: Request, body: WakeOrChatIn, services: Running) -> Response:
     """As `/v1/ui/{session}`, with the session's name as `id`. Also the wake-up of AI Transport clients."""
     if isinstance(body, WakeIn):
         return await wake(request, body, services)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from pydantic.alias_generators import to_camel
 
+from gateway.http_api.models import WakeIn
 from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.turns.inputs import is_blank
 from selfhost_transport.turns.ui import DataPart, FilePart, Part, TextPart, UIMessage
 
 
@@ -49,13 +52,28 @@ class ChatIn(BaseModel):
         return found if isinstance(found, str) else None
 
 
+def _kind(body: Any) -> str:
+    is_wake = isinstance(body, Mapping) and {"inputEventId", "sessionName"} <= body.keys()
+    return "WakeIn" if is_wake else "ChatIn"
+
+
+WakeOrChatIn = Annotated[
+    Annotated[WakeIn, Tag("WakeIn")] | Annotated[ChatIn, Tag("ChatIn")], Discriminator(_kind)
+]
+"""One of the two; a refusal speaks of the one that was meant."""
+
+
 class StopIn(BaseModel):
-    """What to stop: one turn, the turn of one answer, or, with neither, all of the caller's own."""
+    """What to stop: one turn, the turn of one answer, or, with neither, all of the caller's own.
+
+    `sent_message_id`: the newest message of the page. Its turn is stopped too, also if it arrives only after the stop.
+    """
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
 
     turn_id: str | None = None
     message_id: str | None = None
+    sent_message_id: str | None = Field(default=None, min_length=1, max_length=512)
 
 
 class StopOut(BaseModel):
@@ -73,6 +91,8 @@ def user_parts(message: UIMessage) -> list[TextPart | FilePart | DataPart]:
     parts = [_user_part(part, number) for number, part in enumerate(message.parts)]
     if not parts:
         raise InvalidArgument("the message has no parts; send at least one of the type `text`")
+    if is_blank(parts):
+        raise InvalidArgument("the message is empty; write something")
     return parts
 
 

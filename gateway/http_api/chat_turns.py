@@ -86,12 +86,18 @@ class ChatTurns:
                 if node is None or node.run is None:
                     return StopOut()
                 turn_id = node.run.run_id
-        if turn_id is not None:
-            wanted = CancelIn(turn_id=turn_id)
-        else:
-            wanted = CancelIn(own=True) if self._client_id is not None else CancelIn(all=True)
-        done = await self._calls.cancel(wanted)
-        return StopOut(matched=done.matched, already_ended=done.already_ended, position=done.position)
+        sent = await self._stop_sent(body.sent_message_id) if body.sent_message_id is not None else []
+        done = await self._calls.cancel(CancelIn(turn_id=turn_id) if turn_id is not None else self._running())
+        return StopOut(
+            matched=[*sent, *done.matched], already_ended=done.already_ended, position=done.position
+        )
+
+    async def _stop_sent(self, message_id: str) -> list[str]:
+        """Stop pressed right after Send: the turn of a message that may not have arrived yet."""
+        return (await self._calls.cancel(CancelIn(input_id=message_id))).matched
+
+    def _running(self) -> CancelIn:
+        return CancelIn(own=True) if self._client_id is not None else CancelIn(all=True)
 
     async def answer_to(self, message_id: str) -> str | None:
         """The turn of the shown answer to a question; None where it has none, or is no question."""

@@ -255,3 +255,6 @@ class WakeOut(_Wire):
 def _require_content(body: SendIn | SteerIn) -> None:
     if (body.text is None) == (body.parts is None):
         raise ValueError("give either text or parts")
+    texts = [body.text] if body.parts is None else [getattr(part, "text", None) for part in body.parts]
+    if texts and all(text is not None and not text.strip() for text in texts):
+        raise ValueError("the message is empty; write something")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from gateway.http_api.responses_errors import refused
 from selfhost_transport.turns.client_input import ClientInput
-from selfhost_transport.turns.inputs import UserPart
+from selfhost_transport.turns.inputs import UserPart, is_blank
 from selfhost_transport.turns.responses_object import ECHOED
 from selfhost_transport.turns.ui import FilePart, TextPart
 
@@ -94,6 +94,8 @@ class CreateIn(BaseModel):
             raise refused("answer the turn's calls first; send the message in a request of its own", "input")
         if not said.answers and not said.parts:
             raise refused("say something: `input` is a text or a list of items", "input")
+        if said.parts and is_blank(said.parts):
+            raise refused("the message is empty; write something", "input")
         said.asked = self._asked(said)
         return said
 

@@ -74,7 +74,9 @@ class TypedErrors(APIRoute):
                 with tracing.incoming(request.headers.get(tracing.TRACEPARENT)):
                     return in_format(request, await handler(readable))
             except RequestValidationError as error:
-                return in_format(request, error_response(validation_error(error)))
+                return in_format(
+                    request, error_response(validation_error(error, request.headers.get("content-type", "")))
+                )
             except TransportError as error:
                 return in_format(request, error_response(error.info))
             except HTTPException as error:

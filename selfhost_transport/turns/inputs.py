@@ -50,6 +50,11 @@ class InputIds:
     event_id: str = field(default_factory=new_id)
 
 
+def is_blank(parts: Sequence[object]) -> bool:
+    """Whether a message says nothing: all it consists of are texts without a letter."""
+    return all(isinstance(part, TextPart) and not part.text.strip() for part in parts)
+
+
 def user_message(
     parts: Sequence[UserPart],
     ids: InputIds,

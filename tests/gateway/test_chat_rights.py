@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -327,3 +328,57 @@ async def test_readers_that_leave_at_once_hold_no_session(people: Any, gateway: 
         return "sht_gateway_sessions 0.0" in reported
 
     await wait_until(is_let_go, 20.0, "the sessions are let go")
+
+
+async def test_a_stop_that_overtakes_its_send_ends_that_turn(people: Any, unique: Names) -> None:
+    """The page names its newest message, which the gateway does not know yet."""
+    session, alice = unique("bound"), people("key", "alice")
+    early = await alice.post(f"/v1/ui/{session}/stop", json={"sentMessageId": "on-its-way"})
+    assert early.json()["matched"] == []
+    sent = await alice.post(f"/v1/ui/{session}", json=asked("hello", id="on-its-way"))
+    assert '"type":"abort"' in sent.text, sent.text
+    assert await open_turns(alice, session) == []
+    # The caller's running turns are stopped as ever.
+    turn = await started(alice, session)
+    for matched in ([turn], []):
+        stopped = await alice.post(f"/v1/ui/{session}/stop", json={"sentMessageId": "on-its-way"})
+        assert stopped.json()["matched"] == matched
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+async def test_a_message_that_says_nothing_is_refused(people: Any, unique: Names, text: str) -> None:
+    session, alice = unique("bound"), people("key", "alice")
+    parts = [{"type": "text", "text": text}] * 2
+    said = {"id": "m", "role": "user", "content": text}
+    for path, body in (
+        (f"/v1/ui/{session}", {"messages": [{"id": "m", "role": "user", "parts": parts}]}),
+        (f"/v1/sessions/{session}/turns", {"text": text}),
+        (f"/v1/sessions/{session}/turns", {"parts": parts}),
+        (f"/v1/sessions/{session}/turns/t/inputs", {"text": text}),
+        ("/v1/agui", {"threadId": session, "runId": "r", "messages": [said]}),
+        ("/v1/responses", {"conversation": session, "input": text, "background": True}),
+    ):
+        refused = await alice.post(path, json=body)
+        assert (refused.status_code, "is empty" in refused.text) == (400, True), (path, refused.text)
+    assert await open_turns(alice, session) == []
+    file = {"type": "file", "url": "https://a.example/b.png", "mediaType": "image/png"}
+    sent = await alice.post(f"/v1/sessions/{session}/turns", json={"parts": [*parts, file]})
+    assert sent.status_code == 202, sent.text
+
+
+async def test_refusals_name_fields_and_no_classes(people: Any, unique: Names) -> None:
+    alice = people("key", "alice")
+    missing = await alice.post("/v1/agui", json={})
+    assert missing.status_code == 400 and "threadId: Field required" in missing.text
+    faults = [{"parts": [{"type": "text"}, {"type": "file"}]}, {"parts": [1]}]
+    answers = [await alice.post(f"/v1/sessions/{unique('bound')}/turns", json=body) for body in faults]
+    answers += [missing, await alice.post("/api/chat", json=[])]
+    for answer in answers:
+        assert answer.status_code == 400
+        assert not {"RouteIn", "RunIn", "WakeIn", "ChatIn", "TextPartIn", "FilePartIn"} & set(
+            re.findall(r"\w+", answer.text)
+        ), answer.text
+    for path in ("/v1/agui", "/v1/sessions/bound:t/turns"):
+        twice = "application/json, application/json"
+        doubled = await alice.post(path, content=b'{"text": "hi"}', headers={"content-type": twice})
+        assert doubled.status_code == 400 and twice in doubled.text, doubled.text

@@ -400,4 +400,29 @@ for (const version of MAJORS) {
     });
   }
 }
+for (const version of MAJORS) {
+  test(`after a cut the guide's two calls show the answer once: ai ${version}`, async () => {
+    const id = unique('cut');
+    let cut;
+    const fetching = async (input, request) => {
+      const response = await fetch(input, request);
+      if (request?.method !== 'POST') return response;
+      const through = new TransformStream({ start: (controller) => (cut = () => controller.error(new TypeError('network error'))) });
+      void response.body.pipeTo(through.writable).catch(() => {});
+      return new Response(through.readable, response);
+    };
+    const chat = page(version, id, { transport: { fetch: fetching } });
+    const sent = chat.sendMessage({ text: 'script: tokens=120 rate=60' });
+    await streamsText(chat, 20);
+    cut();
+    await sent;
+    assert.equal(chat.status, 'error');
+    assert.ok(saying(chat).length >= 20);
+    chat.messages = await history(id);
+    await chat.resumeStream();
+    assert.deepEqual(chat.messages.map(({ role }) => role), ['user', 'assistant']);
+    assert.equal(chat.messages.at(-1).parts.filter(({ type }) => type === 'text').length, 1);
+    assert.equal(saying(chat), numbers(120));
+  });
+}
 const given = (transport) => ({ api: transport.api, prepareReconnectToStreamRequest: transport.prepareReconnectToStreamRequest });
