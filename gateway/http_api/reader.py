@@ -140,7 +140,7 @@ def is_known(tree: SessionTree, turn_id: str) -> bool:
 
 
 def require_turn(tree: SessionTree, turn_id: str) -> None:
-    """Raises ContinuityLost where a turn that was there is not any more: whoever follows it would wait without end."""
+    """Raises ContinuityLost where a turn that was there is not any more: who follows it would wait without end."""
     if tree.turn(turn_id) is None:
         raise ContinuityLost(
             f"the service has lost the turn {turn_id}, and what it said; send the message again"

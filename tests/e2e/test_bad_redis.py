@@ -347,7 +347,7 @@ async def test_readers_of_a_quiet_session_that_is_gone_are_notified(bad: Bad) ->
 
 
 @pytest.mark.parametrize("lose", [flush_all, evict_session, restart_empty])
-async def test_http_readers_of_a_turn_that_is_gone_are_told(bad: Bad, lose: Losing) -> None:
+async def test_http_readers_of_a_turn_that_is_gone_get_an_error(bad: Bad, lose: Losing) -> None:
     """Each stream ends with its protocol's error; that of the session says that it begins anew."""
     session, gateway = bad.stage.session(), bad.stage.gateways[0].url
     user, _, password = KEY.partition(":")
