@@ -114,7 +114,7 @@ def test_the_example_configuration_loads(monkeypatch: pytest.MonkeyPatch) -> Non
     )
     monkeypatch.setenv("SELFHOST_TRANSPORT_KEYS", example["SELFHOST_TRANSPORT_KEYS"])
     settings = load_settings(DEPLOY / "config.toml")
-    assert [key.name for key in settings.keys] == ["app.web"]
+    assert [key.name for key in settings.keys] == ["app.web", "app.prometheus"]
     assert settings.namespace_for("conversations:1").agent == "assistant"
 
 

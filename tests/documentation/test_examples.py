@@ -105,7 +105,7 @@ async def test_the_environment_of_the_guide_loads(site: Site) -> None:
 async def test_the_user_of_the_guide_can_be_loaded(site: Site, dev_redis: str) -> None:
     port = re.search(r":(\d+)/", dev_redis)
     assert port is not None
-    example = block("docs/deployment.md", "ACL SETUSER").text
+    example = block("docs/deployment.md", "deploy/redis/users.acl |").text
     shell = await site.sh(
         f'redis-cli() {{ command redis-cli -p {port[1]} "$@"; }}\n{example}redis-cli ACL DELUSER transport operator',
         PASSWORD="a-password",
