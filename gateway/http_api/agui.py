@@ -68,7 +68,7 @@ async def connect_thread(body: RunIn, credential: Caller, services: Running) -> 
 @router.post("/v1/agui/stop")
 async def stop(body: ThreadStopIn, credential: Caller, services: Running) -> AgentStopOut:
     """End the turn of a run, or the caller's running turns. When this answers, the stop is final."""
-    return await _stop(services, credential, body.thread_id, body.run_id)
+    return await _stop(services, credential, body.thread_id, body.run_id, body.sent_message_id)
 
 
 @router.get("/v1/agui")
@@ -159,9 +159,11 @@ async def _connect(services: Services, credential: Credential, body: RunIn) -> R
     return await connect(services, credential, thread, Run(body.run_id, turn_id), how)
 
 
-async def _stop(services: Services, credential: Credential, thread: str, run_id: str | None) -> AgentStopOut:
+async def _stop(
+    services: Services, credential: Credential, thread: str, run_id: str | None, sent: str | None = None
+) -> AgentStopOut:
     check_name(thread)
-    done = await AguiTurns(services, credential, thread).stop(run_id)
+    done = await AguiTurns(services, credential, thread).stop(run_id, sent)
     if not done.matched:
         return AgentStopOut(stopped=False, message="nothing of this caller runs here")
     return AgentStopOut(stopped=True, turn_ids=done.matched, position=done.position, interrupt=dict(_STOPPED))

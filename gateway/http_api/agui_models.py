@@ -112,9 +112,13 @@ class AgentStopIn(_Lenient):
 
 
 class ThreadStopIn(AgentStopIn):
-    """Which run of which thread to end."""
+    """Which run of which thread to end.
+
+    `sent_message_id`: the client's newest message. Its turn is stopped too, also if it arrives only after the stop.
+    """
 
     thread_id: str = Field(min_length=1)
+    sent_message_id: str | None = Field(default=None, min_length=1, max_length=512)
 
 
 class AgentStopOut(_Lenient):

@@ -77,13 +77,17 @@ class AguiTurns:
             raise NotFound(f"this thread has no run {run_id!r}")
         return Run(run_id, found)
 
-    async def stop(self, run_id: str | None) -> CancelOut:
-        """End the turn of a run, or the caller's running turns, for good."""
+    async def stop(self, run_id: str | None, sent_message_id: str | None = None) -> CancelOut:
+        """End the turn of a run, or the caller's running turns, for good; also that of a message that may not have arrived."""
+        early: list[str] = []
+        if sent_message_id is not None:
+            early = (await self._calls.cancel(CancelIn(input_id=sent_message_id))).matched
         if run_id is not None:
             wanted = CancelIn(turn_id=(await self.find(run_id)).turn_id)
         else:
             wanted = CancelIn(own=True) if self._client_id is not None else CancelIn(all=True)
-        return await self._calls.cancel(wanted)
+        done = await self._calls.cancel(wanted)
+        return done.model_copy(update={"matched": [*early, *done.matched]})
 
     # A message
 

@@ -338,6 +338,12 @@ async def test_a_stop_that_overtakes_its_send_ends_that_turn(people: Any, unique
     sent = await alice.post(f"/v1/ui/{session}", json=asked("hello", id="on-its-way"))
     assert '"type":"abort"' in sent.text, sent.text
     assert await open_turns(alice, session) == []
+    early = await alice.post("/v1/agui/stop", json={"threadId": session, "sentMessageId": "second"})
+    assert early.json()["stopped"] is False
+    said = {"id": "second", "role": "user", "content": "hi"}
+    sent = await alice.post("/v1/agui", json={"threadId": session, "runId": "r", "messages": [said]})
+    assert "RUN_FINISHED" in sent.text or "RUN_ERROR" in sent.text, sent.text
+    assert await open_turns(alice, session) == []
     # The caller's running turns are stopped as ever.
     turn = await started(alice, session)
     for matched in ([turn], []):
