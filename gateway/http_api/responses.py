@@ -105,7 +105,7 @@ async def list_input_items(
 async def _waited(reader: ResponseReader) -> AsyncIterator[bytes]:
     """A response once it is over, with blanks before it, so that no proxy gives up."""
     try:
-        async for _ in reader.waiting():
+        async for _ in reader.waiting(lambda: reader.is_over):
             yield b" "
         yield orjson.dumps(reader.json())
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from gateway.auth.authenticator import Credential
 from gateway.http_api.reader import SessionReader, is_known, require_turn, turn_of_event
@@ -10,6 +10,7 @@ from gateway.http_api.responses_errors import refused
 from gateway.services import Services
 from selfhost_transport.errors import ContinuityLost, ErrorInfo, InvalidArgument, NotFound, TransportError
 from selfhost_transport.turns.events import ChunkReceived
+from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.record import Record
 from selfhost_transport.turns.responses_object import (
@@ -83,9 +84,21 @@ class ResponseView:
     @property
     def is_over(self) -> bool:
         """Whether it changes no more."""
-        node, span = self.node, self.span
-        ended = node is not None and node.run is not None and node.run.status.is_terminal
-        return ended or (span is not None and span.until is not None)
+        span = self.span
+        return self.has_turn_ended or (span is not None and span.until is not None)
+
+    @property
+    def has_turn_ended(self) -> bool:
+        """Whether nothing of the turn comes any more."""
+        run = self.node.run if self.node is not None else None
+        return run is not None and run.status.is_terminal
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether the turn waits for answers to this response's calls."""
+        run, span = self.node.run if self.node is not None else None, self.span
+        at = run.suspensions if run is not None and run.status is TurnStatus.SUSPENDED else ()
+        return bool(at) and span is not None and span.until == at[-1]
 
     def json(self) -> ItemJson:
         """All of it."""
@@ -159,14 +172,20 @@ class ResponseReader(ResponseView):
 
     async def wait(self) -> ItemJson:
         """All of it, once it is over or lost, or once the gateway stops or the credentials have expired: then as it is."""
-        async for _ in self.waiting():
+        async for _ in self.waiting(lambda: self.is_over):
             pass
         return self.json()
 
-    async def waiting(self) -> AsyncIterator[None]:
+    async def wait_for_turn(self) -> ItemJson:
+        """The same, once its turn has ended."""
+        async for _ in self.waiting(lambda: self.has_turn_ended):
+            pass
+        return self.json()
+
+    async def waiting(self, is_over: Callable[[], bool]) -> AsyncIterator[None]:
         """Whenever something happened, or nothing for a while, until it is over or lost."""
         try:
-            if self.is_over:
+            if is_over():
                 return
             async for batch in self.reader.batches():
                 require_turn(self.tree, self.id.turn_id)
@@ -174,7 +193,7 @@ class ResponseReader(ResponseView):
                     turn_of_event(event) == self.id.turn_id and not isinstance(event, ChunkReceived)
                     for event in batch.events
                 )
-                if mine and self.is_over:
+                if mine and is_over():
                     return
                 yield
         except ContinuityLost as error:

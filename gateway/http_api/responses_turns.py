@@ -94,12 +94,11 @@ class ResponseTurns:
         """End the turn of a response for good; one that is over is left as it is. The response as it stays."""
         self._credential.capability.require(Operation.TURN_CANCEL, response_id.session)
         async with ResponseReader(self._services, self._credential, response_id) as reader:
-            found = reader.json()
-            if found["status"] not in ("queued", "in_progress"):
-                return found
+            if reader.is_over and not reader.is_suspended:
+                return reader.json()
             wanted = CancelIn(turn_id=response_id.turn_id)
             done = await TurnCalls(self._services, self._credential, response_id.session).cancel(wanted)
-            return reader.json() if done.denied else await reader.wait()
+            return reader.json() if done.denied or done.undecided else await reader.wait_for_turn()
 
     # A message
 

@@ -105,9 +105,11 @@ def asked_of(records: Iterable[Record]) -> dict[str, Any]:
 
 def status_of(run: RunInfo | None, span: Span, units: Units) -> str:
     """The status of a response, in OpenAI's words."""
-    if span.until is not None:
-        return "completed"
     status = run.status if run is not None else TurnStatus.PENDING
+    if span.until is not None:
+        # What a turn waited for when it was cancelled is not wanted any more.
+        given_up = status is TurnStatus.CANCELLED and not units.is_continued
+        return "cancelled" if given_up else "completed"
     match status:
         case TurnStatus.PENDING:
             return "queued"

@@ -90,9 +90,13 @@ class Units:
         self.all: list[Unit] = []
         self.finish_reason: str | None = None
         self.metadata: dict[str, Any] = {}
+        # Whether the turn has gone on since this part ended.
+        self.is_continued = False
         self._attempts: dict[tuple[str | None, str | None], _Attempt] = {}
         self._newest: dict[str | None, _Attempt] = {}
         for record in node.records() if node is not None else ():
+            is_later = span.until is not None and record.serial is not None and record.serial > span.until
+            self.is_continued |= is_later and (record.input is not None or record.stream is not None)
             if record.input is None and not record.deleted and span.holds(record.serial):
                 self._take(node, record)
 

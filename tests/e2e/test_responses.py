@@ -187,6 +187,32 @@ async def test_rsp_6_a_cancel_is_final_for_every_reader(site: Site, script: str,
         assert (await client.responses.retrieve(response_id)).to_dict() == cancelled.to_dict()
 
 
+async def test_rsp_6_a_turn_that_waits_for_answers_is_cancelled(client: Any, site: Site) -> None:
+    asked = await client.responses.create(input="script: tool=client tokens=5", model="assistant")
+    assert asked.status == "completed"
+    cancelled = await client.responses.cancel(asked.id)
+    assert cancelled.status == "cancelled"
+    assert [item.type for item in cancelled.output] == [item.type for item in asked.output]
+    assert (await client.responses.retrieve(asked.id)).to_dict() == cancelled.to_dict()
+    last = (await _read(await client.responses.retrieve(asked.id, stream=True)))[-1]
+    assert (last.type, last.response.status) == ("response.incomplete", "cancelled")
+    assert (await client.responses.cancel(asked.id)).to_dict() == cancelled.to_dict()
+    (call,) = [item for item in asked.output if item.type == "function_call"]
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": "late"}
+    with pytest.raises(openai.BadRequestError, match="waits for no answers"):
+        await client.responses.create(previous_response_id=asked.id, input=[output])
+
+
+async def test_rsp_6_what_was_answered_stays_completed(client: Any) -> None:
+    asked = await client.responses.create(input="script: tool=client tokens=900 rate=100", model="assistant")
+    (call,) = [item for item in asked.output if item.type == "function_call"]
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": '{"found": 1}'}
+    going = await client.responses.create(previous_response_id=asked.id, input=[output], background=True)
+    assert (await client.responses.cancel(going.id)).status == "cancelled"
+    assert (await client.responses.retrieve(asked.id)).to_dict() == asked.to_dict()
+    assert (await client.responses.cancel(asked.id)).to_dict() == asked.to_dict()
+
+
 async def _read(stream: Any) -> list[Any]:
     return [event async for event in stream]
 
