@@ -80,5 +80,8 @@ PLAN = (
     Row("docs/deployment.md", "sh", "--tls-cert", test="test_every_sdk_over_tls"),
     Row("docs/webhooks.md", "json", reason="tests/gateway/test_webhooks.py compares the members of an event"),
     Row("docs/webhooks.md", "python", reason="tests/gateway/test_webhooks.py verifies events in this way"),
+    Row("docs/load-testing.md", "sh", "loadtest --local", reason="tests/loadtest/test_own_agent.py runs it with such an agent"),
+    Row("docs/load-testing.md", "sh", "fake-provider --port", reason="tests/fake_provider starts the command, with such options"),
+    Row("docs/load-testing.md", "sh", "--compare", reason="tests/loadtest/test_own_agent.py compares two runs"),
     Row("docs/deployment.md", "nginx", reason="needs nginx; the forwarded headers are tested with the gateway"),
 )  # fmt: skip

@@ -56,6 +56,9 @@ async def test_people_who_stop_interrupt_and_reload(stack: Stack, tmp_path: Path
     assert f"cost {result.cost:,.4f}" in proc.log
     page = html.read_text(encoding="utf-8")
     assert "Load test: a try" in page and "--prompts" in page
+    compared = await run(stack, "--compare", str(json), str(json), "--html", str(html))
+    assert compared.returncode == 0, compared.log
+    assert html.read_text(encoding="utf-8").count("a try") >= 2
 
 
 async def test_too_many_errors_fail_the_run(stack: Stack) -> None:
