@@ -65,6 +65,7 @@ class Services:
     """The gateway's parts. `secret` signs connection keys, on every gateway of the deployment alike."""
 
     settings: Settings
+    stores: Stores
     redis: RedisConnection
     sessions: SessionStore
     turns: TurnStore
@@ -178,6 +179,7 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
     lag.start()
     return Services(
         settings=settings,
+        stores=stores,
         redis=stores.redis,
         sessions=sessions,
         turns=turns,

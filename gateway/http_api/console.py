@@ -18,8 +18,6 @@ from gateway.http_api.timeline import TimelineEntry, timeline_of
 from gateway.services import Services
 from selfhost_transport.commands.ended import last_ended
 from selfhost_transport.errors import CapabilityError, NotFound
-from selfhost_transport.store.dead_letters import DeadLetters
-from selfhost_transport.store.ended_turns import EndedTurns
 from selfhost_transport.store.live_sessions import LiveSessions
 from selfhost_transport.store.statistics import read_statistics
 from selfhost_transport.wire.capability import Operation
@@ -143,7 +141,7 @@ async def overview(caller: Operator, services: Running) -> OverviewOut:
     agents = _agents(services)
     live = LiveSessions(services.redis, services.sessions.keys)
     letters, found, workers, statistics = await asyncio.gather(
-        DeadLetters(services.turns, services.sessions).all(),
+        services.stores.dead_letters.all(),
         live.turns(agents),
         live.workers(agents),
         read_statistics(services.redis, services.sessions.keys, agents),
@@ -214,7 +212,7 @@ async def timeline(
 @router.get("/v1/operator/dead")
 async def dead(caller: Operator, services: Running) -> list[DeadLetterOut]:
     """Dead letters, oldest first."""
-    letters = await DeadLetters(services.turns, services.sessions).all()
+    letters = await services.stores.dead_letters.all()
     return [
         DeadLetterOut(
             letter_id=one.letter_id, session=one.session, turn_id=one.turn_id, attempts=one.attempts,
@@ -227,7 +225,7 @@ async def dead(caller: Operator, services: Running) -> list[DeadLetterOut]:
 @router.post("/v1/operator/dead/requeue", status_code=202)
 async def requeue(body: RequeueIn, caller: Operator, services: Running) -> dict[str, str]:
     """Send a dead letter's message again; twice is once."""
-    accepted = await DeadLetters(services.turns, services.sessions).requeue(body.letter_id)
+    accepted = await services.stores.dead_letters.requeue(body.letter_id)
     return {"turnId": accepted.turn_id, "status": accepted.status}
 
 
@@ -236,7 +234,7 @@ async def undelivered(name: str, caller: Operator, services: Running) -> list[Un
     """Events that a webhook's address did not accept in time, oldest first; kept for 30 days."""
     if name not in {rule.name for rule in services.settings.webhooks}:
         raise NotFound(f"there is no webhook {name!r}")
-    found = await EndedTurns(services.redis, services.sessions.keys, f"webhook.{name}").buried()
+    found = await services.stores.ended_turns(f"webhook.{name}").buried()
     return [
         UndeliveredOut(
             event=one.ended.event, session=one.ended.session, turn_id=one.ended.turn_id,

@@ -32,12 +32,20 @@ class Fleet:
         count: int = await self._redis.command("ZCOUNT", self._keys.fleet(agent), await self._alive(), "+inf")
         return count
 
+    async def workers(self, agent: str) -> list[str]:
+        """The names of the workers that serve an agent."""
+        return [member.removesuffix(_FREE) for member in await self._members(agent)]
+
     async def has_free_models(self, agent: str) -> bool:
         """Whether workers serve an agent, and the models of all of them cost nothing."""
-        members = await self._redis.command(
+        members = await self._members(agent)
+        return bool(members) and all(member.endswith(_FREE) for member in members)
+
+    async def _members(self, agent: str) -> list[str]:
+        found = await self._redis.command(
             "ZRANGEBYSCORE", self._keys.fleet(agent), await self._alive(), "+inf"
         )
-        return bool(members) and all(member.endswith(_FREE.encode()) for member in members)
+        return [member.decode() for member in found]
 
     async def _alive(self) -> str:
         """The lowest score of a worker that has not fallen silent."""

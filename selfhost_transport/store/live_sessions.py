@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.store.fleet import Fleet
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.names import part, split_pair
 
@@ -36,14 +37,11 @@ class LiveSessions:
 
     async def workers(self, agents: Iterable[str]) -> list[RegisteredWorker]:
         """The workers that serve these agents."""
-        seconds, micros = await self._redis.command("TIME")
-        now_ms = int(seconds) * 1000 + int(micros) // 1000
         serves: dict[str, list[str]] = {}
+        fleet = Fleet(self._redis, self._keys)
         for agent in sorted(set(agents)):
-            for worker in await self._redis.command(
-                "ZRANGEBYSCORE", self._keys.fleet(agent), f"({now_ms}", "+inf"
-            ):
-                serves.setdefault(worker.decode(), []).append(agent)
+            for worker in await fleet.workers(agent):
+                serves.setdefault(worker, []).append(agent)
         return [RegisteredWorker(worker, tuple(served)) for worker, served in sorted(serves.items())]
 
     async def drain(self, worker: str) -> None:

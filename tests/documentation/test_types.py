@@ -15,6 +15,8 @@ from tests.documentation.blocks import ROOT, Block, all_blocks
 
 # What examples take from the application, or from an example above them.
 GIVEN = {
+    "docs/tracing.md": "from typing import Any\nclient: Any = None\nmessages: Any = None\n",
+    "docs/webhooks.md": "from typing import Any\nbody: Any = None\nheaders: Any = None\n",
     "docs/hydration.md": "from typing import Any\ndatabase: Any = None\n",
 }
 PYRIGHT = ROOT / "tests" / "js" / "node_modules" / ".bin" / "pyright"

@@ -73,7 +73,7 @@ async def test_the_packages_are_those_that_the_tests_use(package: Path) -> None:
 async def test_the_pages_in_a_browser(stack: Stack, dev: Proc, name: str) -> None:
     port = free_port()
     options = f"--host 127.0.0.1 --port {port} --strictPort"
-    page = await shell(stack, copied(stack, name), f"npm start -- {options}", GATEWAY=dev.url)
+    page = await shell(stack, copied(stack, name), f"npm start -- {options}", GATEWAY=dev.url, NO_COLOR="1")
     await wait_until(lambda: f"127.0.0.1:{port}" in page.log, 30, "the page is served")
     env = {"URL": f"http://127.0.0.1:{port}/", "API": dev.url, "CHROMIUM": browser()}
     await run_suite(stack, "examples.test.mjs", env)

@@ -147,9 +147,10 @@ async def test_one_trace_of_an_interrupted_turn(
     shown = as_text(spans)
     print(shown)
     page = (Path(__file__).parent.parent.parent / "docs" / "tracing.md").read_text()
-    assert [line.split()[:2] for line in shown.splitlines()] == [
+    # The clocks of Redis and of the processes differ, so spans that begin together change places.
+    assert sorted(line.split()[:2] for line in shown.splitlines()) == sorted(
         line.split()[:2] for line in page.partition("```text\n")[2].partition("\n```")[0].splitlines()
-    ], "the trace in docs/tracing.md has these spans"
+    ), "the trace in docs/tracing.md has these spans"
 
 
 async def test_a_suspension_is_a_span_of_the_same_trace(
@@ -199,7 +200,7 @@ def test_without_the_packages_the_setting_is_refused(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with (
-        pytest.raises(InvalidArgument, match=r"selfhost-transport\[otel\]"),
+        pytest.raises(InvalidArgument, match=r"pip install .*\[otel\]"),
         tracing.tracing(load_settings(tracing_endpoint="http://127.0.0.1:1"), "x"),
     ):
         os.abort()
