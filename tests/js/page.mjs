@@ -72,15 +72,21 @@ export async function say(page, text) {
   await page.getByTestId('send').click();
 }
 
-/** Wait until the text of answer `index` satisfies `condition`, a function that runs in the page. */
+export const longerThan = 'longer than';
+export const equals = 'equals';
+
+/** Wait until the text of answer `index` is `longerThan` a length or `equals` a text; gives that text. */
 export async function reads(page, index, condition, argument) {
-  await body(page, index).waitFor();
-  const element = await body(page, index).elementHandle();
-  await page.waitForFunction(condition, [element, argument]);
-  return element.textContent();
+  const found = await page.waitForFunction(
+    ([index, isLength, argument]) => {
+      // Looked up at each look: another version is another element, and it is drawn a frame after the click.
+      const text = document.querySelectorAll('[data-testid=answer]')[index]?.querySelector('[data-testid=text]')?.textContent;
+      return text !== undefined && (isLength ? text.length > argument : text.trim() === argument.trim()) && text;
+    },
+    [index, condition === longerThan, argument],
+  );
+  return found.jsonValue();
 }
-export const longerThan = ([element, length]) => element.textContent.length > length;
-export const equals = ([element, text]) => element.textContent.trim() === text.trim();
 
 export function ends(page, index, status) {
   return answers(page).nth(index).and(page.locator(`[data-status=${status}]`)).waitFor();
