@@ -60,22 +60,26 @@ async def _run(stage: Stage, faults: Faults, seconds: float, sessions: int, seed
     asker = Asker(stage.session(SILENT))
     asked = make_witness(stage.store, PREFIX, asker.session)
     witnesses = [make_witness(stage.store, PREFIX, one.session) for one in conversations]
-    stop, done = asyncio.Event(), asyncio.Event()
+    stop, over, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
     watching = asyncio.create_task(watch([*witnesses, asked], done))
     publishers = [Publisher(one.session) for one in conversations]
     stoppers = [Stopper(one.session) for one in conversations]
     urls = [gateway.url for gateway in stage.gateways]
-    async with asyncio.TaskGroup() as group:
-        for number, conversation in enumerate(conversations):
-            chance = random.Random(seed * 1000 + number)
-            group.create_task(conversation.go_on(faults.networks, stop, chance))
-            group.create_task(publishers[number].go_on(urls, stop, random.Random(chance.random())))
-            group.create_task(stoppers[number].go_on(urls, stop, random.Random(chance.random())))
-        group.create_task(asker.go_on(urls, stop, random.Random(seed)))
-        group.create_task(faults.freeze_beside(stop))
-        await faults.go_on(seconds)
-        stop.set()
-    left = [await _left_open(stage, session) for session in _sessions(conversations, asker)]
+    async with asyncio.TaskGroup() as readers:
+        async with asyncio.TaskGroup() as group:
+            for number, conversation in enumerate(conversations):
+                chance = random.Random(seed * 1000 + number)
+                readers.create_task(conversation.go_on(faults.networks, stop, over, chance))
+                group.create_task(publishers[number].go_on(urls, stop, random.Random(chance.random())))
+                group.create_task(stoppers[number].go_on(urls, stop, random.Random(chance.random())))
+                group.create_task(conversation.silent.wait())
+            group.create_task(asker.go_on(urls, stop, random.Random(seed)))
+            group.create_task(faults.freeze_beside(stop))
+            await faults.go_on(seconds)
+            stop.set()
+        # A turn whose stopper was cut off goes on by itself: the readers stay until it has ended too.
+        left = [await _left_open(stage, session) for session in _sessions(conversations, asker)]
+        over.set()
     done.set()
     await watching
     found: Counter[str] = Counter({f"fault {name}": count for name, count in faults.done.items()})

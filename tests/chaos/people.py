@@ -33,9 +33,16 @@ class Conversation:
     watched: dict[str, str] = field(default_factory=dict)
     reader: Reader = field(default_factory=Reader)
     breaches: Counter[str] = field(default_factory=Counter)
+    # Set once everything that was said here has ended.
+    silent: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def go_on(self, networks: list[Network], stop: asyncio.Event, chance: random.Random) -> None:
-        """Talk until asked to stop; then wait for everything that was accepted to end."""
+    async def go_on(
+        self, networks: list[Network], stop: asyncio.Event, over: asyncio.Event, chance: random.Random
+    ) -> None:
+        """Talk until asked to stop; wait for all that was accepted to end, and until it is over for others too.
+
+        The last word is said here: who has seen it end was given the whole log.
+        """
         async with (
             self._connect(networks, "talker", chance) as talker,
             self._connect(networks, "watcher", chance) as watcher,
@@ -48,6 +55,8 @@ class Conversation:
                 await asyncio.sleep(chance.uniform(0.05, 0.8))
             await self._all_ended(talker)
             await self._all_ended(watcher)
+            self.silent.set()
+            await over.wait()
             for quiet in range(QUIET_TURNS):
                 await self._say_quietly(talker, watcher, number + quiet)
             self.watched = {turn: watcher.turn(turn).text for turn in self.sent}

@@ -27,6 +27,8 @@ from tests.worker.session import run_of
 
 _AFTER_S = 0.4
 _PATIENCE_S = 8.0
+# Long, so that the cancel comes before the end; a turn whose episode is cut short goes on for 25 s.
+ASKED = "script: tokens=5000 rate=200"
 
 
 @dataclass(slots=True)
@@ -84,7 +86,7 @@ class Stopper:
 
     session: str
     found: Counter[str] = field(default_factory=Counter)
-    # Turns that were accepted here; their answers are whatever was said until the cancel.
+    # Turns that may have begun here; their answers are whatever was said until the cancel.
     turns: set[str] = field(default_factory=set)
 
     async def go_on(self, urls: list[str], stop: asyncio.Event, chance: random.Random) -> None:
@@ -98,26 +100,27 @@ class Stopper:
                 ):
                     await self._episode(socket, chance)
                     self.found["cancels on bare sockets"] += 1
-            except (OSError, TimeoutError, WebSocketException, _Refused):
+            except (OSError, TimeoutError, WebSocketException, Refused):
                 self.found["episodes cut short"] += 1
             await asyncio.sleep(chance.uniform(0.1, 0.6))
 
     async def _episode(self, socket: ClientConnection, chance: random.Random) -> None:
         ids = InputIds()
-        said = user_message([TextPart("script: tokens=5000 rate=200")], ids, client_id="stopper")
+        said = user_message([TextPart(ASKED)], ids, client_id="stopper")
         turn = turn_id_for(self.session, ids.codec_message_id)
         await _send(socket, Frame(Action.ATTACH, channel=self.session))
-        await _next(socket, Action.ATTACHED)
-        await _send(socket, Frame(Action.MESSAGE, channel=self.session, msg_serial=0, messages=said))
-        await _next(socket, Action.ACK)
+        await next_frame(socket, Action.ATTACHED)
+        # Its acknowledgement may be lost.
         self.turns.add(turn)
+        await _send(socket, Frame(Action.MESSAGE, channel=self.session, msg_serial=0, messages=said))
+        await next_frame(socket, Action.ACK)
         await _hear(socket, chance.uniform(0.0, 0.4))
         stop = cancel(event_id=str(uuid.uuid4()), run_id=turn)
         await _send(socket, Frame(Action.MESSAGE, channel=self.session, msg_serial=1, messages=[stop]))
-        acknowledged = await _next(socket, Action.ACK)
+        acknowledged = await next_frame(socket, Action.ACK)
         receipt = acknowledged.res[0].cancel if acknowledged.res else None
         if receipt is None:
-            raise _Refused
+            raise Refused
         sealed = parse_position(receipt.position)[0]
         for frame in await _hear(socket, _AFTER_S):
             self._judge(frame, sealed, turn)
@@ -132,8 +135,8 @@ class Stopper:
                 self.found["content after an acknowledged cancel"] += 1
 
 
-class _Refused(Exception):
-    pass
+class Refused(Exception):
+    """The service said no, or something else than it was asked."""
 
 
 def _says(message: Message) -> bool:
@@ -145,11 +148,12 @@ async def _send(socket: ClientConnection, frame: Frame) -> None:
     await socket.send(encode_frame(frame, Format.JSON).decode())
 
 
-async def _next(socket: ClientConnection, wanted: Action) -> Frame:
+async def next_frame(socket: ClientConnection, wanted: Action) -> Frame:
+    """The next frame of that kind; what comes before it is passed over."""
     while True:
         frame = decode_frame(await socket.recv(), Format.JSON)
         if frame.action in (Action.NACK, Action.ERROR, Action.DISCONNECTED, Action.DETACHED):
-            raise _Refused
+            raise Refused
         if frame.action == wanted:
             return frame
 
