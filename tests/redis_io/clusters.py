@@ -6,8 +6,9 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,7 @@ from tests.processes import wait_until
 _PRIMARIES = 3
 _SLOTS = 16384
 _TIMEOUT_MS = 1000
+_SETTLED_WITHIN_S = 30
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Clustered:
                 if number < _PRIMARIES:
                     last = min(_SLOTS, (number + 1) * share)
                     server.execute_command("CLUSTER ADDSLOTS", *range(number * share, last))
+                server.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
                 server.execute_command("CLUSTER MEET", "127.0.0.1", self.ports[0])
 
     def replicate(self) -> bool:
@@ -102,8 +105,17 @@ class Move:
 
     @classmethod
     def begin(cls, cluster: Clustered, slot: int, target: int) -> Move:
-        """From here on the slot is open on both servers."""
+        """From here on the slot is open on both servers.
+
+        Only once the target knows the source's epoch, which may be one move old: a target that does not, takes
+        the slot with an older epoch, loses it to the next ping of the source, and then nobody has it for good.
+        Redis 7.0 tells an epoch at once, Redis 6.2 with the next ping.
+        """
         move = cls(cluster, slot, cluster.owner_of(slot), target)
+        deadline = time.monotonic() + _SETTLED_WITHIN_S
+        while not move._settled():
+            assert time.monotonic() < deadline, "the target does not hear of the source's epoch"
+            time.sleep(0.01)
         move._say(move.target, "IMPORTING", move._name(move.source))
         move._say(move.source, "MIGRATING", move._name(move.target))
         return move
@@ -125,6 +137,16 @@ class Move:
                 if server.info("replication")["role"] == "master":
                     server.execute_command("CLUSTER SETSLOT", self.slot, "NODE", name)
 
+    def _settled(self) -> bool:
+        """Whether the target knows the source's epoch, and its own is another."""
+        with redis.Redis(port=self.source) as source, redis.Redis(port=self.target) as target:
+            actual = int(cast(dict[str, str], source.execute_command("CLUSTER INFO"))["cluster_my_epoch"])
+            own = int(cast(dict[str, str], target.execute_command("CLUSTER INFO"))["cluster_my_epoch"])
+            nodes = cast(dict[str, dict[str, str]], target.execute_command("CLUSTER NODES"))
+        name = self._name(self.source)
+        known = next(int(node["epoch"]) for node in nodes.values() if node["node_id"] == name)
+        return known == actual != own
+
     def _say(self, port: int, *words: str) -> None:
         with redis.Redis(port=port) as server:
             server.execute_command("CLUSTER SETSLOT", self.slot, *words)
@@ -138,7 +160,7 @@ class Move:
 @contextmanager
 def clustered(folder: Path) -> Iterator[Clustered]:
     """Everything started and formed; `replicate` and `ready` have to be awaited. Ends what it started."""
-    made = Clustered([_free_port() for _ in range(_PRIMARIES + 1)])
+    made = Clustered(_free_ports(_PRIMARIES + 1))
     try:
         for port in made.ports:
             made.processes.append(_server(folder, port))
@@ -183,10 +205,12 @@ def _answers(server: redis.Redis) -> bool:
         return False
 
 
-def _free_port() -> int:
-    """A port whose companion for the Cluster's own messages, 10,000 higher, exists and is free as well."""
-    while True:
-        with socket.socket() as probe, socket.socket() as bus:
+def _free_ports(count: int) -> list[int]:
+    """Different ports, each with a companion for the Cluster's own messages, 10,000 higher, that is free as well."""
+    ports = list[int]()
+    with ExitStack() as held:
+        while len(ports) < count:
+            probe, bus = held.enter_context(socket.socket()), held.enter_context(socket.socket())
             probe.bind(("127.0.0.1", 0))
             port = int(probe.getsockname()[1])
             if port > 55535:
@@ -195,4 +219,5 @@ def _free_port() -> int:
                 bus.bind(("127.0.0.1", port + 10_000))
             except OSError:
                 continue
-            return port
+            ports.append(port)
+    return ports
