@@ -66,6 +66,12 @@ class Clustered:
                 return False
         return self._replication().get("master_link_status") == "up"
 
+    @property
+    def major(self) -> int:
+        """The first number of the servers' version."""
+        with redis.Redis(port=self.ports[0]) as server:
+            return int(str(server.info("server")["redis_version"]).partition(".")[0])
+
     def owner_of(self, slot: int) -> int:
         """The port of the server that says that it has the slot."""
         for port in self.ports:
@@ -109,7 +115,7 @@ class Move:
 
         Only once the target knows the source's epoch, which may be one move old: a target that does not, takes
         the slot with an older epoch, loses it to the next ping of the source, and then nobody has it for good.
-        Redis 7.0 tells an epoch at once, Redis 6.2 with the next ping.
+        Servers learn of an epoch with a later ping.
         """
         move = cls(cluster, slot, cluster.owner_of(slot), target)
         deadline = time.monotonic() + _SETTLED_WITHIN_S
