@@ -114,7 +114,7 @@ class Move:
         """From here on the slot is open on both servers.
 
         Only once the target knows the source's epoch, which may be one move old: a target that does not, takes
-        the slot with an older epoch, loses it to the next ping of the source, and then nobody has it for good.
+        the slot with an older epoch, loses it to the next ping of the source, and then no one has it for good.
         Servers learn of an epoch with a later ping.
         """
         move = cls(cluster, slot, cluster.owner_of(slot), target)
