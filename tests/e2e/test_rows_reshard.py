@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 
 import pytest
@@ -24,11 +23,8 @@ SESSIONS = 4
 
 async def test_slots_move_under_load(build: Build, tmp_path: Path) -> None:
     """No error at a client, nothing lost or repeated, and a cancel is final whatever moves beside it."""
-    with clustered(tmp_path) as cluster:
-        if cluster.major < 7 and not os.environ.get("SELFHOST_TRANSPORT_LONG"):
-            pytest.skip(
-                "a Cluster of Redis 6.2 loses a slot now and then when slots move back to back, with no client at all"
-            )
+    # No server is to take over for one that a busy machine holds up.
+    with clustered(tmp_path, timeout_ms=15_000) as cluster:
         await wait_until(cluster.replicate, 30, "a replica that knows its primary")
         await wait_until(cluster.ready, 30, "servers that know each other")
         stage = await build(cluster.url, gateways=2)

@@ -66,21 +66,20 @@ class Clustered:
                 return False
         return self._replication().get("master_link_status") == "up"
 
-    @property
-    def major(self) -> int:
-        """The first number of the servers' version."""
-        with redis.Redis(port=self.ports[0]) as server:
-            return int(str(server.info("server")["redis_version"]).partition(".")[0])
-
     def owner_of(self, slot: int) -> int:
         """The port of the server that says that it has the slot."""
-        for port in self.ports:
-            with redis.Redis(port=port) as server:
-                name = server.execute_command("CLUSTER MYID").decode()
-                for first, last, primary, *_ in cast(list[Any], server.execute_command("CLUSTER SLOTS")):
-                    if first <= slot <= last and primary[2].decode() == name:
-                        return port
-        raise AssertionError(f"no server has slot {slot}")
+        found = next((port for port in self.ports if self._owner_by(port, slot) == port), None)
+        assert found is not None, f"no server has slot {slot}"
+        return found
+
+    @staticmethod
+    def _owner_by(port: int, slot: int) -> int | None:
+        """The port of the server that has the slot as the server at `port` knows it."""
+        with redis.Redis(port=port) as server:
+            for first, last, primary, *_ in cast(list[Any], server.execute_command("CLUSTER SLOTS")):
+                if first <= slot <= last:
+                    return int(primary[1])
+        return None
 
     def move(self, slot: int, target: int) -> None:
         """Move a slot to another server, as `redis-cli --cluster reshard` does."""
@@ -88,6 +87,11 @@ class Clustered:
         while move.step():
             pass
         move.finish()
+        # The next move of the slot begins from what all servers say.
+        deadline = time.monotonic() + _SETTLED_WITHIN_S
+        while any(self._owner_by(port, slot) != target for port in self.ports):
+            assert time.monotonic() < deadline, f"the servers do not agree who has slot {slot}"
+            time.sleep(0.01)
 
     def _replication(self) -> dict[str, Any]:
         with redis.Redis(port=self.ports[-1]) as replica:
@@ -164,12 +168,15 @@ class Move:
 
 
 @contextmanager
-def clustered(folder: Path) -> Iterator[Clustered]:
-    """Everything started and formed; `replicate` and `ready` have to be awaited. Ends what it started."""
+def clustered(folder: Path, timeout_ms: int = _TIMEOUT_MS) -> Iterator[Clustered]:
+    """Everything started and formed; `replicate` and `ready` have to be awaited. Ends what it started.
+
+    `timeout_ms`: after which silence a server counts as failed.
+    """
     made = Clustered(_free_ports(_PRIMARIES + 1))
     try:
         for port in made.ports:
-            made.processes.append(_server(folder, port))
+            made.processes.append(_server(folder, port, timeout_ms))
         for port in made.ports:
             with redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as server:
                 while not _answers(server):
@@ -182,7 +189,7 @@ def clustered(folder: Path) -> Iterator[Clustered]:
             process.wait()
 
 
-def _server(folder: Path, port: int) -> subprocess.Popen[bytes]:
+def _server(folder: Path, port: int, timeout_ms: int) -> subprocess.Popen[bytes]:
     own = folder / f"server-{port}"
     own.mkdir()
     options = {
@@ -191,7 +198,7 @@ def _server(folder: Path, port: int) -> subprocess.Popen[bytes]:
         "dir": own,
         "save": "",
         "cluster-enabled": "yes",
-        "cluster-node-timeout": _TIMEOUT_MS,
+        "cluster-node-timeout": timeout_ms,
         "repl-diskless-sync-delay": 0,
     }
     with (own / "log").open("wb") as log:
