@@ -11,6 +11,7 @@ import redis
 
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from tests.leaks import keys_under, unowned_keys
+from tests.logging_state import logging_restored
 from tests.processes import Stack
 
 
@@ -22,6 +23,20 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         (name, text.encode("utf-8", "replace").decode("utf-8")) for name, text in report.sections
     ]
     return report
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _logging_of_the_module() -> Iterator[None]:
+    """What a module's fixtures do to logging ends with the module: a server in this process configures it anew."""
+    with logging_restored():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _logging_of_the_test() -> Iterator[None]:
+    """What a test does to logging ends with the test."""
+    with logging_restored():
+        yield
 
 
 @pytest.fixture(scope="session")
