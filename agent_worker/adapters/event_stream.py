@@ -19,27 +19,42 @@ ServerEvent: TypeAlias = tuple[bytes, bytes]
 
 
 class EventStreamDecoder:
-    """Splits a body into events, however it is cut into chunks. An event without its blank line is not whole."""
+    """Splits a body into events, however it is cut into chunks. An event without its blank line is not whole.
+
+    Each byte is read once: an event in many small chunks costs no more than in one.
+    """
 
     def __init__(self) -> None:
-        self._pending = b""
+        # The event that is not whole yet; its lines end with LF.
+        self._pending = bytearray()
+        # The last chunk ended with CR: the LF that belongs to it may follow.
+        self._after_cr = False
 
     def feed(self, chunk: bytes) -> list[ServerEvent]:
         """The events that this chunk completes. Raises AgentError for an event beyond MAX_PENDING_BYTES."""
-        text = self._pending + chunk if self._pending else chunk
-        if b"\r" in text:
-            text = _with_plain_ends(text)
-        *blocks, self._pending = text.split(b"\n\n")
-        if len(self._pending) > MAX_PENDING_BYTES:
-            raise agent_error(Failure.UNUSABLE)
+        text = self._with_plain_ends(chunk) if self._after_cr or b"\r" in chunk else chunk
+        if self._pending:
+            ends = b"\n\n" in text or (self._pending.endswith(b"\n") and text.startswith(b"\n"))
+            self._pending += text
+            if not ends:
+                self._check_pending()
+                return []
+            text = bytes(self._pending)
+        *blocks, rest = text.split(b"\n\n")
+        self._pending = bytearray(rest)
+        self._check_pending()
         return [event for block in blocks if (event := _event(block)) is not None]
 
+    def _check_pending(self) -> None:
+        if len(self._pending) > MAX_PENDING_BYTES:
+            raise agent_error(Failure.UNUSABLE)
 
-def _with_plain_ends(text: bytes) -> bytes:
-    """Each line's end as LF. A CR at the very end stays: its LF may follow in the next chunk."""
-    last = b"\r" if text.endswith(b"\r") else b""
-    body = text[:-1] if last else text
-    return body.replace(b"\r\n", b"\n").replace(b"\r", b"\n") + last
+    def _with_plain_ends(self, chunk: bytes) -> bytes:
+        """Each line's end as LF. A CR at the very end waits for the next chunk."""
+        text = b"\r" + chunk if self._after_cr else chunk
+        self._after_cr = text.endswith(b"\r")
+        body = text[:-1] if self._after_cr else text
+        return body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 def _event(block: bytes) -> ServerEvent | None:

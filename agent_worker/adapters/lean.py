@@ -42,13 +42,17 @@ class Fields(dict[str, Any]):
 _fields = json.JSONDecoder(object_hook=Fields)
 
 
-def decode_fields(data: bytes) -> Any:
-    """Any JSON, objects as Fields. Raises JSONDecodeError."""
+def decode_fields(data: bytes) -> Fields:
+    """An object, those inside it as Fields too. Raises JSONDecodeError, also for JSON that is no object or nested too deeply."""
     try:
-        text = data.decode()
+        found = _fields.decode(data.decode())
     except UnicodeDecodeError as error:
         raise json.JSONDecodeError("not UTF-8", "", 0) from error
-    return _fields.decode(text)
+    except RecursionError as error:
+        raise json.JSONDecodeError("nested too deeply", "", 0) from error
+    if not isinstance(found, Fields):
+        raise json.JSONDecodeError("not an object", "", 0)
+    return found
 
 
 def decoder_of(kind: type[StructT]) -> Callable[[bytes], StructT | None]:
@@ -58,7 +62,7 @@ def decoder_of(kind: type[StructT]) -> Callable[[bytes], StructT | None]:
     def decoded(data: bytes) -> StructT | None:
         try:
             return decode(data)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return None
 
     return decoded

@@ -21,7 +21,7 @@ from openai.types.chat.chat_completion_chunk import ChoiceDelta, ChoiceDeltaTool
 
 from agent_worker.adapters import counts
 from agent_worker.adapters import prompt as conv
-from agent_worker.adapters.failures import Failure
+from agent_worker.adapters.failures import Failure, agent_error
 from agent_worker.adapters.lean import batches, decode_fields, decoder_of
 from agent_worker.adapters.openai_failures import failure_of, raise_error_in
 from agent_worker.adapters.stream import TOOL_CALLS, ProviderStream, Source, Translation
@@ -40,7 +40,14 @@ _FINISH_REASONS: Final = {
     "eos_token": "stop",
     "stop_sequence": "stop",
     "max_tokens": "length",
+    "model_length": "length",
     "tool_call": TOOL_CALLS,
+}
+# Said in the place of an error: what has come of the answer is not the whole.
+_BROKEN_OFF: Final = {
+    "error": Failure.FAILED,
+    "abort": Failure.INCOMPLETE,
+    "insufficient_system_resource": Failure.OVERLOADED,
 }
 # Not in OpenAI's own protocol; servers of open models disagree on the name.
 _REASONING_FIELDS: Final = ("reasoning_content", "reasoning")
@@ -101,7 +108,7 @@ class ChatTranslation(Translation[Event]):
     def __init__(self, *, library: bool = False) -> None:
         super().__init__()
         self._library = library
-        # Only the first delta of a call has its id.
+        # By index, the call that is being written; only its first delta has its id.
         self._ids: dict[int, str] = {}
 
     def events(self, response: AsyncIterable[Event]) -> AsyncIterable[Event]:
@@ -130,11 +137,16 @@ class ChatTranslation(Translation[Event]):
             if choice.delta is not None:  # some servers leave it out of the last event
                 yield from self._delta(choice.delta)
             if choice.finish_reason:  # some send '' until there is one
-                self.finish_reason = _FINISH_REASONS.get(choice.finish_reason, "other")
+                self._finished(choice.finish_reason)
 
     def failure(self, error: Exception) -> Failure | None:
         """What an exception of the SDK means."""
         return failure_of(error)
+
+    def _finished(self, reason: str) -> None:
+        if reason in _BROKEN_OFF:
+            raise agent_error(_BROKEN_OFF[reason])
+        self.finish_reason = _FINISH_REASONS.get(reason, "other")
 
     def _delta(self, delta: ChoiceDelta | _Delta) -> Iterator[p.Chunk]:
         if isinstance(delta.content, list):
@@ -153,10 +165,12 @@ class ChatTranslation(Translation[Event]):
     def _call(self, call: ChoiceDeltaToolCall | _Call) -> Iterator[p.Chunk]:
         function = call.function
         index = self._index(call)
+        name = (function.name if function else None) or ""
         call_id = self._ids.get(index)
-        if call_id is None:
+        # Some servers send every call with index 0: another id with a name is another call.
+        if call_id is None or (name and call.id and call.id != call_id):
             call_id = self._ids[index] = call.id or f"call-{index}"
-            yield from self.parts.call(call_id, (function.name if function else None) or "")
+            yield from self.parts.call(call_id, name)
         if function is not None:
             given: object = function.arguments or ""
             text = given if isinstance(given, str) else to_text(carried(given, "arguments"))

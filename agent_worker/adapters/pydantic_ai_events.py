@@ -53,6 +53,9 @@ _FAILURES: Final = {
     "UsageLimitExceeded": Failure.EXHAUSTED,
     # The application stopped the run itself (`events.cancel()`, a CancellationToken): the turn was not cancelled.
     "RunCancelled": Failure.STOPPED,
+    # `timeout=` of a run.
+    "RunTimedOut": Failure.TIMED_OUT,
+    "ConcurrencyLimitExceeded": Failure.OVERLOADED,
     # What the SDKs of the providers raise, which older releases wrap in an error without a category.
     "APITimeoutError": Failure.TIMED_OUT,
     "APIConnectionError": Failure.UNREACHABLE,

@@ -162,12 +162,15 @@ async def _chunks(
     # garbage collector.
     span = tracing.start_span("model call", None, {"gen_ai.operation.name": "chat"}, kind="CLIENT")
     failed: BaseException | None = None
+    translating = False
     try:
         async with _opened(source, span) as response:
             translation.opened(response)
             async for event in translation.events(response):
+                translating = True
                 for chunk in translation.feed(event):
                     yield chunk
+                translating = False
         ended = translation.end(finish)
         if translation.usage is not None:
             note_usage(translation.usage)
@@ -179,6 +182,8 @@ async def _chunks(
     except Exception as error:
         failed = error
         failure = translation.failure(error)
+        if failure is None and translating:
+            failure = Failure.UNUSABLE  # an event whose members are of other kinds than its protocol says
         if failure is None:
             raise
         raise agent_error(failure, error) from error

@@ -12,7 +12,7 @@ from agent_worker.adapters.failures import Failure
 
 def of_transport(error: Exception) -> Failure | None:
     """What an exception of an HTTP client or of the decoding means; None: it was not the provider."""
-    if isinstance(error, json.JSONDecodeError):
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
         return Failure.UNUSABLE
     if isinstance(error, httpx2.TimeoutException | httpx.TimeoutException):
         return Failure.TIMED_OUT

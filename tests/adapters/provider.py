@@ -25,13 +25,14 @@ class Then(Enum):
 
 @dataclass(slots=True)
 class Answer:
-    """One scripted HTTP answer. `headers_sent` False: it is silent before its first byte."""
+    """One scripted HTTP answer. `headers_sent` False: it is silent before its first byte. `headers`: more of them."""
 
     frames: Sequence[Frame] = ()
     then: Then = Then.END
     status: int = 200
     body: dict[str, Any] | None = None
     headers_sent: bool = True
+    headers: Sequence[str] = ()
 
 
 @dataclass(slots=True)
@@ -120,9 +121,11 @@ class Provider:
             _write_json(writer, answer)
             return
         if answer.headers_sent:
-            writer.write(
-                b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-            )
+            head = (
+                "HTTP/1.1 200 OK", "content-type: text/event-stream", "transfer-encoding: chunked",
+                *answer.headers, "", "",
+            )  # fmt: skip
+            writer.write("\r\n".join(head).encode())
         for frame in answer.frames:
             _write_chunk(writer, frame)
         await writer.drain()
@@ -168,9 +171,10 @@ async def _watch(exchange: Exchange, reader: asyncio.StreamReader) -> None:
 def _write_json(writer: asyncio.StreamWriter, answer: Answer) -> None:
     body = json.dumps(answer.body).encode()
     head = (
-        f"HTTP/1.1 {answer.status} X\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
-    writer.write(head.encode() + body)
+        f"HTTP/1.1 {answer.status} X", "content-type: application/json", f"content-length: {len(body)}",
+        *answer.headers, "", "",
+    )  # fmt: skip
+    writer.write("\r\n".join(head).encode() + body)
 
 
 def _write_chunk(writer: asyncio.StreamWriter, data: bytes) -> None:

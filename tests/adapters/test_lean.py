@@ -98,6 +98,17 @@ _RECORDED: dict[str, list[tuple[str, list[Frame]]]] = {
         ]),
         ("an error in the middle", [f.chat(content="x"), data({"error": {"message": "m", "type": "server_error"}})]),
         ("an error that is a text", [f.chat(content="x"), data({"error": "overloaded"})]),
+        ("usage with every event, and what was cached", [
+            data({"choices": [{"index": 0, "delta": {"content": "x"}}], "usage": {"prompt_tokens": 7, "completion_tokens": 1}}),
+            f.chat("stop"),
+            data({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9,
+                  "prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens_details": {"reasoning_tokens": 1}}}), f.DONE,
+        ]),
+        ("audio and logprobs, which are not read", [
+            data({"choices": [{"index": 0, "delta": {"content": "x", "audio": {"id": "a", "data": "AA=="}},
+                  "logprobs": {"content": [{"token": "x", "logprob": -0.1, "bytes": [120], "top_logprobs": []}]}}]}),
+            f.chat("stop"), f.DONE,
+        ]),
         ("no end", [f.chat(content="x")]),
         ("not JSON", [f.chat(content="x"), b"data: {oops\n\n"]),
         ("comments and other fields", [b": ping\n\n", b"id: 1\nretry: 5\n" + f.chat(content="x"), f.chat("stop"), f.DONE]),
@@ -118,6 +129,23 @@ _RECORDED: dict[str, list[tuple[str, list[Frame]]]] = {
                 "type": "function_call", "id": "fc", "call_id": "c1", "name": "add", "arguments": '{"a":1}',
             }),
             f.response_state("completed", "completed"),
+        ]),
+        ("annotations, parts and a tool of the provider", [
+            f.response("in_progress", response={"id": "resp_1", "object": "response", "created_at": 1, "model": "m",
+                       "output": [], "status": "in_progress"}),
+            f.response("output_item.added", output_index=0, item={"type": "web_search_call", "id": "ws", "status": "in_progress"}),
+            f.response("web_search_call.searching", output_index=0, item_id="ws"),
+            f.response("output_item.done", output_index=0, item={"type": "web_search_call", "id": "ws", "status": "completed",
+                       "action": {"type": "search", "query": "x"}}),
+            f.response("content_part.added", item_id="msg_1", output_index=1, content_index=0,
+                       part={"type": "output_text", "text": "", "annotations": []}),
+            f.response_text("Grüße "), f.response_text("\U0001f600"),
+            f.response("output_text.annotation.added", item_id="msg_1", output_index=1, content_index=0, annotation_index=0,
+                       annotation={"type": "url_citation", "url": "https://x", "title": "X", "start_index": 0, "end_index": 1}),
+            f.response("output_text.done", item_id="msg_1", output_index=1, content_index=0, text="Grüße \U0001f600", logprobs=[]),
+            f.response_state("completed", "completed", usage={
+                "input_tokens": 9, "output_tokens": 5, "total_tokens": 14, "input_tokens_details": {"cached_tokens": 3},
+                "output_tokens_details": {"reasoning_tokens": 2}}),
         ]),
         ("cut by its limit", [
             f.response_text("x"),
@@ -148,6 +176,19 @@ _RECORDED: dict[str, list[tuple[str, list[Frame]]]] = {
             f.block(1, type="web_search_tool_result", tool_use_id="s1", content=[
                 {"type": "web_search_result", "url": "https://x", "title": "X", "encrypted_content": "e", "page_age": None},
             ]), f.block_end(1), *f.claude_end("end_turn"),
+        ]),
+        ("refused", [
+            f.claude_start(), f.block(0, type="text", text="I "), f.delta(0, "text_delta", text="cannot"), f.block_end(0),
+            *f.claude_end("refusal"),
+        ]),
+        ("usage with what was cached, redacted thinking, a pause", [
+            named({"type": "message_start", "message": {
+                "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None,
+                "stop_sequence": None, "usage": {"input_tokens": 3, "output_tokens": 1, "cache_read_input_tokens": 40,
+                                                 "cache_creation_input_tokens": 2}}}),
+            f.block(0, type="redacted_thinking", data="xyz"), f.block_end(0),
+            f.block(1, type="text", text=""), f.delta(1, "text_delta", text="Grüße \U0001f600"), f.block_end(1),
+            *f.claude_end("pause_turn"),
         ]),
         ("an event of the future", [f.claude_start(), named({"type": "of_the_future", "x": 1}), *f.claude_end("end_turn")]),
         ("an event without a name", [f.claude_start(), data({"type": "message_stop"}), f.claude_end("end_turn")[0]]),
@@ -181,7 +222,7 @@ async def _outcome(stream: ProviderStream[Any]) -> tuple[list[p.Chunk], object]:
             chunks += [chunk]
     except AgentError as error:
         return chunks, error.info
-    return chunks, (stream.finish_reason, stream.tool_calls)
+    return chunks, (stream.finish_reason, stream.tool_calls, stream.usage)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +238,32 @@ async def test_an_answer_reads_as_through_the_library(
     lean = await _outcome(_start(kind, clients, library=False))
     library = await _outcome(_start(kind, clients, library=True))
     assert lean == library
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "frames"), _CASES, ids=[f"{kind}: {name}" for kind, name, _ in _CASES]
+)
+async def test_an_answer_that_breaks_off_reads_as_through_the_library(
+    kind: str, name: str, frames: list[Frame], provider: Provider, clients: Clients
+) -> None:
+    text = b"".join(frames).decode()
+    places = random.Random(name)
+    for then in (Then.END, Then.CUT, Then.END, Then.CUT):
+        # Between characters: inside of one the library gives up in another way than this does.
+        body = text[: places.randrange(1, len(text))].encode()
+        provider.answers = [Answer([body], then)]
+        lean = await _outcome(_start(kind, clients, library=False))
+        library = await _outcome(_start(kind, clients, library=True))
+        assert lean == library, body
+
+
+@pytest.mark.parametrize("kind", _RECORDED)
+async def test_an_answer_that_comes_byte_by_byte(kind: str, provider: Provider, clients: Clients) -> None:
+    _, frames = _RECORDED[kind][0]
+    body = b"".join(frames)
+    provider.answers = [Answer(frames), Answer([body[at : at + 1] for at in range(len(body))])]
+    at_once = await _outcome(_start(kind, clients, library=False))
+    assert await _outcome(_start(kind, clients, library=False)) == at_once
 
 
 async def test_the_connection_is_used_again_after_the_end_of_an_answer(
