@@ -142,7 +142,8 @@ DIALECTS = [
         "Mistral: blocks of thinking and of text",
         [
             chunk({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}]}),
-            chunk({"content": [{"type": "text", "text": "a"}]}), chunk({"content": "b"}), chunk({"content": ""}, "model_length"), DONE,
+            chunk({"content": [{"type": "text", "text": "a"}]}), chunk({"content": "b"}),
+            chunk({"content": ""}, "model_length"), DONE,
         ],
         text="ab", reasoning="Hm.", finish_reason="length",
     ),
@@ -190,7 +191,8 @@ BROKEN = [
     ("vLLM: an error as the event itself",
      data({"object": "error", "message": "boom", "type": "BadRequestError", "param": None, "code": 400}), Failure.FAILED),
     ("Ollama: an error that is a text", data({"error": "model runner has unexpectedly stopped"}), Failure.FAILED),
-    ("LM Studio: an event named error", b'event: error\ndata: {"error": {"message": "The model has crashed"}}\n\n', Failure.FAILED),
+    ("LM Studio: an event named error",
+     b'event: error\ndata: {"error": {"message": "The model has crashed"}}\n\n', Failure.FAILED),
 ]  # fmt: skip
 
 
@@ -204,6 +206,6 @@ async def test_an_answer_that_its_server_gave_up_is_no_whole_answer(
     said: list[p.Chunk] = []
     with pytest.raises(AgentError) as caught:
         async for one in ask(clients, library=False):
-            said.append(one)
+            said += [one]
     assert p.TextDelta("text-0", "so far") in said
     assert (caught.value.info.status_code, caught.value.info.message) == expected.value[:2]

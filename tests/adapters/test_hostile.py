@@ -28,7 +28,7 @@ async def _read(way: Way, clients: Clients) -> tuple[list[p.Chunk], AgentError |
     chunks: list[p.Chunk] = []
     try:
         async for chunk in way.start(clients):
-            chunks.append(chunk)
+            chunks += [chunk]
     except AgentError as error:
         return chunks, error
     return chunks, None

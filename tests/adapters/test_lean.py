@@ -133,7 +133,7 @@ _RECORDED: dict[str, list[tuple[str, list[Frame]]]] = {
         ("annotations, parts and a tool of the provider", [
             f.response("in_progress", response={"id": "resp_1", "object": "response", "created_at": 1, "model": "m",
                        "output": [], "status": "in_progress"}),
-            f.response("output_item.added", output_index=0, item={"type": "web_search_call", "id": "ws", "status": "in_progress"}),
+            f.response("output_item.added", output_index=0, item={"type": "web_search_call", "id": "ws", "status": "searching"}),
             f.response("web_search_call.searching", output_index=0, item_id="ws"),
             f.response("output_item.done", output_index=0, item={"type": "web_search_call", "id": "ws", "status": "completed",
                        "action": {"type": "search", "query": "x"}}),
@@ -142,7 +142,7 @@ _RECORDED: dict[str, list[tuple[str, list[Frame]]]] = {
             f.response_text("Grüße "), f.response_text("\U0001f600"),
             f.response("output_text.annotation.added", item_id="msg_1", output_index=1, content_index=0, annotation_index=0,
                        annotation={"type": "url_citation", "url": "https://x", "title": "X", "start_index": 0, "end_index": 1}),
-            f.response("output_text.done", item_id="msg_1", output_index=1, content_index=0, text="Grüße \U0001f600", logprobs=[]),
+            f.response("output_text.done", item_id="msg_1", output_index=1, content_index=0, text="Grüße", logprobs=[]),
             f.response_state("completed", "completed", usage={
                 "input_tokens": 9, "output_tokens": 5, "total_tokens": 14, "input_tokens_details": {"cached_tokens": 3},
                 "output_tokens_details": {"reasoning_tokens": 2}}),

@@ -75,7 +75,7 @@ async def test_a_tool_ends_the_run_that_called_it(provider: Provider, clients: C
     chunks: list[p.Chunk] = []
     with pytest.raises(AgentError) as caught:
         async for chunk in pydantic_ai_events.stream(agent.run_stream_events("go")):
-            chunks.append(chunk)
+            chunks += [chunk]
     _is(caught.value, Failure.STOPPED)
     assert p.ToolInputAvailable("c0", "give_up", {}) in chunks
     assert len(provider.exchanges) == 1
