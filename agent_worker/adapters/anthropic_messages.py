@@ -6,7 +6,7 @@ await turn.pipe(stream(client.messages.create(model=…, messages=messages(promp
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, Iterable, Sequence
 from typing import Any, ClassVar, Final, TypeAlias
 
 import anthropic
@@ -24,7 +24,7 @@ from pydantic_core import to_jsonable_python
 from agent_worker.adapters import counts
 from agent_worker.adapters import prompt as conv
 from agent_worker.adapters.failures import Failure, agent_error, classify, codes_in, message_in
-from agent_worker.adapters.lean import batches, decode_fields, decoder_of
+from agent_worker.adapters.lean import decode_fields, decoder_of, events
 from agent_worker.adapters.stream import TOOL_CALLS, ProviderStream, Source, Translation
 from agent_worker.adapters.transport_failures import of_transport
 from selfhost_transport.turns import chunks as p
@@ -45,7 +45,7 @@ _RESULT_SUFFIX: Final = "_tool_result"
 _TOO_LONG: Final = "prompt is too long"
 
 
-class _BlockDelta(msgspec.Struct):
+class _BlockDelta(msgspec.Struct, gc=False):
     type: str
     text: str = ""
     thinking: str = ""
@@ -53,7 +53,7 @@ class _BlockDelta(msgspec.Struct):
     signature: str = ""
 
 
-class _Delta(msgspec.Struct, tag_field="type", tag="content_block_delta"):
+class _Delta(msgspec.Struct, tag_field="type", tag="content_block_delta", gc=False):
     """A RawContentBlockDeltaEvent, as far as it is read here."""
 
     index: int
@@ -89,7 +89,8 @@ class MessagesTranslation(Translation[Any]):
         """The response's events, decoded here unless `library`."""
         if self._library or not isinstance(response, anthropic.AsyncStream):
             return response
-        return _events(response)
+        status = response.response.status_code
+        return events(response.response, lambda name, data: _decode(name, data, status))
 
     def feed(self, event: Event) -> Iterable[p.Chunk]:
         """The chunks of one event; the events that the SDK's stream helper adds to them are passed over."""
@@ -169,14 +170,13 @@ class MessagesTranslation(Translation[Any]):
         return self.parts.end({"anthropic": {"signature": signature}} if signature else None)
 
 
-async def _events(response: anthropic.AsyncStream[Any]) -> AsyncIterator[Any]:
-    async for batch in batches(response.response):
-        for name, data in batch:
-            if not name or name == b"ping" or not data:
-                continue
-            if name == b"error":
-                raise agent_error(_failure_in(response.response.status_code, data))
-            yield _delta(data) or decode_fields(data)
+def _decode(name: bytes, data: bytes, status: int) -> Any:
+    """None for what is no event of a message."""
+    if not name or name == b"ping" or not data:
+        return None
+    if name == b"error":
+        raise agent_error(_failure_in(status, data))
+    return _delta(data) or decode_fields(data)
 
 
 def _failure_in(status: int, data: bytes) -> Failure:

@@ -37,17 +37,19 @@ class EventStreamDecoder:
             ends = b"\n\n" in text or (self._pending.endswith(b"\n") and text.startswith(b"\n"))
             self._pending += text
             if not ends:
-                self._check_pending()
-                return []
+                return self._waiting()
             text = bytes(self._pending)
-        *blocks, rest = text.split(b"\n\n")
-        self._pending = bytearray(rest)
-        self._check_pending()
+            self._pending = bytearray()
+        blocks = text.split(b"\n\n")
+        if rest := blocks.pop():
+            self._pending += rest
+            self._waiting()
         return [event for block in blocks if (event := _event(block)) is not None]
 
-    def _check_pending(self) -> None:
+    def _waiting(self) -> list[ServerEvent]:
         if len(self._pending) > MAX_PENDING_BYTES:
             raise agent_error(Failure.UNUSABLE)
+        return []
 
     def _with_plain_ends(self, chunk: bytes) -> bytes:
         """Each line's end as LF. A CR at the very end waits for the next chunk."""

@@ -8,21 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from agent_worker.adapters.event_stream import EventStreamDecoder, ServerEvent
+from agent_worker.adapters.event_stream import EventStreamDecoder
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
+EventT = TypeVar("EventT")
 
 _DRAIN_S: Final = 0.1
 """How long the end of a body is waited for after the last event, so that its connection can be used again."""
 
 
 class Body(Protocol):
-    """The HTTP response below a library's stream."""
+    """The HTTP response below a library's stream: those of `httpx` and `httpx2`."""
+
+    is_closed: bool
+    is_stream_consumed: bool
+    stream: Any
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Its headers."""
 
     def aiter_bytes(self) -> AsyncIterator[bytes]:
         """The chunks of its body, content encodings undone."""
@@ -68,18 +77,26 @@ def decoder_of(kind: type[StructT]) -> Callable[[bytes], StructT | None]:
     return decoded
 
 
-async def batches(body: Body) -> AsyncIterator[list[ServerEvent]]:
-    """The events of a body, as many at a time as arrived together, until it ends or says `[DONE]`."""
+async def events(body: Body, decode: Callable[[bytes, bytes], EventT | None]) -> AsyncIterator[EventT]:
+    """The events of a body, decoded from name and data, until it ends or says `[DONE]`; None leaves one out."""
     decoder = EventStreamDecoder()
-    chunks = body.aiter_bytes()
+    chunks = _chunks_of(body)
     async for chunk in chunks:
-        events = decoder.feed(chunk)
-        for number, (_, data) in enumerate(events):
+        for name, data in decoder.feed(chunk):
             if data.startswith(b"[DONE]"):
-                yield events[:number]
                 await _drain(chunks)
                 return
-        yield events
+            event = decode(name, data)
+            if event is not None:
+                yield event
+
+
+def _chunks_of(body: Body) -> AsyncIterator[bytes]:
+    """A body that is not encoded is read below two layers of the client, which cost as much as its events do here."""
+    if body.is_closed or body.is_stream_consumed or "content-encoding" in body.headers:
+        return body.aiter_bytes()
+    chunks: AsyncIterator[bytes] = aiter(body.stream)
+    return chunks
 
 
 async def _drain(chunks: AsyncIterator[bytes]) -> None:

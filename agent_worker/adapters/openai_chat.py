@@ -6,7 +6,7 @@ await turn.pipe(stream(client.chat.completions.create(model=…, messages=messag
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, Iterable, Iterator
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -22,7 +22,7 @@ from openai.types.chat.chat_completion_chunk import ChoiceDelta, ChoiceDeltaTool
 from agent_worker.adapters import counts
 from agent_worker.adapters import prompt as conv
 from agent_worker.adapters.failures import Failure, agent_error
-from agent_worker.adapters.lean import batches, decode_fields, decoder_of
+from agent_worker.adapters.lean import decode_fields, decoder_of, events
 from agent_worker.adapters.openai_failures import failure_of, raise_error_in
 from agent_worker.adapters.stream import TOOL_CALLS, ProviderStream, Source, Translation
 from selfhost_transport.turns import chunks as p
@@ -53,18 +53,18 @@ _BROKEN_OFF: Final = {
 _REASONING_FIELDS: Final = ("reasoning_content", "reasoning")
 
 
-class _Function(msgspec.Struct):
+class _Function(msgspec.Struct, gc=False):
     name: str | None = None
     arguments: str | None = None
 
 
-class _Call(msgspec.Struct):
+class _Call(msgspec.Struct, gc=False):
     index: int
     id: str | None = None
     function: _Function | None = None
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, gc=False):
     content: str | None = None
     refusal: str | None = None
     tool_calls: list[_Call] | None = None
@@ -72,13 +72,13 @@ class _Delta(msgspec.Struct):
     reasoning: str | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     index: int = 0
     delta: _Delta | None = None
     finish_reason: str | None = None
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, gc=False):
     """A ChatCompletionChunk, as far as it is read here."""
 
     choices: list[_Choice]
@@ -115,16 +115,17 @@ class ChatTranslation(Translation[Event]):
         """The response's events, decoded here unless `library`."""
         if self._library or not isinstance(response, openai.AsyncStream):
             return response
-        return self._events(response)
+        request = response.response.request
 
-    async def _events(self, response: openai.AsyncStream[Any]) -> AsyncIterator[Event]:
-        async for batch in batches(response.response):
-            for _, data in batch:
-                # An unexpected shape is an error, or a server's own dialect.
-                chunk = _chunk(data) or decode_fields(data)
-                if chunk.error or getattr(chunk, "object", None) == "error":
-                    raise_error_in(chunk.error or chunk, response.response.request)
-                yield chunk
+        def decode(_name: bytes, data: bytes) -> Event:
+            # An unexpected shape is an error, or a server's own dialect.
+            chunk: Any = _chunk(data) or decode_fields(data)
+            if chunk.error or getattr(chunk, "object", None) == "error":
+                raise_error_in(chunk.error or chunk, request)
+            event: Event = chunk
+            return event
+
+        return events(response.response, decode)
 
     def feed(self, event: Event) -> Iterator[p.Chunk]:
         """The chunks of one event."""

@@ -6,7 +6,7 @@ await turn.pipe(stream(client.responses.create(model=…, input=messages(prompt)
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -22,7 +22,7 @@ from openai.types.responses import (
 from agent_worker.adapters import counts
 from agent_worker.adapters import prompt as conv
 from agent_worker.adapters.failures import Failure, agent_error, classify
-from agent_worker.adapters.lean import batches, decode_fields, decoder_of
+from agent_worker.adapters.lean import decode_fields, decoder_of, events
 from agent_worker.adapters.openai_failures import failure_of, raise_error_in
 from agent_worker.adapters.stream import TOOL_CALLS, ProviderStream, Source, Translation
 from selfhost_transport.turns import chunks as p
@@ -42,7 +42,7 @@ _KINDS: Final = (
 )
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, gc=False):
     """An event that carries a chunk of the answer, as far as it is read here."""
 
     type: str
@@ -80,7 +80,8 @@ class ResponsesTranslation(Translation[Any]):
         """The response's events, decoded here unless `library`."""
         if self._library or not isinstance(response, openai.AsyncStream):
             return response
-        return _events(response)
+        request = response.response.request
+        return events(response.response, lambda _, data: _decode(data, request))
 
     def feed(self, event: ResponseStreamEvent) -> Iterable[p.Chunk]:
         """The chunks of one event. Raises AgentError for `response.failed` and `error`."""
@@ -130,16 +131,14 @@ class ResponsesTranslation(Translation[Any]):
         return self.parts.end()
 
 
-async def _events(response: openai.AsyncStream[Any]) -> AsyncIterator[Any]:
-    async for batch in batches(response.response):
-        for _, data in batch:
-            event: Any = _delta(data)
-            if event is None or event.type not in _KINDS:
-                event = decode_fields(data)
-            # The protocol's own `error` event has no member of that name.
-            if event.error:
-                raise_error_in(event.error, response.response.request)
-            yield event
+def _decode(data: bytes, request: Any) -> Any:
+    event: Any = _delta(data)
+    if event is None or event.type not in _KINDS:
+        event = decode_fields(data)
+    # The protocol's own `error` event has no member of that name.
+    if event.error:
+        raise_error_in(event.error, request)
+    return event
 
 
 def _why_incomplete(response: Response) -> str:

@@ -82,6 +82,7 @@ class ProviderStream(Generic[EventT]):
         self._source = source
         self._translation = translation
         self._chunks = _chunks(source, translation, finish)
+        self._next = self._chunks.__anext__
         self._begun = False
         self._closed = False
         # The task that waits for the next chunk.
@@ -118,7 +119,7 @@ class ProviderStream(Generic[EventT]):
         self._begun = True
         self._reader, cancelling = task, task.cancelling()
         try:
-            chunk = await anext(self._chunks)
+            chunk = await self._next()
         except BaseException:
             # Another task closed the stream: the cancel was ours, unless one from outside came as well.
             if self._unwound is None or task.uncancel() > cancelling:

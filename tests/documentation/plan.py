@@ -70,7 +70,7 @@ PLAN = (
     Row("docs/deployment.md", "", "SELFHOST_TRANSPORT_REDIS", test="test_the_environment_of_the_guide_loads"),
     Row("docs/logs.md", "sh", "--log-format", reason="tests/test_logs.py starts both processes with this setting"),
     Row("docs/logs.md", "json", reason="an example of output; tests/test_logs.py compares its keys"),
-    Row("docs/logs.md", "nginx", reason="needs nginx"),
+    Row("docs/logs.md", "nginx", test="test_turns_stream_through_the_proxy_of_the_guide_and_no_log_has_the_key"),
     Row("docs/tracing.md", "text", reason="tests/observing/test_tracing.py compares its spans with those of a run"),
     Row("docs/tracing.md", "python", reason="tests/observing/traced_agent.py makes the same call"),
     Row("docs/deployment.md", "sh", "SETUSER backup", test="test_a_backup_is_restored_by_the_commands_of_the_guide"),
@@ -83,5 +83,5 @@ PLAN = (
     Row("docs/load-testing.md", "sh", "loadtest --local", reason="tests/loadtest/test_own_agent.py runs it with such an agent"),
     Row("docs/load-testing.md", "sh", "fake-provider --port", reason="tests/fake_provider starts the command, with such options"),
     Row("docs/load-testing.md", "sh", "--compare", reason="tests/loadtest/test_own_agent.py compares two runs"),
-    Row("docs/deployment.md", "nginx", reason="needs nginx; the forwarded headers are tested with the gateway"),
+    Row("docs/deployment.md", "nginx", test="test_turns_stream_through_the_proxy_of_the_guide_and_no_log_has_the_key"),
 )  # fmt: skip
