@@ -62,8 +62,8 @@ async def test_an_event_without_an_end_is_given_up(way: Way, provider: Provider,
 @lean_ways
 async def test_a_compressed_body_however_it_is_cut(way: Way, provider: Provider, clients: Clients) -> None:
     whole = gzip.compress(b"".join([*way.first_token, *_end(way)]))
-    pieces = [whole[at : at + 7] for at in range(0, len(whole), 7)]
-    provider.answers = [Answer(pieces, headers=["content-encoding: gzip"])]
+    cut = [whole[at : at + 7] for at in range(0, len(whole), 7)]
+    provider.answers = [Answer(cut, headers=["content-encoding: gzip"])]
     chunks, error = await _read(way, clients)
     assert (error, _text(chunks), chunks[-1]) == (None, "word ", p.Finish("stop"))
 
