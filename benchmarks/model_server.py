@@ -2,8 +2,8 @@
 
     python -m benchmarks.model_server            # prints `ready http://127.0.0.1:PORT`
 
-The user's text says what it does: `<id> <tokens per second>`, where 0 is a model that falls silent after its first
-token. `GET /hang-ups` returns the ids and when, by the machine's monotonic clock.
+The user's text says what it does: `<id> <tokens per second> [text | reasoning | arguments]`, where 0 is a model that falls
+silent after its first token. `GET /hang-ups` returns the ids and when, by the machine's monotonic clock.
 """
 
 from __future__ import annotations
@@ -23,13 +23,32 @@ import msgspec
 from selfhost_transport.commands.children import end_with_parent
 
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-_CHUNK: dict[str, Any] = {
-    "id": "chatcmpl-0",
-    "object": "chat.completion.chunk",
-    "created": 0,
-    "model": "m",
-    "choices": [{"index": 0, "delta": {"role": "assistant", "content": "token "}, "finish_reason": None}],
+_CALL: dict[str, Any] = {"index": 0, "function": {"arguments": "token "}}
+# What the model says at first, and then each time.
+_DELTAS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "text": ({"role": "assistant", "content": "token "}, {"content": "token "}),
+    "reasoning": ({"role": "assistant", "reasoning_content": "token "}, {"reasoning_content": "token "}),
+    "arguments": (
+        {
+            "tool_calls": [
+                {
+                    **_CALL,
+                    "id": "call-0",
+                    "type": "function",
+                    "function": {"name": "look", "arguments": '{"q": "'},
+                }
+            ]
+        },
+        {"tool_calls": [_CALL]},
+    ),
 }
+
+
+def _chunk(delta: dict[str, Any]) -> bytes:
+    """One chunk of a response, in the encoding of HTTP/1.1."""
+    chunk = {"id": "chatcmpl-0", "object": "chat.completion.chunk", "created": 0, "model": "m"}
+    event = f"data: {json.dumps({**chunk, 'choices': [{'index': 0, 'delta': delta, 'finish_reason': None}]})}\n\n".encode()
+    return b"%x\r\n%s\r\n" % (len(event), event)
 
 
 class Provider:
@@ -37,8 +56,7 @@ class Provider:
 
     def __init__(self) -> None:
         self._hang_ups: dict[str, float] = {}
-        event = f"data: {json.dumps(_CHUNK)}\n\n".encode()
-        self._token = b"%x\r\n%s\r\n" % (len(event), event)
+        self._chunks = {name: (_chunk(first), _chunk(next_)) for name, (first, next_) in _DELTAS.items()}
 
     async def serve(self) -> None:
         """Listen on a free port of loopback, forever."""
@@ -62,9 +80,10 @@ class Provider:
         writer.close()
 
     async def _stream(self, asked: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        name, _, rate = asked.partition(" ")
-        writer.write(_HEAD + self._token)
-        streaming = asyncio.create_task(self._repeat(float(rate), writer)) if float(rate) else None
+        name, rate, *kind = asked.split()
+        first, token = self._chunks[kind[0] if kind else "text"]
+        writer.write(_HEAD + first)
+        streaming = asyncio.create_task(self._repeat(float(rate), token, writer)) if float(rate) else None
         # Who waits for an answer sends nothing: whatever can be read is the end.
         with contextlib.suppress(ConnectionError):
             await reader.read(1)
@@ -72,10 +91,10 @@ class Provider:
         if streaming is not None:
             streaming.cancel()
 
-    async def _repeat(self, rate: float, writer: asyncio.StreamWriter) -> None:
+    async def _repeat(self, rate: float, token: bytes, writer: asyncio.StreamWriter) -> None:
         while True:
             await asyncio.sleep(1 / rate)  # the model's pace
-            writer.write(self._token)
+            writer.write(token)
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -16,8 +17,8 @@ from selfhost_transport.settings import Settings
 _ALLOW: Final = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, PATCH, DELETE, OPTIONS",
     "Access-Control-Allow-Headers": (
-        "authorization, accept, content-type, last-event-id, x-run-id, x-ably-version, ably-agent, x-ably-clientid, "
-        "idempotency-key, openai-organization, openai-project, x-stainless-arch, x-stainless-helper-method, "
+        "authorization, accept, content-type, user-agent, last-event-id, x-run-id, x-ably-version, ably-agent, "
+        "x-ably-clientid, idempotency-key, openai-organization, openai-project, x-stainless-arch, x-stainless-helper-method, "
         "x-stainless-lang, x-stainless-os, x-stainless-package-version, x-stainless-retry-count, x-stainless-runtime, "
         "x-stainless-runtime-version, x-stainless-timeout"
     ),
@@ -28,6 +29,8 @@ _ALLOW: Final = {
     "Access-Control-Max-Age": "86400",
     "Vary": "Origin, Access-Control-Request-Headers, Authorization",
 }
+_HEADERS: Final = "Access-Control-Allow-Headers"
+_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _PROBES: Final = frozenset({"/healthz", "/readyz"})
 """Paths that orchestrators ask for by address."""
 SAME_ORIGIN_ONLY: Final = {"Cross-Origin-Resource-Policy": "same-origin"}
@@ -39,7 +42,8 @@ class Cors:
 
     A page whose request has a header `Authorization` knows what is in it; Ably's SDK sends such requests in a mode in
     which browsers want its origin named, and credentials allowed. Nothing else that a browser sends then counts
-    (`Origins`). Without that header, and of origins that are not allowed, browsers keep cookies back.
+    (`Origins`). Without that header, and of origins that are not allowed, browsers keep cookies back. Pages of allowed
+    origins may send headers of their own, too.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -77,12 +81,20 @@ class Cors:
             name.strip().lower() for name in asked.get("access-control-request-headers", "").split(",")
         ]
         if known or explicit:
+            own = _own_headers(asked.get("access-control-request-headers", "")) if known else ""
             return {
                 "Access-Control-Allow-Origin": origin,
                 "Access-Control-Allow-Credentials": "true",
                 **_ALLOW,
+                _HEADERS: _ALLOW[_HEADERS] + own,
             }
         return {"Access-Control-Allow-Origin": "*", **_ALLOW}
+
+
+def _own_headers(asked: str) -> str:
+    """Headers of a page's own, which may be for a host's hook."""
+    names = [name.strip() for name in asked.split(",")][:32]
+    return "".join(f", {name}" for name in names if _NAME.fullmatch(name))
 
 
 class KnownHosts:

@@ -85,8 +85,8 @@ class Services:
     metrics: Metrics
     secret: bytes
     server_id: str
-    # Event streams that are being read, and whose they are.
-    streams: dict[Endable, tuple[str, Identity]] = field(default_factory=dict)
+    # Event streams that are being read, and whose they are; None for a short read, which is no one's stream.
+    streams: dict[Endable, tuple[str, Identity] | None] = field(default_factory=dict)
     _streams_of: Counter[tuple[str, Identity]] = field(default_factory=Counter)
 
     def rules_for(self, session: str) -> TurnRules | None:
@@ -123,17 +123,25 @@ class Services:
         await self.redis.command("SET", key, self.secret, "NX", "PX", _SECRET_TTL_MS)
         return True
 
-    async def admit_stream(self, credential: Credential, session: str, stream: Endable) -> None:
-        """Count an event stream until it is released.
+    async def admit_stream(
+        self, credential: Credential, session: str, stream: Endable, *, counts: bool = True
+    ) -> None:
+        """Let an event stream be read until it is released; one that `counts` is one of its client's.
 
         Raises RateLimited: 42920 for one too many of a client, 42910 for too many new sessions.
         """
         if self.hub.feed(session) is None:
             await self.limits.admit_session(credential, lambda: self.sessions.exists(session))
-        who = (credential.app_id, credential.identity)
-        self.limits.admit_stream(credential, self._streams_of[who])
-        self.streams[stream] = who
+        if not counts:
+            self.streams[stream] = None
+            return
+        self.require_stream(credential)
+        who = self.streams[stream] = credential.app_id, credential.identity
         self._streams_of[who] += 1
+
+    def require_stream(self, credential: Credential) -> None:
+        """Raises RateLimited 42920 for a client that reads as many event streams as it may."""
+        self.limits.admit_stream(credential, self._streams_of[credential.app_id, credential.identity])
 
     def release_stream(self, stream: Endable) -> None:
         """An event stream has ended; once is enough."""

@@ -140,6 +140,7 @@ async def _run(
     check_name(body.thread_id)
     # Before anything is stored: the answer could not be streamed.
     credential.capability.require(Operation.SUBSCRIBE, body.thread_id)
+    services.require_stream(credential)
     if after:
         read_cursor(after)
     asked = await AguiTurns(services, credential, body.thread_id).ask(body)

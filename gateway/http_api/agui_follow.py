@@ -17,6 +17,7 @@ from gateway.http_api.session_tail import Change, Enough, TurnOutput
 from gateway.services import Services
 from selfhost_transport.errors import NotFound, TransportError
 from selfhost_transport.turns.agui_messages import messages_of
+from selfhost_transport.turns.agui_state import state_of
 from selfhost_transport.turns.agui_stream import AguiStream, Sent
 from selfhost_transport.turns.agui_units import EventJson
 from selfhost_transport.turns.events import ChunkReceived
@@ -187,7 +188,7 @@ class _RunResponse:
                 # An attempt was replaced: text can be taken back only by a snapshot of everything.
                 await self._follower.need(_whole(self._run.turn_id))
                 output = self._output(AguiStream())
-                yield output.write(self._snapshot(output))
+                yield output.write(self._snapshot(output, reset=ended.stream.may_hold_state))
         except TransportError as error:
             yield output.write([(None, _failed(error))])
         finally:
@@ -226,10 +227,14 @@ class _RunResponse:
     def _started(self) -> EventJson:
         return started(self._follower.session, self._run.run_id, self._run.turn_id)
 
-    def _snapshot(self, output: AguiOutput) -> list[Sent]:
-        output.stream.adopt(chunks_of_run(self._node(), output.span(self._follower.tree)))
-        snapshot = messages_of(self._follower.tree, self._run.turn_id)
-        return [(output.stream.cursor, {"type": "MESSAGES_SNAPSHOT", "messages": snapshot})]
+    def _snapshot(self, output: AguiOutput, *, reset: bool = False) -> list[Sent]:
+        """The messages and the state. `reset`: the state that the reader has may have been taken back."""
+        tree, turn_id = self._follower.tree, self._run.turn_id
+        output.stream.adopt(chunks_of_run(self._node(), output.span(tree)))
+        messages: EventJson = {"type": "MESSAGES_SNAPSHOT", "messages": messages_of(tree, turn_id)}
+        *before, last = [messages, *state_of(tree, turn_id, reset=reset)]
+        # A reader that is cut in between gets all of it again.
+        return [*((None, event) for event in before), (output.stream.cursor, last)]
 
     def _last(self, output: AguiOutput) -> bytes:
         until = output.span(self._follower.tree).until

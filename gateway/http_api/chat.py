@@ -53,7 +53,7 @@ class PlainErrors(TypedErrors):
 
     def bounded(self, request: Request) -> Request:
         """The request; a page sends all it shows."""
-        return bounded(request, running(request).settings.gateway.max_chat_size, _SEND_LESS)
+        return bounded(request, running(request).settings.gateway.max_chat_size, _SEND_LESS, 413)
 
 
 router = APIRouter(route_class=PlainErrors, tags=["ui message stream"])
@@ -89,7 +89,7 @@ async def post_workflow(
         body = ChatIn.model_validate_json(await request.body())
     except ValidationError as error:
         raise InvalidArgument(f"the body is no chat: {error.errors()[0]['msg']}") from None
-    credential.capability.require(Operation.SUBSCRIBE, session)
+    _require_stream(services, credential, session)
     asked = await ChatTurns(services, credential, session).ask(body)
     return await stream_counted(services, credential, session, asked)
 
@@ -167,10 +167,15 @@ async def stop(
 
 
 async def _asked(services: Services, credential: Credential, session: str, body: ChatIn) -> Response:
-    # Before anything is stored: the answer could not be streamed.
-    credential.capability.require(Operation.SUBSCRIBE, session)
+    _require_stream(services, credential, session)
     asked = await ChatTurns(services, credential, session).ask(body)
     return await stream_turn(services, credential, session, asked)
+
+
+def _require_stream(services: Services, credential: Credential, session: str) -> None:
+    """Before anything is stored: the answer could not be streamed. Raises CapabilityError, RateLimited."""
+    credential.capability.require(Operation.SUBSCRIBE, session)
+    services.require_stream(credential)
 
 
 def _require_json(request: Request) -> None:

@@ -39,16 +39,26 @@ class Batch:
 
 
 class SessionReader:
-    """Use as a context manager. `tree` holds the session as far back as `enough` asked for, and grows."""
+    """Use as a context manager. `tree` holds the session as far back as `enough` asked for, and grows.
+
+    `waits`: its reader waits for what happens, so that it counts as an event stream of the caller.
+    """
 
     def __init__(
-        self, services: Services, credential: Credential, session: str, enough: Callable[[SessionTree], bool]
+        self,
+        services: Services,
+        credential: Credential,
+        session: str,
+        enough: Callable[[SessionTree], bool],
+        *,
+        waits: bool = False,
     ) -> None:
         self.session = session
         self.tree = SessionTree(session)
         self._services = services
         self._credential = credential
         self._enough = enough
+        self._waits = waits
         self._hidden = services.hidden_from(credential, session)
         self._outlet = PullOutlet()
         self._subscription = Subscription(
@@ -60,7 +70,7 @@ class SessionReader:
     async def __aenter__(self) -> SessionReader:
         """Start reading. Raises CapabilityError without the right to subscribe, StoreUnavailable."""
         self._credential.capability.require(Operation.SUBSCRIBE, self.session)
-        await self._services.admit_stream(self._credential, self.session, self._outlet)
+        await self._services.admit_stream(self._credential, self.session, self._outlet, counts=self._waits)
         try:
             self._feed = await self._services.hub.join(self.session, self._subscription)
         except BaseException:

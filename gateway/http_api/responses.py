@@ -44,10 +44,13 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 async def create(request: Request, body: CreateIn, credential: OpenAICaller, services: Running) -> Response:
     """Send a message, or answer calls. The turn goes on without readers too; `conversation` is the session."""
     sent = Sent.of(request.headers, await request.body())
+    if not body.background or body.stream:
+        # Before anything is stored: the answer could not be sent.
+        services.require_stream(credential)
     response_id = await ResponseTurns(services, credential).create(body, sent)
     if body.stream:
         return await stream_response(services, credential, response_id)
-    reader = ResponseReader(services, credential, response_id)
+    reader = ResponseReader(services, credential, response_id, waits=not body.background)
     await reader.__aenter__()
     if body.background:
         try:

@@ -144,12 +144,18 @@ class ResponseView:
 
 
 class ResponseReader(ResponseView):
-    """One response of a session that is being read. Use as a context manager."""
+    """One response of a session that is being read. Use as a context manager. `waits`: as for a SessionReader."""
 
-    def __init__(self, services: Services, credential: Credential, response_id: ResponseId) -> None:
+    def __init__(
+        self, services: Services, credential: Credential, response_id: ResponseId, *, waits: bool = False
+    ) -> None:
         super().__init__(services, response_id)
         self.reader = SessionReader(
-            services, credential, response_id.session, lambda tree: is_response_known(tree, response_id)
+            services,
+            credential,
+            response_id.session,
+            lambda tree: is_response_known(tree, response_id),
+            waits=waits,
         )
         self._credential = credential
 

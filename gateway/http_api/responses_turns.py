@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import uuid
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.auth.authenticator import Credential
-from gateway.http_api.models import CancelIn
+from gateway.http_api.models import CancelIn, CancelOut
 from gateway.http_api.responses_errors import refused
 from gateway.http_api.responses_models import Approval, CreateIn, Said
 from gateway.http_api.responses_read import ResponseReader, require_readable
@@ -93,12 +94,30 @@ class ResponseTurns:
     async def cancel(self, response_id: ResponseId) -> dict[str, Any]:
         """End the turn of a response for good; one that is over is left as it is. The response as it stays."""
         self._credential.capability.require(Operation.TURN_CANCEL, response_id.session)
+        require_readable(self._credential, response_id.session)
+        # Written before anything is read where the turn has no other response: each millisecond costs tokens.
+        done = await self._end_turn(response_id) if await self._is_whole_turn(response_id) else None
         async with ResponseReader(self._services, self._credential, response_id) as reader:
             if reader.is_over and not reader.is_suspended:
                 return reader.json()
-            wanted = CancelIn(turn_id=response_id.turn_id)
-            done = await TurnCalls(self._services, self._credential, response_id.session).cancel(wanted)
+            if done is None:
+                done = await self._end_turn(response_id)
             return reader.json() if done.denied or done.undecided else await reader.wait_for_turn()
+
+    async def _end_turn(self, response_id: ResponseId) -> CancelOut:
+        calls = TurnCalls(self._services, self._credential, response_id.session)
+        return await calls.cancel(CancelIn(turn_id=response_id.turn_id))
+
+    async def _is_whole_turn(self, response_id: ResponseId) -> bool:
+        """Whether a turn runs that has never been suspended, so that it is one response."""
+        if response_id.number:
+            return False
+        session, turn_id = response_id.session, response_id.turn_id
+        record, suspended = await asyncio.gather(
+            self._services.turns.record(session, turn_id),
+            self._services.stores.pauses.suspended_ms(session, turn_id),
+        )
+        return record is not None and record.terminal is None and suspended is None
 
     # A message
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
+
+import orjson
 
 from selfhost_transport.turns.agui_units import ENCRYPTED_VALUE, Kind, Unit, Units
 from selfhost_transport.turns.tree import SessionTree
@@ -11,11 +13,24 @@ from selfhost_transport.turns.ui import FilePart, TextPart, UIMessage
 from selfhost_transport.turns.ui_stream import chunks_of_turn
 from selfhost_transport.turns.view import View
 
-USER = "user"
+USER: Final = "user"
+MAX_SNAPSHOT: Final = 8_388_608
+"""The most bytes of messages in a snapshot: clients refuse an event of more than 10 MB."""
 
 
 def messages_of(tree: SessionTree, turn_id: str | None = None) -> list[dict[str, Any]]:
-    """The messages of the shown branch, and of one turn, wherever that is."""
+    """The messages of the shown branch, and of one turn, wherever that is; the newest, if all were too many bytes."""
+    kept: list[dict[str, Any]] = []
+    size = 0
+    for message in reversed(_all_messages(tree, turn_id)):
+        size += len(orjson.dumps(message))
+        if kept and size > MAX_SNAPSHOT:
+            break
+        kept.append(message)
+    return kept[::-1]
+
+
+def _all_messages(tree: SessionTree, turn_id: str | None) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     by_turn: dict[str, dict[str, list[Unit]]] = {}
     shown = View(tree).messages()

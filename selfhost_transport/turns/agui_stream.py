@@ -14,7 +14,16 @@ from typing import Final, TypeAlias
 
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import chunks as c
-from selfhost_transport.turns.agui_units import STEP_FINISHED, EventJson, Kind, Unit, Units, event_of
+from selfhost_transport.turns.agui_units import (
+    STATE_DELTA,
+    STATE_SNAPSHOT,
+    STEP_FINISHED,
+    EventJson,
+    Kind,
+    Unit,
+    Units,
+    event_of,
+)
 
 Sent: TypeAlias = tuple[str | None, EventJson]
 """An event with its cursor; None where a reader that continues gets it again."""
@@ -23,6 +32,8 @@ VERSION: Final = "1.0"
 _OPENED: Final = {Kind.TEXT: "TEXT_MESSAGE_", Kind.CALL: "TOOL_CALL_", Kind.REASONING: "REASONING_MESSAGE_"}
 _CURSOR: Final = re.compile(r"(?:[^/]*/)?(\d{1,9})((?:\.\d{1,9}:\d{1,12}[sec]?)*)~([0-9a-f]{1,8})[s$]?")
 _MODULUS: Final = 2**32
+_MAX_DELTA: Final = 1_048_576
+"""Characters of a text that are sent as one event: clients refuse one of more than 10 MB."""
 
 
 @dataclass(slots=True)
@@ -75,6 +86,14 @@ class AguiStream:
         self._resume: _Cursor | None = None
         self.must_restart = False
         """Whether what the reader has is not what the turn consists of any more: it needs a snapshot."""
+        self._had_unknown = False
+
+    @property
+    def may_hold_state(self) -> bool:
+        """Whether the reader may have been sent a state that was taken back with the rest."""
+        return self._had_unknown or any(
+            one.unit.event.get("type") in (STATE_SNAPSHOT, STATE_DELTA) for one in self._sent
+        )
 
     @property
     def cursor(self) -> str:
@@ -103,7 +122,7 @@ class AguiStream:
         self._units = Units(chunks)
         if self._resume is not None:
             cursor, self._resume = self._resume, None
-            self.must_restart = not self._place(cursor)
+            self.must_restart = self._had_unknown = not self._place(cursor)
             if self.must_restart:
                 self._open = {}
         else:
@@ -214,8 +233,9 @@ class AguiStream:
         if one.chunks < len(unit.chunks) and (text := "".join(unit.chunks[one.chunks :])):
             if one.flag == "c":
                 out += self._start(one)
-            self._note(one, text, len(unit.chunks))
-            out.append((self.cursor, {**_named(unit, "CONTENT"), "delta": text}))
+            for at in range(0, len(text), _MAX_DELTA):
+                self._note(one, delta := text[at : at + _MAX_DELTA], len(unit.chunks))
+                out.append((self.cursor, {**_named(unit, "CONTENT"), "delta": delta}))
         if unit.closed:
             out += self._close(one, ends=True)
         return out

@@ -22,7 +22,11 @@ STEP_FINISHED: Final = "STEP_FINISHED"
 """The event that ends a step: a unit of its own, since what the step holds comes before it."""
 
 
+STATE_SNAPSHOT: Final = "STATE_SNAPSHOT"
+STATE_DELTA: Final = "STATE_DELTA"
 ENCRYPTED_VALUE: Final = "REASONING_ENCRYPTED_VALUE"
+MAX_CONTENT: Final = 4_194_304
+"""The longest result of a tool that is shown, in bytes: clients refuse an event of more than 10 MB."""
 _ENCRYPTED: Final = ("signature", "redactedData", "reasoningEncryptedContent", "thoughtSignature")
 
 
@@ -176,9 +180,9 @@ def event_of(chunk: c.Chunk) -> EventJson | None:
         case c.ToolOutputDenied():
             return _result_event(chunk.tool_call_id, "denied", denied=True)
         case c.Data(name="data-state-snapshot"):
-            return {"type": "STATE_SNAPSHOT", "snapshot": _value(chunk.data)}
+            return {"type": STATE_SNAPSHOT, "snapshot": _value(chunk.data)}
         case c.Data(name="data-state-delta") if isinstance(chunk.data, list):
-            return {"type": "STATE_DELTA", "delta": chunk.data}
+            return {"type": STATE_DELTA, "delta": chunk.data}
         case c.Data():
             kept = {"id": chunk.id} if chunk.id is not None else {}
             noted = {"metadata": kept} if kept else {}
@@ -190,6 +194,9 @@ def event_of(chunk: c.Chunk) -> EventJson | None:
 
 
 def _result_event(call_id: str, content: str, *, error: bool = False, denied: bool = False) -> EventJson:
+    size = len(content.encode("utf-8", "surrogatepass"))
+    if size > MAX_CONTENT:
+        content = f"[a result of {size:,} bytes: read it from the session's messages]"
     event = {
         "type": "TOOL_CALL_RESULT",
         "messageId": f"{call_id}:result",

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 
-from agent_worker import CancelRequest, ToolCall, Turn, Worker
+from agent_worker import AgentError, CancelRequest, ToolCall, Turn, Worker
 from agent_worker.scripted.model import scripted
 from selfhost_transport.turns import chunks as p
 
@@ -118,4 +118,68 @@ async def parts(turn: Turn) -> AsyncIterator[p.Chunk]:
     await asyncio.sleep(1)  # the model thinks
     yield p.TextStart("t")
     yield p.TextDelta("t", "done")
+    yield p.TextEnd("t")
+
+
+@worker.agent("everything")
+async def everything(turn: Turn) -> AsyncIterator[p.Chunk]:
+    """Every kind of part that there is, a call to allow, and one for the client; then the end."""
+    if await turn.answers():
+        yield p.ToolOutputDenied("pay-1")
+        yield p.TextStart("end")
+        yield p.TextDelta("end", "all done")
+        yield p.TextEnd("end")
+        return
+    for chunk in EVERY_PART:
+        yield chunk
+    calls = [ToolCall("pay", {"to": "ann"}, "pay-1", needs_approval=True), ToolCall("pick", {}, "pick-1")]
+    await turn.suspend(calls)
+
+
+EVERY_PART = (
+    p.Start(message_metadata={"model": "scripted"}),
+    p.ReasoningStart("r"),
+    p.ReasoningDelta("r", "hm"),
+    p.ReasoningEnd("r", {"anthropic": {"signature": "sealed"}}),
+    p.TextStart("t"),
+    p.TextDelta("t", "one "),
+    p.TextEnd("t"),
+    p.ToolInputStart("streamed", "look"),
+    p.ToolInputDelta("streamed", '{"at":'),
+    p.ToolInputDelta("streamed", "1}"),
+    p.ToolInputAvailable("streamed", "look", {"at": 1}),
+    p.ToolOutputAvailable("streamed", {"half": 1}, preliminary=True),
+    p.ToolOutputAvailable("streamed", {"whole": 2}),
+    p.ToolInputAvailable("failing", "look", {}),
+    p.ToolOutputError("failing", "no such thing"),
+    p.ToolInputError("garbled", "look", "no JSON", "{{"),
+    p.SourceUrl("s", "https://example.com/", "Example"),
+    p.SourceDocument("d", "application/pdf", "Paper", "paper.pdf"),
+    p.File("data:image/png;base64,aGk=", "image/png"),
+    p.Data("data-progress", {"done": 1}, id="p"),
+    p.Data("data-progress", {"done": 2}, id="p"),
+    p.Data("data-note", "kept"),
+    p.Data("data-passing", "now", transient=True),
+    p.Data("data-state-snapshot", {"page": 1, "open": []}),
+    p.Data("data-state-delta", [{"op": "replace", "path": "/page", "value": 2}]),
+    p.TextStart("u"),
+    p.TextDelta("u", "two"),
+    p.TextEnd("u"),
+    p.MessageMetadata({"usage": {"model": "m", "inputTokens": 3, "outputTokens": 0}}),
+)
+
+
+@worker.agent("stateful")
+async def stateful(turn: Turn) -> AsyncIterator[p.Chunk]:
+    """Changes the state that its client has; an attempt with the text `fail` fails once, after a state of its own."""
+    if await turn.text() == "fail" and turn.attempt == 1:
+        yield p.Data("data-state-snapshot", {"wrong": True})
+        yield p.TextStart("t")
+        yield p.TextDelta("t", "wrong")
+        raise AgentError("the provider is away", again=True)
+    given = await turn.client_input()
+    count = given.state.get("count", 0) if isinstance(given.state, dict) else 0
+    yield p.Data("data-state-delta", [{"op": "add", "path": "/count", "value": count + 1}])
+    yield p.TextStart("t")
+    yield p.TextDelta("t", "counted")
     yield p.TextEnd("t")

@@ -38,13 +38,15 @@ class Peer:
 
 
 @asynccontextmanager
-async def peer(stage: Stage, session: str) -> AsyncIterator[Peer]:
+async def peer(stage: Stage, session: str, script: str = "peer.mjs") -> AsyncIterator[Peer]:
     """A running peer, attached to the session through the second gateway."""
     assert (FOLDER / "node_modules").is_dir(), f"the npm packages are missing: run `npm ci` in {FOLDER}"
-    env = {**os.environ, "PORT": str(stage.gateways[1].port), "KEY": KEY, "SESSION": session}
+    ports = ",".join(str(gateway.port) for gateway in stage.gateways)
+    named = {"PORT": str(stage.gateways[1].port), "PORTS": ports, "KEY": KEY, "SESSION": session}
+    env = {**os.environ, **named}
     process = await asyncio.create_subprocess_exec(
         "node",
-        str(FOLDER / "peer.mjs"),
+        str(FOLDER / script),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env=env,

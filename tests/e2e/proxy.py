@@ -9,10 +9,13 @@ from typing import Self
 
 
 class Network:
-    """Forwards connections to a local port. While it is cut, it resets what is open and refuses the rest."""
+    """Forwards connections to a local port. While it is cut, it resets what is open and refuses the rest.
+
+    `target_port` may be changed: new connections go there.
+    """
 
     def __init__(self, target_port: int) -> None:
-        self._target = target_port
+        self.target_port = target_port
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -60,7 +63,7 @@ class Network:
             writer.transport.abort()
             return
         with contextlib.suppress(OSError):
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
             self._writers |= {writer, far_writer}
             await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
 

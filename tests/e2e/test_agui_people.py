@@ -10,12 +10,15 @@ import httpx
 import orjson
 import pytest
 import pytest_asyncio
+from ag_ui.core import Event
+from pydantic import TypeAdapter
 
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from tests.processes import Stack
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+_MODELS: TypeAdapter[Any] = TypeAdapter(Event)
 CONFIG = """
 [[keys]]
 name = "app.key"
@@ -32,6 +35,10 @@ agent = "payer"
 [[namespaces]]
 id = "mirror"
 agent = "mirror"
+
+[[namespaces]]
+id = "everything"
+agent = "everything"
 """
 
 
@@ -151,3 +158,22 @@ async def test_agu_27_usage_and_sealed_reasoning(client: httpx.AsyncClient) -> N
     old = _input(thread, _ask())
     del old["protocolVersion"]
     assert "usage" not in (await _run(client, old))[-1]
+
+
+async def test_agu_2_agu_3_each_event_of_every_part_is_one_of_the_python_package(
+    client: httpx.AsyncClient,
+) -> None:
+    thread = f"everything:{uuid.uuid4()}"
+    events = await _run(client, _input(thread, _ask()))
+    connected = _events(await client.post("/v1/agui/connect", json=_input(thread)))
+    for event in [*events, *connected]:
+        read = _MODELS.validate_python(event)
+        assert read.model_dump(by_alias=True, exclude_unset=True, mode="json") == event
+    # Each kind that the protocol has for what an agent of one turn can say.
+    seen = {event["type"] for event in [*events, *connected]}
+    assert seen >= {
+        "RUN_STARTED", "RUN_FINISHED", "STEP_STARTED", "STEP_FINISHED", "TEXT_MESSAGE_START", "TEXT_MESSAGE_CONTENT",
+        "TEXT_MESSAGE_END", "TOOL_CALL_START", "TOOL_CALL_ARGS", "TOOL_CALL_END", "TOOL_CALL_RESULT", "REASONING_START",
+        "REASONING_MESSAGE_START", "REASONING_MESSAGE_CONTENT", "REASONING_MESSAGE_END", "REASONING_END",
+        "REASONING_ENCRYPTED_VALUE", "STATE_SNAPSHOT", "STATE_DELTA", "MESSAGES_SNAPSHOT", "CUSTOM",
+    }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 
 from selfhost_transport import TurnStatus
 from tests.e2e.conftest import Build
+from tests.e2e.node import FOLDER
+from tests.e2e.proxy import Network
 from tests.e2e.stage import CONFIG, KEY, PATIENCE_S, Stage, script, turn_id
 from tests.processes import wait_until
 from tests.worker.session import numbered
@@ -204,6 +207,32 @@ async def test_uim_7_agu_17_a_gateway_is_killed_and_another_continues_the_same_t
         assert repeated.text == numbered(150)
         assert repeated.events[0]["metadata"] == client.events[0]["metadata"]
         assert len((await second.get(f"/v1/ui/{thread}/messages")).json()) == 2
+
+
+async def test_agu_17_tanstacks_client_goes_on_when_its_gateway_is_killed_and_replaced(build: Build) -> None:
+    stage = await build(gateways=2)
+    session = stage.session()
+    async with Network(stage.gateways[0].port) as network:
+        named = {"URL": f"{network.url.replace('ws', 'http')}/v1/agui", "SESSION": session, "KEY": KEY}
+        proc = await asyncio.create_subprocess_exec(
+            "node", str(FOLDER / "tanstack-run.mjs"), stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, **named, "TEXT": script(200, 60, reasoning=2)},
+        )  # fmt: skip
+        assert proc.stdout is not None
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while orjson.loads(await proc.stdout.readline())["length"] < 60:
+                    pass
+            network.target_port = stage.gateways[1].port
+            stage.gateways[0].kill()
+            out, _ = await asyncio.wait_for(proc.communicate(), PATIENCE_S)
+        finally:
+            if proc.returncode is None:
+                proc.kill()
+                await proc.wait()
+    assert orjson.loads(out.splitlines()[-1]) == {"text": numbered(200), "error": ""}
+    async with http(stage, 1) as second:
+        assert len((await second.get(f"/v1/ui/{session}/messages")).json()) == 2
 
 
 async def test_uim_8_agu_26_a_worker_is_killed_and_nothing_is_said_twice(build: Build) -> None:

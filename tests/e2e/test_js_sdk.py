@@ -48,6 +48,18 @@ id = "plain"
 [[namespaces]]
 id = "parts"
 agent = "parts"
+
+[[namespaces]]
+id = "everything"
+agent = "everything"
+
+[[namespaces]]
+id = "large"
+agent = "librarian"
+
+[[namespaces]]
+id = "stateful"
+agent = "stateful"
 """
 
 

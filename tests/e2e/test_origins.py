@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.e2e.cookie_host import hosted
 from tests.e2e.node import run_suite
 from tests.machine import browser, free_port
 from tests.processes import Stack
@@ -30,10 +31,12 @@ async def test_pages_of_other_origins_in_a_browser(stack: Stack) -> None:
     dev = await stack.dev()
     gateway = await stack.gateway(config=CONFIG.format(port=port))
     await stack.worker(config=CONFIG.format(port=port))
+    allowed = f"http://friend.example:{port}"
     env = {
+        "HOSTED": await hosted(stack, allowed),
         "DEV": dev.url,
         "GATEWAY": gateway.url,
-        "ALLOWED": f"http://friend.example:{port}",
+        "ALLOWED": allowed,
         "KEY": "app.key:secret",
         "CHROMIUM": browser(),
     }

@@ -72,6 +72,8 @@ async function frames(response, limit = Infinity) {
     for (const frame of whole) {
       const data = frame.match(/^data: (.*)$/m);
       if (!data) continue;
+      // One event in each, with nothing but its id beside it.
+      assert.match(frame, /^(id: [^\n]+\n)?data: [^\n]+$/);
       found.push([frame.match(/^id: (.*)$/m)?.[1], JSON.parse(data[1])]);
       if (found.length === limit) return found;
     }
@@ -228,6 +230,80 @@ for (const version of Object.keys(CLIENTS)) {
     assert.ok(types(made).includes('MESSAGES_SNAPSHOT'));
   });
 }
+
+for (const version of Object.keys(CLIENTS)) {
+  test(`AGU-2, AGU-3, AGU-28 (${version}): every kind of part, as it comes, after a cut, and connected`, async (t) => {
+    const warnings = t.mock.method(console, 'warn');
+    const threadId = unique('everything');
+    const made = agent(version, threadId);
+    ask(made, 'go');
+    await made.runAgent();
+    const { interrupts } = last(made).outcome;
+    assert.deepEqual(interrupts.map(({ toolCallId }) => toolCallId), ['pay-1']);
+    assert.deepEqual(last(made).metadata.pendingToolCallIds, ['pick-1']);
+    made.addMessage({ id: crypto.randomUUID(), role: 'tool', toolCallId: 'pick-1', content: 'this' });
+    await made.runAgent({ resume: [{ interruptId: interrupts[0].id, status: 'cancelled' }] });
+    assert.equal(textOf(made), 'one twoall done');
+    assert.deepEqual(made.state, { page: 2, open: [] });
+    const results = Object.fromEntries(made.messages.filter(({ role }) => role === 'tool').map(({ toolCallId, content }) => [toolCallId, content]));
+    assert.deepEqual(results, { streamed: '{"whole":2}', failing: 'no such thing', garbled: 'no JSON', 'pick-1': 'this', 'pay-1': 'denied' });
+    assert.deepEqual(made.messages.flatMap(({ toolCalls }) => toolCalls ?? []).map(({ id }) => id), ['streamed', 'failing', 'garbled', 'pay-1', 'pick-1']);
+    const customs = made.events.filter(({ type }) => type === 'CUSTOM').map(({ name }) => name);
+    assert.deepEqual(new Set(customs), new Set(['tool-output-preliminary', 'source-url', 'source-document', 'file', 'progress', 'note', 'passing']));
+    // A fresh client gets the same by a snapshot, the state with it.
+    const connected = agent(version, threadId, { gateway: 1 });
+    await connected.connectAgent();
+    assert.deepEqual(connected.state, made.state);
+    assert.equal(textOf(connected), textOf(made));
+    assert.deepEqual(types(connected), ['RUN_STARTED', 'MESSAGES_SNAPSHOT', 'STATE_SNAPSHOT', 'STATE_DELTA', 'RUN_FINISHED']);
+    assert.deepEqual(warnings.mock.calls, []);
+    // The same run, cut after each of its events.
+    const { runId } = made.events[0];
+    const whole = await frames(await post('', input(threadId, runId, 'go')));
+    valid(whole.map(([, event]) => event));
+    valid((await frames(await post('/connect', input(threadId, 'c', null)))).map(([, event]) => event));
+    for (const [index, [id]] of whole.entries()) {
+      if (!id || index === whole.length - 1) continue;
+      const rest = await frames(await post('', input(threadId, runId, 'go'), { headers: { 'last-event-id': id } }));
+      assert.deepEqual(reduced([...whole.slice(0, index + 1), ...rest].map(([, event]) => event)), reduced(whole.map(([, event]) => event)));
+    }
+  });
+
+  test(`AGU-28 (${version}): the state of a client changes with each run; what a lost attempt made of it is taken back`, async () => {
+    const made = agent(version, unique('stateful'));
+    made.setState({ count: 4 });
+    for (const count of [5, 6]) {
+      ask(made, 'count');
+      await made.runAgent();
+      assert.deepEqual(made.state, { count });
+    }
+    ask(made, 'fail');
+    await made.runAgent();
+    assert.equal(last(made).type, 'RUN_FINISHED');
+    assert.deepEqual(made.state, { count: 7 });
+    assert.ok(!textOf(made).includes('wrong'));
+    const connected = agent(version, made.threadId, { gateway: 1 });
+    await connected.connectAgent();
+    assert.deepEqual(connected.state, { count: 7 });
+  });
+}
+
+test('AGU-31: no event is larger than clients accept, whatever a conversation holds', async () => {
+  const threadId = unique('large');
+  for (let number = 0; number < 11; number += 1) {
+    const found = await frames(await post('', input(threadId, `r${number}`, '900000')));
+    assert.equal(found.at(-1)[1].type, 'RUN_FINISHED');
+  }
+  const whole = await (await post('/connect', input(threadId, 'c', null))).text();
+  assert.ok(whole.split('\n').every((line) => line.length < 10_000_000));
+  const made = agent('1.0.0', threadId);
+  await made.connectAgent();
+  assert.equal(last(made).type, 'RUN_FINISHED');
+  // The newest; an event with all of them would be none.
+  const asked = made.messages.filter(({ role }) => role === 'user').map(({ id }) => id);
+  assert.ok(asked.length >= 8 && asked.length < 11, `${asked}`);
+  assert.equal(asked.at(-1), 'm-r10');
+});
 
 test('AGU-7, AGU-24: closing the response cancels nothing, and others see the answer', async () => {
   const threadId = unique();

@@ -1,16 +1,20 @@
 // Pages of other origins in a real browser, against a `dev` on this machine and a gateway behind a proxy that knows the
 // user by what the browser sends by itself, as a client certificate or a cookie.
+// HOSTED: the port of an application that carries the gateway at /chat and knows its users by a cookie.
 // DEV, GATEWAY: addresses; ALLOWED: the origin that the second one allows; CHROMIUM: the browser; KEY: of GATEWAY.
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import http from 'node:http';
 import net from 'node:net';
 import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
+import { build } from 'vite';
 
-const { DEV, GATEWAY, ALLOWED, CHROMIUM, KEY } = process.env;
+const { HOSTED, DEV, GATEWAY, ALLOWED, CHROMIUM, KEY } = process.env;
 const DEV_KEY = 'dev.local:development-secret';
-const NAMES = ['evil.example', new URL(ALLOWED).hostname].map((name) => `MAP ${name} 127.0.0.1`).join(',');
+const FRIEND = new URL(ALLOWED).hostname;
+const NAMES = ['evil.example', FRIEND, `*.${FRIEND}`].map((name) => `MAP ${name} 127.0.0.1`).join(',');
 const ABLY = new URL('./node_modules/ably/build/ably.min.js', import.meta.url);
 
 let browser, pages, port, proxy, proxied;
@@ -39,15 +43,23 @@ function authenticatingProxy() {
   return server;
 }
 
+/** The published clients of the front ends, for a page: `window.Clients`. */
+async function clients() {
+  const entry = fileURLToPath(new URL('./browser-clients.mjs', import.meta.url));
+  const lib = { entry, formats: ['iife'], name: 'Clients', fileName: 'clients' };
+  const [{ output }] = await build({ configFile: false, logLevel: 'error', build: { write: false, minify: false, lib }, define: { 'process.env.NODE_ENV': '"production"' } });
+  return output[0].code;
+}
+
 before(async () => {
   proxy = authenticatingProxy();
   await new Promise((resolve) => proxy.listen(0, '127.0.0.1', resolve));
   proxied = `http://127.0.0.1:${proxy.address().port}`;
-  const ably = await readFile(ABLY);
+  const scripts = { '/ably.js': await readFile(ABLY), '/clients.js': await clients() };
   pages = http.createServer((request, response) => {
-    const script = request.url === '/ably.js';
+    const script = scripts[request.url];
     response.writeHead(200, { 'content-type': script ? 'text/javascript' : 'text/html' });
-    response.end(script ? ably : '<!doctype html><script src="/ably.js"></script>');
+    response.end(script ?? '<!doctype html><script src="/ably.js"></script>');
   });
   await new Promise((resolve) => pages.listen(Number(new URL(ALLOWED).port), '127.0.0.1', resolve));
   port = pages.address().port;
@@ -203,4 +215,63 @@ test('UIM-35: pages of other origins with a token of their own, and with cookies
   assert.deepEqual(await frontEnds(evil, proxied, 'bound:stolen', cookies), { useChat: 'blocked', 'AG-UI': 'blocked' });
   const said = await fetch(`${GATEWAY}/v1/sessions/bound:stolen/messages`, { headers: basic(KEY) });
   assert.deepEqual((await said.json()).messages, [], 'nothing was sent');
+});
+
+/** A message by each of the published clients, with what the browser adds: what was heard first, or why nothing. */
+async function converse3(page, target) {
+  await page.addScriptTag({ url: '/clients.js' });
+  return page.evaluate(async ({ target, session }) => {
+    const { DefaultChatTransport, HttpAgent, OpenAI } = window.Clients;
+    const including = (address, init) => fetch(address, { ...init, credentials: 'include' });
+    const found = {};
+    const attempt = async (name, work) => {
+      found[name] = await work().catch((error) => error.status ?? error.statusCode ?? 'blocked');
+    };
+    const chatId = `${session}-ui`;
+    await attempt('useChat', async () => {
+      const transport = new DefaultChatTransport({ api: `${target}/api/chat`, credentials: 'include', headers: { 'x-tenant': 'acme' } });
+      const message = { id: `m${Math.random()}`, role: 'user', parts: [{ type: 'text', text: 'script: tokens=400 rate=40' }] };
+      const stream = await transport.sendMessages({ chatId, trigger: 'submit-message', messages: [message] });
+      const { value } = await stream.getReader().read();
+      const again = await transport.reconnectToStream({ chatId });
+      return [value.type, (await again.getReader().read()).value.type];
+    });
+    await attempt('AG-UI', async () => {
+      const agent = new HttpAgent({ url: `${target}/v1/agui`, threadId: `${session}-agui`, fetch: including });
+      const types = [];
+      agent.subscribe({ onEvent: ({ event }) => void types.push(event.type) });
+      agent.addMessage({ id: `m${Math.random()}`, role: 'user', content: 'script: tokens=2' });
+      await agent.runAgent();
+      return [types[0], types.at(-1)];
+    });
+    await attempt('Responses', async () => {
+      const client = new OpenAI({ baseURL: `${target}/v1`, apiKey: 'none', dangerouslyAllowBrowser: true, fetch: including, maxRetries: 0 });
+      const stream = await client.responses.create({ model: 'assistant', conversation: `${session}-openai`, input: 'script: tokens=2', stream: true });
+      const types = [];
+      for await (const { type } of stream) types.push(type);
+      return [types[0], types.at(-1)];
+    });
+    await fetch(`${target}/api/chat/${encodeURIComponent(chatId)}/stop`, { method: 'POST', credentials: 'include' }).catch(() => {});
+    return found;
+  }, { target, session: `bound:c${Math.random().toString(36).slice(2)}` });
+}
+
+test("UIM-35: the published clients with an application's own cookie, on its own pages and on no one else's", async (t) => {
+  const target = `http://api.${FRIEND}:${HOSTED}/chat`;
+  const cookie = { name: 'session', value: 'of-ann', domain: `api.${FRIEND}`, path: '/', httpOnly: true, sameSite: 'Lax' };
+  const visit = async (origin) => {
+    const page = await open(t, origin);
+    await page.context().addCookies([cookie]);
+    return converse3(page, target);
+  };
+  assert.deepEqual(await visit(ALLOWED), {
+    useChat: ['start', 'start'],
+    'AG-UI': ['RUN_STARTED', 'RUN_FINISHED'],
+    Responses: ['response.created', 'response.completed'],
+  });
+  // A page of the same site gets the cookie along, but is not one of those that are allowed.
+  for (const origin of [`http://other.${FRIEND}:${port}/`, `http://evil.example:${port}/`]) {
+    const found = await visit(origin);
+    for (const [name, result] of Object.entries(found)) assert.ok(['blocked', 401, 404].includes(result), `${origin} ${name}: ${result}`);
+  }
 });

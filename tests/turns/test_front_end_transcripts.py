@@ -41,6 +41,8 @@ class Watcher:
     def __init__(self, transcript: Transcript) -> None:
         self.ui: list[dict[str, Any]] = []
         self.agui: list[dict[str, Any]] = []
+        # The last events for clients older than 1.0.
+        self.old: list[dict[str, Any]] = []
         self._transcript = transcript
         self._tree = SessionTree(transcript.raw["channel"])
         self._pages: dict[str, UIMessageStream] = {}
@@ -96,8 +98,8 @@ class Watcher:
             self.ui += page.end(run.status, error)
             self.agui += [event for _, event in client.close()]
             usage = usage_of_run(node, Span())
-            for old in (False, True):
-                self.agui.append(finished("t", "r", run, pending, suspended=suspended, old=old, usage=usage))
+            for old, events in ((False, self.agui), (True, self.old)):
+                events.append(finished("t", "r", run, pending, suspended=suspended, old=old, usage=usage))
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +116,7 @@ def _null_in(value: Any) -> bool:
 
 @pytest.mark.parametrize("name", TRANSCRIPTS)
 def test_agu_3_the_python_models_take_each_event_as_it_is(watched: dict[str, Watcher], name: str) -> None:
-    events = watched[name].agui
+    events = [*watched[name].agui, *watched[name].old]
     assert events
     for event in events:
         read = _EVENTS.validate_python(event)
@@ -125,10 +127,11 @@ def test_agu_3_the_python_models_take_each_event_as_it_is(watched: dict[str, Wat
 def test_uim_28_agu_30_the_schemas_of_the_npm_packages_take_them_too(watched: dict[str, Watcher]) -> None:
     ui = [chunk for watcher in watched.values() for chunk in watcher.ui]
     agui = [event for watcher in watched.values() for event in watcher.agui]
-    assert len(ui) > 300 and len(agui) > 300
+    old = [event for watcher in watched.values() for event in watcher.old]
+    assert len(ui) > 300 and len(agui) > 300 and len(old) > 20
     checked = subprocess.run(
         ["node", str(JS / "validate-transcripts.mjs")],
-        input=json.dumps({"ui": ui, "agui": agui}),
+        input=json.dumps({"ui": ui, "agui": agui, "old": old}),
         capture_output=True,
         text=True,
         timeout=60,
