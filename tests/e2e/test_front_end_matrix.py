@@ -254,7 +254,7 @@ class TestEachFrontEnd:
                 await page.stop(client, first)
                 await asyncio.wait_for(running, PATIENCE_S)
 
-    async def test_limits_are_told_in_words_and_leave_nothing_behind(
+    async def test_limits_are_said_in_words_and_leave_nothing_behind(
         self, site: Site, kind: type[UiPage]
     ) -> None:
         page = page_of(kind)

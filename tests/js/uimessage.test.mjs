@@ -400,8 +400,9 @@ for (const version of MAJORS) {
     });
   }
 }
-for (const version of MAJORS) {
-  test(`after a cut the guide's two calls show the answer once: ai ${version}`, async () => {
+// Of the newest versions a page that was cut needs one call; older ones keep the half that they have beside it.
+for (const version of Object.keys(VERSIONS)) {
+  test(`after a cut the guide's calls show the answer once: ai ${version}`, async () => {
     const id = unique('cut');
     let cut;
     const fetching = async (input, request) => {
@@ -418,7 +419,7 @@ for (const version of MAJORS) {
     await sent;
     assert.equal(chat.status, 'error');
     assert.ok(saying(chat).length >= 20);
-    chat.messages = await history(id);
+    if (!MAJORS.includes(version)) chat.messages = await history(id);
     await chat.resumeStream();
     assert.deepEqual(chat.messages.map(({ role }) => role), ['user', 'assistant']);
     assert.equal(chat.messages.at(-1).parts.filter(({ type }) => type === 'text').length, 1);
