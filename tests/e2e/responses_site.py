@@ -42,6 +42,10 @@ id = "mirror"
 agent = "mirror"
 
 [[namespaces]]
+id = "everything"
+agent = "everything"
+
+[[namespaces]]
 id = "pay"
 agent = "payer"
 

@@ -168,7 +168,10 @@ class TestEachFrontEnd:
                     assert await messages(client, page.session) == []
             for session in ("x" * 3000, "a\nb", "", "\ufeff", "[?x]chat", "chat,*"):
                 heard = await Heard().read(client, kind(session).ask("script: tokens=3 rate=0"))
-                assert heard.text == numbered(3) if heard.status < 400 else heard.status < 500, (session, heard)
+                assert heard.text == numbered(3) if heard.status < 400 else heard.status < 500, (
+                    session,
+                    heard,
+                )
 
     async def test_all_of_unicode_arrives_as_it_was_sent(self, site: Site, kind: type[UiPage]) -> None:
         page = page_of(kind)
@@ -248,7 +251,11 @@ async def test_a_stop_that_overtakes_its_message(site: Site, kind: type[UiPage])
         heard = await Heard().read(client, (method, path, body))
         assert not heard.text
         # `useChat` would show a message of it, empty, if it was named.
-        assert [e["type"] for e in heard.events] == ["abort", "finish"] if kind is UiPage else heard.was_cancelled
+        assert (
+            [e["type"] for e in heard.events] == ["abort", "finish"]
+            if kind is UiPage
+            else heard.was_cancelled
+        )
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,7 @@ async def test_a_stop_is_final_whenever_it_comes(site: Site, kind: type[UiPage])
             assert own.status in (200, 204)
             assert stopped.position is None or max(own.newest, second.newest) < stopped.position
             assert stopped.text in (None, second.text)
+            assert all(map(_is_closed, (own, second)))
             assert stored in (None, second.text) and second.was_cancelled
             # After the reload the stop may have come first: then there was nothing to resume.
             assert own.text == second.text or (is_reloaded and not own.text)
@@ -123,6 +124,15 @@ def _client(site: Site, gateway: int) -> httpx.AsyncClient:
         params={"clientId": "user-1"},
         timeout=30.0,
     )
+
+
+def _is_closed(heard: Heard) -> bool:
+    """Whether an AG-UI run ended everything that it had begun before its last event."""
+    types = [str(event["type"]) for event in heard.events]
+    if not types or types[-1] != "RUN_FINISHED":
+        return True
+    begun = sum(name.endswith(("_START", "_STARTED")) for name in types)
+    return begun == sum(name.endswith(("_END", "_FINISHED")) for name in types)
 
 
 async def _stored(client: httpx.AsyncClient, session: str, says: str) -> str | None:

@@ -136,6 +136,33 @@ def reduced(events: list[dict[str, Any]]) -> list[Any]:
     return found
 
 
+async def test_rsp_2_every_kind_of_part_is_an_item_or_left_out(client: Any, site: Site) -> None:
+    name = f"everything:{uuid.uuid4()}"
+    stream = await client.responses.create(input="go", conversation=name, stream=True)
+    events = [event.to_dict() for event in await _read(stream)]
+    for event in events:
+        valid_event(event)
+    output = events[-1]["response"]["output"]
+    assert [(item["type"], item.get("call_id")) for item in output] == [
+        ("reasoning", None),
+        ("message", None),
+        ("function_call", "streamed"),
+        ("function_call_output", "streamed"),
+        ("function_call", "failing"),
+        ("function_call_output", "failing"),
+        ("function_call", "garbled"),
+        ("function_call_output", "garbled"),
+        ("message", None),
+        ("function_call", "pay-1"),
+        ("function_call", "pick-1"),
+        ("mcp_approval_request", None),
+    ]
+    assert events[-1]["response"]["usage"]["input_tokens"] == 3
+    async with site.http(1) as http:
+        again = await raw_events(http, events[0]["response"]["id"])
+    assert reduced(again) == reduced(events)
+
+
 async def test_rsp_4_the_helper_re_enters_a_stream(client: Any) -> None:
     seen: list[Any] = []
     async with client.responses.stream(input="script: tokens=40 rate=80", model="assistant") as stream:

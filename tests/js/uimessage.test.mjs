@@ -312,6 +312,38 @@ test('UIM-28: every chunk is one that the oldest client accepts', async () => {
   }
 });
 
+for (const version of Object.keys(VERSIONS)) {
+  test(`UIM-28, UIM-30 (${version}): every kind of part arrives, in chunks that the oldest client accepts, and is stored`, async () => {
+    const { uiMessageChunkSchema } = VERSIONS['6.0.1'];
+    const schema = typeof uiMessageChunkSchema === 'function' ? uiMessageChunkSchema() : uiMessageChunkSchema;
+    const id = unique('everything');
+    const chat = page(version, id);
+    await chat.sendMessage({ text: 'go' });
+    assert.equal(chat.error, undefined);
+    for (const chunk of chat.record.chunks) {
+      const { success, error } = await schema.validate(chunk);
+      assert.ok(success, `${JSON.stringify(chunk)}: ${error}`);
+      assert.ok(!JSON.stringify(chunk).includes('null'), JSON.stringify(chunk));
+    }
+    const kinds = (message) => message.parts.map(({ type, state, text }) => [type, type.startsWith('tool-') ? state : text]);
+    const [, answer] = await history(id);
+    assert.deepEqual(kinds(chat.messages[1]), kinds(answer));
+    const shown = new Set(answer.parts.map(({ type }) => type));
+    for (const type of ['reasoning', 'text', 'tool-look', 'tool-pay', 'tool-pick', 'source-url', 'source-document', 'file', 'data-progress', 'data-note']) assert.ok(shown.has(type), type);
+    // A page that is loaded again gets the same, by a stream of a turn that waits no more.
+    const waiting = structuredClone(answer);
+    waiting.parts = waiting.parts.map((part) => {
+      if (part.type === 'tool-pick') return { ...part, state: 'output-available', output: 'this' };
+      return part.type === 'tool-pay' ? { ...part, state: 'approval-responded', approval: { ...part.approval, approved: false } } : part;
+    });
+    const again = page(version, id, { messages: [(await history(id))[0], waiting], gateway: 1 });
+    await again.sendMessage();
+    assert.equal(again.error, undefined);
+    assert.ok(textOf(again.messages.at(-1)).endsWith('all done'));
+    assert.deepEqual(kinds(again.messages.at(-1)).filter(([type]) => type !== 'step-start'), kinds((await history(id))[1]).filter(([type]) => type !== 'step-start'));
+  });
+}
+
 test('UIM-32, UIM-33: a turn that waits keeps its response open; stopped while it waits it ends', async () => {
   const id = unique('queue');
   const first = page('7', id);
