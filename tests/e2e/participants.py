@@ -178,7 +178,8 @@ async def stateful(turn: Turn) -> AsyncIterator[p.Chunk]:
         yield p.TextDelta("t", "wrong")
         raise AgentError("the provider is away", again=True)
     given = await turn.client_input()
-    count = given.state.get("count", 0) if isinstance(given.state, dict) else 0
+    known = given.state.get("count") if isinstance(given.state, dict) else None
+    count = known if isinstance(known, int) else 0
     yield p.Data("data-state-delta", [{"op": "add", "path": "/count", "value": count + 1}])
     yield p.TextStart("t")
     yield p.TextDelta("t", "counted")

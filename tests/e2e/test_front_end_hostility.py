@@ -290,8 +290,8 @@ async def test_responses_cursors_from_the_future_end_with_the_response(site: Sit
             for after in (10**6, 2**62):
                 late = await Heard().read(client, ("GET", f"{path}{after}", None))
                 assert late.status == 200 and not late.text
-            for after in ("-1", "x", str(2**64)):
-                refused = await Heard().read(client, ("GET", f"{path}{after}", None))
+            for wrong in ("-1", "x", str(2**64)):
+                refused = await Heard().read(client, ("GET", f"{path}{wrong}", None))
                 assert refused.status == 400
         assert (await running).text == numbered(30)
 
