@@ -12,7 +12,14 @@ import redis
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from tests.leaks import keys_under, unowned_keys
 from tests.logging_state import logging_restored
+from tests.longest_first import longest_first
 from tests.processes import Stack
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Several processes take the files in the order of their time; one takes them as they stand."""
+    if hasattr(config, "workerinput"):
+        longest_first(items)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -17,9 +17,11 @@ from typing import Any, TypeVar, overload
 import psutil
 
 from selfhost_transport.settings import ENV_PREFIX
+from tests.forks import ForkedProcess, can_fork, fork
 
 T = TypeVar("T")
 
+COMMAND = Path(sys.executable).with_name("selfhost-transport")
 READY_TIMEOUT_S = 20.0
 _POLL_S = 0.005
 _READY = re.compile(r"^ready (.+)$")
@@ -56,7 +58,7 @@ def gone(process: psutil.Process) -> bool:
 class Proc:
     """One process and whatever it starts in its group; its output is kept line by line."""
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, name: str, process: asyncio.subprocess.Process | ForkedProcess) -> None:
         self.name = name
         self.lines: list[str] = []
         # What follows "ready": the address of a gateway, "worker <id>" of a worker.
@@ -120,8 +122,11 @@ class Proc:
         # A grandchild outside the group may hold the pipe open; its output is not waited for.
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
-        # asyncio has no public way to give up a pipe that another holds open.
-        self._process._transport.close()  # type: ignore[attr-defined]
+        if isinstance(self._process, ForkedProcess):
+            self._process.close()
+        else:
+            # asyncio has no public way to give up a pipe that another holds open.
+            self._process._transport.close()  # type: ignore[attr-defined]
         self.ready.cancel()
 
     def _signal_group(self, number: signal.Signals) -> None:
@@ -181,9 +186,7 @@ class Stack:
 
         Raises AssertionError, with what it printed, if it ends or stays silent.
         """
-        proc = await self.run(
-            str(Path(sys.executable).with_name("selfhost-transport")), command, *args, env=env, cwd=cwd
-        )
+        proc = await self._start(command, *args, env=env, cwd=cwd)
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 await asyncio.shield(proc.ready)
@@ -208,16 +211,26 @@ class Stack:
             env={**self._environment(), **(env or {})},
             cwd=cwd,
         )
-        words = [word for word in (Path(program).name, *args[:1]) if not word.startswith("-")]
-        proc = Proc(f"{' '.join(words)} #{next(self._numbers)}", process)
-        self.processes.append(proc)
-        return proc
+        return self._kept(process, Path(program).name, *args[:1])
 
     async def close(self) -> None:
         """End everything and print the logs, which pytest shows when the test has failed."""
         for proc in self.processes:
             await proc.end()
             print(f"--- {proc.name}, status {proc.returncode}\n{proc.log}")
+
+    async def _start(self, command: str, *args: str, env: Mapping[str, str] | None, cwd: Path | None) -> Proc:
+        """Run `selfhost-transport command …`, where it makes no difference as a fork that has nothing to import."""
+        if not can_fork((command, *args), env):
+            return await self.run(str(COMMAND), command, *args, env=env, cwd=cwd)
+        forked = await fork(command, *args, environment={**self._environment(), **(env or {})}, folder=cwd)
+        return self._kept(forked, COMMAND.name, command)
+
+    def _kept(self, process: asyncio.subprocess.Process | ForkedProcess, *names: str) -> Proc:
+        words = [name for name in names if not name.startswith("-")]
+        proc = Proc(f"{' '.join(words)} #{next(self._numbers)}", process)
+        self.processes.append(proc)
+        return proc
 
     def _environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
