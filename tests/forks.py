@@ -61,7 +61,7 @@ class ForkedProcess:
         return self.returncode
 
     def close(self) -> None:
-        """Give up the pipes, whoever holds their other ends."""
+        """Give up the pipes; another process may hold their other ends."""
         for pipe in self._pipes:
             pipe.close()
         if self._status is not None:

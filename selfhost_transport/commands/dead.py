@@ -1,4 +1,7 @@
-"""`dead list` and `dead requeue`: turns that no worker survived."""
+"""`dead list` and `dead requeue`: turns that no worker survived.
+
+Every command imports this module, for its options: the store, half of the time of a short command, only when it is used.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,15 @@ import asyncio
 import dataclasses
 import json
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfhost_transport.commands.stores import opened_stores
 from selfhost_transport.settings import Settings, load_settings
-from selfhost_transport.store.dead_letters import DeadLetter
-from selfhost_transport.store.turn_store import Accepted
+
+if TYPE_CHECKING:
+    from selfhost_transport.store.dead_letters import DeadLetter
+    from selfhost_transport.store.turn_store import Accepted
 
 Config = Annotated[str | None, typer.Option(help="TOML file with the configuration.")]
 Redis = Annotated[
@@ -68,10 +72,14 @@ def _settings(redis: str | None, config: str | None, prefix: str | None) -> Sett
 
 
 async def _all(settings: Settings) -> list[DeadLetter]:
+    from selfhost_transport.commands.stores import opened_stores
+
     async with opened_stores(settings) as stores:
         return await stores.dead_letters.all()
 
 
 async def _requeue(settings: Settings, letter: str) -> Accepted:
+    from selfhost_transport.commands.stores import opened_stores
+
     async with opened_stores(settings) as stores:
         return await stores.dead_letters.requeue(letter)
