@@ -103,7 +103,15 @@ def classes(found: Mapping[str, Path]) -> Iterator[tuple[str, int, int]]:
 
 def complex_functions(root: Path) -> list[str]:
     """Where ruff finds functions more complex than COMPLEXITY."""
-    command = ["ruff", "check", "--isolated", "--select", "C901", "--output-format", "json"]
+    command = [
+        str(Path(sys.executable).with_name("ruff")),
+        "check",
+        "--isolated",
+        "--select",
+        "C901",
+        "--output-format",
+        "json",
+    ]
     limit = ["--config", f"lint.mccabe.max-complexity={COMPLEXITY}"]
     shown = subprocess.run(
         [*command, *limit, *PACKAGES], cwd=root, capture_output=True, text=True, check=False
