@@ -52,7 +52,7 @@ class Results:
     def begin(cls) -> Results:
         """Empty results of the checkout that is being run."""
         now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-        return cls(_commit(), now, os.cpu_count() or 0, platform.python_version())
+        return cls(commit(), now, os.cpu_count() or 0, platform.python_version())
 
     def save(self) -> Path:
         """Write to the folder of results; returns the file."""
@@ -67,7 +67,8 @@ class Results:
         return msgspec.json.decode(path.read_bytes(), type=cls)
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The checkout that is being run, as git describes it."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     return found.stdout.strip() or "unknown"

@@ -26,10 +26,10 @@ async def _run(turns: int, window_ms: int, seconds: float) -> list[Figure]:
     return figures(await measure(load, window_ms), "whole", f"{turns} turns, {window_ms} ms")
 
 
-async def measure(load: Load, window_ms: int) -> RunResult:
+async def measure(load: Load, window_ms: int, watcher: Watcher | None = None) -> RunResult:
     """One run on processes of its own. Raises RuntimeError when it broke a promise."""
     async with LocalStack(LocalOptions(turns=load.turns, window_ms=window_ms)) as stack:
-        runner = Runner(Plan(stack.target, load), Watcher(), stack)
+        runner = Runner(Plan(stack.target, load), watcher or Watcher(), stack)
         result = await asyncio.to_thread(runner.run)
     if result.violation_counts:
         raise RuntimeError(f"{load.turns} turns: {result.violation_counts}")

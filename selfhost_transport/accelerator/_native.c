@@ -7,6 +7,14 @@
 #include <Python.h>
 #include <string.h>
 
+/* A binary that newer headers made runs on older interpreters too, so nothing that those headers changed is used:
+ * Py_RETURN_NONE counts no reference since 3.12, and `#` in a format needs 3.13 when its headers compiled it. */
+static PyObject *none(void)
+{
+    Py_INCREF(Py_None);
+    return Py_None;
+}
+
 #define MS_DIGITS 14
 #define COUNTER_DIGITS 3
 #define EPOCH 10
@@ -313,7 +321,7 @@ static PyObject *append_frames(PyObject *module, PyObject *const *arguments, Py_
     }
     int is_next = read_append(notification, last, entry_head, epoch, &append, &name_size);
     if (is_next < 0) return NULL;
-    if (is_next == 0) Py_RETURN_NONE;
+    if (is_next == 0) return none();
     Py_ssize_t size = PyTuple_Size(templates);
     PyObject *frames = PyTuple_New(size);
     if (frames == NULL) return NULL;
@@ -324,7 +332,12 @@ static PyObject *append_frames(PyObject *module, PyObject *const *arguments, Py_
             return NULL;
         }
     }
-    return Py_BuildValue("(y#KN)", (const char *)notification.at, name_size, append.ms, frames);
+    PyObject *name = PyBytes_FromStringAndSize((const char *)notification.at, name_size);
+    if (name == NULL) {
+        Py_DECREF(frames);
+        return NULL;
+    }
+    return Py_BuildValue("(NKN)", name, append.ms, frames);
 }
 
 /* Redis' protocol */

@@ -85,6 +85,7 @@ def _usage(result: RunResult, window: Window, sampler: Sampler) -> dict[str, Rol
             rss_before=sampler.samples[0].roles[role].rss if role in sampler.samples[0].roles else 0,
             rss_after=last.roles[role].rss,
             processes=last.roles[role].processes,
+            wakes_per_s=max(0.0, (last.roles[role].wakes - first.roles[role].wakes) / seconds),
         )
         for role, cpu_s in cpu_between(first, last).items()
     }

@@ -78,13 +78,17 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class RoleUsage:
-    """What a role cost: cores in use, microseconds of CPU per delivered token, resident bytes at start and end."""
+    """What a role cost: cores in use, microseconds of CPU per delivered token, resident bytes at start and end.
+
+    `wakes_per_s`: how often its processes slept and were woken; waking is part of the cost, and rarer under load.
+    """
 
     cores: float
     us_per_token: float
     rss_before: int
     rss_after: int
     processes: int
+    wakes_per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self, cast
 
 import redis
 
@@ -59,12 +59,41 @@ async def agents_of(target: str, environment: Mapping[str, str]) -> list[str]:
     return agents
 
 
+def _info(url: str, section: str) -> dict[str, Any]:
+    with redis.Redis.from_url(url) as client:
+        return cast(dict[str, Any], client.info(section))
+
+
+class RedisServers(Protocol):
+    """One Redis, or several: an asynchronous context, inside which they run."""
+
+    @property
+    def url(self) -> str:
+        """The address that gateways and workers are given."""
+
+    @property
+    def urls(self) -> list[str]:
+        """The address of each server."""
+
+    @property
+    def pids(self) -> list[int]:
+        """The process of each server."""
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End."""
+
+
 class LocalStack:
     """An asynchronous context: everything is ready inside it, and stopped and deleted after it."""
 
-    def __init__(self, options: LocalOptions) -> None:
+    def __init__(self, options: LocalOptions, servers: RedisServers | None = None) -> None:
         self.options = options
-        self.redis = EmbeddedRedis()
+        self.redis: RedisServers = EmbeddedRedis() if servers is None else servers
         self._gateways: list[Child] = []
         self._workers: list[Child] = []
         self._providers: list[Child] = []
@@ -83,7 +112,7 @@ class LocalStack:
         return {
             "gateway": [child.pid for child in self._gateways],
             "worker": [child.pid for child in self._workers],
-            "redis": [self.redis.pid],
+            "redis": self.redis.pids,
             **({"provider": [child.pid for child in self._providers]} if self._providers else {}),
         }
 
@@ -92,14 +121,12 @@ class LocalStack:
         os.kill(self._gateways[0].pid, signal.SIGKILL)
 
     def redis_memory(self) -> int:
-        """Bytes that Redis uses for its data."""
-        with redis.Redis.from_url(self.redis.url) as client:
-            return int(client.info("memory")["used_memory"])
+        """Bytes that Redis uses for its data, all servers together."""
+        return sum(int(_info(url, "memory")["used_memory"]) for url in self.redis.urls)
 
     def redis_version(self) -> str:
         """Version of the server."""
-        with redis.Redis.from_url(self.redis.url) as client:
-            return str(client.info("server")["redis_version"])
+        return str(_info(self.redis.urls[0], "server")["redis_version"])
 
     async def __aenter__(self) -> Self:
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="loadtest-")))

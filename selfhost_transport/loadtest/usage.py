@@ -12,11 +12,15 @@ import psutil
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """A role at one moment: CPU seconds since its processes started, resident bytes, number of processes."""
+    """A role at one moment: CPU seconds since its processes started, resident bytes, number of processes.
+
+    `wakes`: how often their main threads slept and were woken; 0 where the system does not say.
+    """
 
     cpu_s: float
     rss: int
     processes: int
+    wakes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +52,17 @@ class Sampler:
 
     def _usage(self, role: str, pids: Iterable[int]) -> Usage:
         used = self._cpu_s.setdefault(role, {})
-        rss, count = 0, 0
+        rss, count, wakes = 0, 0, 0
         for process in _families(pids):
             with suppress(psutil.Error):
                 with process.oneshot():
                     times = process.cpu_times()
                     memory = process.memory_info()
+                    wakes += process.num_ctx_switches().voluntary
                 used[process.pid] = times.user + times.system
                 rss += memory.rss
                 count += 1
-        return Usage(sum(used.values()), rss, count)
+        return Usage(sum(used.values()), rss, count, wakes)
 
 
 def _families(pids: Iterable[int]) -> list[psutil.Process]:

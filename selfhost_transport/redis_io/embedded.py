@@ -49,8 +49,12 @@ class EmbeddedRedis:
     the server also ends when the thread that started it ends: start it from one that outlives its use.
     """
 
-    def __init__(self, data_dir: Path | None = None, port: int = 0) -> None:
+    def __init__(
+        self, data_dir: Path | None = None, port: int = 0, options: Mapping[str, str] | None = None
+    ) -> None:
         self._data_dir = data_dir
+        # Of the server's configuration, besides those that are always given.
+        self._more = dict(options or {})
         # 0: a free port is chosen on each start.
         self._wanted_port = port
         self._port = port
@@ -65,6 +69,16 @@ class EmbeddedRedis:
     def url(self) -> str:
         """The address to connect to, once started."""
         return f"redis://127.0.0.1:{self._port}/0"
+
+    @property
+    def urls(self) -> list[str]:
+        """The addresses of all servers: of this one."""
+        return [self.url]
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of all servers: of this one. Raises StoreUnavailable when it was not started."""
+        return [self.pid]
 
     @property
     def pid(self) -> int:
@@ -161,7 +175,8 @@ class EmbeddedRedis:
 
     def _spawn(self) -> None:
         self._port = self._wanted_port or _free_port()
-        command = [self._binary, *_options(self._folder, self._port, keep=self._data_dir is not None)]
+        options = {**_options(self._folder, self._port, keep=self._data_dir is not None), **self._more}
+        command = [self._binary, *(part for name, value in options.items() for part in (f"--{name}", value))]
         if sys.platform == "linux":
             command = [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *command]
         with (self._folder / "redis.log").open("wb") as log:
@@ -241,8 +256,8 @@ def _candidates() -> Iterator[str]:
             yield str(binary)
 
 
-def _options(folder: Path, port: int, *, keep: bool) -> list[str]:
-    options = {
+def _options(folder: Path, port: int, *, keep: bool) -> dict[str, str]:
+    return {
         "bind": "127.0.0.1",
         "port": str(port),
         "dir": str(folder),
@@ -252,7 +267,6 @@ def _options(folder: Path, port: int, *, keep: bool) -> list[str]:
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
     }
-    return [part for name, value in options.items() for part in (f"--{name}", value)]
 
 
 def _free_port() -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -255,6 +257,19 @@ def test_values_of_other_types_are_refused(
     assert accelerator.native is not None
     with pytest.raises(error):
         call(accelerator.native)
+
+
+def test_the_source_has_nothing_that_newer_headers_compile_for_newer_interpreters_only() -> None:
+    # A wheel serves all versions, whichever built it. Since 3.12 Py_RETURN_… counts no reference; `#` in a format that was
+    # compiled with headers of 3.13 raises SystemError in older ones.
+    folder = Path(plain.__file__).parent
+    sources = "".join(path.read_text() for path in [*folder.glob("*.c"), *folder.glob("*.h")])
+    sources = re.sub(r"/\*.*?\*/", "", sources, flags=re.DOTALL)
+    assert "Py_LIMITED_API 0x030B" in sources
+    assert not re.findall(r"Py_RETURN_(?:NONE|TRUE|FALSE|NOTIMPLEMENTED)", sources)
+    assert not re.findall(
+        r"Py(?:_BuildValue|Arg_Parse\w*|Object_Call\w*|Err_Format)\([^\"]*\"[^\"]*#", sources
+    )
 
 
 # Which one is used

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import tracemalloc
 from typing import Any
@@ -20,6 +21,7 @@ from tests.gateway.scene import scene as scene
 from tests.processes import wait_until
 
 MOST_BYTES_PER_TURN = 256
+MOST_BYTES_OF_A_LONG_SESSION = 100_000
 
 
 def extras(run: str, **transport: str) -> dict[str, Any]:
@@ -100,6 +102,25 @@ async def test_ended_turns_do_not_add_to_the_memory_of_a_watched_session(scene: 
     finally:
         tracemalloc.stop()
     assert (after - before) / 200 < MOST_BYTES_PER_TURN
+
+
+async def test_a_session_of_a_thousand_turns_with_one_reader_is_small(scene: Scene) -> None:
+    # What a process has once: another session is watched already.
+    await scene.hub.join("other", Reader().subscription)
+    await turn(scene, "first")
+    gc.collect()
+    tracemalloc.start()
+    try:
+        reader = await scene.join()
+        reader.subscription.write = lambda frame: None
+        for first in range(0, 1000, 50):
+            await asyncio.gather(*(turn(scene, str(number)) for number in range(first, first + 50)))
+        await scene.feed.passed((await scene.store.open(SESSION)).position)
+        _appended_to.cache_clear()  # of the whole process, and bounded
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < MOST_BYTES_OF_A_LONG_SESSION
+    finally:
+        tracemalloc.stop()
 
 
 async def test_of_an_applications_own_messages_the_newest_are_kept_for_a_while(scene: Scene) -> None:
