@@ -13,10 +13,10 @@ from benchmarks.figures import Results, show, show_comparison
 
 STAGES = (
     "append", "notify", "decode", "frame", "hub", "fanout", "connect", "attach", "history", "long", "resume", "idle",
-    "growth", "generator", "provider", "turns", "whole", "frontends", "tracing", "gateways",
+    "growth", "generator", "provider", "sizing", "turns", "whole", "frontends", "tracing", "gateways",
 )  # fmt: skip
 # "whole" is part of the tables in a form of its own; "turns" takes minutes by itself.
-_APART = ("whole", "turns", "frontends", "tracing", "gateways")
+_APART = ("whole", "sizing", "turns", "frontends", "tracing", "gateways")
 _QUICK_S = 1.0
 _SECONDS = 4.0
 

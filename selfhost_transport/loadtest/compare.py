@@ -33,7 +33,9 @@ class Difference:
     def improved(self) -> bool | None:
         """Whether it got better; None for a change within a twentieth."""
         change = self.change
-        return None if change is None or abs(change) < _NOTEWORTHY else change * self.better > 0
+        if change is None:  # there was nothing
+            return None if not self.after else self.better > 0
+        return None if abs(change) < _NOTEWORTHY else change * self.better > 0
 
 
 def differences(before: RunResult, after: RunResult) -> Iterator[Difference]:
@@ -50,7 +52,8 @@ def differences(before: RunResult, after: RunResult) -> Iterator[Difference]:
             yield Difference(f"{role} us/token", usage.us_per_token, other.us_per_token)
             yield Difference(f"{role} MB", usage.rss_after / 1e6, other.rss_after / 1e6)
     yield Difference("turns that failed, %", before.error_percent, after.error_percent)
-    yield Difference("cost", before.cost, after.cost)
+    if before.prices and after.prices:
+        yield Difference("cost", before.cost, after.cost)
     if before.knee is not None and after.knee is not None:
         yield Difference("knee, turns", before.knee.turns, after.knee.turns, better=1)
     yield Difference("Redis bytes per turn", before.redis_bytes_per_turn, after.redis_bytes_per_turn)
@@ -81,10 +84,7 @@ def _minute(result: RunResult) -> str:
 
 
 def _colored(found: Difference) -> str:
-    change = found.change
-    if change is None:
-        return "new"
-    text = f"{change:+.0%}"
+    text = "new" if found.change is None else f"{found.change:+.0%}"
     if found.improved is None:
         return text
     return f"[green]{text}[/]" if found.improved else f"[red]{text}[/]"

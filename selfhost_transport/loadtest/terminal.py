@@ -268,10 +268,11 @@ def _verdict(result: RunResult, console: Console) -> None:
     if total:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(result.violation_counts.items()))
         console.print(f"[bold red]failed[/]: {kinds}")
-        if result.violation_counts.get("wrong_text"):
+        if result.violation_counts.get("wrong_text") and not result.load.any_text:
             console.print(
                 f"The text differs from the expected one: is namespace {result.load.namespace!r} answered by the scripted model "
-                "(`selfhost-transport worker` without an argument)?"
+                "(`selfhost-transport worker` without an argument), or by an agent that passes the fake provider's text on? For "
+                "one that says other things give --any-text."
             )
     elif result.passed:
         what = "nothing" if result.load.any_text else "no token"

@@ -10,6 +10,7 @@ import pytest
 
 from selfhost_transport import Turn, TurnStatus
 from selfhost_transport.turns import ui
+from selfhost_transport.turns.values import to_text
 from tests.adapters import frames as f
 from tests.adapters import strict
 from tests.adapters.agent import PROVIDER
@@ -115,3 +116,37 @@ async def test_sdk_4_tools_between_two_model_calls_are_one_message(stage: Stage,
         ui.TextPart("It is 4."),
     )
     assert (await provider.exchange(1)).body["messages"][-1]["content"] == "4"
+
+
+async def test_ten_megabytes_of_arguments_reach_the_session(stage: Stage, provider: Provider) -> None:
+    text = "x" * (10 << 20)
+    provider.answers = [
+        Answer(
+            [f.chat_call(0, to_text({"text": text}), "c0", "save"), f.chat("tool_calls"), f.DONE],
+        ),
+        Answer([f.chat(content="Saved."), f.chat("stop"), f.DONE]),
+    ]
+    async with stage.connect(stage.session()) as client:
+        turn = await client.view.send("save it")
+        async with asyncio.timeout(PATIENCE_S):
+            await turn.ended
+        assert turn.status is TurnStatus.COMPLETED
+        call = turn.messages[-1].message.parts[1]
+        assert isinstance(call, ui.ToolPart) and call.input == {"text": text}
+
+
+async def test_a_provider_that_only_keeps_the_connection_alive_is_cancelled_at_once(
+    stage: Stage, provider: Provider
+) -> None:
+    """There is always another byte, so that no time-out of a client ends it."""
+    provider.answers = [Answer([f.chat(content="word "), b": keep-alive\n\n"], Then.REPEAT)]
+    async with stage.connect(stage.session()) as client:
+        turn = await client.view.send("hi")
+        await spoken(turn, "word ")
+        exchange = await provider.exchange()
+        began = asyncio.get_running_loop().time()
+        await client.cancel(turn.turn_id)
+        async with asyncio.timeout(5):
+            await exchange.closed.wait()
+            await turn.ended
+    assert exchange.closed_at - began < LIMIT_S

@@ -144,3 +144,44 @@ def test_a_comparison_names_the_runs(tmp_path: Path, capsys: pytest.CaptureFixtu
     compare_files(tmp_path / "main.json", tmp_path / "faster.json")
     heading = capsys.readouterr().out.splitlines()[0].split()
     assert heading[:2] == ["main", "faster"]
+
+
+def test_the_page_of_a_comparison_has_real_names_and_says_what_got_worse(tmp_path: Path) -> None:
+    before, after = a_result(), a_result(slower=2.0)
+    before.name, after.name = "before <lunch>", "after lunch"
+    before.command = "selfhost-transport loadtest --turns 7"
+    after.violation_counts = {"lost": 3}
+    for result, name in ((before, "a.json"), (after, "b.json")):
+        result.save(tmp_path / name)
+    page = tmp_path / "comparison.html"
+    compare_files(tmp_path / "a.json", tmp_path / "b.json", page)
+    text = page.read_text(encoding="utf-8")
+    outside = _Outside()
+    outside.feed(text)
+    assert outside.fetched == [] and outside.tags.isdisjoint({"script", "link", "img", "iframe", "lunch"})
+    assert "<th>before &lt;lunch&gt;<br>passed</th><th>after lunch<br>failed</th>" in text
+    assert "before &lt;lunch&gt;: <code>selfhost-transport loadtest --turns 7</code>" in text
+    # Twice as slow is red, and what has come where there was nothing is named.
+    assert re.search(r'gateway us/token</td><td>20.0</td><td>40.0</td><td class="bad">\+100%', text)
+    assert '<td>violations</td><td>0.0</td><td>3.0</td><td class="bad">new</td>' in text
+    assert "different loads" not in text and 'name="viewport"' in text
+
+
+def test_runs_of_one_name_have_those_of_their_files(tmp_path: Path) -> None:
+    for name in ("monday", "tuesday"):
+        result = a_result()
+        result.name = "nightly"
+        result.save(tmp_path / f"{name}.json")
+    compare_files(tmp_path / "monday.json", tmp_path / "tuesday.json", tmp_path / "c.html")
+    assert "<h1>monday and tuesday</h1>" in (tmp_path / "c.html").read_text(encoding="utf-8")
+
+
+def test_a_text_that_no_script_has_is_explained() -> None:
+    for any_text, explained in ((False, True), (True, False)):
+        result = a_result()
+        result.load = replace(result.load, any_text=any_text)
+        result.violation_counts, result.violations = {"wrong_text": 1}, [A_VIOLATION]
+        console = Console(record=True, width=400, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+        show(result, console)
+        console.file.close()
+        assert ("give --any-text" in console.export_text()) is explained
