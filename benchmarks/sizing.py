@@ -32,7 +32,8 @@ def run(seconds: float) -> list[Figure]:
     """Figures of this stage. A part that broke a promise says so, and the rest goes on."""
     found: list[Figure] = []
     parts: list[Callable[[], list[Figure]]] = [_scripted, _turns, partial(_connections, seconds)]
-    for part in (*parts, *(partial(_real, name, worker) for name, worker in _ADAPTERS.items())):
+    parts += [partial(_real, name, worker) for name, worker in _ADAPTERS.items()]
+    for part in parts:
         try:
             found += part()
         except RuntimeError as error:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from selfhost_transport.loadtest.recorder import Metric
 from selfhost_transport.loadtest.result import RunResult
-from selfhost_transport.loadtest.terminal import LABELS
+from selfhost_transport.loadtest.terminal import LABELS, shown_metrics
 
 _NOTEWORTHY = 0.05
 
@@ -41,9 +40,10 @@ class Difference:
 def differences(before: RunResult, after: RunResult) -> Iterator[Difference]:
     """Every figure that both results have."""
     yield Difference("tokens/s", before.tokens_per_s, after.tokens_per_s, better=1)
-    for metric in Metric:
-        old, new = before.summary(metric), after.summary(metric)
-        if old.count and new.count:
+    both = shown_metrics(after)
+    for metric in shown_metrics(before):
+        if metric in both:
+            old, new = before.summary(metric), after.summary(metric)
             yield Difference(f"{LABELS[metric]} p50 ms", old.p50, new.p50)
             yield Difference(f"{LABELS[metric]} p99 ms", old.p99, new.p99)
     for role, usage in before.usage.items():

@@ -167,6 +167,14 @@ def test_the_page_of_a_comparison_has_real_names_and_says_what_got_worse(tmp_pat
     assert "different loads" not in text and 'name="viewport"' in text
 
 
+def test_tokens_of_any_text_have_no_time_that_they_were_due_to_compare() -> None:
+    before, after = a_result(), a_result(slower=2.0)
+    assert "token due to received p99 ms" in {found.name for found in differences(before, after)}
+    after.load = replace(after.load, any_text=True)
+    names = {found.name for found in differences(before, after)}
+    assert "token due to received p99 ms" not in names and "published to received p99 ms" in names
+
+
 def test_runs_of_one_name_have_those_of_their_files(tmp_path: Path) -> None:
     for name in ("monday", "tuesday"):
         result = a_result()
