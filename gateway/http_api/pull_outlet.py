@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 
 from gateway.auth.authenticator import Credential, now_ms
 from gateway.services import Services
@@ -17,13 +16,17 @@ KEEPALIVE_S = 15.0
 class PullOutlet:
     """Encoded frames or events that wait for a reader."""
 
+    __slots__ = (
+        "_deadline", "_is_awake", "_size", "_timer", "_waiter", "_waiting", "congested", "ended", "waited_in_vain",
+    )  # fmt: skip
+
     def __init__(self) -> None:
         self.congested = False
         # The gateway stops: what has arrived is the last.
         self.ended = False
         # Whether the last `take` waited in vain.
         self.waited_in_vain = False
-        self._waiting: deque[bytes] = deque()
+        self._waiting: list[bytes] = []
         self._size = 0
         self._is_awake = False
         self._waiter: asyncio.Future[None] | None = None
@@ -61,8 +64,7 @@ class PullOutlet:
         if not self._waiting and not self.ended and not self._is_awake:
             await self._wait(patience_s)
         self._is_awake = False
-        taken = list(self._waiting)
-        self._waiting.clear()
+        taken, self._waiting = self._waiting, []
         self._size = 0
         self.congested = False
         return taken
