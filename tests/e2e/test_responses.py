@@ -13,6 +13,7 @@ import openai
 import orjson
 import pytest
 import pytest_asyncio
+import redis
 from openai import OpenAI
 
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
@@ -228,6 +229,22 @@ async def test_rsp_6_a_turn_that_waits_for_answers_is_cancelled(client: Any, sit
     output = {"type": "function_call_output", "call_id": call.call_id, "output": "late"}
     with pytest.raises(openai.BadRequestError, match="waits for no answers"):
         await client.responses.create(previous_response_id=asked.id, input=[output])
+
+
+async def test_rsp_6_a_cancel_is_written_before_the_session_is_read(
+    site: Site, redis_server: EmbeddedRedis
+) -> None:
+    """By a gateway that has not read it yet: each millisecond costs tokens."""
+    async with site.client() as client, site.client(1) as other:
+        running = await client.responses.create(input="script: tokens=900 rate=50", background=True)
+        with redis.Redis.from_url(redis_server.url) as seeing, seeing.monitor() as monitor:
+            assert (await other.responses.cancel(running.id)).status == "cancelled"
+            seeing.echo(b"the end")
+            commands = list(iter(lambda: str(monitor.next_command()["command"]), "ECHO the end"))
+    session = running.conversation.id
+    cancel = next(at for at, command in enumerate(commands) if "ai-cancel" in command)
+    read = next(at for at, command in enumerate(commands) if "SUBSCRIBE" in command and session in command)
+    assert cancel < read
 
 
 async def test_rsp_6_what_was_answered_stays_completed(client: Any) -> None:
