@@ -262,8 +262,10 @@ class TestEachFrontEnd:
             async with reading(client, page.ask(script(900, 50))) as (first, task):
                 await first.until_text()
                 # One stream for each person.
-                again = await Heard().read(client, page_of(kind).ask(script(3)))
+                beyond = page_of(kind)
+                again = await Heard().read(client, beyond.ask(script(3)))
                 assert again.status == 429 and "event streams" in again.refusal
+                assert await messages(client, beyond) == []
                 # One open turn in each session.
                 full = await Heard().read(bob, page.ask(script(3), "-2"))
                 assert full.status == 429 and len(full.refusal) > 20
