@@ -32,6 +32,7 @@ from gateway.http_api.console import router as api_operator
 from gateway.http_api.conversations import router as api_conversations
 from gateway.http_api.entries import router as api_entries
 from gateway.http_api.errors import error_response
+from gateway.http_api.event_stream import StreamingApplication
 from gateway.http_api.inputs import router as api_inputs
 from gateway.http_api.me import router as api_me
 from gateway.http_api.operators import add_documentation, require_operator
@@ -144,7 +145,7 @@ class Gateway:
 
     def app(self) -> FastAPI:
         """The routes as an application to mount under a path or a host name; the lifespan stays the host's to enter."""
-        app = FastAPI(title=_TITLE, **_WITHOUT_DOCUMENTATION)
+        app = StreamingApplication(title=_TITLE, **_WITHOUT_DOCUMENTATION)
         self._complete(app)
         return app
 
@@ -266,7 +267,7 @@ def create_app(settings: Settings, identify: Identify | None = None, *, group: P
         async with gateway.lifespan():
             yield
 
-    app = FastAPI(title=_TITLE, lifespan=lifespan, **_WITHOUT_DOCUMENTATION)
+    app = StreamingApplication(title=_TITLE, lifespan=lifespan, **_WITHOUT_DOCUMENTATION)
     gateway._complete(app)
     return app
 

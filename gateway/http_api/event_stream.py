@@ -1,20 +1,23 @@
-"""A response that holds something until it ends, however it ends."""
+"""A response that holds something until it ends, however it ends; and an application that lets it go on by itself."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Final
 
+from fastapi import FastAPI
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+_LATER: Final = "gateway.streams"
+
 
 class EventStream(StreamingResponse):
-    """Server-sent events. `release` is called once the response is over, also when the client left before it began:
-    then nothing of the iterator is run, its `finally` included.
+    """Server-sent events. `release` is called once the response is over, also when the client left before it began.
 
-    It is sent by the task of the request, with one other beside it that waits until the client leaves: thousands of
-    silent streams are open at once, and each task group around them would be kilobytes.
+    Thousands of silent streams are open at once. So each is sent by the task of its request, with one other beside it that
+    waits until the client leaves, and from outside of the application's layers, if that is a `StreamingApplication`.
     """
 
     def __init__(
@@ -27,7 +30,26 @@ class EventStream(StreamingResponse):
         self._release = release
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the head; the body too, unless the application does it later."""
+        head = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        later: list[EventStream] | None = scope.get(_LATER)
+        if later is not None:
+            later.append(self)
+            await send(head)
+            return
+        try:
+            await send(head)
+        except BaseException:
+            await self.release()
+            raise
+        await self.send_body(receive, send)
+
+    async def release(self) -> None:
+        """It is over."""
+        await self._release()
+
+    async def send_body(self, receive: Receive, send: Send) -> None:
+        """Send all of the body, until the client leaves."""
         sending = asyncio.current_task()
         assert sending is not None
         leaving = asyncio.ensure_future(self.listen_for_disconnect(receive))
@@ -38,7 +60,9 @@ class EventStream(StreamingResponse):
 
         leaving.add_done_callback(left)
         try:
-            await self.stream_response(send)
+            async for chunk in self.body_iterator:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
         except asyncio.CancelledError:
             # The client has left; anyone else's cancel goes on.
             if not leaving.done() or sending.uncancel():
@@ -46,4 +70,30 @@ class EventStream(StreamingResponse):
         finally:
             leaving.remove_done_callback(left)
             leaving.cancel()
-            await self._release()
+            await self.release()
+
+
+class StreamingApplication(FastAPI):
+    """Sends event streams itself once its layers, which have no more to do with them, have returned.
+
+    Twenty coroutines wait in these layers otherwise, for as long as a stream is open, and five see each of its chunks.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, or the life of the application."""
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        streams: list[EventStream] = []
+        scope[_LATER] = streams
+        try:
+            await super().__call__(scope, receive, send)
+        except BaseException:
+            for stream in streams:
+                await stream.release()
+            raise
+        for stream in streams:
+            # What FastAPI kept there for the layers.
+            for name in [name for name in scope if name.startswith("fastapi")]:
+                del scope[name]
+            await stream.send_body(receive, send)
