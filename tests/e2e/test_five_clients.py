@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import pytest
 
 from selfhost_transport import TurnStatus
+from selfhost_transport.settings import ENV_PREFIX
 from tests.e2e.peer import peer
 from tests.e2e.stage import PATIENCE_S, Stage, script, turn_id
 from tests.processes import wait_until
@@ -16,6 +18,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PYTHON = "python"
 CLIENTS = ("chat", "agui", "responses", "ably", PYTHON)
+LONG = os.environ.get(f"{ENV_PREFIX}LONG") == "1"
+# Approvals by the others are in test_front_ends.py, too.
+ALLOWING = CLIENTS if LONG else ("responses", "ably")
+ANSWERS = [*((one, "tool") for one in CLIENTS), *((one, "approval") for one in ALLOWING)]
 
 
 # Who asks, and who ends the turn: another one each time.
@@ -52,8 +58,7 @@ async def test_all_see_a_turn_at_the_same_time_and_each_can_end_it(
         assert {one["text"] for one in shown.values()} == {seen.text} == {stored}
 
 
-@pytest.mark.parametrize("answers", CLIENTS)
-@pytest.mark.parametrize("what", ["tool", "approval"])
+@pytest.mark.parametrize(("answers", "what"), ANSWERS)
 async def test_what_one_asks_each_other_can_answer(stage: Stage, answers: str, what: str) -> None:
     session = stage.session()
     text = script(4, 0, tool="client") if what == "tool" else script(4, 0, tool="server", approve=1)

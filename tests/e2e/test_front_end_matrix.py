@@ -221,12 +221,12 @@ class TestEachFrontEnd:
             refused = await Heard().read(other, page.ask(script(3)))
             assert (refused.status in (401, 403) and "{" not in refused.refusal) or kind is not UiPage
             assert await messages(client, page) == []
-            async with reading(client, page.ask(script(60, 100))) as (heard, task):
+            async with reading(client, page.ask(script(30, 100))) as (heard, task):
                 await heard.until_text()
                 if key != "writer":  # who has the right to end turns
                     with contextlib.suppress(KeyError, ValueError, AssertionError):
                         await page.stop(other, heard)
-                    assert (await asyncio.wait_for(task, PATIENCE_S)).text == numbered(60)
+                    assert (await asyncio.wait_for(task, PATIENCE_S)).text == numbered(30)
 
     async def test_the_policies_of_namespaces(self, site: Site, kind: type[UiPage]) -> None:
         async with site.client() as client, site.client(user="bob") as bob:
@@ -343,7 +343,7 @@ async def test_a_gateway_that_drains_ends_no_turn_and_another_continues_them(sit
         contextlib.AsyncExitStack() as stack,
     ):
         heard = [
-            await stack.enter_async_context(reading(client, page.ask(script(200, 60)))) for page in pages
+            await stack.enter_async_context(reading(client, page.ask(script(150, 100)))) for page in pages
         ]
         for one, _ in heard:
             await one.until_text()
@@ -355,7 +355,7 @@ async def test_a_gateway_that_drains_ends_no_turn_and_another_continues_them(sit
         ends = await asyncio.gather(
             *(Heard().read(other, page.resume(one)) for page, (one, _) in zip(pages, heard, strict=True))
         )
-        assert {one.text for one in ends} == {numbered(200)}
+        assert {one.text for one in ends} == {numbered(150)}
 
 
 @pytest.mark.timeout(60 + SILENT_S)
