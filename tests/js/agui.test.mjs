@@ -594,3 +594,29 @@ test("CopilotKit's core runs a frontend's tool by itself, and the same turn goes
   const { turns } = await (await fetch(`http://127.0.0.1:${PORTS[0]}/v1/sessions/${encodeURIComponent(threadId)}/messages`, { headers: AUTH })).json();
   assert.equal(turns.length, 1);
 });
+
+for (const status of ['resolved', 'cancelled']) {
+  test(`CopilotKit's core answers an approval, here ${status}, on mount too, and the same turn goes on`, async () => {
+    const threadId = unique();
+    const mounted = async (core) => {
+      await until(() => core.getAgent('default') && core.runtimeConnectionStatus === 'connected');
+      return Object.assign(core.getAgent('default'), { threadId });
+    };
+    const asking = copilot(threadId);
+    const first = await mounted(asking);
+    ask(first, 'script: tokens=4 tool=server approve=1');
+    await asking.runAgent({ agent: first });
+    // Another page: it finds the question when it connects.
+    const core = copilot(threadId);
+    const made = await mounted(core);
+    const events = [];
+    made.subscribe({ onEvent: ({ event }) => void events.push(event) });
+    await core.connectAgent({ agent: made });
+    const [{ id, toolCallId }] = events.at(-1).outcome.interrupts;
+    await core.runAgent({ agent: made, resume: [{ interruptId: id, status }] });
+    assert.equal(textOf(made), numbers(4));
+    const [part] = (await messagesOf(threadId)).flatMap(({ message }) => message.parts).filter((one) => one.toolCallId === toolCallId);
+    assert.equal(part.state, status === 'resolved' ? 'output-available' : 'output-denied');
+    assert.equal((await messagesOf(threadId)).filter(({ message }) => message.role === 'user').length, 1);
+  });
+}
