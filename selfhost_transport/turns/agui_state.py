@@ -8,6 +8,7 @@ from typing import Final
 from selfhost_transport.turns import chunks as c
 from selfhost_transport.turns.agui_units import STATE_DELTA, STATE_SNAPSHOT, EventJson, event_of
 from selfhost_transport.turns.client_input import HEADER
+from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui_stream import chunks_of_turn
 from selfhost_transport.turns.values import Json, from_text
@@ -24,7 +25,8 @@ def state_of(tree: SessionTree, turn_id: str | None = None, *, reset: bool = Fal
     """
     snapshot: EventJson | None = None
     changes: list[Json] = []
-    for turn in _turns(tree, turn_id):
+    # Most conversations have none: then there is no need to go through them.
+    for turn in _turns(tree, turn_id) if any(map(_has_state, tree.nodes())) else ():
         for event in _reported(tree, turn):
             if event["type"] == STATE_SNAPSHOT:
                 snapshot, changes = event, []
@@ -47,6 +49,14 @@ def _reported(tree: SessionTree, turn_id: str) -> Iterator[EventJson]:
             event = event_of(chunk)
             if event is not None and event["type"] in (STATE_SNAPSHOT, STATE_DELTA):
                 yield event
+
+
+def _has_state(node: Node) -> bool:
+    return any(
+        isinstance(chunk, c.Data) and chunk.name in _DATA
+        for record in node.records()
+        for chunk in record.chunks
+    )
 
 
 def _sent(tree: SessionTree, turn_id: str) -> EventJson:
