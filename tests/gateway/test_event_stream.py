@@ -53,7 +53,7 @@ class Exchange:
             "type": "http", "asgi": {"spec_version": "2.3"}, "method": "GET", "path": "/events", "raw_path": b"/events",
             "query_string": b"", "headers": [], "http_version": "1.1", "scheme": "http", "server": ("x", 80), "root_path": "",
         }  # fmt: skip
-        return asyncio.create_task(self._app(scope, self._receive, self._send))  # type: ignore[arg-type]
+        return asyncio.create_task(self._app(scope, self._receive, self._send))
 
     async def _receive(self) -> Message:
         await self._gone.wait()
