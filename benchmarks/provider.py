@@ -25,6 +25,11 @@ _PACE = 50.0
 # A token of this many us fills a repeat; only used to choose how many tokens to read.
 _GUESS_US = 50.0
 
+_CALLS_AT_ONCE = (1, 200)
+_CALLS = 200
+# What an answer of one token is for its reader: its start, the token, its end, the end of the step and of the answer.
+_CHUNKS_OF_ONE_TOKEN = 5
+
 Start = Callable[[str, bool], ProviderStream[Any]]
 
 
@@ -54,7 +59,18 @@ async def _run(seconds: float) -> list[Figure]:
             found += await _pair(f"{name}, as fast as read", start, streams=1, tokens=burst, pace=0.0)
             paced = max(20, int(_PACE * seconds / _REPEATS))
             found += await _pair(f"{name}, at a model's pace", start, streams=40, tokens=paced, pace=_PACE)
+            found += [await _call(name, start, at_once) for at_once in _CALLS_AT_ONCE]
     return found
+
+
+async def _call(name: str, start: Start, at_once: int) -> Figure:
+    """A request, its answer of one token, and the connection that it takes; so many of them at once."""
+    found = []
+    for _ in range(_REPEATS):
+        # Of one token each: tokens are calls.
+        rounds = [await _us_per_token(start, False, at_once, 1, 0.0) for _ in range(_CALLS // at_once)]
+        found.append(statistics.mean(rounds) * _CHUNKS_OF_ONE_TOKEN)
+    return Figure("provider", f"{name}: a call, {at_once} at once", statistics.median(found), "us")
 
 
 async def _pair(name: str, start: Start, *, streams: int, tokens: int, pace: float) -> list[Figure]:

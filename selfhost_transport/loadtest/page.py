@@ -23,6 +23,7 @@ th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid var(-
 th:first-child, td:first-child { text-align: left; padding-left: 0 }
 svg { max-width: 100%; height: auto } .ok { color: var(--ok) } .bad { color: var(--bad) } .note { color: var(--note) }
 .verdict { font-size: 1.15rem; border-left: .4rem solid; padding: .3rem .8rem }
+@media (max-width: 34rem) { body { margin: 1rem auto; padding: 0 .6rem } th, td { padding: .2rem .25rem; font-size: .7rem } }
 .wide { overflow-x: auto } code { overflow-wrap: anywhere } dt { font-weight: 600 } dd { margin: 0 0 .5rem 1rem }
 """
 

@@ -19,6 +19,8 @@ from selfhost_transport.loadtest.terminal import LABELS
 
 # Twice the width of a phone: scaled down to it, the text is still read.
 _SIZE = (6.4, 3.4)
+# In characters: what fits above a plot, and what an entry takes besides its label.
+_LEGEND_WIDTH, _LEGEND_GAP = 75, 6
 _BARS = 40
 _LABEL_RATIO = 1.12
 _PERCENTILES = (50.0, 90.0, 99.0, 99.9, 99.99, 99.999)
@@ -70,13 +72,13 @@ def latency_over_time(result: RunResult, axes: Axes) -> bool:
     if not moments:
         return False
     seconds = [moment.at for moment in moments]
-    axes.plot(seconds, [moment.max for moment in moments], color="#d1d5db", label="max")
+    axes.plot(seconds, [moment.max for moment in moments], color="#9ca3af", label="max")
     axes.plot(seconds, [moment.p99 for moment in moments], color="#dc2626", label="p99")
     axes.plot(seconds, [moment.p50 for moment in moments], color="#2563eb", label="p50")
     what = Metric.DELIVERY if result.load.any_text else Metric.TOKEN
     axes.set(xlabel="seconds", ylabel=f"ms, {LABELS[what]}")
     _logarithmic(axes)
-    axes.legend(frameon=False, ncols=3)
+    _legend(axes)
     return True
 
 
@@ -96,7 +98,7 @@ def percentiles(result: RunResult, axes: Axes) -> bool:
     axes.set(ylabel="ms")
     _logarithmic(axes)
     if shown:
-        axes.legend(frameon=False)
+        _legend(axes)
     return shown
 
 
@@ -115,7 +117,7 @@ def first_tokens(result: RunResult, axes: Axes) -> bool:
             shown = True
     axes.set(xlabel="seconds", ylabel="% of the turns", ylim=(0, 100))
     if shown:
-        axes.legend(frameon=False)
+        _legend(axes)
     return shown
 
 
@@ -128,8 +130,8 @@ def throughput(result: RunResult, axes: Axes) -> bool:
     axes.plot([moment.at for moment in whole], [moment.tokens for moment in whole], color="#2563eb")
     if result.expected_tokens_per_s:
         axes.axhline(result.expected_tokens_per_s, color="#9ca3af", linestyle="--", label="due")
-        axes.legend(frameon=False)
-    axes.set(xlabel="seconds", ylabel="tokens/s", ylim=(0, None))
+        _legend(axes)
+    axes.set(xlabel="seconds", ylabel="words/s" if result.load.any_text else "tokens/s", ylim=(0, None))
     return True
 
 
@@ -151,7 +153,7 @@ def knee(result: RunResult, axes: Axes) -> bool:
     ticks = _apart(turns)
     axes.set_xticks(ticks, [str(number) for number in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.legend(frameon=False)
+    _legend(axes)
     return True
 
 
@@ -165,7 +167,7 @@ def overload(result: RunResult, axes: Axes) -> bool:
     axes.plot(offered, [step.achieved_per_s for step in steps], "o-", color="#059669", label="ended")
     axes.plot(offered, [step.shed_per_s for step in steps], "o-", color="#9ca3af", label="refused at once")
     axes.set(xlabel="turns offered per second", ylabel="turns per second", ylim=(0, None))
-    axes.legend(frameon=False, ncols=3)
+    _legend(axes)
     return True
 
 
@@ -179,7 +181,7 @@ def overload_latency(result: RunResult, axes: Axes) -> bool:
     axes.plot(offered, [step.first_token_p50 for step in steps], "o-", color="#2563eb", label="p50")
     axes.set(xlabel="turns offered per second", ylabel="ms, send to first token")
     _logarithmic(axes)
-    axes.legend(frameon=False, ncols=2)
+    _legend(axes)
     return True
 
 
@@ -200,8 +202,8 @@ def overload_over_time(result: RunResult, axes: Axes) -> bool:
         seconds, [moment.first_token_p99 for moment in moments], color="#dc2626", label="first token p99"
     )
     late.set(ylabel="ms", ylim=(0, None))
-    axes.legend(frameon=False, ncols=2, loc="upper left")
-    late.legend(frameon=False, loc="upper right")
+    _legend(axes)
+    _legend(late, right=True)
     return True
 
 
@@ -224,7 +226,7 @@ def cancels(result: RunResult, axes: Axes) -> bool:
             label=LABELS[metric],
         )
     axes.set(xlabel="ms (to the 99.5th percentile)", ylabel="cancels")
-    axes.legend(frameon=False)
+    _legend(axes)
     return True
 
 
@@ -252,8 +254,19 @@ def _by_role(result: RunResult, axes: Axes, values: Callable[[Any], dict[str, fl
             axes.plot([at for at, _ in points], [value for _, value in points], color=color, label=role)
             shown = True
     if shown:
-        axes.legend(frameon=False, ncols=4)
+        _legend(axes)
     return shown
+
+
+def _legend(axes: Axes, *, right: bool = False) -> None:
+    """Above the plot, in one line if it fits: inside it would cover what it explains."""
+    side, at = ("lower right", 1.0) if right else ("lower left", 0.0)
+    labels = axes.get_legend_handles_labels()[1]
+    width = sum(len(label) + _LEGEND_GAP for label in labels)
+    axes.legend(
+        frameon=False, ncols=len(labels) if width <= _LEGEND_WIDTH else 2, loc=side, bbox_to_anchor=(at, 1.0), borderaxespad=0.1,
+        handlelength=1.2, handletextpad=0.4, columnspacing=1.2, borderpad=0.0, fontsize=10,
+    )  # fmt: skip
 
 
 def _logarithmic(axes: Axes) -> None:
