@@ -260,11 +260,10 @@ def _by_role(result: RunResult, axes: Axes, values: Callable[[Any], dict[str, fl
 
 def _legend(axes: Axes, *, right: bool = False) -> None:
     """Above the plot, in one line if it fits: inside it would cover what it explains."""
-    side, at = ("lower right", 1.0) if right else ("lower left", 0.0)
     labels = axes.get_legend_handles_labels()[1]
     width = sum(len(label) + _LEGEND_GAP for label in labels)
     axes.legend(
-        frameon=False, ncols=len(labels) if width <= _LEGEND_WIDTH else 2, loc=side, bbox_to_anchor=(at, 1.0), borderaxespad=0.1,
+        frameon=False, ncols=len(labels) if width <= _LEGEND_WIDTH else 2, loc="lower right" if right else "lower left", bbox_to_anchor=(float(right), 1.0), borderaxespad=0.1,
         handlelength=1.2, handletextpad=0.4, columnspacing=1.2, borderpad=0.0, fontsize=10,
     )  # fmt: skip
 
