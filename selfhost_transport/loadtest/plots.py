@@ -263,7 +263,8 @@ def _legend(axes: Axes, *, right: bool = False) -> None:
     labels = axes.get_legend_handles_labels()[1]
     width = sum(len(label) + _LEGEND_GAP for label in labels)
     axes.legend(
-        frameon=False, ncols=len(labels) if width <= _LEGEND_WIDTH else 2, loc="lower right" if right else "lower left", bbox_to_anchor=(float(right), 1.0), borderaxespad=0.1,
+        frameon=False, ncols=len(labels) if width <= _LEGEND_WIDTH else 2,
+        loc="lower right" if right else "lower left", bbox_to_anchor=(float(right), 1.0), borderaxespad=0.1,
         handlelength=1.2, handletextpad=0.4, columnspacing=1.2, borderpad=0.0, fontsize=10,
     )  # fmt: skip
 
