@@ -22,6 +22,9 @@ _DRAIN_S: Final = 0.1
 """How long the end of a body is waited for after the last event, so that its connection can be used again."""
 
 
+_AWS_FRAMES: Final = "amazon.eventstream"
+
+
 class Body(Protocol):
     """The HTTP response below a library's stream: those of `httpx` and `httpx2`."""
 
@@ -31,7 +34,7 @@ class Body(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Its headers."""
+        """Its headers, whatever the case of their names."""
 
     def aiter_bytes(self) -> AsyncIterator[bytes]:
         """The chunks of its body, content encodings undone."""
@@ -75,6 +78,11 @@ def decoder_of(kind: type[StructT]) -> Callable[[bytes], StructT | None]:
             return None
 
     return decoded
+
+
+def is_event_stream(body: Body) -> bool:
+    """Whether a body has server-sent events; Bedrock frames its events in a way of its own, which the library reads."""
+    return _AWS_FRAMES not in body.headers.get("content-type", "")
 
 
 async def events(body: Body, decode: Callable[[bytes, bytes], EventT | None]) -> AsyncIterator[EventT]:

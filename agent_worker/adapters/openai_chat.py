@@ -22,7 +22,7 @@ from openai.types.chat.chat_completion_chunk import ChoiceDelta, ChoiceDeltaTool
 from agent_worker.adapters import counts
 from agent_worker.adapters import prompt as conv
 from agent_worker.adapters.failures import Failure, agent_error
-from agent_worker.adapters.lean import decode_fields, decoder_of, events
+from agent_worker.adapters.lean import decode_fields, decoder_of, events, is_event_stream
 from agent_worker.adapters.openai_failures import failure_of, raise_error_in
 from agent_worker.adapters.stream import TOOL_CALLS, ProviderStream, Source, Translation
 from selfhost_transport.turns import chunks as p
@@ -113,7 +113,11 @@ class ChatTranslation(Translation[Event]):
 
     def events(self, response: AsyncIterable[Event]) -> AsyncIterable[Event]:
         """The response's events, decoded here unless `library`."""
-        if self._library or not isinstance(response, openai.AsyncStream):
+        if (
+            self._library
+            or not isinstance(response, openai.AsyncStream)
+            or not is_event_stream(response.response)
+        ):
             return response
         request = response.response.request
 

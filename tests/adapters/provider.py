@@ -121,10 +121,10 @@ class Provider:
             _write_json(writer, answer)
             return
         if answer.headers_sent:
-            head = (
-                "HTTP/1.1 200 OK", "content-type: text/event-stream", "transfer-encoding: chunked",
-                *answer.headers, "", "",
-            )  # fmt: skip
+            kind = "content-type: text/event-stream"
+            if any(header.startswith("content-type:") for header in answer.headers):
+                kind = "x-scripted: yes"
+            head = ("HTTP/1.1 200 OK", kind, "transfer-encoding: chunked", *answer.headers, "", "")
             writer.write("\r\n".join(head).encode())
         for frame in answer.frames:
             _write_chunk(writer, frame)

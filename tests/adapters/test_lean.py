@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+import anthropic
+import openai
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -284,3 +286,53 @@ async def test_a_server_that_leaves_the_body_open_after_the_end_holds_no_one_up(
         chunks, _ = await _outcome(_start("chat", clients, library=False))
     assert chunks[-1] == p.Finish("stop")
     await (await provider.exchange()).closed.wait()
+
+
+class _Framed:
+    """In the place of Bedrock's decoder: what is on the wire is no server-sent event."""
+
+    async def aiter_bytes(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for event in anthropic._streaming.SSEDecoder().aiter_bytes(_unframed(chunks)):
+            yield event
+
+
+async def _unframed(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        yield chunk.swapcase()
+
+
+class _Bedrock(anthropic.AsyncAnthropic):
+    def _make_sse_decoder(self) -> Any:
+        return _Framed()
+
+
+async def test_a_client_with_frames_of_its_own_is_read_through_its_library(provider: Provider) -> None:
+    body = b"".join(
+        [f.claude_start(), f.block(0, type="text", text="Hi"), f.block_end(0), *f.claude_end("end_turn")]
+    )
+    kind = "content-type: application/vnd.amazon.eventstream"
+    provider.answers = [Answer([body.swapcase()], headers=[kind])]
+    async with _Bedrock(base_url=provider.url, api_key="sk-test", max_retries=0) as client:
+        asked: Any = [{"role": "user", "content": "hi"}]
+        call = client.messages.create(model="m", max_tokens=9, messages=asked, stream=True)
+        chunks, _ = await _outcome(anthropic_messages.stream(call))
+    assert chunks == [
+        p.TextStart("text-0"), p.TextDelta("text-0", "Hi"), p.TextEnd("text-0"), p.FinishStep(), p.Finish("stop"),
+    ]  # fmt: skip
+
+
+async def test_azures_client(provider: Provider) -> None:
+    provider.answers = [
+        Answer(
+            [data({"choices": [], "prompt_filter_results": []}), f.chat(content="Hi"), f.chat("stop"), f.DONE]
+        )
+    ]
+    async with openai.AsyncAzureOpenAI(
+        azure_endpoint=provider.url, api_key="secret", api_version="2025-04-01-preview", max_retries=0
+    ) as client:
+        asked: Any = [{"role": "user", "content": "hi"}]
+        call = client.chat.completions.create(model="deployed", messages=asked, stream=True)
+        chunks, _ = await _outcome(openai_chat.stream(call))
+    assert p.TextDelta("text-0", "Hi") in chunks
+    path = (await provider.exchange()).path
+    assert path.startswith("/openai/deployments/deployed/chat/completions?api-version=")
