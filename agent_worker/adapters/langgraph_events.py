@@ -18,6 +18,7 @@ from agent_worker.adapters.failures import Failure, classify, codes_in
 from agent_worker.adapters.stream import TOOL_CALLS, ProviderStream, Source, Translation
 from agent_worker.adapters.transport_failures import of_transport
 from agent_worker.output.usage import Usage
+from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns.prompt import PromptMessage
 from selfhost_transport.turns.values import carried, to_text
@@ -57,7 +58,9 @@ class EventsTranslation(Translation[Event]):
         self._reason = "stop"
 
     def feed(self, event: Event) -> Iterable[p.Chunk]:
-        """The chunks of one event."""
+        """The chunks of one event. Raises InvalidArgument for those of another version."""
+        if "run_id" not in event:
+            raise InvalidArgument('the events are not those of astream_events(…, version="v2")')
         run, kind, data = event["run_id"], event["event"], event["data"]
         self._root = self._root or run
         chunks: list[p.Chunk] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeGuard
 
@@ -17,6 +18,7 @@ from agent_worker.adapters import langgraph_events
 from agent_worker.adapters.stream import ProviderStream
 from agent_worker.output.usage import Usage
 from agent_worker.user_code.errors import AgentError
+from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import ui
 from selfhost_transport.turns.prompt import PromptMessage
@@ -113,6 +115,15 @@ async def test_a_failure_of_the_models_library_is_said_safely() -> None:
         async for _ in events_of(graph_of(RateLimited("key sk-live"))):
             pass
     assert caught.value.info.status_code == 429
+
+
+async def test_events_of_another_version_are_named() -> None:
+    graph = graph_of(AIMessage("hello"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the library calls its version 3 experimental
+        with pytest.raises(InvalidArgument, match='version="v2"'):
+            async for _ in langgraph_events.stream(graph.astream_events(HELLO, version="v3")):
+                pass
 
 
 async def test_closing_it_cancels_the_graph() -> None:

@@ -13,15 +13,18 @@ from tests.processes import Stack
 OWN = ("--local", "--quiet", "--agent", "tests.loadtest.my_agents:worker", "--fake-provider")
 LONG = bool(os.environ.get("SELFHOST_TRANSPORT_LONG"))
 TURNS = 500 if LONG else 8
+# Begun slowly: each turn costs the provider's HTTP client milliseconds.
+LOAD = (
+    ("--tokens", "150", "--rate", "10", "--warmup", "12", "--duration", "15")
+    if LONG
+    else ("--tokens", "40", "--rate", "20", "--warmup", "0.5", "--duration", "2")
+)
 
 
 async def test_every_token_of_a_real_adapter_is_verified(stack: Stack, tmp_path: Path) -> None:
     """Numbered tokens of the provider, through its library and the adapter: at once as many turns as asked for."""
     json = tmp_path / "a.json"
-    load = ("--turns", str(TURNS), "--tokens", "40", "--rate", "20", "--duration", "20" if LONG else "2")
-    proc = await run(
-        stack, *OWN, *load, "--warmup", "10" if LONG else "0.5", "--patience", "60", "--json", str(json)
-    )
+    proc = await run(stack, *OWN, "--turns", str(TURNS), *LOAD, "--patience", "60", "--json", str(json))
     assert proc.returncode == 0, proc.log
     result = RunResult.load_file(json)
     assert set(result.outcomes) == {"complete"}
