@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.turns import agui_stream
 from selfhost_transport.turns import chunks as c
 from selfhost_transport.turns.agui_stream import AguiStream, Sent
+from selfhost_transport.turns.agui_units import MAX_CONTENT, event_of
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.run_spans import Pending, finished
 from selfhost_transport.turns.runs import RunInfo
@@ -196,6 +198,30 @@ def test_a_cursor_in_text_that_was_replaced_needs_a_snapshot() -> None:
         again.resume(stream.cursor)
         assert again.sync(_given(chunks)) == []
         assert again.must_restart
+
+
+def test_a_long_text_is_several_events_each_of_which_a_reader_may_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(agui_stream, "_MAX_DELTA", 4)
+    chunks = [*_text("0123", "456789", "x"), c.TextEnd("t"), c.FinishStep()]
+    sent = AguiStream().sync(_given(chunks))
+    assert [event["delta"] for _, event in sent if "delta" in event] == ["0123", "4567", "89x"]
+    for at, (cursor, _) in enumerate(sent):
+        stream, client = AguiStream(), _read(sent[: at + 1])
+        stream.resume(cursor or "")
+        client.read(stream.sync(_given(chunks)))
+        assert client.texts == {("TEXT_MESSAGE", MESSAGE): "0123456789x", ("STEP", "step-1"): ""}
+
+
+def test_a_result_that_clients_could_not_read_is_named() -> None:
+    event = event_of(c.ToolOutputAvailable("call", "x" * (MAX_CONTENT + 1)))
+    assert (
+        event is not None
+        and event["content"] == "[a result of 4,194,305 bytes: read it from the session's messages]"
+    )
+    event = event_of(c.ToolOutputAvailable("call", "x" * MAX_CONTENT))
+    assert event is not None and len(event["content"]) == MAX_CONTENT
 
 
 def test_an_id_that_is_none_is_refused() -> None:
