@@ -1,7 +1,9 @@
 """Gateways: what a delivered token costs where many gateways share a Cluster, against one gateway.
 
-`python -m benchmarks --stages gateways`, or one run at a time, each about two minutes: `python -m benchmarks.gateways 20`.
-The same sessions and the same tokens, on the same number of Redis servers (version 7 or newer).
+`python -m benchmarks --stages gateways`, or single runs of one to two minutes, gateways:sessions:
+`python -m benchmarks.gateways 1:100 1:2000 20:2000`. The same tokens for each session, on the same number of Redis servers
+(version 7 or newer). One gateway with all sessions shares its system calls among more tokens than each of twenty; one with a
+twentieth of the sessions is as busy as each of them, so what is more than that is the price of their number.
 """
 
 from __future__ import annotations
@@ -19,27 +21,34 @@ from selfhost_transport.loadtest.result import RunResult
 from selfhost_transport.loadtest.run import Runner, Watcher
 from selfhost_transport.loadtest.stack import LocalStack
 
-GATEWAYS = (1, 20)
+MANY = 20
 NODES = 3
 SESSIONS = 2000
-_RATE = 8.0
+_RATE = 5.0
 # Long turns: what a turn costs apart from its tokens has a stage of its own.
-_TOKENS = 400
+_TOKENS = 200
 _QUICK_S = 1.0
 _ROLES = ("gateway", "worker", "redis")
 
 
 def run(seconds: float) -> list[Figure]:
     """Figures of this stage. Raises RuntimeError when a run broke a promise."""
-    sessions = SESSIONS if seconds > _QUICK_S else SESSIONS // 20
-    costs = [(count, asyncio.run(measure(count, NODES, _load(sessions, 2 * seconds)))) for count in GATEWAYS]
-    found = [figure for count, result in costs for figure in _figures(count, result)]
-    one, many = (sum(_us(result).values()) for _, result in costs)
-    return [*found, Figure("gateways", f"{GATEWAYS[-1]} gateways against one, all CPU", many / one, "times")]
-
-
-def _load(sessions: int, seconds: float) -> Load:
-    return Load(turns=sessions, rate=_RATE, tokens=_TOKENS, duration_s=seconds)
+    sessions = SESSIONS if seconds > _QUICK_S else MANY
+    share, one, many = (
+        asyncio.run(measure(gateways, NODES, _load(count, 2 * seconds)))
+        for gateways, count in ((1, sessions // MANY), (1, sessions), (MANY, sessions))
+    )
+    return [
+        *(figure for result in (share, one, many) for figure in _figures(result)),
+        Figure("gateways", "many against one, gateways", _us(many)["gateway"] / _us(one)["gateway"], "times"),
+        Figure("gateways", "many against one, all CPU", _total(many) / _total(one), "times"),
+        Figure(
+            "gateways",
+            "many against one that is as busy as each, gateways",
+            _us(many)["gateway"] / _us(share)["gateway"],
+            "times",
+        ),
+    ]
 
 
 async def measure(gateways: int, nodes: int, load: Load) -> RunResult:
@@ -52,15 +61,21 @@ async def measure(gateways: int, nodes: int, load: Load) -> RunResult:
     return result
 
 
+def _load(sessions: int, seconds: float) -> Load:
+    return Load(turns=sessions, rate=_RATE, tokens=_TOKENS, duration_s=seconds)
+
+
 def _us(result: RunResult) -> dict[str, float]:
     return {role: result.usage[role].us_per_token for role in _ROLES}
 
 
-def _figures(count: int, result: RunResult) -> list[Figure]:
-    name, token = (
-        f"{count} gateways, {NODES} Redis, {result.load.turns} sessions",
-        result.summary(Metric.TOKEN),
-    )
+def _total(result: RunResult) -> float:
+    return sum(_us(result).values())
+
+
+def _figures(result: RunResult) -> list[Figure]:
+    name = f"{result.environment.gateways} gateways, {NODES} Redis, {result.load.turns} sessions"
+    token = result.summary(Metric.TOKEN)
     return [
         Figure("gateways", f"{name}: tokens received", result.tokens_per_s, "tokens/s"),
         Figure("gateways", f"{name}: token due to received, p99", token.p99, "ms"),
@@ -74,4 +89,6 @@ def _figures(count: int, result: RunResult) -> list[Figure]:
 
 if __name__ == "__main__":
     for given in sys.argv[1:]:
-        show(_figures(int(given), asyncio.run(measure(int(given), NODES, _load(SESSIONS, 10.0)))), Console())
+        processes, _, sessions = given.partition(":")
+        load = _load(int(sessions or SESSIONS), 10.0)
+        show(_figures(asyncio.run(measure(int(processes), NODES, load))), Console(width=150))
