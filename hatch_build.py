@@ -75,6 +75,8 @@ def _compile(root: Path, folder: Path) -> Path:
     from setuptools import Distribution, Extension
     from setuptools.command.build_ext import build_ext
 
+    for header in Path(root, _FOLDER).glob("_*.h"):
+        shutil.copyfile(header, folder / header.name)
     source = folder / "_native.c"
     shutil.copyfile(root / _FOLDER / source.name, source)
     extension = Extension(_MODULE, [str(source)], py_limited_api=True)

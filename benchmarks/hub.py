@@ -10,6 +10,7 @@ from gateway.background import Background
 from gateway.fanout.delivery import Variant
 from gateway.fanout.log_follower import LogFollower
 from gateway.fanout.subscription import Subscription
+from selfhost_transport.accelerator import SendBuffer
 from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.serial import Position
 
@@ -22,6 +23,8 @@ class _Nowhere:
     def __init__(self) -> None:
         self.frames = 0
         self.gaps = 0
+        # As that of a websocket, without one.
+        self.buffer = SendBuffer(self.write)
 
     def write(self, frame: bytes) -> None:
         self.frames += 1
@@ -29,7 +32,7 @@ class _Nowhere:
     def delivered(self, count: int) -> None:
         """As the feed's counters."""
 
-    def fanned_out(self, written_ms: int) -> None:
+    def fanned_out(self, written_ms: int, count: int = 1) -> None:
         pass
 
     def jumped(self) -> None:
@@ -48,12 +51,13 @@ def run(seconds: float) -> list[Figure]:
 async def _run(watchers: int) -> Figure:
     async with rig() as bench:
         session, outlet = "bench:1", _Nowhere()
+        outlets = [outlet, *(_Nowhere() for _ in range(watchers - 1))]
         tasks = Background("bench")
         follower = LogFollower(session, bench.sessions, tasks, outlet)
         await follower.start()
-        for number in range(watchers):
+        for number, reader in enumerate(outlets):
             fmt = (Format.JSON, Format.MSGPACK)[number % 2]
-            subscription = Subscription(outlet, Variant(fmt, session), lambda gap: None)
+            subscription = Subscription(reader, Variant(fmt, session), lambda gap: None)
             follower.feed.add(subscription)
             subscription.release()
         turn = await bench.open_text(session)

@@ -67,7 +67,8 @@ class Metrics:
             "Times a session's notifications exceeded the fan-out limit and its log was read instead",
             registry=self.registry,
         )
-        self._fanned_out = 0
+        # Entries until the next one that is measured.
+        self._until_measured = 0
         # Not in its counter yet: that takes a lock, and a shared file where processes count together.
         self._delivered = 0
         self.slow_readers = Counter(
@@ -85,11 +86,12 @@ class Metrics:
         delivered, self._delivered = self._delivered, 0
         self.deliveries.inc(delivered)
 
-    def fanned_out(self, written_ms: int) -> None:
-        """An entry that was written at this time, ms since the epoch, is delivered."""
-        if self._fanned_out % _MEASURED_EVERY == 0:
+    def fanned_out(self, written_ms: int, count: int = 1) -> None:
+        """So many entries, the last of which was written at this time, ms since the epoch, are delivered."""
+        self._until_measured -= count
+        if self._until_measured < 0:
+            self._until_measured = max(0, self._until_measured + _MEASURED_EVERY)
             self.fanout_lag.observe(max(0.0, time.time() - written_ms / 1000))
-        self._fanned_out += 1
 
     def jumped(self) -> None:
         """A session is read from its log, conflated."""

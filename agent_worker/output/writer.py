@@ -59,7 +59,9 @@ class Hold:
     @property
     def retry_s(self) -> float:
         """How long a call is repeated: longer than the lease, since only Redis knows whether that was taken."""
-        return self.remaining_s + OUTAGE_S
+        # Not by `remaining_s`: this is called for each token.
+        remaining = self.until - time.monotonic()
+        return remaining + OUTAGE_S if remaining > 0 else OUTAGE_S
 
 
 def read_s_of(settings: Settings) -> float:
@@ -130,8 +132,8 @@ class TextStream:
         return whole_characters(chunk)
 
     def _send(self, chunk: str) -> None:
-        chunk = self._half + chunk
-        self._half = ""
+        if self._half:
+            chunk, self._half = self._half + chunk, ""
         try:
             self._writer.send(self._text, chunk)
         except UnicodeEncodeError:

@@ -20,6 +20,7 @@ from agent_worker.agent.turn import Turn
 from agent_worker.output.message import Reasoning
 from agent_worker.runtime.worker import Worker
 from agent_worker.scripted.script import Script, parse_script
+from agent_worker.scripted.ticks import Ticks
 from agent_worker.user_code.errors import AgentError
 from selfhost_transport.turns.prompt import PromptMessage
 from selfhost_transport.turns.values import Json, to_text
@@ -48,13 +49,15 @@ class ScriptedStream:
 
     def __init__(self, script: Script, attempt: int, context: str = "", partial: str = "") -> None:
         self._script = script
-        self._failing = attempt == 1 or script.always
+        fails = any(at is not None for at in (script.fail_at, script.crash_at, script.hang_at))
+        self._failing = fails and (attempt == 1 or script.always)
         self._tokens = _tokens(script, context)
         said = _skip(self._tokens, partial)
         self._reasoning = 0 if said else script.reasoning
         # How many tokens of reasoning and answer were handed out.
         self._count = self._first = said
         self._loop = asyncio.get_running_loop()
+        self._ticks = Ticks.of(self._loop)
         self._began = self._loop.time()
         self.closed = False
 
@@ -73,7 +76,9 @@ class ScriptedStream:
         if token is None:
             raise StopAsyncIteration
         if self._script.rate:
-            await self._until(self._began + (count - self._first) / self._script.rate)
+            due = self._began + (count - self._first) / self._script.rate
+            if due > self._loop.time():
+                await self._ticks.at(due)
         self._count = count + 1
         return token
 
@@ -91,11 +96,6 @@ class ScriptedStream:
             raise AgentError(f"the scripted provider failed at token {at}", status_code=502, again=again)
         if at == script.hang_at:
             await self._loop.create_future()
-
-    async def _until(self, due: float) -> None:
-        delay = due - self._loop.time()
-        if delay > 0:
-            await asyncio.sleep(delay)
 
     @staticmethod
     def _reasoning_token(number: int) -> Reasoning:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from gateway.fanout.delivery import OpenMessage, Variant
 from gateway.fanout.selection import MUTE_ALL
 from gateway.fanout.subscription import Subscription
-from selfhost_transport.accelerator import AppendFrames, Template, append_frames
+from selfhost_transport.accelerator import AppendFrames, Lane, SendBuffer, Template, append_frames
 
 
 class AppendPath:
@@ -53,6 +53,22 @@ class AppendPath:
         """The frames of a notification whose predecessor is `last`; None where it has to be looked at closely."""
         return append_frames(notification, last, self._entry_head, self._epoch, self._templates)
 
+    def lane(self, last: bytes) -> Lane | None:
+        """The same way for appends after `last`, compiled where that was possible; None unless all readers are websockets."""
+        buffers: list[tuple[SendBuffer, ...]] = []
+        for members in self._members:
+            own: list[SendBuffer] = []
+            for subscription in members:
+                if subscription.mute is not None and subscription.mute in (self._connection_id, MUTE_ALL):
+                    continue
+                outlet = subscription.outlet
+                buffer = getattr(outlet, "buffer", None)
+                if not isinstance(buffer, SendBuffer) or subscription.write != outlet.write:
+                    return None
+                own.append(buffer)
+            buffers.append(tuple(own))
+        return Lane(last, self._entry_head, self._epoch, self._templates, tuple(buffers))
+
     def write(self, frames: Sequence[bytes]) -> tuple[int, Sequence[Subscription]]:
         """Write them. Returns to how many, and whose socket is full now."""
         count = 0
@@ -62,8 +78,8 @@ class AppendPath:
                 mute = subscription.mute
                 if mute is not None and mute in (self._connection_id, MUTE_ALL):
                     continue
+                count += 1
                 subscription.write(frame)
                 if subscription.outlet.congested:
                     slow = (*slow, subscription)
-            count += len(members)
         return count, slow

@@ -13,6 +13,8 @@ from gateway.fanout.delivery import Delivery, OpenMessage, Variant
 from gateway.fanout.open_messages import OpenMessages
 from gateway.fanout.selection import MUTE_ALL
 from gateway.fanout.subscription import State, Subscription
+from gateway.websocket.write_batch import Outbox
+from selfhost_transport.accelerator import Lane, Way
 from selfhost_transport.errors import ErrorInfo
 from selfhost_transport.store.entries import Entry
 from selfhost_transport.store.session_store import Head, SessionStore
@@ -27,7 +29,7 @@ class Counters(Protocol):
 
     def delivered(self, count: int) -> None: ...  # noqa: D102
 
-    def fanned_out(self, written_ms: int) -> None: ...  # noqa: D102
+    def fanned_out(self, written_ms: int, count: int = 1) -> None: ...  # noqa: D102
 
     def gap(self) -> None: ...  # noqa: D102
 
@@ -44,9 +46,11 @@ class SessionFeed:
     __slots__ = (
         "_ahead_until",
         "_appended",
+        "_lane",
+        "_last",
         "_latest_start",
         "_live",
-        "_name",
+        "_named",
         "_passing",
         "_path",
         "_position",
@@ -54,19 +58,22 @@ class SessionFeed:
         "backlogs",
         "counters",
         "epoch",
+        "is_following",
         "open",
+        "outbox",
         "session",
         "states",
         "tasks",
         "watches",
+        "way",
     )
 
     def __init__(self, session: str, store: SessionStore, tasks: Background, counters: Counters) -> None:
         self.session = session
         self.epoch = ""
         self._position = Position.ZERO
-        # The name of a newer one that has not been asked for yet.
-        self._name: bytes | None = None
+        # The name of the newest entry, where there is no lane, and the name of what `_position` is.
+        self._last = self._named = b"0-0"
         self.watches = 0
         self.tasks = tasks
         self.counters = counters
@@ -85,17 +92,33 @@ class SessionFeed:
         # waits, and given up with every change of who gets what.
         self._appended: OpenMessage | None = None
         self._path: AppendPath | None = None
+        # The same in the accelerator, where all readers are websockets; with it `last` is known there. `way`: the callback
+        # of the session's notifications; `outbox`: what joins the frames of each socket.
+        self._lane: Lane | None = None
+        self.way: Way | None = None
+        self.outbox = Outbox()
+        # Whether notifications are fanned out as they come, not kept until something was read from the log.
+        self.is_following = True
+
+    @property
+    def last(self) -> bytes:
+        """The name of the newest entry that was fanned out, as Redis says it."""
+        lane = self._lane
+        return self._last if lane is None else lane.last
 
     @property
     def position(self) -> Position:
         """The newest entry that was fanned out."""
-        if self._name is not None:
-            self._position, self._name = Position.of_name(self._name), None
+        last = self.last
+        if last != self._named:
+            self._position, self._named = Position.of_name(last), last
         return self._position
 
     @position.setter
     def position(self, position: Position) -> None:
-        self._position, self._name = position, None
+        self.give_up_path()
+        self._position = position
+        self._last = self._named = position.stream_id.encode()
 
     @property
     def idle(self) -> bool:
@@ -109,25 +132,43 @@ class SessionFeed:
 
     # The order of entries: called by the follower of the log
 
-    def append(self, notification: bytes, last: bytes) -> bytes | None:
-        """Fan out one more append of the kind before, if it follows `last`: the name of its position.
-
-        None for anything else: `advance` is for that.
-        """
+    def append(self, notification: bytes) -> bool:
+        """Fan out one more append of the kind before, if it is the next entry. For anything else there is `advance`."""
         path = self._path
-        if path is None or path.message is not self.open.latest:
-            return None
-        made = path.frames(notification, last)
+        if path is None:
+            return False
+        if self._lane is not None:
+            return self._append_to(self._lane, notification)
+        made = path.frames(notification, self._last)
         if made is None:
-            return None
-        name, written_ms, frames = made
-        self._name = name
+            return False
+        self._last, written_ms, frames = made
         count, slow = path.write(frames)
         self.counters.delivered(count)
         self.counters.fanned_out(written_ms)
         for subscription in slow:
             subscription.stall(self.position)
-        return name
+        return True
+
+    def _append_to(self, lane: Lane, notification: bytes) -> bool:
+        if not self.outbox.open:
+            with self.outbox:
+                return self._append_to(lane, notification)
+        taken = lane.take(notification, self.outbox.buffers)
+        if taken is None:
+            return False
+        count, written_ms = taken
+        self.counters.delivered(count)
+        self.counters.fanned_out(written_ms)
+        return True
+
+    def give_up_path(self) -> None:
+        """From here on each entry is looked at, until there were some of one kind again."""
+        self._path = None
+        if self._lane is not None:
+            self._last, self._lane = self._lane.last, None
+            if self.way is not None:
+                self.way.lane = None
 
     def advance(self, position: Position, entry: Entry | None) -> None:
         """The next entry of the log; None for one that cannot be read."""
@@ -142,7 +183,7 @@ class SessionFeed:
         self.epoch = head.epoch
         self.position = head.position
         self.open = OpenMessages(head.epoch)
-        self._path = None
+        self.give_up_path()
         self._resolve_passing()
 
     def skipped(self, behind: Position) -> None:
@@ -161,7 +202,7 @@ class SessionFeed:
             return
         passing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._passing.append((position, passing))
-        self._path = None
+        self.give_up_path()
         await passing
 
     def _resolve_passing(self) -> None:
@@ -202,13 +243,15 @@ class SessionFeed:
                 whole += members
                 continue
             frame = delivery.frame(variant)
+            muted = 0
             for subscription in members:
                 if subscription.mute is not None and subscription.mute in (delivery.connection_id, MUTE_ALL):
+                    muted += 1
                     continue
                 subscription.write(frame)
                 if subscription.outlet.congested:
                     slow.append(subscription)
-            self.counters.delivered(len(members))
+            self.counters.delivered(len(members) - muted)
         for subscription in slow:
             subscription.stall(delivery.position)
         for subscription in whole:
@@ -221,7 +264,12 @@ class SessionFeed:
         message, before = self.open.latest, self._appended
         self._appended = message
         if message is not None and message is before and not (self._waiting or self._passing):
+            self.give_up_path()
             self._path = AppendPath.to(self._live, message, self.epoch)
+            if self._path is not None and self.is_following:
+                self._lane = self._path.lane(self._last)
+                if self.way is not None:
+                    self.way.lane = self._lane
 
     # Watchers
 
@@ -229,13 +277,13 @@ class SessionFeed:
         """Hold entries for a subscription from here on."""
         subscription.begin(self)
         self._waiting[subscription] = None
-        self._path = None
+        self.give_up_path()
 
     def remove(self, subscription: Subscription) -> None:
         """Stop delivering at once."""
         self._live.get(subscription.variant, {}).pop(subscription, None)
         self._waiting.pop(subscription, None)
-        self._path = None
+        self.give_up_path()
         subscription.detach()
 
     def set_live(self, subscription: Subscription) -> None:
@@ -243,18 +291,18 @@ class SessionFeed:
         self._waiting.pop(subscription, None)
         self._live.setdefault(subscription.variant, {})[subscription] = None
         self._latest_start = max(self._latest_start, subscription.start)
-        self._path = None
+        self.give_up_path()
 
     def set_waiting(self, subscription: Subscription) -> None:
         """From now on entries gather for a subscription, or it reads them from the log."""
         self._live.get(subscription.variant, {}).pop(subscription, None)
         self._waiting[subscription] = None
-        self._path = None
+        self.give_up_path()
 
     def note_ahead(self, version: Position) -> None:
         """Some subscription has, of something, what was not fanned out here yet."""
         self._ahead_until = max(self._ahead_until, version)
-        self._path = None
+        self.give_up_path()
 
     def show_as(self, subscription: Subscription, variant: Variant) -> None:
         """From here on frames of another variant. What exists already is delivered whole when it changes next."""
@@ -267,10 +315,11 @@ class SessionFeed:
         self._latest_start = max(self._latest_start, subscription.start)
         if is_live:
             self._live.setdefault(variant, {})[subscription] = None
-        self._path = None
+        self.give_up_path()
 
     def forget_idle(self) -> None:
         """Drop state that is only needed while messages grow; call it periodically."""
+        self.give_up_path()
         self.open.forget_idle()
         for subscription in self._all():
             subscription.forget_ended(subscription.position, self.open)

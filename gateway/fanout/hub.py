@@ -15,6 +15,7 @@ from gateway.fanout.log_follower import LogFollower
 from gateway.fanout.start import Start, start_of
 from gateway.fanout.subscription import Subscription
 from gateway.websocket.write_batch import Outbox
+from selfhost_transport.accelerator import Way
 from selfhost_transport.errors import StoreUnavailable, TransportError
 from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.store.session_store import SessionStore
@@ -38,7 +39,7 @@ class SessionHub:
         self._store = store
         # Where sockets keep what several notifications that arrived together have for them.
         self.outbox = Outbox()
-        self.inbox = Inbox(self.outbox)
+        self.inbox = Inbox(self.outbox, counters)
         self._subscriber = Subscriber(redis_url, on_reconnect=self.reconnected, batch=self.inbox)
         self._counters = counters
         self._background = Background("session-feed")
@@ -125,6 +126,7 @@ class SessionHub:
         follower = self._followers.get(session)
         if follower is None:
             follower = LogFollower(session, self._store, self._background, self._counters)
+            follower.feed.outbox = self.outbox
             self._followers[session] = follower
             self._starting[session] = self._background.start(self._start(follower))
             self._forget_later()
@@ -140,10 +142,11 @@ class SessionHub:
         return follower.feed
 
     async def _start(self, follower: LogFollower) -> None:
+        way = follower.feed.way = Way(partial(self.inbox.add, follower))
         try:
             await self._subscriber.subscribe(
                 self._store.keys.channel(follower.session),
-                partial(self.inbox.add, follower),
+                way,
                 partial(self._missed, follower),
             )
             await follower.start()
@@ -201,6 +204,7 @@ class SessionHub:
         if follower.feed.idle and self._followers.get(session) is follower and session not in self._starting:
             del self._followers[session]
             follower.closed = True
+            follower.feed.give_up_path()
             self.inbox.forget(follower)
             self._background.start(self._subscriber.unsubscribe(self._store.keys.channel(session)))
 

@@ -10,8 +10,11 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
+
+from gateway.fanout.feed import Counters
+from gateway.websocket.write_batch import Outbox
+from selfhost_transport.accelerator import hand_out
 
 SLICE_S: Final = 0.002
 """How long fan-out may continue before the event loop reads and writes again."""
@@ -20,10 +23,14 @@ MAX_BYTES: Final = 16 * 1024 * 1024
 MAX_OF_ONE: Final = 1024 * 1024
 """Bytes that wait for one session."""
 _AT_ONCE: Final = 16
+AT_ONCE: Final = 256
+"""Notifications of one read that are fanned out with it, where that takes no decision: about as long as a slice."""
 
 
 class Reader(Protocol):
-    """Who fans the notifications of one session out."""
+    """Who fans the notifications of one session out. `waits`: some of them are in the inbox."""
+
+    waits: bool
 
     def notify(self, payload: bytes) -> None:
         """Take one notification."""
@@ -52,13 +59,15 @@ class Inbox:
 
     def __init__(
         self,
-        together: AbstractContextManager[object],
+        together: Outbox,
+        counters: Counters | None = None,
         *,
         max_bytes: int = MAX_BYTES,
         max_of_one: int = MAX_OF_ONE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._together = together
+        self._counters = counters
         self._max_bytes = max_bytes
         self._max_of_one = max_of_one
         self._clock = clock
@@ -66,6 +75,8 @@ class Inbox:
         self._waiting: dict[Reader, _Waiting] = {}
         self.size = 0
         self._reading = self._scheduled = False
+        # How many of this read may still be fanned out at once.
+        self._left = 0
         # When what arrives now was read.
         self._now = 0.0
 
@@ -78,13 +89,28 @@ class Inbox:
         return 0.0
 
     def __enter__(self) -> None:
+        self._together.__enter__()
         self._reading = True
+        self._left = AT_ONCE
         self._now = self._clock()
 
     def __exit__(self, *_: object) -> None:
         self._reading = False
-        if not self._scheduled:
-            self._work()
+        try:
+            if self._waiting and not self._scheduled:
+                self._work()
+        finally:
+            self._together.__exit__()
+
+    def hand_out(self, replies: list[Any], at: int, callbacks: dict[bytes, Any]) -> int:
+        """Fan out, from index `at` on, appends for which nothing has to be looked at. Returns the first index that is left."""
+        until, count, written_ms = hand_out(replies, at, at + self._left, callbacks, self._together.buffers)
+        if until > at:
+            self._left -= until - at
+            if self._counters is not None:
+                self._counters.delivered(count)
+                self._counters.fanned_out(written_ms, until - at)
+        return until
 
     def add(self, reader: Reader, payload: bytes) -> None:
         """One notification was read."""
@@ -94,6 +120,7 @@ class Inbox:
                 reader.notify(payload)
                 return
             waiting = self._waiting[reader] = _Waiting()
+            reader.waits = True
         waiting.payloads.append(payload)
         waiting.read_at.append(self._now if self._reading else self._clock())
         waiting.size += len(payload)
@@ -107,6 +134,7 @@ class Inbox:
     def forget(self, reader: Reader) -> None:
         """Drop what waits for a reader."""
         waiting = self._waiting.pop(reader, None)
+        reader.waits = False
         if waiting is not None:
             self.size -= waiting.size
 
@@ -133,6 +161,8 @@ class Inbox:
             reader.notify(payload)
         if payloads:
             self._waiting[reader] = waiting
+        else:
+            reader.waits = False
 
     def _schedule(self) -> None:
         if self._waiting:

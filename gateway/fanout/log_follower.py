@@ -34,9 +34,8 @@ class LogFollower:
     __slots__ = (
         "_counters",
         "_dropped",
-        "_last_id",
+        "_kept",
         "_looked_at",
-        "_pending",
         "_read_until",
         "_store",
         "_tasks",
@@ -53,13 +52,11 @@ class LogFollower:
         self._store = store
         self._tasks = tasks
         self._counters = counters
-        self._last_id = b""
         # How much was read from the log: notifications of it may still be in flight.
         self._read_until = Position.ZERO
         # Where it stood when it was last asked whether anything comes.
         self._looked_at = Position.ZERO
-        # Notifications that arrived while the session is opened or a gap is filled.
-        self._pending: list[bytes] | None = []
+        self._pending = []
         # Some of them were dropped: the log must be read once more.
         self._dropped = False
 
@@ -77,6 +74,28 @@ class LogFollower:
         if not self._take(payload):
             self._pending = [payload]
             self._tasks.start(self._fill())
+
+    @property
+    def _pending(self) -> list[bytes] | None:
+        """Notifications that arrived while the session is opened or a gap is filled."""
+        return self._kept
+
+    @_pending.setter
+    def _pending(self, pending: list[bytes] | None) -> None:
+        self._kept = pending
+        self.feed.is_following = pending is None
+        if pending is not None:
+            self.feed.give_up_path()
+
+    @property
+    def waits(self) -> bool:
+        """Whether notifications that were read wait for their turn."""
+        return self.feed.way is not None and self.feed.way.waiting
+
+    @waits.setter
+    def waits(self, waits: bool) -> None:
+        if self.feed.way is not None:
+            self.feed.way.waiting = waits
 
     @property
     def reads(self) -> bool:
@@ -137,16 +156,13 @@ class LogFollower:
 
     def _take(self, payload: bytes) -> bool:
         """Fan an entry out if it is the next one. False: something is missing before it."""
-        short = self.feed.append(payload, self._last_id)
-        if short is not None:
-            self._last_id = short
+        if self.feed.append(payload):
             return True
         name, previous, entry = payload.split(b" ", 2)
-        if previous != self._last_id:
+        if previous != self.feed.last:
             # Read from the log already, if it is no newer than that was; else something is missing, or Redis went back.
             return Position.of_name(name) <= self._read_until
         position = Position.of_name(name)
-        self._last_id = name
         self.feed.advance(position, unpack_or_skip(position, entry))
         self._counters.fanned_out(position.ms)
         return True
@@ -209,7 +225,6 @@ class LogFollower:
         while True:
             entries = await self._store.read_after(self.session, feed.position, BATCH, epoch=feed.epoch)
             for entry in entries:
-                self._last_id = entry.position.stream_id.encode()
                 feed.advance(entry.position, entry)
             if len(entries) < BATCH:
                 self._read_until = feed.position
@@ -225,5 +240,4 @@ class LogFollower:
 
     def _reset(self, head: Head) -> None:
         self._read_until = head.position
-        self._last_id = head.position.stream_id.encode()
         self.feed.reset(head)

@@ -161,6 +161,8 @@ class SocketChannels:
         subscription.mute = self._muted(effect.modes, effect.params)
         # A client that attaches again gets the next message whole.
         subscription.write = self._writer(effect.params)
+        # Who gets what has changed.
+        watched.feed.give_up_path()
         subscription.presence = bool(effect.modes & Flag.PRESENCE_SUBSCRIBE)
         subscription.annotations = bool(effect.modes & Flag.ANNOTATION_SUBSCRIBE)
         if lost and not effect.modes & _LISTENING:

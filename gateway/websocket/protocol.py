@@ -15,6 +15,7 @@ from websockets.frames import Close, CloseCode, Frame, Opcode
 from gateway.background import Background
 from gateway.websocket.frame_reader import Buffer, Inbound, Incoming, Unreadable
 from gateway.websocket.write_batch import Outbox
+from selfhost_transport.accelerator import SendBuffer
 
 CLOSE_TIMEOUT_S: Final = 10.0
 """How long a client has to answer a close frame, and to read what was written before it."""
@@ -22,8 +23,6 @@ DEAF_TIMEOUT_S: Final = 1.0
 """How long the transport stays open after something that cannot be read, so that the client learns why."""
 _BUFFER: Final = memoryview(bytearray(65_536))
 """Shared by all sockets: its contents are handled before the next read. asyncio's own way allocates 256 KB per read."""
-MAX_JOINED: Final = 32_768
-"""Bytes of frames that are written at once."""
 _LOST_PINGS: Final = 2
 _CLOSED: Final = Outbox()
 
@@ -58,10 +57,10 @@ class RawSocket(asyncio.BufferedProtocol):
     __slots__ = (
         "_closing",
         "_connections",
+        "_descriptor",
         "_early",
         "_held",
         "_inbound",
-        "_joined",
         "_listener",
         "_outbox",
         "_owed",
@@ -70,6 +69,7 @@ class RawSocket(asyncio.BufferedProtocol):
         "_timer",
         "_transport",
         "_unanswered",
+        "buffer",
         "closed",
         "congested",
     )
@@ -80,7 +80,9 @@ class RawSocket(asyncio.BufferedProtocol):
         self._transport = transport
         self._outbox = _CLOSED
         # Frames that wait for the end of a batch.
-        self._joined = b""
+        self.buffer = SendBuffer(self._write)
+        # Where the compiled form may send by itself; -1: nowhere.
+        self._descriptor = -1
         # What the client sent before reading begins.
         self._early = early
         self._connections = connections
@@ -108,6 +110,8 @@ class RawSocket(asyncio.BufferedProtocol):
         """Begin to read. `limit`: bytes that may wait to be sent before the socket is congested."""
         self._listener, self._tasks, self._outbox = listener, tasks, outbox
         self._transport.set_write_buffer_limits(high=limit)
+        self._descriptor = _plain_descriptor(self._transport)
+        self._note_room()
         self._transport.resume_reading()
         early, self._early = self._early, b""
         if self.closed:
@@ -122,22 +126,31 @@ class RawSocket(asyncio.BufferedProtocol):
         if self.closed:
             return
         outbox = self._outbox
-        if not outbox.open:
-            self._transport.write(frame)
-        elif not self._joined:
-            self._joined = frame
-            outbox.sockets.append(self)
+        if outbox.open:
+            self.buffer.add(frame, outbox.buffers)
         else:
-            self._joined += frame
-            if len(self._joined) > MAX_JOINED:
-                # Congestion has to show while there is more to come.
-                self.flush()
+            self._write(frame)
 
     def flush(self) -> None:
         """Write what was joined."""
-        joined, self._joined = self._joined, b""
-        if joined:
-            self._transport.write(joined)
+        self.buffer.flush()
+
+    def _write(self, data: bytes) -> None:
+        self._transport.write(data)
+        if self._descriptor >= 0:
+            self._note_room()
+
+    def _note_room(self) -> None:
+        """While something waits in the transport, all that follows goes behind it there."""
+        transport = self._transport
+        is_free = (
+            self._descriptor >= 0 and not transport.get_write_buffer_size() and not transport.is_closing()
+        )
+        self.buffer.fd = self._descriptor if is_free else -1
+
+    def _end_writing(self) -> None:
+        """Nothing more can be written; what was joined still leaves."""
+        self.closed = self.buffer.closed = True
 
     def ping(self) -> None:
         """Ask for a sign of life. A client that owes too many is gone.
@@ -158,13 +171,15 @@ class RawSocket(asyncio.BufferedProtocol):
         if self._closing or self.closed:
             return
         self.write(_frame(Opcode.CLOSE, Close(code, reason).serialize()))
-        self._closing = self.closed = True
+        self._closing = True
+        self._end_writing()
         self._give_up_in(CLOSE_TIMEOUT_S)
         # The client's close frame must be read.
         self._transport.resume_reading()
 
     def abort(self) -> None:
         """Drop the connection with everything that waits."""
+        self.buffer.fd = self._descriptor = -1
         self._transport.abort()
 
     def shutdown(self) -> None:
@@ -196,13 +211,13 @@ class RawSocket(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """More waits to be sent than the limit allows."""
-        self.congested = True
+        self.congested = self.buffer.congested = True
         if self._listener is not None:
             self._listener.congested()
 
     def resume_writing(self) -> None:
         """What waited has been sent."""
-        self.congested = False
+        self.congested = self.buffer.congested = False
         # It reads.
         self._unanswered = 0
         if self._owed is not None:
@@ -217,7 +232,8 @@ class RawSocket(asyncio.BufferedProtocol):
         The transport closes once what waits has left; a client that does not read it is not waited for.
         """
         self.flush()
-        self.closed = self._read_closed = True
+        self._end_writing()
+        self._read_closed = True
         if self._timer is None:
             self._give_up_in(CLOSE_TIMEOUT_S)
         self._finish()
@@ -225,6 +241,9 @@ class RawSocket(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is closed."""
         self._connections.discard(self)
+        # Before the descriptor can be another connection's.
+        self.buffer.end()
+        self._descriptor = -1
         self.closed = self._read_closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -294,7 +313,8 @@ class RawSocket(asyncio.BufferedProtocol):
         if not self._closing:
             code = CloseCode.NORMAL_CLOSURE if close.code == CloseCode.NO_STATUS_RCVD else close.code
             self.write(_frame(Opcode.CLOSE, Close(code, "").serialize()))
-            self._closing = self.closed = True
+            self._closing = True
+            self._end_writing()
             self._give_up_in(CLOSE_TIMEOUT_S)
         self.flush()
         self._transport.close()
@@ -318,6 +338,14 @@ class RawSocket(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(seconds, self._transport.abort)
+
+
+def _plain_descriptor(transport: asyncio.Transport) -> int:
+    """The descriptor of a socket that asyncio writes to itself, byte for byte; -1 for TLS and for other event loops."""
+    if transport.__class__.__module__ != "asyncio.selector_events":
+        return -1
+    used = transport.get_extra_info("socket")
+    return -1 if used is None else int(used.fileno())
 
 
 def _frame(opcode: Opcode, payload: bytes) -> bytes:

@@ -213,7 +213,7 @@ typedef struct {
     unsigned char item[ITEM];
 } Append;
 
-static PyObject *frame_of(const Append *append, int json, Span head, Span between)
+static Py_ssize_t frame_size(const Append *append, int json, Span head, Span between, Py_ssize_t *payload_size)
 {
     Py_ssize_t payload = head.size + between.size;
     if (json) {
@@ -224,11 +224,15 @@ static PyObject *frame_of(const Append *append, int json, Span head, Span betwee
                    + (Py_ssize_t)sizeof("\xa9timestamp") - 1 + number_size(append->ms)
                    + (Py_ssize_t)sizeof("\xad" "channelSerial") - 1 + text_head_size(POSITION) + POSITION;
     }
-    Py_ssize_t size = header_size(payload) + payload;
-    PyObject *frame = PyBytes_FromStringAndSize(NULL, size);
-    if (frame == NULL) return NULL;
-    unsigned char *begin = (unsigned char *)PyBytes_AsString(frame);
-    unsigned char *to = put_header(begin, json, payload);
+    *payload_size = payload;
+    return header_size(payload) + payload;
+}
+
+/* Writes the frame whose payload has that size; returns its end. */
+static unsigned char *put_frame(
+    unsigned char *to, const Append *append, int json, Span head, Span between, Py_ssize_t payload)
+{
+    to = put_header(to, json, payload);
     to = put(to, head.at, head.size);
     if (json) {
         to = put_json(to, append->text);
@@ -252,7 +256,17 @@ static PyObject *frame_of(const Append *append, int json, Span head, Span betwee
         to = put_text_head(to, POSITION);
         to = put(to, append->item, POSITION);
     }
-    if (to != begin + size) Py_FatalError("selfhost_transport: a frame has another size than computed");
+    return to;
+}
+
+static PyObject *frame_of(const Append *append, int json, Span head, Span between)
+{
+    Py_ssize_t payload, size = frame_size(append, json, head, between, &payload);
+    PyObject *frame = PyBytes_FromStringAndSize(NULL, size);
+    if (frame == NULL) return NULL;
+    unsigned char *begin = (unsigned char *)PyBytes_AsString(frame);
+    if (put_frame(begin, append, json, head, between, payload) != begin + size)
+        Py_FatalError("selfhost_transport: a frame has another size than computed");
     return frame;
 }
 
@@ -391,19 +405,24 @@ static PyObject *append_command(PyObject *module, PyObject *const *arguments, Py
     return command;
 }
 
+#include "_fan_out.h"
+
 static PyMethodDef METHODS[] = {
+    {"hand_out", (PyCFunction)(void (*)(void))hand_out, METH_VARARGS, NULL},
+    {"send_all", (PyCFunction)(void (*)(void))send_all, METH_O, NULL},
     {"append_frames", (PyCFunction)(void (*)(void))append_frames, METH_FASTCALL, NULL},
     {"append_command", (PyCFunction)(void (*)(void))append_command, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 
 /* To be raised with every change of what the functions take or return: a binary of another one is not used. */
-static int add_contract(PyObject *module) { return PyModule_AddIntConstant(module, "CONTRACT", 1); }
+static int add_contract(PyObject *module) { return PyModule_AddIntConstant(module, "CONTRACT", 2); }
 
-static PyModuleDef_Slot SLOTS[] = {{Py_mod_exec, (void *)add_contract}, {0, NULL}};
+static PyModuleDef_Slot SLOTS[] = {{Py_mod_exec, (void *)add_contract}, {Py_mod_exec, (void *)add_types}, {0, NULL}};
 
 static struct PyModuleDef MODULE = {
-    PyModuleDef_HEAD_INIT, "_native", "Compiled twins of what every token passes through.", 0, METHODS, SLOTS, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "_native", "Compiled twins of what every token passes through.", sizeof(State), METHODS, SLOTS,
+    traverse_module, clear_module, NULL,
 };
 
 PyMODINIT_FUNC PyInit__native(void) { return PyModuleDef_Init(&MODULE); }

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import hiredis
@@ -20,6 +19,7 @@ from selfhost_transport.redis_io.reasons import why_not_connected
 
 Argument = str | bytes | int | float
 OnReply = Callable[[Any], None]
+OnReplies = Callable[[list[Any]], None]
 OnLost = Callable[[Exception | None], None]
 
 
@@ -36,20 +36,18 @@ _READ_BYTES_TOGETHER = 1 << 20
 class Link(asyncio.BufferedProtocol):
     """A connected socket. `on_reply` gets every reply, errors as `hiredis.ReplyError` values.
 
-    `batch` is entered around the calls for replies that arrived together.
+    With `on_replies` all replies of one read are handed on in one call of that instead.
     """
 
-    def __init__(
-        self, on_reply: OnReply, on_lost: OnLost, batch: AbstractContextManager[object] | None = None
-    ) -> None:
-        self._batch = batch
+    def __init__(self, on_reply: OnReply, on_lost: OnLost, on_replies: OnReplies | None = None) -> None:
+        self._on_replies = on_replies
         self._on_reply = on_reply
         self._on_lost = on_lost
         self._reader = hiredis.Reader(replyError=hiredis.ReplyError)
         self._transport: asyncio.Transport | None = None
         self._opening: list[asyncio.Future[Any]] = []
         # Without one of ours asyncio allocates 256 KB for every read, which costs ten times the read itself.
-        self._buffer = memoryview(bytearray(_READ_BYTES if batch is None else _READ_BYTES_TOGETHER))
+        self._buffer = memoryview(bytearray(_READ_BYTES if on_replies is None else _READ_BYTES_TOGETHER))
 
     @classmethod
     async def open(
@@ -58,10 +56,10 @@ class Link(asyncio.BufferedProtocol):
         on_reply: OnReply,
         on_lost: OnLost,
         timeout_s: float,
-        batch: AbstractContextManager[object] | None = None,
+        on_replies: OnReplies | None = None,
     ) -> Link:
         """Connect, authenticate, choose the database. Raises StoreUnavailable."""
-        link = cls(on_reply, on_lost, batch)
+        link = cls(on_reply, on_lost, on_replies)
         try:
             async with asyncio.timeout(min(timeout_s, address.connect_timeout_s or timeout_s)):
                 await link._connect(address)
@@ -149,25 +147,28 @@ class Link(asyncio.BufferedProtocol):
         # hiredis reads any buffer, whatever its annotations say.
         reader.feed(cast(bytes, self._buffer[:nbytes]))
         try:
+            while self._opening and (reply := reader.gets()) is not False:
+                opening = self._opening.pop(0)
+                # Whoever was connecting may have been cancelled.
+                if not opening.done():
+                    opening.set_result(reply)
+            if self._on_replies is not None:
+                self._collect(self._on_replies)
+                return
+            on_reply = self._on_reply
             while (reply := reader.gets()) is not False:
-                if self._opening:
-                    opening = self._opening.pop(0)
-                    # Whoever was connecting may have been cancelled.
-                    if not opening.done():
-                        opening.set_result(reply)
-                elif self._batch is None or not reader.has_data():
-                    self._on_reply(reply)
-                else:
-                    self._pass_on_together(reply, self._batch)
+                on_reply(reply)
         except hiredis.ProtocolError:
             self.abort()
 
-    def _pass_on_together(self, reply: Any, batch: AbstractContextManager[object]) -> None:
-        reader, on_reply = self._reader, self._on_reply
-        with batch:
-            while reply is not False:
-                on_reply(reply)
-                reply = reader.gets()
+    def _collect(self, on_replies: OnReplies) -> None:
+        gets, replies = self._reader.gets, []
+        try:
+            while (reply := gets()) is not False:
+                replies.append(reply)
+        finally:
+            if replies:
+                on_replies(replies)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""

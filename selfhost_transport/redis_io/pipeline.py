@@ -50,10 +50,10 @@ class ReplyCallback:
     The function must be quick and never raise. A future for each call would cost as much as the call.
     """
 
-    __slots__ = ("_notify",)
+    __slots__ = ("notify",)
 
-    def __init__(self, tell: Callable[[Any, BaseException | None], None]) -> None:
-        self._notify = tell
+    def __init__(self, notify: Callable[[Any, BaseException | None], None]) -> None:
+        self.notify = notify
 
     def done(self) -> bool:
         """There is always another reply."""
@@ -61,11 +61,11 @@ class ReplyCallback:
 
     def set_result(self, result: Any, /) -> None:
         """A reply came."""
-        self._notify(result, None)
+        self.notify(result, None)
 
     def set_exception(self, exception: BaseException, /) -> None:
         """None came, or it was an error."""
-        self._notify(None, exception)
+        self.notify(None, exception)
 
 
 class _Call:
@@ -194,6 +194,8 @@ class Pipeline:
         self._scripts = {} if scripts is None else scripts
         self._timeout_s = timeout_s
         self._link: Socket | None = None
+        # The one that the link is of; asking for the running one is a system call for each token (Python 3.11).
+        self._loop: asyncio.AbstractEventLoop | None = None
         # Calls not sent yet, and calls whose reply is outstanding, both in order.
         self._waiting: deque[_Call] = deque()
         self._sent: deque[_Call] = deque()
@@ -264,7 +266,9 @@ class Pipeline:
         `misplaced`: the reply to a call that came before one that it depends on. Where the server has refused some
         call for the moment, such a call is repeated with it, in the order of the calls.
         """
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None or self._link is None:
+            loop = self._loop = asyncio.get_running_loop()
         until = loop.time() + (retry_s or self._timeout_s)
         call = _Call(packed, script, answer, until, retry_s > 0, misplaced)
         if self._closed:
@@ -304,7 +308,11 @@ class Pipeline:
     def _on_reply(self, reply: Any) -> None:
         self._replies += 1
         call = self._sent.popleft()
-        if not call.reply.done():
+        answer = call.reply
+        if type(answer) is ReplyCallback and type(reply) is bytes and not (self._held or self._replicas):
+            # The reply to every append.
+            answer.notify(reply, None)
+        elif not answer.done():
             if isinstance(reply, hiredis.ReplyError):
                 self._refused(call, reply)
             elif self._held and call.misplaced is not None and reply == call.misplaced:
@@ -312,7 +320,7 @@ class Pipeline:
             elif self._replicas and _writes(call):
                 self._unconfirmed.append((call, reply))
             else:
-                call.reply.set_result(reply)
+                answer.set_result(reply)
         if not self._sent:
             self._all_answered()
 

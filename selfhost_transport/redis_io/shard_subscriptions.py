@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import time
-from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Final
 
 import hiredis
@@ -25,9 +25,11 @@ from selfhost_transport.redis_io.refusals import Refusal, as_transport_error, re
 from selfhost_transport.redis_io.subscriptions import (
     LOG_AGAIN_S,
     PING_INTERVAL_S,
+    Batch,
     OnMessage,
     OnMissed,
     OnReconnect,
+    pass_on,
 )
 
 logger = logging.getLogger(__name__)
@@ -62,9 +64,10 @@ class _Node:
         self._answered = True
         self._pinging: asyncio.TimerHandle | None = None
 
-    async def open(self, timeout_s: float, batch: AbstractContextManager[object] | None) -> None:
+    async def open(self, timeout_s: float, batch: Batch | None) -> None:
         """Raises StoreUnavailable."""
-        self._link = await Link.open(self.address, self._on_reply, self._on_lost, timeout_s, batch)
+        on_replies = None if batch is None else partial(self._on_replies, batch)
+        self._link = await Link.open(self.address, self._on_reply, self._on_lost, timeout_s, on_replies)
         self._ping()
 
     @property
@@ -81,6 +84,10 @@ class _Node:
         if self._link is not None:
             self._link.close()
             self._link = None
+
+    def _on_replies(self, batch: Batch, replies: list[Any]) -> None:
+        self._answered = True
+        pass_on(replies, batch, self._owner.callbacks, self._on_reply)
 
     def _on_reply(self, reply: Any) -> None:
         self._answered = True
@@ -120,13 +127,15 @@ class ShardSubscriptions:
         where: ClusterNodes,
         on_reconnect: OnReconnect | None,
         timeout_s: float,
-        batch: AbstractContextManager[object] | None,
+        batch: Batch | None,
     ) -> None:
         self._where = where
         self._on_reconnect = on_reconnect
         self._timeout_s = timeout_s
         self._batch = batch
         self._channels: dict[bytes, _Channel] = {}
+        # Of the same channels.
+        self.callbacks: dict[bytes, OnMessage] = {}
         self._slots: dict[int, dict[bytes, _Channel]] = {}
         # Where each slot in use is subscribed to, and those for which that has to be found out.
         self._nodes: dict[Address, _Node] = {}
@@ -158,6 +167,7 @@ class ShardSubscriptions:
         confirmed = one.confirmed
         assert confirmed is not None
         self._channels[one.name] = one
+        self.callbacks[one.name] = callback
         self._slots.setdefault(one.slot, {})[one.name] = one
         self._ask([one])
         if self._comparing is None:
@@ -167,6 +177,7 @@ class ShardSubscriptions:
     async def unsubscribe(self, channel: str) -> None:
         """Stop a channel's callbacks."""
         one = self._channels.pop(channel.encode(), None)
+        self.callbacks.pop(channel.encode(), None)
         if one is None:
             return
         others = self._slots[one.slot]
@@ -292,6 +303,7 @@ class ShardSubscriptions:
 
     def _forget(self, one: _Channel) -> None:
         self._channels.pop(one.name, None)
+        self.callbacks.pop(one.name, None)
         self._slots.get(one.slot, {}).pop(one.name, None)
 
     async def _place(self) -> None:

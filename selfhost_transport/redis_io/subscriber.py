@@ -6,12 +6,16 @@ log (P7).
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-
 from selfhost_transport.redis_io.address_resolver import address_resolver
 from selfhost_transport.redis_io.cluster import ClusterNodes
 from selfhost_transport.redis_io.shard_subscriptions import ShardSubscriptions
-from selfhost_transport.redis_io.subscriptions import OnMessage, OnMissed, OnReconnect, Subscriptions
+from selfhost_transport.redis_io.subscriptions import (
+    Batch,
+    OnMessage,
+    OnMissed,
+    OnReconnect,
+    Subscriptions,
+)
 
 
 class Subscriber:
@@ -28,7 +32,7 @@ class Subscriber:
         *,
         on_reconnect: OnReconnect | None = None,
         timeout_s: float = 5.0,
-        batch: AbstractContextManager[object] | None = None,
+        batch: Batch | None = None,
     ) -> None:
         where = address_resolver(url)
         timeout_s = where.timeout_s or timeout_s

@@ -12,8 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Protocol
 
 import hiredis
 
@@ -21,14 +20,14 @@ from selfhost_transport.errors import StoreUnavailable
 from selfhost_transport.redis_io.address_resolver import Fixed, Sentinels
 from selfhost_transport.redis_io.cluster import ClusterNodes
 from selfhost_transport.redis_io.databases import Database
-from selfhost_transport.redis_io.link import Link, pack
+from selfhost_transport.redis_io.link import Link, OnReply, pack
 from selfhost_transport.redis_io.pipeline import FIRST_DELAY_S, LONGEST_DELAY_S
 from selfhost_transport.redis_io.refusals import Refusal, as_transport_error, refusal_of
 from selfhost_transport.redis_io.switches import Switches
 
 logger = logging.getLogger(__name__)
 
-OnMessage = Callable[[bytes], None]
+OnMessage = Callable[[bytes], object]
 OnReconnect = Callable[[], None]
 OnMissed = Callable[[], None]
 
@@ -39,6 +38,26 @@ LOG_AGAIN_S = 60.0
 """While Redis stays away, the log says so once in this time."""
 
 
+class Batch(Protocol):
+    """Is open around the callbacks for what one read brought, and may take some of that itself."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def hand_out(self, replies: list[Any], at: int, callbacks: dict[bytes, Any], /) -> int:
+        """Take replies from index `at` on. Returns the index of the first that is for its callback."""
+
+
+def pass_on(replies: list[Any], batch: Batch, callbacks: dict[bytes, Any], on_reply: OnReply) -> None:
+    """Everything that one read brought, in order."""
+    with batch:
+        at, count = 0, len(replies)
+        while (at := batch.hand_out(replies, at, callbacks)) < count:
+            on_reply(replies[at])
+            at += 1
+
+
 class Subscriptions:
     """Subscriptions over one connection, to any server where every notification arrives."""
 
@@ -47,7 +66,7 @@ class Subscriptions:
         where: Fixed | Sentinels | ClusterNodes,
         on_reconnect: OnReconnect | None,
         timeout_s: float,
-        batch: AbstractContextManager[object] | None,
+        batch: Batch | None,
     ) -> None:
         self._batch = batch
         self._where = where
@@ -120,6 +139,11 @@ class Subscriptions:
         if self._link is not None:
             self._link.write([pack(command)])
 
+    def _on_replies(self, replies: list[Any]) -> None:
+        self._answered = True
+        if self._batch is not None:
+            pass_on(replies, self._batch, self._callbacks, self._on_reply)
+
     def _on_reply(self, reply: Any) -> None:
         self._answered = True
         if isinstance(reply, hiredis.ReplyError):
@@ -183,7 +207,11 @@ class Subscriptions:
             try:
                 address = await self._where.locate()
                 self._link = await Link.open(
-                    address, self._on_reply, self._on_lost, self._timeout_s, self._batch
+                    address,
+                    self._on_reply,
+                    self._on_lost,
+                    self._timeout_s,
+                    None if self._batch is None else self._on_replies,
                 )
             except StoreUnavailable as error:
                 # Not for each attempt: what depends on Redis says more, and at its own pace.

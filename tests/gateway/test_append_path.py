@@ -73,8 +73,14 @@ class Side:
         self.follower._reset(Head(EPOCH, Position.ZERO, Position.ZERO))
         self.follower._pending = None
 
+    def notify(self, payload: bytes) -> None:
+        self.follower.notify(payload)
+
+    def reader(self, variant: Variant, mute: str | None) -> Reader:
+        return Reader(variant, mute)
+
     def join(self, variant: Variant, mute: str | None) -> None:
-        reader = Reader(variant, mute)
+        reader = self.reader(variant, mute)
         self.readers.append(reader)
         self.feed.add(reader.subscription)
         reader.subscription.release()
@@ -98,7 +104,7 @@ class Scenario:
         self.last = position
         asks = self.source.random() < 0.3
         for side in self.sides:
-            side.follower.notify(payload)
+            side.notify(payload)
             # Not each time: whether it was asked for must make no difference.
             assert not asks or side.feed.position == position
         return position
@@ -178,6 +184,8 @@ class Scenario:
         )
         for side in self.sides:
             side.readers[chosen].subscription.mute = mute
+            # As everything does that changes what a subscription gets.
+            side.feed.give_up_path()
 
     def forget(self) -> None:
         for side in self.sides:

@@ -9,8 +9,9 @@ import pytest
 from websockets.frames import Close, Frame, Opcode
 
 from gateway.background import Background
-from gateway.websocket.protocol import MAX_JOINED, RawSocket
+from gateway.websocket.protocol import RawSocket
 from gateway.websocket.write_batch import Outbox
+from selfhost_transport.accelerator.plain_fan_out import MAX_JOINED
 from tests.gateway.ears import Ear, Wire
 from tests.gateway.masked_frames import sent
 from tests.processes import wait_until

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from agent_worker import AgentError, Reasoning
 from agent_worker.scripted.model import ScriptedStream
 from agent_worker.scripted.script import Script, parse_script
+from agent_worker.scripted.ticks import TICK_S, Ticks
 
 
 @pytest.mark.parametrize(
@@ -123,6 +124,21 @@ async def test_the_rate_holds_even_if_the_reader_is_late() -> None:
     assert loop.time() - caught_up < 0.05
     assert len([token async for token in stream]) == 25
     assert 0.2 <= loop.time() - began < 0.35
+
+
+async def test_streams_of_a_loop_share_its_ticks() -> None:
+    loop = asyncio.get_running_loop()
+    ticks = Ticks.of(loop)
+    assert Ticks.of(loop) is ticks
+    due = (int(loop.time() / TICK_S) + 20.2) * TICK_S
+    first, cancelled, later = ticks.at(due), ticks.at(due + 0.1 * TICK_S), ticks.at(due + 5 * TICK_S)
+    cancelled.cancel()
+    woken: list[float] = []
+    first.add_done_callback(lambda done: woken.append(loop.time()))
+    await later
+    # Never early: what is measured from the schedule would be too short.
+    assert due <= woken[0] and due + 5 * TICK_S <= loop.time()
+    assert first.done() and cancelled.cancelled()
 
 
 async def test_a_closed_stream_ends() -> None:
