@@ -84,8 +84,8 @@ class LogFollower:
     def _pending(self, pending: list[bytes] | None) -> None:
         self._kept = pending
         self.feed.is_following = pending is None
-        if pending is not None:
-            self.feed.give_up_path()
+        # Also afterwards: a path that was laid out meanwhile has no lane.
+        self.feed.give_up_path()
 
     @property
     def waits(self) -> bool:
