@@ -91,7 +91,9 @@ async def _cost(front_end: FrontEnd, seconds: float) -> float:
             cpu = Cpu(child.pid)
             await _append(bench, turn, rate, seconds)
             delivered = await readers.settled() - before
-            return cpu.spent_us() / max(1, delivered)
+            if not delivered:
+                raise RuntimeError(f"the readers of {front_end.name} got nothing")
+            return cpu.spent_us() / delivered
 
 
 async def _append(bench: Rig, turn: OpenTurn, rate: float, seconds: float) -> None:

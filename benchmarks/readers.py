@@ -50,8 +50,8 @@ class Request:
             lines += ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13",
                       "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]  # fmt: skip
         else:
-            lines.append("Authorization: Basic " + base64.b64encode(KEY.encode()).decode())
             lines.append(f"X-Ably-ClientId: {base64.b64encode(b'reader').decode()}")
+        lines.append("Authorization: Basic " + base64.b64encode(KEY.encode()).decode())
         if body:
             lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
         return "\r\n".join([*lines, "", ""]).encode() + body
