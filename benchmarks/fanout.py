@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from urllib.parse import quote
 
 from benchmarks.figures import Figure
 from benchmarks.native_programs import NativePrograms, Program
@@ -63,7 +64,8 @@ async def _gateway_us(programs: NativePrograms, connections: int, seconds: float
         url = target.socket_url(0, Format.JSON, "viewer")
         attach = client_frame(Opcode.TEXT, encode_frame(Frame(Action.ATTACH, channel=_SESSION), Format.JSON))
         host, _, port = address.removeprefix("http://").partition(":")
-        path = url[url.index("/?") :]
+        # The client in C sends no header.
+        path = f"{url[url.index('/?') :]}&key={quote(KEY)}"
         client = await programs.start(
             "client", host, port, path, str(connections), str(_FIRST_FRAMES), attach.hex()
         )
