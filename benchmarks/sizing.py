@@ -23,21 +23,27 @@ _SCRIPTED = Load(turns=300, tokens=300, duration_s=8.0)
 _SHORT = Load(turns=100, tokens=_SHORT_TOKENS, pause_s=0.46, duration_s=6.0)
 # A provider that is a process on the same cores, and tokens that arrive one by one. The turns begin slowly: each costs
 # the provider's client milliseconds.
-_REAL = Load(turns=500, tokens=150, rate=10.0, warmup_s=12.0, duration_s=10.0, patience_s=60.0)
+_REAL = Load(turns=500, tokens=120, rate=10.0, warmup_s=11.0, duration_s=8.0, patience_s=30.0)
 _ADAPTERS = {"openai": "chat", "openai with the aiohttp client": "chat_aiohttp", "anthropic": "claude"}
 _ROLES = ("gateway", "worker", "redis")
 
 
 def run(seconds: float) -> list[Figure]:
     """Figures of this stage. A part that broke a promise says so, and the rest goes on."""
-    found: list[Figure] = []
     parts: list[Callable[[], list[Figure]]] = [_scripted, _turns, partial(_connections, seconds)]
     parts += [partial(_real, name, worker) for name, worker in _ADAPTERS.items()]
-    for part in parts:
-        try:
-            found += part()
-        except RuntimeError as error:
-            print(f"failed: {error}", flush=True)
+    return [figure for part in parts for figure in _reported(part)]
+
+
+def _reported(part: Callable[[], list[Figure]]) -> list[Figure]:
+    """The figures of a part, said at once: all of them take minutes."""
+    try:
+        found = part()
+    except RuntimeError as error:
+        print(f"failed: {error}", flush=True)
+        return []
+    for figure in found:
+        print(f"{figure.name}: {figure.value:,.1f} {figure.unit}", flush=True)
     return found
 
 

@@ -82,6 +82,7 @@ PLAN = (
     Row("docs/webhooks.md", "python", reason="tests/gateway/test_webhooks.py verifies events in this way"),
     Row("docs/load-testing.md", "sh", "loadtest --local", reason="tests/loadtest/test_own_agent.py runs it with such an agent"),
     Row("docs/load-testing.md", "sh", "fake-provider --port", reason="tests/fake_provider starts the command, with such options"),
+    Row("docs/load-testing.md", "sh", "loadtest ramp", reason="takes minutes; tests/loadtest/test_knee.py has the search"),
     Row("docs/load-testing.md", "sh", "--compare", reason="tests/loadtest/test_own_agent.py compares two runs"),
     Row("docs/deployment.md", "nginx", test="test_turns_stream_through_the_proxy_of_the_guide_and_no_log_has_the_key"),
 )  # fmt: skip
