@@ -179,7 +179,9 @@ def test_what_is_handed_out_stops_where_something_has_to_be_looked_at(form: Form
     assert form.hand_out([b"PONG", *replies], 0, 9, ways, touched) == (0, 0, 0)
     assert form.hand_out(replies, 0, 1, ways, touched) == (1, 1, 5)
     assert (way.lane.last, touched, sent) == (b"5-1", [buffer], [])
-    assert form.hand_out(replies, 1, 9, ways, touched) == (2, 1, 5)
+    assert form.hand_out([[b"pmessage", *reply[1:]] for reply in replies], 1, 9, ways, touched) == (1, 0, 0)
+    # As those of a Cluster's shard.
+    assert form.hand_out([[b"smessage", *reply[1:]] for reply in replies], 1, 9, ways, touched) == (2, 1, 5)
     assert form.hand_out(replies, 1, 9, ways, touched) == (1, 0, 0)
     assert touched == [buffer]
     form.send_all(touched)
