@@ -31,7 +31,7 @@ from selfhost_transport.store.session_store import SessionStore
 from tests.gateway.test_append_path import LongWay, Reader, Scenario, Side
 
 LONG = os.environ.get("SELFHOST_TRANSPORT_LONG") == "1"
-STEPS = 20_000 if LONG else 400
+STEPS = 5_000 if LONG else 400
 CHANNEL = b"channel"
 Form = Any
 
