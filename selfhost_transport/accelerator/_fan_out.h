@@ -150,13 +150,13 @@ static PyObject *buffer_add(Buffer *self, PyObject *arguments)
         put(to, bytes.at, bytes.size);
         if (buffer_wrote(self, bytes.size, touched) < 0) return NULL;
     }
-    Py_RETURN_NONE;
+    return none();
 }
 
 static PyObject *buffer_flush_method(Buffer *self, PyObject *nothing)
 {
     if (buffer_flush(self) < 0) return NULL;
-    Py_RETURN_NONE;
+    return none();
 }
 
 static PyObject *buffer_end(Buffer *self, PyObject *nothing)
@@ -167,7 +167,7 @@ static PyObject *buffer_end(Buffer *self, PyObject *nothing)
     PyMem_Free(self->at);
     self->at = NULL;
     self->size = self->room = 0;
-    Py_RETURN_NONE;
+    return none();
 }
 
 static int buffer_traverse(Buffer *self, visitproc visit, void *arg)
@@ -329,7 +329,7 @@ static PyObject *lane_take_method(Lane *self, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "OO!", &notification, &PyList_Type, &touched)) return NULL;
     Py_ssize_t written = lane_take(self, notification, touched, &ms);
     if (written == -2) return NULL;
-    if (written == -1) Py_RETURN_NONE;
+    if (written == -1) return none();
     return Py_BuildValue("(nK)", written, ms);
 }
 
@@ -395,7 +395,7 @@ static PyObject *way_new(PyTypeObject *type, PyObject *arguments, PyObject *name
 
 static PyObject *way_call(Way *self, PyObject *arguments, PyObject *names)
 {
-    if (self->callback == NULL) Py_RETURN_NONE;
+    if (self->callback == NULL) return none();
     return PyObject_Call(self->callback, arguments, names);
 }
 
@@ -494,7 +494,7 @@ static PyObject *send_all(PyObject *module, PyObject *buffers)
         Py_DECREF(buffer);
         if (done < 0) return NULL;
     }
-    Py_RETURN_NONE;
+    return none();
 }
 
 static int add_types(PyObject *module)
