@@ -1,9 +1,12 @@
 #!/bin/bash
 # CPU per token of a deployment on a Redis Cluster: benchmarks/cluster_cost.sh N… (1 = one server, not a Cluster).
-# 150 turns (TURNS) x 50 tokens/s for 20 s, one gateway, one worker; all that the load costs, by the tokens of its 20 s. Needs redis-server >= 7 and redis-cli. BIN: the folder of
-# selfhost-transport, by default that of the environment.
+# 150 turns (TURNS) x 50 tokens/s for 20 s (SECONDS_LONG), one gateway, one worker; all that the load costs, by the tokens of
+# those seconds. The second line is less what the same processes use in 5 s of idleness before: each server of a Cluster has a
+# timer and talks to all others. Needs redis-server >= 7 and redis-cli. BIN: the folder of selfhost-transport, by default
+# that of the environment.
 set -u
 turns=${TURNS:-150}
+seconds=${SECONDS_LONG:-20}
 bin=${BIN:-$(dirname "$(command -v selfhost-transport)")}
 
 free_base() { python3 -c 'import random; print(random.randrange(12000, 19000, 200))'; }
@@ -32,17 +35,27 @@ measure() {
     "$bin/selfhost-transport" worker --redis "$url" --config "$dir/c.toml" >"$dir/worker.log" 2>&1 & w=$!
     await curl -fs "http://127.0.0.1:$((base + 150))/readyz"
     await grep -q 'ready worker' "$dir/worker.log"
-    local r1 g1 w1 r2 g2 w2
+    local r0 g0 w0 r1 g1 w1 r2 g2 w2 t1 t2
+    sleep 1
+    r0=$(ticks $servers) g0=$(ticks $g) w0=$(ticks $w)
+    sleep 5
+    t1=$(date +%s.%N)
     r1=$(ticks $servers) g1=$(ticks $g) w1=$(ticks $w)
     timeout 150 "$bin/selfhost-transport" loadtest --url "http://127.0.0.1:$((base + 150))" --key dev.local:development-secret \
-        --turns "$turns" --rate 50 --tokens 200 --duration 20 --warmup 4 --json "$dir/o.json" >"$dir/load.log" 2>&1
+        --turns "$turns" --rate 50 --tokens 200 --duration "$seconds" --warmup 4 --json "$dir/o.json" >"$dir/load.log" 2>&1
     rc=$?
     r2=$(ticks $servers) g2=$(ticks $g) w2=$(ticks $w)
+    t2=$(date +%s.%N)
     [ $rc = 0 ] || tail -n 3 "$dir/load.log"
     python3 -c "
 import json
-t = json.load(open('$dir/o.json'))['tokens']
-print('nodes $n: redis', round(($r2-$r1)*10000/t, 1), 'gateway', round(($g2-$g1)*10000/t, 1), 'worker', round(($w2-$w1)*10000/t, 1), f'us per token of {t}')"
+tokens, wall = json.load(open('$dir/o.json'))['tokens'], $t2 - $t1
+def show(what, *used):
+    print(f'nodes $n: {what}', *(f'{name} {ticks * 10000 / tokens:.1f}' for name, ticks in zip(('redis', 'gateway', 'worker'), used)), f'us per token of {tokens}', flush=True)
+idle = [($r1 - $r0) / 5, ($g1 - $g0) / 5, ($w1 - $w0) / 5]
+raw = [$r2 - $r1, $g2 - $g1, $w2 - $w1]
+show('all      ', *raw)
+show('less idle', *(used - wall * each for used, each in zip(raw, idle)))"
     kill $g $w; wait $g $w 2>/dev/null
     kill $servers; wait $servers 2>/dev/null
     rm -rf "$dir"

@@ -19,9 +19,18 @@ def main() -> int:
     options.add_argument("--seconds", type=float, default=300)
     options.add_argument("--sessions", type=int, default=6)
     options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--cluster", action="store_true", help="on a Cluster that changes its servers")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = asyncio.run(run(Path(folder), given.seconds, sessions=given.sessions, seed=given.seed))
+        found = asyncio.run(
+            run(
+                Path(folder),
+                given.seconds,
+                sessions=given.sessions,
+                seed=given.seed,
+                cluster=given.cluster,
+            )
+        )
     print(json.dumps({**dict.fromkeys(BREACHES, 0), **dict(sorted(found.items()))}, indent=1))
     return int(any(found[name] for name in BREACHES))
 

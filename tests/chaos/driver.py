@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import socket
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.settings import ENV_PREFIX
-from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.turn_store import TurnStore
 from selfhost_transport.turns.machine import TurnStatus
 from tests.chaos.agents import SILENT, WORKER
 from tests.chaos.faults import LEASE_S, Faults
 from tests.chaos.people import Conversation
 from tests.chaos.readers import stored_messages
+from tests.chaos.servers import many_servers, one_server
 from tests.chaos.sockets import Asker, Publisher, Stopper
 from tests.chaos.verdict import judge, make_witness, watch
 from tests.e2e.proxy import Network
@@ -32,15 +30,14 @@ _SILENT = f'\n[[namespaces]]\nid = "{SILENT}"\nagent = "{SILENT}"\n'
 ENVIRONMENT = {f"{ENV_PREFIX}LEASE_MS": str(int(LEASE_S * 1000)), f"{ENV_PREFIX}MAX_ATTEMPTS": "50"}
 
 
-async def run(folder: Path, seconds: float, *, sessions: int, seed: int) -> Counter[str]:
-    """Counts of what happened and of what must not. Redis keeps its data over restarts."""
+async def run(
+    folder: Path, seconds: float, *, sessions: int, seed: int, cluster: bool = False
+) -> Counter[str]:
+    """Counts of what happened and of what must not; on one Redis that keeps its data over restarts, or on a Cluster."""
     chance = random.Random(seed)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with EmbeddedRedis(folder / "redis", port) as redis:
+    async with (many_servers if cluster else one_server)(folder, chance) as servers:
         stage = await Stage.make(
-            redis.url, PREFIX, folder, gateways=2, workers=0, config=CONFIG + _SILENT, env=ENVIRONMENT
+            servers.url, PREFIX, folder, gateways=2, workers=0, config=CONFIG + _SILENT, env=ENVIRONMENT
         )
         try:
             for _ in range(2):
@@ -49,7 +46,7 @@ async def run(folder: Path, seconds: float, *, sessions: int, seed: int) -> Coun
                 cables = [
                     await networks.enter_async_context(Network(gateway.port)) for gateway in stage.gateways
                 ]
-                faults = Faults(stage, redis, cables, chance)
+                faults = Faults(stage, servers, cables, chance)
                 return await _run(stage, faults, seconds, sessions, seed)
         finally:
             await stage.close()
@@ -58,8 +55,8 @@ async def run(folder: Path, seconds: float, *, sessions: int, seed: int) -> Coun
 async def _run(stage: Stage, faults: Faults, seconds: float, sessions: int, seed: int) -> Counter[str]:
     conversations = [Conversation(stage.session()) for _ in range(sessions)]
     asker = Asker(stage.session(SILENT))
-    asked = make_witness(stage.store, PREFIX, asker.session)
-    witnesses = [make_witness(stage.store, PREFIX, one.session) for one in conversations]
+    asked = make_witness(stage.store, stage.keys, asker.session)
+    witnesses = [make_witness(stage.store, stage.keys, one.session) for one in conversations]
     stop, over, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
     watching = asyncio.create_task(watch([*witnesses, asked], done))
     publishers = [Publisher(one.session) for one in conversations]
@@ -103,7 +100,7 @@ def _sessions(conversations: list[Conversation], asker: Asker) -> list[str]:
 
 async def _left_open(stage: Stage, session: str) -> int:
     """Turns that have no end, once everything has had its time: nothing is broken any more."""
-    turns = TurnStore(stage.store, Keyspace(PREFIX))
+    turns = TurnStore(stage.store, stage.keys)
 
     async def none() -> bool:
         return not await turns.active(session)

@@ -1,4 +1,4 @@
-"""What goes wrong: processes killed and frozen, Redis restarted, networks cut and silent."""
+"""What goes wrong: processes killed and frozen, networks cut and silent, and what can go wrong in Redis (servers.py)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from selfhost_transport.errors import TransportError
-from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from tests.chaos.agents import WORKER
+from tests.chaos.servers import Fault, Servers
 from tests.e2e.proxy import Network
 from tests.e2e.stage import Stage
 
@@ -23,20 +21,20 @@ class Faults:
     """Breaks one thing at a time and mends it before the next; `done` counts what was broken."""
 
     stage: Stage
-    redis: EmbeddedRedis
+    servers: Servers
     networks: list[Network]
     chance: random.Random
     done: Counter[str] = field(default_factory=Counter)
 
     async def go_on(self, seconds: float) -> None:
         """Break things for so long; everything is mended in the end."""
-        ways: list[Callable[[], Awaitable[None]]] = [
-            self.kill_worker, self.kill_gateway, self.restart_redis, self.cut_network,
-            self.silence_network, self.stop_worker, self.drop_subscriptions,
+        ways: list[Fault] = [
+            self.kill_worker, self.kill_gateway, self.cut_network, self.silence_network, self.stop_worker,
+            *self.servers.faults,
         ]  # fmt: skip
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        round_of: list[Callable[[], Awaitable[None]]] = []
+        round_of: list[Fault] = []
         while loop.time() < until:
             if not round_of:
                 round_of = self.chance.sample(ways, len(ways))
@@ -85,19 +83,6 @@ class Faults:
         self.stage.gateways[index] = await self.stage.stack.gateway(
             port=port, config=self.stage.config, env=self.stage.env
         )
-
-    async def restart_redis(self) -> None:
-        """Redis ends and comes back with its append-only file."""
-        await asyncio.to_thread(self.redis.stop)
-        await asyncio.sleep(self.chance.uniform(0.0, 0.5))
-        await asyncio.to_thread(self.redis.start)
-
-    async def drop_subscriptions(self) -> None:
-        """Redis drops those who listen, again and again, while others go on writing."""
-        for _ in range(6):
-            with contextlib.suppress(TransportError):
-                await self.stage.store.command("CLIENT", "KILL", "TYPE", "pubsub")
-            await asyncio.sleep(self.chance.uniform(0.05, 0.25))
 
     async def cut_network(self) -> None:
         """The connections of one gateway's clients are reset, and refused for a while."""

@@ -53,9 +53,9 @@ async def watch(witnesses: Iterable[Witness], stop: asyncio.Event) -> None:
         await asyncio.sleep(1.0)
 
 
-def make_witness(redis: RedisConnection, prefix: str, session: str) -> Witness:
+def make_witness(redis: RedisConnection, keys: Keyspace, session: str) -> Witness:
     """A witness of a session."""
-    return Witness(SessionStore(redis, Keyspace(prefix)), session)
+    return Witness(SessionStore(redis, keys), session)
 
 
 def judge(

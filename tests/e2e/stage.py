@@ -18,8 +18,9 @@ from selfhost_transport.client import RunInfo
 from selfhost_transport.client.transport import Connecting
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.settings import ENV_PREFIX
+from selfhost_transport.store.deployment import BUCKETS_OF_CLUSTER
 from selfhost_transport.store.entries import Appended, Created, Entry, Replaced
-from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.keys import DEFAULT_BUCKETS, Keyspace
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.chunks import TextDelta
 from selfhost_transport.turns.machine import TurnStatus
@@ -163,6 +164,10 @@ class Log:
         ends = [message for _, message in self.of_turn(turn_id) if message.name == h.AI_RUN_END]
         return [str(header(message, h.RUN_REASON)) for message in ends]
 
+    def terminals(self, turn_id: str) -> list[Position]:
+        """Where the terminals stand."""
+        return [position for position, message in self.of_turn(turn_id) if message.name == h.AI_RUN_END]
+
     def tokens(self, turn_id: str) -> list[Position]:
         """Where chunks of text of a turn stand."""
         outputs = [(p, m) for p, m in self.of_turn(turn_id) if m.name == h.AI_OUTPUT and _is_stream(m)]
@@ -268,7 +273,13 @@ class Stage:
 
     def room(self, session: str) -> Room:
         """The session as the store has it."""
-        return Room(self.store, Keyspace(self.stack.redis_prefix), session)
+        return Room(self.store, self.keys, session)
+
+    @property
+    def keys(self) -> Keyspace:
+        """The names of a new deployment's keys."""
+        on_cluster = self.stack.redis_url.startswith("redis+cluster:")
+        return Keyspace(self.stack.redis_prefix, BUCKETS_OF_CLUSTER if on_cluster else DEFAULT_BUCKETS)
 
     async def log(self, session: str) -> Log:
         """The raw log of a session."""

@@ -173,10 +173,10 @@ def clustered(folder: Path, timeout_ms: int = _TIMEOUT_MS) -> Iterator[Clustered
 
     `timeout_ms`: after which silence a server counts as failed.
     """
-    made = Clustered(_free_ports(_PRIMARIES + 1))
+    made = Clustered(free_ports(_PRIMARIES + 1))
     try:
         for port in made.ports:
-            made.processes.append(_server(folder, port, timeout_ms))
+            made.processes.append(start_server(folder, port, timeout_ms))
         for port in made.ports:
             with redis.Redis(port=port, retry=Retry(NoBackoff(), 0)) as server:
                 while not _answers(server):
@@ -189,7 +189,8 @@ def clustered(folder: Path, timeout_ms: int = _TIMEOUT_MS) -> Iterator[Clustered
             process.wait()
 
 
-def _server(folder: Path, port: int, timeout_ms: int) -> subprocess.Popen[bytes]:
+def start_server(folder: Path, port: int, timeout_ms: int) -> subprocess.Popen[bytes]:
+    """One server that may be part of a Cluster."""
     own = folder / f"server-{port}"
     own.mkdir()
     options = {
@@ -218,7 +219,7 @@ def _answers(server: redis.Redis) -> bool:
         return False
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Different ports, each with a companion for the Cluster's own messages, 10,000 higher, that is free as well."""
     ports = list[int]()
     with ExitStack() as held:
