@@ -11,6 +11,9 @@ bin=${BIN:-$(dirname "$(command -v selfhost-transport)")}
 
 free_base() { python3 -c 'import random; print(random.randrange(12000, 19000, 200))'; }
 ticks() { for p in "$@"; do awk '{print $14+$15}' "/proc/$p/stat"; done | awk '{s+=$1} END {print s+0}'; }
+counted() { # of all servers on ports $1…$2: the sum of a field of INFO stats
+    for p in $(seq "$1" "$2"); do redis-cli -p "$p" info stats | awk -F: -v f="$3" '$1 == f {print $2 + 0}'; done | awk '{s+=$1} END {print s+0}'
+}
 await() { for _ in $(seq 300); do "$@" >/dev/null 2>&1 && return; sleep 0.2; done; return 1; }
 serves() { redis-cli -p "$1" cluster info | grep -q cluster_state:ok; }
 
@@ -39,6 +42,8 @@ measure() {
     sleep 1
     r0=$(ticks $servers) g0=$(ticks $g) w0=$(ticks $w)
     sleep 5
+    local c1 i1 o1 c2 i2 o2 last=$((base + n - 1))
+    c1=$(counted $base $last total_commands_processed) i1=$(counted $base $last total_reads_processed) o1=$(counted $base $last total_writes_processed)
     t1=$(date +%s.%N)
     r1=$(ticks $servers) g1=$(ticks $g) w1=$(ticks $w)
     timeout 150 "$bin/selfhost-transport" loadtest --url "http://127.0.0.1:$((base + 150))" --key dev.local:development-secret \
@@ -46,6 +51,7 @@ measure() {
     rc=$?
     r2=$(ticks $servers) g2=$(ticks $g) w2=$(ticks $w)
     t2=$(date +%s.%N)
+    c2=$(counted $base $last total_commands_processed) i2=$(counted $base $last total_reads_processed) o2=$(counted $base $last total_writes_processed)
     [ $rc = 0 ] || tail -n 3 "$dir/load.log"
     python3 -c "
 import json
@@ -55,6 +61,7 @@ def show(what, *used):
 idle = [($r1 - $r0) / 5, ($g1 - $g0) / 5, ($w1 - $w0) / 5]
 raw = [$r2 - $r1, $g2 - $g1, $w2 - $w1]
 show('all      ', *raw)
+print(f'nodes $n: per token, in all servers: {($c2 - $c1) / tokens:.2f} commands, {($i2 - $i1) / tokens:.2f} reads, {($o2 - $o1) / tokens:.2f} writes')
 show('less idle', *(used - wall * each for used, each in zip(raw, idle)))"
     kill $g $w; wait $g $w 2>/dev/null
     kill $servers; wait $servers 2>/dev/null

@@ -339,6 +339,35 @@ def import_channels(
 
 
 @app.command()
+def migrate(
+    source: Annotated[str, typer.Option("--from", help="Address of the Redis that has the deployment.")],
+    from_prefix: Annotated[
+        str | None, typer.Option(help="First part of its keys.", show_default="as --redis-prefix")
+    ] = None,
+    redis: Redis = None,
+    config: Config = None,
+    redis_prefix: Prefix = None,
+    buckets: Annotated[
+        int | None,
+        typer.Option(
+            help="A multiple of the present number.",
+            show_default="on a Cluster 1024, else the present number",
+        ),
+    ] = None,
+) -> None:
+    """Move a deployment to another Redis (`--redis`): from one server to a Cluster, back, or into more buckets.
+
+    Stop all gateways and workers before, and start them on the new Redis after; clients resume where they were. Run it
+    again to go on after an interruption.
+    """
+    from selfhost_transport.commands.migrate import run_migrate
+
+    target = load_settings(config, redis=redis, redis_prefix=redis_prefix, buckets=buckets)
+    origin = load_settings(redis=source, redis_prefix=from_prefix or target.redis.prefix)
+    run_migrate(origin, target)
+
+
+@app.command()
 def token(
     client_id: Annotated[str | None, typer.Option(help="Client id of the holder; * = any.")] = None,
     capability: Annotated[str | None, typer.Option(help='JSON: {"pattern": ["operation"]}.')] = None,

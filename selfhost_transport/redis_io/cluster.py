@@ -182,9 +182,9 @@ class Shards:
     """
 
     def __init__(self, nodes: ClusterNodes, timeout_s: float, replicas: int = 0) -> None:
-        self._nodes = nodes
+        self.nodes = nodes
         self._replicas = replicas
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._pipelines: dict[int, Pipeline] = {}
         self._scripts: dict[str, LuaScript] = {}
         self.links = NodeLinks(timeout_s, self._scripts)
@@ -217,7 +217,7 @@ class Shards:
         pipeline = self._pipelines.get(slot)
         if pipeline is None:
             pipeline = self._pipelines[slot] = Pipeline(
-                _Shard(self._nodes, slot), self._timeout_s, self._scripts, self.links, self._replicas
+                _Shard(self.nodes, slot), self.timeout_s, self._scripts, self.links, self._replicas
             )
         return pipeline
 

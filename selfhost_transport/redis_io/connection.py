@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from selfhost_transport.redis_io.address_resolver import Sentinels, address_resolver
+from selfhost_transport.redis_io.batches import Batch
 from selfhost_transport.redis_io.cluster import ClusterNodes, Shards, with_guard
 from selfhost_transport.redis_io.databases import Database, LuaScript
-from selfhost_transport.redis_io.link import Argument, pack
-from selfhost_transport.redis_io.pipeline import Pipeline, ReplyCallback
+from selfhost_transport.redis_io.link import Argument
+from selfhost_transport.redis_io.pipeline import Pipeline
 from selfhost_transport.redis_io.prepared_call import PreparedCall
 from selfhost_transport.redis_io.switches import Switches
 
@@ -121,28 +121,9 @@ class RedisConnection:
         name = self.database.channel(channel)
         await self._start(("SPUBLISH" if self.database.sharded else "PUBLISH", name, payload), None, 0.0)
 
-    async def batch(self, commands: Sequence[tuple[Argument, ...]], *, within_s: float) -> list[Any]:
-        """Run many commands that change nothing; the replies in order, an error in the place of one that failed.
-
-        One callback for all costs a third of a future for each.
-        """
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        replies: list[Any] = [None] * len(commands)
-        left = len(commands)
-
-        def receive(at: int, reply: Any, error: BaseException | None) -> None:
-            nonlocal left
-            replies[at] = reply if error is None else error
-            left -= 1
-            if not left and not done.done():
-                done.set_result(None)
-
-        for at, arguments in enumerate(commands):
-            way = self._way.pipeline(arguments[1]) if isinstance(self._way, Shards) else self._way
-            way.send(pack(arguments), None, ReplyCallback(partial(receive, at)), within_s)
-        if commands:
-            await done
-        return replies
+    def batch(self, commands: Sequence[tuple[Argument, ...]]) -> Batch:
+        """Commands that change nothing, to be asked together again and again."""
+        return Batch(self._way, commands)
 
     def keep_loaded(self, scripts: Sequence[LuaScript]) -> None:
         """Give these to every server that is connected to from now on, before anything else.

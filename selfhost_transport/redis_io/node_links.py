@@ -38,6 +38,10 @@ class SlotLink:
         """Send packed commands with those of the other slots."""
         self._node.write(self, packed)
 
+    def write_together(self, packed: bytes, replies: int) -> None:
+        """Send several commands that were packed as one piece."""
+        self._node.write(self, [packed], replies)
+
     def abort(self) -> None:
         """The server does not answer: drop the socket, for all slots."""
         self._node.abort()
@@ -82,11 +86,11 @@ class _NodeLink:
         self._slots.add(slot)
         return slot
 
-    def write(self, slot: SlotLink, packed: list[bytes]) -> None:
+    def write(self, slot: SlotLink, packed: list[bytes], replies: int | None = None) -> None:
         if not self._unsent:
             self._links.touched(self)
         self._unsent += packed
-        self._turns.extend([slot] * len(packed))
+        self._turns.extend([slot] * (replies or len(packed)))
 
     def send(self) -> None:
         unsent, self._unsent = self._unsent, []

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
+from selfhost_transport.redis_io.batches import Batch
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.names import part
@@ -24,6 +25,7 @@ class Duties:
     def __init__(self, redis: RedisConnection, keys: Keyspace) -> None:
         self._redis = redis
         self._keys = keys
+        self._batches: dict[tuple[str, ...], Batch] = {}
 
     async def falls_to_me(self, name: str, period_ms: int) -> bool:
         """Whether this process is the first that asks within the period."""
@@ -34,20 +36,39 @@ class Duties:
 
     async def buckets_with(self, *names: str) -> list[int]:
         """Buckets that have one of these keys."""
-        return await self._found(lambda base: ("EXISTS", *(f"{base}{name}" for name in names)))
+        return await self._found(("EXISTS", *names), _is_some)
 
     async def announce(self, agent: str) -> None:
         """Wake the workers of an agent once more, for the turns that wait for them."""
         # An empty queue is kept, so its existence says nothing.
-        waiting = await self._found(lambda base: ("XLEN", f"{base}q:{agent}"))
+        waiting = await self._found(("XLEN", f"q:{agent}"), _is_some)
         channels = (f"{self._keys.base(bucket)}ctl" for bucket in waiting)
         await asyncio.gather(*(self._redis.notify(channel, f"wake {part(agent)}") for channel in channels))
 
     async def buckets_due(self, name: str, now_ms: int) -> list[int]:
         """Buckets whose ZSET of this name has something due at a time."""
-        return await self._found(lambda base: ("ZCOUNT", f"{base}{name}", "-inf", now_ms))
+        # Not ZCOUNT: words that never change are packed once.
+        return await self._found(
+            ("ZRANGE", name), lambda reply: bool(reply) and float(reply[1]) <= now_ms, 0, 0, "WITHSCORES"
+        )
 
-    async def _found(self, command: Callable[[str], tuple[Any, ...]]) -> list[int]:
-        commands = [command(base) for base in self._keys.bases()]
-        replies = await self._redis.batch(commands, within_s=ANSWER_S)
-        return [bucket for bucket, reply in enumerate(replies) if isinstance(reply, int) and reply > 0]
+    async def _found(
+        self, command: tuple[str, ...], wanted: Callable[[Any], bool], *words: str | int
+    ) -> list[int]:
+        """Buckets whose reply is wanted. `command`: what it is, and the keys' names within the bucket."""
+        batch = self._batches.get(command)
+        if batch is None:
+            name, *keys = command
+            batch = self._batches[command] = self._redis.batch(
+                [(name, *(f"{base}{key}" for key in keys), *words) for base in self._keys.bases()]
+            )
+        replies = await batch.ask(ANSWER_S)
+        return [
+            bucket
+            for bucket, reply in enumerate(replies)
+            if not isinstance(reply, Exception) and wanted(reply)
+        ]
+
+
+def _is_some(reply: int) -> bool:
+    return reply > 0

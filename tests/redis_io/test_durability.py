@@ -16,9 +16,9 @@ from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.settings import load_settings
 from tests.processes import wait_until
-from tests.redis_io.clusters import clustered
+from tests.redis_io.fail_over import fail_over
 from tests.redis_io.lua import Lua
-from tests.redis_io.sentinels import port_of, watched
+from tests.redis_io.sentinels import port_of
 
 FAIL_OVERS = 20 if os.environ.get("SELFHOST_TRANSPORT_LONG") else 1
 PUSH = Lua("return redis.call('RPUSH', KEYS[1], ARGV[1])")
@@ -72,63 +72,19 @@ async def test_a_write_that_no_replica_has_is_not_acknowledged(
     await connection.close()
 
 
-async def _written_until(connection: RedisConnection, kill: asyncio.Task[None]) -> set[int]:
-    """Write numbers until a while after the kill; those that were acknowledged."""
-    acknowledged: set[int] = set()
-
-    async def write(first: int) -> None:
-        number = first
-        while not kill.done():
-            try:
-                await connection.call(PUSH, [f"{{b{first}}}:list"], [number])
-                acknowledged.add(number)
-            except TransportError:
-                await asyncio.sleep(0.01)  # until there is a primary again
-            number += 100
-
-    await asyncio.gather(*(write(first) for first in range(16)))
-    await kill
-    return acknowledged
-
-
-async def _found(connection: RedisConnection) -> set[int]:
-    lists = [
-        await connection.command("LRANGE", f"{{b{first}}}:list", 0, -1, retry_s=20) for first in range(16)
-    ]
-    return {int(number) for found in lists for number in found}
-
-
-async def test_no_acknowledged_write_is_lost_in_a_fail_over_of_a_cluster(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["sentinel", "cluster"])
+async def test_no_acknowledged_entry_is_lost_in_a_fail_over(where: str, tmp_path: Path) -> None:
     for number in range(FAIL_OVERS):
         folder = tmp_path / str(number)
         folder.mkdir()
-        with clustered(folder) as cluster:
-            await wait_until(cluster.replicate, 30, "a replica that knows its primary")
-            await wait_until(cluster.ready, 30, "servers that know each other")
-            # Only the first has a replica, so the others' writes would not be acknowledged.
-            connection = RedisConnection(cluster.url, timeout_s=4, replicas=1)
-            acknowledged = await _written_until(connection, asyncio.create_task(_soon(cluster.kill_first)))
-            assert acknowledged and acknowledged <= await _found(connection)
-            await connection.close()
+        # The replica is behind when its primary is killed: what it had not received was not acknowledged.
+        found = await fail_over(where, "wait:1", folder, behind_s=0.2)
+        assert found.acknowledged and not found.lost, found.lost
 
 
-async def test_no_acknowledged_write_is_lost_in_a_fail_over_under_sentinel(tmp_path: Path) -> None:
-    for number in range(FAIL_OVERS):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        with watched(folder) as deployment:
-            await wait_until(deployment.ready, 30, "Sentinels that know each other")
-            connection = RedisConnection(deployment.url, timeout_s=10, replicas=1)
-            kill = asyncio.create_task(_soon(deployment.kill_primary))
-            acknowledged = await _written_until(connection, kill)
-            # The one that is left has no replica; reading needs none.
-            assert acknowledged and acknowledged <= await _found(connection)
-            await connection.close()
-
-
-async def _soon(kill: object) -> None:
-    await asyncio.sleep(0.5)  # of writing
-    await kill()  # type: ignore[operator]
+async def test_what_is_acknowledged_at_once_is_lost_with_the_lag_of_the_replica(tmp_path: Path) -> None:
+    found = await fail_over("sentinel", "everysec", tmp_path, behind_s=0.2)
+    assert found.lost and found.window_s < 1.0
 
 
 def test_the_setting() -> None:
