@@ -17,7 +17,7 @@ from typing import TypedDict, TypeVar
 from agent_worker.agent.agent import Agent, Handler, OnSteer
 from agent_worker.agent.cancel_hook import CancelHook, HookFunction, Undecided
 from agent_worker.agent.turn import AbortCause
-from agent_worker.output.flush_timer import FlushTimer, tick_of
+from agent_worker.output.flush_timer import FlushTimer
 from agent_worker.output.usage import Usage
 from agent_worker.output.writer import Hold, read_s_of
 from agent_worker.runtime.abandonment import Abandonment
@@ -237,7 +237,7 @@ class Worker:
             presence=presence,
             crash_rule=lambda session: settings.namespace_for(session).on_crash,
             history=stores.history,
-            flush_timer=FlushTimer(settings.worker.rollup_window_ms, tick_of(stores.redis)),
+            flush_timer=FlushTimer(settings.worker.rollup_window_ms),
             threads=threads,
             retry_errors=settings.worker.retry_errors,
             times=self.times,

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 
 from agent_worker.agent.turn import AbortCause
-from agent_worker.output.flush_timer import FlushTimer, tick_of
+from agent_worker.output.flush_timer import FlushTimer
 from agent_worker.output.writer import Hold, read_s_of
 from agent_worker.runtime.control_listener import ControlListener
 from agent_worker.runtime.heartbeat import Heartbeat
@@ -139,7 +139,7 @@ class AgentHost:
             inputs=stores.inputs,
             history=stores.history,
             presence=presence,
-            flush_timer=FlushTimer(settings.worker.rollup_window_ms, tick_of(stores.redis)),
+            flush_timer=FlushTimer(settings.worker.rollup_window_ms),
             threads=threads,
             window_ms=self._window_ms,
             released=self._released,

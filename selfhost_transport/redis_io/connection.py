@@ -52,7 +52,7 @@ class RedisConnection:
                 self._switches = Switches(where, self._way.leave)
         self._start = self._start_first if self._switches is not None else self._way.start
         self.database = Database(where.database, sharded=isinstance(where, ClusterNodes) and where.sharded)
-        self.in_cluster = isinstance(where, ClusterNodes)
+        self._in_cluster = isinstance(where, ClusterNodes)
 
     def _start_first(
         self, arguments: tuple[Argument, ...], script: LuaScript | None, retry_s: float
@@ -85,7 +85,7 @@ class RedisConnection:
         if script.reads:
             retry_s = retry_s or self.read_s
         script = self.database.script(script)
-        if self.in_cluster and not script.names_all_keys:
+        if self._in_cluster and not script.names_all_keys:
             keys = with_guard(keys)
         return self._start(("EVALSHA", script.digest, len(keys), *keys, *arguments), script, retry_s)
 
@@ -102,7 +102,7 @@ class RedisConnection:
         `misplaced`: the script's reply to a call whose predecessor was not carried out; see `Pipeline.send`.
         """
         way = self._way.pipeline(keys[0]) if isinstance(self._way, Shards) else self._way
-        if self.in_cluster and not script.names_all_keys:
+        if self._in_cluster and not script.names_all_keys:
             keys = with_guard(keys)
         return PreparedCall(way, self.database.script(script), keys, first, misplaced)
 
