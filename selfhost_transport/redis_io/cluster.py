@@ -224,6 +224,7 @@ class Shards:
     async def close(self) -> None:
         """Refuse what has no reply yet, and disconnect."""
         await asyncio.gather(*(pipeline.close() for pipeline in self._pipelines.values()))
+        self.links.close()
 
 
 def _owned(reply: Any, asked: str) -> list[Owned]:

@@ -101,9 +101,14 @@ class _NodeLink:
         """A slot that leaves; the last one closes the socket."""
         self._slots.discard(slot)
         if not self._slots:
-            self._links.forget(self)
-            if self._link is not None:
-                self._link.close()
+            self.close()
+
+    def close(self) -> None:
+        """Close the socket, whichever slots still use it."""
+        self._slots.clear()
+        self._links.forget(self)
+        if self._link is not None:
+            self._link.close()
 
     def abort(self) -> None:
         if self._link is not None:
@@ -176,6 +181,11 @@ class NodeLinks:
         """A socket that is closed."""
         if self._nodes.get(node.address) is node:
             del self._nodes[node.address]
+
+    def close(self) -> None:
+        """Close all sockets."""
+        for node in list(self._nodes.values()):
+            node.close()
 
     def report(self, event: str, address: object, error: object) -> None:
         """Log what may meet every slot at once."""

@@ -10,6 +10,7 @@ import redis
 
 from selfhost_transport.errors import InvalidArgument, NotFound, StoreUnsuitable
 from selfhost_transport.migration import migration as module
+from selfhost_transport.migration import servers
 from selfhost_transport.migration.copying import Copier
 from selfhost_transport.migration.migration import Migration
 from selfhost_transport.migration.servers import Side
@@ -60,8 +61,9 @@ def server() -> Iterator[EmbeddedRedis]:
 
 
 @pytest.fixture(autouse=True)
-def empty(server: EmbeddedRedis) -> Iterator[None]:
-    """Each test begins with nothing."""
+def empty(server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test begins with nothing, and does not listen for processes that this one knows to be absent."""
+    monkeypatch.setattr(servers, "_LISTENING_S", 0.1)
     yield
     with redis.Redis.from_url(server.url) as client:
         client.flushall()
@@ -215,13 +217,13 @@ async def test_a_deployment_that_was_started_meanwhile_is_copied_anew(
 
 
 async def test_what_cannot_be_migrated_is_refused(old: Deployment, new: Deployment) -> None:
+    with pytest.raises(NotFound, match="there is no deployment"):
+        await Migration(new.side, old.side, NEW, NEW, lambda what, keys: None).run()
     with pytest.raises(InvalidArgument, match="must be a multiple"):
         await migration(old, new, 6).run()
     await old.side.redis.command("SET", f"{old.side.prefix}:{{b0}}:unheard-of", "x")
     with pytest.raises(StoreUnsuitable, match="does not know: 'unheard-of'"):
         await migration(old, new).run()
-    with pytest.raises(NotFound, match="there is no deployment"):
-        await Migration(new.side, old.side, NEW, NEW, lambda what, keys: None)._check_source()
 
 
 async def test_running_processes_are_noticed(old: Deployment, new: Deployment, server: EmbeddedRedis) -> None:
