@@ -73,12 +73,16 @@ class Side:
                     continue
                 if channels:
                     raise self._used()
+        duties = [f"{self.prefix}:duty:{name}" for name in ("reap", "retention")]
+        for duty in duties:
+            # One that is still there may be of a process that has ended.
+            await self.redis.command("DEL", duty)
         until = asyncio.get_running_loop().time() + _LISTENING_S
         while asyncio.get_running_loop().time() < until:
-            for duty in ("reap", "retention"):
-                if await self.redis.command("EXISTS", f"{self.prefix}:duty:{duty}"):
+            for duty in duties:
+                if await self.redis.command("EXISTS", duty):
                     raise self._used()
-            await asyncio.sleep(0.2)  # a duty is taken every second
+            await asyncio.sleep(0.1)  # a duty is taken every second, and stays for most of one
 
     def _used(self) -> StoreUnsuitable:
         return StoreUnsuitable(

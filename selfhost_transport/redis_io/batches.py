@@ -1,7 +1,7 @@
 """Many small reads that change nothing, sent again and again: as a look at all buckets. What does not change is packed once.
 
 In a Cluster they go around the pipelines of the slots: one write to each server, one callback per reply. Nothing is held
-for a slot that moves; whoever asks looks again soon.
+for a slot that moves: the next look finds it.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class _ClusterBatch:
         self._packed = packed
         self._slots = slots
         self._servers: dict[Address, _Server] = {}
-        # By server: which commands, and all of them in one piece; for this reading of the slots.
+        # By server: which commands, and all of them joined; for this reading of the slots.
         self._groups: dict[Address, tuple[list[int], bytes]] = {}
         self._grouped_for: Sequence[Owned] | None = None
         self._fresh = False

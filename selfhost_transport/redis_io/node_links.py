@@ -39,7 +39,7 @@ class SlotLink:
         self._node.write(self, packed)
 
     def write_together(self, packed: bytes, replies: int) -> None:
-        """Send several commands that were packed as one piece."""
+        """Send several commands that were packed together."""
         self._node.write(self, [packed], replies)
 
     def abort(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from selfhost_transport.migration.migration import Migration
 from selfhost_transport.migration.servers import Side
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.redis_io.subscriber import Subscriber
+from selfhost_transport.store.duties import Duties
 from selfhost_transport.store.ended_turns import EndedTurns
 from selfhost_transport.store.format import FORMAT, MIGRATING, MOVED, check_format
 from selfhost_transport.store.keys import Keyspace, bucket_of
@@ -63,7 +65,7 @@ def server() -> Iterator[EmbeddedRedis]:
 @pytest.fixture(autouse=True)
 def empty(server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test begins with nothing, and does not listen for processes that this one knows to be absent."""
-    monkeypatch.setattr(servers, "_LISTENING_S", 0.1)
+    monkeypatch.setattr(servers, "_LISTENING_S", 0.3)
     yield
     with redis.Redis.from_url(server.url) as client:
         client.flushall()
@@ -161,13 +163,13 @@ async def test_only_one_side_can_be_started(old: Deployment, new: Deployment) ->
 
 async def test_times_to_live_are_kept(old: Deployment, new: Deployment) -> None:
     await old.side.redis.command("SET", f"{old.side.prefix}:secret", "x", "PX", 60_000)
-    await old.side.redis.command("SET", f"{old.side.prefix}:{{b1}}:s:for ever", "x")
+    await old.side.redis.command("SET", f"{old.side.prefix}:{{b1}}:s:forever", "x")
     await old.side.redis.command("SET", f"{old.side.prefix}:{{b1}}:stats", "x", "PX", 40_000)
     await migration(old, new).run()
     assert 50_000 < await new.side.redis.command("PTTL", f"{new.side.prefix}:secret") <= 60_000
     assert 30_000 < await new.side.redis.command("PTTL", f"{new.side.prefix}:{{b1}}:stats") <= 40_000
-    base = new.keys.base_of("for ever")
-    assert await new.side.redis.command("PTTL", f"{base}s:for ever") == -1
+    base = new.keys.base_of("forever")
+    assert await new.side.redis.command("PTTL", f"{base}s:forever") == -1
 
 
 async def test_an_interrupted_one_goes_on(
@@ -232,9 +234,21 @@ async def test_running_processes_are_noticed(old: Deployment, new: Deployment, s
     with pytest.raises(StoreUnsuitable, match="gateways or workers are running"):
         await migration(old, new).run()
     await subscriber.close()
-    await old.side.redis.command("SET", f"{old.side.prefix}:duty:reap", "1", "PX", 5000)
+    duties = Duties(old.side.redis, old.keys)
+    working = asyncio.create_task(_take_duties(duties))
     with pytest.raises(StoreUnsuitable, match="gateways or workers are running"):
         await migration(old, new).run()
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    # The last duty of a process that has ended says nothing.
+    assert await duties.falls_to_me("retention", 60_000)
+    await migration(old, new).run()
+
+
+async def _take_duties(duties: Duties) -> None:
+    while True:
+        await duties.falls_to_me("reap", 5000)
+        await asyncio.sleep(0.02)
 
 
 async def test_a_target_in_use_is_not_touched(old: Deployment, new: Deployment) -> None:
