@@ -10,9 +10,10 @@ from typing import Final
 
 from selfhost_transport.errors import StoreUnsuitable
 
-# `<letter>:<session>`, and `<letter>:<part>:<session>`.
+# `<letter>:<session>`, `<letter>:<part>:<session>`, and `<letter>:<position>:<index>:<session>`.
 _OF_SESSION: Final = frozenset({b"s", b"p", b"l", b"h", b"g", b"a", b"open", b"w", b"r", b"k", b"j"})
-_OF_ITEM: Final = frozenset({b"m", b"x", b"v", b"b", b"z", b"i", b"c", b"e", b"t", b"f", b"y", b"u"})
+_OF_ITEM: Final = frozenset({b"i", b"c", b"e", b"t", b"f", b"y", b"u"})
+_OF_MESSAGE: Final = frozenset({b"m", b"x", b"v", b"b", b"z"})
 
 
 class Way(Enum):
@@ -81,7 +82,9 @@ def place_in_bucket(rest: bytes, bucket: int, buckets: int) -> Place:
     if colon and family in _OF_SESSION:
         return Place(Way.WHOLE, bucket_of(name, buckets))
     _, colon, session = name.partition(b":")
-    if colon and family in _OF_ITEM:
+    if colon and family in _OF_MESSAGE:
+        _, colon, session = session.partition(b":")
+    if colon and family in _OF_ITEM | _OF_MESSAGE:
         return Place(Way.WHOLE, bucket_of(session, buckets))
     raise StoreUnsuitable(f"a key that this version does not know: {rest[:80].decode(errors='replace')!r}")
 

@@ -28,7 +28,7 @@ from selfhost_transport.wire.actions import PresenceAction
 from selfhost_transport.wire.presence import PresenceMessage
 from tests.leaks import unowned_keys
 from tests.processes import wait_until
-from tests.store.turns import LEASE_MS
+from tests.store.turns import LEASE_MS, chunk, open_text
 from tests.worker.session import Room
 
 OLD, NEW = 4, 256
@@ -97,6 +97,8 @@ async def test_everything_is_where_it_is_looked_for(
     await exporter.open(100)
     presence = PresenceStore(old.side.redis, old.keys, StoreOptions(presence_lease_ms=500))
     holder = Holder("conn", "socket", "node", remain_ms=500)
+    await _streamed(old, "streamed")
+    streamed = await old.room("streamed").history()
     waiting = {}
     for number, session in enumerate(SESSIONS):
         enter = PresenceMessage(PresenceAction.ENTER, f"conn:{number}:0", "ann", data="here")
@@ -120,6 +122,8 @@ async def test_everything_is_where_it_is_looked_for(
         assert (await room.log(), await room.history()) == before[session]
         assert (await room.sessions.open(session)).epoch == epochs[session]
         assert [turn.turn_id for turn in await new.turns.active(session)] == [waiting[session]]
+    assert await new.room("streamed").history() == streamed
+    assert "one two" in [message.data for message in streamed]
     # Each bucket's queue has the turns of its own sessions.
     taken = [await new.take(session) for session in SESSIONS]
     assert sorted(filter(None, taken)) == sorted(SESSIONS)
@@ -138,6 +142,16 @@ async def test_everything_is_where_it_is_looked_for(
 
     # Their process is dead, and does not come back.
     await wait_until(all_left, 10, "the members of a process that is gone leave")
+
+
+async def _streamed(side: Deployment, session: str) -> None:
+    """An answer that was appended to: its text is a key of its own."""
+    await side.room(session).send("answer")
+    lease = await side.turns.take(bucket_of(session, side.keys.buckets), "assistant", "w0", LEASE_MS)
+    assert lease is not None and lease.session == session
+    text = await open_text(side.turns, lease)
+    for data in ("one ", "two"):
+        await chunk(side.turns, lease, text, data)
 
 
 async def test_leases_expire_at_the_target(old: Deployment, new: Deployment) -> None:
