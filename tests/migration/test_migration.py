@@ -10,7 +10,6 @@ import pytest
 import redis
 
 from selfhost_transport.errors import InvalidArgument, NotFound, StoreUnsuitable
-from selfhost_transport.migration import migration as module
 from selfhost_transport.migration import servers
 from selfhost_transport.migration.copying import Copier
 from selfhost_transport.migration.migration import Migration
@@ -202,7 +201,7 @@ async def test_an_interrupted_one_goes_on(
         copied.extend(keys)
         return await copy(self, keys)
 
-    monkeypatch.setattr(module.Copier, "copy", counted)
+    monkeypatch.setattr(Copier, "copy", counted)
     with pytest.raises(StoreUnsuitable, match="the power went"):
         await migration(old, new).run()
     assert await new.side.redis.command("GET", f"{new.side.prefix}:format") == MIGRATING.encode()
