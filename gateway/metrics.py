@@ -69,6 +69,12 @@ class Metrics:
         )
         # Entries until the next one that is measured.
         self._until_measured = 0
+        self.pushes = Counter(
+            "sht_gateway_pushes",
+            "Pushes dealt with: delivered, not needed (attached), without a browser (gone), retried, given up",
+            ["outcome"],
+            registry=self.registry,
+        )
         # Not in its counter yet: that takes a lock, and a shared file where processes count together.
         self._delivered = 0
         self.slow_readers = Counter(

@@ -26,7 +26,7 @@ from gateway.comet.siblings import Siblings, listen_to_siblings
 from gateway.cors import SAME_ORIGIN_ONLY, Cors, KnownHosts
 from gateway.http_api.agui import router as api_agui
 from gateway.http_api.chat import router as api_chat
-from gateway.http_api.chat_page import file_response, page_response
+from gateway.http_api.chat_page import file_response, page_response, worker_response
 from gateway.http_api.console import add_console
 from gateway.http_api.console import router as api_operator
 from gateway.http_api.conversations import router as api_conversations
@@ -35,10 +35,13 @@ from gateway.http_api.errors import error_response
 from gateway.http_api.event_stream import StreamingApplication
 from gateway.http_api.inputs import router as api_inputs
 from gateway.http_api.me import router as api_me
+from gateway.http_api.operations import router as api_operations
 from gateway.http_api.operators import add_documentation, require_operator
+from gateway.http_api.push import router as api_push
 from gateway.http_api.responses import router as api_responses
 from gateway.http_api.sessions import router as api
 from gateway.processes import supervise
+from gateway.push.pushes import Pushes
 from gateway.realtime.endpoint import Realtime
 from gateway.rest.head import answer_head
 from gateway.rest.router import Rest
@@ -98,7 +101,13 @@ class Gateway:
         siblings = Siblings(self._group, services.secret)
         self._rest = Rest(services, Comet(services, self.realtime, siblings))
         realtime = self.realtime
-        services.revocations.on_change = realtime.revoked
+        pushes = Pushes.of(services)
+
+        def revoked() -> None:
+            realtime.revoked()
+            pushes.revoked()
+
+        services.revocations.on_change = revoked
         background = Background("gateway")
         background.start(realtime.keep_alive())
         background.start(self._observe(services))
@@ -107,6 +116,7 @@ class Gateway:
         background.start(watch_store(services))
         for rule in self.settings.webhooks:
             background.start(WebhookSender(self.settings, rule).deliver_all())
+        pushes.start(background)
         background.start(services.presence_lease.run(lambda: realtime.sockets))
         try:
             yield
@@ -127,11 +137,13 @@ class Gateway:
         app.include_router(api_entries)
         app.include_router(api_inputs)
         app.include_router(api_me)
+        app.include_router(api_push)
         app.include_router(api_chat)
         app.include_router(api_agui)
         app.include_router(api_responses)
         app.include_router(api_conversations)
         app.include_router(api_operator)
+        app.include_router(api_operations)
         app.add_api_websocket_route("/", self._websocket)
         app.add_api_route("/", self._page, methods=["GET"], include_in_schema=False)
         app.add_api_route("/config.json", self._page_config, methods=["GET"], include_in_schema=False)
@@ -140,6 +152,7 @@ class Gateway:
         app.add_api_route("/metrics", self._metrics, methods=["GET"], tags=["operations"])
         if self.settings.gateway.console:
             add_console(app)
+        app.add_api_route("/push-worker.js", worker_response, methods=["GET"], include_in_schema=False)
         app.add_api_route("/static/{name}", file_response, methods=["GET"], include_in_schema=False)
         app.router.routes.append(CatchAllRoute(self._protocol_rest, app.router))
 

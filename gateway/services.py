@@ -194,7 +194,12 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
         presence=presence,
         annotations=stores.annotations,
         presence_lease=PresenceLease(presence, server_id, stores.options.presence_lease_ms / SECOND_MS),
-        board=OccupancyTracker(stores.occupancy, server_id, settings.redis.url),
+        board=OccupancyTracker(
+            stores.occupancy,
+            server_id,
+            settings.redis.url,
+            names_readers=settings.push.private_key is not None,
+        ),
         retention=stores.retention,
         inputs=stores.inputs,
         fleet=stores.fleet,

@@ -92,7 +92,7 @@ class WebhookSender(TurnExporter):
         body = orjson.dumps({"type": kind, "timestamp": _time(ended), "data": event_data(ended)})
         now = datetime.now(UTC)
         # The same for every attempt, so that a receiver recognises a repeat.
-        event_id = f"{ended.bucket}-{ended.item_id}"
+        event_id = ended.event_id
         headers = {
             "content-type": "application/json",
             "webhook-id": event_id,

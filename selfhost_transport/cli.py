@@ -15,8 +15,10 @@ from typing import Annotated, Any
 
 import typer
 
+from selfhost_transport.commands import operator_groups
 from selfhost_transport.commands.children import end_with_parent
-from selfhost_transport.commands.dead import app as dead_app
+from selfhost_transport.commands.operator import Place, run_cancel, run_cancel_all, run_inspect, run_list
+from selfhost_transport.commands.options import Key, Url
 from selfhost_transport.errors import InvalidArgument, TransportError
 from selfhost_transport.loadtest.command import register as register_loadtest
 from selfhost_transport.logs import configure_logging
@@ -202,21 +204,19 @@ def inspect(
     prefix: Annotated[str, typer.Option(help="Prefix of the names to list.", show_default="all")] = "",
     limit: Annotated[int, typer.Option(help="Maximum number of sessions to list.")] = 100,
     as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
     redis: Redis = None,
     config: Config = None,
     redis_prefix: Prefix = None,
     as_dev: Dev = False,
 ) -> None:
     """Show a session: its open turns with owners, workers and leases, how the others ended, its queue, its last entries."""
-    from selfhost_transport.commands.inspect import run_inspect
-    from selfhost_transport.commands.session_list import run_list
-
-    settings = load_settings(config, redis=redis, redis_prefix=redis_prefix)
-    settings = _as_dev(settings) if as_dev else settings
+    place = _place(load_settings(config, redis=redis, redis_prefix=redis_prefix), url, key, as_dev=as_dev)
     if session is None:
-        run_list(settings, prefix, limit=limit, as_json=as_json)
+        run_list(place, prefix, limit=limit, as_json=as_json)
         return
-    run_inspect(settings, session, ended=ended, entries=entries, as_json=as_json)
+    run_inspect(place, session, ended=ended, entries=entries, as_json=as_json)
 
 
 @app.command()
@@ -231,27 +231,25 @@ def cancel(
     by: Annotated[str, typer.Option(help="Name recorded as the author of the cancel.")] = "operator",
     force: Annotated[bool, typer.Option("--force", help="Do not ask the agents' hooks.")] = False,
     as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
     redis: Redis = None,
     config: Config = None,
     redis_prefix: Prefix = None,
     as_dev: Dev = False,
 ) -> None:
-    """Cancel turns at once, with no gateway and no worker needed. Name one of --turn, --client, --all.
+    """Cancel turns at once; without --url no gateway and no worker is needed. Name one of --turn, --client, --all.
 
     With --all --prefix PREFIX and no session: in every session whose name begins with PREFIX.
     """
-    from selfhost_transport.commands.cancel import run_cancel
-    from selfhost_transport.commands.cancel_all import run_cancel_all
-
-    settings = load_settings(config, redis=redis, redis_prefix=redis_prefix)
-    settings = _as_dev(settings) if as_dev else settings
+    place = _place(load_settings(config, redis=redis, redis_prefix=redis_prefix), url, key, as_dev=as_dev)
     if session is None or prefix is not None:
         if prefix is None or session is not None or not everything or turn or client:
             raise InvalidArgument("name one session, or no session and --all --prefix PREFIX")
-        run_cancel_all(settings, prefix, by=by, force=force, as_json=as_json)
+        run_cancel_all(place, prefix, by=by, force=force, as_json=as_json)
         return
     run_cancel(
-        settings,
+        place,
         session,
         turn=turn,
         client=client,
@@ -413,7 +411,10 @@ def fake_provider(
     _call("agent_worker.fake_provider.command", "run", *options)
 
 
-app.add_typer(dead_app, name="dead")
+app.add_typer(operator_groups.dead, name="dead")
+app.add_typer(operator_groups.workers, name="workers")
+app.add_typer(operator_groups.webhooks, name="webhooks")
+app.add_typer(operator_groups.push, name="push")
 register_loadtest(app)
 
 
@@ -446,6 +447,13 @@ def _as_dev(settings: Settings) -> Settings:
         return settings
     redis = settings.redis.model_copy(update={"url": redis_of_dev(settings.data_dir)})
     return settings.model_copy(update={"redis": redis})
+
+
+def _place(settings: Settings, url: str | None, key: str | None, *, as_dev: bool) -> Place:
+    """Where a command of operators works; a key from the environment does not matter without an address."""
+    return Place(
+        _as_dev(settings) if as_dev and url is None else settings, url, key if url is not None else None
+    )
 
 
 def _check_redis(settings: Settings) -> None:

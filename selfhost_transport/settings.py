@@ -46,10 +46,13 @@ from selfhost_transport.settings_values import (
     redact_url,
     require_network,
     require_origin,
+    require_push_service,
     require_rollup_window,
+    require_vapid_key,
     unique,
 )
 from selfhost_transport.turns.withholding import Traffic
+from selfhost_transport.wire.vapid import public_key_of
 
 ENV_PREFIX = "SELFHOST_TRANSPORT_"
 
@@ -67,6 +70,9 @@ _OPTION_NAMES: dict[tuple[str, ...], str] = {
     ("log", "format"): "log_format",
     ("log", "level"): "log_level",
 }
+
+_PREFIXED = frozenset({"push"})
+"""Sections whose values have the section's name in front."""
 
 Rights = dict[str, Operations]
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
@@ -338,6 +344,45 @@ class WebhookRule(_Section):
     """How long the address may take to answer, ms."""
 
 
+class PushSettings(_Section):
+    """Web push: browsers are told of answers whose readers have left; needs the extra `push`."""
+
+    private_key: Annotated[SecretStr, AfterValidator(require_vapid_key)] | None = None
+    """VAPID key, as `selfhost-transport push keys` makes it; absent: no pushes. Another key ends all subscriptions."""
+    subject: str = Field(default="", pattern=r"^(mailto:\S+@\S+|https://\S+)?$")
+    """Where push services reach the operator: `mailto:ops@example.com` or an address of yours."""
+    services: tuple[Annotated[str, AfterValidator(require_push_service)], ...] = (
+        "https://fcm.googleapis.com",
+        "https://updates.push.services.mozilla.com",
+        "https://*.notify.windows.com",
+        "https://*.push.apple.com",
+    )
+    """Push services of browsers, a list: endpoints anywhere else are refused. `*.` stands for any first part of a host."""
+    keep: Duration = timedelta(days=60)
+    """How long a browser that does not open the page keeps its subscription."""
+    ttl: Duration = timedelta(days=1)
+    """How long a push is tried, and kept by the push service while the device is off."""
+    wait_ms: Count = 2_000
+    """Time after the end of a turn at which its sender must have left to be sent a push, ms."""
+    max_attempts: PositiveInt = 8
+    """Attempts before a push is given up; pauses between them double, from 5 s to 10 min."""
+    timeout_ms: PositiveInt = 10_000
+    """How long a push service may take to answer, ms."""
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if self.private_key is not None and not self.subject:
+            raise ValueError("push services want a `subject`: mailto:ops@example.com, or an https address")
+        if self.keep < timedelta(minutes=1) or self.ttl < timedelta(seconds=1):
+            raise ValueError("`keep` is a minute or more, `ttl` a second or more")
+        return self
+
+    @property
+    def public_key(self) -> str | None:
+        """What browsers subscribe with; None without pushes."""
+        return None if self.private_key is None else public_key_of(self.private_key.get_secret_value())
+
+
 class TracingSettings(_Section):
     """Traces of turns, sent to an OpenTelemetry collector (OTLP over HTTP); needs the extra `otel`."""
 
@@ -368,6 +413,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     log: LogSettings = LogSettings()
     tracing: TracingSettings = TracingSettings()
+    push: PushSettings = PushSettings()
     keys: tuple[KeyRule, ...] = ()
     """API keys; in the environment, a JSON list."""
     issuers: tuple[IssuerRule, ...] = ()
@@ -414,10 +460,13 @@ class Settings(BaseSettings):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must not appear in a log: the secrets of the keys, and the password of Redis."""
+        """What must not appear in a log: the secrets of keys and webhooks, the key of pushes, the password of Redis."""
         password = urlsplit(self.redis.url).password
         rules: tuple[KeyRule | WebhookRule, ...] = (*self.keys, *self.webhooks)
-        return (*(rule.secret.get_secret_value() for rule in rules), *((password,) if password else ()))
+        found = [rule.secret.get_secret_value() for rule in rules]
+        if self.push.private_key is not None:
+            found.append(self.push.private_key.get_secret_value())
+        return (*found, *((password,) if password else ()))
 
     @property
     def accepts_development_key(self) -> bool:
@@ -543,7 +592,8 @@ def _walk(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[Option]:
         if isinstance(kind, type) and issubclass(kind, _Section):
             yield from _walk(kind, here)
         else:
-            yield Option(here, _OPTION_NAMES.get(here, name), field.default, field.description or "")
+            usual = f"{path[0]}_{name}" if path and path[0] in _PREFIXED else name
+            yield Option(here, _OPTION_NAMES.get(here, usual), field.default, field.description or "")
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, SecretStr
 
 from selfhost_transport.settings_errors import did_you_mean
 from selfhost_transport.wire.capability import Operation
+from selfhost_transport.wire.vapid import public_key_of
 
 ROLLUP_WINDOWS_MS = (0, 20, 40, 100, 500)
 
@@ -110,3 +111,18 @@ def redact_url(url: str) -> str:
 
 def _redact_query(text: str) -> str:
     return re.sub(r"([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]*", r"\1***", text, flags=re.IGNORECASE)
+
+
+def require_push_service(value: str) -> str:
+    """Where endpoints of browsers may be: an origin, whose host may begin with `*.`. Raises ValueError."""
+    if re.fullmatch(r"https?://(\*\.)?[^\s/?#@*]+", value) is None:
+        raise ValueError(
+            "a push service is scheme and host, as https://fcm.googleapis.com or https://*.push.apple.com"
+        )
+    return value.lower()
+
+
+def require_vapid_key(value: SecretStr) -> SecretStr:
+    """A private key of VAPID. Raises ValueError."""
+    public_key_of(value.get_secret_value())
+    return value

@@ -90,7 +90,7 @@ function rates(now) {
 }
 
 async function refresh() {
-  const [now, dead] = await Promise.all([call('v1/operator/overview'), call('v1/operator/dead')]);
+  const [now, dead, lost] = await Promise.all([call('v1/operator/overview'), call('v1/operator/dead'), undelivered()]);
   rates(now);
   fill('queues', ['agent', 'waiting', 'oldest', 'workers'], now.queues.map((one) => [one.agent, one.depth, `${one.oldestS.toFixed(1)} s`, one.workers]));
   fill('workers', ['worker', 'agents', 'turns', ''], now.workers.map((one) => [
@@ -104,7 +104,20 @@ async function refresh() {
     one.session, one.turnId, one.attempts, one.worker, new Date(one.timeMs).toISOString(),
     button('Requeue', () => call('v1/operator/dead/requeue', { letterId: one.letterId })),
   ]));
+  fill('undelivered', ['for', 'event', 'session', 'turn', 'reason', 'time', ''], lost.map(({ name, place, one }) => [
+    name, one.event, one.session, one.turnId, one.reason, new Date(one.timeMs).toISOString(),
+    button('Deliver again', () => call(`${place}/requeue`, { letterId: one.letterId })),
+  ]));
   say(`${now.turns.length + now.moreTurns} live turns, ${new Date(now.timeMs).toLocaleTimeString()}`);
+}
+
+// What webhooks and pushes have given up.
+async function undelivered() {
+  const webhooks = (await call('v1/operator/webhooks')).filter((one) => one.dead > 0);
+  const places = webhooks.map(({ name }) => [`webhook ${name}`, `v1/operator/webhooks/${encodeURIComponent(name)}`]);
+  places.push(['push', 'v1/operator/push']);
+  const lists = await Promise.all(places.map(([, place]) => call(`${place}/dead`)));
+  return lists.flatMap((list, at) => list.map((one) => ({ name: one.clientId ? `push to ${one.clientId}` : places[at][0], place: places[at][1], one })));
 }
 
 function actions(session, turnId, open) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -27,6 +28,8 @@ REPEAT_S: Final = REMEMBERED_MS / 3000
 """How often the counts of every session are published anew."""
 LOOK_S: Final = 5.0
 """How often a watched occupancy is read without a notification: processes die silently."""
+MOST_NAMED: Final = 500
+"""Readers of a session that a process names; where there are more, all of them count as absent for pushes."""
 EVENT_NAME: Final = "[meta]occupancy"
 
 Listener = Callable[[Occupancy], None]
@@ -35,12 +38,17 @@ Listener = Callable[[Occupancy], None]
 class OccupancyTracker:
     """Counts the attachments of this process by session, and watches the sums that its clients ask for."""
 
-    def __init__(self, store: OccupancyStore, node: str, redis_url: str) -> None:
+    def __init__(
+        self, store: OccupancyStore, node: str, redis_url: str, *, names_readers: bool = False
+    ) -> None:
         self._store = store
+        # Who is attached is published, too: pushes are sent to those who are not.
+        self._names_readers = names_readers
         self._node = node
         self._subscriber = Subscriber(redis_url, on_reconnect=self._look_at_all)
         self._background = Background("occupancy")
         self._shares: dict[str, Attachments] = {}
+        self._readers: dict[str, Counter[str]] = {}
         # Sessions whose counts are to be published, and sessions whose sum is to be read.
         self._unpublished: set[str] = set()
         self._unread: set[str] = set()
@@ -48,8 +56,12 @@ class OccupancyTracker:
         self._last: dict[str, Occupancy] = {}
         self._changed = asyncio.Event()
 
-    def count(self, session: str, before: Flag | None, after: Flag | None) -> None:
-        """A subscription has come, changed its modes, or gone."""
+    def count(
+        self, session: str, before: Flag | None, after: Flag | None, client_id: str | None = None
+    ) -> None:
+        """A subscription has come, changed its modes, or gone; `client_id`: whose it is, None when anonymous."""
+        if self._names_readers and client_id is not None:
+            self._count_reader(session, client_id, _reads(after) - _reads(before))
         counts = self._shares.get(session, Attachments()) + _share(before, -1) + _share(after, 1)
         if counts == Attachments():
             self._shares.pop(session, None)
@@ -57,6 +69,14 @@ class OccupancyTracker:
             self._shares[session] = counts
         self._unpublished.add(session)
         self._changed.set()
+
+    def _count_reader(self, session: str, client_id: str, change: int) -> None:
+        readers = self._readers.setdefault(session, Counter())
+        readers[client_id] += change
+        if readers[client_id] <= 0:
+            del readers[client_id]
+        if not readers:
+            del self._readers[session]
 
     def watch(self, session: str, listener: Listener) -> Callable[[], None]:
         """Call the listener with the occupancy, now and at every change. Returns what ends that."""
@@ -129,7 +149,10 @@ class OccupancyTracker:
     async def _publish(self, session: str) -> None:
         self._unpublished.discard(session)
         try:
-            await self._store.report(session, self._node, self._shares.get(session, Attachments()))
+            shares = self._shares.get(session, Attachments())
+            readers = self._readers.get(session, Counter[str]())
+            named = readers if self._names_readers and len(readers) <= MOST_NAMED else None
+            await self._store.report(session, self._node, shares, named)
         except BaseException:
             self._unpublished.add(session)
             raise
@@ -192,6 +215,10 @@ class OccupancyEvents:
         )
         reader = self._subscription
         reader.write(encode_messages(reader.variant, reader.position, reader.epoch, [event]))
+
+
+def _reads(modes: Flag | None) -> int:
+    return int(modes is not None and bool(modes & Flag.SUBSCRIBE))
 
 
 def _share(modes: Flag | None, sign: int) -> Attachments:

@@ -45,6 +45,11 @@ def file_response(request: Request, name: str) -> Response:
     return _response(request, name, {})
 
 
+def worker_response(request: Request) -> Response:
+    """The page's service worker: beside the page, so that it may open it; it reaches nothing."""
+    return _response(request, "push-worker.js", {"Content-Security-Policy": "default-src 'none'"})
+
+
 def _response(request: Request, name: str, headers: dict[str, str]) -> Response:
     file = _file(name) if name in _names() else None
     if file is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, FastAPI, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 from starlette.responses import Response
 
@@ -102,39 +102,6 @@ class EndedTurnOut(_Out):
     error: str | None
 
 
-class DeadLetterOut(_Out):
-    """A turn whose workers were all lost."""
-
-    letter_id: str
-    session: str
-    turn_id: str
-    attempts: int
-    worker: str
-    time_ms: int
-
-
-class UndeliveredOut(_Out):
-    """An event that a webhook gave up, and why."""
-
-    event: str
-    session: str
-    turn_id: str
-    time_ms: int
-    reason: str
-
-
-class RequeueIn(_Out):
-    """Which dead letter to send again."""
-
-    letter_id: str = Field(min_length=1)
-
-
-class DrainIn(_Out):
-    """Which worker to drain."""
-
-    worker: str = Field(min_length=1)
-
-
 @router.get("/v1/operator/overview")
 async def overview(caller: Operator, services: Running) -> OverviewOut:
     """Live turns, queues, workers and totals."""
@@ -207,51 +174,6 @@ async def timeline(
     if not moments:
         raise NotFound("there is no such turn in this session's history")
     return moments
-
-
-@router.get("/v1/operator/dead")
-async def dead(caller: Operator, services: Running) -> list[DeadLetterOut]:
-    """Dead letters, oldest first."""
-    letters = await services.stores.dead_letters.all()
-    return [
-        DeadLetterOut(
-            letter_id=one.letter_id, session=one.session, turn_id=one.turn_id, attempts=one.attempts,
-            worker=one.worker, time_ms=one.time_ms,
-        )
-        for one in letters
-    ]  # fmt: skip
-
-
-@router.post("/v1/operator/dead/requeue", status_code=202)
-async def requeue(body: RequeueIn, caller: Operator, services: Running) -> dict[str, str]:
-    """Send a dead letter's message again; twice is once."""
-    accepted = await services.stores.dead_letters.requeue(body.letter_id)
-    return {"turnId": accepted.turn_id, "status": accepted.status}
-
-
-@router.get("/v1/operator/webhooks/{name}/dead")
-async def undelivered(name: str, caller: Operator, services: Running) -> list[UndeliveredOut]:
-    """Events that a webhook's address did not accept in time, oldest first; kept for 30 days."""
-    if name not in {rule.name for rule in services.settings.webhooks}:
-        raise NotFound(f"there is no webhook {name!r}")
-    found = await services.stores.ended_turns(f"webhook.{name}").buried()
-    return [
-        UndeliveredOut(
-            event=one.ended.event, session=one.ended.session, turn_id=one.ended.turn_id,
-            time_ms=one.ended.last.ms, reason=one.reason,
-        )
-        for one in found
-    ]  # fmt: skip
-
-
-@router.post("/v1/operator/workers/drain", status_code=202)
-async def drain(body: DrainIn, caller: Operator, services: Running) -> dict[str, str]:
-    """Ask a worker to end: its turns are finished or handed over. Raises NotFound."""
-    live = LiveSessions(services.redis, services.sessions.keys)
-    if body.worker not in {one.worker for one in await live.workers(_agents(services))}:
-        raise NotFound(f"there is no worker {body.worker!r}")
-    await live.drain(body.worker)
-    return {"worker": body.worker, "status": "draining"}
 
 
 def _agents(services: Services) -> set[str]:

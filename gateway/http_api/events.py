@@ -49,11 +49,11 @@ async def stream_events(
     except BaseException:
         services.release_stream(out)
         raise
-    services.board.count(session, None, Flag.SUBSCRIBE)
+    services.board.count(session, None, Flag.SUBSCRIBE, credential.identity.client_id)
 
     async def release() -> None:
         services.release_stream(out)
-        services.board.count(session, Flag.SUBSCRIBE, None)
+        services.board.count(session, Flag.SUBSCRIBE, None, credential.identity.client_id)
         services.hub.leave(feed, subscription)
 
     events = _events(services, session, subscription, out, start, credential)

@@ -66,7 +66,7 @@ class Follower:
         except BaseException:
             self._services.release_stream(self._reader.outlet)
             raise
-        self._services.board.count(self.session, None, Flag.SUBSCRIBE)
+        self._services.board.count(self.session, None, Flag.SUBSCRIBE, self._credential.identity.client_id)
 
     async def release(self) -> None:
         """Stop reading; once is enough."""
@@ -75,7 +75,7 @@ class Follower:
         self._tail = None
         self._reader.outlet.close()
         self._services.release_stream(self._reader.outlet)
-        self._services.board.count(self.session, Flag.SUBSCRIBE, None)
+        self._services.board.count(self.session, Flag.SUBSCRIBE, None, self._credential.identity.client_id)
         leave_tail(self._services, self._hidden, self._reader)
 
     async def need(self, enough: Enough) -> None:

@@ -76,7 +76,7 @@ class SessionReader:
         except BaseException:
             self._services.release_stream(self._outlet)
             raise
-        self._services.board.count(self.session, None, Flag.SUBSCRIBE)
+        self._services.board.count(self.session, None, Flag.SUBSCRIBE, self._credential.identity.client_id)
         try:
             await self._read_history()
         except BaseException:
@@ -90,7 +90,7 @@ class SessionReader:
             return
         feed, self._feed = self._feed, None
         self._services.release_stream(self._outlet)
-        self._services.board.count(self.session, Flag.SUBSCRIBE, None)
+        self._services.board.count(self.session, Flag.SUBSCRIBE, None, self._credential.identity.client_id)
         self._services.hub.leave(feed, self._subscription)
 
     async def batches(self) -> AsyncIterator[Batch]:

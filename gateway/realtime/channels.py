@@ -93,7 +93,8 @@ class SocketChannels:
             connection_id=self._core.connection_id,
         )
         subscription.write = self._writer(effect.params)
-        watched = Watched(effect.channel.name, subscription, effect.modes, effect.params.occupancy)
+        client_id = self._core.credential.identity.client_id
+        watched = Watched(effect.channel.name, subscription, effect.modes, effect.params.occupancy, client_id)
         self._watched[full] = watched
         self._read(self._join(effect, watched))
 

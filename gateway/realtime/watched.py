@@ -15,6 +15,7 @@ class Watched:
     """A subscription with the feed it belongs to, once it has one, and what ATTACHED is followed by."""
 
     __slots__ = (
+        "client_id",
         "counted",
         "ended",
         "feed",
@@ -28,8 +29,17 @@ class Watched:
         "syncing",
     )
 
-    def __init__(self, session: str, subscription: Subscription, modes: Flag, occupancy: str | None) -> None:
+    def __init__(
+        self,
+        session: str,
+        subscription: Subscription,
+        modes: Flag,
+        occupancy: str | None,
+        client_id: str | None,
+    ) -> None:
         self.session = session
+        # Whose it is; None: an anonymous client's.
+        self.client_id = client_id
         self.subscription = subscription
         self.modes = modes
         self.feed: SessionFeed | None = None
@@ -47,7 +57,7 @@ class Watched:
     def count(self, occupancy: OccupancyTracker, modes: Flag | None) -> None:
         """Have it counted by its modes; None: it is gone."""
         if self.counted != modes:
-            occupancy.count(self.session, self.counted, modes)
+            occupancy.count(self.session, self.counted, modes, self.client_id)
             self.counted = modes
 
     def report(self, occupancy: OccupancyTracker, wanted: str | None) -> None:

@@ -96,5 +96,7 @@ const result = await build({
   metafile: true,
   logLevel: 'info',
 });
+// A script of its own, that nothing is imported into.
+await build({ entryPoints: [path.join(here, 'src', 'push-worker.js')], outdir: out, minify: true, charset: 'utf8', logLevel: 'info' });
 await cp(path.join(here, 'index.html'), path.join(out, 'index.html'));
 await writeLicences(result.metafile);

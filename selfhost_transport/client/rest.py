@@ -102,12 +102,12 @@ class RestClient:
     ) -> httpx.Response:
         response = await self._request(method, url, body)
         if response.status_code == 401 and self._credentials.renewable:
-            error = _error_of(response)
+            error = error_of(response)
             if 40140 <= error.info.code <= 40149:
                 await self._credentials.renew()
                 response = await self._request(method, url, body)
         if response.status_code >= 400:
-            raise _error_of(response)
+            raise error_of(response)
         return response
 
     async def _request(self, method: str, url: str, body: Mapping[str, str | bool] | None) -> httpx.Response:
@@ -120,10 +120,13 @@ class RestClient:
         try:
             return await self._http.request(method, url, headers=headers, json=body)
         except httpx.HTTPError as error:
-            raise ServiceError(f"the service cannot be reached over HTTP: {_reason(error, url)}") from error
+            raise ServiceError(
+                f"the service cannot be reached over HTTP: {failure_reason(error, url)}"
+            ) from error
 
 
-def _reason(error: httpx.HTTPError, url: str) -> str:
+def failure_reason(error: httpx.HTTPError, url: str) -> str:
+    """Why a request got no answer, for a message to a person."""
     cause = error.__cause__ or error.__context__
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__
@@ -155,7 +158,7 @@ def _next_query(response: httpx.Response) -> str | None:
     return None
 
 
-def _error_of(response: httpx.Response) -> TransportError:
+def error_of(response: httpx.Response) -> TransportError:
     """The error of a refused request; its body is JSON whatever was asked for (section 9.1)."""
     status = response.status_code
     try:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
+from collections.abc import Sequence
 
 from selfhost_transport.commands.session_list import keys_beginning
-from selfhost_transport.commands.stores import opened_stores
-from selfhost_transport.settings import Settings
 from selfhost_transport.store.turn_store import CancelFilter, Cancelled, Scope, TurnStore
 from selfhost_transport.turns import headers as h
 from selfhost_transport.wire.message import Message
@@ -18,28 +16,15 @@ audit = logging.getLogger("selfhost_transport.audit")
 _AT_ONCE = 50
 
 
-def run_cancel_all(settings: Settings, prefix: str, *, by: str, force: bool, as_json: bool = False) -> None:
-    """End every open turn of every session whose name begins with `prefix`; print, and record, what was ended."""
-    replies = asyncio.run(_cancel_all(settings, prefix, by, force=force))
-    turns = sum(len(reply.matched) for reply in replies.values())
-    if as_json:
-        ended = {session: list(reply.matched) for session, reply in replies.items()}
-        print(json.dumps({"by": by, "prefix": prefix, "sessions": ended, "turns": turns}))
-        return
-    print(f"cancelled {turns} turn(s) in {len(replies)} session(s)")
-    for session, reply in replies.items():
-        print(f"  {session}  {' '.join(reply.matched)}")
-
-
-async def _cancel_all(settings: Settings, prefix: str, by: str, *, force: bool) -> dict[str, Cancelled]:
-    async with opened_stores(settings) as stores:
-        turns = stores.turns
-        sessions = sorted(await active_sessions(turns, prefix))
-        replies: dict[str, Cancelled] = {}
-        for start in range(0, len(sessions), _AT_ONCE):
-            batch = sessions[start : start + _AT_ONCE]
-            answers = await asyncio.gather(*(_cancel(turns, session, by, force=force) for session in batch))
-            replies |= dict(zip(batch, answers, strict=True))
+async def cancel_everywhere(
+    turns: TurnStore, sessions: Sequence[str], prefix: str, by: str, *, force: bool
+) -> dict[str, Cancelled]:
+    """End every open turn of sessions whose names begin with `prefix`, and record what was ended."""
+    replies: dict[str, Cancelled] = {}
+    for start in range(0, len(sessions), _AT_ONCE):
+        batch = sessions[start : start + _AT_ONCE]
+        answers = await asyncio.gather(*(_cancel(turns, session, by, force=force) for session in batch))
+        replies |= dict(zip(batch, answers, strict=True))
     audit.warning(
         "cancel.all by=%s prefix=%s sessions=%d turns=%d force=%s",
         by, prefix, len(replies), sum(len(reply.matched) for reply in replies.values()), force,

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import ClassVar, Final
+
+from pydantic import ConfigDict
+from pydantic.alias_generators import to_camel
 
 from selfhost_transport.store.history import HistoryReader, Query
 from selfhost_transport.turns import headers as h
 from selfhost_transport.wire.message import Message
 
+WIRE: Final = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+"""How what operators are shown is written over HTTP."""
 # Messages of the history that are read at once, in search of turns that ended.
 _PAGE = 200
 _ANONYMOUS = "(anonymous)"
@@ -20,6 +26,8 @@ class EndedLine:
 
     `cancelled_by`: client id of the requester of the cancel; None if the service cancelled, such as an abandoned session.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
 
     turn: str
     reason: str

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import dataclasses
-import json
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from selfhost_transport.commands.ended import EndedLine, last_ended
-from selfhost_transport.commands.stores import opened_stores
+from pydantic import ConfigDict
+
+from selfhost_transport.commands.ended import WIRE, EndedLine, last_ended
 from selfhost_transport.errors import NotFound
-from selfhost_transport.settings import Settings
 from selfhost_transport.store.entries import (
     Annotated,
     Appended,
@@ -24,8 +21,8 @@ from selfhost_transport.store.entries import (
     unpack_entry,
 )
 from selfhost_transport.store.fields import Session
-from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.names import pair
+from selfhost_transport.store.stores import Stores
 from selfhost_transport.store.turn_store import TurnRecord, TurnStore
 from selfhost_transport.wire.serial import Position
 
@@ -35,6 +32,8 @@ _SHOWN = 60
 @dataclass(frozen=True, slots=True)
 class TurnLine:
     """An open turn. `lease_ms`: the rest of its lease; negative: it has expired; None: no worker has it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
 
     turn: str
     status: str
@@ -48,6 +47,8 @@ class TurnLine:
 @dataclass(frozen=True, slots=True)
 class EntryLine:
     """An entry of the live log. `names`: of the messages of a publish; `ref`: the message that it changes."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
 
     position: str
     kind: str
@@ -64,6 +65,8 @@ class SessionReport:
     `ended`: the newest of the turns that have ended, oldest first.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
+
     session: str
     bucket: str
     epoch: str
@@ -76,39 +79,33 @@ class SessionReport:
     entries: list[EntryLine]
 
 
-def run_inspect(settings: Settings, session: str, *, ended: int, entries: int, as_json: bool) -> None:
-    """Print the report. Raises NotFound for a session that was never used."""
-    report = asyncio.run(_inspect(settings, session, ended, entries))
-    print(json.dumps(dataclasses.asdict(report), indent=2) if as_json else _as_text(report))
-
-
-async def _inspect(settings: Settings, session: str, ended: int, count: int) -> SessionReport:
-    async with opened_stores(settings) as stores:
-        turns = stores.turns
-        base = turns.keys.base_of(session)
-        epoch, floor = await turns.redis.command("HMGET", f"{base}s:{session}", Session.EPOCH, Session.FLOOR)
-        if epoch is None:
-            raise NotFound(
-                f"the session {session!r} does not exist under the prefix {turns.keys.prefix!r}; "
-                "without a name, `inspect` lists those there are"
-            )
-        head = await turns.redis.command("GET", f"{base}p:{session}")
-        open_turns = await turns.active(session)
-        return SessionReport(
-            session=session,
-            bucket=base,
-            epoch=epoch.decode(),
-            head=_text(head),
-            log_from=_text(floor),
-            turns=[await _turn_line(turns, base, session, record) for record in open_turns],
-            queued=[_text(turn) for turn in await turns.redis.command("LRANGE", f"{base}w:{session}", 0, -1)],
-            ready={
-                record.agent: await turns.redis.command("XLEN", f"{base}q:{record.agent}")
-                for record in open_turns
-            },
-            ended=await last_ended(HistoryReader(turns.redis, turns.keys), session, ended),
-            entries=await _last_entries(turns, base, session, count),
+async def report_of(stores: Stores, session: str, ended: int, entries: int) -> SessionReport:
+    """The state of a session now. Raises NotFound for one that was never used."""
+    turns = stores.turns
+    base = turns.keys.base_of(session)
+    epoch, floor = await turns.redis.command("HMGET", f"{base}s:{session}", Session.EPOCH, Session.FLOOR)
+    if epoch is None:
+        raise NotFound(
+            f"the session {session!r} does not exist under the prefix {turns.keys.prefix!r}; "
+            "without a name, `inspect` lists those there are"
         )
+    head = await turns.redis.command("GET", f"{base}p:{session}")
+    open_turns = await turns.active(session)
+    return SessionReport(
+        session=session,
+        bucket=base,
+        epoch=epoch.decode(),
+        head=_text(head),
+        log_from=_text(floor),
+        turns=[await _turn_line(turns, base, session, record) for record in open_turns],
+        queued=[_text(turn) for turn in await turns.redis.command("LRANGE", f"{base}w:{session}", 0, -1)],
+        ready={
+            record.agent: await turns.redis.command("XLEN", f"{base}q:{record.agent}")
+            for record in open_turns
+        },
+        ended=await last_ended(stores.history, session, ended),
+        entries=await _last_entries(turns, base, session, entries),
+    )
 
 
 async def _turn_line(turns: TurnStore, base: str, session: str, record: TurnRecord) -> TurnLine:
@@ -173,7 +170,8 @@ def _cut(data: str) -> str:
     return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
 
 
-def _as_text(report: SessionReport) -> str:
+def as_text(report: SessionReport) -> str:
+    """For people."""
     lines = [
         f"session {report.session}  bucket {report.bucket}  epoch {report.epoch}",
         f"head {report.head}  log from {report.log_from}",

@@ -14,7 +14,7 @@ import socket
 from dataclasses import dataclass
 from typing import Final
 
-from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.errors import InvalidArgument, NotFound
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts
 from selfhost_transport.store.fields import Ended as Item
@@ -26,6 +26,7 @@ _GROUP: Final = "exporter"
 # A process that had nothing to do for this long leaves no trace.
 _FORGET_MS: Final = 3_600_000
 _BURIED_MS: Final = 30 * 86_400_000
+_ITEM: Final = re.compile(r"\d+-\d+")
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -51,12 +52,15 @@ class Ended:
     open: Position
     delivery: int
     event: str = "ended"
+    # The same whenever it is given out, also after it was given up.
+    event_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """An item that was given up, and why."""
+    """An item that was given up, and why. `letter_id` names it: `<bucket>/<item>`."""
 
+    letter_id: str
     ended: Ended
     reason: str
 
@@ -116,7 +120,7 @@ class EndedTurns:
         base = self._keys.base(ended.bucket)
         call = scripts.call(
             "export_bury", ended=self._key(base), buried=self._buried_key(base), group=_GROUP,
-            item=ended.item_id, reason=reason, keep_ms=_BURIED_MS,
+            item=ended.item_id, reason=reason, keep_ms=_BURIED_MS, event_id=ended.event_id,
         )  # fmt: skip
         await self._redis.call(*call)
 
@@ -128,8 +132,23 @@ class EndedTurns:
                 pairs = dict(zip(item[1][::2], item[1][1::2], strict=True))
                 reason = pairs.pop(Item.ERROR.encode(), b"").decode()
                 rest = [part for pair in pairs.items() for part in pair]
-                found.append(Undelivered(_ended(bucket, [item[0], b"0", *rest]), reason))
+                letter = _ended(bucket, [item[0], b"0", *rest])
+                found.append(Undelivered(f"{bucket}/{letter.item_id}", letter, reason))
         return sorted(found, key=lambda one: one.ended.last)
+
+    async def requeue(self, letter_id: str) -> None:
+        """Deliver something that was given up again. Raises NotFound."""
+        bucket, _, item = letter_id.partition("/")
+        known = bucket.isdecimal() and int(bucket) < len(self._bases) and _ITEM.fullmatch(item) is not None
+        if not known or not await self._requeue(self._bases[int(bucket)], item):
+            raise NotFound(f"{self.exporter} has given up nothing with the id {letter_id[:64]!r}")
+
+    async def _requeue(self, base: str, item: str) -> bool:
+        call = scripts.call(
+            "export_requeue", exporters=f"{base}exporters", ended=self._key(base), buried=self._buried_key(base),
+            exporter=self.exporter, item=item, ctl=f"{base}ctl",
+        )  # fmt: skip
+        return bool(await self._redis.call(*call))
 
     async def waiting(self) -> int:
         """Turns not exported yet, those at work included."""
@@ -182,4 +201,5 @@ def _ended(bucket: int, reply: list[bytes]) -> Ended:
         last=Position.parse_id(fields[Item.LAST]),
         open=Position.parse_id(fields[Item.OPEN]),
         event=fields.get(Item.EVENT, "ended"),
+        event_id=fields.get(Item.EVENT_ID, f"{bucket}-{reply[0].decode()}"),
     )

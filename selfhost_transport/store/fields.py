@@ -178,8 +178,20 @@ class Ended(Field):
     FIRST = "ip", "position of its input"
     LAST = "tp", "position of its terminal"
     OPEN = "op", "position of the session's first input that was still worked on, else of the terminal"
-    EVENT = "ev", "what happened: ended, or, for webhooks, suspended, escalated or dead"
+    EVENT = "ev", "what happened: ended, or, for webhooks and pushes, suspended, escalated or dead"
     ERROR = "er", "why it was given up; in `undelivered:<exporter>`"
+    EVENT_ID = "id", "what its receiver knows it by, where that is not its item: of one that was given up"
+
+
+class Push(Field):
+    """The hash `d:<delivery>` of pushes, and items of their stream `undelivered`."""
+
+    PERSON = "p", "client id of who it is for"
+    SUBSCRIPTION = "s", "the subscription"
+    CONTENT = "c", "what it says, JSON"
+    ATTEMPTS = "at", "attempts that count"
+    DELIVERY = "d", "its delivery; in `undelivered`"
+    ERROR = "er", "why it was given up; in `undelivered`"
 
 
 IN_LUA: Final[dict[str, type[Field]]] = {
@@ -192,5 +204,6 @@ IN_LUA: Final[dict[str, type[Field]]] = {
     "QUEUE": Queue,
     "DEAD_LETTER": Dead,
     "ENDED": Ended,
+    "PUSH": Push,
 }
 """The tables by their names in scripts."""

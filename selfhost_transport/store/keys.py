@@ -48,7 +48,18 @@ and streams are in fields.py.
 | `nodes`             | ZSET   | processes that hold members, by lease expiry             | the bucket                   |
 | `gone`              | ZSET   | lost connections by the time their members leave         | the bucket                   |
 
-Outside the buckets: `agents:<agent>`, a ZSET of the workers that serve an agent, which lives while they tell,
+Pushes have a hash tag of their own, `{push}`, so that a subscription and what is queued for it change together:
+
+| key                 | type   | holds                                                    | lives until                  |
+|---------------------|--------|----------------------------------------------------------|------------------------------|
+| `of:<person>`       | HASH   | a person's push subscriptions                            | `push.keep` after its renewal |
+| `people`            | ZSET   | who has subscriptions, by when they expire               | as the newest of those       |
+| `due`               | ZSET   | deliveries, by when they are tried                       | as the newest of those       |
+| `d:<delivery>`      | HASH   | a delivery                                               | made; `push.ttl`             |
+| `sent:<event>`      | STRING | an event that was queued already                         | `push.ttl`                   |
+| `undelivered`       | STREAM | deliveries that were given up                            | 30 days; capped              |
+
+Outside these: `agents:<agent>`, a ZSET of the workers that serve an agent, which lives while they tell,
 `format`, the version of all this (format.py), and `deployment`, what its processes agree on (deployment.py).
 
 Of two parts, as `t:<turn>:<session>`, the first is escaped (names.py): it ends at its colon, and the session is all the
@@ -131,6 +142,11 @@ class Keyspace:
     def bases(self) -> list[str]:
         """The bases of all buckets."""
         return [self.base(bucket) for bucket in range(self.buckets)]
+
+    @property
+    def push(self) -> str:
+        """What the keys of pushes start with."""
+        return f"{self.prefix}:{{push}}:"
 
     def fleet(self, agent: str) -> str:
         """The key of the workers that serve an agent."""

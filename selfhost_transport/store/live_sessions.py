@@ -35,6 +35,12 @@ class LiveSessions:
         found = await asyncio.gather(*(self._of_bucket(base, names) for base in self._keys.bases()))
         return [pair for pairs in found for pair in pairs]
 
+    async def names(self, agents: Iterable[str], prefix: str = "") -> list[str]:
+        """Sessions that begin with `prefix` and have attachments, or turns that run, wait for a worker or have a deadline."""
+        names = sorted(set(agents))
+        found = await asyncio.gather(*(self._used(base, names) for base in self._keys.bases()))
+        return sorted({name for some in found for name in some if name.startswith(prefix)})
+
     async def workers(self, agents: Iterable[str]) -> list[RegisteredWorker]:
         """The workers that serve these agents."""
         serves: dict[str, list[str]] = {}
@@ -47,6 +53,18 @@ class LiveSessions:
     async def drain(self, worker: str) -> None:
         """Ask a worker to take no more turns, finish or hand over those it has, and end."""
         await self._redis.notify(f"{self._keys.base(0)}ctl", f"drain {part(worker)}")
+
+    async def _used(self, base: str, agents: list[str]) -> list[str]:
+        leases, deadlines, attached, *queues = await asyncio.gather(
+            *(
+                self._redis.command("ZRANGE", f"{base}{one}", 0, -1)
+                for one in ("leases", "deadlines", "used")
+            ),
+            *(self._redis.command("XRANGE", f"{base}q:{agent}", "-", "+") for agent in agents),
+        )
+        turns = [split_pair(name.decode())[1] for name in [*(leases or []), *(deadlines or [])]]
+        waiting = [item[1][3].decode() for queue in queues for item in queue or []]
+        return [*turns, *waiting, *(name.decode() for name in attached or [])]
 
     async def _of_bucket(self, base: str, agents: list[str]) -> list[tuple[str, str]]:
         leases, *queues = await asyncio.gather(

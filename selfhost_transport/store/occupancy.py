@@ -7,9 +7,12 @@ died is not counted once its lease has expired, and no counter can drift.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import astuple, dataclass
 from itertools import islice
 from typing import Final
+
+import orjson
 
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts
@@ -71,8 +74,13 @@ class OccupancyStore:
         """Where it is announced that the counts of a session have changed."""
         return f"{self._keys.base_of(session)}j:{session}"
 
-    async def report(self, session: str, node: str, counts: Attachments) -> None:
-        """Replace what a process contributes; to be repeated well within REMEMBERED_MS."""
+    async def report(
+        self, session: str, node: str, counts: Attachments, readers: Collection[str] | None = None
+    ) -> None:
+        """Replace what a process contributes; to be repeated well within REMEMBERED_MS.
+
+        `readers`: the client ids attached through it; None: they are not named.
+        """
         base = self._keys.base_of(session)
         if self._presence is not None:
             await self._presence.use(session, node)
@@ -81,6 +89,7 @@ class OccupancyStore:
             *scripts.call(
                 "occupancy_report", occupancy=self.channel(session), base=base, session=session, node=node,
                 contribution=packed, remember_ms=REMEMBERED_MS,
+                readers="" if readers is None else orjson.dumps(sorted(readers)),
             )
         )  # fmt: skip
 
@@ -92,6 +101,12 @@ class OccupancyStore:
         )
         counts = [Attachments(*(int(count) for count in packed.split())) for packed in reply[1:]]
         return Occupancy(sum(counts, Attachments()), int(reply[0]))
+
+    async def has(self, session: str, client_id: str) -> bool:
+        """Whether a client is attached to a session through a process that names its readers."""
+        base = self._keys.base_of(session)
+        call = scripts.call("occupancy_has", occupancy=self.channel(session), base=base, client=client_id)
+        return bool(await self._redis.call(*call))
 
     async def sessions(self, *, prefix: str = "", after: str | None = None, limit: int = 100) -> list[str]:
         """Names of sessions with attachments, in order; `after`: exclusive."""

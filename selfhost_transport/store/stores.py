@@ -24,6 +24,7 @@ from selfhost_transport.store.keys import DEFAULT_BUCKETS, Keyspace
 from selfhost_transport.store.occupancy import OccupancyStore
 from selfhost_transport.store.options import SECOND_MS, StoreOptions
 from selfhost_transport.store.presence import PresenceStore
+from selfhost_transport.store.push import PushStore
 from selfhost_transport.store.retention import Retention
 from selfhost_transport.store.revocations import RevocationStore
 from selfhost_transport.store.session_import import SessionImports
@@ -60,6 +61,7 @@ class Stores:
     dead_letters: DeadLetters
     imports: SessionImports
     duties: Duties
+    push: PushStore
 
     @classmethod
     def build(cls, settings: Settings, *, call_s: float = CALL_S, read_s: float | None = None) -> Stores:
@@ -96,6 +98,7 @@ class Stores:
             dead_letters=DeadLetters(turns, sessions),
             imports=SessionImports(redis, keys, options),
             duties=Duties(redis, keys),
+            push=PushStore(redis, keys),
         )
 
     @classmethod

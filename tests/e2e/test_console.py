@@ -20,6 +20,13 @@ console = true
 lease_ms = 500
 max_attempts = 1
 
+[[webhooks]]
+name = "backend"
+url = "http://127.0.0.1:1/nothing-listens"
+secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+max_attempts = 1
+events = ["turn.dead_letter", "turn.ended"]
+
 [[keys]]
 name = "app.operator"
 secret = "operator"
@@ -76,11 +83,18 @@ async def test_what_operators_see_and_do(stack: Stack) -> None:
             return bool(sum(one["turns"] for one in workers) == 1)
 
         await wait_until(has_it, 10, "a worker says that it has the turn")
+
+        async def undelivered() -> bool:
+            return len((await http.get("/v1/operator/webhooks/backend/dead")).json()) == 2
+
+        await wait_until(undelivered, 10)
         if browser := next(filter(None, map(shutil.which, BROWSERS)), None):
             env = {"URL": gateway.url, "KEY": "app.operator:operator", "CHROMIUM": browser}
             await run_suite(stack, "console.test.mjs", env)
         else:
             pytest.fail("no Chromium on the PATH")
+        # They were given up anew, under the ids that they had, since nothing listens still.
+        await wait_until(undelivered, 10)
         ended = (await http.get("/v1/sessions/chat:live/ended")).json()
         assert [(one["turnId"], one["reason"]) for one in ended] == [(turn, "cancelled")]
         moments = (await http.get(f"/v1/sessions/chat:live/turns/{turn}/timeline")).json()
@@ -99,12 +113,25 @@ async def test_what_operators_see_and_do(stack: Stack) -> None:
 async def test_the_console_has_a_right_of_its_own_and_is_off_by_default(stack: Stack, tmp_path: Path) -> None:
     gateway = await stack.gateway(config=CONFIG.replace("console = true", ""))
     async with httpx.AsyncClient(base_url=gateway.url, auth=("app.chat", "chat")) as http:
-        for path in ("/v1/operator/overview", "/v1/operator/dead"):
+        for path in (
+            "/v1/operator/overview",
+            "/v1/operator/dead",
+            "/v1/operator/sessions",
+            "/v1/operator/sessions/chat:a",
+            "/v1/operator/workers",
+            "/v1/operator/webhooks",
+            "/v1/operator/webhooks/backend/dead",
+            "/v1/operator/push/dead",
+        ):
             refused = await http.get(path)
             assert refused.status_code == 401 and "console" in refused.text, refused.text
         for path, body in (
             ("/v1/operator/dead/requeue", {"letterId": "0/1-1"}),
             ("/v1/operator/workers/drain", {"worker": "x"}),
+            ("/v1/operator/cancel", {"prefix": ""}),
+            ("/v1/operator/sessions/chat:a/cancel", {"all": True}),
+            ("/v1/operator/webhooks/backend/requeue", {"letterId": "0/1-1"}),
+            ("/v1/operator/push/requeue", {"letterId": "1-1"}),
         ):
             assert (await http.post(path, json=body)).status_code == 401
         assert (await http.get("/v1/operator/overview", auth=("app.chat", "wrong"))).status_code == 401

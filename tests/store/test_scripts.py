@@ -30,7 +30,7 @@ CALLERS: dict[str, set[str]] = {
 HASH_COMMANDS = {"HGET": 1, "HMGET": 1, "HDEL": 1, "HEXISTS": 1, "HSET": 2, "HSETNX": 2, "HINCRBY": 2}
 # Hashes whose fields are names of something.
 NAMED_FIELDS = re.compile(
-    r"K_GROUPS|K_ACTIVE|K_ROSTER|'stats'|'dropped'|given_key|occupancy|revocations|exporters|dropped"
+    r"K_GROUPS|K_ACTIVE|K_ROSTER|'stats'|'dropped'|given_key|occupancy|revocations|exporters|dropped|subscriptions|'of:'"
 )
 
 
@@ -169,5 +169,6 @@ def test_stored_names_stay() -> None:
         "LOG": "e",
         "QUEUE": "t s",
         "DEAD_LETTER": "t s at wk",
-        "ENDED": "t s se st ag ow ip tp op ev er",
+        "ENDED": "t s se st ag ow ip tp op ev er id",
+        "PUSH": "p s c at d er",
     }

@@ -7,7 +7,9 @@ import { UIMessageCodec } from 'selfhost-transport/vercel';
 import { Announcer } from './announcer';
 import { Chat } from './chat';
 import { ablyOptions, type Credentials, currentSession, randomName, sessionUrl } from './config';
+import { Notify } from './notify';
 import { Person } from './person';
+import { Push } from './push';
 import { SessionWatch } from './session-watch';
 import { Sessions } from './sessions';
 import { Sidebar } from './sidebar';
@@ -27,6 +29,7 @@ export function App({ credentials, name, onSignIn, onSignOut }: Props): ReactNod
   const [client] = useState(() => new Ably.Realtime(ablyOptions(name, credentials)));
   const me = useMe(client, name);
   const sessions = useMemo(() => new Sessions(me), [me]);
+  const push = useMemo(() => new Push(client, name), [client, name]);
   const watch = useMemo(() => new SessionWatch(client, sessions), [client, sessions]);
   const { session, ready, open } = useSession(watch);
   useWatched(client, sessions, watch, session);
@@ -56,7 +59,8 @@ export function App({ credentials, name, onSignIn, onSignOut }: Props): ReactNod
           onNew={() => go(randomName('chat'))}
           onClose={() => setMenu(false)}
         >
-          <Person me={me} mayChoose={credentials.kind === 'key'} onSignIn={onSignIn} onSignOut={onSignOut} />
+          <Notify push={push} />
+          <Person me={me} mayChoose={credentials.kind === 'key'} onSignIn={onSignIn} onSignOut={onSignOut && (() => void push.turnOff().finally(onSignOut))} />
         </Sidebar>
         {ready ? (
           <TransportProvider key={session} channelName={session} codec={UIMessageCodec}>

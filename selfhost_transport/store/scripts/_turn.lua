@@ -156,14 +156,14 @@ local function first_open_input(turn, terminal)
   return terminal
 end
 
--- Queues a turn that ended for every exporter; with an `event` (suspended, escalated, dead) for webhooks only. Each has a
--- stream of its own, out of which it takes what it has dealt with; beyond its limit the oldest go, and are counted.
+-- Queues a turn that ended for every exporter; with an `event` (suspended, escalated, dead) for webhooks and pushes only. Each
+-- has a stream of its own, out of which it takes what it has dealt with; beyond its limit the oldest go, and are counted.
 local function queue_for_exporters(turn, status, terminal, fields, event)
   local exporters = redis.call('HGETALL', base .. 'exporters')
   local open = exporters[1] and first_open_input(turn, terminal)
   for at = 1, #exporters, 2 do
     local name, stream = exporters[at], base .. 'ended:' .. exporters[at]
-    if not event or string.sub(name, 1, 8) == 'webhook.' then
+    if not event or string.sub(name, 1, 8) == 'webhook.' or string.sub(name, 1, 5) == 'push.' then
       local before = redis.call('XLEN', stream)
       redis.call('XADD', stream, 'MAXLEN', exporters[at + 1], '*', ENDED.turn, turn, ENDED.session, session, ENDED.status, status,
         ENDED.agent, fields[3] or '', ENDED.owner, fields[4] or '', ENDED.first, fields[2] or terminal,
@@ -176,7 +176,7 @@ local function queue_for_exporters(turn, status, terminal, fields, event)
   end
 end
 
--- Queues something else that happened to a turn, for webhooks.
+-- Queues something else that happened to a turn, for webhooks and pushes.
 local function queue_for_webhooks(turn, status, position, event)
   local fields = redis.call('HMGET', turn_key(turn), TURN.status, TURN.input_position, TURN.agent, TURN.owner)
   queue_for_exporters(turn, status, position, fields, event)

@@ -1,0 +1,1 @@
+"""Web push: a notification for people who have left a session before their answer ended."""
