@@ -1,7 +1,7 @@
 """Asks a running Prometheus everything that the dashboard and the alert rules ask: `python -m scripts.check_dashboards URL`.
 
-Says for each query how many series answer it, and fails where one is refused or a rule cannot be evaluated. A query that no
-series answers is shown: its metric is one that nothing has happened to yet, or its process is not scraped.
+Says for each query how many results it has, and fails where one is refused or a rule cannot be evaluated. A query without
+a result is shown: its metric is one that nothing has happened to yet, or its process is not scraped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Answer:
 
     where: str
     query: str
-    series: int
+    found: int
     error: str = ""
 
 
@@ -102,14 +102,14 @@ def main() -> None:
     finally:
         prometheus.close()
     for answer in panels:
-        print(f"{answer.error or answer.series:>6}  {answer.where}: {answer.query}")
+        print(f"{answer.error or answer.found:>6}  {answer.where}: {answer.query}")
     for answer in rules:
         print(
-            f"{answer.error or 'ok':>6}  {answer.where}{' (firing or pending)' if answer.series else ''}: {answer.query}"
+            f"{answer.error or 'ok':>6}  {answer.where}{' (firing or pending)' if answer.found else ''}: {answer.query}"
         )
     failed = [answer for answer in (*panels, *rules) if answer.error]
-    empty = sum(not answer.series for answer in panels)
-    print(f"{len(panels)} queries, {empty} without a series; {len(rules)} rules; {len(failed)} refused")
+    empty = sum(not answer.found for answer in panels)
+    print(f"{len(panels)} queries, {empty} without a result; {len(rules)} rules; {len(failed)} refused")
     raise SystemExit(1 if failed else 0)
 
 

@@ -67,6 +67,7 @@ _OPTION_NAMES: dict[tuple[str, ...], str] = {
     ("redis", "prefix"): "redis_prefix",
     ("tracing", "endpoint"): "tracing_endpoint",
     ("tracing", "ratio"): "tracing_ratio",
+    ("tracing", "protocol"): "tracing_protocol",
     ("log", "format"): "log_format",
     ("log", "level"): "log_level",
 }
@@ -345,7 +346,7 @@ class WebhookRule(_Section):
 
 
 class PushSettings(_Section):
-    """Web push: browsers are told of answers whose readers have left; needs the extra `push`."""
+    """Web push: notifications of answers whose readers have left; needs the extra `push`."""
 
     private_key: Annotated[SecretStr, AfterValidator(require_vapid_key)] | None = None
     """VAPID key, as `selfhost-transport push keys` makes it; absent: no pushes. Another key ends all subscriptions."""
@@ -384,10 +385,12 @@ class PushSettings(_Section):
 
 
 class TracingSettings(_Section):
-    """Traces of turns, sent to an OpenTelemetry collector (OTLP over HTTP); needs the extra `otel`."""
+    """Traces of turns, sent to an OpenTelemetry collector (OTLP); needs the extra `otel`, or `otel-grpc`."""
 
     endpoint: str | None = Field(default=None, pattern=r"^https?://")
     """Address of the collector, for example `http://127.0.0.1:4318`; absent: no traces."""
+    protocol: Literal["http", "grpc"] = "http"
+    """`http`: protobufs over HTTP; `grpc`: at the collector's port for it, 4317 as a rule."""
     ratio: float = Field(default=1.0, ge=0, le=1)
     """Fraction of the turns that are traced, unless the sender's own trace decides."""
 

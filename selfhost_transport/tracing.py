@@ -19,6 +19,7 @@ from selfhost_transport.version import __version__
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
+    from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span, Tracer
 
     from selfhost_transport.settings import Settings
@@ -186,7 +187,7 @@ def now_ms() -> float:
 def tracing(settings: Settings, service: str) -> Iterator[None]:
     """Send the spans of this process to `tracing.endpoint` while the body runs; nothing where that is not set.
 
-    Raises InvalidArgument without the packages of the extra `otel`.
+    Raises InvalidArgument without the packages of the extra `otel`, or `otel-grpc`.
     """
     configured = settings.tracing
     if configured.endpoint is None:
@@ -194,18 +195,19 @@ def tracing(settings: Settings, service: str) -> Iterator[None]:
         return
     try:
         from opentelemetry import trace
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
         from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+
+        exporter = _exporter(configured.endpoint, configured.protocol)
     except ModuleNotFoundError as error:
-        raise InvalidArgument(f"tracing.endpoint needs OpenTelemetry: {install_command('otel')}") from error
+        extra = "otel" if configured.protocol == "http" else "otel-grpc"
+        raise InvalidArgument(f"tracing.endpoint needs OpenTelemetry: {install_command(extra)}") from error
     named: dict[str, Any] = {"service.name": service, "service.version": __version__}
     provider = TracerProvider(
         sampler=ParentBased(TraceIdRatioBased(configured.ratio)), resource=Resource.create(named)
     )
-    exporter = OTLPSpanExporter(endpoint=f"{configured.endpoint.rstrip('/')}/v1/traces")
     provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
     try:
@@ -213,3 +215,15 @@ def tracing(settings: Settings, service: str) -> Iterator[None]:
     finally:
         provider.force_flush(_FLUSH_MS)
         provider.shutdown()
+
+
+def _exporter(endpoint: str, protocol: str) -> SpanExporter:
+    """Raises ModuleNotFoundError."""
+    if protocol == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as OverGrpc
+
+        # Plain where the address says http, as over HTTP.
+        return OverGrpc(endpoint=endpoint)
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")

@@ -79,7 +79,7 @@ async def push(credential: Caller, services: Running) -> PushOut:
 
 @router.put("/v1/push/subscriptions")
 async def subscribe(body: SubscriptionIn, credential: Caller, services: Running) -> SubscriptionOut:
-    """Send pushes to this browser: the caller's answers that end when nobody of its name is attached to their session."""
+    """Send pushes to this browser: the caller's answers that end when no client of its name is attached to their session."""
     public_key = _public_key(services)
     settings, person = services.settings.push, _person(credential, body.client_id)
     if not is_push_service(body.endpoint, settings.services):

@@ -82,7 +82,7 @@ class PushMessages:
 
 
 def content_of(ended: Ended) -> bytes:
-    """What the page's service worker is told: no word of the conversation. The session is left out where its name is too long."""
+    """What the page's service worker gets: no word of the conversation. The session is left out where its name is too long."""
     said = {
         "type": "turn.suspended" if ended.event == "suspended" else "turn.ended",
         "session": ended.session,

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 AT_ONCE: Final = 64
 """Requests of one gateway that are under way."""
 _LOOK_S: Final = 1.0
-_LEASE_MARGIN_MS: Final = 20_000
+_LEASE_MARGIN_MS: Final = 5_000
 _FIRST_PAUSE_MS, _LONGEST_PAUSE_MS = 5_000, 600_000
 _LONGEST_ADVICE_MS: Final = 3_600_000
 _GONE: Final = frozenset({404, 410})

@@ -26,7 +26,7 @@ wait_ms = 300
 PICTURES = os.environ.get("SELFHOST_TRANSPORT_PICTURES")
 
 
-async def test_a_person_who_left_is_told_in_chromium(stack: Stack, tmp_path: Path) -> None:
+async def test_a_person_who_left_is_shown_it_in_chromium(stack: Stack, tmp_path: Path) -> None:
     private_key = vapid.new_private_key()
     public_key = vapid.public_key_of(private_key)
     async with push_service(public_key) as service:

@@ -143,7 +143,7 @@ async def test_nothing_is_sent_to_who_is_attached_on_any_gateway(stack: Stack) -
                     return await counted(http, "attached") + await counted(reader, "attached") == 1
 
                 await wait_until(passed, 10)
-                # Who looks on is somebody else.
+                # Who looks on is another.
                 await send(http, "chat:a", by="bob")
             left = await send(http, "chat:a", "script: tokens=40 rate=40")
             await wait_until(lambda: service.posted, 10)
@@ -168,9 +168,7 @@ async def test_who_may_subscribe_for_whom_and_where(stack: Stack) -> None:
         assert (await put(good, bearer)).status_code == 200
         refused = await put({**good, "clientId": "bob"}, bearer)
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, 40012)
-        assert (await put(good)).json()["error"]["code"] == 40012, (
-            "an anonymous one has nothing to be told of"
-        )
+        assert (await put(good)).json()["error"]["code"] == 40012, "an anonymous one has no turns of its own"
         assert (await put(good, {"authorization": "Bearer nonsense"})).status_code == 401
         for endpoint in (
             "http://eu.push.example.com/a",
@@ -357,7 +355,7 @@ async def test_a_revoked_person_is_sent_nothing_more(stack: Stack) -> None:
             await wait_until(lambda: len(service.posted) == 2, 10)
 
 
-async def test_who_is_asked_for_a_decision_is_told(stack: Stack) -> None:
+async def test_who_is_asked_for_a_decision_gets_a_push(stack: Stack) -> None:
     async with push_service(PUBLIC_KEY) as service:
         config = CONFIG.replace("SERVICE", service.url)
         gateway = await stack.gateway(config=config)

@@ -99,7 +99,7 @@ test('who has left is shown that the answer is ready, and a click opens its chat
   assert.equal(opened, `${ORIGIN}/?session=${encodeURIComponent(session)}`);
   await until(async () => (await shown()).every(({ tag }) => tag !== turnId), 'the one clicked is gone');
 
-  // Who looks at the chat is not told; what is no JSON is shown as it can be.
+  // Who looks at the chat is shown nothing; what is no JSON is shown as it can be.
   const again = await tab(context, session, 'ann');
   await again.bringToFront();
   await push(said);

@@ -1,15 +1,18 @@
-"""A collector that speaks OTLP over HTTP: takes the protobufs of spans, and gives them as a trace."""
+"""A collector that speaks OTLP over HTTP or gRPC: takes the protobufs of spans, and gives them as a trace."""
 
 from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
+import grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -45,9 +48,8 @@ class Collector:
         traces = {span.trace for span in self.spans if span.name == name}
         return sorted((span for span in self.spans if span.trace in traces), key=lambda span: span.start_ms)
 
-    def take(self, body: bytes) -> None:
+    def take(self, request: ExportTraceServiceRequest) -> None:
         """Read one export."""
-        request = ExportTraceServiceRequest.FromString(body)
         for of_resource in request.resource_spans:
             service = _attributes(of_resource.resource.attributes)["service.name"]
             for of_scope in of_resource.scope_spans:
@@ -105,7 +107,7 @@ def collecting() -> Iterator[Collector]:
             if self.headers.get("content-encoding") == "gzip":
                 body = gzip.decompress(body)
             assert self.path == "/v1/traces", self.path
-            collector.take(body)
+            collector.take(ExportTraceServiceRequest.FromString(body))
             self.send_response(200)
             self.send_header("content-type", "application/x-protobuf")
             self.end_headers()
@@ -124,3 +126,22 @@ def collecting() -> Iterator[Collector]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def collecting_over_grpc() -> Iterator[Collector]:
+    """A collector on a free port, with gRPC."""
+
+    class Service(trace_service_pb2_grpc.TraceServiceServicer):
+        def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
+            collector.take(request)
+            return ExportTraceServiceResponse()
+
+    server = grpc.server(ThreadPoolExecutor(2))
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Service(), server)
+    collector = Collector(f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+    server.start()
+    try:
+        yield collector
+    finally:
+        server.stop(None).wait()

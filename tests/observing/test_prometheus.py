@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,6 +18,7 @@ import yaml
 
 from scripts import write_dashboards as written
 from scripts.check_dashboards import Prometheus, panel_answers, rule_answers
+from tests.machine import free_port
 from tests.processes import Proc, Stack, wait_until
 
 PROGRAM = shutil.which("prometheus")
@@ -42,12 +42,6 @@ agent = "assistant"
 """
 # Of these nothing has happened in the run below.
 QUIET: Final = {"sht_gateway_sends_refused", "sht_gateway_pushes", "sht_worker_model_tokens"}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _scraping(gateway: Proc, worker: str) -> str:
@@ -99,7 +93,7 @@ async def running(stack: Stack, tmp_path: Path) -> AsyncIterator[tuple[Prometheu
     worker = await stack.worker("--metrics-port", "0", config=CONFIG)
     found = await wait_until(lambda: re.findall(r"metrics (http\S+)", worker.log))
     (tmp_path / "prometheus.yml").write_text(_scraping(gateway, found[0]))
-    port = _free_port()
+    port = free_port()
     await stack.run(
         PROGRAM, f"--config.file={tmp_path / 'prometheus.yml'}", f"--storage.tsdb.path={tmp_path / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",
@@ -130,9 +124,9 @@ async def test_every_query_and_every_rule_is_answered(running: tuple[Prometheus,
     def empty() -> set[str]:
         answers = panel_answers(prometheus)
         assert [answer for answer in answers if answer.error] == []
-        return {name for answer in answers if not answer.series for name in _families(answer.query)}
+        return {name for answer in answers if not answer.found for name in _families(answer.query)}
 
-    await wait_until(lambda: empty() <= QUIET, 15, f"series for all but {QUIET}")
+    await wait_until(lambda: empty() <= QUIET, 15, f"results for all but {QUIET}")
     assert len(panel_answers(prometheus)) >= 30
 
     def evaluated() -> bool:
@@ -141,8 +135,8 @@ async def test_every_query_and_every_rule_is_answered(running: tuple[Prometheus,
     await wait_until(evaluated, 10)
     assert [answer for answer in rule_answers(prometheus) if answer.error] == []
     assert prometheus.rules()["NoWorker"]["state"] == "inactive"
-    # A query of a name that is not there has no series: an answer says something.
-    assert prometheus.query("none", "sht_no_such_metric").series == 0
+    # A query of a name that is not there has no result: one says something.
+    assert prometheus.query("none", "sht_no_such_metric").found == 0
     assert "parse error" in prometheus.query("none", "sum(").error
     worker.kill()
     await wait_until(

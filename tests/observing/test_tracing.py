@@ -24,7 +24,7 @@ from selfhost_transport.store.turn_request import fingerprint
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.inputs import InputIds, user_message
 from selfhost_transport.turns.ui import TextPart
-from tests.observing.collector import Collector, as_text, collecting
+from tests.observing.collector import Collector, as_text, collecting, collecting_over_grpc
 from tests.processes import Stack, wait_until
 
 CONFIG = """
@@ -182,6 +182,27 @@ async def test_a_suspension_is_a_span_of_the_same_trace(
     assert [span.attributes["sht.outcome"] for span in attempts] == ["suspended", "completed"]
     (suspended,) = [span for span in spans if span.name == "turn suspended"]
     assert attempts[0].start_ms < suspended.start_ms < suspended.end_ms <= attempts[1].end_ms
+
+
+async def test_a_collector_that_speaks_grpc_gets_the_same(stack: Stack) -> None:
+    with collecting_over_grpc() as collector:
+        config = CONFIG.replace("ENDPOINT", collector.url) + 'protocol = "grpc"\n'
+        gateway = await stack.gateway(config=config)
+        worker = await stack.worker(config=config)
+        async with httpx.AsyncClient(base_url=gateway.url, auth=("app.key", "secret")) as http:
+            body = {"text": "script: tokens=2 rate=0", "clientId": "ann"}
+            sent = await http.post("/v1/sessions/chat:g/turns", json=body, headers={"traceparent": SENT})
+            await _ended(http, f"/v1/sessions/chat:g/turns/{sent.json()['turnId']}", "completed")
+        for process in (worker, gateway):
+            process.terminate()
+            assert await process.wait() == 0
+        spans = [span for span in collector.spans if span.trace == SENT.split("-")[1]]
+    assert {(span.name, span.service.rpartition("-")[2]) for span in spans} == {
+        ("gateway submit", "gateway"),
+        ("redis submit", "gateway"),
+        ("queue wait", "worker"),
+        ("turn attempt", "worker"),
+    }
 
 
 def test_nothing_happens_without_the_setting() -> None:
