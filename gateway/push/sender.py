@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any, Final
 
 import httpx
@@ -48,6 +49,24 @@ class _Gone(Exception):
     """The browser has no such subscription any more."""
 
 
+class _HideEndpoints(logging.Filter):
+    """Leaves the addresses of browsers out of httpx' lines, of which an application may write those of `info`."""
+
+    def __init__(self, services: Sequence[str]) -> None:
+        super().__init__()
+        self._services = services
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Pass every record on."""
+        if isinstance(record.args, tuple):
+            record.args = tuple(self._shown(one) for one in record.args)
+        return True
+
+    def _shown(self, value: object) -> object:
+        is_secret = isinstance(value, httpx.URL) and is_push_service(str(value), self._services)
+        return origin_of(str(value)) if is_secret else value
+
+
 class PushSender:
     """The deliveries of one gateway; several share the queue."""
 
@@ -76,12 +95,15 @@ class PushSender:
         """Until cancelled; Redis being away is survived."""
         timeout = httpx.Timeout(self._push.timeout_ms / 1000)
         limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
+        log, hide = logging.getLogger("httpx"), _HideEndpoints(self._push.services)
+        log.addFilter(hide)
         async with httpx.AsyncClient(timeout=timeout, limits=limits, follow_redirects=False) as http:
             try:
                 while True:
                     await self._start(http)
                     await self._wait()
             finally:
+                log.removeFilter(hide)
                 for task in self._running:
                     task.cancel()
                 await asyncio.gather(*self._running, return_exceptions=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import redis
 
 from gateway.push.message import content_of, is_push_service
+from gateway.push.sender import _HideEndpoints
 from selfhost_transport.settings import PushSettings, load_settings
 from selfhost_transport.store.ended_turns import Ended
 from selfhost_transport.store.push import MOST_PER_PERSON, PushSubscription
@@ -426,6 +428,20 @@ def test_a_key_that_is_none_is_refused() -> None:
     assert PRIVATE_KEY not in repr(
         PushSettings.model_validate({"private_key": PRIVATE_KEY, "subject": "mailto:a@b"})
     )
+
+
+def test_an_application_that_logs_httpx_does_not_log_addresses_of_browsers() -> None:
+    hide = _HideEndpoints(["https://push.example.com"])
+    urls = (httpx.URL("https://push.example.com/send/secret"), httpx.URL("https://elsewhere.com/path"))
+    shown = []
+    for url in urls:
+        record = logging.LogRecord("httpx", logging.INFO, "", 0, "HTTP Request: %s %s", ("POST", url), None)
+        assert hide.filter(record)
+        shown.append(record.getMessage())
+    assert shown == [
+        "HTTP Request: POST https://push.example.com",
+        "HTTP Request: POST https://elsewhere.com/path",
+    ]
 
 
 def test_the_form_in_redis_is_read_back() -> None:
