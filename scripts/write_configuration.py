@@ -20,6 +20,7 @@ from selfhost_transport.settings import (
     NamespaceRule,
     Option,
     ProxyRule,
+    PushSettings,
     RedisSettings,
     Settings,
     TracingSettings,
@@ -109,6 +110,7 @@ def _lines() -> Iterator[str]:
     yield from _options("[worker]", WorkerSettings, ("worker",))
     yield from _options("[log]", LogSettings, ("log",))
     yield from _options("[tracing]", TracingSettings, ("tracing",))
+    yield from _options("[push]", PushSettings, ("push",))
     yield from _tables("[[keys]]", KeyRule, _KEYS, "keys")
     yield from _tables("[[issuers]]", IssuerRule, _ISSUERS, "issuers")
     yield from _tables("[[trusted_proxies]]", ProxyRule, _PROXIES, "trusted_proxies")
