@@ -17,6 +17,9 @@ from tests.processes import Stack, wait_until
 from tests.push_service import Browser, push_service
 
 CONFIG = """
+[gateway]
+dev = true
+
 [push]
 private_key = "KEY"
 subject = "mailto:ops@example.com"
@@ -31,7 +34,8 @@ async def test_a_person_who_left_is_shown_it_in_chromium(stack: Stack, tmp_path:
     public_key = vapid.public_key_of(private_key)
     async with push_service(public_key) as service:
         config = CONFIG.replace("KEY", private_key).replace("SERVICE", service.url)
-        dev = await stack.dev("--redis", stack.redis_url, config=config)
+        gateway = await stack.gateway(config=config)
+        await stack.worker(config=config)
         phone, said = Browser(service.url, "phone"), tmp_path / "said.json"
 
         async def read() -> None:
@@ -42,7 +46,7 @@ async def test_a_person_who_left_is_shown_it_in_chromium(stack: Stack, tmp_path:
 
         reading = asyncio.create_task(read())
         env = {
-            "URL": dev.url,
+            "URL": gateway.url,
             "CHROMIUM": browser(),
             "SUBSCRIPTION": orjson.dumps(phone.subscription).decode(),
             "SAID": str(said),
