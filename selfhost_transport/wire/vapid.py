@@ -40,7 +40,10 @@ def public_key_of(private_key: str) -> str:
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    scalar = decode(private_key)
+    try:
+        scalar = decode(private_key)
+    except ValueError:
+        scalar = b""
     if len(scalar) != _SCALAR_BYTES:
         raise ValueError("a VAPID key is 32 bytes in base64url: `selfhost-transport push keys` makes one")
     key = ec.derive_private_key(int.from_bytes(scalar, "big"), ec.SECP256R1())

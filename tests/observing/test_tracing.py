@@ -197,7 +197,7 @@ async def test_a_collector_that_speaks_grpc_gets_the_same(stack: Stack) -> None:
             process.terminate()
             assert await process.wait() == 0
         spans = [span for span in collector.spans if span.trace == SENT.split("-")[1]]
-    assert {(span.name, span.service.rpartition("-")[2]) for span in spans} == {
+    assert {(span.name, span.service.rpartition("-")[2]) for span in spans} >= {
         ("gateway submit", "gateway"),
         ("redis submit", "gateway"),
         ("queue wait", "worker"),
