@@ -18,7 +18,8 @@ from redis.exceptions import NoPermissionError
 
 from selfhost_transport.redis_io.embedded import EmbeddedRedis, find_server
 from selfhost_transport.settings import load_settings
-from tests.processes import Stack
+from tests.processes import Stack, wait_until
+from tests.push_service import Browser
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -30,6 +31,13 @@ secret = "secret"
 [[namespaces]]
 id = "chat"
 agent = "assistant"
+
+[push]
+private_key = "rqgWthgpLm550zkAuYdFNyVMiaz6yAGmOPh9NuH4Pks"
+subject = "mailto:ops@example.com"
+services = ["http://127.0.0.1:1"]
+max_attempts = 1
+wait_ms = 0
 """
 _CALL = re.compile(r"redis\.p?call\(\s*['\"](\w+)['\"]")
 
@@ -219,6 +227,10 @@ OPERATORS = (
     ("cancel", "--all", "--prefix", "chat"),
     ("dead", "list"),
     ("inspect", "SESSION"),
+    ("inspect",),
+    ("workers", "list"),
+    ("push", "dead"),
+    ("push", "requeue", "--all"),
 )
 
 
@@ -231,6 +243,8 @@ async def test_the_product_runs_under_the_acl(guarded: EmbeddedRedis, tmp_path: 
         worker = await stack.worker(config=ACL_CONFIG)
         async with httpx.AsyncClient(base_url=gateway.url, auth=("app.key", "secret")) as http:
             path = "/v1/sessions/chat:acl"
+            browser = {**Browser("http://127.0.0.1:1", "b").subscription, "clientId": "ann"}
+            assert (await http.put("/v1/push/subscriptions", json=browser)).status_code == 200
             for text in ("script: tokens=3 rate=0", "script: tokens=1000 rate=20"):
                 sent = await http.post(f"{path}/turns", json={"text": text, "clientId": "ann"})
                 assert sent.status_code == 202, sent.text
@@ -246,6 +260,12 @@ async def test_the_product_runs_under_the_acl(guarded: EmbeddedRedis, tmp_path: 
             await _ended(http, f"{path}/turns/{sent.json()['turnId']}", "cancelled")
             assert (await http.get(f"{path}/messages")).status_code == 200
             assert (await http.get("/metrics")).status_code == 200
+
+            async def given_up() -> bool:
+                return bool((await http.get("/v1/operator/push/dead")).json())
+
+            await wait_until(given_up, 10)
+            assert (await http.get("/v1/operator/sessions")).status_code == 200
         for process in (gateway, worker):
             assert "NOPERM" not in process.log, process.log
     finally:

@@ -68,6 +68,14 @@ class Host:
         return await self._stack.started(*command, env=moved, cwd=folder)
 
 
+async def reports_its_turns(worker: Proc) -> None:
+    """A worker's metrics answer at the port that its command names, with what it has done."""
+    (line,) = [line for line in worker.lines if line.startswith("metrics ")]
+    async with httpx.AsyncClient() as http:
+        figures = (await http.get(line.split()[1])).text
+    assert 'sht_worker_attempts_total{outcome="completed"} 1.0' in figures, figures
+
+
 async def answer(url: str, auth: tuple[str, str], question: str, ca: Path | None = None) -> str:
     """The conversation after the agent of a running deployment has answered a question. `ca`: what signed its certificate."""
     verify = True if ca is None else ssl.create_default_context(cafile=ca)

@@ -19,7 +19,16 @@ import redis
 import yaml
 
 from selfhost_transport.redis_io.embedded import find_server
-from tests.deploy.running import DEPLOY, ROOT, Host, answer, environment_file, interpolated, stops
+from tests.deploy.running import (
+    DEPLOY,
+    ROOT,
+    Host,
+    answer,
+    environment_file,
+    interpolated,
+    reports_its_turns,
+    stops,
+)
 from tests.processes import Stack, wait_until
 
 
@@ -114,6 +123,7 @@ async def test_the_commands_of_the_services_answer_a_turn_and_stop(host: Host) -
     shown = await answer(running["gateway"].url, (key["name"], key["secret"]), "one two three")
     assert "That question has 3 words." in shown
     await _figures_need_the_key_of_prometheus(running["gateway"].url)
+    await reports_its_turns(running["worker"])
     for name in ("worker", "gateway"):
         await stops(running[name], float(SERVICES[name]["stop_grace_period"].removesuffix("s")))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.running import DEPLOY, ROOT, Host, answer, stops
+from tests.deploy.running import DEPLOY, ROOT, Host, answer, reports_its_turns, stops
 from tests.processes import Proc, Stack
 
 PROGRAM = "/opt/selfhost-transport/bin/selfhost-transport"
@@ -97,6 +97,7 @@ async def test_the_commands_of_the_units_answer_a_turn_and_stop(
     running = [await _start(host, gateway, secrets, None), await _start(host, worker, secrets, tmp_path)]
     shown = await answer(running[0].url, ("app.web", "SECRET"), "one two")
     assert "That question has 2 words." in shown
+    await reports_its_turns(running[1])
     for proc, unit in zip(running[::-1], (worker, gateway), strict=True):
         await stops(proc, float(unit["TimeoutStopSec"][0]))
 
