@@ -8,11 +8,11 @@ from typing import Final
 
 from selfhost_transport.errors import BadRequest, NotFound
 from selfhost_transport.redis_io.connection import RedisConnection
-from selfhost_transport.store import scripts
 from selfhost_transport.store.entries import Annotated, Ref, pack_annotation_body, unpack_entry
 from selfhost_transport.store.fields import Session
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.store.session_scripts import SessionScripts
 from selfhost_transport.wire.actions import AnnotationAction
 from selfhost_transport.wire.annotation import Annotation
 from selfhost_transport.wire.serial import Position, format_item
@@ -44,6 +44,7 @@ class AnnotationStore:
         self._redis = redis
         self._keys = keys
         self._options = options or StoreOptions()
+        self._scripts = SessionScripts(redis, keys)
 
     async def give(
         self, session: str, annotations: Sequence[tuple[Ref, Annotation]], *, publish_id: str = ""
@@ -55,12 +56,10 @@ class AnnotationStore:
         """
         options = self._options
         arguments = [argument for ref, one in annotations for argument in _arguments(ref, one)]
-        reply = await self._redis.call(
-            *scripts.session_call(
-                "annotate", self._keys, session, arguments, publish_id=publish_id,
-                once_ms=options.idempotency_ms, window_ms=options.window_ms, listed=MAX_LISTED, names=MAX_NAMES,
-                kept=options.annotations,
-            )
+        reply = await self._scripts.run(
+            "annotate", session, arguments, publish_id=publish_id,
+            once_ms=options.idempotency_ms, window_ms=options.window_ms, listed=MAX_LISTED, names=MAX_NAMES,
+            kept=options.annotations,
         )  # fmt: skip
         if reply[0] == b"missing":
             raise NotFound("no such message in this session, or its retention has expired")

@@ -30,6 +30,7 @@ from selfhost_transport.store.history import Query, beyond, bounds
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.names import pair, split_pair
 from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.store.session_scripts import SessionScripts
 from selfhost_transport.wire.actions import PresenceAction
 from selfhost_transport.wire.codes import Code
 from selfhost_transport.wire.presence import PresenceMessage
@@ -93,6 +94,7 @@ class PresenceStore:
         self._redis = redis
         self._keys = keys
         self._options = options or StoreOptions()
+        self._scripts = SessionScripts(redis, keys)
         self._duties = Duties(redis, keys)
         self._held = HeldBuckets(redis, keys)
         # Where this process has, or may have, a lease.
@@ -122,14 +124,12 @@ class PresenceStore:
         if holder.node:
             # The script gives the process its lease.
             self._used.add(self._keys.base_of(session))
-        reply = await self._redis.call(
-            *scripts.session_call(
-                "presence_change", self._keys, session, arguments, new_epoch=new_epoch(),
-                window_ms=options.window_ms, publish_id=publish_id, once_ms=options.idempotency_ms,
-                connection=holder.connection_id, owner=holder.owner, node=holder.node,
-                remain_ms=holder.remain_ms, kept=options.presence_events, members=options.max_members,
-                lease_ms=options.presence_lease_ms,
-            )
+        reply = await self._scripts.run(
+            "presence_change", session, arguments, new_epoch=new_epoch(),
+            window_ms=options.window_ms, publish_id=publish_id, once_ms=options.idempotency_ms,
+            connection=holder.connection_id, owner=holder.owner, node=holder.node,
+            remain_ms=holder.remain_ms, kept=options.presence_events, members=options.max_members,
+            lease_ms=options.presence_lease_ms,
         )  # fmt: skip
         if reply[0] == b"full":
             raise BadRequest(

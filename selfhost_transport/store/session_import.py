@@ -11,11 +11,11 @@ from typing import Any
 
 from selfhost_transport.errors import Conflict
 from selfhost_transport.redis_io.connection import RedisConnection
-from selfhost_transport.store import scripts
 from selfhost_transport.store.entries import NO_OPERATION, Operation, pack_created, pack_value, type_letter
 from selfhost_transport.store.fields import Session
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.store.session_scripts import SessionScripts
 from selfhost_transport.store.turn_spans import written_to
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position, new_epoch
@@ -95,6 +95,7 @@ class SessionImports:
         self._redis = redis
         self._keys = keys
         self._options = options
+        self._scripts = SessionScripts(redis, keys)
 
     async def state(self, session: str) -> ImportState:
         """Where a session's import stands."""
@@ -120,13 +121,11 @@ class SessionImports:
         writes: list[str | bytes | int] = [name for turn in turns for name in turn]
         for index, past in enumerate(messages):
             writes += past.change(index)
-        reply: list[Any] = await self._redis.call(
-            *scripts.session_call(
-                "import", self._keys, session, writes, entry=pack_created([past.created for past in messages]),
-                new_epoch=new_epoch(), position=after.position.stream_id,
-                retention_ms=self._options.retention_of(session),
-                stood=before.pack() if before is not None else _NOTHING, stands=after.pack(), turn_count=len(turns),
-            )
+        reply: list[Any] = await self._scripts.run(
+            "import", session, writes, entry=pack_created([past.created for past in messages]),
+            new_epoch=new_epoch(), position=after.position.stream_id,
+            retention_ms=self._options.retention_of(session),
+            stood=before.pack() if before is not None else _NOTHING, stands=after.pack(), turn_count=len(turns),
         )  # fmt: skip
         match reply[0]:
             case b"moved":

@@ -17,7 +17,6 @@ from selfhost_transport.errors import (
 )
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.link import Argument
-from selfhost_transport.store import scripts
 from selfhost_transport.store.appends import MessageAppend, joined
 from selfhost_transport.store.entries import (
     NO_OPERATION,
@@ -34,6 +33,7 @@ from selfhost_transport.store.entries import (
 from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.store.session_scripts import SessionScripts
 from selfhost_transport.store.turn_spans import WrittenTo, run_id_of, written_to
 from selfhost_transport.turns.headers import read_headers
 from selfhost_transport.wire.actions import MessageAction
@@ -74,11 +74,12 @@ class SessionStore:
         self.keys = keys
         self.options = options or StoreOptions()
         self.history = HistoryReader(redis, keys)
+        self._scripts = SessionScripts(redis, keys)
 
     async def open(self, session: str) -> Head:
         """Where an attachment starts; gives an unknown session its epoch."""
         # It may run twice: what it makes, it finds.
-        epoch, head, floor = await self._call(
+        epoch, head, floor = await self._scripts.run(
             "open_session", session, retry_s=self.redis.read_s,
             new_epoch=new_epoch(), unused_ms=self.options.unused_session_ms,
         )  # fmt: skip
@@ -113,7 +114,7 @@ class SessionStore:
         if len(messages) > MAX_MESSAGES_PER_PUBLISH:
             raise BadRequest("too many messages in one publish: the limit is 1000", code=40034)
         turns = [*written_to(messages), *(WrittenTo(turn) for turn in groups)]
-        position, epoch, repeated = await self._call(
+        position, epoch, repeated = await self._scripts.run(
             "publish", session, [name for turn in turns for name in turn],
             entry=pack_created(messages, ephemeral=ephemeral), new_epoch=new_epoch(), publish_id=publish_id,
             once_ms=self.options.idempotency_ms, window_ms=self.options.window_ms,
@@ -185,13 +186,12 @@ class SessionStore:
         absent: dict[str, Argument] = {
             "extras": b"", "name": "", "max_bytes": 0, "turn": "", "state": b"", "expected_version": ""
         }  # fmt: skip
-        call = scripts.session_call(
-            "mutate", self.keys, session, publish_ids, ref=str(ref), kind=kind, body=body,
+        return await self._scripts.run(
+            "mutate", session, publish_ids, ref=str(ref), kind=kind, body=body,
             once_ms=self.options.idempotency_ms, window_ms=self.options.window_ms,
             data=data.encode() if isinstance(data, str) else (data or b""), letter=type_letter(data),
-            encoding=encoding or "", operation=_pack_operation(operation), **{**absent, **given},
+            encoding=encoding or "", operation=_pack_operation(operation), retry_s=0.0, **{**absent, **given},
         )  # fmt: skip
-        return await self.redis.call(*call)
 
     async def replace(
         self,
@@ -246,19 +246,6 @@ class SessionStore:
         if exact and not (entries and entries.pop(0).position == after):
             raise rewound
         return entries
-
-    async def _call(
-        self,
-        name: str,
-        session: str,
-        rest: Sequence[Argument] = (),
-        /,
-        *,
-        retry_s: float = 0.0,
-        **named: Argument,
-    ) -> Any:
-        call = scripts.session_call(name, self.keys, session, rest, **named)
-        return await self.redis.call(*call, retry_s=retry_s)
 
 
 def _entry(item: Any) -> Entry:

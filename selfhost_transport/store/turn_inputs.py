@@ -8,11 +8,11 @@ from typing import Any
 
 from selfhost_transport.errors import Busy, CapabilityError, Conflict, NotFound, TurnEnded
 from selfhost_transport.redis_io.connection import RedisConnection
-from selfhost_transport.store import scripts
 from selfhost_transport.store.entries import Ref, pack_created
 from selfhost_transport.store.fields import Turn
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.store.session_scripts import SessionScripts
 from selfhost_transport.store.turn_store import ClosingMessages
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
@@ -55,6 +55,7 @@ class TurnInputs:
         self._redis = redis
         self._keys = keys
         self._options = options or StoreOptions()
+        self._scripts = SessionScripts(redis, keys)
 
     async def steer(
         self, session: str, turn_id: str, messages: list[Message], *, publish_id: str = ""
@@ -89,11 +90,9 @@ class TurnInputs:
         `owner`: the only client id whose turn it may be; None: any. `max_active`: turns that may run at once, 0 for
         no limit. Raises NotFound, CapabilityError for another's turn, Busy where as many run.
         """
-        reply = await self._redis.call(
-            *scripts.session_call(
-                "promote", self._keys, session, turn=turn_id, owner=owner or "",
-                owner_only=int(owner is not None), max_active=max_active,
-            )
+        reply = await self._scripts.run(
+            "promote", session, turn=turn_id, owner=owner or "",
+            owner_only=int(owner is not None), max_active=max_active,
         )  # fmt: skip
         match reply:
             case None:
@@ -131,12 +130,10 @@ class TurnInputs:
         publish_id: str,
         fields: list[str | bytes],
     ) -> InputAccepted:
-        reply: list[Any] = await self._redis.call(
-            *scripts.session_call(
-                "input", self._keys, session, fields, entry=pack_created(messages),
-                window_ms=self._options.window_ms, turn=turn_id, kind=kind, call=call, publish_id=publish_id,
-                once_ms=self._options.idempotency_ms,
-            )
+        reply: list[Any] = await self._scripts.run(
+            "input", session, fields, entry=pack_created(messages),
+            window_ms=self._options.window_ms, turn=turn_id, kind=kind, call=call, publish_id=publish_id,
+            once_ms=self._options.idempotency_ms,
         )  # fmt: skip
         match reply[0]:
             case b"unknown":

@@ -12,6 +12,7 @@ from selfhost_transport.store.entries import Ref, pack_created
 from selfhost_transport.store.fields import Turn
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.store.session_scripts import SessionScripts
 from selfhost_transport.store.turn_inputs import Continuation
 from selfhost_transport.store.turn_operations import Operation, packed_operations
 from selfhost_transport.store.turn_store import Lease, lease_lost
@@ -49,6 +50,7 @@ class TurnPauses:
         self._redis = redis
         self._keys = keys
         self._options = options or StoreOptions()
+        self._scripts = SessionScripts(redis, keys)
 
     async def suspend(
         self,
@@ -75,16 +77,13 @@ class TurnPauses:
             for part in (call, pack_created([message]))
         ]
         rest = [*next_fields, len(expiries) // 2, *expiries, len(operations), *packed_operations(operations)]
-        call = scripts.session_call(
-            "suspend", self._keys, lease.session, rest, turn=lease.turn_id, fence=lease.fence,
+        reply = await self._scripts.run_held(
+            "suspend", lease, rest,
             awaited=json.dumps(list(awaited)), window_ms=self._options.window_ms, limit_ms=limit_ms,
             escalate_ms=escalation.after_ms if escalation is not None else 0,
             escalation_entry=pack_created([escalation.message]) if escalation is not None else b"",
-            field_count=len(next_fields) // 2,
+            field_count=len(next_fields) // 2, retry_s=retry_s,
         )  # fmt: skip
-        reply = await self._redis.call(*call, retry_s=retry_s)
-        if reply[0] == b"lost":
-            raise lease_lost(lease, reply[1])
         return bool(reply[0] == b"suspended")
 
     async def suspended_ms(self, session: str, turn_id: str) -> float | None:
@@ -112,18 +111,14 @@ class TurnPauses:
     async def decide(self, lease: Lease, *, allow: bool, message: Message, grace_ms: int) -> Position:
         """Settle a cancel this worker was asked about; `message` announces the outcome. Returns its position.
 
-        Allowed: the turn's content is refused from that position on; for `grace_ms` the worker may write a last
-        word and the end under the lease with fence `<fence>n`.
+        Allowed: the turn's content is refused from that position on; for `grace_ms` the worker may write a closing
+        note and the end under the lease with fence `<fence>n`.
         """
-        reply = await self._redis.call(
-            *scripts.session_call(
-                "decide", self._keys, lease.session, turn=lease.turn_id, fence=lease.fence,
-                decision="allow" if allow else "deny", entry=pack_created([message]),
-                window_ms=self._options.window_ms, grace_ms=grace_ms,
-            )
+        reply = await self._scripts.run_held(
+            "decide", lease,
+            decision="allow" if allow else "deny", entry=pack_created([message]),
+            window_ms=self._options.window_ms, grace_ms=grace_ms,
         )  # fmt: skip
-        if reply[0] == b"lost":
-            raise lease_lost(lease, reply[1])
         return Position.parse_id(reply[0].decode())
 
     async def asked(self, lease: Lease) -> CancelAsked | None:

@@ -20,12 +20,11 @@ from selfhost_transport.errors import (
     TurnSuspended,
 )
 from selfhost_transport.redis_io.connection import RedisConnection
-from selfhost_transport.redis_io.link import Argument
-from selfhost_transport.store import scripts
 from selfhost_transport.store.entries import pack_created
 from selfhost_transport.store.fields import Queue
 from selfhost_transport.store.keys import Keyspace
-from selfhost_transport.store.turn_store import Lease, lease_lost
+from selfhost_transport.store.session_scripts import SessionScripts
+from selfhost_transport.store.turn_store import Lease
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
 
@@ -108,6 +107,7 @@ class TurnSteps:
     def __init__(self, redis: RedisConnection, keys: Keyspace) -> None:
         self._redis = redis
         self._keys = keys
+        self._scripts = SessionScripts(redis, keys)
 
     async def claim(
         self, session: str, turn_id: str, holder: Holder, *, retry_s: float = 0.0
@@ -132,30 +132,29 @@ class TurnSteps:
 
     async def detach(self, lease: Lease, window_ms: int, *, retry_s: float = 0.0) -> None:
         """Give a turn up, to be adopted within `window_ms`; writes nothing. Raises LeaseLost, StepOpen."""
-        reply = await self._call("detach", lease, retry_s=retry_s, window_ms=window_ms)
-        _check(lease, reply)
+        reply = await self._scripts.run_held("detach", lease, retry_s=retry_s, window_ms=window_ms)
+        _check_open(lease, reply)
 
     async def start(
         self, lease: Lease, request: str, step_id: str, messages: StepMessages, *, retry_s: float = 0.0
     ) -> StepStarted:
         """Open a step; the id of an earlier one replaces its output. Raises LeaseLost, StepOpen."""
-        reply = await self._call(
+        reply = await self._scripts.run_held(
             "step_start", lease, retry_s=retry_s, request=request, step=step_id,
             entry=pack_created([messages.start]), when_cancelled=pack_created([messages.cancelled]),
             when_lost=pack_created(messages.failed), when_abandoned=pack_created([messages.abandoned]),
         )  # fmt: skip
-        _check(lease, reply)
+        _check_open(lease, reply)
         return StepStarted(reply[1].decode(), int(reply[2]))
 
     async def end(
         self, lease: Lease, start_serial: str, outcome: StepOutcome, message: Message, *, retry_s: float = 0.0
     ) -> None:
         """End the step with that start; its open messages are closed as cancelled. Raises LeaseLost."""
-        reply = await self._call(
+        await self._scripts.run_held(
             "step_end", lease, retry_s=retry_s, serial=start_serial, outcome=outcome,
             entry=pack_created([message]),
         )  # fmt: skip
-        _check(lease, reply)
 
     async def turn_of_event(self, session: str, event_id: str) -> str:
         """The turn that an input event started. Raises NotFound."""
@@ -177,31 +176,20 @@ class TurnSteps:
     async def _take_hold(
         self, script: str, session: str, turn_id: str, holder: Holder, retry_s: float
     ) -> list[Any]:
-        call = scripts.session_call(
-            script, self._keys, session, turn=turn_id, holder=holder.name, request=holder.request,
-            lease_ms=holder.lease_ms, window_ms=holder.window_ms,
+        reply: list[Any] = await self._scripts.run(
+            script, session, turn=turn_id, holder=holder.name, request=holder.request,
+            lease_ms=holder.lease_ms, window_ms=holder.window_ms, retry_s=retry_s,
         )  # fmt: skip
-        reply: list[Any] = await self._redis.call(*call, retry_s=retry_s)
         return reply
 
-    async def _call(self, script: str, lease: Lease, *, retry_s: float, **named: Argument) -> list[Any]:
-        call = scripts.session_call(
-            script, self._keys, lease.session, (), turn=lease.turn_id, fence=lease.fence, **named
+
+def _check_open(lease: Lease, reply: Sequence[Any]) -> None:
+    if reply[0] == b"open":
+        step = reply[1].decode()
+        raise StepOpen(
+            f"the step {step!r} of turn {lease.turn_id} is still open; one is open at a time",
+            detail={"turn": lease.turn_id, "step": step},
         )
-        reply: list[Any] = await self._redis.call(*call, retry_s=retry_s)
-        return reply
-
-
-def _check(lease: Lease, reply: Sequence[Any]) -> None:
-    match reply[0]:
-        case b"lost":
-            raise lease_lost(lease, reply[1])
-        case b"open":
-            step = reply[1].decode()
-            raise StepOpen(
-                f"the step {step!r} of turn {lease.turn_id} is still open; one is open at a time",
-                detail={"turn": lease.turn_id, "step": step},
-            )
 
 
 def _held(session: str, turn_id: str, reply: Sequence[Any]) -> Holding:

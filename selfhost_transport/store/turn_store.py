@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from selfhost_transport.accelerator import append_command
 from selfhost_transport.errors import ServiceError
 from selfhost_transport.redis_io.connection import RedisConnection
-from selfhost_transport.redis_io.link import Argument
 from selfhost_transport.redis_io.pipeline import Answer
 from selfhost_transport.redis_io.prepared_call import PreparedCall
 from selfhost_transport.store import scripts
@@ -19,6 +18,8 @@ from selfhost_transport.store.entries import pack_created
 from selfhost_transport.store.fields import Turn
 from selfhost_transport.store.keys import WORKER_GROUP, Keyspace
 from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.store.session_scripts import SessionScripts
+from selfhost_transport.store.turn_cancels import TurnCancels
 from selfhost_transport.store.turn_operations import OpenText, Operation, packed_operations
 from selfhost_transport.store.turn_records import (
     Accepted,
@@ -48,33 +49,10 @@ __all__ = [
     "lease_lost",
 ]
 
-_CLOSED_AT_ONCE = 8
 _RECORD = (
     Turn.STATUS, Turn.AGENT, Turn.OWNER, Turn.INPUT, Turn.ATTEMPTS, Turn.WORKER, Turn.TERMINAL_POSITION,
     Turn.CANCEL_POSITION,
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class _CancelSlice:
-    """What one call of the script did."""
-
-    position: bytes
-    epoch: bytes
-    head: bytes
-    matched: list[bytes]
-    asked: list[bytes]
-    marked: list[bytes]
-    ended: list[bytes]
-
-    @classmethod
-    def of(cls, reply: Sequence[Any]) -> _CancelSlice:
-        """Read the script's reply."""
-        ends = [8]
-        for count in reply[5:8]:
-            ends.append(ends[-1] + count)
-        matched, asked, marked = (list(reply[begin:end]) for begin, end in itertools.pairwise(ends))
-        return cls(reply[0], reply[1], reply[4], matched, asked, marked, list(reply[ends[-1] :]))
 
 
 class TurnStore:
@@ -84,6 +62,8 @@ class TurnStore:
         self.redis = redis
         self.keys = keys
         self.options = options or StoreOptions()
+        self._scripts = SessionScripts(redis, keys)
+        self._cancels = TurnCancels(self._scripts, self.options)
 
     async def submit(self, request: TurnRequest, *, may_burst: bool = True) -> Accepted:
         """Accept a send. Raises Conflict (id used with another body), Busy (policy reject), RateLimited (queue full,
@@ -92,7 +72,7 @@ class TurnStore:
 
         `may_burst`: it may wait as long as a turn of a burst may.
         """
-        reply = await self.redis.call(*self._submit_call(request, may_burst))
+        reply = await self._submit(request, may_burst)
         refused = submit_refusal(request, reply)
         if refused is not None:
             raise refused
@@ -101,13 +81,13 @@ class TurnStore:
         if accepted.repeated:
             # The process that ran it may have died before it was complete.
             if interrupts:
-                await self._interrupt_rest(request, accepted.position)
+                await self._cancels.interrupt_rest(request, accepted.position)
             return accepted
         cursor, cancelled_at, marked = reply[6], reply[7], reply[8]
-        await self._close_cancelled(request.session, reply[9 : 9 + marked])
+        await self._cancels.close_marked(request.session, reply[9 : 9 + marked])
         if not cursor:
             return accepted
-        rest = await self._interrupt_rest(request, Position.parse_id(cancelled_at.decode()), cursor)
+        rest = await self._cancels.interrupt_rest(request, Position.parse_id(cancelled_at.decode()), cursor)
         left_over = [turn.decode() for turn in rest]
         return replace(accepted, interrupted=tuple(sorted([*accepted.interrupted, *left_over])))
 
@@ -126,76 +106,9 @@ class TurnStore:
         `input_turn`: the turn id that belongs to an input filter's value. `early`: a cancel that names a turn
         not known yet is kept for it (CAN-4). `force`: without asking the agents' hooks. Nothing matched is no error (CAN-14).
         """
-        slices = [
-            one
-            async for one in self._cancel_slices(
-                session, cancel, message, input_turn=input_turn, early=early, force=force
-            )
-        ]
-        position = Position.parse_id(slices[-1].position.decode())
-        await self._close_cancelled(session, [turn for one in slices for turn in one.marked])
-        head = Position.parse_id(slices[-1].head.decode())
-        return Cancelled(
-            position=position,
-            epoch=slices[0].epoch.decode(),
-            matched=tuple(sorted(turn.decode() for one in slices for turn in one.matched)),
-            already_ended=tuple(turn.decode() for turn in slices[-1].ended),
-            asked=tuple(turn.decode() for one in slices for turn in one.asked),
-            sealed=position if len(slices) == 1 else max(position, head),
+        return await self._cancels.cancel(
+            session, cancel, message, input_turn=input_turn, early=early, force=force
         )
-
-    async def _cancel_slices(
-        self,
-        session: str,
-        cancel: CancelFilter,
-        message: Message,
-        *,
-        input_turn: str = "",
-        early: bool = False,
-        force: bool = False,
-        cursor: bytes = b"",
-        last: bytes = b"",
-        position: bytes = b"",
-    ) -> AsyncIterator[_CancelSlice]:
-        """Cancel what a filter matches, step by step; `cursor`, `last`, `position`: where another script has begun."""
-        entry, options, epoch = pack_created([message]), self.options, new_epoch()
-        while True:
-            reply = await self._session_call(
-                "cancel", session, filter=cancel.scope, value=cancel.value, cancel_entry=entry,
-                keep_ms=options.ended_turn_ms, window_ms=options.window_ms, early_ms=options.idempotency_ms,
-                early=int(early), new_epoch=epoch, input_turn=input_turn, requester=message.client_id or "",
-                force=int(force), cursor=cursor, last=last, position=position,
-            )  # fmt: skip
-            yield _CancelSlice.of(reply)
-            position, cursor, last = reply[0], reply[2], reply[3]
-            if not cursor:
-                return
-
-    async def _interrupt_rest(
-        self, request: TurnRequest, position: Position, cursor: bytes = b""
-    ) -> list[bytes]:
-        """Cancel the turns from before `position` that a send interrupts and its own step did not reach."""
-        if request.cancel_message is None or request.interrupts.scope is Scope.TURN:
-            return []
-        matched: list[bytes] = []
-        marked: list[bytes] = []
-        async for one in self._cancel_slices(
-            request.session, request.interrupts, request.cancel_message, force=True, cursor=cursor,
-            last=str(position.ms * 1000 + position.counter - 1).encode(), position=position.stream_id.encode(),
-        ):  # fmt: skip
-            matched += one.matched
-            marked += one.marked
-        await self._close_cancelled(request.session, marked)
-        return matched
-
-    async def _close_cancelled(self, session: str, turns: Sequence[bytes]) -> None:
-        """Close turns that a cancel marked, in steps that do not block others. A worker closes the rest."""
-        for start in range(0, len(turns), _CLOSED_AT_ONCE):
-            some = turns[start : start + _CLOSED_AT_ONCE]
-            await self._session_call(
-                "close_cancelled", session, some,
-                keep_ms=self.options.ended_turn_ms, window_ms=self.options.window_ms,
-            )  # fmt: skip
 
     async def take(
         self,
@@ -245,12 +158,10 @@ class TurnStore:
         self, lease: Lease, sequence: int, operations: Sequence[Operation], *, retry_s: float = 0.0
     ) -> list[Position]:
         """Write messages of a turn. A repeated `sequence` is answered with the first result. Raises LeaseLost."""
-        reply = await self._session_call(
-            "write", lease.session, packed_operations(operations), turn=lease.turn_id, fence=lease.fence,
-            sequence=sequence, count=len(operations), retry_s=retry_s,
+        reply = await self._scripts.run_held(
+            "write", lease, packed_operations(operations), sequence=sequence, count=len(operations),
+            retry_s=retry_s,
         )  # fmt: skip
-        if reply[0] == b"lost":
-            raise lease_lost(lease, reply[1])
         return [Position.parse_id(position.decode()) for position in reply[1:]]
 
     def append(
@@ -300,13 +211,11 @@ class TurnStore:
 
         With `unless_steered` nothing is written while a steer waits, and the answer is None (STE-8).
         """
-        reply = await self._session_call(
-            "end", lease.session, packed_operations(operations), turn=lease.turn_id, fence=lease.fence,
+        reply = await self._scripts.run_held(
+            "end", lease, packed_operations(operations),
             status=status, keep_ms=self.options.ended_turn_ms, window_ms=self.options.window_ms,
             unless_steered=int(unless_steered), count=len(operations), retry_s=retry_s,
         )  # fmt: skip
-        if reply[0] == b"lost":
-            raise lease_lost(lease, reply[1])
         if reply[0] == b"steered":
             return None
         return Position.parse_id(reply[1].decode())
@@ -386,7 +295,7 @@ class TurnStore:
             return None
         return reply[0].decode(), reply[1].decode(), reply[2].decode()
 
-    def _submit_call(self, request: TurnRequest, may_burst: bool) -> scripts.Call:
+    async def _submit(self, request: TurnRequest, may_burst: bool) -> Any:
         options = self.options
         fields: dict[str, str | bytes | int] = {
             **request.closing.fields(),
@@ -395,8 +304,8 @@ class TurnStore:
             Turn.ON_CRASH: request.on_crash,
             Turn.CONNECTION: request.messages[0].connection_id or "",
         }
-        return scripts.session_call(
-            "submit", self.keys, request.session, list(itertools.chain.from_iterable(fields.items())),
+        return await self._scripts.run(
+            "submit", request.session, list(itertools.chain.from_iterable(fields.items())),
             entry=pack_created(request.messages), new_epoch=new_epoch(), window_ms=options.window_ms,
             turn=request.turn_id, agent=request.agent, owner=request.owner, input=request.input_id,
             event=request.event_id, body_hash=request.fingerprint, policy=request.policy,
@@ -411,19 +320,6 @@ class TurnStore:
             own_suspended_only=int(request.interrupts_own_suspended),
             parent=parent_of(request.closing.run_start) or "",
         )  # fmt: skip
-
-    async def _session_call(
-        self,
-        name: str,
-        session: str,
-        rest: Sequence[Argument] = (),
-        /,
-        *,
-        retry_s: float = 0.0,
-        **named: Argument,
-    ) -> Any:
-        call = scripts.session_call(name, self.keys, session, rest, **named)
-        return await self.redis.call(*call, retry_s=retry_s)
 
 
 def _accepted(request: TurnRequest, reply: Sequence[Any]) -> Accepted:

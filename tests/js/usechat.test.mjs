@@ -22,14 +22,14 @@ class PlainState {
   }
   set status(status) {
     this.#status = status;
-    this.#tell();
+    this.#notify();
   }
   get messages() {
     return this.#messages;
   }
   set messages(messages) {
     this.#messages = messages;
-    this.#tell();
+    this.#notify();
   }
   pushMessage = (message) => {
     this.messages = [...this.#messages, message];
@@ -41,7 +41,7 @@ class PlainState {
     this.messages = this.#messages.with(index, message);
   };
   snapshot = (thing) => structuredClone(thing);
-  #tell() {
+  #notify() {
     for (const listener of [...this.listeners]) listener();
   }
 }

@@ -13,7 +13,9 @@ from selfhost_transport.store.ended_turns import EndedTurns
 from selfhost_transport.store.history import Query
 from selfhost_transport.store.keys import bucket_of
 from selfhost_transport.store.options import StoreOptions
+from selfhost_transport.store.session_scripts import SessionScripts
 from selfhost_transport.store.session_store import SessionStore
+from selfhost_transport.store.turn_cancels import TurnCancels
 from selfhost_transport.store.turn_inputs import TurnInputs
 from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_store import CancelFilter, Policy, Scope, TurnStore
@@ -102,7 +104,7 @@ async def test_a_repeated_interrupt_finishes_what_a_dead_gateway_began(
         return []
 
     with monkeypatch.context() as patch:
-        patch.setattr(TurnStore, "_close_cancelled", nothing)
+        patch.setattr(TurnCancels, "close_marked", nothing)
         patch.setattr(TurnStore, "_interrupt_rest", nothing)
         await many.submit(request("new", policy=Policy.INTERRUPT))
     await many.submit(request("later"))
@@ -129,17 +131,17 @@ async def test_a_turn_that_is_sent_while_a_cancel_is_at_work_is_not_meant(
     many: TurnStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await opened(many, 900)
-    original, sent = TurnStore._session_call, 0
+    original, sent = SessionScripts.run, 0
 
-    async def and_send(self: TurnStore, *what: Any, **named: Any) -> object:
+    async def and_send(self: SessionScripts, *what: Any, **named: Any) -> object:
         nonlocal sent
         reply = await original(self, *what, **named)
         if what[0] == "cancel":
             sent += 1
-            await self.redis.call(*self._submit_call(request(f"new{sent}"), True))
+            await many.submit(request(f"new{sent}"))
         return reply
 
-    monkeypatch.setattr(TurnStore, "_session_call", and_send)
+    monkeypatch.setattr(SessionScripts, "run", and_send)
     cancelled = await many.cancel(SESSION, ALL, CANCEL)
     assert len(cancelled.matched) == 900
     assert sent > 1
@@ -149,10 +151,10 @@ async def test_a_turn_that_is_sent_while_a_cancel_is_at_work_is_not_meant(
 async def marked_only(store: TurnStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cancel everything, and die before what was marked is closed."""
 
-    async def nothing(self: TurnStore, session: str, turns: object) -> None: ...
+    async def nothing(self: TurnCancels, session: str, turns: object) -> None: ...
 
     with monkeypatch.context() as patch:
-        patch.setattr(TurnStore, "_close_cancelled", nothing)
+        patch.setattr(TurnCancels, "close_marked", nothing)
         await store.cancel(SESSION, ALL, CANCEL)
 
 

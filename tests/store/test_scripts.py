@@ -21,9 +21,9 @@ SCRIPTS = {script.name: script for script in scripts.everything()}
 CALLERS: dict[str, set[str]] = {
     "call": set(),
     "session_call": {"meta", "base", "session"},
-    "_session_call": {"meta", "base", "session"},
+    "run": {"meta", "base", "session"},
     # Of a lease, and of a connection in each bucket.
-    "_call": {"meta", "base", "session", "turn", "fence"},
+    "run_held": {"meta", "base", "session", "turn", "fence"},
     "_of_connection": {"holder", "base", "connection"},
 }
 # Commands on a hash, and how far apart its fields stand among the arguments behind the key.

@@ -56,7 +56,7 @@ class Reading {
     };
     try {
       const stream = await open();
-      if (stream) return told(stream, finish) as T;
+      if (stream) return watched(stream, finish) as T;
       finish();
       return stream;
     } catch (error) {
@@ -73,7 +73,7 @@ class Reading {
 }
 
 /** The same stream, without a buffer of its own; calls `finish` when its reader has come to the end. */
-function told<T>(stream: ReadableStream<T>, finish: () => void): ReadableStream<T> {
+function watched<T>(stream: ReadableStream<T>, finish: () => void): ReadableStream<T> {
   const reader = stream.getReader();
   const pull = async (controller: ReadableStreamDefaultController<T>) => {
     try {

@@ -129,7 +129,7 @@ export class Core<TMessage> {
     }
   }
 
-  /** Ask for the ends of turns that the channel has not told of. */
+  /** Ask for the ends of turns that the channel has not shown. */
   async readEnds(turnIds: readonly string[]): Promise<void> {
     await Promise.all(turnIds.filter((turnId) => this.turns.has(turnId)).map((turnId) => this.#readEnd(turnId)));
   }
@@ -170,7 +170,7 @@ export class Core<TMessage> {
     this.turns.observe(message);
   }
 
-  /** Do what sends: the failure is told to the listeners of errors, too. */
+  /** Do what sends: the listeners of errors get the failure, too. */
   async sending<T>(work: () => Promise<T>): Promise<T> {
     if (this.closed) throw closedError();
     const promise = (async () => {

@@ -24,7 +24,7 @@ export class Holder<T extends Closable> {
     this.#make = make;
     this.#create();
     const timer: unknown = setTimeout(() => this.#closeIfUnused(), ABANDONED_MS);
-    // In Node nobody should wait for it.
+    // In Node no process should wait for it.
     (timer as { unref?: () => void }).unref?.();
   }
 

@@ -71,7 +71,7 @@ export class Overlay<TMessage> {
     this.changed.emit();
   }
 
-  /** The staged events that nobody has sent yet. They are shown until `sent` is told of them. */
+  /** The staged events that are not sent yet. They are shown until `sent` gets them. */
   takeStaged(): StagedEvent[] {
     const taken = this.#staged;
     this.#staged = [];

@@ -243,7 +243,7 @@ export function useTree<TMessage = any>({ transport }: { transport?: ClientTrans
 
 const NO_TURNS = new Map<string, Set<string>>();
 
-/** Turn ids by client id (of the owner, and of the agent), of everybody in the session. */
+/** Turn ids by client id (of the owner, and of the agent), of all clients of the session. */
 export function useActiveTurns({ transport }: { transport?: ClientTransport<any, any> | null } = {}): Map<string, Set<string>> {
   const given = useGiven(transport);
   const subscribe = useCallback((changed: () => void) => {

@@ -3,7 +3,7 @@ import type { RealtimeChannel } from 'ably';
 const users = new WeakMap<RealtimeChannel, Set<object>>();
 const leaving = new WeakMap<RealtimeChannel, Promise<void>>();
 
-/** Use a channel. Resolves when nobody is just leaving it: an attach that meets a detach would fail. */
+/** Use a channel. Resolves when no other user is just leaving it: an attach that meets a detach would fail. */
 export async function enter(channel: RealtimeChannel, user: object): Promise<void> {
   const all = users.get(channel) ?? new Set();
   users.set(channel, all.add(user));
@@ -24,7 +24,7 @@ export async function leave(channel: RealtimeChannel, user: object, close: () =>
   }
 }
 
-/** A session of `@ably/ai-transport` detaches its channel whoever else uses it. */
+/** A session of `@ably/ai-transport` detaches its channel even if others use it. */
 async function closeWithoutDetach(channel: RealtimeChannel, close: () => Promise<void>): Promise<void> {
   const { detach } = channel;
   channel.detach = () => Promise.resolve();

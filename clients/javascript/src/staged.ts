@@ -5,7 +5,7 @@ import type { InnerView } from './types.js';
 
 /**
  * Send what is staged: together with `inputs` if it belongs to the turn `turnId`, before anything else if to another one.
- * A turn that takes no more answers is told to the listeners of errors, and does not keep the rest from being sent.
+ * A turn that takes no more answers is reported to the listeners of errors, and does not keep the rest from being sent.
  */
 export async function sendStaged<TMessage>(
   core: Core<TMessage>, view: InnerView<TMessage>, turnId?: string, inputs: readonly unknown[] = [],

@@ -31,12 +31,12 @@ interface Turn {
   owner: string | undefined;
   agent: string | undefined;
   /** Whether listeners heard of its start. */
-  told: boolean;
+  shown: boolean;
 }
 
 const REMEMBERED_ENDS = 5_000;
 
-/** The turns of a session that have no terminal yet: running, waiting and suspended ones, of everybody. */
+/** The turns of a session that have no terminal yet: running, waiting and suspended ones, of all clients. */
 export class Turns {
   readonly #active = new Map<string, Turn>();
   readonly #ended = new Set<string>();
@@ -65,19 +65,19 @@ export class Turns {
     switch (message.name) {
       case 'ai-run-queued':
       case 'ai-run-suspend':
-        return this.#add({ turnId, owner, agent: undefined, told: false }, false);
+        return this.#add({ turnId, owner, agent: undefined, shown: false }, false);
       case 'ai-run-start':
       case 'ai-run-resume':
-        return this.#add({ turnId, owner, agent: message.clientId, told: false }, true);
+        return this.#add({ turnId, owner, agent: message.clientId, shown: false }, true);
       case 'ai-run-end':
         return this.#end(turnId, (headers['run-reason'] ?? 'complete') as TurnEndReason, owner);
     }
   }
 
-  /** A turn that this client asks for. The gateway may not know it before `accepted` is told. */
+  /** A turn that this client asks for. The gateway may not know it before `accepted` is called. */
   expect(turnId: string, owner: string | undefined): void {
     this.#asked.add(turnId);
-    this.#add({ turnId, owner, agent: undefined, told: false }, false);
+    this.#add({ turnId, owner, agent: undefined, shown: false }, false);
   }
 
   accepted(turnId: string): void {
@@ -87,7 +87,7 @@ export class Turns {
   /** The gateway did not take what would have started it. */
   forget(turnId: string): void {
     this.#asked.delete(turnId);
-    if (this.#active.delete(turnId)) this.#tell();
+    if (this.#active.delete(turnId)) this.#notify();
   }
 
   has(turnId: string): boolean {
@@ -111,7 +111,7 @@ export class Turns {
   reconcile(listed: readonly ListedTurn[], before: readonly string[]): string[] {
     const open = new Set(listed.map((turn) => turn.turnId));
     for (const { turnId, owner, agent } of listed) {
-      this.#add({ turnId, owner: owner ?? undefined, agent: agent ?? undefined, told: false }, false);
+      this.#add({ turnId, owner: owner ?? undefined, agent: agent ?? undefined, shown: false }, false);
     }
     return before.filter((turnId) => !open.has(turnId) && this.#active.has(turnId));
   }
@@ -184,9 +184,9 @@ export class Turns {
     now.agent = turn.agent ?? now.agent;
     this.#active.set(turn.turnId, now);
     if (starts) this.#started.add(turn.turnId);
-    if (changes) this.#tell();
-    if (starts && !now.told) {
-      now.told = true;
+    if (changes) this.#notify();
+    if (starts && !now.shown) {
+      now.shown = true;
       this.#events.emit({ type: 'x-ably-turn-start', turnId: turn.turnId, clientId: now.owner ?? '' });
     }
   }
@@ -199,12 +199,12 @@ export class Turns {
     this.#started.delete(turnId);
     const turn = this.#active.get(turnId);
     this.#active.delete(turnId);
-    this.#tell();
+    this.#notify();
     // A terminal of old history is no news.
     if (turn) this.#events.emit({ type: 'x-ably-turn-end', turnId, clientId: turn.owner ?? owner ?? '', reason });
   }
 
-  #tell(): void {
+  #notify(): void {
     this.#map = undefined;
     this.#maps = this.#maps.filter((reference) => {
       const map = reference.deref();

@@ -100,10 +100,10 @@ test('SEED-27: a connection that is lost cancels nothing; the text is complete, 
 
 test('SEED-34: a refused send is an error, and its message stays visible', options, async (t) => {
   const user = join(t, undefined, unique(), { extra: { key: process.env.READER_KEY, clientId: 'user-1' } });
-  const told = new Promise((resolve) => user.transport.on('error', resolve));
+  const reported = new Promise((resolve) => user.transport.on('error', resolve));
   const sending = user.transport.view.send({ role: 'user', content: 'hello' });
   await assert.rejects(sending, (error) => errorInfoIs(error, ErrorCode.TransportSendFailed));
-  const error = await told;
+  const error = await reported;
   assert.ok(errorInfoIs(error, SessionErrorCode.SessionSendFailed));
   assert.equal(error.cause.statusCode, 401);
   assert.deepEqual(user.transport.view.getMessages().map((message) => message.parts[0].text), ['hello']);

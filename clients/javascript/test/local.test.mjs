@@ -46,7 +46,7 @@ test('staged events go on with their turn together with an update; those that ca
   const refused = (events) => assert.throws(() => user.transport.stageEvents(node.id, events), (error) => errorInfoIs(error, ErrorCode.InvalidArgument));
   refused([{ type: 'text-delta', id: '1', delta: 'x' }]);
   refused([{ type: 'tool-approval-response', approvalId: 'none', approved: true }]);
-  user.transport.stageEvents('nobody', [{ type: 'tool-output-error', toolCallId: part.toolCallId, errorText: 'x' }]);
+  user.transport.stageEvents('unknown', [{ type: 'tool-output-error', toolCallId: part.toolCallId, errorText: 'x' }]);
   user.transport.stageEvents(node.id, [{ type: 'tool-output-available', toolCallId: part.toolCallId, output: 1 }]);
   const goesOn = await user.transport.view.update(node.id, []);
   assert.equal(goesOn.turnId, turn.turnId);

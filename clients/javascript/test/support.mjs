@@ -28,7 +28,7 @@ export function unique(namespace = 'chat') {
   return `${namespace}:${Date.now().toString(36)}-${process.pid}-${count}`;
 }
 
-/** A transport of `name` for `clientId`, with what it has told. */
+/** A transport of `name` for `clientId`, with what it has reported. */
 export function join(t, clientId, name, { extra = {}, ...options } = {}) {
   const client = connect(t, clientId, extra);
   const channel = client.channels.get(name);

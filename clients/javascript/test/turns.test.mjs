@@ -72,7 +72,7 @@ test('getTurn says whose turn a message belongs to, and how it stands', options,
   const { status, error } = tree.getTurn(failing.turnId);
   assert.equal(status, 'error');
   assert.match(error.message, /failed at token 2/);
-  assert.equal(view.getTurn('of nobody'), undefined);
+  assert.equal(view.getTurn('unknown'), undefined);
 });
 
 test('SEED-3, 4, 14: two at once; one is cancelled; streams are read late', options, async (t) => {

@@ -50,7 +50,7 @@ test('a gateway that is killed in the middle of an answer', async (t) => {
   const turn = await one.transport.view.send(words(80, 50));
   await speaking(one.transport, turn.turnId);
   await have('kill-gateway');
-  // What is said while nobody is there is sent when there is.
+  // What is said while no gateway is there is sent when one is.
   const second = one.transport.view.send(words(4));
   assert.ok(one.transport.tree.getActiveTurnIds().get('user-1').has(turn.turnId));
   await have('start-gateway');

@@ -1,4 +1,4 @@
-/** What a screen reader is told: answers that end, approvals that are needed, stops and failures. */
+/** What a screen reader says: answers that end, approvals that are needed, stops and failures. */
 import { type ReactNode, useSyncExternalStore } from 'react';
 import { Store } from './store';
 

@@ -53,11 +53,11 @@ interface Props {
 
 export function Approvals({ waiting, onApprove }: Props): ReactNode {
   const shown = useSyncExternalStore(cardsInSight.subscribe, cardsInSight.get);
-  const told = useRef(new Set<string>());
+  const announced = useRef(new Set<string>());
   useEffect(() => {
     for (const { toolCallId, tool } of waiting) {
-      if (told.current.has(toolCallId)) continue;
-      told.current.add(toolCallId);
+      if (announced.current.has(toolCallId)) continue;
+      announced.current.add(toolCallId);
       announce(`The tool ${tool} needs your approval`, { urgent: true });
     }
   }, [waiting]);

@@ -63,7 +63,7 @@ export function chosenClient(): string {
   return known;
 }
 
-/** Be somebody else from now on, in this browser. */
+/** Be another person from now on, in this browser. */
 export function changeClient(name: string): void {
   local.set(CLIENT, name);
   const url = new URL(location.href);

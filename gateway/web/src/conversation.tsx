@@ -36,7 +36,7 @@ export const Conversation = memo(function Conversation(props: Props): ReactNode 
   const { list, column, awayFromEnd, toEnd } = useScrolling(rows[0]?.id, hasOlder && !loading, loadOlder);
   return (
     <div className="reading">
-      {/* What is new is told by the announcer: a live region here would read every word as it comes. */}
+      {/* The announcer says what is new: a live region here would read every word as it comes. */}
       <main className="conversation" ref={list} tabIndex={-1} id="conversation">
         <div className="column" ref={column} role="log" aria-live="off" aria-label="Conversation">
           {loading && rows.length > 0 && <p className="note">Loading earlier messages…</p>}

@@ -13,10 +13,10 @@ interface Props {
 export function Offline({ connected, unsent, onRetry }: Props): ReactNode {
   const { state, reason, before } = connected;
   const lost = state !== 'connected' && (before || !['initialized', 'connecting'].includes(state));
-  const told = useRef(false);
+  const announced = useRef(false);
   useEffect(() => {
-    if (lost !== told.current) announce(lost ? 'The connection is lost' : 'Connected again');
-    told.current = lost;
+    if (lost !== announced.current) announce(lost ? 'The connection is lost' : 'Connected again');
+    announced.current = lost;
   }, [lost]);
   if (!lost) return null;
   const refused = state === 'failed';

@@ -11,7 +11,7 @@ interface Props {
   parts: readonly Part[];
   /** The answer is still being written. */
   live: boolean;
-  /** The turn can still be answered: an approval that nobody gave before a stop is asked for no more. */
+  /** The turn can still be answered: an approval that was not given before a stop is asked for no more. */
   open: boolean;
   onApprove: (toolCallId: string, approved: boolean) => void;
 }

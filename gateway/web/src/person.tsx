@@ -1,4 +1,4 @@
-/** Who this person is, and how to be somebody else. */
+/** Who this person is, and how to be another. */
 import { type FormEvent, type ReactNode, useState } from 'react';
 import { changeClient } from './config';
 import { Icon } from './icons';

@@ -43,7 +43,7 @@ export class SessionWatch {
     if (!known) return;
     this.#watched.delete(id);
     this.#turns.delete(id);
-    this.#tell();
+    this.#notify();
     known.channel.unsubscribe(known.listener);
     const late = new Promise<void>((resolve) => setTimeout(resolve, PATIENCE_MS));
     await Promise.race([known.channel.detach().catch(() => {}), late]);
@@ -70,7 +70,7 @@ export class SessionWatch {
     const answer = await this.#client.request<{ turns: { turnId: string }[] }>('GET', `/v1/sessions/${encodeURIComponent(id)}/turns`, 4);
     if (!answer.success || !this.#watched.has(id)) return;
     this.#turns.set(id, new Set(answer.items[0]?.turns.map(({ turnId }) => turnId)));
-    this.#tell();
+    this.#notify();
   }
 
   #hear(id: string, message: Ably.InboundMessage): void {
@@ -83,10 +83,10 @@ export class SessionWatch {
     else turns.add(turnId);
     this.#turns.set(id, turns);
     this.#sessions.news(id, timestamp);
-    this.#tell();
+    this.#notify();
   }
 
-  #tell(): void {
+  #notify(): void {
     this.running.set(new Set([...this.#turns].filter(([, turns]) => turns.size > 0).map(([id]) => id)));
   }
 }

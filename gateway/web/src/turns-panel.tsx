@@ -1,4 +1,4 @@
-/** Which answers are running, everybody's, with a stop for each and for all of one's own. */
+/** Which answers are running, those of all, with a stop for each and for all of one's own. */
 import { type ReactNode, useEffect, useRef, useState } from 'react';
 import { Icon } from './icons';
 

@@ -29,7 +29,7 @@ export function runningTurns(transport: Transport, active: ReadonlyMap<string, S
   });
 }
 
-/** Tell a screen reader how answers go, everybody's. `onEnd` is called after each. */
+/** Tell a screen reader how all answers go. `onEnd` is called after each. */
 export function useAnnouncedTurns(transport: Transport, onEnd: () => void): void {
   useEffect(
     () =>
@@ -107,7 +107,7 @@ export function reportUnlessShown(error: { code: number; message: string }, tran
   // The turn's end reaches the tree in the same task.
   setTimeout(() => {
     const { view } = transport;
-    const isTold = view.flattenNodes().some(({ msgId }) => view.getTurn(msgId)?.error?.message === error.message);
-    if (!isTold) report(error);
+    const isShown = view.flattenNodes().some(({ msgId }) => view.getTurn(msgId)?.error?.message === error.message);
+    if (!isShown) report(error);
   }, 0);
 }

@@ -1,7 +1,7 @@
 /** The colours of code come in a file of their own: it is loaded once the page is there, before any code is likely to be. */
 import type { ReactNode } from 'react';
 
-/** The code in coloured pieces; the plain code for a language that is not known. */
+/** The code in coloured spans; the plain code for a language that is not known. */
 export type Highlight = (language: string, code: string) => ReactNode;
 
 let loaded: Highlight | undefined;
