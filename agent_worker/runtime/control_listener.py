@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
+from agent_worker.runtime.control_channel import ControlChannel
 from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.store.keys import Keyspace
-from selfhost_transport.store.names import control_message
 
 OnStop = Callable[[int, str, str], None]
 """Called with the bucket, the turn and the fence of a holder that has to stop."""
@@ -20,8 +20,8 @@ class ControlListener:
 
     def __init__(self, url: str, keys: Keyspace, holder: str, on_stop: OnStop) -> None:
         self._keys = keys
-        self._holder = holder
         self._on_stop = on_stop
+        self._control = ControlChannel(holder, self._pushed, self._arrived)
         self._subscriber = Subscriber(url, on_reconnect=self._wake_all)
         # The bucket's control channel is subscribed once it is done.
         self._buckets: dict[int, asyncio.Task[None]] = {}
@@ -42,7 +42,7 @@ class ControlListener:
         """Returns once cancels of the bucket's turns are subscribed to."""
         if bucket not in self._buckets:
             self._buckets[bucket] = asyncio.create_task(
-                self._subscriber.subscribe(f"{self._keys.base(bucket)}ctl", self._control(bucket))
+                self._subscriber.subscribe(f"{self._keys.base(bucket)}ctl", self._control.receiver(bucket))
             )
         await asyncio.shield(self._buckets[bucket])
 
@@ -84,15 +84,12 @@ class ControlListener:
         await asyncio.gather(*self._buckets.values(), return_exceptions=True)
         await self._subscriber.close()
 
-    def _control(self, bucket: int) -> Callable[[bytes], None]:
-        def received(payload: bytes) -> None:
-            match control_message(payload):
-                case ["stop", holder, turn, fence] if holder == self._holder:
-                    self._on_stop(bucket, turn, fence)
-                case ["wake", agent]:
-                    _set(self._arrivals.get(agent, ()))
+    def _pushed(self, push: str, bucket: int, turn: str, fence: str) -> None:
+        if push == "stop":
+            self._on_stop(bucket, turn, fence)
 
-        return received
+    def _arrived(self, bucket: int, agent: str) -> None:
+        _set(self._arrivals.get(agent, ()))
 
     def _wake(self, channel: str) -> None:
         _set(self._waiting.get(channel, ()))

@@ -9,18 +9,17 @@ import os
 import secrets
 import socket
 import time
-from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import TypedDict, TypeVar
 
 from agent_worker.agent.agent import Agent, Handler, OnSteer
 from agent_worker.agent.cancel_hook import CancelHook, HookFunction, Undecided
-from agent_worker.agent.turn import AbortCause
 from agent_worker.output.flush_timer import FlushTimer
 from agent_worker.output.usage import Usage
 from agent_worker.output.writer import Hold, read_s_of
 from agent_worker.runtime.abandonment import Abandonment
+from agent_worker.runtime.control_channel import ControlChannel
 from agent_worker.runtime.deadline import Limits
 from agent_worker.runtime.heartbeat import Heartbeat
 from agent_worker.runtime.lease import LeaseKeeper, Reaper
@@ -28,16 +27,15 @@ from agent_worker.runtime.loop_guard import LoopGuard
 from agent_worker.runtime.pace import Pace
 from agent_worker.runtime.presence import AgentPresence
 from agent_worker.runtime.queue_reader import QueueReader
+from agent_worker.runtime.running_turns import RunningTurns
 from agent_worker.runtime.turn_run import Services, TurnRun
 from agent_worker.runtime.turn_times import TurnTimes
 from agent_worker.user_code.containment import children_contained
-from agent_worker.user_code.errors import described
 from agent_worker.user_code.threads import Threads
 from selfhost_transport.errors import InvalidArgument, TransportError
 from selfhost_transport.loop_lag import LoopLag
 from selfhost_transport.settings import Settings, load_settings
 from selfhost_transport.settings_values import CrashRule
-from selfhost_transport.store.names import control_message
 from selfhost_transport.store.stores import Stores
 from selfhost_transport.store.turn_store import Lease
 from selfhost_transport.turns.codec import Codec
@@ -49,8 +47,6 @@ HandlerT = TypeVar("HandlerT", bound=Handler)
 
 _HOOK_MARGIN_MS = 500
 """By how much the store waits longer for a hook's decision than the worker does, which can tell more of it."""
-_LONGEST_WAIT_S = 30.0
-"""For how long a turn that is to run alone waits for others; then it runs beside them, and its loss does not count."""
 _LOOK_AGAIN_S = 5.0
 """How often every queue is checked without a notification, by one of all workers."""
 _LOOK_DUTY_MS = 4_000
@@ -92,17 +88,10 @@ class Worker:
         self.ready = asyncio.Event()
         self._stop = asyncio.Event()
         self._stopped = False
-        self._running: dict[tuple[int, str], TurnRun] = {}
-        self._runs: set[asyncio.Task[None]] = set()
-        # Aborted agents that have not returned yet; they can write nothing.
-        self._unwinding: set[asyncio.Task[None]] = set()
-        self._outcomes: Counter[str] = Counter()
-        self._usage: dict[str, Usage] = {}
+        self._running = RunningTurns(self._turn_ended)
         self._lag = LoopLag()
         self._pace = Pace(lambda: self._lag.seconds)
         self._guard: LoopGuard | None = None
-        # A turn that is to run alone: what it waits for. Nothing is taken meanwhile.
-        self._lone: tuple[TurnRun, asyncio.Future[bool]] | None = None
 
     def __repr__(self) -> str:
         return f"<Worker {self.worker_id} of {', '.join(self.agents) or 'no agents'}: {len(self._running)} turns>"
@@ -181,10 +170,10 @@ class Worker:
 
     def statistics(self) -> WorkerStatistics:
         """A snapshot, for metrics and logs."""
-        guard = self._guard
+        guard, running = self._guard, self._running
         blocked = (guard.blocked_count, guard.blocked_s) if guard else (0, 0.0)
         return WorkerStatistics(
-            self.running, len(self._unwinding), dict(self._outcomes), blocked, dict(self._usage)
+            self.running, running.unwinding, dict(running.outcomes), blocked, dict(running.usage)
         )
 
     def stop(self) -> None:
@@ -214,20 +203,11 @@ class Worker:
 
     def _begin_again(self) -> None:
         """Forget the last run, whose loop may be closed, and the `stop` that ended it."""
-        self._stopped, self._stop, self._lone = False, asyncio.Event(), None
-        self._running, self._runs, self._unwinding = {}, set(), set()
-
-    def _warn_of_unbound(self, settings: Settings) -> None:
-        """Agents that no namespace names get no turns; without namespaces the gateways alone know who is bound."""
-        bound = {rule.agent for rule in settings.namespaces if rule.agent}
-        if bound and (unbound := self.agents.keys() - bound):
-            logger.warning(
-                "worker.agent_not_bound agents=%s bound=%s: no [[namespaces]] of the configuration names it",
-                ",".join(sorted(unbound)), ",".join(sorted(bound)),
-            )  # fmt: skip
+        self._stopped, self._stop = False, asyncio.Event()
+        self._running.forget()
 
     async def _work(self, settings: Settings, stores: Stores) -> None:
-        self._warn_of_unbound(settings)
+        _warn_of_unbound(settings, self.agents)
         keys, threads = stores.keys, Threads(settings.worker.concurrency)
         presence = AgentPresence(stores.presence, self.worker_id, stores.options.presence_lease_ms)
         self._services = Services(
@@ -245,23 +225,22 @@ class Worker:
         pairs = [(bucket, name) for bucket in range(keys.buckets) for name in self.agents]
         queue_reader = self._queue_reader = QueueReader(pairs, self._take, self._room, self._found_empty)
         subscriber = stores.subscriber(on_reconnect=queue_reader.wake_all)
+        control = ControlChannel(self.worker_id, self._running.push, self._woken, self._drain_asked)
         try:
             await asyncio.gather(
                 *(
-                    subscriber.subscribe(f"{base}ctl", self._control(bucket))
+                    subscriber.subscribe(f"{base}ctl", control.receiver(bucket))
                     for bucket, base in enumerate(keys.bases())
                 )
             )
             lease_ms = settings.worker.lease_ms
-            keeper = LeaseKeeper(stores.turns, lease_ms, lambda: list(self._running.values()))
+            keeper = LeaseKeeper(stores.turns, lease_ms, self._running.all)
             reaper = Reaper(stores.turns, stores.pauses, stores.sessions, stores.duties, lease_ms)
             heartbeat = Heartbeat(
                 stores.fleet, self.worker_id, self.agents, lease_ms,
                 free_models=self.free_models or settings.worker.free_models,
             )  # fmt: skip
-            self._guard = LoopGuard(
-                lambda: Stores.build(settings), lease_ms, lambda: list(self._running.values())
-            )
+            self._guard = LoopGuard(lambda: Stores.build(settings), lease_ms, self._running.all)
             with self._guard, children_contained():
                 await self._serve(settings, stores, queue_reader, keeper, reaper, heartbeat)
         finally:
@@ -284,7 +263,7 @@ class Worker:
             asyncio.create_task(reaper.watch(), name="reaper"),
             asyncio.create_task(self._look_again(stores), name="look-again"),
         ]
-        if abandoned := self._abandonment(settings, stores):
+        if abandoned := _abandonment(settings, stores, self._running.all):
             loops.append(asyncio.create_task(abandoned, name="abandonment"))
         self._lag.start()
         taking = asyncio.create_task(queue_reader.work(), name="queue_reader")
@@ -300,26 +279,13 @@ class Worker:
             for loop in loops:
                 if loop.done() and not loop.cancelled():
                     loop.result()
-            await self._drain(settings.worker.grace_ms / 1000)
+            await self._running.drain(self.worker_id, settings.worker.grace_ms / 1000)
             await self._services.presence.close()
         finally:
             self._lag.stop()
             for task in (stopped, taking, *loops):
                 task.cancel()
             await asyncio.gather(stopped, taking, *loops, return_exceptions=True)
-
-    def _abandonment(self, settings: Settings, stores: Stores) -> Coroutine[None, None, None] | None:
-        """The check for abandoned turns; None where no namespace has the setting (PRE-10)."""
-        limits = [rule.abandon_after.total_seconds() for rule in settings.namespaces if rule.abandon_after]
-        if not limits:
-            return None
-        watch = Abandonment(
-            self._services.turns,
-            stores.occupancy,
-            lambda session: settings.namespace_for(session).abandon_after.total_seconds(),
-            lambda: list(self._running.values()),
-        )
-        return watch.watch(min(limits))
 
     async def _take(self, bucket: int, name: str) -> bool:
         assert self.settings is not None
@@ -331,7 +297,7 @@ class Worker:
         )  # fmt: skip
         if lease is None:
             return False
-        if lease.alone and self._lone is not None:
+        if lease.alone and self._running.has_lone:
             # One at a time; the queue has others in front of it now.
             await self._services.turns.hand_back(bucket, lease)
             return lease.more
@@ -348,39 +314,9 @@ class Worker:
         deadline_s = agent.deadline_s
         if deadline_s is None:
             deadline_s = self.settings.namespace_for(lease.session).deadline.total_seconds()
-        self._running[run.key] = run
-        limits = Limits(deadline_s, agent.silence_s or 0.0)
-        loop = asyncio.get_running_loop()
-        alone: asyncio.Future[bool] | None = loop.create_future() if lease.alone else None
-        if alone is not None:
-            logger.warning(
-                "turn.alone session=%s turn=%s attempt=%d", lease.session, lease.turn_id, lease.attempt
-            )
-            self._lone = run, alone
-            loop.call_later(_LONGEST_WAIT_S, _waited_too_long, alone)
-            self._may_be_alone()
-        task = asyncio.create_task(run.run(limits, alone), name=f"turn {lease.turn_id}")
-        self._runs.add(task)
-        task.add_done_callback(lambda task: self._finished(run, task))
+        self._running.start(run, Limits(deadline_s, agent.silence_s or 0.0))
 
-    def _finished(self, run: TurnRun, task: asyncio.Task[None]) -> None:
-        self._runs.discard(task)
-        # A later attempt at the same turn may have taken its place.
-        if self._running.get(run.key) is run:
-            del self._running[run.key]
-        if self._lone is not None and self._lone[0] is run:
-            self._lone = None
-        self._may_be_alone()
-        self._outcomes[run.outcome] += 1
-        name = run.agent.name
-        self._usage[name] = self._usage.get(name, Usage()) + run.turn.usage
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error(
-                "turn.crashed session=%s turn=%s", run.lease.session, run.lease.turn_id, exc_info=error
-            )
-        if run.handler is not None and not run.handler.done():
-            self._unwinding.add(run.handler)
-            run.handler.add_done_callback(self._unwound)
+    def _turn_ended(self) -> None:
         if self.once:
             # It may have been put back into its queue, or have let another one start.
             self._queue_reader.wake_all()
@@ -391,48 +327,19 @@ class Worker:
         if self.once and not self._running:
             self.stop()
 
-    def _unwound(self, handler: asyncio.Task[None]) -> None:
-        self._unwinding.discard(handler)
-        if not handler.cancelled() and (error := handler.exception()) is not None:
-            logger.debug("turn.unwinding_failed task=%s error=%s", handler.get_name(), described(error))
-
-    def _may_be_alone(self) -> None:
-        """Let a turn begin that waits for the others to end."""
-        if self._lone is not None and len(self._running) <= 1 and not self._lone[1].done():
-            self._lone[1].set_result(True)
-
     def _room(self) -> int:
         assert self.settings is not None
-        if self._lone is not None:
+        if self._running.has_lone:
             return 0
         return self._pace.room(len(self._running), self.settings.worker.concurrency)
 
-    def _control(self, bucket: int) -> Callable[[bytes], None]:
-        """Handle a notification on a bucket's control channel."""
+    def _woken(self, bucket: int, agent: str) -> None:
+        if agent in self.agents:
+            self._queue_reader.wake(bucket, agent)
 
-        def received(payload: bytes) -> None:
-            match control_message(payload):
-                case ["wake", name] if name in self.agents:
-                    self._queue_reader.wake(bucket, name)
-                case ["drain", worker_id] if worker_id == self.worker_id:
-                    logger.info("worker.drain_asked worker=%s", worker_id)
-                    self.stop()
-                case ["stop", worker_id, turn_id, fence] if worker_id == self.worker_id:
-                    if run := self._run_of(bucket, turn_id, fence):
-                        run.abort(AbortCause.CANCELLED)
-                case ["ask", worker_id, turn_id, fence] if worker_id == self.worker_id:
-                    if run := self._run_of(bucket, turn_id, fence):
-                        run.ask()
-                case ["input", worker_id, turn_id, fence] if worker_id == self.worker_id:
-                    if run := self._run_of(bucket, turn_id, fence):
-                        run.on_input()
-
-        return received
-
-    def _run_of(self, bucket: int, turn_id: str, fence: str) -> TurnRun | None:
-        """The attempt that a notification is for; None if it is over."""
-        run = self._running.get((bucket, turn_id))
-        return run if run is not None and str(run.lease.fence) == fence else None
+    def _drain_asked(self) -> None:
+        logger.info("worker.drain_asked worker=%s", self.worker_id)
+        self.stop()
 
     async def _look_again(self, stores: Stores) -> None:
         """Announce waiting turns again, for all workers: a notification may have been lost."""
@@ -443,24 +350,31 @@ class Worker:
                     if await stores.duties.falls_to_me(f"look:{agent}", _LOOK_DUTY_MS):
                         await stores.duties.announce(agent)
 
-    async def _drain(self, grace_s: float) -> None:
-        """Let running turns finish for the grace time, then give the others to another worker (DUR-12)."""
-        if self._runs:
-            logger.info("worker.draining worker=%s turns=%d", self.worker_id, len(self._runs))
-            await asyncio.wait(set(self._runs), timeout=grace_s)
-        runs = list(self._running.values())
-        await asyncio.gather(*(run.hand_back() for run in runs), return_exceptions=True)
-        left = {*self._runs, *self._unwinding}
-        if left:
-            await asyncio.wait(left, timeout=grace_s)
-        for task in {*self._runs, *self._unwinding}:
-            task.cancel()
-        logger.info("worker.stopped worker=%s outcomes=%s", self.worker_id, dict(self._outcomes))
+
+def _abandonment(
+    settings: Settings, stores: Stores, running: Callable[[], list[TurnRun]]
+) -> Coroutine[None, None, None] | None:
+    """The check for abandoned turns; None where no namespace has the setting (PRE-10)."""
+    limits = [rule.abandon_after.total_seconds() for rule in settings.namespaces if rule.abandon_after]
+    if not limits:
+        return None
+    watch = Abandonment(
+        stores.turns,
+        stores.occupancy,
+        lambda session: settings.namespace_for(session).abandon_after.total_seconds(),
+        running,
+    )
+    return watch.watch(min(limits))
 
 
-def _waited_too_long(alone: asyncio.Future[bool]) -> None:
-    if not alone.done():
-        alone.set_result(False)
+def _warn_of_unbound(settings: Settings, agents: Collection[str]) -> None:
+    """Agents that no namespace names get no turns; without namespaces the gateways alone know who is bound."""
+    bound = {rule.agent for rule in settings.namespaces if rule.agent}
+    if bound and (unbound := set(agents) - bound):
+        logger.warning(
+            "worker.agent_not_bound agents=%s bound=%s: no [[namespaces]] of the configuration names it",
+            ",".join(sorted(unbound)), ",".join(sorted(bound)),
+        )  # fmt: skip
 
 
 class _HookOptions(TypedDict, total=False):

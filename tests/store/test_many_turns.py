@@ -105,7 +105,7 @@ async def test_a_repeated_interrupt_finishes_what_a_dead_gateway_began(
 
     with monkeypatch.context() as patch:
         patch.setattr(TurnCancels, "close_marked", nothing)
-        patch.setattr(TurnStore, "_interrupt_rest", nothing)
+        patch.setattr(TurnCancels, "interrupt_rest", nothing)
         await many.submit(request("new", policy=Policy.INTERRUPT))
     await many.submit(request("later"))
     assert len(await many.active(SESSION)) > 100
