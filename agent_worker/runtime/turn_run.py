@@ -14,27 +14,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent_worker.agent.agent import Agent, OnSteer
-from agent_worker.agent.cancel_hook import request_for
 from agent_worker.agent.conversation import Conversation
 from agent_worker.agent.steering import Steering
 from agent_worker.agent.suspension import Suspended
 from agent_worker.agent.turn import AbortCause, Turn
 from agent_worker.output.flush_timer import FlushTimer
 from agent_worker.output.writer import Hold, TurnWriter
-from agent_worker.runtime.cancel_note import CLOSING_NOTE_MS, write_closing_note
+from agent_worker.runtime.cancel_decision import cancel_origin, decide_cancel
+from agent_worker.runtime.cancel_note import write_closing_note
 from agent_worker.runtime.deadline import Limits, Watch
 from agent_worker.runtime.ending import COMPLETED, FAILED, Ending
 from agent_worker.runtime.presence import Activity, AgentPresence
+from agent_worker.runtime.requeue import Requeue
 from agent_worker.runtime.turn_times import TurnTimes
-from agent_worker.runtime.turn_trace import CancelOrigin, TurnTrace
+from agent_worker.runtime.turn_trace import TurnTrace
 from agent_worker.user_code.containment import Escaped, UserCode, drop_frames, start
-from agent_worker.user_code.errors import GENERIC, AgentError, client_error, described, wants_another_attempt
+from agent_worker.user_code.errors import GENERIC, AgentError, client_error, described
 from agent_worker.user_code.threads import Threads
 from selfhost_transport.errors import ErrorInfo, LeaseLost, TransportError
 from selfhost_transport.logs import Fields, bind_log_fields
 from selfhost_transport.redis_io.refusals import RedisFailure
 from selfhost_transport.settings_values import CrashRule
-from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.turn_inputs import TurnInputs
 from selfhost_transport.store.turn_operations import Create, Operation
@@ -42,19 +42,12 @@ from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_request import unpack_context
 from selfhost_transport.store.turn_store import Lease, TurnStore
 from selfhost_transport.turns import encoder, lifecycle
-from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.lifecycle import RunReason, StepReason
 from selfhost_transport.wire.message import Message
 
 logger = logging.getLogger(__name__)
 
 RETRIED = "retried"
-
-_RETURN_PAUSE_S = 0.5
-# A turn that loses the connection whenever it is run must come to an end nevertheless.
-_MOST_RETURNS = 20
-_FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +83,7 @@ class TurnRun:
         self._writer = TurnWriter(services.turns, lease, hold, services.flush_timer, self._refused)
         conversation = Conversation(services.history, lease, context, agent.codec)
         self._ending_of_turn = Ending(services.turns, services.pauses, lease, hold, context, conversation)
+        self._requeue = Requeue(services.turns, agent, lease, bucket, hold, services.retry_errors)
         self._steering = Steering(services.pauses, lease, conversation)
         self.turn = Turn(
             lease,
@@ -202,7 +196,7 @@ class TurnRun:
     async def hand_back(self) -> None:
         """Give the turn to another worker (a worker that stops); the attempt does not count."""
         self.abort(AbortCause.WORKER_SHUTDOWN)
-        await self._services.turns.hand_back(self.bucket, self.lease)
+        await self._requeue.give_up()
 
     async def _wait_alone(self, alone: asyncio.Future[bool]) -> None:
         either: set[asyncio.Future[Any]] = {alone, self._aborted}
@@ -309,28 +303,23 @@ class TurnRun:
 
     async def _decide(self) -> None:
         """Have the agent's hook decide about a cancel, and carry the decision out (CAN-7)."""
-        hook = self.agent.on_cancel
-        asked = await self._services.pauses.asked(self.lease) if hook is not None else None
-        if hook is None or asked is None:
+        services = self._services
+        allowed = await decide_cancel(
+            self.agent,
+            self.turn,
+            self.lease,
+            self._context,
+            services.pauses,
+            services.history,
+            services.threads,
+        )
+        if allowed is None:
             return
-        entry = await self._services.history.state(self.lease.session, Ref(asked.position))
-        request = request_for(self.turn, asked, entry.message)
-        decision = await hook.decision(request, self._services.threads, self.agent.name)
-        message = lifecycle.cancel_verdict(
-            self._context, asked.requester, allowed=decision.allowed, error=decision.error
-        )
-        await self._services.pauses.decide(
-            self.lease, allow=decision.allowed, message=message, grace_ms=CLOSING_NOTE_MS
-        )
-        self._log("cancel.allowed" if decision.allowed else "cancel.denied", logging.INFO)
-        if decision.allowed:
+        self._log("cancel.allowed" if allowed else "cancel.denied", logging.INFO)
+        if allowed:
             self.abort(AbortCause.CANCELLED)
             await write_closing_note(
-                self._services.turns,
-                self.lease,
-                self._context,
-                self.turn.final_note,
-                self.turn.conversation.codec,
+                services.turns, self.lease, self._context, self.turn.final_note, self.turn.conversation.codec
             )
 
     async def _first_output(self) -> None:
@@ -344,23 +333,9 @@ class TurnRun:
 
     async def _end_trace(self) -> None:
         if self.outcome == AbortCause.CANCELLED.value:
-            await self._trace.cancelled(self._cancel_origin)
+            turns, history = self._services.turns, self._services.history
+            await self._trace.cancelled(lambda: cancel_origin(turns, history, self.lease, self._names()))
         self._trace.end(self.outcome)
-
-    async def _cancel_origin(self) -> CancelOrigin | None:
-        """Read the cancel that ended the turn; None where it cannot be had."""
-        session = self.lease.session
-        try:
-            record = await self._services.turns.record(session, self.lease.turn_id)
-            if record is None or record.cancel_position is None:
-                return None
-            entry = await self._services.history.state(session, Ref(record.cancel_position))
-        except TransportError as error:
-            logger.debug("turn.cancel_unread %s error=%s", self._names(), error)
-            return None
-        headers = h.read_headers(entry.message)
-        traceparent = headers.get(h.TRACEPARENT) if headers is not None else None
-        return CancelOrigin(record.cancel_position.ms, entry.message.client_id, traceparent)
 
     async def _show(self, activity: str) -> None:
         session, turn = self.lease.session, self.lease.turn_id
@@ -383,13 +358,13 @@ class TurnRun:
     async def _fail(self, error: BaseException) -> None:
         if isinstance(error, LeaseLost) and self._writer.stopped:
             raise error
-        if isinstance(error, RedisFailure) and self._may_return():
+        if isinstance(error, RedisFailure) and self._requeue.may_return():
             await self._return(error)
             return
         logger.warning(
             "turn.attempt_failed %s error=%s", self._names(), described(error), exc_info=_trace_of(error)
         )
-        if self._may_retry(error):
+        if self._requeue.may_retry(error):
             await self._retry()
         else:
             await self._write_terminal(FAILED, client_error(error))
@@ -402,34 +377,14 @@ class TurnRun:
         logger.warning("turn.returned %s error=%s", self._names(), error)
         self.outcome = RETRIED
         self._ending = True
-        give_up = time.monotonic() + self.hold.retry_s
-        while True:
-            try:
-                await self._services.turns.hand_back(self.bucket, self.lease)
-                return
-            except RedisFailure:
-                if time.monotonic() > give_up:
-                    raise
-                await asyncio.sleep(_RETURN_PAUSE_S)  # paces asking while Redis is away
-
-    def _may_return(self) -> bool:
-        fence = self.lease.fence
-        return isinstance(fence, int) and fence <= self.lease.max_attempts + _MOST_RETURNS
-
-    def _may_retry(self, error: BaseException) -> bool:
-        default = self.agent.retry_errors
-        wanted = wants_another_attempt(error, self._services.retry_errors if default is None else default)
-        return wanted and self.lease.attempt < self.lease.max_attempts
+        await self._requeue.give_up_without_redis()
 
     async def _retry(self) -> None:
         """Close the failed attempt and put the turn back in the queue, after a pause that grows (TRN-9)."""
         self.outcome = RETRIED
         if not self._writer.stopped:
             await self._writer.close_all(encoder.Create(self._step_end(StepReason.FAILED)))
-        pause = min(_FIRST_PAUSE_S * 2 ** (self.lease.attempt - 1), _LONGEST_PAUSE_S)
-        await asyncio.wait({self._aborted}, timeout=pause)
-        if not self._aborted.done():
-            await self._services.turns.hand_back(self.bucket, self.lease, counted=True)
+        await self._requeue.retry(self._aborted)
 
     async def _write_terminal(self, status: str, error: ErrorInfo | None) -> bool:
         """End the turn in one step. A success is not written while a steer waits: then False."""
