@@ -146,8 +146,8 @@ class ClientTransport:
             async with asyncio.timeout(within):
                 with self._session.reporting("the session to be attached"):
                     await self._session.ready
-                if self._seed is not None and self._session.seed is None:
-                    await self._session.join_seed(self._seed)
+                if self._seed is not None and self._session.past.seed is None:
+                    await self._session.past.join_seed(self._seed)
         except TimeoutError:
             reason, why = self._session.trouble, self._session.why_waiting()
             await self.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -21,10 +21,11 @@ from selfhost_transport.client.connection.effects import Attached
 from selfhost_transport.client.connection.state import ConnectionState, StateChange
 from selfhost_transport.client.emitter import Emitter
 from selfhost_transport.client.rest import RestClient
-from selfhost_transport.client.session import requests
 from selfhost_transport.client.session.events import Discontinuity, Entry
 from selfhost_transport.client.session.history_loader import HistoryLoader
 from selfhost_transport.client.session.long_waits import LongWaits
+from selfhost_transport.client.session.past import Past, epoch_of
+from selfhost_transport.client.session.publisher import Publisher
 from selfhost_transport.client.session.requests import TurnFilter
 from selfhost_transport.client.session.turn import Turn
 from selfhost_transport.client.session.turn_handles import TurnHandles
@@ -35,7 +36,6 @@ from selfhost_transport.errors import (
     ErrorInfo,
     InvalidArgument,
     LogRewound,
-    ServiceError,
     SessionClosed,
     TransportError,
 )
@@ -43,24 +43,18 @@ from selfhost_transport.hooks import said
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.codec import Codec
 from selfhost_transport.turns.codecs import UI_MESSAGES
-from selfhost_transport.turns.completeness import is_settled
 from selfhost_transport.turns.context import turn_id_for
 from selfhost_transport.turns.events import StructureChanged, TreeEvent, TurnChanged
 from selfhost_transport.turns.inputs import InputIds
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.runs import RunInfo
-from selfhost_transport.turns.seed import Seed, check_resume_point, is_joined
 from selfhost_transport.turns.tree import SessionTree
-from selfhost_transport.turns.view import View as Window
 from selfhost_transport.wire.frame import AckResult, Frame
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.receipts import TurnReceipt
 
 _log = logging.getLogger(__name__)
 
-# Repeats of a publish that the service could not store; its id makes them harmless (ERR-2, P5).
-_PUBLISH_ATTEMPTS = 4
-_PUBLISH_RETRY_S = 0.1
 # Status of a receipt: the turn waits for others of its session, as its policy says.
 _QUEUED = "queued"
 
@@ -84,20 +78,12 @@ class Session:
         self.agent: str | None = None
         self.codec = codec
         self.tree = SessionTree(codec=codec)
-        # The past of this tree was not read yet.
-        self._is_fresh = True
-        # Events from folding it, the newest page first, until they are emitted.
-        self._folded: list[list[TreeEvent]] = []
-        # Messages that the application has stored; they are shown in front of those read here.
-        self.seed: Seed | None = None
         # Where delivery began; older messages came from the history.
         self.attach_serial = ""
         # Resolves when the session is attached and its history is read.
         self.ready: SharedFuture[None] = SharedFuture(self)
         # Why nothing more will come: closed, or refused for good.
         self.failure: TransportError | None = None
-        # The service let us in, but not to the history (REC-17).
-        self.history_refused: TransportError | None = None
         self._dial_failed = False
         self.on_tree: Emitter[list[TreeEvent]] = Emitter(self.report_failure)
         self.on_error: Emitter[TransportError] = Emitter(self._error_subscriber_failed)
@@ -105,13 +91,11 @@ class Session:
         self.on_entry: Emitter[Entry] = Emitter(self.report_failure)
         self.on_state: Emitter[StateChange] = Emitter(self.report_failure)
         self.long_waits = LongWaits(name, self.report_failure)
+        self.past = Past(self, history_limit)
         self._wanted_client_id = client_id
-        self._history_limit = history_limit
         self._connection: Connection | None = None
-        self._loader: HistoryLoader | None = None
-        self._rest: RestClient | None = None
+        self._publisher: Publisher | None = None
         self._loading: asyncio.Task[None] | None = None
-        self._settling: asyncio.Task[None] | None = None
         self._held: list[Message] = []
         self._turns = TurnHandles()
         self._waiting: set[asyncio.Future[None]] = set()
@@ -119,7 +103,8 @@ class Session:
 
     def use(self, connection: Connection, loader: HistoryLoader, rest: RestClient) -> None:
         """Say what to publish on and where to read the past."""
-        self._connection, self._loader, self._rest = connection, loader, rest
+        self._connection, self.past.loader = connection, loader
+        self._publisher = Publisher(self, connection, rest)
 
     @property
     def client_id(self) -> str | None:
@@ -133,8 +118,9 @@ class Session:
     def trouble(self) -> ErrorInfo | None:
         """The last failure of what the session is waiting for; None while nothing has failed."""
         reason = self._connection.core.reason if self._connection is not None else None
-        if reason is None and self._loading is not None and self._loader is not None:
-            reason = self._loader.trouble.info if self._loader.trouble is not None else None
+        loader = self.past.loader
+        if reason is None and self._loading is not None and loader is not None:
+            reason = loader.trouble.info if loader.trouble is not None else None
         return reason
 
     def why_waiting(self) -> str:
@@ -208,16 +194,16 @@ class Session:
 
     def send(self, messages: list[Message], ids: InputIds) -> Sent:
         """Publish an input that asks for a turn, and show it at once (OPT-1)."""
-        self.require_ready()
+        publisher = self._ready_publisher()
         span = tracing.start_span("turn send", None, {"sht.session": self.name}, kind="PRODUCER")
         if (traced := tracing.traceparent_of(span)) is not None:
             messages = [h.with_transport_header(message, h.TRACEPARENT, traced) for message in messages]
         # The frame leaves in this call, so that a cancel made right after it comes after it.
-        answer = self._publish(messages)
+        answer = publisher.publish(messages)
         if self.tree.owner_of(ids.codec_message_id) is None:
             self._notify(self.tree.insert_optimistic(messages))
         turn = self.turn_for_input(ids.codec_message_id, sent_here=True)
-        turn.withdraw = lambda: self._connection is not None and self._connection.withdraw(answer)
+        turn.withdraw = lambda: publisher.withdraw(answer)
         receipt = asyncio.create_task(self._accept(turn, messages, ids.event_id, answer))
         self._sends.add(receipt)
         receipt.add_done_callback(self._sent)
@@ -233,15 +219,15 @@ class Session:
 
     async def publish_input(self, messages: list[Message]) -> AckResult:
         """Publish an input that belongs to a running turn."""
-        self.require_ready()
-        return await self._settle(messages, self._publish(messages))
+        publisher = self._ready_publisher()
+        return await publisher.settle(messages, publisher.publish(messages))
 
     async def cancel_turn(self, turn: Turn) -> CancelResult:
         """Cancel by the turn's id or, before it can be known, by the message that asked for it (CAN-4)."""
-        if self.agent is None and turn.turn_id is None and turn.input_codec_message_id is not None:
-            return await self._publish_cancel({h.INPUT_CODEC_MESSAGE_ID: turn.input_codec_message_id})
-        if self.agent is not None and turn.input_codec_message_id is not None and not turn.started.done:
-            return await self._publish_cancel({h.INPUT_CODEC_MESSAGE_ID: turn.input_codec_message_id})
+        input_id = turn.input_codec_message_id
+        has_no_id = turn.turn_id is None if self.agent is None else not turn.started.done
+        if input_id is not None and has_no_id:
+            return await self._ready_publisher().publish_cancel({h.INPUT_CODEC_MESSAGE_ID: input_id})
         return await self.cancel(TurnFilter(turn_id=turn.turn_id))
 
     async def cancel(self, chosen: TurnFilter) -> CancelResult:
@@ -249,49 +235,14 @@ class Session:
 
         Raises InvalidArgument for own turns of an anonymous client.
         """
-        self.require_ready()
-        if chosen.is_own and self.client_id is None:
-            raise InvalidArgument("an anonymous client has no turns of its own; name a turn, or cancel all")
-        if self.agent is None:
-            return await self._cancel_each(chosen)
-        assert self._connection is not None and self._rest is not None
-        if self._connection.is_backpressured and not chosen.connection:
-            try:
-                return await self._rest.cancel(self._connection.endpoint, chosen.cancel_body(self.client_id))
-            except ServiceError as error:
-                _log.warning("cancel.not_past_the_queue session=%s error=%s", self.name, error)
-        return await self._publish_cancel(chosen.cancel_headers())
-
-    async def _cancel_each(self, chosen: TurnFilter) -> CancelResult:
-        """Without a bound agent the wire knows no wider cancels: one per turn (protocol section 1.1)."""
-        matched = [turn.run_id for turn in self.open_turns(chosen)]
-        results = await asyncio.gather(*(self._publish_cancel({h.RUN_ID: turn}) for turn in matched))
-        known = chosen.turn_id is not None and self.tree.turn(chosen.turn_id) is not None
-        ended = (chosen.turn_id,) if known and not matched and chosen.turn_id is not None else ()
-        position = max((result.position for result in results), default="")
-        return CancelResult(position, tuple(matched), ended)
-
-    async def _publish_cancel(self, headers: Mapping[str, str]) -> CancelResult:
-        self.require_ready()
-        messages = requests.cancel(headers, self.client_id)
-        result = await self._settle(messages, self._publish(messages))
-        if result.cancel is not None:
-            receipt = result.cancel
-            return CancelResult(
-                receipt.position,
-                receipt.matched,
-                receipt.already_ended,
-                receipt.denied,
-                receipt.hook_failed,
-                receipt.undecided,
-            )
-        return CancelResult(next((serial for serial in result.serials if serial), ""))
+        return await self._ready_publisher().cancel(chosen)
 
     async def _accept(
         self, turn: Turn, messages: list[Message], event_id: str, answer: asyncio.Future[AckResult]
     ) -> TurnReceipt:
+        assert self._publisher is not None
         try:
-            result = await self._settle(messages, answer)
+            result = await self._publisher.settle(messages, answer)
         except TransportError as error:
             self._refused(turn, event_id, error)
             raise
@@ -313,22 +264,10 @@ class Session:
         if self.failure is None and not isinstance(error, Discarded):
             self.on_error.emit(error)
 
-    async def _settle(self, messages: list[Message], answer: asyncio.Future[AckResult]) -> AckResult:
-        """The answer to a publish, repeated while the service fails to store it."""
-        with self.reporting("a publish to be acknowledged"):
-            for attempt in range(1, _PUBLISH_ATTEMPTS):
-                try:
-                    return await answer
-                except ServiceError as error:
-                    if not error.retryable:
-                        raise
-                    await asyncio.sleep(_PUBLISH_RETRY_S * 2**attempt)
-                    answer = self._publish(messages)
-            return await answer
-
-    def _publish(self, messages: list[Message]) -> asyncio.Future[AckResult]:
-        assert self._connection is not None
-        return self._connection.publish(messages)
+    def _ready_publisher(self) -> Publisher:
+        self.require_ready()
+        assert self._publisher is not None
+        return self._publisher
 
     def require_ready(self) -> None:
         """Raises InvalidArgument before the session is attached, SessionClosed or the failure afterwards."""
@@ -340,75 +279,6 @@ class Session:
         """Raises SessionClosed or the failure, once there is one."""
         if self.failure is not None:
             raise self.failure
-
-    # The past
-
-    @property
-    def has_older(self) -> bool:
-        """Whether the service holds messages that are not in the tree."""
-        return self._loader is not None and self._loader.has_older
-
-    @property
-    def has_read_past(self) -> bool:
-        """Whether the past of the tree was read as far as it is wanted, or may not be."""
-        return not self._is_fresh or self.history_refused is not None
-
-    async def load_older(self) -> bool:
-        """Read one more page into the tree; False when there is none. Raises CapabilityError, TransportError."""
-        self.require_ready()
-        if self.history_refused is not None:
-            raise self.history_refused
-        assert self._loader is not None
-        if not self._loader.has_older:
-            return False
-        self._apply(await self._loader.older())
-        return True
-
-    async def read_until(self, enough: Callable[[], bool], *, wanted: int = 100) -> None:
-        """Read older messages, probably so many `wanted`, until there are enough or no more. Raises as `load_older`."""
-        if self._loader is not None:
-            self._loader.expect(wanted)
-        while not enough() and await self.load_older():
-            continue
-
-    def _is_settled(self) -> bool:
-        """Whether the messages read so far determine the shown branch."""
-        if self.seed is None:
-            return is_settled(self.tree)
-        return self._loader is None or is_joined(self.seed, self.tree, self._loader.oldest)
-
-    def _settle_later(self) -> None:
-        """A message refers to one that was not read here, such as an edit of an old message: read back to it."""
-        if (
-            self.has_older
-            and self.history_refused is None
-            and self._settling is None
-            and not self._is_settled()
-        ):
-            self._settling = asyncio.create_task(self._settle_branch())
-
-    async def _settle_branch(self) -> None:
-        try:
-            await self.read_until(self._is_settled)
-        except TransportError as error:
-            _log.warning("history.not_settled session=%s error=%s", self.name, error)
-        finally:
-            self._settling = None
-
-    async def join_seed(self, seed: Seed) -> None:
-        """Read back to where the stored messages end, and show them in front from then on.
-
-        Raises ResumePointLost where messages may be in neither (HYD-6), CapabilityError without the right to the history.
-        """
-        self.require_ready()
-        if self.history_refused is not None:
-            raise self.history_refused
-        assert self._loader is not None
-        loader = self._loader
-        await self.read_until(lambda: is_joined(seed, self.tree, loader.oldest))
-        if not self.has_older:
-            check_resume_point(seed, self.tree, _epoch(self.attach_serial), self._loader.truncated_at)
-        self.seed = seed
 
     # Called by the connection
 
@@ -437,7 +307,7 @@ class Session:
         if attached.first:
             self.agent = attached.params.get("turns")
             self.tree = self._new_tree()
-        elif _epoch(attached.serial) != _epoch(self.attach_serial):
+        elif epoch_of(attached.serial) != epoch_of(self.attach_serial):
             # The session was deleted and made again: nothing known of it holds.
             self.tree = self._new_tree()
             self._turns.abandon(ContinuityLost("the session was deleted, and its turns with it"))
@@ -481,10 +351,10 @@ class Session:
 
     async def stop(self) -> None:
         """Wait for what runs in the background; the connection is closed, so that nothing continues for long."""
-        reading = [task for task in (self._loading, self._settling) if task is not None]
-        for task in reading:
-            task.cancel()
-        await asyncio.gather(*reading, return_exceptions=True)
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.gather(self._loading, return_exceptions=True)
+        await self.past.stop()
         await asyncio.gather(*self._sends, return_exceptions=True)
 
     # Folding
@@ -492,23 +362,20 @@ class Session:
     async def _load(self, attached: Attached) -> None:
         past: list[Message] = []
         try:
-            past = await self._read_past(attached)
-            self._is_fresh = False
-            self.history_refused = None
+            past = await self.past.read(attached.serial)
         except TransportError as error:
             # Live only, then: the session is usable without its past (DEV-7).
-            self.history_refused = error
+            self.past.refused = error
             self.on_error.emit(error)
         except Exception as error:
             _log.exception("history.failed session=%s", self.name)
-            self.history_refused = TransportError(f"the history could not be read: {error}", code=104011)
-            self.on_error.emit(self.history_refused)
+            self.past.refused = TransportError(f"the history could not be read: {error}", code=104011)
+            self.on_error.emit(self.past.refused)
         self._loading = None
-        folded, self._folded = self._folded, []
-        for events in reversed(folded):
+        for events in self.past.take_folded():
             self._notify(events)
-        self._apply(past)
-        if LogRewound.matches(attached.error) and self.history_refused is None:
+        self.apply(past)
+        if LogRewound.matches(attached.error) and self.past.refused is None:
             known = {turn.run_id for turn in self.tree.turns()}
             self._turns.abandon_unknown(known, LogRewound("Redis has lost this turn; send again"))
         held, self._held = self._held, []
@@ -517,27 +384,8 @@ class Session:
         if not attached.first:
             self.on_discontinuity.emit(Discontinuity(attached.error, attached.serial))
 
-    async def _read_past(self, attached: Attached) -> list[Message]:
-        """The history to fold, oldest first."""
-        assert self._loader is not None
-        if self._history_limit == 0 and not self._loader.has_begun:
-            self._loader.begin(attached.serial)
-            return []
-        # What is shown is counted in messages of the conversation, however many entries those are. A tree that nothing
-        # has seen takes the pages as they come; one that is known is completed in one step, by the caller.
-        window, is_fresh = Window(self.tree), self._is_fresh
-
-        def enough(page: list[Message]) -> bool:
-            if is_fresh:
-                self._folded.append(self._fold(page))
-            return not is_fresh or window.is_read(self._history_limit)
-
-        self._loader.expect(self._history_limit)
-        past = await self._loader.join(attached.serial, enough)
-        return [] if is_fresh else past
-
     def _new_tree(self) -> SessionTree:
-        self._is_fresh, self._folded = True, []
+        self.past.begin_again()
         return SessionTree(self.name if self.agent is not None else None, self.codec)
 
     def _deliver(self, messages: Sequence[Message]) -> None:
@@ -545,16 +393,18 @@ class Session:
             for message in messages:
                 position = message.version.serial if message.version is not None else message.serial
                 self.on_entry.emit(Entry(position or "", message))
-        if any(isinstance(event, StructureChanged) for event in self._apply(messages)):
-            self._settle_later()
+        if any(isinstance(event, StructureChanged) for event in self.apply(messages)):
+            self.past.settle_later()
 
-    def _apply(self, messages: Sequence[Message]) -> list[TreeEvent]:
-        events = self._fold(messages)
+    def apply(self, messages: Sequence[Message]) -> list[TreeEvent]:
+        """Put messages into the tree, and say so to the subscribers."""
+        events = self.fold(messages)
         if events:
             self._notify(events)
         return events
 
-    def _fold(self, messages: Sequence[Message]) -> list[TreeEvent]:
+    def fold(self, messages: Sequence[Message]) -> list[TreeEvent]:
+        """Put messages into the tree; what that changed is not announced yet."""
         apply = self.tree.apply
         events: list[TreeEvent] = []
         for message in messages:
@@ -611,7 +461,3 @@ def _why_not_begun(held: ref[Turn], agent: str | None) -> str | None:
             "agent among its participants has started"
         )
     return f"no worker has taken the turn: does one serve the agent {agent!r} on the same Redis and prefix?"
-
-
-def _epoch(serial: str) -> str:
-    return serial.partition("@")[2].partition(":")[0]

@@ -63,7 +63,9 @@ class View:
     @property
     def has_older(self) -> bool:
         """Whether `load_older` has more to show; with a seed, which is shown whole, never."""
-        return self._session.seed is None and (self._current().hidden_count > 0 or self._session.has_older)
+        return self._session.past.seed is None and (
+            self._current().hidden_count > 0 or self._session.past.has_older
+        )
 
     async def load_older(self, limit: int = 10) -> list[ConversationMessage]:
         """Show up to `limit` older messages: those, oldest first; [] when there are none.
@@ -71,10 +73,10 @@ class View:
         Concurrent calls take their turns. Raises CapabilityError without the right to read the history.
         """
         require_int("limit", limit, 1)
-        if self._session.seed is not None:
+        if self._session.past.seed is not None:
             return []
         async with self._paging:
-            await self._session.read_until(lambda: self._current().can_reveal(limit), wanted=limit)
+            await self._session.past.read_until(lambda: self._current().can_reveal(limit), wanted=limit)
             return self._current().reveal(limit)
 
     def reveal(self, count: int) -> list[ConversationMessage]:
@@ -236,24 +238,24 @@ class View:
 
     def _first(self, anchor: Anchor) -> dict[str, str]:
         """Says that there is no parent: who sends at the same time sends a message beside this one (CON-11)."""
-        is_first = anchor.parent is None and anchor.fork_of is None and not self._session.has_older
+        is_first = anchor.parent is None and anchor.fork_of is None and not self._session.past.has_older
         return {h.FIRST: "true"} if is_first else {}
 
     def _send_anchor(self) -> Anchor:
         anchor = self._current().send_anchor()
-        seed = self._session.seed
+        seed = self._session.past.seed
         return Anchor(seed.last_codec_message_id) if anchor.parent is None and seed is not None else anchor
 
     async def _read_newest(self) -> None:
         """If nothing else anchors a send, find the message that it follows, although none is shown."""
         session = self._session
         session.require_ready()
-        if session.agent is None and session.has_older and session.history_refused is None:
-            await session.read_until(lambda: self._current().is_read(1), wanted=1)
+        if session.agent is None and session.past.has_older and session.past.refused is None:
+            await session.past.read_until(lambda: self._current().is_read(1), wanted=1)
 
     def _stored_anchor(self, codec_message_id: str) -> Anchor | None:
         """What a message hangs below that the application has stored, and the session no longer has."""
-        seed = self._session.seed
+        seed = self._session.past.seed
         if seed is None or self._session.tree.owner_of(codec_message_id) is not None:
             return None
         at = seed.index_of(codec_message_id, codec_message_id)
@@ -263,15 +265,15 @@ class View:
         """Read back to a message, whose place in the tree determines where its replacement hangs."""
         self._session.require_ready()
         session = self._session
-        if session.has_older and session.history_refused is None:
-            await session.read_until(lambda: session.tree.has_whole(codec_message_id))
+        if session.past.has_older and session.past.refused is None:
+            await session.past.read_until(lambda: session.tree.has_whole(codec_message_id))
         self._require_known(codec_message_id)
 
     def _require_known(self, codec_message_id: str) -> None:
-        seed = self._session.seed
+        seed = self._session.past.seed
         stored = seed is not None and seed.index_of(codec_message_id, codec_message_id) is not None
         if not stored and self._session.tree.message(codec_message_id) is None:
-            older = "; load_older() reads more of the history" if self._session.has_older else ""
+            older = "; load_older() reads more of the history" if self._session.past.has_older else ""
             raise NotFound(f"message {codec_message_id!r} has not been loaded from this session{older}")
 
     def _current(self) -> Window:
@@ -280,21 +282,21 @@ class View:
             # What was shown before is shown again, as far as it is still there, once the past was read.
             self._owed = max(self._owed, len(self._window.messages()))
             self._window = self._new_window()
-        if self._owed and self._session.has_read_past:
+        if self._owed and self._session.past.is_read:
             owed, self._owed = self._owed, 0
             self._window.reveal(owed)
         return self._window
 
     def _new_window(self) -> Window:
         # Behind a seed everything that was read is shown.
-        seed = self._session.seed
+        seed = self._session.past.seed
         if seed is not None:
             return Window(self._session.tree)
         return Window(self._session.tree, self._session.attach_serial)
 
     def _before(self) -> list[ConversationMessage]:
         """The stored messages that were not read from the session."""
-        seed, tree = self._session.seed, self._session.tree
+        seed, tree = self._session.past.seed, self._session.tree
         if seed is None:
             return []
         version = (tree, tree.structure_version)
