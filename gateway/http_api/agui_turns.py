@@ -5,16 +5,14 @@ The client's copy of the conversation is not used, apart from what it says anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from gateway.auth.authenticator import Credential
 from gateway.http_api.agui_models import ResumeIn, RunIn
+from gateway.http_api.front_end_turns import FrontEndTurns
 from gateway.http_api.models import CancelIn, CancelOut
-from gateway.http_api.reader import SessionReader, is_known
-from gateway.http_api.turn_calls import TurnCalls
-from gateway.services import Services
+from gateway.http_api.reader import is_known
 from selfhost_transport.errors import Conflict, NotFound
 from selfhost_transport.turns import inputs
 from selfhost_transport.turns.inputs import InputIds
@@ -33,7 +31,6 @@ from selfhost_transport.turns.view import View
 from selfhost_transport.wire.message import Message
 
 _RECENT: Final = 20
-_Enough: TypeAlias = Callable[[SessionTree], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +42,8 @@ class Run:
     after: str = ""
 
 
-class AguiTurns:
+class AguiTurns(FrontEndTurns):
     """What one caller asks of one session."""
-
-    def __init__(self, services: Services, credential: Credential, session: str) -> None:
-        self._services = services
-        self._credential = credential
-        self._session = session
-        self._calls = TurnCalls(services, credential, session)
-        self._client_id = credential.identity.stamp(None)
 
     async def ask(self, body: RunIn) -> Run:
         """Start, continue or find the turn of a run. Raises Conflict, NotFound, InvalidArgument."""
@@ -79,14 +69,9 @@ class AguiTurns:
 
     async def stop(self, run_id: str | None, sent_message_id: str | None = None) -> CancelOut:
         """End the turn of a run, or the caller's running turns, for good; also that of a message that may not have arrived."""
-        early: list[str] = []
-        if sent_message_id is not None:
-            early = (await self._calls.cancel(CancelIn(input_id=sent_message_id))).matched
-        if run_id is not None:
-            wanted = CancelIn(turn_id=(await self.find(run_id)).turn_id)
-        else:
-            wanted = CancelIn(own=True) if self._client_id is not None else CancelIn(all=True)
-        done = await self._calls.cancel(wanted)
+        early = await self._stop_sent(sent_message_id)
+        named = CancelIn(turn_id=(await self.find(run_id)).turn_id) if run_id is not None else None
+        done = await self._calls.cancel(named or self._running())
         return done.model_copy(update={"matched": [*early, *done.matched]})
 
     # A message
@@ -180,9 +165,6 @@ class AguiTurns:
             message_id, turn_id, call, approved, event_id=answer_event(run_id, call), client_id=self._client_id,
             reason=reason if isinstance(reason, str) else None,
         )  # fmt: skip
-
-    def _reader(self, enough: _Enough) -> SessionReader:
-        return SessionReader(self._services, self._credential, self._session, enough)
 
 
 def _require_all(pending: Pending, answers: Mapping[str, Message]) -> None:

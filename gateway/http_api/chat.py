@@ -6,7 +6,6 @@ with `/v1/ui/SESSION` the session is in the path.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import orjson
@@ -37,19 +36,11 @@ _SEND_LESS = "; send the last message alone, with prepareSendMessagesRequest"
 class PlainErrors(TypedErrors):
     """Refusals as text that a person can read: `useChat` shows the body of a refusal as its error."""
 
-    def get_route_handler(self) -> Callable[[Request], Any]:
-        """The handler with errors turned into text."""
-        handler = super().get_route_handler()
-
-        async def answered(request: Request) -> Response:
-            response: Response = await handler(request)
-            if response.status_code < 400 or not isinstance(response, JSONResponse):
-                return response
-            message = orjson.loads(bytes(response.body))["error"]["message"]
-            kept = {name: value for name, value in response.headers.items() if name == "retry-after"}
-            return PlainTextResponse(message, response.status_code, headers=kept)
-
-        return answered
+    def refusal(self, refused: JSONResponse) -> Response:
+        """The message alone."""
+        message = orjson.loads(bytes(refused.body))["error"]["message"]
+        kept = {name: value for name, value in refused.headers.items() if name == "retry-after"}
+        return PlainTextResponse(message, refused.status_code, headers=kept)
 
     def bounded(self, request: Request) -> Request:
         """The request; a page sends all it shows."""

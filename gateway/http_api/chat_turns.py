@@ -7,17 +7,12 @@ the truth, and the same request sent again is the same turn.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
-from gateway.auth.authenticator import Credential
 from gateway.http_api import chat_view
 from gateway.http_api.chat_models import ChatIn, StopIn, StopOut, user_parts
+from gateway.http_api.front_end_turns import FrontEndTurns
 from gateway.http_api.models import CancelIn
-from gateway.http_api.reader import SessionReader
-from gateway.http_api.turn_calls import TurnCalls
-from gateway.services import Services
 from selfhost_transport.errors import Conflict, NotFound
 from selfhost_transport.turns import inputs
 from selfhost_transport.turns.inputs import InputIds
@@ -43,8 +38,6 @@ _ANSWERED = frozenset({OUTPUT_AVAILABLE, OUTPUT_ERROR, _APPROVAL_RESPONDED})
 _OPEN = frozenset({INPUT_AVAILABLE, APPROVAL_REQUESTED})
 _RECENT = 20
 
-_Enough: TypeAlias = Callable[[SessionTree], bool]
-
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -55,15 +48,8 @@ class Asked:
     resumes: bool = False
 
 
-class ChatTurns:
+class ChatTurns(FrontEndTurns):
     """What one caller asks of one session."""
-
-    def __init__(self, services: Services, credential: Credential, session: str) -> None:
-        self._services = services
-        self._credential = credential
-        self._session = session
-        self._calls = TurnCalls(services, credential, session)
-        self._client_id = credential.identity.stamp(None)
 
     async def ask(self, body: ChatIn) -> Asked:
         """Start, continue or find the turn that a request is about. Raises Conflict, NotFound, InvalidArgument."""
@@ -86,18 +72,11 @@ class ChatTurns:
                 if node is None or node.run is None:
                     return StopOut()
                 turn_id = node.run.run_id
-        sent = await self._stop_sent(body.sent_message_id) if body.sent_message_id is not None else []
+        sent = await self._stop_sent(body.sent_message_id)
         done = await self._calls.cancel(CancelIn(turn_id=turn_id) if turn_id is not None else self._running())
         return StopOut(
             matched=[*sent, *done.matched], already_ended=done.already_ended, position=done.position
         )
-
-    async def _stop_sent(self, message_id: str) -> list[str]:
-        """Stop pressed right after Send: the turn of a message that may not have arrived yet."""
-        return (await self._calls.cancel(CancelIn(input_id=message_id))).matched
-
-    def _running(self) -> CancelIn:
-        return CancelIn(own=True) if self._client_id is not None else CancelIn(all=True)
 
     async def answer_to(self, message_id: str) -> str | None:
         """The turn of the shown answer to a question; None where it has none, or is no question."""
@@ -238,9 +217,6 @@ class ChatTurns:
 
     async def _start(self, messages: list[Message]) -> str:
         return await self._calls.start_newest(messages, self._client_id)
-
-    def _reader(self, enough: _Enough) -> SessionReader:
-        return SessionReader(self._services, self._credential, self._session, enough)
 
 
 def _target(tree: SessionTree, wanted: str | None, last: str) -> str | None:

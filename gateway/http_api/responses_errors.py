@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
@@ -79,22 +79,14 @@ def _status(status: int, code: Any) -> int:
 class OpenAIErrors(TypedErrors):
     """Routes for OpenAI's clients."""
 
-    def get_route_handler(self) -> Callable[[Request], Any]:
-        """The handler with errors in their form."""
-        handler = super().get_route_handler()
-
-        async def answered(request: Request) -> Response:
-            response: Response = await handler(request)
-            if response.status_code < 400 or not isinstance(response, JSONResponse):
-                return response
-            info = orjson.loads(bytes(response.body)).get("error", {})
-            status = _status(response.status_code, info.get("code"))
-            kept = {name: value for name, value in response.headers.items() if name in _KEPT}
-            if status < 500 and status not in (409, _RATE_LIMITED):
-                kept["x-should-retry"] = "false"
-            return JSONResponse({"error": error_json(info, status)}, status, headers=kept)
-
-        return answered
+    def refusal(self, refused: JSONResponse) -> Response:
+        """The error in their form."""
+        info = orjson.loads(bytes(refused.body)).get("error", {})
+        status = _status(refused.status_code, info.get("code"))
+        kept = {name: value for name, value in refused.headers.items() if name in _KEPT}
+        if status < 500 and status not in (409, _RATE_LIMITED):
+            kept["x-should-retry"] = "false"
+        return JSONResponse({"error": error_json(info, status)}, status, headers=kept)
 
     def bounded(self, request: Request) -> Request:
         """The request, with a body as large as a page's may be."""

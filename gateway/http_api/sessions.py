@@ -69,32 +69,41 @@ class TypedErrors(APIRoute):
         handler = super().get_route_handler()
 
         async def answered(request: Request) -> Response:
-            try:
-                readable = await with_json_body(self.bounded(request))
-                with tracing.incoming(request.headers.get(tracing.TRACEPARENT)):
-                    return in_format(request, await handler(readable))
-            except RequestValidationError as error:
-                return in_format(
-                    request, error_response(validation_error(error, request.headers.get("content-type", "")))
-                )
-            except TransportError as error:
-                return in_format(request, error_response(error.info))
-            except HTTPException as error:
-                if isinstance(error.__cause__, TransportError):
-                    return in_format(request, error_response(error.__cause__.info))
-                # 400 is a body that cannot be parsed at all: bad UTF-8, nested too deeply.
-                if error.status_code != 400:
-                    raise
-                info = ErrorInfo(Code.INVALID_BODY.value, 400, "the body is not a JSON document in UTF-8")
-                return in_format(request, error_response(info))
-            except UnicodeEncodeError:
-                info = ErrorInfo(Code.INVALID_BODY.value, 400, "a text holds half of a surrogate pair")
-                return in_format(request, error_response(info))
-            except Exception:
-                logger.exception("api.failed path=%s", request.url.path)
-                return in_format(request, error_response(ServiceError("internal error; try again").info))
+            response = in_format(request, await self._answered(handler, request))
+            if response.status_code < 400 or not isinstance(response, JSONResponse):
+                return response
+            return self.refusal(response)
 
         return answered
+
+    async def _answered(self, handler: Callable[[Request], Any], request: Request) -> Response:
+        try:
+            readable = await with_json_body(self.bounded(request))
+            with tracing.incoming(request.headers.get(tracing.TRACEPARENT)):
+                response: Response = await handler(readable)
+                return response
+        except RequestValidationError as error:
+            return error_response(validation_error(error, request.headers.get("content-type", "")))
+        except TransportError as error:
+            return error_response(error.info)
+        except HTTPException as error:
+            if isinstance(error.__cause__, TransportError):
+                return error_response(error.__cause__.info)
+            # 400 is a body that cannot be parsed at all: bad UTF-8, nested too deeply.
+            if error.status_code != 400:
+                raise
+            info = ErrorInfo(Code.INVALID_BODY.value, 400, "the body is not a JSON document in UTF-8")
+            return error_response(info)
+        except UnicodeEncodeError:
+            info = ErrorInfo(Code.INVALID_BODY.value, 400, "a text holds half of a surrogate pair")
+            return error_response(info)
+        except Exception:
+            logger.exception("api.failed path=%s", request.url.path)
+            return error_response(ServiceError("internal error; try again").info)
+
+    def refusal(self, refused: JSONResponse) -> Response:
+        """A refusal in the form that these paths' clients know."""
+        return refused
 
     def bounded(self, request: Request) -> Request:
         """The request, with a body no larger than these paths take."""
