@@ -9,51 +9,25 @@ import httpx
 import orjson
 from openai import AsyncOpenAI
 
+from tests.front_ends import key, namespace
 from tests.processes import Proc, Stack
 
 KEY = "app.key:secret"
 
 
-CONFIG = """
-[[keys]]
-name = "app.key"
-secret = "secret"
-
-[[keys]]
-name = "app.reader"
-secret = "secret"
-capability = { "*" = ["subscribe", "history"] }
-
-[[keys]]
-name = "other.key"
-secret = "secret"
-capability = { "elsewhere:*" = ["*"] }
-
-[[namespaces]]
-id = "*"
-agent = "assistant"
-
-[[namespaces]]
-id = "three"
-agent = "three-calls"
-
-[[namespaces]]
-id = "mirror"
-agent = "mirror"
-
-[[namespaces]]
-id = "everything"
-agent = "everything"
-
-[[namespaces]]
-id = "pay"
-agent = "payer"
-
-[[namespaces]]
-id = "queue"
-agent = "assistant"
-policy = "queue"
-"""
+CONFIG = "\n".join(
+    [
+        key("app.key"),
+        key("app.reader", "subscribe", "history"),
+        key("other.key", channels="elsewhere:*"),
+        namespace("*", "assistant"),
+        namespace("three", "three-calls"),
+        namespace("mirror", "mirror"),
+        namespace("everything", "everything"),
+        namespace("pay", "payer"),
+        namespace("queue", "assistant", policy="queue"),
+    ]
+)
 
 
 @dataclass

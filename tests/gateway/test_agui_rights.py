@@ -8,39 +8,12 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from tests.front_ends import PEOPLE, namespace
 from tests.processes import Proc, Stack
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-CONFIG = """
-[[keys]]
-name = "app.key"
-secret = "secret"
-
-[[keys]]
-name = "app.reader"
-secret = "secret"
-capability = { "*" = ["subscribe", "history"] }
-
-[[keys]]
-name = "app.listener"
-secret = "secret"
-capability = { "*" = ["subscribe"] }
-
-[[keys]]
-name = "app.writer"
-secret = "secret"
-capability = { "*" = ["publish", "turn-start"] }
-
-[[keys]]
-name = "app.other"
-secret = "secret"
-capability = { "elsewhere" = ["*"] }
-
-[[namespaces]]
-id = "bound"
-agent = "assistant"
-"""
+CONFIG = PEOPLE + namespace("bound", "assistant")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -14,12 +14,13 @@ import pytest
 import pytest_asyncio
 
 from gateway.http_api.event_stream import EventStream
+from tests.front_ends import PEOPLE, namespace
 from tests.processes import Proc, Stack, wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 Names = Callable[[str], str]
 
-CONFIG = """
+LIMITS = """
 [gateway]
 max_chat_size = 40000
 max_frame_size = 30000
@@ -27,44 +28,8 @@ max_frame_size = 30000
 [limits]
 connections_per_client = 20
 
-[[keys]]
-name = "app.key"
-secret = "secret"
-
-[[keys]]
-name = "app.reader"
-secret = "secret"
-capability = { "*" = ["subscribe", "history"] }
-
-[[keys]]
-name = "app.listener"
-secret = "secret"
-capability = { "*" = ["subscribe"] }
-
-[[keys]]
-name = "app.writer"
-secret = "secret"
-capability = { "*" = ["publish", "turn-start"] }
-
-[[keys]]
-name = "app.talker"
-secret = "secret"
-capability = { "*" = ["subscribe", "history", "publish", "turn-start"] }
-
-[[keys]]
-name = "app.other"
-secret = "secret"
-capability = { "elsewhere" = ["*"] }
-
-[[namespaces]]
-id = "bound"
-agent = "assistant"
-
-[[namespaces]]
-id = "lined"
-agent = "assistant"
-policy = "queue"
 """
+CONFIG = LIMITS + PEOPLE + namespace("bound", "assistant") + namespace("lined", "assistant", policy="queue")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
