@@ -1,4 +1,4 @@
-"""Prints how the code is built, as tables: imports within each package, large classes and files, complex functions.
+"""Prints how the code is built, as tables: imports within each package, large classes and files, long and complex functions.
 
     python scripts/measure_structure.py [FOLDER]
 
@@ -12,21 +12,23 @@ import ast
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 PACKAGES = ("selfhost_transport", "gateway", "agent_worker")
-METHODS, CLASS_LINES, FILE_LINES, COMPLEXITY = 20, 300, 500, 10
+METHODS, CLASS_LINES, FILE_LINES, FUNCTION_LINES, COMPLEXITY = 20, 300, 400, 40, 10
 
 Imports = Mapping[str, frozenset[str]]
 
 
-def modules(root: Path) -> dict[str, Path]:
+def modules(root: Path, packages: Sequence[str] = PACKAGES) -> dict[str, Path]:
     """Every module of the packages, by its dotted name."""
     found = {}
-    for package in PACKAGES:
+    for package in packages:
         for path in sorted((root / package).rglob("*.py")):
+            if ".venv" in path.parts or "node_modules" in path.parts:
+                continue
             parts = path.relative_to(root).with_suffix("").parts
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
@@ -101,6 +103,16 @@ def classes(found: Mapping[str, Path]) -> Iterator[tuple[str, int, int]]:
                     yield f"{name}.{node.name}", methods, lines
 
 
+def long_functions(found: Mapping[str, Path]) -> Iterator[tuple[str, int]]:
+    """Name and lines of each function that has many."""
+    for name, path in found.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > FUNCTION_LINES:
+                    yield f"{name}.{node.name}", lines
+
+
 def complex_functions(root: Path) -> list[str]:
     """Where ruff finds functions more complex than COMPLEXITY."""
     command = [
@@ -135,9 +147,11 @@ def main() -> None:
         count, within = len(inside), sum(map(len, inside.values()))
         figures = (count, levels(inside), levels(rooms(inside)), within, f"{within / count:.1f}")
         print(f"| `{package}` |", *(f"{one} |" for one in figures), sum(map(len, circles(inside))), "|")
+    found = {**found, **modules(root, ["tests", "benchmarks", "scripts"])}
     _report(f"classes of more than {METHODS} methods or {CLASS_LINES} lines", _large_classes(found))
     large = ((name, len(path.read_text().splitlines())) for name, path in found.items())
     _report(f"files of more than {FILE_LINES} lines", [f"{n}: {c}" for n, c in large if c > FILE_LINES])
+    _report(f"functions of more than {FUNCTION_LINES} lines", [f"{n}: {c}" for n, c in long_functions(found)])
     _report(f"functions of a complexity above {COMPLEXITY}", complex_functions(root.resolve()))
 
 

@@ -142,21 +142,8 @@ class TurnRun:
         """
         bind_log_fields(**self._names())
         self._log("turn.started", logging.DEBUG)
-        watch = Watch(limits, lambda: self._writer.written)
         try:
-            await self._trace.begin(self._suspended_ms)
-            self._services.times.taken(self.agent.name, self.lease, self._trace.exemplar)
-            if self.agent.presence:
-                await self._show(Activity.THINKING)
-            self._writer.before_output = self._first_output
-            if alone is not None:
-                await self._wait_alone(alone)
-                watch = Watch(limits, lambda: self._writer.written)
-            await self.turn.conversation.settle_codec()
-            await self._continue_after_crash()
-            with self._trace.current():
-                while await self._pass(watch):
-                    self.turn.pass_number += 1
+            await self._answer(limits, alone)
         except LeaseLost as lost:
             self.outcome = _how_lost(lost)
         except TransportError as error:
@@ -179,6 +166,22 @@ class TurnRun:
             self.agent.name, self.outcome, time.monotonic() - self._began, self._trace.exemplar
         )
         self._log("turn.finished", logging.INFO)
+
+    async def _answer(self, limits: Limits, alone: asyncio.Future[bool] | None) -> None:
+        watch = Watch(limits, lambda: self._writer.written)
+        await self._trace.begin(self._suspended_ms)
+        self._services.times.taken(self.agent.name, self.lease, self._trace.exemplar)
+        if self.agent.presence:
+            await self._show(Activity.THINKING)
+        self._writer.before_output = self._first_output
+        if alone is not None:
+            await self._wait_alone(alone)
+            watch = Watch(limits, lambda: self._writer.written)
+        await self.turn.conversation.settle_codec()
+        await self._continue_after_crash()
+        with self._trace.current():
+            while await self._pass(watch):
+                self.turn.pass_number += 1
 
     async def _end_plainly(self) -> None:
         """End the turn with nothing but what cannot fail: open messages are closed by the store."""

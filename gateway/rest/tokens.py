@@ -38,10 +38,7 @@ class Tokens:
         wanted = TokenRequest.from_wire({"keyName": key_name, **body})
         rule = self._services.authenticator.rule(key_name)
         local = self._services.authenticator.is_local(RequestInfo.of(request))
-        if key_name == DEV_KEY_NAME and not local:
-            raise Unauthorized(
-                "the development key is accepted from this machine and its pages only; configure a key, or allowed_origins"
-            )
+        _check_dev_key(key_name, local)
         if wanted.key_name != key_name:
             raise Unauthorized("the keyName of the token request does not match the path")
         secret = rule.secret.get_secret_value()
@@ -92,3 +89,10 @@ class Tokens:
         fresh = await self._services.redis.command("SET", key, "1", "NX", "PX", 2 * TIMESTAMP_WINDOW_MS)
         if fresh is None:
             raise Unauthorized("the nonce was used before; sign a new request", code=Code.NONCE_REUSED)
+
+
+def _check_dev_key(key_name: str, local: bool) -> None:
+    if key_name == DEV_KEY_NAME and not local:
+        raise Unauthorized(
+            "the development key is accepted from this machine and its pages only; configure a key, or allowed_origins"
+        )

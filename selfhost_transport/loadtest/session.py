@@ -213,6 +213,10 @@ class Session:
             self.ended(turn)
             return None
         self._newest = ids.codec_message_id
+        self._acknowledged(turn, result, scheduled, sent)
+        return turn
+
+    def _acknowledged(self, turn: Turn, result: IncomingResult, scheduled: float, sent: float) -> None:
         now = time.time()
         self._recorder.record(Metric.SEND_ACK, now - scheduled)
         turn.sent_position = next((serial for serial in result.serials if serial), "")
@@ -221,7 +225,6 @@ class Session:
         if turn.sent_position:
             self.clock.observe(sent, now, position_ms(turn.sent_position))
             record_wait(turn, self._recorder)
-        return turn
 
     async def cancel(self, turn: Turn, *, timed: bool = True) -> None:
         """Cancel one turn and check that it is final (P2). `timed`: not when the socket was just cut."""

@@ -136,23 +136,7 @@ class TurnStore:
                 hook_grace=hook_grace_ms or "", hook_default=hook_default,
             )
         )  # fmt: skip
-        if reply is None:
-            return None
-        return Lease(
-            turn_id=reply[0].decode(),
-            session=reply[1].decode(),
-            fence=int(reply[2]),
-            attempt=int(reply[3]),
-            max_attempts=int(reply[8]),
-            step_start_serial=reply[4].decode(),
-            epoch=reply[5].decode(),
-            input_position=Position.parse_id(reply[6].decode()),
-            context=reply[7],
-            send=reply[9],
-            more=reply[10] > 0,
-            alone=reply[11] == 1,
-            continued=reply[12] == 1,
-        )
+        return _taken(reply) if reply is not None else None
 
     async def write(
         self, lease: Lease, sequence: int, operations: Sequence[Operation], *, retry_s: float = 0.0
@@ -334,4 +318,23 @@ def _accepted(request: TurnRequest, reply: Sequence[Any]) -> Accepted:
         waiting=0 if repeated else reply[4],
         burst=not repeated and reply[5] == 1,
         interrupted=() if repeated else tuple(sorted(turn.decode() for turn in reply[9 + reply[8] :])),
+    )
+
+
+def _taken(reply: Sequence[Any]) -> Lease:
+    """The lease that the script's reply gives."""
+    return Lease(
+        turn_id=reply[0].decode(),
+        session=reply[1].decode(),
+        fence=int(reply[2]),
+        attempt=int(reply[3]),
+        max_attempts=int(reply[8]),
+        step_start_serial=reply[4].decode(),
+        epoch=reply[5].decode(),
+        input_position=Position.parse_id(reply[6].decode()),
+        context=reply[7],
+        send=reply[9],
+        more=reply[10] > 0,
+        alone=reply[11] == 1,
+        continued=reply[12] == 1,
     )
