@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +10,16 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
+def shown(root: Path) -> str:
+    """What the script prints."""
+    command = [sys.executable, str(ROOT / "scripts" / "measure_structure.py"), str(root)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def measured(root: Path) -> dict[str, list[int | float]]:
     """The figures of each package: files, levels of files and folders, imports, imports per file, files in circles."""
-    command = [sys.executable, str(ROOT / "scripts" / "measure_structure.py"), str(root)]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    rows = [
-        [cell.strip() for cell in line.strip("| ").split("|")] for line in shown.splitlines() if "| `" in line
-    ]
+    lines = shown(root).splitlines()
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines if "| `" in line]
     return {name.strip("`"): [float(figure) for figure in figures] for name, *figures in rows}
 
 
@@ -44,3 +48,12 @@ def test_circles_levels_and_imports_are_counted(tmp_path: Path) -> None:
         path.write_text(text)
     # The top, the circle, the base; the folder of the circle lies between the two files.
     assert measured(tmp_path)["gateway"] == [6, 3, 3, 5, 0.8, 2]
+
+
+def test_a_large_class_has_a_reason() -> None:
+    found = re.findall(r"^  (\S+): \d+ methods", shown(ROOT), re.MULTILINE)
+    reasons = re.findall(
+        r"^\| `(\S+)` \|", (ROOT / "docs/decisions/large-classes.md").read_text(), re.MULTILINE
+    )
+    assert len(found) > 10
+    assert sorted(found) == sorted(reasons)
