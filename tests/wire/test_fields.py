@@ -54,7 +54,8 @@ def test_params_arrive_as_scalars_and_are_texts() -> None:
     assert fields.scalar_map({"x": given}, "x") == {
         "a": "1", "b": "2", "c": "true", "d": "false", "e": "3", "f": "0.5", "h": "1e+300",
     }  # fmt: skip
-    for wrong in ({1: "a"}, {"a": []}, {"a": {}}):
+    refused: list[dict[Any, Any]] = [{1: "a"}, {"a": []}, {"a": {}}]
+    for wrong in refused:
         with pytest.raises(BadRequest, match="x"):
             fields.scalar_map({"x": wrong}, "x")
 
