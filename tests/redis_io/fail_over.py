@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -135,11 +136,10 @@ async def _under_load(
         servers.cut_replica_off()
         await asyncio.sleep(behind_s)  # of writing
     found.killed_at = time.monotonic()
-    kill = asyncio.create_task(servers.kill())
-    await asyncio.sleep(0)  # the kill itself
     if behind_s:
-        os.kill(servers.replica, signal.SIGCONT)
-    await kill
+        # After the kill, which asks the replica whether it has taken over, and blocks until it answers.
+        threading.Timer(0.1, os.kill, (servers.replica, signal.SIGCONT)).start()
+    await servers.kill()
     await asyncio.sleep(_LOAD_S)
     over.set()
     await asyncio.wait(writers, timeout=15)
