@@ -42,7 +42,13 @@ async def peer(stage: Stage, session: str, script: str = "peer.mjs") -> AsyncIte
     """A running peer, attached to the session through the second gateway."""
     assert (FOLDER / "node_modules").is_dir(), f"the npm packages are missing: run `npm ci` in {FOLDER}"
     ports = ",".join(str(gateway.port) for gateway in stage.gateways)
-    named = {"PORT": str(stage.gateways[1].port), "PORTS": ports, "KEY": KEY, "SESSION": session}
+    named = {
+        "PORT": str(stage.gateways[1].port),
+        "PORTS": ports,
+        "KEY": KEY,
+        "SESSION": session,
+        "AI_VERSIONS": "7",
+    }
     env = {**os.environ, **named}
     process = await asyncio.create_subprocess_exec(
         "node",

@@ -367,7 +367,7 @@ async def test_redis_goes_and_comes_back(tmp_path: Any) -> None:
             await stack.worker(config=CONFIG)
             pages = [page_of(kind) for kind in ALL]
             async with site.client() as client, contextlib.AsyncExitStack() as streams:
-                asked = [page.ask("script: tokens=150 rate=60") for page in pages]
+                asked = [page.ask("script: tokens=120 rate=100") for page in pages]
                 heard = [await streams.enter_async_context(reading(client, one)) for one in asked]
                 for one, _ in heard:
                     await one.until_text()
@@ -385,7 +385,7 @@ async def test_redis_goes_and_comes_back(tmp_path: Any) -> None:
 
                         await wait_until(whole, PATIENCE_S, f"{type(page).__name__} goes on")
                         one = again
-                    assert one.text == numbered(150), (type(page).__name__, one.text[-200:])
+                    assert one.text == numbered(120), (type(page).__name__, one.text[-200:])
                     assert len(await messages(client, page.session)) == 2
         finally:
             await stack.close()

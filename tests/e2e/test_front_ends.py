@@ -213,7 +213,12 @@ async def test_agu_17_tanstacks_client_goes_on_when_its_gateway_is_killed_and_re
     stage = await build(gateways=2)
     session = stage.session()
     async with Network(stage.gateways[0].port) as network:
-        named = {"URL": f"{network.url.replace('ws', 'http')}/v1/agui", "SESSION": session, "KEY": KEY}
+        named = {
+            "URL": f"{network.url.replace('ws', 'http')}/v1/agui",
+            "SESSION": session,
+            "KEY": KEY,
+            "AI_VERSIONS": "",
+        }
         proc = await asyncio.create_subprocess_exec(
             "node", str(FOLDER / "tanstack-run.mjs"), stdout=asyncio.subprocess.PIPE,
             env={**os.environ, **named, "TEXT": script(200, 60, reasoning=2)},
