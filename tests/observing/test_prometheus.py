@@ -103,7 +103,8 @@ async def running(stack: Stack, tmp_path: Path) -> AsyncIterator[tuple[Prometheu
     def scrapes() -> bool:
         try:
             return prometheus.targets() == {"gateway": "up", "worker": "up"}
-        except httpx.HTTPError:
+        except (httpx.HTTPError, ValueError):
+            # It answers in plain text that it is not ready.
             return False
 
     async with httpx.AsyncClient(base_url=gateway.url, auth=("app.key", "secret"), timeout=20) as http:
