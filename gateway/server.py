@@ -32,7 +32,7 @@ from gateway.http_api.console import router as api_operator
 from gateway.http_api.conversations import router as api_conversations
 from gateway.http_api.entries import router as api_entries
 from gateway.http_api.errors import error_response
-from gateway.http_api.event_stream import StreamingApplication
+from gateway.http_api.event_stream import StreamingApplication, sent_in_layers
 from gateway.http_api.inputs import router as api_inputs
 from gateway.http_api.me import router as api_me
 from gateway.http_api.operations import router as api_operations
@@ -263,7 +263,7 @@ class CatchAllRoute(BaseRoute):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one."""
         if scope["method"] == "HEAD":
-            await answer_head(self._router, scope, receive, send)
+            await answer_head(self._router, sent_in_layers(scope), receive, send)
         else:
             await self._app(scope, receive, send)
 

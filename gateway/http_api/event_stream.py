@@ -53,9 +53,11 @@ class EventStream(StreamingResponse):
         sending = asyncio.current_task()
         assert sending is not None
         leaving = asyncio.ensure_future(self.listen_for_disconnect(receive))
+        over = False
 
         def left(_: object) -> None:
-            if not leaving.cancelled():
+            # Called a turn of the loop later: what is released meanwhile must not be interrupted.
+            if not over and not leaving.cancelled():
                 sending.cancel()
 
         leaving.add_done_callback(left)
@@ -68,9 +70,14 @@ class EventStream(StreamingResponse):
             if not leaving.done() or sending.uncancel():
                 raise
         finally:
-            leaving.remove_done_callback(left)
+            over = True
             leaving.cancel()
             await self.release()
+
+
+def sent_in_layers(scope: Scope) -> Scope:
+    """The scope for a layer that answers with another body than the application: a stream stays inside of it."""
+    return {name: value for name, value in scope.items() if name != _LATER}
 
 
 class StreamingApplication(FastAPI):

@@ -120,3 +120,22 @@ async def test_a_layer_that_fails_after_the_head_lets_the_stream_go() -> None:
     with pytest.raises(RuntimeError):
         await exchange.run()
     assert exchange.releases == 1
+
+
+async def test_what_is_let_go_after_the_client_has_left_is_not_interrupted() -> None:
+    exchange = Exchange(StreamingApplication)
+    released = asyncio.Event()
+
+    async def release_slowly() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        released.set()
+
+    exchange._release = release_slowly  # type: ignore[method-assign]
+    running = exchange.run()
+    await exchange.begun()
+    # The client is seen to leave first, and the stream ends in the same turn of the loop.
+    exchange.leave()
+    exchange.go_on()
+    await running
+    assert released.is_set()
