@@ -107,7 +107,9 @@ def test_the_acl_allows_what_the_product_uses_and_no_other_command(guarded: Embe
     used |= {"EVALSHA", "SCRIPT", "CLUSTER", "ASKING", "SELECT", "PING", "ROLE"}
     # Always allowed; by category, for the sake of the sharded ones of Redis 7; of tests and of operators.
     used -= {"AUTH", "SUBSCRIBE", "UNSUBSCRIBE", "PUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE", "SPUBLISH"}
-    for user, needed in (("transport", used - {"SCAN"}), ("operator", used | {"SCAN"})):
+    # Of operators: lists and the emergency stop, and `migrate`.
+    operators = {"SCAN", "DUMP", "RESTORE"}
+    for user, needed in (("transport", used - operators), ("operator", used | operators)):
         allowed = _allowed(user)
         missing, idle = sorted(needed - allowed), sorted(allowed - needed)
         assert not missing, f"deploy/redis/users.acl: allow {user} what the product uses by now: {missing}"

@@ -149,11 +149,13 @@ def woken_session(operation: Operation) -> str | None:
 class Done:
     """A write that is in Redis (P11).
 
-    `settled_at`: the answer may leave a socket only after every entry up to this position has (P2).
+    `settled_at`: the answer may leave a socket only after every entry up to this position has (P2). `echoed_at`: the
+    same where nothing is hurried for it: who has entered finds itself among the members.
     """
 
     result: AckResult
     position: Position
     epoch: str
     settled_at: Position | None = None
+    echoed_at: Position | None = None
     interrupted: tuple[str, ...] = field(default=())

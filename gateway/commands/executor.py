@@ -298,7 +298,8 @@ class Executor:
         changed = await self._presence.change(
             operation.session, operation.holder, operation.changes, publish_id=operation.publish_id
         )
-        return Done(AckResult([]), changed.position or Position.ZERO, changed.epoch)
+        position = changed.position or Position.ZERO
+        return Done(AckResult([]), position, changed.epoch, echoed_at=changed.position)
 
     async def _leave_presence(self, operation: LeavePresence) -> Done:
         if operation.session is None:

@@ -248,5 +248,5 @@ class SocketChannels:
         self._replies.proceed(done)
 
     async def settle(self, done: Done) -> None:
-        """Wait, bounded, until everything before a cancel has been written to this socket (P2)."""
+        """Wait, bounded, until everything that has to leave this socket before the answer has (P2)."""
         await settle(done, self._watched.values())

@@ -127,7 +127,7 @@ class CommandQueue:
             logger.exception("gateway.commit_failed")
             self._refuse(command, ServiceError("internal error; try again").info)
         else:
-            if done.settled_at is not None:
+            if done.settled_at is not None or done.echoed_at is not None:
                 await self._settle(done)
             if command.others:
                 tickets = (command.ticket, *command.others)

@@ -1,4 +1,4 @@
-"""What has to leave a socket before what: replies before the entries they caused, entries before a cancel's reply."""
+"""What has to leave a socket before what: replies before the turns they caused, entries before a reply that speaks of them."""
 
 from __future__ import annotations
 
@@ -53,13 +53,15 @@ class RepliesFirst:
 
 
 async def settle(done: Done, channels: Iterable[Watched]) -> None:
-    """Wait, bounded, until everything before a cancel has been written to this socket (P2)."""
-    if done.settled_at is None:
+    """Wait, bounded, until everything before a cancel (P2), or a change of presence itself, has been written to this socket."""
+    until = done.settled_at or done.echoed_at
+    if until is None:
         return
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(SETTLE_TIMEOUT_S):
             for watched in list(channels):
                 if watched.feed is not None and watched.feed.epoch == done.epoch:
-                    await watched.feed.passed(done.settled_at)
-                    watched.subscription.clear(done.settled_at)
-                    await watched.subscription.caught_up(done.settled_at)
+                    await watched.feed.passed(until)
+                    if done.settled_at is not None:
+                        watched.subscription.clear(until)
+                    await watched.subscription.caught_up(until)

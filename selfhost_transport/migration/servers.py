@@ -9,8 +9,8 @@ from typing import Any, Final
 from selfhost_transport.errors import StoreUnsuitable
 from selfhost_transport.redis_io.address_resolver import Fixed, address_resolver
 from selfhost_transport.redis_io.cluster import ClusterNodes
-from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.pipeline import Pipeline
+from selfhost_transport.store.stores import Stores
 
 _TIMEOUT_S: Final = 60.0
 _PAGE: Final = 200
@@ -23,7 +23,7 @@ class Side:
 
     def __init__(self, url: str, prefix: str) -> None:
         self.prefix = prefix
-        self.redis = RedisConnection(url, timeout_s=_TIMEOUT_S)
+        self.redis = Stores.bare_connection(url, _TIMEOUT_S)
         self._where = address_resolver(url)
         self._servers: dict[str, Pipeline] = {}
 

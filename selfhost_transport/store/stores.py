@@ -101,6 +101,11 @@ class Stores:
             push=PushStore(redis, keys),
         )
 
+    @staticmethod
+    def bare_connection(url: str, timeout_s: float) -> RedisConnection:
+        """A connection without stores, for what handles keys as they are and knows no namespace. Raises InvalidArgument."""
+        return RedisConnection(url, timeout_s=timeout_s)
+
     @classmethod
     async def open(
         cls,

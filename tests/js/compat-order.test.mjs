@@ -37,6 +37,16 @@ test('order: a publish right after subscribe() comes back, sixty times', async (
   await Promise.all(all);
 });
 
+test('order: who has entered is among the members, a hundred times', async (t) => {
+  const client = connect(t, 'alice');
+  for (let round = 0; round < 100; round += 1) {
+    const channel = client.channels.get(unique('plain'));
+    await channel.attach();
+    await channel.presence.enter('here');
+    assert.deepEqual((await channel.presence.get()).map(({ clientId }) => clientId), ['alice']);
+  }
+});
+
 test('order: a rewind holds what was acknowledged before, and nothing of it comes twice', async (t) => {
   const [publisher, reader] = [connect(t, 'alice'), connect(t, 'bob')];
   const other = connect(t, 'eve', {}, 1);

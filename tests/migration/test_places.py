@@ -12,14 +12,23 @@ from selfhost_transport.store import keys
 from selfhost_transport.store.keys import Keyspace
 
 _ROW = re.compile(r"^\| `([^`]+)`", re.MULTILINE)
-_FAMILIES = [name for name in _ROW.findall(str(keys.__doc__)) if name != "key"]
+_IN_BUCKETS, _OF_PUSHES = (
+    [name for name in _ROW.findall(part) if name != "key"] for part in str(keys.__doc__).split("`{push}`")
+)
 
 
 def test_the_table_of_keys_is_read() -> None:
-    assert len(_FAMILIES) > 30 and "s:<session>" in _FAMILIES and "leases" in _FAMILIES
+    assert len(_IN_BUCKETS) > 30 and "s:<session>" in _IN_BUCKETS and "leases" in _IN_BUCKETS
+    assert len(_OF_PUSHES) > 5 and "people" in _OF_PUSHES
 
 
-@pytest.mark.parametrize("family", _FAMILIES)
+@pytest.mark.parametrize("family", _OF_PUSHES)
+def test_pushes_are_outside_the_buckets_and_keep_their_names(family: str) -> None:
+    name = Keyspace("p", 64).push.removeprefix("p:") + re.sub("<[^>]+>", "one%3Atwo", family)
+    assert place_outside(name.encode(), other_buckets=True).way is Way.WHOLE
+
+
+@pytest.mark.parametrize("family", _IN_BUCKETS)
 def test_every_family_has_a_place(family: str) -> None:
     session = "chat: 7:ü"
     name = re.sub("<ref>", "1700000000000-3:12", re.sub("<session>", session, family))

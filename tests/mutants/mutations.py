@@ -95,7 +95,7 @@ MUTATIONS: Final = (
     Mutation(
         "an acknowledgement of a cancel overtakes earlier entries",
         "gateway/realtime/command_queue.py",
-        "if done.settled_at is not None:",
+        "if done.settled_at is not None or done.echoed_at is not None:",
         "if False:",
     ),
     # What readers get
@@ -115,7 +115,7 @@ MUTATIONS: Final = (
     Mutation(
         "gaps are not noticed",
         "gateway/fanout/log_follower.py",
-        "        if previous != self._last_id:\n",
+        "        if previous != self.feed.last:\n",
         "        if False:\n",
     ),
     Mutation(
