@@ -1,7 +1,7 @@
 // What a client sees from whom its namespace withholds reasoning and tools: a conversation without them, nothing dangling.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { closed, ended, join, seen, send, startTurn, status, textOf, tokens, unique } from './support.mjs';
+import { closed, ended, join, seen, startTurn, status, textOf, tokens, unique } from './support.mjs';
 
 const RESTRICTED = { extra: { key: process.env.RESTRICTED_KEY } };
 const FORBIDDEN = /"type":"(reasoning|tool-|dynamic-tool)|toolCallId|\br\d+ /;
@@ -39,8 +39,8 @@ test('live, joined in the middle, and after a reload', async (t) => {
 test('a turn that waits for a tool is seen to wait, and to be cancelled', async (t) => {
   const alice = await join(t, 'alice', unique('veiled'));
   const bob = await join(t, 'bob', alice.channelName, RESTRICTED);
-  const run = await send(alice, 'script: tokens=3 tool=client');
-  await seen(bob, 'the turn waiting', () => run.runId && status(bob, run.runId) === 'suspended');
+  const run = await startTurn(alice, 'script: tokens=3 tool=client');
+  await seen(bob, 'the turn waiting', () => status(bob, run.runId) === 'suspended');
   await alice.session.cancel(run.runId);
   await ended(bob, run.runId, 'cancelled');
   assertPlain(bob, 0);
