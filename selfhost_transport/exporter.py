@@ -15,7 +15,7 @@ from typing import Any, Final
 from selfhost_transport.errors import InvalidArgument, TransportError
 from selfhost_transport.hooks import call_hook
 from selfhost_transport.settings import Settings, load_settings
-from selfhost_transport.store.ended_turns import Ended, EndedTurns
+from selfhost_transport.store.ended_turns import Ended, EndedTurns, Leased
 from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.stores import Stores
 from selfhost_transport.store.turn_messages import TurnMessages, read_turn
@@ -31,6 +31,8 @@ DEFAULT_LIMIT: Final = 100_000
 """Turns per bucket that may wait for an exporter; about 200 bytes each."""
 _RETRY_S: Final = 0.5
 _LONGEST_RETRY_S: Final = 30.0
+_LOOK_S: Final = 15.0
+"""Turns that end are announced. All buckets are looked at this often besides, in case an announcement was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,8 @@ class TurnExporter:
         self._dirty: dict[int, None] = {}
         # Buckets whose next turn could not be exported a moment ago.
         self._paused: set[int] = set()
+        # Buckets that are looked at when the lease of another process ends.
+        self._leased: set[int] = set()
         # What the function raised last.
         self._error: Exception | None = None
 
@@ -193,8 +197,7 @@ class TurnExporter:
             await self._empty(queue, history, export)
             if once:
                 break
-            # Nothing announces that another process is gone: its turns are looked for from time to time.
-            until = asyncio.get_running_loop().time() + self._lease_s / 2
+            until = asyncio.get_running_loop().time() + _LOOK_S
             while not self._stop.is_set() and await self._woken(until):
                 await self._empty(queue, history, export)
         if once and self._error is not None:
@@ -217,10 +220,12 @@ class TurnExporter:
             # Last in line from here on, so that no bucket waits for another one to be empty.
             del self._dirty[bucket]
             try:
-                ended = await queue.take(bucket, int(self._lease_s * 1000))
-                if ended is not None:
+                taken = await queue.take(bucket, int(self._lease_s * 1000))
+                if isinstance(taken, Leased):
+                    self._look_after(bucket, taken)
+                elif taken is not None:
                     self._dirty[bucket] = None
-                    await self._export(queue, ended, await self._prepared(history, ended), export)
+                    await self._export(queue, taken, await self._prepared(history, taken), export)
             except TransportError as error:
                 logger.warning("export.store_failed exporter=%s error=%s", self.name, error)
                 self._dirty[bucket] = None
@@ -255,6 +260,17 @@ class TurnExporter:
         self._dirty.pop(ended.bucket, None)
         self._paused.add(ended.bucket)
         asyncio.get_running_loop().call_later(pause_s, self._resume, ended.bucket)
+
+    def _look_after(self, bucket: int, leased: Leased) -> None:
+        """Look at a bucket when a lease ends: nothing announces that another process is gone."""
+        if bucket in self._leased:
+            return
+        self._leased.add(bucket)
+        asyncio.get_running_loop().call_later((leased.left_ms + 1) / 1000, self._lease_over, bucket)
+
+    def _lease_over(self, bucket: int) -> None:
+        self._leased.discard(bucket)
+        self._look_at((bucket,))
 
     def _resume(self, bucket: int) -> None:
         self._paused.discard(bucket)

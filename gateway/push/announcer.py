@@ -19,7 +19,8 @@ from selfhost_transport.turns.machine import TurnStatus
 logger = logging.getLogger(__name__)
 
 EXPORTER: Final = "push.people"
-_LEASE_S: Final = 30.0
+_LEASE_S: Final = 5.0
+"""An event is queued in milliseconds, and once, also by two gateways: when one dies, the others need not wait long."""
 _LIMIT: Final = 10_000
 _AGAIN_S: Final = 2.0
 _MS: Final = timedelta(milliseconds=1)

@@ -39,7 +39,8 @@ class Difference:
 
 def differences(before: RunResult, after: RunResult) -> Iterator[Difference]:
     """Every figure that both results have."""
-    yield Difference("tokens/s", before.tokens_per_s, after.tokens_per_s, better=1)
+    counted = "words/s" if before.load.any_text and after.load.any_text else "tokens/s"
+    yield Difference(counted, before.tokens_per_s, after.tokens_per_s, better=1)
     both = shown_metrics(after)
     for metric in shown_metrics(before):
         if metric in both:

@@ -66,12 +66,15 @@ def _ask(http: httpx.Client, url: str, namespace: str) -> dict[str, Any]:
         body = answer.json()
     except ValueError:
         body = None
-    if not isinstance(body, dict) or not (answer.is_success or isinstance(body.get("error"), dict)):
+    is_typed = isinstance(body, dict) and (answer.is_success or isinstance(body.get("error"), dict))
+    # A key that is not known is a 404 as well; without one a gateway asks for it.
+    is_elsewhere = answer.status_code == 404 and httpx.get(answer.url, timeout=_TIMEOUT_S).status_code == 404
+    if not is_typed or is_elsewhere:
         raise ConnectionFailed(
-            f"what answers at {url} is no gateway of this service (status {answer.status_code})"
+            f"what answers at {url} is no gateway of this service (status {answer.status_code} for {answer.url.path})"
         )
     if answer.is_success:
-        return body
+        return dict(body)
     refusal = body["error"]
     kind = Unauthorized if answer.status_code in (401, 404) else TransportError
     raise kind(

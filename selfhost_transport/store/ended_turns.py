@@ -57,6 +57,13 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Leased:
+    """Another process has the turn that is next; its lease ends in `left_ms`, unless it is renewed."""
+
+    left_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Undelivered:
     """An item that was given up, and why. `letter_id` names it: `<bucket>/<item>`."""
 
@@ -92,16 +99,18 @@ class EndedTurns:
         ]  # fmt: skip
         await asyncio.gather(*calls)
 
-    async def take(self, bucket: int, lease_ms: int) -> Ended | None:
+    async def take(self, bucket: int, lease_ms: int) -> Ended | Leased | None:
         """The next turn of a bucket, in the order in which they ended; None without any.
 
-        None also while another process has the one given out last and renews its lease: no turn is exported before one that
-        ended earlier. One that this process was given and that is not done is given again.
+        Leased while another process has the one given out last: no turn is exported before one that ended earlier. One
+        that this process was given and that is not done is given again.
         """
         ended = self._key(self._keys.base(bucket))
         reply = await self._redis.call(
             *scripts.call("export_take", ended=ended, group=_GROUP, process=self.process, lease_ms=lease_ms)
         )
+        if isinstance(reply, int):
+            return Leased(reply)
         return None if reply is None else _ended(bucket, reply)
 
     async def renew(self, ended: Ended) -> bool:

@@ -138,6 +138,8 @@ async def test_what_is_missing_is_one_line_before_the_run(stack: Stack) -> None:
         assert proc.returncode == 1
         (line,) = [line for line in proc.log.splitlines() if line.strip()]
         assert reason in line
+    elsewhere = await run(stack, "--url", f"{gateway.url}/elsewhere", *KEY, *SMALL)
+    assert elsewhere.returncode == 1 and "is no gateway of this service (status 404" in elsewhere.log
 
 
 async def test_what_may_cost_money_is_refused_before_anything_is_sent(stack: Stack, tmp_path: Path) -> None:

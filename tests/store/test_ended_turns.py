@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from selfhost_transport.errors import InvalidArgument
+from selfhost_transport.exporter import EndedTurn, TurnExporter
 from selfhost_transport.redis_io.connection import RedisConnection
-from selfhost_transport.store.ended_turns import Ended, EndedTurns
+from selfhost_transport.settings import load_settings
+from selfhost_transport.store.ended_turns import Ended, EndedTurns, Leased
 from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.turn_store import CancelFilter, Scope, TurnStore
 from selfhost_transport.turns.machine import TurnStatus
@@ -22,7 +26,8 @@ def queue(connection: RedisConnection, keys: Keyspace) -> EndedTurns:
 
 
 async def taken(queue: EndedTurns, keys: Keyspace, lease_ms: int = LEASE_MS) -> Ended | None:
-    return await queue.take(bucket_of(SESSION, keys.buckets), lease_ms)
+    found = await queue.take(bucket_of(SESSION, keys.buckets), lease_ms)
+    return None if isinstance(found, Leased) else found
 
 
 async def test_every_ended_turn_is_given_out_once(
@@ -61,6 +66,8 @@ async def test_what_is_not_exported_in_time_is_given_out_again(
     await finish(turns, await started(turns))
     first = await taken(queue, keys)
     assert first is not None and await queue.renew(first) and await taken(other, keys) is None
+    left = await other.take(bucket_of(SESSION, keys.buckets), LEASE_MS)
+    assert isinstance(left, Leased) and LEASE_MS - 10_000 < left.left_ms <= LEASE_MS
     again = await wait_until(lambda: taken(other, keys, lease_ms=20), what="the lease to run out")
     assert again is not None
     assert (again.item_id, first.delivery, again.delivery) == (first.item_id, 1, 2)
@@ -71,6 +78,31 @@ async def test_what_is_not_exported_in_time_is_given_out_again(
     assert repeated is not None and (repeated.item_id, repeated.delivery) == (first.item_id, 3)
     await other.done(repeated)
     assert await taken(queue, keys, lease_ms=0) is None and await queue.waiting() == 0
+
+
+async def test_what_a_process_that_died_had_is_exported_when_its_lease_ends(
+    connection: RedisConnection, redis_url: str, redis_prefix: str
+) -> None:
+    """At once: not when an exporter looks at all buckets the next time, in 15 s."""
+    keys = Keyspace(redis_prefix)
+    turns, queue = TurnStore(connection, keys), EndedTurns(connection, keys, "db")
+    await queue.open(limit=100)
+    await finish(turns, await started(turns))
+    assert await taken(queue, keys) is not None
+    settings = load_settings(redis=redis_url, redis_prefix=redis_prefix)
+    exporter = TurnExporter(settings, name="db", lease_s=0.3)
+    exported = asyncio.Event()
+
+    async def export(turn: EndedTurn) -> None:
+        exported.set()
+
+    running = asyncio.create_task(exporter.run(export))
+    try:
+        async with asyncio.timeout(8):
+            await exported.wait()
+    finally:
+        exporter.stop()
+        await running
 
 
 async def test_each_exporter_gets_every_turn(

@@ -1,6 +1,6 @@
 -- Gives out the next turn that ended, in the order in which they did: none before the one given out last is exported.
 -- That one is given out again: to the same process, whose reply was lost, or when its process let the lease expire.
--- Returns nil | {id, times given out, field, value…}.
+-- Returns nil | {id, times given out, field, value…} | ms until the lease of the process that has it ends, unless it is renewed.
 --@keys ended
 --@argv group process lease_ms:number
 if redis.call('EXISTS', ended) == 0 then return nil end
@@ -18,7 +18,7 @@ while true do
   local item = redis.call('XRANGE', ended, id, id)[1]
   if item then
     if holder ~= process then
-      if left[3] < lease_ms then return nil end
+      if left[3] < lease_ms then return lease_ms - left[3] end
       redis.call('XCLAIM', ended, group, process, 0, id)
       redis.call('XGROUP', 'DELCONSUMER', ended, group, holder)
     else
