@@ -222,7 +222,7 @@ class TurnExporter:
             try:
                 taken = await queue.take(bucket, int(self._lease_s * 1000))
                 if isinstance(taken, Leased):
-                    self._look_after(bucket, taken)
+                    self._look_at_end_of(bucket, taken)
                 elif taken is not None:
                     self._dirty[bucket] = None
                     await self._export(queue, taken, await self._prepared(history, taken), export)
@@ -261,7 +261,7 @@ class TurnExporter:
         self._paused.add(ended.bucket)
         asyncio.get_running_loop().call_later(pause_s, self._resume, ended.bucket)
 
-    def _look_after(self, bucket: int, leased: Leased) -> None:
+    def _look_at_end_of(self, bucket: int, leased: Leased) -> None:
         """Look at a bucket when a lease ends: nothing announces that another process is gone."""
         if bucket in self._leased:
             return
