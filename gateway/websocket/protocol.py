@@ -15,7 +15,7 @@ from websockets.frames import Close, CloseCode, Frame, Opcode
 from gateway.background import Background
 from gateway.websocket.frame_reader import Buffer, Inbound, Incoming, Unreadable
 from gateway.websocket.write_batch import Outbox
-from selfhost_transport.accelerator import SendBuffer
+from selfhost_transport.accelerator import SENDS, SendBuffer
 
 CLOSE_TIMEOUT_S: Final = 10.0
 """How long a client has to answer a close frame, and to read what was written before it."""
@@ -79,8 +79,9 @@ class RawSocket(asyncio.BufferedProtocol):
     ) -> None:
         self._transport = transport
         self._outbox = _CLOSED
-        # Frames that wait for the end of a batch.
-        self.buffer = SendBuffer(self._write)
+        # Frames that wait for the end of a batch. Where it leaves all sending to the transport, nothing is done besides:
+        # each further call is one for every frame of every reader.
+        self.buffer = SendBuffer(self._write if SENDS else transport.write)
         # Where the compiled form may send by itself; -1: nowhere.
         self._descriptor = -1
         # What the client sent before reading begins.
@@ -110,7 +111,8 @@ class RawSocket(asyncio.BufferedProtocol):
         """Begin to read. `limit`: bytes that may wait to be sent before the socket is congested."""
         self._listener, self._tasks, self._outbox = listener, tasks, outbox
         self._transport.set_write_buffer_limits(high=limit)
-        self._descriptor = _plain_descriptor(self._transport)
+        if SENDS:
+            self._descriptor = _plain_descriptor(self._transport)
         self._note_room()
         self._transport.resume_reading()
         early, self._early = self._early, b""
@@ -128,6 +130,8 @@ class RawSocket(asyncio.BufferedProtocol):
         outbox = self._outbox
         if outbox.open:
             self.buffer.add(frame, outbox.buffers)
+        elif self._descriptor < 0:
+            self._transport.write(frame)
         else:
             self._write(frame)
 

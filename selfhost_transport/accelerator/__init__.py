@@ -35,6 +35,9 @@ def _compiled() -> tuple[Any, str]:
 native, STATUS = _compiled()
 """`native`: the compiled functions, or None."""
 
+SENDS: Final = native is not None
+"""Whether a `SendBuffer` sends to its `fd` itself; else all goes through `spill`."""
+
 append_frames = plain.append_frames if native is None else native.append_frames
 append_command = plain.append_command if native is None else native.append_command
 
@@ -47,6 +50,7 @@ else:
 
 __all__ = [
     "CONTRACT",
+    "SENDS",
     "STATUS",
     "AppendFrames",
     "Lane",

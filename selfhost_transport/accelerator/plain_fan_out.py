@@ -104,10 +104,17 @@ class Lane:
         self.last, ms, frames = made
         written = 0
         for frame, buffers in zip(frames, self._buffers, strict=True):
+            fits = len(frame) <= MAX_JOINED
             for buffer in buffers:
-                if not buffer.closed:
+                if buffer.closed:
+                    continue
+                written += 1
+                if buffer._joined or not fits:
                     buffer.add(frame, touched)
-                    written += 1
+                else:
+                    # As `add` begins, without a call for each reader: there may be hundreds.
+                    buffer._joined = frame
+                    touched.append(buffer)
         return written, ms
 
 
@@ -153,4 +160,8 @@ def hand_out(
 def send_all(buffers: list[SendBuffer]) -> None:
     """Empty the buffers."""
     for buffer in buffers:
-        buffer.flush()
+        # As `flush`, without a call for each reader.
+        joined, buffer._joined = buffer._joined, b""
+        spill = buffer._spill
+        if joined and spill is not None:
+            spill(joined)

@@ -148,8 +148,9 @@ class Sockets(Protocol):
     async def open(self, address: Address, on_reply: OnReply, on_lost: OnLost, timeout_s: float, /) -> Socket:
         """Connect. Raises StoreUnavailable."""
 
-    def flush_soon(self, flush: Callable[[], None], /) -> None:
-        """Call it in the next iteration of the loop."""
+    @property
+    def flush_soon(self) -> Callable[[Callable[[], None]], None] | None:
+        """Has a flush called in the next iteration of the loop, with those of others; None: the loop calls it."""
 
     def report(self, event: str, address: object, error: object, /) -> None:
         """Log an event."""
@@ -159,14 +160,11 @@ class OwnSocket:
     """A connection of one's own."""
 
     shared = False
+    flush_soon = None
 
     async def open(self, address: Address, on_reply: OnReply, on_lost: OnLost, timeout_s: float) -> Socket:
         """Connect. Raises StoreUnavailable."""
         return await Link.open(address, on_reply, on_lost, timeout_s)
-
-    def flush_soon(self, flush: Callable[[], None]) -> None:
-        """Call it in the next iteration of the loop."""
-        asyncio.get_running_loop().call_soon(flush)
 
     def report(self, event: str, address: object, error: object) -> None:
         """Log an event."""
@@ -285,7 +283,10 @@ class Pipeline:
                 self._connecting = loop.create_task(self._connect(), name="redis-connect")
         elif not self._flush_scheduled:
             self._flush_scheduled = True
-            self._sockets.flush_soon(self._flush)
+            if (flush_soon := self._sockets.flush_soon) is None:
+                loop.call_soon(self._flush)
+            else:
+                flush_soon(self._flush)
 
     def leave(self) -> None:
         """Another server is the primary: connect again, once the replies that are outstanding have come."""

@@ -19,7 +19,8 @@ from gateway.fanout import append_path, inbox
 from gateway.fanout.delivery import Variant
 from gateway.fanout.feed import SessionFeed
 from gateway.fanout.inbox import Inbox
-from gateway.websocket import write_batch
+from gateway.websocket import protocol, write_batch
+from gateway.websocket.protocol import RawSocket
 from gateway.websocket.write_batch import Outbox
 from selfhost_transport import accelerator
 from selfhost_transport.accelerator import plain_fan_out
@@ -28,6 +29,7 @@ from selfhost_transport.redis_io.subscriptions import pass_on
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.session_store import SessionStore
+from tests.gateway.ears import Ear, Wire
 from tests.gateway.test_append_path import LongWay, Reader, Scenario, Side
 
 LONG = os.environ.get("SELFHOST_TRANSPORT_LONG") == "1"
@@ -257,6 +259,36 @@ def test_a_fault_of_the_transport_is_raised(form: Form) -> None:
     with pytest.raises(RuntimeError):
         buffer.add(b"x" * (plain_fan_out.MAX_JOINED + 1), touched)
     assert buffer.size == 0
+
+
+def test_in_python_one_more_reader_costs_one_more_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of its transport: with hundreds of readers each call besides would show."""
+    monkeypatch.setattr(protocol, "SENDS", False)
+    monkeypatch.setattr(protocol, "SendBuffer", plain_fan_out.SendBuffer)
+    monkeypatch.setattr(write_batch, "send_all", plain_fan_out.send_all)
+
+    def calls(readers: int) -> int:
+        wires, outbox, count = [Wire() for _ in range(readers)], Outbox(), 0
+        sockets = [RawSocket(wire, set(), 1000) for wire in wires]
+        for raw in sockets:
+            raw.start(Ear(), Background("test"), 1000, outbox)
+        lane = lane_to(plain_fan_out, *(raw.buffer for raw in sockets))
+
+        def note(frame: object, event: str, argument: object) -> None:
+            nonlocal count
+            count += event == "call"
+
+        before = sys.getprofile()
+        sys.setprofile(note)
+        try:
+            with outbox:
+                lane.take(NOTIFICATION, outbox.buffers)
+        finally:
+            sys.setprofile(before)
+        assert all(wire.writes == 1 for wire in wires)
+        return count
+
+    assert calls(20) - calls(10) == 10
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

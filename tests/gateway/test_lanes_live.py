@@ -185,7 +185,8 @@ async def test_all_that_is_written_arrives_in_order_however_slowly_it_is_read(se
     while len(received) < len(written):
         await read(1 << 20)
     assert received == written
-    assert sent_directly > 50 and waited > 50
+    assert waited > 50
+    assert sent_directly > 50 if native is not None else not sent_directly
     assert ear.heard.count("(full)") > 2
     assert ear.heard.count("(full)") - ear.heard.count("(room)") in (0, 1)
     raw.abort()
@@ -196,6 +197,7 @@ async def test_all_that_is_written_arrives_in_order_however_slowly_it_is_read(se
     await tasks.close()
 
 
+@pytest.mark.skipif(native is None, reason="the compiled accelerator sends by itself")
 async def test_a_descriptor_is_given_up_with_its_socket() -> None:
     """The next connection may get the same number."""
     loop = asyncio.get_running_loop()
