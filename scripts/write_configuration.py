@@ -34,7 +34,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
 _INTRODUCTION = f"""\
 # Configuration
 
-<!-- Written by scripts/write_configuration.py from selfhost_transport/settings.py: change it there. -->
+<!-- Written by scripts/write_configuration.py from selfhost_transport/settings: change it there. -->
 
 A value comes from the first of these that has it: the command-line flag, the environment variable
 `{ENV_PREFIX}<OPTION>`, the TOML file, the default. The file is given by `--config FILE` or

@@ -21,16 +21,6 @@ _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d
 _DURATION = re.compile(r"(\d+)\s*(ms|s|m|h|d|w)?")
 
 
-class Policy(StrEnum):
-    """What a send does when the session is busy."""
-
-    CONCURRENT = "concurrent"
-    QUEUE = "queue"
-    INTERRUPT = "interrupt"
-    REJECT = "reject"
-    MERGE = "merge"
-
-
 class CrashRule(StrEnum):
     """What the next attempt does with the output of one whose worker was lost."""
 

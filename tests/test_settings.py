@@ -10,8 +10,9 @@ import pytest
 
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.settings import ENV_PREFIX, Settings, load_settings, options
-from selfhost_transport.settings_values import CrashRule, Policy, parse_duration, redact_url
+from selfhost_transport.settings_values import CrashRule, parse_duration, redact_url
 from selfhost_transport.store import turn_store
+from selfhost_transport.turns.commands import Policy
 
 FULL = """
 [redis]

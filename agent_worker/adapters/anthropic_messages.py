@@ -24,7 +24,7 @@ from pydantic_core import to_jsonable_python
 from agent_worker.adapters import counts
 from agent_worker.adapters import prompt as conv
 from agent_worker.adapters.failures import Failure, agent_error, classify, codes_in, message_in
-from agent_worker.adapters.lean import decode_fields, decoder_of, events, is_event_stream
+from agent_worker.adapters.lean import body_of, decode_fields, decoder_of, events
 from agent_worker.adapters.stream import TOOL_CALLS, ProviderStream, Source, Translation
 from agent_worker.adapters.transport_failures import of_transport
 from selfhost_transport.turns import chunks as p
@@ -87,14 +87,11 @@ class MessagesTranslation(Translation[Any]):
 
     def events(self, response: AsyncIterable[Any]) -> AsyncIterable[Any]:
         """The response's events, decoded here unless `library`."""
-        if (
-            self._library
-            or not isinstance(response, anthropic.AsyncStream)
-            or not is_event_stream(response.response)
-        ):
+        body = body_of(response, anthropic.AsyncStream, library=self._library)
+        if body is None:
             return response
-        status = response.response.status_code
-        return events(response.response, lambda name, data: _decode(name, data, status))
+        status = body.status_code
+        return events(body, lambda name, data: _decode(name, data, status))
 
     def feed(self, event: Event) -> Iterable[p.Chunk]:
         """The chunks of one event; the events that the SDK's stream helper adds to them are passed over."""

@@ -21,7 +21,7 @@ from agent_worker.output.usage import Usage
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns.prompt import PromptMessage
-from selfhost_transport.turns.values import carried, to_text
+from selfhost_transport.turns.values import as_text, carried, to_text
 
 Event: TypeAlias = Mapping[str, Any]
 
@@ -146,7 +146,7 @@ class EventsTranslation(Translation[Event]):
         content = to_jsonable_python(output.content, fallback=str)
         yield from self.parts.end()
         if output.status == "error":
-            yield p.ToolOutputError(output.tool_call_id, conv.as_text(content))
+            yield p.ToolOutputError(output.tool_call_id, as_text(content))
         else:
             yield p.ToolOutputAvailable(output.tool_call_id, content)
 
@@ -156,7 +156,7 @@ def messages(prompt: Iterable[PromptMessage], *, interrupted: str = conv.INTERRU
     found: list[BaseMessage] = []
     for said in conv.conversation(prompt, interrupted=interrupted):
         if isinstance(said, conv.User):
-            found.append(HumanMessage(_user_content(said)))
+            found.append(HumanMessage(_content(said)))
             continue
         calls = [{"id": call.id, "name": call.name, "args": dict(call.input)} for call in said.calls]
         found.append(AIMessage(said.text, tool_calls=calls))
@@ -167,13 +167,5 @@ def messages(prompt: Iterable[PromptMessage], *, interrupted: str = conv.INTERRU
     return found
 
 
-def _user_content(said: conv.User) -> Any:
-    if all(isinstance(item, str) for item in said.content):
-        return "\n\n".join(str(item) for item in said.content)
-    return [_part(item) for item in said.content]
-
-
-def _part(item: str | conv.Attachment) -> dict[str, Any]:
-    if isinstance(item, conv.Attachment) and item.is_image:
-        return {"type": "image_url", "image_url": {"url": item.url}}
-    return {"type": "text", "text": item if isinstance(item, str) else item.mention}
+def _content(said: conv.User) -> Any:
+    return said.written(conv.chat_part)

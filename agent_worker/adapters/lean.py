@@ -80,9 +80,16 @@ def decoder_of(kind: type[StructT]) -> Callable[[bytes], StructT | None]:
     return decoded
 
 
-def is_event_stream(body: Body) -> bool:
-    """Whether a body has server-sent events; Bedrock frames its events in a way of its own, which the library reads."""
-    return _AWS_FRAMES not in body.headers.get("content-type", "")
+def body_of(response: object, kind: type[Any], *, library: bool) -> Any | None:
+    """The HTTP response (a Body, with its request and status) below a library's stream whose events are decoded here.
+
+    None: the library's own models read it. That is asked for (`library`), or the response is not a stream of its `kind`, or its
+    events are framed as Bedrock does it.
+    """
+    if library or not isinstance(response, kind):
+        return None
+    body = response.response
+    return None if _AWS_FRAMES in body.headers.get("content-type", "") else body
 
 
 async def events(body: Body, decode: Callable[[bytes, bytes], EventT | None]) -> AsyncIterator[EventT]:

@@ -7,7 +7,7 @@ await turn.pipe(stream(client.chat.completions.create(model=…, messages=messag
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Iterator
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 import openai
@@ -22,7 +22,7 @@ from openai.types.chat.chat_completion_chunk import ChoiceDelta, ChoiceDeltaTool
 from agent_worker.adapters import counts
 from agent_worker.adapters import prompt as conv
 from agent_worker.adapters.failures import Failure, agent_error
-from agent_worker.adapters.lean import decode_fields, decoder_of, events, is_event_stream
+from agent_worker.adapters.lean import body_of, decode_fields, decoder_of, events
 from agent_worker.adapters.openai_failures import failure_of, raise_error_in
 from agent_worker.adapters.stream import TOOL_CALLS, ProviderStream, Source, Translation
 from selfhost_transport.turns import chunks as p
@@ -113,13 +113,10 @@ class ChatTranslation(Translation[Event]):
 
     def events(self, response: AsyncIterable[Event]) -> AsyncIterable[Event]:
         """The response's events, decoded here unless `library`."""
-        if (
-            self._library
-            or not isinstance(response, openai.AsyncStream)
-            or not is_event_stream(response.response)
-        ):
+        body = body_of(response, openai.AsyncStream, library=self._library)
+        if body is None:
             return response
-        request = response.response.request
+        request = body.request
 
         def decode(_name: bytes, data: bytes) -> Event:
             # An unexpected shape is an error, or a server's own dialect.
@@ -129,7 +126,7 @@ class ChatTranslation(Translation[Event]):
             event: Event = chunk
             return event
 
-        return events(response.response, decode)
+        return events(body, decode)
 
     def feed(self, event: Event) -> Iterator[p.Chunk]:
         """The chunks of one event."""
@@ -214,24 +211,15 @@ def messages(
     found: list[ChatCompletionMessageParam] = []
     for said in conv.conversation(prompt, interrupted=interrupted):
         if isinstance(said, conv.User):
-            found.append({"role": "user", "content": _content(said)})
+            found.append({"role": "user", "content": said.written(_part)})
         else:
             found.append(_assistant(said))
             found += [{"role": "tool", "tool_call_id": c.id, "content": c.result} for c in said.calls]
     return found
 
 
-def _content(said: conv.User) -> str | list[ChatCompletionContentPartParam]:
-    """Plain text where it is nothing else: not every server takes a list."""
-    if all(isinstance(item, str) for item in said.content):
-        return "\n\n".join(str(item) for item in said.content)
-    return [_part(item) for item in said.content]
-
-
 def _part(item: str | conv.Attachment) -> ChatCompletionContentPartParam:
-    if isinstance(item, conv.Attachment) and item.is_image:
-        return {"type": "image_url", "image_url": {"url": item.url}}
-    return {"type": "text", "text": item if isinstance(item, str) else item.mention}
+    return cast(ChatCompletionContentPartParam, conv.chat_part(item))
 
 
 def _assistant(said: conv.Assistant) -> ChatCompletionAssistantMessageParam:

@@ -22,7 +22,7 @@ from openai.types.responses import (
 from agent_worker.adapters import counts
 from agent_worker.adapters import prompt as conv
 from agent_worker.adapters.failures import Failure, agent_error, classify
-from agent_worker.adapters.lean import decode_fields, decoder_of, events, is_event_stream
+from agent_worker.adapters.lean import body_of, decode_fields, decoder_of, events
 from agent_worker.adapters.openai_failures import failure_of, raise_error_in
 from agent_worker.adapters.stream import TOOL_CALLS, ProviderStream, Source, Translation
 from selfhost_transport.turns import chunks as p
@@ -78,14 +78,11 @@ class ResponsesTranslation(Translation[Any]):
 
     def events(self, response: AsyncIterable[Any]) -> AsyncIterable[Any]:
         """The response's events, decoded here unless `library`."""
-        if (
-            self._library
-            or not isinstance(response, openai.AsyncStream)
-            or not is_event_stream(response.response)
-        ):
+        body = body_of(response, openai.AsyncStream, library=self._library)
+        if body is None:
             return response
-        request = response.response.request
-        return events(response.response, lambda _, data: _decode(data, request))
+        request = body.request
+        return events(body, lambda _, data: _decode(data, request))
 
     def feed(self, event: ResponseStreamEvent) -> Iterable[p.Chunk]:
         """The chunks of one event. Raises AgentError for `response.failed` and `error`."""

@@ -6,14 +6,16 @@ off; both are settled here, once (CAN-23, INT-25).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from selfhost_transport.turns import ui
 from selfhost_transport.turns.headers import ROLE_USER
 from selfhost_transport.turns.prompt import CLOSED_CALL, PromptMessage, close_tool_calls
-from selfhost_transport.turns.values import Absent, Json, to_text
+from selfhost_transport.turns.values import Absent, Json, as_text
+
+PartT = TypeVar("PartT")
 
 INTERRUPTED: Final = "[Your previous answer was interrupted here, before it was complete.]"
 """Said on the user's side, after the partial answer: what a model reads as its own words it tends to repeat."""
@@ -71,6 +73,12 @@ class User:
 
     content: tuple[str | Attachment, ...]
 
+    def written(self, part: Callable[[str | Attachment], PartT]) -> str | list[PartT]:
+        """One text where it is nothing else, since not every server takes a list; else its parts, each by `part`."""
+        if all(isinstance(item, str) for item in self.content):
+            return "\n\n".join(str(item) for item in self.content)
+        return [part(item) for item in self.content]
+
 
 @dataclass(slots=True, frozen=True)
 class Assistant:
@@ -98,6 +106,13 @@ def conversation(prompt: Iterable[PromptMessage], *, interrupted: str = INTERRUP
         if entry.interrupted:
             _add_user(found, [interrupted])
     return found
+
+
+def chat_part(item: str | Attachment) -> dict[str, Any]:
+    """A part of what the user said in the form of OpenAI's Chat Completions, which LangChain takes too."""
+    if isinstance(item, Attachment) and item.is_image:
+        return {"type": "image_url", "image_url": {"url": item.url}}
+    return {"type": "text", "text": item if isinstance(item, str) else item.mention}
 
 
 def _add_user(found: list[Turn], content: Sequence[str | Attachment]) -> None:
@@ -159,15 +174,9 @@ def _arguments(value: Json | Absent) -> dict[str, Json]:
 def _result(part: ui.ToolPart) -> tuple[str, bool]:
     match part.state:
         case ui.OUTPUT_AVAILABLE:
-            output = part.output
-            return ("" if isinstance(output, Absent) else as_text(output)), False
+            return as_text(part.output), False
         case ui.OUTPUT_DENIED:
             reason = part.approval.reason if part.approval else None
             return part.error_text or (f"{_DENIED} {reason}" if reason else _DENIED), True
         case _:
             return part.error_text or CLOSED_CALL, True
-
-
-def as_text(value: Json) -> str:
-    """A result as models read it."""
-    return value if isinstance(value, str) else to_text(value)

@@ -26,6 +26,7 @@ from agent_worker.adapters.transport_failures import of_transport
 from agent_worker.output.usage import Usage
 from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns.prompt import PromptMessage
+from selfhost_transport.turns.values import as_text
 
 Event: TypeAlias = m.AgentStreamEvent | m.ModelResponseStreamEvent | AgentRunResultEvent[Any]
 
@@ -178,7 +179,7 @@ class EventsTranslation(Translation[Event]):
                 *self.parts.end(),
                 p.ToolOutputAvailable(part.tool_call_id, output, provider_executed=executed),
             ]
-        text = conv.as_text(output)
+        text = as_text(output)
         return [*self.parts.end(), p.ToolOutputError(part.tool_call_id, text, provider_executed=executed)]
 
 
@@ -204,7 +205,7 @@ def messages(prompt: Iterable[PromptMessage], *, interrupted: str = conv.INTERRU
     pending: list[m.ModelRequestPart] = []
     for said in conv.conversation(prompt, interrupted=interrupted):
         if isinstance(said, conv.User):
-            pending.append(m.UserPromptPart(_content(said)))
+            pending.append(m.UserPromptPart(said.written(_part)))
             continue
         if pending:
             found.append(m.ModelRequest(pending))
@@ -213,12 +214,6 @@ def messages(prompt: Iterable[PromptMessage], *, interrupted: str = conv.INTERRU
     if pending:
         found.append(m.ModelRequest(pending))
     return found
-
-
-def _content(said: conv.User) -> str | list[m.UserContent]:
-    if all(isinstance(item, str) for item in said.content):
-        return "\n\n".join(str(item) for item in said.content)
-    return [_part(item) for item in said.content]
 
 
 def _part(item: str | conv.Attachment) -> m.UserContent:

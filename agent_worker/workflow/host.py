@@ -26,7 +26,7 @@ from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.settings import Settings, load_settings
 from selfhost_transport.store.keys import bucket_of
 from selfhost_transport.store.stores import Stores
-from selfhost_transport.store.turn_steps import Arrival, Holder, Holding
+from selfhost_transport.store.turn_steps import Arrival, Holding, TurnHolder
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class AgentHost:
     async def _take(self, take: Take, session: str, turn_id: str, *, adopted: bool) -> HeldTurn | None:
         bucket = bucket_of(session, self._keys.buckets)
         await self.control.subscribe(bucket)
-        holder = Holder(self.host_id, secrets.token_hex(8), self._lease_ms, self._window_ms)
+        holder = TurnHolder(self.host_id, secrets.token_hex(8), self._lease_ms, self._window_ms)
         asked = time.monotonic()
         hold = Hold(asked + self._lease_ms / 1000)
         holding = await take(session, turn_id, holder, retry_s=hold.retry_s)

@@ -49,7 +49,7 @@ class TurnRules:
             return None
         return cls(
             agent=rule.agent,
-            policy=Policy(rule.policy),
+            policy=rule.policy,
             max_active=rule.max_active,
             queue_cap=rule.queue_cap,
             max_attempts=rule.max_attempts or max_attempts,

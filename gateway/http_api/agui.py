@@ -17,9 +17,8 @@ from gateway.http_api import agui_view
 from gateway.http_api.agui_follow import Follow, connect, follow_run, waiting_turn
 from gateway.http_api.agui_models import AgentStopIn, AgentStopOut, RouteIn, RouteOrRunIn, RunIn, ThreadStopIn
 from gateway.http_api.agui_turns import AguiTurns, Run
-from gateway.http_api.body_limit import bounded
+from gateway.http_api.dependencies import Caller, Running, WholeConversations
 from gateway.http_api.reader import SessionReader, running_turn
-from gateway.http_api.sessions import Caller, Running, TypedErrors, running
 from gateway.services import Services
 from selfhost_transport.errors import InvalidArgument, NotFound
 from selfhost_transport.turns.agui_stream import read_cursor
@@ -28,20 +27,17 @@ from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import check_name
 
 _MAX_MESSAGES: Final = 1000
-_SEND_LESS: Final = "; of `messages` only the newest count: send those alone"
 _STREAM: Final = "text/event-stream"
 _STOPPED: Final = {"type": "RUN_ERROR", "message": "the run was stopped", "code": "STOPPED"}
 
 
-class LargeBodies(TypedErrors):
-    """A client sends all it shows."""
+class AguiRoutes(WholeConversations):
+    """Routes of AG-UI clients."""
 
-    def bounded(self, request: Request) -> Request:
-        """The request, with a body as large as a page's may be."""
-        return bounded(request, running(request).settings.gateway.max_chat_size, _SEND_LESS, 413)
+    send_less = "; of `messages` only the newest count: send those alone"
 
 
-router = APIRouter(route_class=LargeBodies, tags=["ag-ui"])
+router = APIRouter(route_class=AguiRoutes, tags=["ag-ui"])
 LastEventId = Annotated[str | None, Header()]
 
 

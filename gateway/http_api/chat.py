@@ -15,13 +15,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 
 from gateway.auth.authenticator import Credential
 from gateway.http_api import chat_view
-from gateway.http_api.body_limit import bounded
 from gateway.http_api.chat_models import ChatIn, StopIn, StopOut, WakeOrChatIn
 from gateway.http_api.chat_stream import HEADERS, stream_counted, stream_turn
 from gateway.http_api.chat_turns import Asked, ChatTurns
+from gateway.http_api.dependencies import Caller, Running, Session, WholeConversations, caller
 from gateway.http_api.models import WakeIn
 from gateway.http_api.reader import SessionReader, running_turn
-from gateway.http_api.sessions import Caller, Running, Session, TypedErrors, caller, running, wake
+from gateway.http_api.sessions import wake
 from gateway.services import Services
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns.view import View
@@ -30,21 +30,18 @@ from selfhost_transport.wire.channel import check_name
 
 _MAX_MESSAGES = 1000
 _NOTHING_RUNS = b'data: {"type":"finish"}\n\ndata: [DONE]\n\n'
-_SEND_LESS = "; send the last message alone, with prepareSendMessagesRequest"
 
 
-class PlainErrors(TypedErrors):
+class PlainErrors(WholeConversations):
     """Refusals as text that a person can read: `useChat` shows the body of a refusal as its error."""
+
+    send_less = "; send the last message alone, with prepareSendMessagesRequest"
 
     def refusal(self, refused: JSONResponse) -> Response:
         """The message alone."""
         message = orjson.loads(bytes(refused.body))["error"]["message"]
         kept = {name: value for name, value in refused.headers.items() if name == "retry-after"}
         return PlainTextResponse(message, refused.status_code, headers=kept)
-
-    def bounded(self, request: Request) -> Request:
-        """The request; a page sends all it shows."""
-        return bounded(request, running(request).settings.gateway.max_chat_size, _SEND_LESS, 413)
 
 
 router = APIRouter(route_class=PlainErrors, tags=["ui message stream"])

@@ -12,13 +12,13 @@ from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 from gateway.auth.authenticator import Credential
+from gateway.http_api.dependencies import Running, Session
 from gateway.http_api.reader import SessionReader
 from gateway.http_api.responses import Limit, OpenAICaller, Order
 from gateway.http_api.responses_errors import OpenAIErrors, refused
 from gateway.http_api.responses_items import conversation_items, page
 from gateway.http_api.responses_read import require_readable
 from gateway.http_api.responses_turns import new_session
-from gateway.http_api.sessions import Running, Session
 from gateway.http_api.turn_calls import TurnCalls
 from gateway.services import Services
 from selfhost_transport.errors import NotFound

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from fastapi import Query as Param
 
+from gateway.http_api.dependencies import Caller, Running, Session, TypedErrors
 from gateway.http_api.models import EntriesOut
-from gateway.http_api.sessions import Caller, Running, Session, TypedErrors
 from selfhost_transport.errors import ContinuityLost
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.history import Query

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 
 from gateway.auth.authenticator import Credential
 from gateway.http_api.conversation import find_call
+from gateway.http_api.dependencies import Caller, Running, Session, TypedErrors
 from gateway.http_api.models import (
     AnswerIn,
     CancelIn,
@@ -19,7 +20,6 @@ from gateway.http_api.models import (
     TextPartIn,
     WaitingOut,
 )
-from gateway.http_api.sessions import Caller, Running, Session, TypedErrors
 from gateway.http_api.turn_calls import TurnCalls
 from gateway.services import Services
 from selfhost_transport.errors import CapabilityError, InvalidArgument, NotFound, ServiceError, TurnEnded

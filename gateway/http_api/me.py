@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from gateway.http_api.sessions import Caller, Running, TypedErrors
+from gateway.http_api.dependencies import Caller, Running, TypedErrors
 from selfhost_transport.wire.channel import check_name
 
 router = APIRouter(route_class=TypedErrors)

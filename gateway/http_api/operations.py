@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from gateway.auth.authenticator import Credential
 from gateway.http_api.console import Operator
-from gateway.http_api.sessions import Running, Session, TypedErrors
+from gateway.http_api.dependencies import Running, Session, TypedErrors
 from selfhost_transport.commands.inspect import SessionReport
 from selfhost_transport.commands.operating import (
     PUSH,

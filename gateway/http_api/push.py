@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 from starlette.responses import Response
 
 from gateway.auth.authenticator import Credential
-from gateway.http_api.sessions import Caller, Running, TypedErrors
+from gateway.http_api.dependencies import Caller, Running, TypedErrors
 from gateway.push.message import is_push_service, origin_of
 from gateway.push.validity import source_of
 from gateway.services import Services

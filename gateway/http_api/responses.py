@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.auth.authenticator import Credential
+from gateway.http_api.dependencies import Running, caller
 from gateway.http_api.event_stream import EventStream
 from gateway.http_api.responses_errors import OpenAIErrors, refused
 from gateway.http_api.responses_follow import HEADERS, stream_response
@@ -17,7 +18,6 @@ from gateway.http_api.responses_items import input_items, page
 from gateway.http_api.responses_models import CreateIn
 from gateway.http_api.responses_read import ResponseReader, parse_id, read_after
 from gateway.http_api.responses_turns import ResponseTurns, Sent
-from gateway.http_api.sessions import Running, caller
 from selfhost_transport.errors import NotFound, Unauthorized
 
 _NO_DELETION: Final = (

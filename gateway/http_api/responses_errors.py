@@ -7,15 +7,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
-from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.http_api.body_limit import bounded
-from gateway.http_api.sessions import TypedErrors, running
+from gateway.http_api.dependencies import WholeConversations
 from selfhost_transport.errors import Busy, ErrorInfo, InvalidArgument
 from selfhost_transport.wire.codes import Code
 
-_SEND_LESS: Final = "; the session has what was said before: send what is new, with `previous_response_id`"
 _FIELD: Final = re.compile(r"([A-Za-z_][\w.]*): ")
 _KEPT: Final = frozenset({"retry-after", "www-authenticate"})
 _RATE_LIMITED: Final = 429
@@ -76,8 +73,10 @@ def _status(status: int, code: Any) -> int:
     return 400 if status == 409 and code != Busy.code else status
 
 
-class OpenAIErrors(TypedErrors):
+class OpenAIErrors(WholeConversations):
     """Routes for OpenAI's clients."""
+
+    send_less = "; the session has what was said before: send what is new, with `previous_response_id`"
 
     def refusal(self, refused: JSONResponse) -> Response:
         """The error in their form."""
@@ -87,7 +86,3 @@ class OpenAIErrors(TypedErrors):
         if status < 500 and status not in (409, _RATE_LIMITED):
             kept["x-should-retry"] = "false"
         return JSONResponse({"error": error_json(info, status)}, status, headers=kept)
-
-    def bounded(self, request: Request) -> Request:
-        """The request, with a body as large as a page's may be."""
-        return bounded(request, running(request).settings.gateway.max_chat_size, _SEND_LESS, 413)

@@ -10,11 +10,12 @@ from gateway.http_api.responses_read import ResponseReader
 from selfhost_transport.turns import decoder as d
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.responses_object import ItemJson, ResponseId, item_id, items_json, status_of
-from selfhost_transport.turns.responses_units import Kind, Units, as_text
+from selfhost_transport.turns.responses_units import Kind, Units
 from selfhost_transport.turns.run_spans import Span
 from selfhost_transport.turns.runs import RunState
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import FilePart, TextPart
+from selfhost_transport.turns.values import as_text
 from selfhost_transport.turns.view import View
 
 

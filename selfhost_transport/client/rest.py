@@ -21,7 +21,7 @@ from selfhost_transport.wire.details import decode_error
 from selfhost_transport.wire.message import Message, decode_message
 
 _TYPES = {Format.JSON: "application/json", Format.MSGPACK: "application/x-msgpack"}
-_NEXT = re.compile(r'<\./\w+\?([^>]*)>;\s*rel="?next"?')
+_NEXT = re.compile(r'<[^>?]*\?([^>]*)>;\s*rel="?next"?')
 # Said by the oldest page where retention has taken messages (HIS-6).
 _TRUNCATED_AT = "x-truncated-at"
 _TIMEOUT_S = 15.0
@@ -84,7 +84,7 @@ class RestClient:
             raise ServiceError("the service answered a history request with something else than a list")
         fmt = _format_of(response, self._format)
         messages = [decode_message(item, fmt) for item in items if isinstance(item, Mapping)]
-        return HistoryPage(messages, _next_query(response), response.headers.get(_TRUNCATED_AT))
+        return HistoryPage(messages, next_query(response), response.headers.get(_TRUNCATED_AT))
 
     async def cancel(self, endpoint: Endpoint, body: Mapping[str, str | bool]) -> CancelResult:
         """Cancel by the plain HTTP API; `body` names the turns. Raises as `history` does."""
@@ -150,7 +150,8 @@ def _body(response: httpx.Response, asked: Format) -> Any:
         raise ServiceError(f"the service sent an invalid body: {error}") from error
 
 
-def _next_query(response: httpx.Response) -> str | None:
+def next_query(response: httpx.Response) -> str | None:
+    """The query of the page that follows, from the header `Link`; None: there is none."""
     for line in response.headers.get_list("link"):
         match = _NEXT.search(line)
         if match is not None:

@@ -170,7 +170,7 @@ def _cut(data: str) -> str:
     return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
 
 
-def as_text(report: SessionReport) -> str:
+def report_text(report: SessionReport) -> str:
     """For people."""
     lines = [
         f"session {report.session}  bucket {report.bucket}  epoch {report.epoch}",

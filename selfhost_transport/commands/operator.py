@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from selfhost_transport.commands.inspect import as_text
+from selfhost_transport.commands.inspect import report_text
 from selfhost_transport.commands.operating import CancelReport, Operations, StoreOperations, filter_of
 from selfhost_transport.commands.stores import opened_stores
 from selfhost_transport.errors import InvalidArgument
@@ -68,7 +68,7 @@ def run_list(place: Place, prefix: str, *, limit: int, as_json: bool) -> None:
 def run_inspect(place: Place, session: str, *, ended: int, entries: int, as_json: bool) -> None:
     """Print the state of a session. Raises NotFound for one that was never used."""
     report = place.do(lambda at: at.report(session, ended, entries))
-    print(json.dumps(dataclasses.asdict(report), indent=2) if as_json else as_text(report))
+    print(json.dumps(dataclasses.asdict(report), indent=2) if as_json else report_text(report))
 
 
 def run_cancel(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,6 +17,7 @@ from selfhost_transport.client.connection.credentials import (
     make_credentials,
 )
 from selfhost_transport.client.connection.endpoint import AGENT, PROTOCOL_VERSION, Endpoint
+from selfhost_transport.client.rest import next_query
 from selfhost_transport.errors import (
     BadRequest,
     CapabilityError,
@@ -38,7 +38,6 @@ ATTEMPTS: Final = 8
 """Times that a request is sent when the service is busy or away: about half a minute."""
 _TIMEOUT_S: Final = 30.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 10.0
-_NEXT: Final = re.compile(r'<[^>?]*\?([^>]*)>;\s*rel="?next"?')
 _TRUNCATED_AT: Final = "x-truncated-at"
 
 
@@ -88,7 +87,7 @@ class Source:
             url = f"{self._endpoint.channel_url(channel)}/messages?{following}"
             response = await self._answer(url, channel)
             yield SourcePage(_messages(response, url), _TRUNCATED_AT in response.headers)
-            following = _next_query(response)
+            following = next_query(response)
 
     async def _answer(self, url: str, channel: str) -> httpx.Response:
         backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S, 1)
@@ -148,14 +147,6 @@ def _messages(response: httpx.Response, url: str) -> list[Message]:
     raise ServiceError(
         f"{url.partition('?')[0]} answers with something else than a history: not Ably's REST interface"
     )
-
-
-def _next_query(response: httpx.Response) -> str | None:
-    for line in response.headers.get_list("link"):
-        match = _NEXT.search(line)
-        if match is not None:
-            return match[1]
-    return None
 
 
 def _retry_after_s(response: httpx.Response) -> float:

@@ -60,6 +60,18 @@ class Ref:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """An acknowledged write of messages: where they are."""
+
+    position: Position
+    epoch: str
+
+    def serials(self, count: int) -> list[str]:
+        """The item serials of its `count` messages."""
+        return [Ref(self.position, index).serial(self.epoch) for index in range(count)]
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
     """Who changed a message and why; the `version` metadata of section 7.3.
 

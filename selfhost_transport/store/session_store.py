@@ -23,6 +23,7 @@ from selfhost_transport.store.entries import (
     Entry,
     Operation,
     Ref,
+    Written,
     pack_append_body,
     pack_created,
     pack_replaced_body,
@@ -54,16 +55,10 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class Published(Written):
     """An acknowledged write: it is in Redis (P11). `repeated`: it was there already (P5)."""
 
-    position: Position
-    epoch: str
     repeated: bool = False
-
-    def serials(self, count: int) -> list[str]:
-        """The item serials of a publish of `count` messages."""
-        return [Ref(self.position, index).serial(self.epoch) for index in range(count)]
 
 
 class SessionStore:

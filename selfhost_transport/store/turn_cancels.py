@@ -57,7 +57,11 @@ class TurnCancels:
         early: bool = True,
         force: bool = False,
     ) -> Cancelled:
-        """See `TurnStore.cancel`."""
+        """End every open turn the filter matches. `message`: the cancel entry, with its verified author.
+
+        `input_turn`: the turn id that belongs to an input filter's value. `early`: a cancel that names a turn
+        not known yet is kept for it (CAN-4). `force`: without asking the agents' hooks. Nothing matched is no error (CAN-14).
+        """
         slices = [
             one
             async for one in self._slices(

@@ -8,7 +8,7 @@ from typing import Any
 
 from selfhost_transport.errors import Busy, CapabilityError, Conflict, NotFound, TurnEnded
 from selfhost_transport.redis_io.connection import RedisConnection
-from selfhost_transport.store.entries import Ref, pack_created
+from selfhost_transport.store.entries import Written, pack_created
 from selfhost_transport.store.fields import Turn
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
@@ -35,17 +35,11 @@ class Continuation:
 
 
 @dataclass(frozen=True, slots=True)
-class InputAccepted:
+class InputAccepted(Written):
     """The answer to an input. `status`: of the turn afterwards; `pending` when the input resumed it."""
 
-    position: Position
-    epoch: str
     status: str
     repeated: bool = False
-
-    def serials(self, count: int) -> list[str]:
-        """The serials of the input's messages."""
-        return [Ref(self.position, index).serial(self.epoch) for index in range(count)]
 
 
 class TurnInputs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selfhost_transport.store.entries import Ref, pack_created
+from selfhost_transport.store.entries import Written, pack_created
 from selfhost_transport.store.fields import Turn
 from selfhost_transport.turns.commands import ALL_TURNS, CancelFilter, Policy
 from selfhost_transport.wire.message import Message
@@ -74,12 +74,10 @@ class TurnRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(Written):
     """The answer to a send: written, and it will be worked on (P11). `status`: pending, queued or cancelled."""
 
     turn_id: str
-    position: Position
-    epoch: str
     status: str
     repeated: bool = False
     interrupted: tuple[str, ...] = ()
@@ -87,10 +85,6 @@ class Accepted:
     # was accepted, as part of a burst, though it will wait longer than it should.
     waiting: int = 0
     burst: bool = False
-
-    def serials(self, count: int) -> list[str]:
-        """The serials of the send's messages."""
-        return [Ref(self.position, index).serial(self.epoch) for index in range(count)]
 
 
 @dataclass(frozen=True, slots=True)

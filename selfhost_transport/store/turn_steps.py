@@ -62,7 +62,7 @@ class Holding:
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class TurnHolder:
     """The process that requests a turn. `request` names the call, so that it may be repeated; times in ms.
 
     The lease is to be renewed. `window_ms`: how long a turn without a holder may be adopted before it ends `error`.
@@ -110,7 +110,7 @@ class TurnSteps:
         self._scripts = SessionScripts(redis, keys)
 
     async def claim(
-        self, session: str, turn_id: str, holder: Holder, *, retry_s: float = 0.0
+        self, session: str, turn_id: str, holder: TurnHolder, *, retry_s: float = 0.0
     ) -> Holding | None:
         """Start a turn that waits for its agent; None while it waits by policy, or is not known yet.
 
@@ -120,7 +120,7 @@ class TurnSteps:
         return None if reply[0] in (b"unknown", b"queued") else _held(session, turn_id, reply)
 
     async def adopt(
-        self, session: str, turn_id: str, holder: Holder, *, retry_s: float = 0.0
+        self, session: str, turn_id: str, holder: TurnHolder, *, retry_s: float = 0.0
     ) -> Holding | None:
         """Take over a turn without a holder; None for one that was not started yet.
 
@@ -174,7 +174,7 @@ class TurnSteps:
         return found
 
     async def _take_hold(
-        self, script: str, session: str, turn_id: str, holder: Holder, retry_s: float
+        self, script: str, session: str, turn_id: str, holder: TurnHolder, retry_s: float
     ) -> list[Any]:
         reply: list[Any] = await self._scripts.run(
             script, session, turn=turn_id, holder=holder.name, request=holder.request,

@@ -32,7 +32,6 @@ from selfhost_transport.store.turn_records import (
 from selfhost_transport.store.turn_refusals import lease_lost, submit_refusal
 from selfhost_transport.store.turn_spans import parent_of
 from selfhost_transport.turns.commands import CancelFilter, Policy, Scope
-from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position, new_epoch
 
 __all__ = [
@@ -64,6 +63,7 @@ class TurnStore:
         self.options = options or StoreOptions()
         self._scripts = SessionScripts(redis, keys)
         self._cancels = TurnCancels(self._scripts, self.options)
+        self.cancel = self._cancels.cancel
 
     async def submit(self, request: TurnRequest, *, may_burst: bool = True) -> Accepted:
         """Accept a send. Raises Conflict (id used with another body), Busy (policy reject), RateLimited (queue full,
@@ -90,25 +90,6 @@ class TurnStore:
         rest = await self._cancels.interrupt_rest(request, Position.parse_id(cancelled_at.decode()), cursor)
         left_over = [turn.decode() for turn in rest]
         return replace(accepted, interrupted=tuple(sorted([*accepted.interrupted, *left_over])))
-
-    async def cancel(
-        self,
-        session: str,
-        cancel: CancelFilter,
-        message: Message,
-        *,
-        input_turn: str = "",
-        early: bool = True,
-        force: bool = False,
-    ) -> Cancelled:
-        """End every open turn the filter matches. `message`: the cancel entry, with its verified author.
-
-        `input_turn`: the turn id that belongs to an input filter's value. `early`: a cancel that names a turn
-        not known yet is kept for it (CAN-4). `force`: without asking the agents' hooks. Nothing matched is no error (CAN-14).
-        """
-        return await self._cancels.cancel(
-            session, cancel, message, input_turn=input_turn, early=early, force=force
-        )
 
     async def take(
         self,

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 import orjson
 
 from selfhost_transport.turns import chunks as c
-from selfhost_transport.turns.values import ABSENT, Absent, Json, to_text
+from selfhost_transport.turns.values import ABSENT, Absent, Json, as_text
 
 EventJson: TypeAlias = dict[str, Any]
 
@@ -222,8 +222,7 @@ def _value(value: Json | Absent) -> Json:
 
 
 def _as_text(value: Json | Absent) -> str:
-    found = _value(value)
-    return found if isinstance(found, str) else to_text(found)
+    return as_text(_value(value))
 
 
 def _grown(unit: Unit | None, text: str) -> list[Unit]:

@@ -16,7 +16,7 @@ from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.record import Record, TextBuffer
 from selfhost_transport.turns.run_spans import Span
-from selfhost_transport.turns.values import ABSENT, Absent, Json, to_text
+from selfhost_transport.turns.values import as_text
 
 _REFUSAL: Final = "refusal"
 
@@ -201,7 +201,7 @@ def _discrete(message: str, chunk: c.Chunk) -> list[Unit]:
 
 
 def _call(message: str, chunk: c.ToolInputAvailable | c.ToolInputError) -> Unit:
-    text = "" if isinstance(chunk.input, Absent) else as_text(chunk.input)
+    text = as_text(chunk.input)
     return Unit(
         Kind.CALL, message, chunk.tool_call_id, chunk.tool_name, closed=True, sources=[TextBuffer(text)]
     )
@@ -209,10 +209,3 @@ def _call(message: str, chunk: c.ToolInputAvailable | c.ToolInputError) -> Unit:
 
 def _result(message: str, call: str, text: str, *, failed: bool = False) -> Unit:
     return Unit(Kind.RESULT, message, call, closed=True, incomplete=failed, sources=[TextBuffer(text)])
-
-
-def as_text(value: Json | Absent) -> str:
-    """A tool's value as the API gives it: text as it is, anything else as its JSON."""
-    if value is ABSENT or isinstance(value, Absent):
-        return ""
-    return value if isinstance(value, str) else to_text(value)

@@ -65,6 +65,13 @@ def to_text(value: Any, what: str = "the value") -> str:
         return orjson.dumps(_read(value, what)).decode()
 
 
+def as_text(value: Json | Absent) -> str:
+    """What a tool was given, or gave, as models and providers' clients read it: text as it is, anything else as its JSON."""
+    if isinstance(value, Absent):
+        return ""
+    return value if isinstance(value, str) else to_text(value)
+
+
 def carried(value: Any, what: str = "the value") -> Json:
     """The JSON value that stands for any value of an application. Raises InvalidArgument, with its path in `what`."""
     text: Json = orjson.loads(to_text(value, what))

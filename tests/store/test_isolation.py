@@ -17,8 +17,7 @@ from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_inputs import Continuation, TurnInputs
 from selfhost_transport.store.turn_operations import Create
 from selfhost_transport.store.turn_pauses import TurnPauses
-from selfhost_transport.store.turn_steps import Holder as TurnHolder
-from selfhost_transport.store.turn_steps import TurnSteps
+from selfhost_transport.store.turn_steps import TurnHolder, TurnSteps
 from selfhost_transport.store.turn_store import CancelFilter, Lease, Policy, Scope, TurnStore
 from selfhost_transport.wire.actions import AnnotationAction, MessageAction, PresenceAction
 from selfhost_transport.wire.annotation import Annotation

@@ -11,7 +11,7 @@ from hypothesis.stateful import consumes, initialize, multiple, rule
 from selfhost_transport.errors import LeaseLost, StepOpen, TurnEnded, TurnHeld, TurnStarted, TurnSuspended
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.store.keys import Keyspace
-from selfhost_transport.store.turn_steps import Holder, Holding, StepMessages, StepOutcome, TurnSteps
+from selfhost_transport.store.turn_steps import Holding, StepMessages, StepOutcome, TurnHolder, TurnSteps
 from selfhost_transport.store.turn_store import Lease
 from selfhost_transport.wire.message import Message
 from tests.store.turn_machine import Turns
@@ -54,8 +54,8 @@ class Steps(Turns):
         self.step.pop(turn, None)
         return holding.lease
 
-    def holder(self) -> Holder:
-        return Holder("p", uuid.uuid4().hex, 60_000, WINDOW_MS)
+    def holder(self) -> TurnHolder:
+        return TurnHolder("p", uuid.uuid4().hex, 60_000, WINDOW_MS)
 
     @rule(target=Turns.leases, number=st.integers(0, 100), adopts=st.booleans())
     def take_by_id(self, number: int, adopts: bool) -> object:

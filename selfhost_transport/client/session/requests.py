@@ -5,14 +5,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Final
+from typing import Final, TypeAlias
 
 from selfhost_transport.client.arguments import optional_text, require_text
 from selfhost_transport.client.session.content import Content, read_content
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import inputs
+from selfhost_transport.turns.commands import Policy
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message
 
@@ -22,15 +22,8 @@ _EVENTS: Final = uuid.UUID("0c0f6d1c-7a53-5b0e-8a52-3a1f3de0a7c4")
 _YES: Final = "true"
 
 
-class SendPolicy(StrEnum):
-    """What a send does when the session is busy; the namespace's policy where none is given."""
-
-    CONCURRENT = "concurrent"
-    QUEUE = "queue"
-    INTERRUPT = "interrupt"
-    REJECT = "reject"
-    # Wait, and be answered together with the texts that wait already (DBL-13).
-    MERGE = "merge"
+SendPolicy: TypeAlias = Policy
+"""What a send does when the session is busy; the namespace's policy where none is given."""
 
 
 @dataclass(frozen=True, slots=True)
