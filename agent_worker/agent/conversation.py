@@ -10,7 +10,8 @@ from agent_worker.agent.suspension import Answer, answers_in
 from agent_worker.output.left_behind import LeftBehind, left_behind
 from selfhost_transport.errors import ConversationTooLong
 from selfhost_transport.store.entries import Created, unpack_entry
-from selfhost_transport.store.history import HistoryReader, Page, Query, completed
+from selfhost_transport.store.history import HistoryReader, Page, Query
+from selfhost_transport.store.message_states import completed
 from selfhost_transport.store.turn_store import Lease
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import ui

@@ -21,7 +21,7 @@ from gateway.http_api.dependencies import Caller, Running, WholeConversations
 from gateway.http_api.reader import SessionReader, running_turn
 from gateway.services import Services
 from selfhost_transport.errors import InvalidArgument, NotFound
-from selfhost_transport.turns.agui_stream import read_cursor
+from selfhost_transport.turns.agui_progress import read_cursor
 from selfhost_transport.turns.view import View
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import check_name

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from selfhost_transport.errors import NotFound
 from selfhost_transport.redis_io.connection import RedisConnection
@@ -14,23 +13,20 @@ from selfhost_transport.store import scripts
 from selfhost_transport.store.entries import (
     Created,
     Entry,
-    Operation,
     Ref,
     Replaced,
-    unpack,
     unpack_entry,
-    unpack_summary,
 )
 from selfhost_transport.store.fields import Message as Record
 from selfhost_transport.store.fields import Session
 from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.message_states import MessageStates, complete, overlaid
 from selfhost_transport.store.turn_spans import TurnSpans
 from selfhost_transport.turns.headers import read_headers
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message, Version
 from selfhost_transport.wire.serial import Position, parse_position
 from selfhost_transport.wire.sizes import data_size
-from selfhost_transport.wire.summary import summary_to_wire
 
 MAX_PAGE_EXTENSION = 1000
 """Messages a page may grow by, so as not to be cut inside a turn."""
@@ -40,13 +36,8 @@ MAX_PAGE_EXTENSION_BYTES = 4 * 1024 * 1024
 MAX_PAGE_BYTES = 8 * 1024 * 1024
 """Data of the messages that one page holds, unless the first of them alone has more."""
 VERSIONS_PER_READ = 32
-RECORDS_PER_CALL = 100
-"""Messages whose records are read by one script: it stays within a millisecond (P9)."""
 ENTRIES_PER_READ = 200
 """Publishes that are read and unpacked at once: other tasks wait that long, a few milliseconds."""
-
-_NO_RECORD: dict[str, bytes] = {}
-_RECORD_FIELDS = tuple(Record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,23 +93,24 @@ class HistoryReader:
         self._redis = redis
         self._keys = keys
         self._spans = TurnSpans(redis, keys)
+        self._states = MessageStates(redis, keys, self._spans)
 
     async def page(self, session: str, query: Query) -> Page:
         """One page of messages, complete wire messages with serials and versions."""
         refs = await self._refs(session, query, query.limit + 1)
         chosen = await self._within_bytes(session, refs[: query.limit])
         more = len(refs) > len(chosen)
-        messages, cut_ms = await self._states(session, chosen)
+        messages, cut_ms = await self._states.newest(session, chosen)
         if more and chosen and query.align and not query.forwards:
             async for grown, states in self._grown(session, query, chosen):
                 chosen = [*chosen, *grown]
                 messages += states
             # Retention may have gone on since the first part was read: one time counts for the whole page.
             cut_ms, beyond_end = await asyncio.gather(
-                self._cut_ms(session), self._refs(session, replace(query, cursor=chosen[-1][0]), 1)
+                self._states.cut_ms(session), self._refs(session, replace(query, cursor=chosen[-1][0]), 1)
             )
             more = bool(beyond_end)
-        messages = await self._without_taken(session, [one for _, one in chosen], messages, cut_ms)
+        messages = await self._states.without_taken(session, [one for _, one in chosen], messages, cut_ms)
         next_cursor = chosen[-1][0] if more and chosen else None
         next_serial = await self._serial(session, next_cursor, messages) if next_cursor else None
         oldest = query.forwards or next_cursor is None
@@ -145,17 +137,17 @@ class HistoryReader:
 
     async def messages(self, session: str, refs: Sequence[Ref]) -> list[Message]:
         """The newest versions of several messages; those that do not exist are left out."""
-        read = [self._created(session, ref) for ref in refs]  # all leave in one write
+        read = [self._states.created(session, ref) for ref in refs]  # all leave in one write
         created = zip(refs, await asyncio.gather(*read), strict=True)
-        return await self._assemble(session, [(ref, message) for ref, message in created if message])
+        return await self._states.kept(session, [(ref, message) for ref, message in created if message])
 
     async def state(self, session: str, ref: Ref) -> State:
         """The newest state of one message for a read-modify-write. Raises NotFound."""
-        created = await self._created(session, ref)
+        created = await self._states.created(session, ref)
         if created is None:
             raise NotFound("no such message in this session, or its retention has expired")
-        record, data, _ = (await self._records(session, [ref]))[2][0]
-        return State(ref, _apply(created, record, data), (record.get(Record.VERSION) or b"").decode())
+        record, data, _ = (await self._states.records(session, [ref]))[2][0]
+        return State(ref, overlaid(created, record, data), (record.get(Record.VERSION) or b"").decode())
 
     async def versions(self, session: str, ref: Ref, *, forwards: bool = True) -> list[Message]:
         """The create and every update and delete of a message, oldest first (section 7.5)."""
@@ -168,12 +160,12 @@ class HistoryReader:
 
     async def version_slices(self, session: str, ref: Ref) -> AsyncIterator[list[Message]]:
         """The same, oldest first, a few at a time. Raises NotFound."""
-        created = await self._created(session, ref)
+        created = await self._states.created(session, ref)
         if created is None:
             raise NotFound("no such message in this session, or its retention has expired")
-        epoch = await self._epoch(session)
+        epoch = await self._states.epoch(session)
         first = Version(ref.serial(epoch), ref.position.ms)
-        yield [_complete(created, ref, epoch, MessageAction.CREATE, first)]
+        yield [complete(created, ref, epoch, MessageAction.CREATE, first)]
         key, after = f"{self._keys.base_of(session)}v:{ref}:{session}", "-"
         while found := await self._redis.command("XRANGE", key, after, "+", "COUNT", VERSIONS_PER_READ):
             some = []
@@ -181,27 +173,13 @@ class HistoryReader:
                 entry = unpack_entry(Position.parse_id(item[0].decode()), item[1][1])
                 if isinstance(entry, Replaced):
                     version = entry.operation.version(entry.position, epoch)
-                    some.append(_complete(entry.message, ref, epoch, entry.action, version))
+                    some.append(complete(entry.message, ref, epoch, entry.action, version))
             yield some
             after = f"({found[-1][0].decode()}"
 
     async def _serial(self, session: str, ref: Ref, known: Sequence[Message]) -> str:
-        epoch = parse_position(known[0].serial or "")[1] if known else await self._epoch(session)
+        epoch = parse_position(known[0].serial or "")[1] if known else await self._states.epoch(session)
         return ref.serial(epoch)
-
-    async def _epoch(self, session: str) -> str:
-        base = self._keys.base_of(session)
-        epoch = await self._redis.command("HGET", f"{base}s:{session}", Session.EPOCH)
-        return epoch.decode() if epoch else ""
-
-    async def _created(self, session: str, ref: Ref) -> Message | None:
-        at = ref.position.stream_id
-        found = await self._redis.command("XRANGE", self._history_key(session), at, at)
-        for item in found or []:
-            entry = unpack_entry(ref.position, item[1][1])
-            if isinstance(entry, Created) and ref.index < len(entry.messages):
-                return entry.messages[ref.index]
-        return None
 
     def _history_key(self, session: str) -> str:
         return f"{self._keys.base_of(session)}h:{session}"
@@ -250,7 +228,7 @@ class HistoryReader:
         room, room_bytes = MAX_PAGE_EXTENSION, MAX_PAGE_EXTENSION_BYTES
         grown = await self._rest_of_publish(session, query, chosen)
         if grown:
-            yield grown, (await self._states(session, grown))[0]
+            yield grown, (await self._states.newest(session, grown))[0]
         last = (grown or chosen)[-1][0]
         first = await self._spans.first_of(session, (message for _, message in [*chosen, *grown]))
         while first is not None and first < last.position and room > 0:
@@ -259,7 +237,7 @@ class HistoryReader:
             grown = [pair for pair in await self._refs(session, rest, room + 1) if pair[0].position >= first]
             if not grown or len(grown) > room:
                 return
-            messages = await self._states_within(session, grown, room_bytes)
+            messages = await self._states.newest_within(session, grown, room_bytes)
             if messages is None:
                 return
             yield grown, messages
@@ -267,17 +245,6 @@ class HistoryReader:
             room_bytes -= sum(data_size(message.data) for message in messages)
             last = grown[-1][0]
             first = await self._spans.first_of(session, (message for _, message in grown))
-
-    async def _states_within(
-        self, session: str, created: Sequence[tuple[Ref, Message]], most_bytes: int
-    ) -> list[Message] | None:
-        """None when the data have more bytes than that; little more is read then."""
-        messages: list[Message] = []
-        for start in range(0, len(created), RECORDS_PER_CALL):
-            messages += (await self._states(session, created[start : start + RECORDS_PER_CALL]))[0]
-            if sum(data_size(message.data) for message in messages) > most_bytes:
-                return None
-        return messages
 
     async def _rest_of_publish(
         self, session: str, query: Query, chosen: list[tuple[Ref, Message]]
@@ -288,91 +255,6 @@ class HistoryReader:
             return []
         rest = await self._refs(session, replace(query, cursor=last), last.index)
         return [pair for pair in rest if pair[0].position == last.position]
-
-    async def _records(
-        self, session: str, refs: Sequence[Ref]
-    ) -> tuple[str, int, list[tuple[dict[str, bytes], bytes | None, Position]]]:
-        """Epoch, up to when retention has taken turns, and for each ref: record, data, head.
-
-        Records are read in one step for each so many messages. What retention took meanwhile lies before that time.
-        """
-        base = self._keys.base_of(session)
-        calls = [
-            self._redis.call(
-                *scripts.call(
-                    "read_records", _RECORD_FIELDS,
-                    list(_record_keys(base, session, refs[start : start + RECORDS_PER_CALL])),
-                    head=f"{base}p:{session}",
-                )
-            )
-            for start in range(0, len(refs), RECORDS_PER_CALL)
-        ]  # fmt: skip
-        # Read after all the records.
-        meta = self._redis.command("HMGET", f"{base}s:{session}", Session.EPOCH, Session.CUT)
-        records: list[tuple[dict[str, bytes], bytes | None, Position]] = []
-        for call in calls:
-            head, *found = await call
-            position = Position.parse_id(head.decode()) if head else Position.ZERO
-            for fields in found:
-                if fields is None:
-                    records.append((_NO_RECORD, None, position))
-                else:
-                    pairs = zip(_RECORD_FIELDS, fields[1:], strict=True)
-                    record: dict[str, bytes] = {name: value for name, value in pairs if value is not None}
-                    records.append((record, fields[0], position))
-        epoch, cut = await meta
-        return (epoch.decode() if epoch else ""), int(cut or 0), records
-
-    async def _assemble(self, session: str, created: Sequence[tuple[Ref, Message]]) -> list[Message]:
-        """The newest versions, without those that retention has taken."""
-        messages, cut_ms = await self._states(session, created)
-        return await self._without_taken(session, [message for _, message in created], messages, cut_ms)
-
-    async def _states(
-        self, session: str, created: Sequence[tuple[Ref, Message]]
-    ) -> tuple[list[Message], int]:
-        """The newest versions, and up to when retention has taken turns: what lies before may be incomplete."""
-        if not created:
-            return [], 0
-        epoch, cut_ms, records = await self._records(session, [ref for ref, _ in created])
-        messages: list[Message] = []
-        for start in range(0, len(created), RECORDS_PER_CALL):
-            if start:
-                await asyncio.sleep(0)  # lets others run
-            part = slice(start, start + RECORDS_PER_CALL)
-            messages += [
-                _current(message, ref, epoch, *record)
-                for (ref, message), record in zip(created[part], records[part], strict=True)
-            ]
-        return messages, cut_ms
-
-    async def _cut_ms(self, session: str) -> int:
-        return int(
-            await self._redis.command("HGET", f"{self._keys.base_of(session)}s:{session}", Session.CUT) or 0
-        )
-
-    async def _without_taken(
-        self, session: str, created: Sequence[Message], messages: list[Message], cut_ms: int
-    ) -> list[Message]:
-        old = [at for at, message in enumerate(messages) if (message.timestamp or 0) < cut_ms]
-        if not old:
-            return messages
-        taken = await self._spans.taken(session, [created[at] for at in old], cut_ms)
-        gone = {at for at, is_taken in zip(old, taken, strict=True) if is_taken}
-        return [message for at, message in enumerate(messages) if at not in gone]
-
-
-def _record_keys(base: str, session: str, refs: Sequence[Ref]) -> Iterator[str]:
-    for ref in refs:
-        yield f"{base}m:{ref}:{session}"
-        yield f"{base}x:{ref}:{session}"
-
-
-def completed(created: Created, epoch: str) -> list[Message]:
-    """The wire messages of a publish that nothing has changed since."""
-    position = created.position
-    refs = ((Ref(position, index), message) for index, message in enumerate(created.messages))
-    return [_current(message, ref, epoch, {}, None, position) for ref, message in refs]
 
 
 def _is_of_conversation(message: Message) -> bool:
@@ -411,59 +293,3 @@ def beyond(ref: Ref, query: Query) -> bool:
         return True
     here, cursor = (ref.position, ref.index), (query.cursor.position, query.cursor.index)
     return here > cursor if query.forwards else here < cursor
-
-
-def _apply(created: Message, record: dict[str, bytes], data: bytes | None) -> Message:
-    """The create overlaid with what the record changed."""
-    if Record.SUMMARY in record:
-        summary = summary_to_wire(unpack_summary(unpack(record[Record.SUMMARY])))
-        created = replace(created, annotations={"summary": summary})
-    if Record.TYPE not in record:
-        return created
-    state: dict[str, Any] = (
-        unpack(record[Record.STATE])
-        if Record.STATE in record
-        else {"name": created.name, "extras": created.extras}
-    )
-    letter = record.get(Record.TYPE, b"-")
-    value: str | bytes | None = None
-    if letter == b"s":
-        value = (data or b"").decode(errors="replace")
-    elif letter == b"b":
-        value = data or b""
-    return replace(
-        created,
-        name=record[Record.NAME].decode() if Record.NAME in record else state.get("name"),
-        extras=unpack(record[Record.EXTRAS]) if Record.EXTRAS in record else state.get("extras"),
-        data=value,
-        encoding=(record.get(Record.ENCODING) or b"").decode() or None,
-    )
-
-
-def _current(
-    created: Message, ref: Ref, epoch: str, record: dict[str, bytes], data: bytes | None, head: Position
-) -> Message:
-    """A complete wire message. While its turn streams, a message's version is the head it was read at:
-    not older than any append it contains, older than every later one."""
-    if Record.TYPE not in record:
-        version = Version(ref.serial(epoch), ref.position.ms)
-        return _complete(_apply(created, record, data), ref, epoch, MessageAction.CREATE, version)
-    changed = record.get(Record.VERSION) or b""
-    position = Position.parse_id(changed.decode()) if changed else max(head, ref.position)
-    packed = record.get(Record.OPERATION) or b""
-    operation = Operation.unpack(unpack(packed)) if packed else Operation(client_id=created.client_id)
-    action = MessageAction.DELETE if record.get(Record.ACTION) == b"D" else MessageAction.UPDATE
-    version = operation.version(position, epoch)
-    return _complete(_apply(created, record, data), ref, epoch, action, version)
-
-
-def _complete(message: Message, ref: Ref, epoch: str, action: MessageAction, version: Version) -> Message:
-    serial = ref.serial(epoch)
-    return replace(
-        message,
-        id=message.id or serial,
-        serial=serial,
-        timestamp=ref.position.ms,
-        action=action,
-        version=version,
-    )
