@@ -46,11 +46,12 @@ async def worker(redis_connection: RedisConnection, keys: Keyspace) -> None:
     reaper = Reaper(turns, pauses, SessionStore(redis_connection, keys), duties, LEASE_MS)
 
     async def look() -> None:
-        if await duties.falls_to_me(f"look:{AGENT}", 4_000):
-            await duties.announce(AGENT)
+        if await duties.falls_to_me(f"look:{AGENT}", 700):
+            waiting = await duties.buckets_with_turns(AGENT)
+            await asyncio.gather(*(turns.call_again(bucket, AGENT) for bucket in waiting))
 
     await asyncio.gather(
-        reaper.watch(), every(5, look), every(15, lambda: read_statistics(redis_connection, keys, [AGENT]))
+        reaper.watch(), every(1, look), every(15, lambda: read_statistics(redis_connection, keys, [AGENT]))
     )
 
 

@@ -17,6 +17,7 @@ from selfhost_transport.hooks import call_hook
 from selfhost_transport.settings import Settings, load_settings
 from selfhost_transport.store.ended_turns import Ended, EndedTurns, Leased
 from selfhost_transport.store.history import HistoryReader
+from selfhost_transport.store.names import part
 from selfhost_transport.store.stores import Stores
 from selfhost_transport.store.turn_messages import TurnMessages, read_turn
 from selfhost_transport.turns.machine import TurnStatus
@@ -178,7 +179,7 @@ class TurnExporter:
             await queue.open(self._limit)
             await asyncio.gather(
                 *(
-                    subscriber.subscribe(f"{base}ctl", self._on_control(bucket))
+                    subscriber.subscribe(f"{base}ended:{part(self.name)}", self._on_ended(bucket))
                     for bucket, base in enumerate(keys.bases())
                 )
             )
@@ -298,14 +299,8 @@ class TurnExporter:
             logger.error("export.dropped exporter=%s turns=%d", self.name, dropped)
         self._dropped = dropped
 
-    def _on_control(self, bucket: int) -> Callable[[bytes], None]:
-        mine = f"ended {self.name}".encode()
-
-        def received(payload: bytes) -> None:
-            if payload == mine:
-                self._look_at((bucket,))
-
-        return received
+    def _on_ended(self, bucket: int) -> Callable[[bytes], None]:
+        return lambda payload: self._look_at((bucket,))
 
     def _look_at(self, buckets: Iterable[int]) -> None:
         self._dirty.update(dict.fromkeys(bucket for bucket in buckets if bucket not in self._paused))

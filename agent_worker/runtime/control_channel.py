@@ -1,11 +1,16 @@
-"""What a process does with the notifications on the control channels of its buckets."""
+"""What a process does with the notifications on the control channels of its buckets.
+
+Each bucket has one for all processes, and one for each: what concerns one process alone wakes no other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from selfhost_transport.store.names import control_message
+from selfhost_transport.redis_io.subscriber import Subscriber
+from selfhost_transport.store.names import control_message, part
 
 
 def _ignored() -> None: ...
@@ -16,21 +21,36 @@ class ControlChannel:
     """Reads the control channels for one holder of turns.
 
     `on_push` gets `stop`, `ask` or `input`, the bucket, the turn and the fence of a lease of `holder`; `on_wake` the
-    bucket and the agent that a turn waits for; `on_drain` says that the process is to stop.
+    bucket, the agent that a turn waits for, and whether only a few are called for it; `on_drain` says that the process is
+    to stop.
     """
 
     holder: str
     on_push: Callable[[str, int, str, str], None]
-    on_wake: Callable[[int, str], None]
+    on_wake: Callable[[int, str, bool], None]
     on_drain: Callable[[], None] = _ignored
 
-    def receiver(self, bucket: int) -> Callable[[bytes], None]:
-        """What to call with each notification of a bucket; those for others have no effect."""
+    async def subscribe(self, subscriber: Subscriber, base: str, bucket: int) -> None:
+        """Returns once notifications of a bucket arrive, whose keys start with `base`."""
+        await asyncio.gather(
+            subscriber.subscribe(f"{base}ctl", self.receiver(bucket)),
+            subscriber.subscribe(f"{base}ctl:{part(self.holder)}", self.receiver(bucket, alone=True)),
+        )
+
+    async def subscribe_all(self, subscriber: Subscriber, bases: Iterable[str]) -> None:
+        """The same for all buckets."""
+        await asyncio.gather(*(self.subscribe(subscriber, base, at) for at, base in enumerate(bases)))
+
+    def receiver(self, bucket: int, *, alone: bool = False) -> Callable[[bytes], None]:
+        """What to call with each notification of a bucket; those for others have no effect.
+
+        `alone`: for the channel that other processes do not listen to.
+        """
 
         def received(payload: bytes) -> None:
             match control_message(payload):
                 case ["wake", agent]:
-                    self.on_wake(bucket, agent)
+                    self.on_wake(bucket, agent, alone)
                 case ["drain", holder] if holder == self.holder:
                     self.on_drain()
                 case [("stop" | "ask" | "input") as push, holder, turn, fence] if holder == self.holder:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from agent_worker.runtime.control_channel import ControlChannel
 from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.names import part
 
 OnStop = Callable[[int, str, str], None]
 """Called with the bucket, the turn and the fence of a holder that has to stop."""
@@ -42,7 +43,7 @@ class ControlListener:
         """Returns once cancels of the bucket's turns are subscribed to."""
         if bucket not in self._buckets:
             self._buckets[bucket] = asyncio.create_task(
-                self._subscriber.subscribe(f"{self._keys.base(bucket)}ctl", self._control.receiver(bucket))
+                self._control.subscribe(self._subscriber, self._keys.base(bucket), bucket)
             )
         await asyncio.shield(self._buckets[bucket])
 
@@ -72,10 +73,18 @@ class ControlListener:
         arrived = asyncio.Event()
         self._arrivals[agent].add(arrived)
         try:
-            await asyncio.gather(*map(self.subscribe, range(self._keys.buckets)))
+            buckets = range(self._keys.buckets)
+            await asyncio.gather(
+                *map(self.subscribe, buckets), *(self._subscribe_to_arrivals(at, agent) for at in buckets)
+            )
             yield arrived
         finally:
             self._arrivals[agent].discard(arrived)
+
+    async def _subscribe_to_arrivals(self, bucket: int, agent: str) -> None:
+        # Where not all who hear a call can be counted, every call is for all processes and says it too.
+        channel = f"{self._keys.base(bucket)}came:{part(agent)}"
+        await self._subscriber.subscribe(channel, lambda item: self._arrived(bucket, agent))
 
     async def close(self) -> None:
         """Unsubscribe from everything."""
@@ -88,7 +97,7 @@ class ControlListener:
         if push == "stop":
             self._on_stop(bucket, turn, fence)
 
-    def _arrived(self, bucket: int, agent: str) -> None:
+    def _arrived(self, bucket: int, agent: str, alone: bool = False) -> None:
         _set(self._arrivals.get(agent, ()))
 
     def _wake(self, channel: str) -> None:

@@ -22,15 +22,24 @@ _LOOK_FOR_ROOM_S = 0.2
 Pair = tuple[int, str]
 """A bucket and an agent's name: one queue."""
 
-Take = Callable[[int, str], Awaitable[bool]]
-"""Tries to take one turn of a queue and start it; False: the queue is empty now."""
+Take = Callable[[int, str, bool], Awaitable[bool]]
+"""Tries to take one turn of a queue and start it; the last says whether there is room for another one after that.
+
+False: the queue is empty now, and its next turn calls this process.
+"""
+CallAgain = Callable[[int, str], Awaitable[int]]
+"""Has other processes called for what waits in a queue; returns how much that is."""
+
+
+async def _no_other(bucket: int, agent: str) -> int:
+    return 0
 
 
 class QueueReader:
     """Takes turns from every queue that may hold some, while `room()` says how many more can run.
 
     A queue is dirty from a wake-up, a start or a reconnect until a take leaves it empty. While takes leave more in it,
-    twice as many are tried at once.
+    twice as many are tried at once. A call that others may not have got is passed on where there is no room.
     """
 
     def __init__(
@@ -39,6 +48,7 @@ class QueueReader:
         take: Take,
         room: Callable[[], int],
         found_empty: Callable[[], None] = lambda: None,
+        call_again: CallAgain = _no_other,
     ) -> None:
         self._pairs = tuple(pairs)
         self._take = take
@@ -49,10 +59,20 @@ class QueueReader:
         self._dirty: dict[Pair, int] = dict.fromkeys(self._pairs, 1)
         self._changed = asyncio.Event()
         self._stopping = False
+        self._call_again = call_again
+        # Queues that this process was called for, and few others; and those whose call is to be passed on.
+        self._called: set[Pair] = set()
+        self._passed: set[Pair] = set()
+        self._passing = asyncio.Event()
 
-    def wake(self, bucket: int, agent: str) -> None:
-        """Something was put into a queue."""
-        self._dirty.setdefault((bucket, agent), 1)
+    def wake(self, bucket: int, agent: str, *, alone: bool = False) -> None:
+        """Something was put into a queue. `alone`: few others, or none, were called for it."""
+        pair = (bucket, agent)
+        self._dirty.setdefault(pair, 1)
+        if alone:
+            self._called.add(pair)
+        if self._stopping:
+            self._pass_calls()
         self._changed.set()
 
     def wake_all(self) -> None:
@@ -68,6 +88,7 @@ class QueueReader:
     def stop(self) -> None:
         """Take nothing more; `work` returns when what was asked for has arrived."""
         self._stopping = True
+        self._pass_calls()
         self._changed.set()
 
     async def work(self) -> None:
@@ -78,8 +99,29 @@ class QueueReader:
             self._changed.clear()
             while not self._stopping and (takes := self._next_takes()):
                 await self._take_from(takes)
+            self._pass_calls()
             if not self._dirty:
                 self._found_empty()
+
+    async def pass_on(self) -> None:
+        """Pass calls on until cancelled: others come for what this process has no room for, or is too late to take."""
+        while True:
+            await self._passing.wait()
+            self._passing.clear()
+            pairs, self._passed = self._passed, set()
+            for reply in await asyncio.gather(
+                *(self._call_again(*pair) for pair in pairs), return_exceptions=True
+            ):
+                # A store that is away is looked into again by all, once it is back.
+                if isinstance(reply, BaseException) and not isinstance(reply, TransportError):
+                    raise reply
+
+    def _pass_calls(self) -> None:
+        """What is still to be looked at waits for room."""
+        if self._called:
+            self._passed |= self._called
+            self._called.clear()
+            self._passing.set()
 
     async def _something_changed(self) -> None:
         if not self._dirty:
@@ -103,7 +145,9 @@ class QueueReader:
 
     async def _take_from(self, takes: list[Pair]) -> None:
         tried = {pair: self._dirty.pop(pair) for pair in dict.fromkeys(takes)}
-        replies = await asyncio.gather(*(self._take(*pair) for pair in takes), return_exceptions=True)
+        self._called.difference_update(tried)
+        spare = self._room() > len(takes)
+        replies = await asyncio.gather(*(self._take(*pair, spare) for pair in takes), return_exceptions=True)
         failed = False
         more = dict.fromkeys(tried, True)
         for pair, reply in zip(takes, replies, strict=True):

@@ -47,9 +47,9 @@ HandlerT = TypeVar("HandlerT", bound=Handler)
 
 _HOOK_MARGIN_MS = 500
 """By how much the store waits longer for a hook's decision than the worker does, which can tell more of it."""
-_LOOK_AGAIN_S = 5.0
+_LOOK_AGAIN_S = 1.0
 """How often every queue is checked without a notification, by one of all workers."""
-_LOOK_DUTY_MS = 4_000
+_LOOK_DUTY_MS = 700
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,16 +223,13 @@ class Worker:
             times=self.times,
         )
         pairs = [(bucket, name) for bucket in range(keys.buckets) for name in self.agents]
-        queue_reader = self._queue_reader = QueueReader(pairs, self._take, self._room, self._found_empty)
+        queue_reader = self._queue_reader = QueueReader(
+            pairs, self._take, self._room, self._found_empty, stores.turns.call_again
+        )
         subscriber = stores.subscriber(on_reconnect=queue_reader.wake_all)
         control = ControlChannel(self.worker_id, self._running.push, self._woken, self._drain_asked)
         try:
-            await asyncio.gather(
-                *(
-                    subscriber.subscribe(f"{base}ctl", control.receiver(bucket))
-                    for bucket, base in enumerate(keys.bases())
-                )
-            )
+            await control.subscribe_all(subscriber, keys.bases())
             lease_ms = settings.worker.lease_ms
             keeper = LeaseKeeper(stores.turns, lease_ms, self._running.all)
             reaper = Reaper(stores.turns, stores.pauses, stores.sessions, stores.duties, lease_ms)
@@ -262,6 +259,7 @@ class Worker:
             asyncio.create_task(keeper.keep(), name="lease-keeper"),
             asyncio.create_task(reaper.watch(), name="reaper"),
             asyncio.create_task(self._look_again(stores), name="look-again"),
+            asyncio.create_task(queue_reader.pass_on(), name="pass-on"),
         ]
         if abandoned := _abandonment(settings, stores, self._running.all):
             loops.append(asyncio.create_task(abandoned, name="abandonment"))
@@ -287,26 +285,27 @@ class Worker:
                 task.cancel()
             await asyncio.gather(stopped, taking, *loops, return_exceptions=True)
 
-    async def _take(self, bucket: int, name: str) -> bool:
+    async def _take(self, bucket: int, name: str, spare: bool) -> bool:
         assert self.settings is not None
         agent, lease_ms = self.agents[name], self.settings.worker.lease_ms
         asked = time.monotonic()
         lease = await self._services.turns.take(
             bucket, name, self.worker_id, lease_ms,
-            max_attempts=agent.max_attempts, on_crash=agent.on_crash or "", **_hook_options(agent.on_cancel),
+            max_attempts=agent.max_attempts, on_crash=agent.on_crash or "", spare=spare,
+            **_hook_options(agent.on_cancel),
         )  # fmt: skip
         if lease is None:
             return False
         if lease.alone and self._running.has_lone:
             # One at a time; the queue has others in front of it now.
             await self._services.turns.hand_back(bucket, lease)
-            return lease.more
+            return lease.more or not spare
         try:
             self._start(agent, lease, bucket, Hold(asked + lease_ms / 1000))
         except Exception:
             # Its lease runs out, and in the end the turn with it; the others are not to suffer for it.
             logger.exception("turn.not_started session=%s turn=%s", lease.session, lease.turn_id)
-        return lease.more
+        return lease.more or not spare
 
     def _start(self, agent: Agent, lease: Lease, bucket: int, hold: Hold) -> None:
         assert self.settings is not None
@@ -333,22 +332,23 @@ class Worker:
             return 0
         return self._pace.room(len(self._running), self.settings.worker.concurrency)
 
-    def _woken(self, bucket: int, agent: str) -> None:
+    def _woken(self, bucket: int, agent: str, alone: bool) -> None:
         if agent in self.agents:
-            self._queue_reader.wake(bucket, agent)
+            self._queue_reader.wake(bucket, agent, alone=alone)
 
     def _drain_asked(self) -> None:
         logger.info("worker.drain_asked worker=%s", self.worker_id)
         self.stop()
 
     async def _look_again(self, stores: Stores) -> None:
-        """Announce waiting turns again, for all workers: a notification may have been lost."""
+        """Call others for the turns that wait: those that were called may be frozen, or a notification was lost."""
         while True:
             await asyncio.sleep(_LOOK_AGAIN_S)
             for agent in self.agents:
                 with contextlib.suppress(TransportError):  # tried again, and said by what depends on it
                     if await stores.duties.falls_to_me(f"look:{agent}", _LOOK_DUTY_MS):
-                        await stores.duties.announce(agent)
+                        waiting = await stores.duties.buckets_with_turns(agent)
+                        await asyncio.gather(*(stores.turns.call_again(bucket, agent) for bucket in waiting))
 
 
 def _abandonment(

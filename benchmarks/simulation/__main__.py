@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.simulation.fleet import Base
+from benchmarks.simulation.fleet import ALL, CALLED, Base
 from benchmarks.simulation.knee import find_knee
 from benchmarks.simulation.model import Outcome, SimulatedLoad, Simulation
 from benchmarks.simulation.units import MEASURED, ROLES, Units
@@ -61,18 +61,18 @@ def grow_fleets(
     from benchmarks.simulation import grow
 
     units = Units.load(costs)
-    found: dict[bool, list[grow.Grown]] = {}
-    for herd in (True, False):
-        print("\nAs it is:\n" if herd else "\nIf one worker were woken by a new turn:\n")
+    found: dict[int, list[grow.Grown]] = {}
+    for called in (CALLED, ALL):
+        print("\nAs it is:\n" if called == CALLED else "\nIf a new turn called all workers:\n")
         print(grow.HEAD)
-        found[herd] = []
-        for one in grow.grow(units, seed, herd=herd):
-            found[herd].append(one)
+        found[called] = []
+        for one in grow.grow(units, seed, called=called):
+            found[called].append(one)
             print(one.row(), flush=True)
-    last = grow.last_size(units, Base.of(units, grow.LOAD), herd=True)
-    print(f"\nAs it is, some number of processes is enough up to {last:,} turns.")
+        last = grow.last_size(units, Base.of(units, grow.LOAD), called=called)
+        print(f"\nSome number of processes is enough up to {last:,} turns, if not beyond.")
     if picture is not None:
-        grow.draw(found[True], found[False], picture)
+        grow.draw(found[CALLED], found[ALL], picture)
 
 
 def _show(turns: int, seen: Outcome) -> None:

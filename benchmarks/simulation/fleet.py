@@ -1,7 +1,7 @@
 """How many processes a number of turns needs, and what they cost each other: the base of one alone, the mesh, the herd.
 
 Base: what a process costs that has one of each kind beside it. Mesh: the more servers there are, the fewer appends share a
-system call, until each travels alone. Herd: every new turn is announced to all workers, and all of them look for it.
+system call, until each travels alone. Herd: a new turn calls more workers than one, and all that are called look for it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ MAX_CLIENTS = 10_000
 _US = 1e-6
 _LINKS = 2
 """Connections of a process to each server: calls, and notifications."""
+# Workers that a new turn calls (store/scripts/_calling.lua), and all of them, as before.
+CALLED, ALL = 2, 1 << 30
 _ROUNDS = 200
 # Turns of the first run that looks for half a core, of the largest, runs of a tier, and how close is enough.
 _FIRST, _MOST, _TRIES, _CLOSE = 400, 5000, 3, 0.1
@@ -53,13 +55,13 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Processes for so many turns. `herd`: whether all workers are woken by each new turn."""
+    """Processes for so many turns. `called`: workers that a new turn calls."""
 
     turns: int
     workers: int
     redis: int
     gateways: int
-    herd: bool = True
+    called: int = CALLED
 
     @property
     def connections_per_redis(self) -> int:
@@ -96,6 +98,8 @@ class Traffic:
 
     appends: float
     begins: float
+    # Of a worker: calls for turns that another one takes.
+    calls_in_vain: float
     # Of a worker's tick: appends, and the servers that they go to.
     appends_per_tick: float
     servers_per_tick: float
@@ -109,7 +113,9 @@ class Traffic:
         servers = (
             fleet.redis * (1 - (1 - 1 / fleet.redis) ** per_tick) if fleet.redis > 1 else min(1.0, per_tick)
         )
-        return cls(appends, fleet.turns / base.turn_s, per_tick, servers, ticks)
+        begins = fleet.turns / base.turn_s
+        in_vain = begins * (min(fleet.called, fleet.workers) - 1) / fleet.workers
+        return cls(appends, begins, in_vain, per_tick, servers, ticks)
 
 
 def shares(units: Units, base: Base, fleet: Fleet) -> dict[str, Use]:
@@ -121,12 +127,12 @@ def shares(units: Units, base: Base, fleet: Fleet) -> dict[str, Use]:
     alone = 0.5 if meshed else 0.0
     look_us = mesh.empty_take_worker + 1.5 * mesh.process_socket
     asked_us = mesh.notice + mesh.empty_take_redis + mesh.redis_socket
-    others = fleet.workers - 1 if fleet.herd else 0
+    others = min(fleet.called, fleet.workers) - 1
     return {
         "worker": Use(
             base.cores["worker"] * fleet.turns / fleet.workers,
             seen.ticks * extra * mesh.process_socket * _US,
-            (seen.begins * look_us * _US) if others else 0.0,
+            seen.calls_in_vain * look_us * _US,
         ),
         "redis": Use(
             base.cores["redis"] * fleet.turns / fleet.redis,
@@ -147,11 +153,11 @@ def shares(units: Units, base: Base, fleet: Fleet) -> dict[str, Use]:
     }
 
 
-def size(units: Units, base: Base, turns: int, *, herd: bool = True) -> Fleet | None:
+def size(units: Units, base: Base, turns: int, *, called: int = CALLED) -> Fleet | None:
     """The fleet in which each process is as busy as it should be; None: there is none, however many there are."""
     counts = {tier: max(1, math.ceil(turns * base.cores[tier] / HALF)) for tier in TIERS}
     for _ in range(_ROUNDS):
-        fleet = Fleet(turns, counts["worker"], counts["redis"], counts["gateway"], herd)
+        fleet = Fleet(turns, counts["worker"], counts["redis"], counts["gateway"], called)
         found = shares(units, base, fleet)
         # What every process pays alike leaves less of each for its share of the work.
         if found["worker"].herd >= HALF or max(counts.values()) > turns:

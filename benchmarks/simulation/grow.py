@@ -55,34 +55,34 @@ class Grown:
         )
 
 
-def grow(units: Units, seed: int, *, herd: bool) -> Iterator[Grown]:
+def grow(units: Units, seed: int, *, called: int) -> Iterator[Grown]:
     """Each size in turn."""
     base = Base.of(units, LOAD)
     for turns in SIZES:
-        fleet = size(units, base, turns, herd=herd)
+        fleet = size(units, base, turns, called=called)
         found = {} if fleet is None else shares(units, base, fleet)
         p99_ms = float("nan") if fleet is None else token_p99_ms(units, base, fleet, LOAD, seed)
         yield Grown(turns, fleet, found, p99_ms)
 
 
-def last_size(units: Units, base: Base, *, herd: bool) -> int:
+def last_size(units: Units, base: Base, *, called: int) -> int:
     """The most turns for which some fleet is enough, to a twentieth."""
     low, high = SIZES[0], SIZES[-1]
-    if size(units, base, high, herd=herd) is not None:
+    if size(units, base, high, called=called) is not None:
         return high
     while high > low * 1.05:
         middle = (low + high) // 2
-        low, high = (low, middle) if size(units, base, middle, herd=herd) is None else (middle, high)
+        low, high = (low, middle) if size(units, base, middle, called=called) is None else (middle, high)
     return low
 
 
-def draw(with_herd: list[Grown], without: list[Grown], path: Path) -> None:
-    """Cost per token by size, as it is and as it would be if new turns were announced to one worker."""
+def draw(as_it_is: list[Grown], all_called: list[Grown], path: Path) -> None:
+    """Cost per token by size, as it is and as it was when a new turn called all workers."""
     figure = Figure(figsize=(7.5, 4))
     axes = figure.subplots()
     for grown, label, style in (
-        (with_herd, "as it is: all workers look for each new turn", "o-"),
-        (without, "if one worker were woken", "o--"),
+        (as_it_is, "a new turn calls two workers", "o-"),
+        (all_called, "all workers, as before", "o--"),
     ):
         there = [one for one in grown if one.fleet is not None]
         axes.plot([one.turns for one in there], [one.us_per_token for one in there], style, label=label)

@@ -102,8 +102,8 @@ def _worker(share: Use, seen: Traffic, draw: random.Random) -> list[float]:
 
     process.env.process(tick())
     if share.herd:
-        cost_s = share.herd / seen.begins
-        process.feed(seen.begins, draw, lambda now: [_Visit(now, cost_s, counts=False)])
+        cost_s = share.herd / seen.calls_in_vain
+        process.feed(seen.calls_in_vain, draw, lambda now: [_Visit(now, cost_s, counts=False)])
     return process.run()
 
 

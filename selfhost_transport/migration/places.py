@@ -61,6 +61,8 @@ _BY_FAMILY: Final = {
     b"o": Way.CONNECTION,
     b"d": Way.NOT,
     b"pace": Way.NOT,
+    b"idle": Way.NOT,
+    b"called": Way.NOT,
 }
 # Of the keys outside the buckets: what belongs to processes that have ended, and what the target decides anew.
 _LEFT: Final = re.compile(rb"(agents|duty|statistics):|(format|deployment|migration)$")

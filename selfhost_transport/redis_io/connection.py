@@ -51,7 +51,9 @@ class RedisConnection:
             if isinstance(where, Sentinels):
                 self._switches = Switches(where, self._way.leave)
         self._start = self._start_first if self._switches is not None else self._way.start
-        self.database = Database(where.database, sharded=isinstance(where, ClusterNodes) and where.sharded)
+        in_cluster = isinstance(where, ClusterNodes)
+        sharded = isinstance(where, ClusterNodes) and where.sharded
+        self.database = Database(where.database, sharded=sharded, counted=sharded or not in_cluster)
         self._in_cluster = isinstance(where, ClusterNodes)
 
     def _start_first(

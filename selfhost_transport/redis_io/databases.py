@@ -14,8 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-SCRIPT_BEGINS: Final = "local DATABASE = ''\n"
-"""The first line of a script that publishes; it puts `DATABASE` behind the name of a channel."""
+SCRIPT_BEGINS: Final = "local DATABASE, COUNTED = '', true\n"
+"""The first line of a script that publishes; it puts `DATABASE` behind the name of a channel.
+
+`COUNTED`: whether Redis' answer to a publish counts all who get it. In a Cluster whose notifications are not sharded, it
+knows only those of one server.
+"""
 
 _PUBLISH: Final = "redis.call('PUBLISH',"
 _SHARD_PUBLISH: Final = "redis.call('SPUBLISH',"
@@ -50,11 +54,12 @@ class _Variant:
 class Database:
     """Names of channels, and scripts, as they are used in one database."""
 
-    __slots__ = ("_variants", "number", "sharded")
+    __slots__ = ("_variants", "counted", "number", "sharded")
 
-    def __init__(self, number: int, *, sharded: bool = False) -> None:
+    def __init__(self, number: int, *, sharded: bool = False, counted: bool = True) -> None:
         self.number = number
         self.sharded = sharded
+        self.counted = counted
         self._variants: dict[str, LuaScript] = {}
 
     def channel(self, name: str) -> str:
@@ -63,7 +68,7 @@ class Database:
 
     def script(self, script: LuaScript) -> LuaScript:
         """The script, with channels of this database."""
-        if not self.number and not self.sharded:
+        if not self.number and not self.sharded and self.counted:
             return script
         variant = self._variants.get(script.digest)
         if variant is None:
@@ -78,8 +83,8 @@ class Database:
         if not script.source.startswith(SCRIPT_BEGINS):
             return script
         source = script.source
-        if self.number:
-            source = f"local DATABASE = '\\n{self.number}'\n{source.removeprefix(SCRIPT_BEGINS)}"
+        suffix, counted = f"\\n{self.number}" if self.number else "", str(self.counted).lower()
+        source = f"local DATABASE, COUNTED = '{suffix}', {counted}\n{source.removeprefix(SCRIPT_BEGINS)}"
         if self.sharded:
             source = source.replace(_PUBLISH, _SHARD_PUBLISH)
         return _Variant(

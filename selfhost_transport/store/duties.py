@@ -6,14 +6,12 @@ next period.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
 from selfhost_transport.redis_io.batches import Batch
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store.keys import Keyspace
-from selfhost_transport.store.names import part
 
 ANSWER_S: Final = 0.5
 """How long one look at all buckets may take: what a server that is away has is left to the next one."""
@@ -38,12 +36,10 @@ class Duties:
         """Buckets that have one of these keys."""
         return await self._found(("EXISTS", *names), _is_some)
 
-    async def announce(self, agent: str) -> None:
-        """Wake the workers of an agent once more, for the turns that wait for them."""
+    async def buckets_with_turns(self, agent: str) -> list[int]:
+        """Buckets in which turns wait for an agent."""
         # An empty queue is kept, so its existence says nothing.
-        waiting = await self._found(("XLEN", f"q:{agent}"), _is_some)
-        channels = (f"{self._keys.base(bucket)}ctl" for bucket in waiting)
-        await asyncio.gather(*(self._redis.notify(channel, f"wake {part(agent)}") for channel in channels))
+        return await self._found(("XLEN", f"q:{agent}"), _is_some)
 
     async def buckets_due(self, name: str, now_ms: int) -> list[int]:
         """Buckets whose ZSET of this name has something due at a time."""

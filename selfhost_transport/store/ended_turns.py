@@ -19,6 +19,7 @@ from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts
 from selfhost_transport.store.fields import Ended as Item
 from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.names import part
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.wire.serial import Position
 
@@ -155,7 +156,7 @@ class EndedTurns:
     async def _requeue(self, base: str, item: str) -> bool:
         call = scripts.call(
             "export_requeue", exporters=f"{base}exporters", ended=self._key(base), buried=self._buried_key(base),
-            exporter=self.exporter, item=item, ctl=f"{base}ctl",
+            exporter=self.exporter, item=item, channel=f"{base}ended:{part(self.exporter)}",
         )  # fmt: skip
         return bool(await self._redis.call(*call))
 

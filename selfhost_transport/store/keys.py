@@ -28,6 +28,8 @@ and streams are in fields.py.
 | `y:<turn>:<session>`| LIST   | steers the turn's worker has not taken yet               | they are taken; terminal     |
 | `q:<agent>`         | STREAM | the bucket's work queue, group `workers`                 | the bucket                   |
 | `pace:<agent>`      | HASH   | how fast the queue's turns are taken                     | a minute after the last take |
+| `idle:<agent>`      | ZSET   | workers that found the queue empty, by when; capped      | an hour after the last one   |
+| `called:<agent>`    | STRING | all workers were called, none found the queue empty since | that happens; 5 s            |
 | `leases`            | ZSET   | `<turn> <session>` by lease expiry; a pair of names.py   | the bucket                   |
 | `swept`             | STRING | when leases were last checked, until when none is taken | an hour                       |
 | `deadlines`         | ZSET   | `<turn> <session>` by when something is due              | the bucket                   |
@@ -65,8 +67,9 @@ Outside these: `agents:<agent>`, a ZSET of the workers that serve an agent, whic
 Of two parts, as `t:<turn>:<session>`, the first is escaped (names.py): it ends at its colon, and the session is all the
 rest. A `<ref>` is the service's own, `<position>:<index>`. So no two items of any sessions share a key.
 
-Channels: `n:<session>` carries each entry of the session, `ctl` wakes workers and exporters and pushes cancels,
-`j:<session>` announces that occupancy has changed. In a database other than 0 of its server, the names of channels end with a
+Channels: `n:<session>` carries each entry of the session, `ctl:<worker>` calls a worker and pushes cancels of its turns,
+`ctl` does so for all of them, `came:<agent>` announces each turn that waits for an agent, `ended:<exporter>` one that is to be
+exported, `j:<session>` that occupancy has changed. In a database other than 0 of its server, the names of channels end with a
 line break and the number, because pub/sub is one for all of them (`redis_io/databases.py`).
 """
 

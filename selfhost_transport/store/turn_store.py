@@ -102,8 +102,12 @@ class TurnStore:
         on_crash: str = "",
         hook_grace_ms: int = 0,
         hook_default: str = "allow",
+        spare: bool = True,
     ) -> Lease | None:
         """The next turn of a bucket's queue for an agent, or None. Writes the entries that open the attempt.
+
+        A worker that finds none, or with `spare` takes the last one, is noted as idle: the next turn may call it alone.
+        `spare`: it has room for another turn after this one.
 
         `max_attempts` and `on_crash`, where given, replace those of the send: the agent has declared its own.
         With `hook_grace_ms` the agent is asked about a cancel; undecided for that long, it counts as `hook_default`
@@ -113,11 +117,18 @@ class TurnStore:
         reply = await self.redis.call(
             *scripts.call(
                 "take", queue=f"{base}q:{agent}", leases=f"{base}leases", bucket=base, group=WORKER_GROUP,
-                worker=worker, lease_ms=lease_ms, max_attempts=max_attempts or "", on_crash=on_crash,
-                hook_grace=hook_grace_ms or "", hook_default=hook_default,
+                worker=worker, lease_ms=lease_ms, spare=int(spare), max_attempts=max_attempts or "",
+                on_crash=on_crash, hook_grace=hook_grace_ms or "", hook_default=hook_default,
             )
         )  # fmt: skip
         return _taken(reply) if reply is not None else None
+
+    async def call_again(self, bucket: int, agent: str) -> int:
+        """Call other workers for the turns that wait in a bucket's queue; how many wait."""
+        base = self.keys.base(bucket)
+        call = scripts.call("call_again", queue=f"{base}q:{agent}", bucket=base, agent=agent)
+        waiting: int = await self.redis.call(*call)
+        return waiting
 
     async def write(
         self, lease: Lease, sequence: int, operations: Sequence[Operation], *, retry_s: float = 0.0

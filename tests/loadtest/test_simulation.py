@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import simpy
 
-from benchmarks.simulation.fleet import Base, Fleet, shares, size
+from benchmarks.simulation.fleet import ALL, Base, Fleet, shares, size
 from benchmarks.simulation.knee import is_inside
 from benchmarks.simulation.machine import Machine, Station, Steps
 from benchmarks.simulation.model import SimulatedLoad, Simulation
@@ -105,8 +105,8 @@ def test_what_all_workers_do_for_each_turn_has_no_fleet_that_is_large_enough() -
     fleet = size(COSTS, base, 50_000)
     assert fleet is not None
     assert all(share.total <= 0.51 for share in shares(COSTS, base, fleet).values())
-    assert size(COSTS, base, 1_000_000) is None
-    assert size(COSTS, base, 1_000_000, herd=False) is not None
+    assert size(COSTS, base, 1_000_000, called=ALL) is None
+    assert size(COSTS, base, 1_000_000) is not None
 
 
 def test_costs_are_read_as_they_were_written(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ MUTATIONS: Final = (
     Mutation(
         "a part of the wake-ups is dropped",
         f"{_LUA}/_turn.lua",
-        "  redis.call('PUBLISH', CONTROL, 'wake ' .. part(agent))\n",
+        "  call_workers(base, agent)\n",
         "",
     ),
     Mutation(

@@ -20,7 +20,7 @@ class Queues:
         self.empty = asyncio.Event()
         self.queue_reader = QueueReader(list(waiting), self.take, lambda: self.room, self.empty.set)
 
-    async def take(self, bucket: int, agent: str) -> bool:
+    async def take(self, bucket: int, agent: str, spare: bool) -> bool:
         self.under_way += 1
         await asyncio.sleep(0)
         if self.under_way:

@@ -1,6 +1,7 @@
 -- The life of a turn. A turn's hash holds packed entries that only need a position: the writer that opens a turn or a
 -- message leaves there what closes it, so that a script can end a turn with no worker alive.
-local LEASES, DEAD, CONTROL = base .. 'leases', base .. 'dead', base .. 'ctl' .. DATABASE
+--@include _calling.lua
+local LEASES, DEAD = base .. 'leases', base .. 'dead'
 -- Turns that something has to happen to at a time: a cancel whose hook is asked, a suspension with a limit.
 local DEADLINES = base .. 'deadlines'
 local STEP_START_PLACEHOLDER = '00000000000000-000@stepstart0:000'
@@ -64,7 +65,9 @@ local function enqueue(turn, agent)
   -- The item is remembered for a process that starts the turn by its id (claim.lua).
   local item = redis.call('XADD', base .. 'q:' .. agent, '*', QUEUE.turn, turn, QUEUE.session, session)
   redis.call('HSET', turn_key(turn), TURN.queue_item, item)
-  redis.call('PUBLISH', CONTROL, 'wake ' .. part(agent))
+  call_workers(base, agent)
+  -- For processes that want to see every turn, and take none from the queue.
+  if COUNTED then redis.call('PUBLISH', base .. 'came:' .. part(agent) .. DATABASE, item) end
 end
 
 -- How fast an agent's turns are taken from the bucket's queue while turns wait in it: a decayed count of takes (n), the time
@@ -171,7 +174,7 @@ local function queue_for_exporters(turn, status, terminal, fields, event)
         ENDED.event, event or 'ended')
       local dropped = before + 1 - redis.call('XLEN', stream)
       if dropped > 0 then redis.call('HINCRBY', base .. 'dropped', name, dropped) end
-      redis.call('PUBLISH', CONTROL, 'ended ' .. part(name))
+      redis.call('PUBLISH', base .. 'ended:' .. part(name) .. DATABASE, '')
     end
   end
 end
@@ -221,7 +224,7 @@ local function close_turn(turn, status, step, run, keep_ms)
   local id = create(turn_fields[5])
   finish(turn, status, id, keep_ms)
   if turn_fields[7] then
-    redis.call('PUBLISH', CONTROL, 'stop ' .. pair(turn_fields[7], pair(turn, turn_fields[6])))
+    tell(base, turn_fields[7], 'stop ' .. pair(turn_fields[7], pair(turn, turn_fields[6])))
   end
   return id
 end
@@ -233,7 +236,7 @@ local function mark_cancelled(turn, id, was, worker, fence, agent, item)
   if worker and (was == 'active' or was == 'cancelling') then
     redis.call('DEL', fence_key(turn))
     redis.call('ZREM', LEASES, pair(turn, session))
-    redis.call('PUBLISH', CONTROL, 'stop ' .. pair(worker, pair(turn, fence)))
+    tell(base, worker, 'stop ' .. pair(worker, pair(turn, fence)))
   end
   set_deadline(turn, CLOSED_WITHIN_MS)
 end
@@ -246,7 +249,7 @@ local function ask_to_cancel(turn, id, requester)
   local fields = redis.call('HMGET', turn_key(turn), TURN.hook_grace, TURN.worker, TURN.fence)
   redis.call('HSET', turn_key(turn), TURN.status, 'cancelling', TURN.cancel_requester, requester, TURN.cancel_entry, id)
   set_deadline(turn, tonumber(fields[1]))
-  redis.call('PUBLISH', CONTROL, 'ask ' .. pair(fields[2], pair(turn, fields[3])))
+  tell(base, fields[2], 'ask ' .. pair(fields[2], pair(turn, fields[3])))
 end
 
 -- Cancels turns with one cancel entry before all that it causes. Returns its position, or nil without turns; the turns

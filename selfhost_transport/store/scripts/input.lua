@@ -37,6 +37,6 @@ if kind == 'answer' then
 else
   redis.call('RPUSH', of_session('y', turn), id .. ':0')
 end
-if worker then redis.call('PUBLISH', CONTROL, 'input ' .. pair(worker, pair(turn, redis.call('HGET', key, TURN.fence)))) end
+if worker then tell(base, worker, 'input ' .. pair(worker, pair(turn, redis.call('HGET', key, TURN.fence)))) end
 tidy_log(id, window_ms)
 return {'accepted', id, epoch, status}

@@ -1,4 +1,5 @@
 -- Gives the next turn of an agent's queue to a worker: lease, fence, and the entries that open the attempt.
+-- `spare`: 1 if the worker has room for another turn after this one, else 0.
 -- `max_attempts`, `on_crash`: the agent's own, or '' for the send's; `hook_grace`: of its cancel hook in ms, '' without a
 -- hook; `hook_default`: what an undecided hook means.
 -- Returns nil | {turn, session, fence, attempt, step-start serial, epoch, input position, packed context, max attempts,
@@ -7,8 +8,11 @@
 -- Attempts that were handed back do not count. The last attempt at a turn whose worker was lost before is made alone:
 -- until then it may have been another turn that ended the worker.
 --@keys queue leases
---@argv bucket group worker lease_ms:number max_attempts on_crash hook_grace hook_default
+--@argv bucket group worker lease_ms:number spare max_attempts on_crash hook_grace hook_default
 --@include _names.lua
+--@include _clock.lua
+--@include _calling.lua
+local agent = string.sub(queue, #bucket + 3)
 
 local function next_turn()
   while true do
@@ -27,9 +31,12 @@ local function next_turn()
   end
 end
 
-if redis.call('EXISTS', queue) == 0 then return nil end
-local turn, session, item = next_turn()
-if not turn then return nil end
+local turn, session, item
+if redis.call('EXISTS', queue) == 1 then turn, session, item = next_turn() end
+if not turn then
+  note_idle(bucket, agent, worker)
+  return nil
+end
 
 -- From here on as any script of the session that was found.
 local base = bucket
@@ -49,7 +56,7 @@ local function unchanged_send(at)
   return entry
 end
 
-note_take(string.sub(queue, #bucket + 3), item)
+note_take(agent, item)
 local fields = redis.call('HMGET', key, TURN.run_start, TURN.step_opening, TURN.context, TURN.input_position,
   TURN.handed_back, TURN.max_attempts, TURN.resumes, TURN.fence, TURN.attempts, TURN.lost_workers, TURN.continues,
   TURN.step_start)
@@ -80,5 +87,7 @@ local counted = attempt - tonumber(fields[5] or '0')
 local limit = max_attempts ~= '' and max_attempts or fields[6]
 local alone = fields[10] and counted >= tonumber(limit)
 if alone then redis.call('HSET', key, TURN.alone, 'waits') end
+local left = redis.call('XLEN', queue)
+if left == 0 and spare == '1' then note_idle(base, agent, worker) end
 return {turn, session, fence, counted, step_start, epoch, fields[4], fields[3], limit, unchanged_send(fields[4]),
-  redis.call('XLEN', queue), alone and 1 or 0, continued and 1 or 0}
+  left, alone and 1 or 0, continued and 1 or 0}
