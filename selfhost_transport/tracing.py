@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from selfhost_transport.errors import InvalidArgument
@@ -20,7 +21,7 @@ from selfhost_transport.version import __version__
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace.export import SpanExporter
-    from opentelemetry.trace import Span, Tracer
+    from opentelemetry.trace import Span, Tracer, TracerProvider
 
     from selfhost_transport.settings import Settings
 
@@ -42,7 +43,13 @@ def is_tracing() -> bool:
 def _tracer() -> Tracer:
     from opentelemetry import trace
 
-    return trace.get_tracer(_NAME, __version__)
+    return _tracer_of(trace.get_tracer_provider())
+
+
+@lru_cache(maxsize=1)
+def _tracer_of(provider: TracerProvider) -> Tracer:
+    """Making one costs as much as a span."""
+    return provider.get_tracer(_NAME, __version__)
 
 
 def context_of(traceparent: str | None) -> Context | None:
