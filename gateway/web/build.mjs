@@ -17,7 +17,7 @@ async function filesOf(dir) {
 /** Everything the bundle is made from; its hash lets a test notice a bundle older than its sources. */
 async function sourceHash() {
   const roots = ['build.mjs', 'index.html', 'package-lock.json'].map((name) => path.join(here, name));
-  const files = [...roots, ...(await filesOf(path.join(here, 'src'))), ...(await filesOf(client))];
+  const files = [...roots, ...(await filesOf(path.join(here, 'public'))), ...(await filesOf(path.join(here, 'src'))), ...(await filesOf(client))];
   const named = files.map((file) => [path.relative(here, file).replaceAll(path.sep, '/'), file]);
   const hash = createHash('sha256');
   for (const [name, file] of named.sort(([one], [other]) => (one < other ? -1 : 1))) {
@@ -99,4 +99,6 @@ const result = await build({
 // A script of its own, that nothing is imported into.
 await build({ entryPoints: [path.join(here, 'src', 'push-worker.js')], outdir: out, minify: true, charset: 'utf8', logLevel: 'info' });
 await cp(path.join(here, 'index.html'), path.join(out, 'index.html'));
+// What a home screen shows of the page.
+await cp(path.join(here, 'public'), out, { recursive: true });
 await writeLicences(result.metafile);

@@ -27,7 +27,7 @@ COMMAND = Path(sys.executable).with_name("selfhost-transport")
 def source_hash(web: Path) -> str:
     """The hash that `gateway/web/build.mjs` writes into the bundle."""
     files = [web / name for name in ("build.mjs", "index.html", "package-lock.json")]
-    for folder in (web / "src", web / "../../clients/javascript/src"):
+    for folder in (web / "public", web / "src", web / "../../clients/javascript/src"):
         files += [path for path in folder.rglob("*") if path.is_file()]
     digest = hashlib.sha256()
     for name, path in sorted((Path(os.path.relpath(path, web)).as_posix(), path) for path in files):
@@ -128,6 +128,9 @@ async def test_the_pages_files_are_compressed_and_kept_while_they_are_the_same(s
         again = await client.get("/static/app.js", headers={"if-none-match": script.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
         assert (await client.head("/static/app.js")).status_code == 200
+        manifest = await client.get("/static/manifest.webmanifest")
+        assert manifest.headers["content-type"].startswith("application/manifest+json")
+        assert "manifest-src 'self'" in page.headers["content-security-policy"]
         for name in ("nothing.js", "..%2fserver.py", "%2e%2e%2fserver.py"):
             assert (await client.get(f"/static/{name}")).status_code == 404
 

@@ -44,6 +44,23 @@ function pretend(subscription) {
   };
 }
 
+test('a browser takes the page for one that can be installed, as iOS wants before it gives it pushes', async (t) => {
+  const page = await tab(await person(t), 'chat:installed', 'ann');
+  const cdp = await page.context().newCDPSession(page);
+  const { url, data, errors } = await cdp.send('Page.getAppManifest');
+  assert.equal(url, `${ORIGIN}/static/manifest.webmanifest`);
+  assert.deepEqual(errors, []);
+  const { start_url, scope, display } = JSON.parse(data);
+  assert.deepEqual([start_url, scope].map((one) => new URL(one, url).href), [`${ORIGIN}/`, `${ORIGIN}/`]);
+  assert.equal(display, 'standalone');
+  const { installabilityErrors } = await cdp.send('Page.getInstallabilityErrors');
+  const missing = installabilityErrors.map(({ errorId }) => errorId);
+  // The tests' windows keep nothing, which is the only thing in the way.
+  assert.deepEqual(missing.filter((id) => id !== 'in-incognito'), []);
+  const touch = await page.evaluate(() => document.querySelector('link[rel=apple-touch-icon]').href);
+  assert.equal((await page.request.get(touch)).headers()['content-type'], 'image/png');
+});
+
 test('who has left is shown that the answer is ready, and a click opens its chat', async (t) => {
   const context = await person(t, { permissions: ['notifications'] });
   await context.addInitScript(pretend, JSON.parse(SUBSCRIPTION));
