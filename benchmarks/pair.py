@@ -1,8 +1,8 @@
 """Two versions side by side: `python -m benchmarks.pair ../before --rounds 5`, with `../before` set up by its `scripts/setup`.
 
 Both run the same stages in turn, in the order before, now, now, before, so that a machine that changes its pace does so for
-both. Printed: the medians, and the median of the rounds' ratios with the lowest and the highest of them. `--out` keeps the
-rounds, and those that it has already count too, so that a long measurement can be taken in parts.
+both. Printed: the medians, and the median of the rounds' ratios with the lowest and the highest of them. `--out` keeps what
+was measured: the same command goes on from there, so that a long measurement can be taken in parts.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ def main(
     ),
     rounds: int = ENOUGH,
     seconds: Annotated[float, typer.Option(help="For each value.")] = 1.0,
-    out: Annotated[Path | None, typer.Option(help="A JSON file that keeps the rounds.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A JSON file that keeps what was measured; only what it lacks is measured."),
+    ] = None,
 ) -> None:
     """Measure and print."""
     found: Rounds = defaultdict(list)
@@ -63,12 +66,15 @@ def main(
     for number in range(rounds):
         for stage in _chosen(stages, STAGES):
             for form in _chosen(forms, FORMS):
+                key = f"{form} | {stage} | "
+                if any(len(pairs) > number for name, pairs in found.items() if name.startswith(key)):
+                    continue
                 checkouts = (other, _HERE) if number % 2 == 0 else (_HERE, other)
                 figures = {checkout: _measure(checkout, form, stage, seconds) for checkout in checkouts}
                 for name, before in figures[other].items():
-                    found[f"{form} | {stage} | {name}"].append(Pair(before, figures[_HERE][name]))
-        if out is not None:
-            out.write_bytes(msgspec.json.encode(dict(found)))
+                    found[key + name].append(Pair(before, figures[_HERE][name]))
+                if out is not None:
+                    out.write_bytes(msgspec.json.encode(dict(found)))
     _show(found)
 
 

@@ -46,16 +46,21 @@ def test_both_versions_take_turns_and_neither_always_begins(runs: list[tuple[str
     assert "Fewer than 5 rounds" in result.output
 
 
-def test_rounds_of_several_runs_add_up(runs: list[tuple[str, str, str]], tmp_path: Path) -> None:
+def test_the_same_command_goes_on_where_it_was_stopped(
+    runs: list[tuple[str, str, str]], tmp_path: Path
+) -> None:
     out = tmp_path / "rounds.json"
     options = ("--stages", "append,hub", "--out", str(out), "--rounds")
     assert "Fewer" in _run(*options, "2").output
-    assert "Fewer" not in _run(*options, "3").output
+    assert "Fewer" not in _run(*options, "5").output
     kept = msgspec.json.decode(out.read_bytes(), type=pair.Rounds)
     assert sorted(kept) == [
         f"{form} | {stage} | cost, us" for form in ("compiled", "pure") for stage in ("append", "hub")
     ]
     assert {len(pairs) for pairs in kept.values()} == {5}
+    assert len(runs) == 5 * 2 * len(kept)
+    _run(*options, "5")
+    assert len(runs) == 5 * 2 * len(kept)
 
 
 def test_an_unknown_stage_is_refused(runs: list[tuple[str, str, str]]) -> None:
