@@ -79,11 +79,11 @@ class RawSocket(asyncio.BufferedProtocol):
     ) -> None:
         self._transport = transport
         self._outbox = _CLOSED
-        # Frames that wait for the end of a batch. Where it leaves all sending to the transport, nothing is done besides:
+        # Where the compiled form may send by itself, from `start` on; -1: nowhere.
+        self._descriptor = _plain_descriptor(transport) if SENDS else -1
+        # Frames that wait for the end of a batch. Where all sending is left to the transport, nothing is done besides:
         # each further call is one for every frame of every reader.
-        self.buffer = SendBuffer(self._write if SENDS else transport.write)
-        # Where the compiled form may send by itself; -1: nowhere.
-        self._descriptor = -1
+        self.buffer = SendBuffer(transport.write if self._descriptor < 0 else self._write)
         # What the client sent before reading begins.
         self._early = early
         self._connections = connections
@@ -111,8 +111,6 @@ class RawSocket(asyncio.BufferedProtocol):
         """Begin to read. `limit`: bytes that may wait to be sent before the socket is congested."""
         self._listener, self._tasks, self._outbox = listener, tasks, outbox
         self._transport.set_write_buffer_limits(high=limit)
-        if SENDS:
-            self._descriptor = _plain_descriptor(self._transport)
         self._note_room()
         self._transport.resume_reading()
         early, self._early = self._early, b""
@@ -141,8 +139,7 @@ class RawSocket(asyncio.BufferedProtocol):
 
     def _write(self, data: bytes) -> None:
         self._transport.write(data)
-        if self._descriptor >= 0:
-            self._note_room()
+        self._note_room()
 
     def _note_room(self) -> None:
         """While something waits in the transport, all that follows goes behind it there."""
