@@ -21,6 +21,8 @@ class FlushTimer:
 
     def __init__(self, window_ms: int) -> None:
         self.window_s = window_ms / 1000
+        # When the loop was last seen to turn, monotonic: since then a source may have computed without a pause.
+        self.turned_at = 0.0
         self._due: dict[int, list[Gathered]] = {}
 
     def schedule(self, text: Gathered, due: float) -> None:

@@ -22,7 +22,7 @@ from selfhost_transport.turns.context import TurnContext
 _YIELD_EVERY = 64
 """Tokens after which a source that never waits lets the loop do its other work (renewals, cancels)."""
 _YIELD_EVERY_S = 0.01
-"""The same in seconds, for a source that computes; one that took `_SLOW_S` longer lets it do more of that."""
+"""The same in seconds since the loop was last seen to turn; one that took `_SLOW_S` longer lets it do more of that."""
 _SLOW_S = 0.02
 _TURNS_AFTER_SLOW = 4
 
@@ -130,6 +130,7 @@ class Output:
     async def take(self, source: AsyncIterator[OutputChunk]) -> None:
         """Write everything the source yields, until it ends. Raises what the source or the writer raises."""
         writer = self._writer
+        clock = writer.flush_timer
         count = 0
         yield_at = time.monotonic() + _YIELD_EVERY_S
         async for chunk in source:
@@ -144,6 +145,9 @@ class Output:
                     await self._take_other(chunk)
                 count += 1
                 now = time.monotonic()
+                if now > yield_at and yield_at < (turned := clock.turned_at + _YIELD_EVERY_S):
+                    # It waited: the loop has done other work meanwhile.
+                    yield_at = turned
                 if writer.backpressured or not count % _YIELD_EVERY or now > yield_at:
                     await writer.drain()
                     if now > yield_at + _SLOW_S:

@@ -22,7 +22,7 @@ from selfhost_transport.redis_io.pipeline import ReplyCallback
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.turn_operations import Close, Create, OpenText, Operation
-from selfhost_transport.store.turn_store import Lease, TurnStore
+from selfhost_transport.store.turn_store import GAP, LOST, Lease, TurnStore
 from selfhost_transport.turns import encoder
 from selfhost_transport.turns.values import is_whole, whole_characters
 from selfhost_transport.wire.serial import Position
@@ -59,9 +59,7 @@ class Hold:
     @property
     def retry_s(self) -> float:
         """How long a call is repeated: longer than the lease, since only Redis knows whether that was taken."""
-        # Not by `remaining_s`: this is called for each token.
-        remaining = self.until - time.monotonic()
-        return remaining + OUTAGE_S if remaining > 0 else OUTAGE_S
+        return self.remaining_s + OUTAGE_S
 
 
 def read_s_of(settings: Settings) -> float:
@@ -101,8 +99,10 @@ class TextStream:
             if self._size > MAX_GATHERED:
                 self.flush()
             return
-        self._writer.check()
-        flush_timer = self._writer.flush_timer
+        writer = self._writer
+        if writer.failure is not None:
+            raise writer.failure
+        flush_timer = writer.flush_timer
         if not flush_timer.window_s:
             self._send(chunk)
             return
@@ -189,8 +189,11 @@ class TurnWriter:
         self._step = asyncio.Lock()
         self._in_flight = 0
         self._answers = ReplyCallback(self._answered)
+        # How many wait for a reply, and what wakes them.
+        self._waiters = 0
         self._arrived = asyncio.Event()
-        self._failure: TransportError | None = None
+        # What stopped it: LeaseLost, or the failure of an append.
+        self.failure: TransportError | None = None
         # What ends a message, until something follows it.
         self._tail: list[_Write] = []
         self._tail_timer: asyncio.TimerHandle | None = None
@@ -203,7 +206,7 @@ class TurnWriter:
     @property
     def stopped(self) -> bool:
         """Whether writing has stopped."""
-        return self._failure is not None
+        return self.failure is not None
 
     @property
     def backpressured(self) -> bool:
@@ -212,13 +215,13 @@ class TurnWriter:
 
     def check(self) -> None:
         """Raise what stopped the writer: LeaseLost, or the failure of an append."""
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
 
     def stop(self, reason: TransportError) -> None:
         """Stop writing and drop the gathered text; the first reason counts."""
-        if self._failure is None:
-            self._failure = reason
+        if self.failure is None:
+            self.failure = reason
             self._arrived.set()
             self.forget_held()
             if isinstance(reason, LeaseLost) and self._on_lost is not None:
@@ -235,7 +238,10 @@ class TurnWriter:
 
     def send(self, text: OpenText, chunk: str) -> None:
         """Start one append; its reply is handled when it arrives."""
-        self._store.send_append(self._lease, text, chunk, self._answers, self._hold.retry_s)
+        # As `Hold.retry_s` has it: here everything is done for each token.
+        remaining = self._hold.until - time.monotonic()
+        retry_s = remaining + OUTAGE_S if remaining > 0 else OUTAGE_S
+        self._store.send_append(self._lease, text, chunk, self._answers, retry_s)
         self._in_flight += 1
         self.written += 1
 
@@ -422,13 +428,20 @@ class TurnWriter:
         self.check()
 
     async def _next_answer(self) -> None:
-        self._arrived.clear()
-        await self._arrived.wait()
+        self._waiters += 1
+        try:
+            self._arrived.clear()
+            await self._arrived.wait()
+        finally:
+            self._waiters -= 1
 
     def _answered(self, reply: Any, error: BaseException | None) -> None:
         self._in_flight -= 1
-        if not self._arrived.is_set():
+        self.flush_timer.turned_at = time.monotonic()
+        if self._waiters:
             self._arrived.set()
+        if error is None and reply != LOST and reply != GAP:
+            return
         try:
             if error is not None:
                 raise error

@@ -10,7 +10,7 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Self
@@ -49,6 +49,7 @@ class ScriptedStream:
 
     def __init__(self, script: Script, attempt: int, context: str = "", partial: str = "") -> None:
         self._script = script
+        self._rate = script.rate
         fails = any(at is not None for at in (script.fail_at, script.crash_at, script.hang_at))
         self._failing = fails and (attempt == 1 or script.always)
         self._tokens = _tokens(script, context)
@@ -64,23 +65,31 @@ class ScriptedStream:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> str | Reasoning:
-        """The next token, at its time."""
+    def __anext__(self) -> Awaitable[str | Reasoning]:
+        """The next token, at its time. Not a coroutine: a token of its own frame costs as much as writing it."""
         if self.closed:
             raise StopAsyncIteration
+        if self._failing and self._count >= self._reasoning:
+            return self._next_or_failure()
+        return self._next()
+
+    def _next(self) -> asyncio.Future[str | Reasoning]:
         count = self._count
-        answered = count - self._reasoning
-        if self._failing and answered >= 0:
-            await self._misbehave(answered)
-        token = self._reasoning_token(count) if answered < 0 else next(self._tokens, None)
+        token = self._reasoning_token(count) if count < self._reasoning else next(self._tokens, None)
         if token is None:
             raise StopAsyncIteration
-        if self._script.rate:
-            due = self._began + (count - self._first) / self._script.rate
-            if due > self._loop.time():
-                await self._ticks.at(due)
         self._count = count + 1
-        return token
+        if self._rate:
+            due = self._began + (count - self._first) / self._rate
+            if due > self._loop.time():
+                return self._ticks.at(due, token)
+        ready: asyncio.Future[str | Reasoning] = self._loop.create_future()
+        ready.set_result(token)
+        return ready
+
+    async def _next_or_failure(self) -> str | Reasoning:
+        await self._misbehave(self._count - self._reasoning)
+        return await self._next()
 
     async def aclose(self) -> None:
         """Hang up. A provider would notice that its connection was closed."""

@@ -7,8 +7,10 @@ token's way, and would measure the clock of this model.
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
+
+T = TypeVar("T")
 
 TICK_S: Final = 0.001
 """Tokens that are due within the same tick come together, at its end."""
@@ -21,7 +23,7 @@ class Ticks:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: dict[int, list[asyncio.Future[None]]] = {}
+        self._waiting: dict[int, list[tuple[asyncio.Future[Any], Any]]] = {}
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> Ticks:
@@ -31,20 +33,20 @@ class Ticks:
             found = _of_loop[loop] = cls(loop)
         return found
 
-    def at(self, due: float) -> asyncio.Future[None]:
-        """A future that is done at `due`, a time of the loop, or within a tick after it."""
+    def at(self, due: float, result: T) -> asyncio.Future[T]:
+        """A future that has the result at `due`, a time of the loop, or within a tick after it."""
         tick = int(due / TICK_S) + 1
-        future = self._loop.create_future()
+        future: asyncio.Future[T] = self._loop.create_future()
         waiting = self._waiting.get(tick)
         if waiting is not None:
-            waiting.append(future)
+            waiting.append((future, result))
         else:
-            self._waiting[tick] = [future]
+            self._waiting[tick] = [(future, result)]
             self._loop.call_at(tick * TICK_S, self._fire, tick)
         return future
 
     def _fire(self, tick: int) -> None:
-        for future in self._waiting.pop(tick):
+        for future, result in self._waiting.pop(tick):
             # It may have been cancelled.
             if not future.done():
-                future.set_result(None)
+                future.set_result(result)

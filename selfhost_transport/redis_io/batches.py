@@ -64,7 +64,7 @@ async def _ask_pipeline(way: Pipeline, packed: Sequence[bytes], within_s: float)
             done.set_result(None)
 
     for at, command in enumerate(packed):
-        way.send(command, None, ReplyCallback(partial(receive, at)), within_s)
+        way.send(None, None, command, ReplyCallback(partial(receive, at)), within_s)
     await done
     return replies
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -69,7 +70,7 @@ class ReplyCallback:
 
 
 class _Call:
-    """One command in flight. `until`: loop time at which it ends, whatever the state of the connection."""
+    """One command in flight. `until`: monotonic time at which it ends, whatever the state of the connection."""
 
     __slots__ = ("again", "misplaced", "packed", "refused", "reply", "script", "until")
 
@@ -192,8 +193,6 @@ class Pipeline:
         self._scripts = {} if scripts is None else scripts
         self._timeout_s = timeout_s
         self._link: Socket | None = None
-        # The one that the link is of; asking for the running one is a system call for each token (Python 3.11).
-        self._loop: asyncio.AbstractEventLoop | None = None
         # Calls not sent yet, and calls whose reply is outstanding, both in order.
         self._waiting: deque[_Call] = deque()
         self._sent: deque[_Call] = deque()
@@ -248,33 +247,34 @@ class Pipeline:
     ) -> asyncio.Future[Any]:
         """Send a command soon; with `retry_s`, again after a lost connection, until so many seconds have passed."""
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.send(pack(arguments), script, reply, retry_s)
+        self.send(script, None, pack(arguments), reply, retry_s)
         return reply
 
     def send(
         self,
-        packed: bytes,
         script: LuaScript | None,
+        misplaced: bytes | None,
+        packed: bytes,
         answer: Answer,
         retry_s: float,
-        misplaced: bytes | None = None,
     ) -> None:
         """The same with a packed command, for a callback.
 
         `misplaced`: the reply to a call that came before one that it depends on. Where the server has refused some
         call for the moment, such a call is repeated with it, in the order of the calls.
         """
-        loop = self._loop
-        if loop is None or self._link is None:
-            loop = self._loop = asyncio.get_running_loop()
-        until = loop.time() + (retry_s or self._timeout_s)
+        until = time.monotonic() + (retry_s or self._timeout_s)
         call = _Call(packed, script, answer, until, retry_s > 0, misplaced)
         if self._closed:
             _fail(call, RedisFailure("the connection to Redis was closed by this process"))
             return
         self._waiting.append(call)
+        if self._flush_scheduled and self._tick is not None:
+            return
+        # Only for the first of those that leave together: in Python 3.11 it is a system call.
+        loop = asyncio.get_running_loop()
         if self._tick is None:
-            self._look_later(loop, loop.time(), self._replies)
+            self._look_later(loop, time.monotonic(), self._replies)
         self._schedule(loop)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -445,7 +445,7 @@ class Pipeline:
         """While there are calls: end those whose time is over, and notice a server that no longer answers."""
         self._tick = None
         loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = time.monotonic()
         self._expire(now)
         if not self.in_flight:
             return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from selfhost_transport.redis_io.databases import LuaScript
 from selfhost_transport.redis_io.link import Argument, pack
@@ -12,7 +13,10 @@ from selfhost_transport.redis_io.pipeline import Answer, Pipeline
 class PreparedCall:
     """Calls that differ in their last three arguments. Packing them in full costs three times as much."""
 
-    __slots__ = ("_misplaced", "_pipeline", "_script", "head")
+    __slots__ = ("call", "head")
+
+    call: Callable[[bytes, Answer, float], None]
+    """Run the script; `answer` gets the reply. `packed`: `head` and the rest. `retry_s`: see `RedisConnection.call`."""
 
     def __init__(
         self,
@@ -25,10 +29,4 @@ class PreparedCall:
         words = ("EVALSHA", script.digest, len(keys), *keys, *first)
         packed = pack(words)
         self.head = b"*%d%s" % (len(words) + 3, packed[packed.index(b"\r\n") :])
-        self._pipeline = pipeline
-        self._script = script
-        self._misplaced = misplaced
-
-    def call(self, packed: bytes, answer: Answer, retry_s: float) -> None:
-        """Run the script; `answer` gets the reply. `packed`: `head` and the rest. `retry_s`: see `RedisConnection.call`."""
-        self._pipeline.send(packed, self._script, answer, retry_s, self._misplaced)
+        self.call = partial(pipeline.send, script, misplaced)

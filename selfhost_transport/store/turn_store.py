@@ -35,6 +35,8 @@ from selfhost_transport.turns.commands import CancelFilter, Policy, Scope
 from selfhost_transport.wire.serial import Position, new_epoch
 
 __all__ = [
+    "GAP",
+    "LOST",
     "Accepted",
     "CancelFilter",
     "Cancelled",
@@ -47,6 +49,9 @@ __all__ = [
     "TurnStore",
     "lease_lost",
 ]
+
+LOST, GAP = b"lost", b"gap"
+"""Replies to an append that was not written: the turn may no longer be written; an earlier append is missing."""
 
 _RECORD = (
     Turn.STATUS, Turn.AGENT, Turn.OWNER, Turn.INPUT, Turn.ATTEMPTS, Turn.WORKER, Turn.TERMINAL_POSITION,
@@ -165,13 +170,13 @@ class TurnStore:
             channel=self.keys.channel(session), offset=0, chunk=b"", entry_head=b"",
         )  # fmt: skip
         # The last three are given with each call.
-        return self.redis.prepare(script, keys, arguments[:-3], misplaced=b"gap")
+        return self.redis.prepare(script, keys, arguments[:-3], misplaced=GAP)
 
     def check_append(self, lease: Lease, reply: bytes) -> None:
         """Raises LeaseLost for a refused chunk, ServiceError for a chunk whose predecessor was never written."""
-        if reply == b"lost":
+        if reply == LOST:
             raise lease_lost(lease, b"cancelled, ended or taken over")
-        if reply == b"gap":
+        if reply == GAP:
             raise ServiceError("an earlier append to this message failed; retry the turn")
 
     async def end(
