@@ -81,12 +81,22 @@ class WebhookSender(TurnExporter):
         except (Undeliverable, httpx.HTTPError) as error:
             if ended.delivery < self._rule.max_attempts or self._queue is None:
                 raise
-            reason = str(error) or type(error).__name__
+            reason = _reason(error)
             await self._queue.bury(ended, reason)
             logger.error(
                 "webhook.given_up webhook=%s session=%s turn=%s type=%s error=%s", self._rule.name,
                 ended.session, ended.turn_id, kind, reason,
             )  # fmt: skip
+
+    def _log_failed(self, ended: Ended, error: Exception) -> None:
+        """In one line: an address that does not answer is no fault of this program."""
+        if not isinstance(error, Undeliverable | httpx.HTTPError):
+            super()._log_failed(ended, error)
+            return
+        logger.warning(
+            "webhook.retried webhook=%s session=%s turn=%s delivery=%d error=%s", self._rule.name,
+            ended.session, ended.turn_id, ended.delivery, _reason(error),
+        )  # fmt: skip
 
     async def _post(self, http: httpx.AsyncClient, ended: Ended, kind: str) -> None:
         body = orjson.dumps({"type": kind, "timestamp": _time(ended), "data": event_data(ended)})
@@ -102,6 +112,10 @@ class WebhookSender(TurnExporter):
         response = await http.post(self._rule.url, content=body, headers=headers)
         if not response.is_success:
             raise Undeliverable(f"status {response.status_code}")
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def queue_name(rule: WebhookRule) -> str:

@@ -243,10 +243,7 @@ class TurnExporter:
         except Exception as error:
             self._failed += 1
             self._error = error
-            logger.warning(
-                "export.failed session=%s turn=%s delivery=%d", ended.session, ended.turn_id, ended.delivery,
-                exc_info=error,
-            )  # fmt: skip
+            self._log_failed(ended, error)
             self._pause(ended)
             return
         finally:
@@ -254,6 +251,15 @@ class TurnExporter:
             await asyncio.gather(renewing, return_exceptions=True)
         await queue.done(ended)
         self._exported += 1
+
+    def _log_failed(self, ended: Ended, error: Exception) -> None:
+        logger.warning(
+            "export.failed session=%s turn=%s delivery=%d",
+            ended.session,
+            ended.turn_id,
+            ended.delivery,
+            exc_info=error,
+        )
 
     def _pause(self, ended: Ended) -> None:
         """Try a turn that could not be exported again after a while, longer each time."""

@@ -85,6 +85,10 @@ class TextFormatter(logging.Formatter):
         return self._hide(super().format(record))
 
 
+_DECIMALS: Final = 3
+"""Of a number in JSON: those of a clock have a dozen."""
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object per line: `time`, `level`, `logger`, `event`, `message`, and the fields of the event."""
 
@@ -113,7 +117,9 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(clean, option=orjson.OPT_NON_STR_KEYS, default=str).decode()
 
     def _clean(self, value: object) -> object:
-        if value is None or isinstance(value, bool | int | float):
+        if isinstance(value, float):
+            return round(value, _DECIMALS)
+        if value is None or isinstance(value, bool | int):
             return value
         text = value if isinstance(value, str) else str(value)
         # Halves of characters have no place in JSON.

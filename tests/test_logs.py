@@ -53,7 +53,7 @@ def _lines(stream: io.StringIO) -> list[dict[str, Any]]:
 def test_a_line_has_the_event_and_its_fields(written: tuple[logging.Logger, io.StringIO]) -> None:
     logger, stream = written
     names = Fields(session="chat:a b", turn="t1")
-    logger.warning("turn.end_failed %s error=%s ms=%.0f", names, "two words", 1.25)
+    logger.warning("turn.end_failed %s error=%s ms=%.0f", names, "two words", 1.2503200037198)
     logger.info("%s address=%s", "redis.connected", "here")
     logger.info("something else: %d%%", 3)
     first, second, third = _lines(stream)
