@@ -20,7 +20,6 @@ from selfhost_transport.store.duties import Duties
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.presence import PresenceStore
 from selfhost_transport.store.retention import Retention
-from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.statistics import read_statistics
 from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_store import TurnStore
@@ -43,7 +42,7 @@ async def worker(redis_connection: RedisConnection, keys: Keyspace) -> None:
     """Reaping, looking for turns that wait, and a scrape of the metrics every 15 s."""
     duties = Duties(redis_connection, keys)
     turns, pauses = TurnStore(redis_connection, keys), TurnPauses(redis_connection, keys)
-    reaper = Reaper(turns, pauses, SessionStore(redis_connection, keys), duties, LEASE_MS)
+    reaper = Reaper(turns, pauses, duties, LEASE_MS)
 
     async def look() -> None:
         if await duties.falls_to_me(f"look:{AGENT}", 700):

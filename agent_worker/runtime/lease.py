@@ -14,10 +14,8 @@ from agent_worker.agent.turn import AbortCause
 from agent_worker.output.writer import Hold
 from selfhost_transport.errors import TransportError
 from selfhost_transport.store.duties import Duties
-from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_store import Lease, TurnStore
-from selfhost_transport.turns import lifecycle
 
 logger = logging.getLogger(__name__)
 
@@ -111,12 +109,11 @@ class Reaper:
     """Looks for expired leases about every second; one of all workers does."""
 
     def __init__(
-        self, store: TurnStore, pauses: TurnPauses, sessions: SessionStore, duties: Duties, lease_ms: int
+        self, store: TurnStore, pauses: TurnPauses, duties: Duties, lease_ms: int
     ) -> None:
         self._grace_ms = min(lease_ms, LONGEST_GRACE_MS)
         self._store = store
         self._pauses = pauses
-        self._sessions = sessions
         self._duties = duties
 
     async def watch(self) -> None:
@@ -152,15 +149,6 @@ class Reaper:
             turn, session, what = reaped
             logger.warning("lease.expired session=%s turn=%s then=%s", session, turn, what)
         if due is not None:
-            await self._due(*due)
+            turn, session, what = due
+            logger.info("turn.due session=%s turn=%s then=%s", session, turn, what)
         return reaped is not None or due is not None
-
-    async def _due(self, turn: str, session: str, what: str) -> None:
-        """A deadline has passed. The refusal of an undecided cancel is announced in the session."""
-        logger.info("turn.due session=%s turn=%s then=%s", session, turn, what)
-        if what != "denied":
-            return
-        try:
-            await self._sessions.publish(session, [lifecycle.cancel_lapsed(turn)])
-        except TransportError as error:
-            logger.warning("turn.denial_untold session=%s turn=%s error=%s", session, turn, error)

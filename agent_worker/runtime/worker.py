@@ -232,7 +232,7 @@ class Worker:
             await control.subscribe_all(subscriber, keys.bases())
             lease_ms = settings.worker.lease_ms
             keeper = LeaseKeeper(stores.turns, lease_ms, self._running.all)
-            reaper = Reaper(stores.turns, stores.pauses, stores.sessions, stores.duties, lease_ms)
+            reaper = Reaper(stores.turns, stores.pauses, stores.duties, lease_ms)
             heartbeat = Heartbeat(
                 stores.fleet, self.worker_id, self.agents, lease_ms,
                 free_models=self.free_models or settings.worker.free_models,

@@ -145,7 +145,7 @@ class AgentHost:
             released=self._released,
         )
         keeper = LeaseKeeper(turns, self._lease_ms, lambda: self.turns)
-        reaper = Reaper(turns, pauses, stores.sessions, stores.duties, self._lease_ms)
+        reaper = Reaper(turns, pauses, stores.duties, self._lease_ms)
         self._loops += [
             asyncio.create_task(keeper.keep(), name="lease-keeper"),
             asyncio.create_task(reaper.watch(), name="reaper"),

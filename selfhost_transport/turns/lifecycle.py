@@ -24,7 +24,6 @@ __all__ = [
     "RunReason",
     "StepReason",
     "TurnContext",
-    "cancel_lapsed",
     "cancel_verdict",
     "context_for_input",
     "invocation_id_for",
@@ -118,12 +117,6 @@ def cancel_verdict(
         (h.ERROR_CODE, str(error.code) if error else None),
         (h.ERROR_MESSAGE, error.message if error else None),
     )
-
-
-def cancel_lapsed(turn_id: str) -> Message:
-    """The refusal of a cancel that its agent did not decide in time, written by the first to notice."""
-    denied = h.header_map((h.RUN_ID, turn_id), (h.ERROR_MESSAGE, "the agent did not decide in time"))
-    return Message(name=h.AI_CANCEL_DENIED, extras=h.make_extras(denied), action=MessageAction.CREATE)
 
 
 def step_start(ctx: TurnContext) -> Message:

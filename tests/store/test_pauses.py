@@ -9,6 +9,7 @@ import pytest
 
 from selfhost_transport.errors import Busy, CapabilityError, Conflict, LeaseLost, NotFound, TurnEnded
 from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.store.entries import Created
 from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_inputs import TurnInputs
@@ -22,6 +23,7 @@ from selfhost_transport.store.turn_store import (
     TurnRequest,
     TurnStore,
 )
+from selfhost_transport.turns import headers as h
 from selfhost_transport.wire.message import Message
 from tests.store.continuations import continuation
 from tests.store.turns import CANCEL, SESSION, finish, log, names, request, started, take
@@ -208,16 +210,26 @@ async def test_can_7_a_denied_cancel_leaves_the_turn_as_it_was(turns: TurnStore,
     assert await finish(turns, lease) is not None
 
 
-@pytest.mark.parametrize(("default", "expected"), [("allow", "cancelled"), ("deny", "active")])
+@pytest.mark.parametrize(
+    ("default", "expected", "written"),
+    [("allow", "cancelled", "run-cancelled"), ("deny", "active", h.AI_CANCEL_DENIED)],
+)
 async def test_can_11_a_hook_that_never_decides(
-    turns: TurnStore, pauses: TurnPauses, default: str, expected: str
+    turns: TurnStore, pauses: TurnPauses, sessions: SessionStore, default: str, expected: str, written: str
 ) -> None:
+    """Its outcome is in the session in the same step: no process can be lost between both."""
     await asked(turns, default, grace_ms=1)
     async with asyncio.timeout(5):
         while await pauses.expire(bucket_of(SESSION, turns.keys.buckets)) is None:
             await asyncio.sleep(0)
     record = await turns.record(SESSION, "t1")
     assert record is not None and record.status == expected
+    last = (await log(sessions))[-1]
+    assert isinstance(last, Created) and last.messages[-1].name == written
+    if written == h.AI_CANCEL_DENIED:
+        headers = h.read_headers(last.messages[-1])
+        assert headers is not None and headers.run_id == "t1"
+        assert headers.get(h.ERROR_MESSAGE) == "the agent did not decide in time"
 
 
 async def test_an_operator_does_not_ask(turns: TurnStore) -> None:

@@ -1,6 +1,7 @@
 -- The life of a turn. A turn's hash holds packed entries that only need a position: the writer that opens a turn or a
 -- message leaves there what closes it, so that a script can end a turn with no worker alive.
 --@include _calling.lua
+--@include _plain.lua
 local LEASES, DEAD = base .. 'leases', base .. 'dead'
 -- Turns that something has to happen to at a time: a cancel whose hook is asked, a suspension with a limit.
 local DEADLINES = base .. 'deadlines'
@@ -22,6 +23,8 @@ local CLOSED_AT_ONCE, CLOSED_WITHIN_MS = 8, 2000
 local function end_also_when_full() redis.call('DEL', base .. 'none') end
 
 local function turn_key(turn) return of_session('t', turn) end
+-- A turn of the session that has no hash any more: the reaper ends it.
+local function leave_to_reaper(turn) redis.call('ZADD', LEASES, 0, pair(turn, session)) end
 local function fence_key(turn) return of_session('f', turn) end
 -- Of a cancel that came before its turn: what it names the turn by, `turn` or `input`, and the value.
 local function early_key(filter, value) return of_session('c', pair(filter, value)) end
@@ -122,10 +125,14 @@ local function start_waiting()
     if not turn then return end
     local running = running_turns()
     local fields = redis.call('HMGET', turn_key(turn), TURN.tolerated, TURN.agent)
-    if running >= tonumber(fields[1]) then return end
+    if fields[1] and running >= tonumber(fields[1]) then return end
     redis.call('LPOP', waiting)
-    redis.call('HSET', turn_key(turn), TURN.status, 'pending')
-    enqueue(turn, fields[2])
+    if fields[1] then
+      redis.call('HSET', turn_key(turn), TURN.status, 'pending')
+      enqueue(turn, fields[2])
+    else
+      leave_to_reaper(turn)
+    end
   end
 end
 
@@ -213,7 +220,8 @@ local function finish(turn, status, terminal, keep_ms)
 end
 
 -- Ends a turn from outside its worker: closes its messages, its step and itself. `step`, `run`: fields that
--- hold the closing entries. A turn that never started is opened first. Returns the terminal's position.
+-- hold the closing entries. A turn that never started is opened first, one without a hash is only ended. Returns the
+-- terminal's position.
 local function close_turn(turn, status, step, run, keep_ms)
   local key = turn_key(turn)
   local turn_fields = redis.call('HMGET', key, TURN.run_start, TURN.attempts, TURN.step_start, step, run, TURN.fence, TURN.worker)
@@ -221,7 +229,7 @@ local function close_turn(turn, status, step, run, keep_ms)
   close_open_messages(turn)
   if turn_fields[2] == '0' then note_turn(turn, create(turn_fields[1])) end
   if turn_fields[3] and turn_fields[3] ~= '' then create(with_step_start(turn_fields[4], turn_fields[3])) end
-  local id = create(turn_fields[5])
+  local id = create(turn_fields[5] or plain_end(turn, redis.call('HGET', K_ACTIVE, turn) or '', status))
   finish(turn, status, id, keep_ms)
   if turn_fields[7] then
     tell(base, turn_fields[7], 'stop ' .. pair(turn_fields[7], pair(turn, turn_fields[6])))

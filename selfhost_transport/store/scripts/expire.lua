@@ -19,14 +19,17 @@ local fields = redis.call('HMGET', key, TURN.status, TURN.hook_default, TURN.can
   TURN.escalation, TURN.expires_at)
 if fields[1] == 'cancelling' then
   if fields[2] == 'deny' and not fields[3] then
+    local id = create(plain_denial(turn))
     redis.call('HSET', key, TURN.status, 'active')
     redis.call('HDEL', key, TURN.cancel_entry, TURN.cancel_requester)
+    tidy_log(id, window_ms)
     return {turn, session, 'denied'}
   end
   if not fields[3] then redis.call('HSET', key, TURN.cancel_position, fields[4]) end
   tidy_log(close_turn(turn, 'cancelled', TURN.step_cancelled, TURN.run_cancelled, keep_ms), window_ms)
   return {turn, session, 'cancelled'}
 end
+if not fields[1] and redis.call('HEXISTS', K_ACTIVE, turn) == 1 then leave_to_reaper(turn) end
 if fields[1] ~= 'suspended' then return {turn, session, 'gone'} end
 if fields[6] then
   local at = create(fields[6])

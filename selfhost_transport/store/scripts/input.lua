@@ -16,7 +16,10 @@ if publish_id ~= '' then
   local known = redis.call('GET', K_ONCE)
   if known then return {'repeated', known, epoch, status or 'unknown'} end
 end
-if not status then return {'unknown'} end
+if not status then
+  if redis.call('HEXISTS', K_ACTIVE, turn) == 1 then leave_to_reaper(turn) end
+  return {'unknown'}
+end
 if kind == 'answer' then
   -- Before the end is checked: a late answer is rejected as such, even after the turn has ended.
   local first = redis.call('HGET', key, TURN.answer .. call)

@@ -6,6 +6,7 @@
 -- An attempt that was to be made alone and had not begun does not count.
 -- If no sweep ran for longer than workers ever pause, Redis may have stood still: expired leases are then left
 -- alone for `grace_ms`, so that workers that are well renew them first.
+-- One whose hash Redis has evicted ends `error`: nothing is left to continue with.
 -- A turn that is worked on step by step may be adopted for a while first; then it ends `error`.
 -- Returns nil | {turn, session, 'retried' | 'failed' | 'cancelled' | 'adoptable'}.
 --@keys leases
@@ -46,6 +47,10 @@ end_also_when_full()
 local key = turn_key(turn)
 local fields = redis.call('HMGET', key, TURN.status, TURN.attempts, TURN.max_attempts, TURN.on_crash, TURN.agent,
   TURN.worker, TURN.handed_back, TURN.adoption_window, TURN.alone)
+if not fields[1] and fence == '' and redis.call('HEXISTS', K_ACTIVE, turn) == 1 then
+  tidy_log(close_turn(turn, 'failed', TURN.step_failed, TURN.run_lost, keep_ms), window_ms)
+  return {turn, session, 'failed'}
+end
 if fields[1] ~= 'active' and fields[1] ~= 'cancelling' then return nil end
 if fence ~= '' and redis.call('GET', fence_key(turn)) ~= fence then return nil end
 if fence == '' then redis.call('HINCRBY', base .. 'stats', 'lease_losses', 1) end

@@ -28,6 +28,10 @@ local function next_turn()
     -- A turn that was cancelled while it waited has its terminal already.
     local status = redis.call('HGET', bucket .. 't:' .. part(turn) .. ':' .. name, TURN.status)
     if status == 'pending' then return turn, name, item[1] end
+    if not status and redis.call('HEXISTS', bucket .. 'a:' .. name, turn) == 1 then
+      -- Redis has evicted it: the reaper ends it.
+      redis.call('ZADD', leases, 0, pair(turn, name))
+    end
   end
 end
 
