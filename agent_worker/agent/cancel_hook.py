@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeAlias
 
-from agent_worker.user_code.containment import UserCode, drop_frames, start
+from agent_worker.user_code.containment import drop_frames, start
 from agent_worker.user_code.errors import described
+from agent_worker.user_code.tasks import UserCode
 from agent_worker.user_code.threads import Threads
 from selfhost_transport.errors import CancelDenied, ErrorInfo, InvalidArgument
 from selfhost_transport.logs import Fields

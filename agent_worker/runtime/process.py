@@ -8,7 +8,9 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, cast
+
+from agent_worker.user_code.tasks import guarded
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +26,7 @@ def run_process(main: Coroutine[Any, Any, None], serves: Callable[[], bool]) -> 
     """
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
+    loop.set_task_factory(cast(Any, guarded))
     running = loop.create_task(main, name="main")
     try:
         while not running.done():

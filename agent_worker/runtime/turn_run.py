@@ -28,8 +28,9 @@ from agent_worker.runtime.presence import Activity, AgentPresence
 from agent_worker.runtime.requeue import Requeue
 from agent_worker.runtime.turn_times import TurnTimes
 from agent_worker.runtime.turn_trace import TurnTrace
-from agent_worker.user_code.containment import Escaped, UserCode, drop_frames, start
+from agent_worker.user_code.containment import Escaped, drop_frames, start
 from agent_worker.user_code.errors import GENERIC, AgentError, client_error, described
+from agent_worker.user_code.tasks import UserCode
 from agent_worker.user_code.threads import Threads
 from selfhost_transport.errors import ErrorInfo, LeaseLost, TransportError
 from selfhost_transport.logs import Fields, bind_log_fields

@@ -31,6 +31,7 @@ from agent_worker.runtime.running_turns import RunningTurns
 from agent_worker.runtime.turn_run import Services, TurnRun
 from agent_worker.runtime.turn_times import TurnTimes
 from agent_worker.user_code.containment import children_contained
+from agent_worker.user_code.tasks import run_guarded
 from agent_worker.user_code.threads import Threads
 from selfhost_transport.errors import InvalidArgument, TransportError
 from selfhost_transport.loop_lag import LoopLag
@@ -190,6 +191,9 @@ class Worker:
         settings = self.settings = self.settings or load_settings()
         if self._stopped:
             self._begin_again()
+        await run_guarded(self._run(settings))
+
+    async def _run(self, settings: Settings) -> None:
         try:
             stores = await Stores.open(settings, read_s=read_s_of(settings))
             try:

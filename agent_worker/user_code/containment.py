@@ -2,7 +2,8 @@
 
 asyncio lets SystemExit and KeyboardInterrupt out of a task into the loop, which ends it. So the code of an agent, a
 tool or a hook runs in a `Contained` coroutine that turns them into an error, and so does every task which it starts:
-while a worker runs, the loop's task factory sees from the context whose code starts one.
+while a worker runs, the loop's task factory sees from the context whose code starts one. Nor can it cancel tasks of
+others (tasks.py), or continue in a child that it forked (forks.py).
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import asyncio
 import contextlib
 import contextvars
 from collections.abc import Coroutine, Generator, Iterator
-from contextvars import ContextVar
-from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
+from agent_worker.user_code import forks
 from agent_worker.user_code.errors import AgentError
+from agent_worker.user_code.tasks import UserCode, current_code, guarded
 
 T = TypeVar("T")
 
@@ -34,46 +35,42 @@ class Escaped(AgentError):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class UserCode:
-    """Whose code runs, for errors and logs. `role`: agent, tool, cancel hook."""
-
-    role: str
-    agent: str
-    session: str = ""
-    turn: str = ""
-
-    def __str__(self) -> str:
-        return f"role={self.role} agent={self.agent} session={self.session} turn={self.turn}"
-
-
-_current: ContextVar[UserCode | None] = ContextVar("user_code", default=None)
-
-
 class Contained(Coroutine[Any, Any, T]):
     """A coroutine of user code, from which only errors get out. Raises Escaped for anything else but a cancellation."""
 
-    __slots__ = ("_inner", "code")
+    __slots__ = ("_generation", "_inner", "code")
 
     def __init__(self, inner: Coroutine[Any, Any, T], code: UserCode) -> None:
         self._inner = inner
+        self._generation = forks.generation
         self.code = code
 
     def send(self, value: Any) -> Any:
         """Run to the next await."""
         try:
-            return self._inner.send(value)
+            awaited = self._inner.send(value)
         except BaseException as error:
-            _pass_on(error)
+            self._leave(error)
             raise
+        if self._generation != forks.generation:
+            forks.end_child(self.code)
+        return awaited
 
     def throw(self, *raised: Any) -> Any:
         """Raise in it: asyncio's way to cancel."""
         try:
-            return self._inner.throw(*raised)
+            awaited = self._inner.throw(*raised)
         except BaseException as error:
-            _pass_on(error)
+            self._leave(error)
             raise
+        if self._generation != forks.generation:
+            forks.end_child(self.code)
+        return awaited
+
+    def _leave(self, error: BaseException) -> None:
+        if self._generation != forks.generation:
+            forks.end_child(self.code, error)
+        _pass_on(error)
 
     def close(self) -> None:
         """Give it up."""
@@ -93,7 +90,7 @@ class Contained(Coroutine[Any, Any, T]):
 def start(work: Coroutine[Any, Any, T], code: UserCode, name: str | None = None) -> asyncio.Task[T]:
     """Run user code in a task of its own."""
     context = contextvars.copy_context()
-    context.run(_current.set, code)
+    context.run(current_code.set, code)
     return asyncio.get_running_loop().create_task(Contained(work, code), name=name, context=context)
 
 
@@ -117,11 +114,11 @@ def children_contained() -> Iterator[None]:
 
     def factory(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> Any:
         context = options.get("context")
-        code = _current.get() if context is None else context.get(_current)
+        code = current_code.get() if context is None else context.get(current_code)
         if code is not None and not isinstance(work, Contained):
             work = Contained(work, code)
         if before is None:
-            return asyncio.Task(work, loop=loop, **options)
+            return guarded(loop, work, **options)
         return before(loop, work, **options)
 
     loop.set_task_factory(factory)

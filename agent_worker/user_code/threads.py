@@ -17,7 +17,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
+from agent_worker.user_code import forks
 from agent_worker.user_code.containment import Escaped
+from agent_worker.user_code.tasks import current_code
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +133,7 @@ class _Call:
         self.error: BaseException | None = None
         self.begun = self.left = self.over = False
         self._work: Callable[[], Any] | None = work
+        self._generation = forks.generation
 
     def run(self) -> None:
         """In the thread."""
@@ -140,6 +143,8 @@ class _Call:
             self.result = self.context.run(work)
         except BaseException as error:
             self.error = error
+        if self._generation != forks.generation:
+            forks.end_child(self.context.run(current_code.get) or "role=-", self.error)
 
 
 class _Thread:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import hiredis
 
-from selfhost_transport.errors import StoreUnavailable, TransportError
+from selfhost_transport.errors import InvalidArgument, StoreUnavailable, TransportError
 from selfhost_transport.redis_io.address import Address
 from selfhost_transport.redis_io.databases import LuaScript
 from selfhost_transport.redis_io.link import Argument, Link, OnLost, OnReply, pack
@@ -245,8 +245,14 @@ class Pipeline:
     def start(
         self, arguments: tuple[Argument, ...], script: LuaScript | None, retry_s: float
     ) -> asyncio.Future[Any]:
-        """Send a command soon; with `retry_s`, again after a lost connection, until so many seconds have passed."""
-        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        """Send a command soon; with `retry_s`, again after a lost connection, until so many seconds have passed.
+
+        Raises InvalidArgument in another event loop than the connection's, which runs: no reply would arrive there.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop and self._loop is not None and self._loop.is_running():
+            raise InvalidArgument("a connection to Redis was used from another event loop than its own")
+        reply: asyncio.Future[Any] = loop.create_future()
         self.send(script, None, pack(arguments), reply, retry_s)
         return reply
 
