@@ -108,9 +108,7 @@ class LeaseKeeper:
 class Reaper:
     """Looks for expired leases about every second; one of all workers does."""
 
-    def __init__(
-        self, store: TurnStore, pauses: TurnPauses, duties: Duties, lease_ms: int
-    ) -> None:
+    def __init__(self, store: TurnStore, pauses: TurnPauses, duties: Duties, lease_ms: int) -> None:
         self._grace_ms = min(lease_ms, LONGEST_GRACE_MS)
         self._store = store
         self._pauses = pauses

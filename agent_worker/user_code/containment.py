@@ -15,8 +15,8 @@ from collections.abc import Coroutine, Generator, Iterator
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
-from agent_worker.user_code import forks
 from agent_worker.user_code.errors import AgentError
+from agent_worker.user_code.forks import Forks, end_child
 from agent_worker.user_code.tasks import UserCode, current_code, guarded
 
 T = TypeVar("T")
@@ -38,11 +38,11 @@ class Escaped(AgentError):
 class Contained(Coroutine[Any, Any, T]):
     """A coroutine of user code, from which only errors get out. Raises Escaped for anything else but a cancellation."""
 
-    __slots__ = ("_generation", "_inner", "code")
+    __slots__ = ("_forks", "_inner", "code")
 
     def __init__(self, inner: Coroutine[Any, Any, T], code: UserCode) -> None:
         self._inner = inner
-        self._generation = forks.generation
+        self._forks = Forks.count
         self.code = code
 
     def send(self, value: Any) -> Any:
@@ -52,8 +52,8 @@ class Contained(Coroutine[Any, Any, T]):
         except BaseException as error:
             self._leave(error)
             raise
-        if self._generation != forks.generation:
-            forks.end_child(self.code)
+        if self._forks != Forks.count:
+            end_child(self.code)
         return awaited
 
     def throw(self, *raised: Any) -> Any:
@@ -63,13 +63,13 @@ class Contained(Coroutine[Any, Any, T]):
         except BaseException as error:
             self._leave(error)
             raise
-        if self._generation != forks.generation:
-            forks.end_child(self.code)
+        if self._forks != Forks.count:
+            end_child(self.code)
         return awaited
 
     def _leave(self, error: BaseException) -> None:
-        if self._generation != forks.generation:
-            forks.end_child(self.code, error)
+        if self._forks != Forks.count:
+            end_child(self.code, error)
         _pass_on(error)
 
     def close(self) -> None:

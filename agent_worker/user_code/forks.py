@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
+from typing import ClassVar
 
 logger = logging.getLogger(__name__)
 
-generation = 0
-"""How often this process, or what it was forked from, is a fork; read it before user code runs, and after."""
+
+class Forks:
+    """How often this process, with those that it was forked from, is a fork: read before user code runs, and after."""
+
+    count: ClassVar[int] = 0
 
 
 def _count() -> None:
-    global generation
-    generation += 1
+    Forks.count += 1
 
 
 os.register_at_fork(after_in_child=_count)
@@ -31,8 +33,5 @@ def end_child(code: object, error: BaseException | None = None) -> None:
             "end it with os._exit, or use subprocess",
             code,
         )
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
+    # Without flushing: what is in the buffers of files is the parent's, and would be written twice.
     os._exit(status)

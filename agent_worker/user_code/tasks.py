@@ -58,9 +58,7 @@ def _forget_sweep() -> None:
     GuardedTask.swept = False
 
 
-def guarded(
-    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], **options: Any
-) -> GuardedTask[T]:
+def guarded(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], **options: Any) -> GuardedTask[T]:
     """A task for `work`, which belongs to the worker unless it says whose code it is; a task factory."""
     task = GuardedTask(work, loop=loop, **options)
     code = getattr(work, "code", None)

@@ -17,8 +17,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
-from agent_worker.user_code import forks
 from agent_worker.user_code.containment import Escaped
+from agent_worker.user_code.forks import Forks, end_child
 from agent_worker.user_code.tasks import current_code
 
 logger = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class _Call:
         self.error: BaseException | None = None
         self.begun = self.left = self.over = False
         self._work: Callable[[], Any] | None = work
-        self._generation = forks.generation
+        self._forks = Forks.count
 
     def run(self) -> None:
         """In the thread."""
@@ -143,8 +143,8 @@ class _Call:
             self.result = self.context.run(work)
         except BaseException as error:
             self.error = error
-        if self._generation != forks.generation:
-            forks.end_child(self.context.run(current_code.get) or "role=-", self.error)
+        if self._forks != Forks.count:
+            end_child(self.context.run(current_code.get) or "role=-", self.error)
 
 
 class _Thread:

@@ -65,9 +65,7 @@ class Evicted:
 
 
 @pytest.fixture
-def evicted(
-    connection: RedisConnection, keys: Keyspace, turns: TurnStore, sessions: SessionStore
-) -> Evicted:
+def evicted(connection: RedisConnection, keys: Keyspace, turns: TurnStore, sessions: SessionStore) -> Evicted:
     return Evicted(connection, keys, turns, sessions)
 
 
@@ -99,7 +97,9 @@ async def waiting_for_another_turn(evicted: Evicted) -> None:
     await finish(evicted.turns, lease)
 
 
-@pytest.mark.parametrize("lost", [running, waiting_for_a_worker, waiting_for_people, waiting_for_another_turn])
+@pytest.mark.parametrize(
+    "lost", [running, waiting_for_a_worker, waiting_for_people, waiting_for_another_turn]
+)
 async def test_p3_it_ends_as_failed(evicted: Evicted, lost: Callable[[Evicted], Awaitable[None]]) -> None:
     await lost(evicted)
     assert await evicted.reap() == ("t1", SESSION, "failed")
