@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -26,7 +27,7 @@ from selfhost_transport.wire.tokens import ApiKey
 from tests.processes import wait_until
 
 SESSION = "chat:1"
-ACK, MESSAGE, ATTACHED = 1, 15, 11
+ACK, MESSAGE, ATTACHED, PRESENCE = 1, 15, 11, 14
 Map = dict[str, Any]
 
 
@@ -58,7 +59,9 @@ class Outlet:
         """Names of messages and ACKs, in the order in which they left."""
         reported: list[str] = []
         for frame in self.frames:
-            if frame["action"] == ACK:
+            if frame["action"] == PRESENCE:
+                reported += [f"presence of {member['clientId']}" for member in frame["presence"]]
+            elif frame["action"] == ACK:
                 reported += [f"ack {frame['msgSerial'] + index}" for index in range(frame["count"])]
             elif frame["action"] == MESSAGE:
                 reported += [message["name"] for message in frame["messages"]]
@@ -184,3 +187,21 @@ async def test_p2_the_entries_of_a_cancel_still_leave_before_its_ack(scene: Scen
     story = await scene.tells(9)
     assert story.index("ai-cancel") < story.index("ack 1") < story.index("ack 2"), story
     assert story.index("ack 2") < len(story) - 1 - story[::-1].index("reply"), story
+
+
+async def test_a_presence_change_is_acknowledged_after_its_own_event(scene: Scene) -> None:
+    """The event is held back here, as while a gap of the log is being filled."""
+    follower = scene.services.hub.follower(SESSION)
+    assert follower is not None
+    follower._pending = []
+    scene.socket.receive(
+        json.dumps({"action": PRESENCE, "channel": SESSION, "msgSerial": 0, "presence": [{"action": 2}]})
+    )
+    await wait_until(lambda: follower._pending, what="the event of the change")
+    # Redis has answered before it published; the answer has been read, and has had time to leave.
+    await scene.services.redis.command("PING")
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert scene.outlet.story == []
+    await follower._fill()
+    assert await scene.tells(2) == ["presence of alice", "ack 0"]
