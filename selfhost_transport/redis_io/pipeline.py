@@ -193,6 +193,8 @@ class Pipeline:
         self._scripts = {} if scripts is None else scripts
         self._timeout_s = timeout_s
         self._link: Socket | None = None
+        # The one that it is connected on.
+        self._loop: asyncio.AbstractEventLoop | None = None
         # Calls not sent yet, and calls whose reply is outstanding, both in order.
         self._waiting: deque[_Call] = deque()
         self._sent: deque[_Call] = deque()
@@ -425,6 +427,7 @@ class Pipeline:
             self._schedule(asyncio.get_running_loop())
 
     async def _connect(self) -> None:
+        self._loop = asyncio.get_running_loop()
         delay = FIRST_DELAY_S
         if self._pause_s:
             await asyncio.sleep(self._pause_s)  # paces reconnecting while no primary is elected
