@@ -10,9 +10,11 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 import psutil
 
@@ -158,6 +160,16 @@ class Stack:
         self.folder = folder
         self.processes: list[Proc] = []
         self._numbers = itertools.count(1)
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, redis_url: str, folder: Path) -> AsyncIterator[Self]:
+        """One under a prefix of its own, for as long as it is used."""
+        stack = cls(redis_url, f"t{uuid.uuid4().hex[:12]}", folder)
+        try:
+            yield stack
+        finally:
+            await stack.close()
 
     async def gateway(
         self, *args: str, port: int = 0, config: str | None = None, env: Mapping[str, str] | None = None

@@ -15,7 +15,7 @@ _LOOKS_PER_WINDOW = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TurnLimits:
     """Seconds; 0: no limit. `silence_s`: without any output."""
 
     deadline_s: float = 0.0
@@ -25,7 +25,7 @@ class Limits:
 class Watch:
     """Waits for the end of an agent's work, as long as its limits allow; one per attempt."""
 
-    def __init__(self, limits: Limits, output_count: Callable[[], int]) -> None:
+    def __init__(self, limits: TurnLimits, output_count: Callable[[], int]) -> None:
         self._limits = limits
         self._output_count = output_count
         self._loop = asyncio.get_running_loop()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from agent_worker.agent.turn import AbortCause
 from agent_worker.output.usage import Usage
-from agent_worker.runtime.deadline import Limits
+from agent_worker.runtime.deadline import TurnLimits
 from agent_worker.runtime.turn_run import TurnRun
 from agent_worker.user_code.errors import described
 
@@ -54,7 +54,7 @@ class RunningTurns:
         """Forget the attempts of a run whose loop may be closed."""
         self._running, self._tasks, self._unwinding, self._lone = {}, set(), set(), None
 
-    def start(self, run: TurnRun, limits: Limits) -> None:
+    def start(self, run: TurnRun, limits: TurnLimits) -> None:
         """Run an attempt; one that is to be made alone, once the others have ended."""
         self._running[run.key] = run
         lease = run.lease

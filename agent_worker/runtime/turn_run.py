@@ -22,7 +22,7 @@ from agent_worker.output.flush_timer import FlushTimer
 from agent_worker.output.writer import Hold, TurnWriter
 from agent_worker.runtime.cancel_decision import cancel_origin, decide_cancel
 from agent_worker.runtime.cancel_note import write_closing_note
-from agent_worker.runtime.deadline import Limits, Watch
+from agent_worker.runtime.deadline import TurnLimits, Watch
 from agent_worker.runtime.ending import COMPLETED, FAILED, Ending
 from agent_worker.runtime.presence import Activity, AgentPresence
 from agent_worker.runtime.requeue import Requeue
@@ -135,7 +135,7 @@ class TurnRun:
         if self.agent.on_steer is OnSteer.ABORT_CALL and is_idle:
             self._looking = asyncio.create_task(self._interrupt(), name=f"steer {self.lease.turn_id}")
 
-    async def run(self, limits: Limits, alone: asyncio.Future[bool] | None = None) -> None:
+    async def run(self, limits: TurnLimits, alone: asyncio.Future[bool] | None = None) -> None:
         """Answer the turn, in as many passes as steers ask for, and end or suspend it.
 
         `alone`: what to wait for before it begins, done when nothing else runs in the worker (True), or after the
@@ -168,7 +168,7 @@ class TurnRun:
         )
         self._log("turn.finished", logging.INFO)
 
-    async def _answer(self, limits: Limits, alone: asyncio.Future[bool] | None) -> None:
+    async def _answer(self, limits: TurnLimits, alone: asyncio.Future[bool] | None) -> None:
         watch = Watch(limits, lambda: self._writer.written)
         await self._trace.begin(self._suspended_ms)
         self._services.times.taken(self.agent.name, self.lease, self._trace.exemplar)

@@ -20,7 +20,7 @@ from agent_worker.output.usage import Usage
 from agent_worker.output.writer import Hold, read_s_of
 from agent_worker.runtime.abandonment import Abandonment
 from agent_worker.runtime.control_channel import ControlChannel
-from agent_worker.runtime.deadline import Limits
+from agent_worker.runtime.deadline import TurnLimits
 from agent_worker.runtime.heartbeat import Heartbeat
 from agent_worker.runtime.lease import LeaseKeeper, Reaper
 from agent_worker.runtime.loop_guard import LoopGuard
@@ -317,7 +317,7 @@ class Worker:
         deadline_s = agent.deadline_s
         if deadline_s is None:
             deadline_s = self.settings.namespace_for(lease.session).deadline.total_seconds()
-        self._running.start(run, Limits(deadline_s, agent.silence_s or 0.0))
+        self._running.start(run, TurnLimits(deadline_s, agent.silence_s or 0.0))
 
     def _turn_ended(self) -> None:
         if self.once:

@@ -49,7 +49,7 @@ class Origins:
     def is_local(self, client: str | None, headers: Mapping[str, str]) -> bool:
         """Whether a request comes from this machine, and not for a page or a client from elsewhere.
 
-        A page on any port of this machine counts as local; a host name that is not this machine's may be anybody's
+        A page on any port of this machine counts as local; a host name that is not this machine's may be anyone's
         (DNS rebinding), unless it is one of `allowed_hosts`.
         """
         if not is_loopback(client) or any(name in headers for name in _FORWARDING):

@@ -147,7 +147,7 @@ class SessionFeed:
         self.counters.delivered(count)
         self.counters.fanned_out(written_ms)
         for subscription in slow:
-            subscription.stall(self.position)
+            subscription.wait_for_drain(self.position)
         return True
 
     def _append_to(self, lane: Lane, notification: bytes) -> bool:
@@ -253,7 +253,7 @@ class SessionFeed:
                     slow.append(subscription)
             self.counters.delivered(len(members) - muted)
         for subscription in slow:
-            subscription.stall(delivery.position)
+            subscription.wait_for_drain(delivery.position)
         for subscription in whole:
             subscription.deliver(delivery)
         if delivery.is_append:

@@ -15,7 +15,7 @@ from gateway.fanout.backlog import Backlogs
 from gateway.fanout.current_states import CurrentStates, Encoded
 from gateway.fanout.delivery import Aggregate, Delivery, Variant, encode_messages
 from gateway.fanout.open_messages import OpenMessages
-from gateway.fanout.selection import Selection, Verdict
+from gateway.fanout.selection import Handling, Selection
 from selfhost_transport.errors import ContinuityLost, ErrorInfo, TransportError
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.wire.codes import Code, error_info
@@ -207,12 +207,12 @@ class Subscription(Selection):
         if delivery.position <= self.delivered:
             return
         match self.judge(delivery):
-            case Verdict.SEND:
+            case Handling.SEND:
                 self.write(delivery.frame(self.variant))
                 self._feed.counters.delivered(1)
                 if self.outlet.congested and self.state is State.LIVE:
-                    self.stall(delivery.position)
-            case Verdict.AGGREGATE:
+                    self.wait_for_drain(delivery.position)
+            case Handling.AGGREGATE:
                 self._feed.set_waiting(self)
                 # A resume from here gets this entry again: it is not delivered yet.
                 self._hold(delivery.position.before)
@@ -238,12 +238,12 @@ class Subscription(Selection):
             delivery = held[0]
             if self._pauses and delivery.position > self._cleared:
                 break
-            verdict = self.judge(delivery) if delivery.position > self.delivered else Verdict.SKIP
-            if verdict is Verdict.AGGREGATE and delivery.ref is not None:
+            handling = self.judge(delivery) if delivery.position > self.delivered else Handling.SKIP
+            if handling is Handling.AGGREGATE and delivery.ref is not None:
                 feed.states.want(delivery.ref, self)
                 return
             held.popleft()
-            if verdict is Verdict.SEND:
+            if handling is Handling.SEND:
                 self.write(delivery.frame(self.variant))
                 feed.counters.delivered(1)
             self.delivered = max(self.delivered, delivery.position)
@@ -333,7 +333,7 @@ class Subscription(Selection):
 
     # A reader that does not keep up
 
-    def stall(self, delivered: Position) -> None:
+    def wait_for_drain(self, delivered: Position) -> None:
         """The socket is full: stop writing until it has drained (P10)."""
         self._feed.set_waiting(self)
         self._mark_slow(delivered)
@@ -346,7 +346,7 @@ class Subscription(Selection):
         self._held = None
 
     def drained(self) -> None:
-        """The socket has room again: continue where it stalled."""
+        """The socket has room again: continue where it stopped."""
         if self.state is State.STALE:
             self._catch_up_soon()
 
@@ -354,7 +354,7 @@ class Subscription(Selection):
         """Entries after a position are not fanned out: read them from the log, now or once the socket has room."""
         if self.state is State.STALE:
             return
-        self.stall(behind if self.state is State.LIVE else self.delivered)
+        self.wait_for_drain(behind if self.state is State.LIVE else self.delivered)
         if self._released and not self.outlet.congested:
             self._catch_up_soon()
 

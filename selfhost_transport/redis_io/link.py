@@ -149,7 +149,7 @@ class Link(asyncio.BufferedProtocol):
         try:
             while self._opening and (reply := reader.gets()) is not False:
                 opening = self._opening.pop(0)
-                # Whoever was connecting may have been cancelled.
+                # The task that was connecting may have been cancelled.
                 if not opening.done():
                     opening.set_result(reply)
             if self._on_replies is not None:

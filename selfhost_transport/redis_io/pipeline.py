@@ -95,7 +95,7 @@ class _Call:
         self.refused: TransportError | None = None
 
 
-class _Nobody:
+class _NoCaller:
     """In the place of an answer that was given already: the reply that may still come must be taken in turn."""
 
     def done(self) -> bool:
@@ -106,7 +106,7 @@ class _Nobody:
     def set_exception(self, exception: BaseException, /) -> None: ...
 
 
-_NOBODY = _Nobody()
+_NO_CALLER = _NoCaller()
 
 
 class AddressResolver(Protocol):
@@ -473,7 +473,7 @@ class Pipeline:
         for call in (*self._sent, *(call for call, _ in self._unconfirmed)):
             if call.until <= now and not call.reply.done():
                 call.reply.set_exception(silent)
-                call.reply = _NOBODY
+                call.reply = _NO_CALLER
         unsent = self._trouble or RedisFailure(f"Redis at {self._where} cannot be reached in time")
         for calls in (self._held, self._waiting):
             expired = [call for call in calls if call.until <= now]

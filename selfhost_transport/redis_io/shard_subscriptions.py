@@ -1,7 +1,7 @@
 """Sharded notifications of a Cluster: each channel is subscribed to at the server that has its slot.
 
 A channel follows its slot: the server that gives a slot away ends its subscriptions, and a server that is lost ends all of
-its own. Whoever listens is notified afterwards that it may have missed something.
+its own. Its listeners are notified afterwards that it may have missed something.
 """
 
 from __future__ import annotations

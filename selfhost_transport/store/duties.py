@@ -1,7 +1,7 @@
 """Work that one process does for all of a deployment, so that its cost does not grow with their number.
 
-Whoever comes first in a period does it. Nobody holds a duty for longer: when that process dies, another one is first in the
-next period.
+The process that comes first in a period does it. None holds a duty for longer: when that process dies, another one is first
+in the next period.
 """
 
 from __future__ import annotations

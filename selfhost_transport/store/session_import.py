@@ -1,6 +1,6 @@
 """Writing another service's history into a session, oldest first, at positions of the past (`import.lua`).
 
-A session keeps how far its import has come. Whoever writes to it ends the import: what came later stays the newest.
+A session keeps how far its import has come. A write to it ends the import: what came later stays the newest.
 """
 
 from __future__ import annotations

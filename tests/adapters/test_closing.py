@@ -12,42 +12,11 @@ from agent_worker.user_code.errors import AgentError
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import chunks as p
 from tests.adapters.calls import WAYS, Clients, Way
-from tests.adapters.provider import Answer, Exchange, Provider, Then
-
-LIMIT_S = 0.25
+from tests.adapters.provider import Answer, Provider, Then
+from tests.adapters.readers import Reader, closed_in_time, now
 
 every_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 speaking_or_silent = pytest.mark.parametrize("then", [Then.REPEAT, Then.HANG], ids=lambda then: then.value)
-
-
-async def closed_in_time(exchange: Exchange, since: float) -> None:
-    async with asyncio.timeout(2):
-        await exchange.closed.wait()
-    assert exchange.closed_at - since < LIMIT_S
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-class Reader:
-    """Reads a stream in a task, as the runtime of a turn does."""
-
-    def __init__(self, stream: AsyncIterator[p.Chunk]) -> None:
-        self.chunks: list[p.Chunk] = []
-        self.spoke = asyncio.Event()
-        self.task = asyncio.create_task(self._read(stream))
-
-    async def _read(self, stream: AsyncIterator[p.Chunk]) -> None:
-        async for chunk in stream:
-            self.chunks.append(chunk)
-            if isinstance(chunk, p.TextDelta):
-                self.spoke.set()
-
-    async def cancel(self) -> None:
-        self.task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await self.task
 
 
 @every_way

@@ -17,7 +17,7 @@ from selfhost_transport.turns import chunks as p
 from tests.adapters import frames as f
 from tests.adapters.calls import WAYS, Clients, Way
 from tests.adapters.provider import Answer, Provider, Then, data
-from tests.adapters.test_closing import Reader, closed_in_time, now
+from tests.adapters.readers import Reader, closed_in_time, now
 
 CHAT, RESPONSES, CLAUDE = WAYS[:3]
 lean_ways = pytest.mark.parametrize("way", WAYS[:3], ids=lambda way: way.name)

@@ -17,7 +17,7 @@ from selfhost_transport.turns import chunks as p
 from tests.adapters import frames as f
 from tests.adapters.calls import Clients, chat_model
 from tests.adapters.provider import Answer, Provider, Then
-from tests.adapters.test_closing import Reader, closed_in_time, now
+from tests.adapters.readers import Reader, closed_in_time, now
 
 SPOKEN = [f.chat(role="assistant", content=""), f.chat(content="word ")]
 Events = AbstractAsyncContextManager[AsyncIterable[Any]]

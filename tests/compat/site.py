@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -83,13 +82,10 @@ class Site:
 @asynccontextmanager
 async def open_site(redis_url: str, folder: Path) -> AsyncIterator[Site]:
     """Start everything under a prefix of its own; end it afterwards."""
-    stack = Stack(redis_url, f"t{uuid.uuid4().hex[:12]}", folder)
-    try:
+    async with Stack.opened(redis_url, folder) as stack:
         gateways = [await stack.gateway(config=CONFIG) for _ in range(2)]
         await stack.worker(config=CONFIG)
         yield Site(stack, gateways)
-    finally:
-        await stack.close()
 
 
 async def play_python(site: Site, wire_format: str) -> list[Outcome]:

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import sys
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,11 +60,10 @@ class Site:
 async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     """Processes on the shared Redis under a prefix of their own."""
     folder = tmp_path_factory.mktemp("docs")
-    stack = Stack(redis_server.url, f"t{uuid.uuid4().hex[:12]}", folder)
     programs = (Path(sys.executable).parent, Path(shutil.which("redis-cli") or find_server()).parent)
     path = os.pathsep.join((*map(str, programs), os.environ["PATH"]))
-    yield Site(stack, folder, {"PATH": path})
-    await stack.close()
+    async with Stack.opened(redis_server.url, folder) as stack:
+        yield Site(stack, folder, {"PATH": path})
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

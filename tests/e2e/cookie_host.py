@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
-import httpx
-
-from tests.machine import free_port
-from tests.processes import Stack, wait_until
+from tests.e2e.applications import serve
+from tests.processes import Stack
 
 HOST = """
 import os
@@ -46,20 +42,4 @@ app.mount("/chat", gateway.app())
 
 async def hosted(stack: Stack, allowed: str) -> str:
     """The port of such an application, once it answers."""
-    (stack.folder / "host.py").write_text(HOST)
-    port = str(free_port())
-    environment = {"REDIS_URL": stack.redis_url, "REDIS_PREFIX": stack.redis_prefix, "ALLOWED": allowed}
-    proc = await stack.run(
-        sys.executable, "-m", "uvicorn", "host:app", "--app-dir", str(stack.folder), "--port", port, env=environment
-    )  # fmt: skip
-
-    async def answers() -> bool:
-        assert proc.returncode is None, proc.log
-        try:
-            async with httpx.AsyncClient() as http:
-                return (await http.get(f"http://127.0.0.1:{port}/chat/readyz")).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    await wait_until(answers, 20, "the application answers")
-    return port
+    return (await serve(stack, HOST, "/chat/readyz", ALLOWED=allowed))[1]

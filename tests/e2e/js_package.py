@@ -83,13 +83,10 @@ class Site:
 @asynccontextmanager
 async def open_site(redis_url: str, folder: Path) -> AsyncIterator[Site]:
     """Start gateway and worker under a prefix of their own; end them afterwards."""
-    stack = Stack(redis_url, f"t{uuid.uuid4().hex[:12]}", folder)
-    try:
+    async with Stack.opened(redis_url, folder) as stack:
         gateway = await stack.gateway(config=CONFIG)
         await stack.worker("tests.e2e.guarding_agent:worker", config=CONFIG)
         yield Site(stack, gateway.port)
-    finally:
-        await stack.close()
 
 
 def build() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -41,6 +44,21 @@ class Site:
     def http(self, gateway: int = 0, key: str = KEY) -> httpx.AsyncClient:
         headers = {"authorization": f"Bearer {key}"}
         return httpx.AsyncClient(base_url=self.gateways[gateway].url, headers=headers, timeout=20.0)
+
+
+@asynccontextmanager
+async def open_site(
+    redis_url: str,
+    folder: Path,
+    config: str = CONFIG,
+    workers: Sequence[str] = ("tests.e2e.participants:worker",),
+) -> AsyncIterator[Site]:
+    """Two gateways, and workers: each of this MODULE:OBJECT, '' for the scripted model."""
+    async with Stack.opened(redis_url, folder) as stack:
+        gateways = [await stack.gateway(config=config) for _ in range(2)]
+        for worker in workers:
+            await stack.worker(*filter(None, [worker]), config=config)
+        yield Site(stack, gateways)
 
 
 def numbers(count: int) -> str:

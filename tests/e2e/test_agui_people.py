@@ -46,14 +46,11 @@ agent = "everything"
 async def client(
     redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[httpx.AsyncClient]:
-    stack = Stack(redis_server.url, f"t{uuid.uuid4().hex[:12]}", tmp_path_factory.mktemp("site"))
-    try:
+    async with Stack.opened(redis_server.url, tmp_path_factory.mktemp("site")) as stack:
         gateway = await stack.gateway(config=CONFIG)
         await stack.worker("tests.e2e.participants:worker", config=CONFIG)
         async with httpx.AsyncClient(base_url=gateway.url, auth=("app.key", "secret"), timeout=20.0) as found:
             yield found
-    finally:
-        await stack.close()
 
 
 def _input(thread: str, *messages: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -138,7 +135,7 @@ async def test_agu_28_what_a_client_hands_over_reaches_the_agent_in_each_run(
     events = await _run(client, second)
     said = orjson.loads("".join(e["delta"] for e in events if e["type"] == "TEXT_MESSAGE_CONTENT"))
     assert said == {"state": {"page": 2}, "context": [], "props": {"mode": "x"}}
-    # Nobody else is shown it.
+    # No one else is shown it.
     stored = (await client.get(f"/v1/ui/{thread}/messages")).json()
     assert [part["type"] for part in stored[0]["parts"]] == ["text"]
 

@@ -168,7 +168,7 @@ def restarted(bad: Bad) -> Iterator[None]:
 
 @contextmanager
 def locked(bad: Bad) -> Iterator[None]:
-    """Whoever connects is asked for a password that is in no URL."""
+    """Every client is asked for a password that is in no URL."""
     with bad.admin() as admin, _config(admin, "requirepass", "new", ""):
         _drop_connections(admin)
         yield

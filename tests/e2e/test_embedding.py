@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import AsyncIterator
 
 import httpx
@@ -14,9 +13,9 @@ from websockets.asyncio.client import connect
 
 from selfhost_transport import ClientTransport
 from selfhost_transport.errors import TransportError
+from tests.e2e.applications import serve
 from tests.e2e.embedding_example import example
-from tests.machine import free_port
-from tests.processes import Stack, wait_until
+from tests.processes import Stack
 
 
 @pytest.fixture
@@ -28,23 +27,7 @@ def served_by() -> str:
 @pytest.fixture
 async def address(stack: Stack, served_by: str) -> AsyncIterator[str]:
     """`127.0.0.1:PORT` of the application."""
-    (stack.folder / "host.py").write_text(example())
-    port = str(free_port())
-    environment = {"REDIS_URL": stack.redis_url, "REDIS_PREFIX": stack.redis_prefix}
-    proc = await stack.run(
-        sys.executable, "-m", "uvicorn", "host:app", "--app-dir", str(stack.folder), "--port", port,
-        "--ws", served_by, env=environment,
-    )  # fmt: skip
-
-    async def answers() -> bool:
-        assert proc.returncode is None, proc.log
-        try:
-            async with httpx.AsyncClient() as http:
-                return (await http.get(f"http://127.0.0.1:{port}/hello")).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    await wait_until(answers, 20, "the application answers")
+    proc, port = await serve(stack, example(), "/hello", "--ws", served_by)
     yield f"127.0.0.1:{port}"
     proc.terminate()
     await proc.wait()

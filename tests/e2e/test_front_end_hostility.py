@@ -63,13 +63,10 @@ class Site:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    stack = Stack(redis_server.url, f"t{uuid.uuid4().hex[:12]}", tmp_path_factory.mktemp("site"))
-    try:
+    async with Stack.opened(redis_server.url, tmp_path_factory.mktemp("site")) as stack:
         gateways = [await stack.gateway(config=CONFIG) for _ in range(2)]
         await stack.worker(config=CONFIG)
         yield Site(stack, gateways)
-    finally:
-        await stack.close()
 
 
 def page_of(kind: type[UiPage]) -> UiPage:
@@ -361,8 +358,7 @@ async def test_histories_of_a_thousand_messages(site: Site) -> None:
 async def test_redis_goes_and_comes_back(tmp_path: Any) -> None:
     """Streams of all front ends go on, or end with an error and go on when asked again; no turn is lost."""
     with EmbeddedRedis(tmp_path / "redis", free_port()) as redis:
-        stack = Stack(redis.url, f"t{uuid.uuid4().hex[:12]}", tmp_path)
-        try:
+        async with Stack.opened(redis.url, tmp_path) as stack:
             site = Site(stack, [await stack.gateway(config=CONFIG)])
             await stack.worker(config=CONFIG)
             pages = [page_of(kind) for kind in ALL]
@@ -387,5 +383,3 @@ async def test_redis_goes_and_comes_back(tmp_path: Any) -> None:
                         one = again
                     assert one.text == numbered(120), (type(page).__name__, one.text[-200:])
                     assert len(await messages(client, page.session)) == 2
-        finally:
-            await stack.close()

@@ -101,14 +101,11 @@ class Site:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    stack = Stack(redis_server.url, f"t{uuid.uuid4().hex[:12]}", tmp_path_factory.mktemp("site"))
-    try:
+    async with Stack.opened(redis_server.url, tmp_path_factory.mktemp("site")) as stack:
         plain = await stack.gateway(config=CONFIG + RULES)
         narrow = await stack.gateway(config=LIMITS + RULES)
         await stack.worker(config=RULES)
         yield Site(stack, plain, narrow, f"http://127.0.0.1:{await hosted(stack, FRIEND)}/chat")
-    finally:
-        await stack.close()
 
 
 def page_of(kind: type[UiPage], namespace: str = "bound") -> UiPage:

@@ -50,14 +50,11 @@ class Site:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    stack = Stack(redis_server.url, f"t{uuid.uuid4().hex[:12]}", tmp_path_factory.mktemp("site"))
-    async with provider() as model:
-        try:
-            gateways = [await stack.gateway(config=CONFIG) for _ in range(2)]
-            await stack.worker("benchmarks.turn_agent:worker", config=CONFIG, env={PROVIDER: model})
-            yield Site(gateways, model)
-        finally:
-            await stack.close()
+    folder = tmp_path_factory.mktemp("site")
+    async with provider() as model, Stack.opened(redis_server.url, folder) as stack:
+        gateways = [await stack.gateway(config=CONFIG) for _ in range(2)]
+        await stack.worker("benchmarks.turn_agent:worker", config=CONFIG, env={PROVIDER: model})
+        yield Site(gateways, model)
 
 
 @pytest.mark.parametrize("kind", [UiPage, AguiClient, ResponsesClient])

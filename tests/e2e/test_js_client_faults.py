@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from pathlib import Path
 
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
@@ -46,8 +45,7 @@ async def test_what_can_go_wrong(tmp_path: Path) -> None:
     done = tmp_path / "done"
     done.mkdir()
     with EmbeddedRedis(tmp_path / "redis", port=free_port()) as redis:
-        stack = Stack(redis.url, f"t{uuid.uuid4().hex[:12]}", tmp_path)
-        try:
+        async with Stack.opened(redis.url, tmp_path) as stack:
             accidents = Accidents(stack, redis, done)
             port = await accidents.start()
             await stack.worker(config=CONFIG)
@@ -59,8 +57,6 @@ async def test_what_can_go_wrong(tmp_path: Path) -> None:
             )
             await cause_all(suite, accidents)
             assert await suite.wait() == 0, suite.log
-        finally:
-            await stack.close()
 
 
 async def cause_all(suite: Proc, accidents: Accidents) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import AsyncIterator
 
 import pytest
@@ -83,13 +82,10 @@ class Site:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     """The processes are started once: the suites use channels of their own and do not meet."""
-    stack = Stack(redis_server.url, f"t{uuid.uuid4().hex[:12]}", tmp_path_factory.mktemp("site"))
-    try:
+    async with Stack.opened(redis_server.url, tmp_path_factory.mktemp("site")) as stack:
         gateways = [await stack.gateway(config=CONFIG) for _ in range(2)]
         await stack.worker("tests.e2e.participants:worker", config=CONFIG)
         yield Site(stack, gateways)
-    finally:
-        await stack.close()
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -57,12 +57,11 @@ class Site:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    stack = Stack(redis_server.url, f"t{uuid.uuid4().hex[:12]}", tmp_path_factory.mktemp("site"))
-    gateway = await stack.gateway(config=CONFIG)
-    connection = RedisConnection(redis_server.url)
-    yield Site(gateway.url, SessionStore(connection, Keyspace(stack.redis_prefix)))
-    await connection.close()
-    await stack.close()
+    async with Stack.opened(redis_server.url, tmp_path_factory.mktemp("site")) as stack:
+        gateway = await stack.gateway(config=CONFIG)
+        connection = RedisConnection(redis_server.url)
+        yield Site(gateway.url, SessionStore(connection, Keyspace(stack.redis_prefix)))
+        await connection.close()
 
 
 def length(dice: random.Random, example: int) -> int:

@@ -8,8 +8,6 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,10 +20,10 @@ from selfhost_transport import ClientTransport
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from tests.e2e.conftest import Build
 from tests.e2e.provider import Provider
-from tests.e2e.responses_site import KEY, Site, numbers, raw_events, text_of
+from tests.e2e.responses_site import KEY, Site, numbers, open_site, raw_events, text_of
 from tests.e2e.stage import CREW
 from tests.e2e.stage import KEY as STAGE_KEY
-from tests.processes import Stack, wait_until
+from tests.processes import wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -59,24 +57,14 @@ policy = "interrupt"
 [worker]
 lease_ms = 600
 """
+# Two of the scripted model.
+WORKERS = ("", "")
 ENDS = {"response.completed", "response.incomplete", "response.failed"}
-
-
-@asynccontextmanager
-async def opened_site(redis_url: str, folder: Path) -> AsyncIterator[Site]:
-    stack = Stack(redis_url, f"t{uuid.uuid4().hex[:12]}", folder)
-    try:
-        gateways = [await stack.gateway(config=CONFIG) for _ in range(2)]
-        for _ in range(2):
-            await stack.worker(config=CONFIG)
-        yield Site(stack, gateways)
-    finally:
-        await stack.close()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    async with opened_site(redis_server.url, tmp_path_factory.mktemp("site")) as opened:
+    async with open_site(redis_server.url, tmp_path_factory.mktemp("site"), CONFIG, WORKERS) as opened:
         yield opened
 
 
@@ -105,7 +93,7 @@ async def silence(
     redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Silence]:
     """On workers of its own: those of the site are killed."""
-    async with opened_site(redis_server.url, tmp_path_factory.mktemp("silence")) as apart:
+    async with open_site(redis_server.url, tmp_path_factory.mktemp("silence"), CONFIG, WORKERS) as apart:
         async with apart.client() as client:
             started = await client.responses.create(input="script: tokens=9 hang_at=3", background=True)
         silent = Silence(apart, started.id)

@@ -268,7 +268,7 @@ def questions(client: ClientTransport) -> list[str]:
 async def test_opt_9_answers_are_never_optimistic(stage: Stage) -> None:
     session = stage.session("plain")
     async with stage.connect(session) as client:
-        turn = client.view.start("anybody there?")
+        turn = client.view.start("anyone there?")
         await turn.accepted
         # No one answers in this namespace, and so nothing is shown as an answer.
         assert [item.message.role for item in client.view.messages] == ["user"]

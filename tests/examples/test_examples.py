@@ -31,9 +31,8 @@ AUTH = ("dev.local", "development-secret")
 async def stack(
     redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stack]:
-    made = Stack(redis_server.url, f"x{uuid.uuid4().hex[:12]}", tmp_path_factory.mktemp("examples"))
-    yield made
-    await made.close()
+    async with Stack.opened(redis_server.url, tmp_path_factory.mktemp("examples")) as made:
+        yield made
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

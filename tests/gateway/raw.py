@@ -48,6 +48,11 @@ TIMEOUT_S = 10.0
 Map = dict[str, Any]
 
 
+def message(channel: str, number: int, data: str) -> Map:
+    """The frame of a publish."""
+    return {"action": MESSAGE, "channel": channel, "msgSerial": number, "messages": [{"data": data}]}
+
+
 class RawClient:
     """One websocket. Frames that no one asked for yet are kept in order."""
 
@@ -132,3 +137,11 @@ async def client(url: str, fmt: Format = Format.JSON, **query: str) -> AsyncIter
     address = url.replace("http://", "ws://")
     async with connect(f"{address}/?{text}", compression=None, max_size=None) as websocket:
         yield RawClient(websocket, fmt)
+
+
+async def joined(raw: RawClient, channel: str, **fields: object) -> Map:
+    """Connect and attach; the frame that says so."""
+    assert (await raw.next())["action"] == CONNECTED
+    attached = await raw.attach(channel, **fields)
+    assert attached["action"] == ATTACHED
+    return attached

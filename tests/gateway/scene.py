@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
-
-import pytest
 
 from gateway.background import Background
 from gateway.fanout.delivery import Variant
@@ -15,11 +12,8 @@ from gateway.fanout.hub import SessionHub
 from gateway.fanout.log_follower import LogFollower
 from gateway.fanout.subscription import Gap, Subscription
 from gateway.metrics import Metrics
-from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.store.entries import Ref
-from selfhost_transport.store.keys import Keyspace
-from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.turns.withholding import NOTHING, Hidden
 from selfhost_transport.wire.channel import RewindCount
@@ -101,16 +95,6 @@ class Scene:
         feed = self.hub.feed(SESSION)
         assert feed is not None
         return feed
-
-
-@pytest.fixture
-async def scene(redis_url: str, redis_prefix: str) -> AsyncIterator[Scene]:
-    redis = RedisConnection(redis_url)
-    store = SessionStore(redis, Keyspace(redis_prefix), StoreOptions())
-    hub = SessionHub(store, redis_url, Metrics())
-    yield Scene(store, hub)
-    await hub.close()
-    await redis.close()
 
 
 class Lossy:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from selfhost_transport.wire.codec import Format
-from tests.gateway.raw import ACK, ATTACHED, CONNECTED, KEY, MESSAGE, NACK, Map, RawClient, client
+from tests.gateway.raw import ACK, KEY, MESSAGE, NACK, Map, RawClient, client, joined
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 Names = Callable[[str], str]
@@ -17,13 +17,6 @@ ANNOTATION = 21
 SUBSCRIBE, ANNOTATION_PUBLISH, ANNOTATION_SUBSCRIBE = 1 << 18, 1 << 21, 1 << 22
 FLAG = "seen:flag.v1"
 DEFAULT_MODES = 3080192
-
-
-async def joined(raw: RawClient, channel: str, **fields: object) -> Map:
-    assert (await raw.next())["action"] == CONNECTED
-    attached = await raw.attach(channel, **fields)
-    assert attached["action"] == ATTACHED
-    return attached
 
 
 async def annotate(raw: RawClient, channel: str, number: int, **annotation: object) -> Map:

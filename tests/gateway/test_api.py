@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import msgpack
 import pytest
-import pytest_asyncio
 
 from tests.gateway.raw import KEY, Map
 from tests.gateway.tokens import token
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 Names = Callable[[str], str]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def http(url: str) -> AsyncIterator[httpx.AsyncClient]:
-    name, _, secret = KEY.partition(":")
-    async with httpx.AsyncClient(base_url=url, auth=(name, secret)) as opened:
-        yield opened
 
 
 async def send(http: httpx.AsyncClient, session: str, **body: object) -> httpx.Response:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import httpx
 import pytest
-import pytest_asyncio
 
-from tests.gateway.raw import KEY, Map
+from tests.gateway.raw import Map
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 Names = Callable[[str], str]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def http(url: str) -> AsyncIterator[httpx.AsyncClient]:
-    name, _, secret = KEY.partition(":")
-    async with httpx.AsyncClient(base_url=url, auth=(name, secret)) as opened:
-        yield opened
 
 
 async def read(http: httpx.AsyncClient, session: str, **params: str | int) -> Map:
@@ -43,7 +35,7 @@ async def test_his_12_complete_and_ordered_from_any_position(http: httpx.AsyncCl
         page = await read(http, session, after=page["next"], limit=7)
     assert [entry["serial"] for entry in found] == serials
     assert [entry["data"] for entry in found] == [f"{n}{letter}" for n in range(10) for letter in "ab"]
-    # Whoever has reached the end goes on from there.
+    # A reader that has reached the end goes on from there.
     later = await publish(http, session, "later")
     assert [entry["serial"] for entry in (await read(http, session, after=page["next"]))["entries"]] == later
     # From inside a publish, and from a position: after all of that publish.

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import httpx
 import pytest
-import pytest_asyncio
-
-from tests.gateway.raw import KEY
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 Names = Callable[[str], str]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def http(url: str) -> AsyncIterator[httpx.AsyncClient]:
-    name, _, secret = KEY.partition(":")
-    async with httpx.AsyncClient(base_url=url, auth=(name, secret)) as opened:
-        yield opened
 
 
 async def send(http: httpx.AsyncClient, session: str, **body: object) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -12,194 +11,15 @@ from gateway.background import Background
 from gateway.fanout import append_path
 from gateway.fanout.delivery import Variant
 from gateway.fanout.feed import SessionFeed
-from gateway.fanout.log_follower import LogFollower
-from gateway.fanout.selection import MUTE_ALL
-from gateway.fanout.subscription import State, Subscription
-from gateway.metrics import Metrics
+from gateway.fanout.subscription import State
 from selfhost_transport import accelerator
 from selfhost_transport.accelerator import plain
-from selfhost_transport.redis_io.connection import RedisConnection
-from selfhost_transport.store.entries import (
-    Operation,
-    Ref,
-    pack_append_body,
-    pack_created,
-    pack_replaced_body,
-)
-from selfhost_transport.store.keys import Keyspace
-from selfhost_transport.store.options import StoreOptions
-from selfhost_transport.store.session_store import Head, SessionStore
-from selfhost_transport.turns.withholding import NOTHING, Traffic
+from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.wire.codec import Format
-from selfhost_transport.wire.message import Message
-from selfhost_transport.wire.serial import Position
+from tests.gateway.scenarios import SESSION, LongWay, Scenario, Side
 
-SESSION = "s"
-EPOCH = "abc0123xyz"
 STEPS = 400
 SEEDS = range(4)
-
-
-class LongWay(SessionFeed):
-    """A feed that never takes the short way."""
-
-    __slots__ = ()
-
-    def _shorten(self) -> None:
-        pass
-
-
-class Reader:
-    """An outlet that keeps what it is given."""
-
-    def __init__(self, variant: Variant, mute: str | None) -> None:
-        self.congested = False
-        self.frames: list[bytes] = []
-        self.subscription = Subscription(self, variant, lambda gap: None, mute=mute)
-
-    def write(self, frame: bytes) -> None:
-        self.frames.append(frame)
-
-
-class Side:
-    """A follower that is handed its notifications, and its readers."""
-
-    def __init__(self, store: SessionStore, tasks: Background, kind: type[SessionFeed]) -> None:
-        self.metrics = Metrics()
-        self.follower = LogFollower(SESSION, store, tasks, self.metrics)
-        self.feed = self.follower.feed = kind(SESSION, store, tasks, self.metrics)
-        self.readers: list[Reader] = []
-        # As `start` does, with an end of the log that is given.
-        self.follower._reset(Head(EPOCH, Position.ZERO, Position.ZERO))
-        self.follower._pending = None
-
-    def notify(self, payload: bytes) -> None:
-        self.follower.notify(payload)
-
-    def reader(self, variant: Variant, mute: str | None) -> Reader:
-        return Reader(variant, mute)
-
-    def join(self, variant: Variant, mute: str | None) -> None:
-        reader = self.reader(variant, mute)
-        self.readers.append(reader)
-        self.feed.add(reader.subscription)
-        reader.subscription.release()
-
-
-class Scenario:
-    """Random entries and changes of who watches, the same on both sides."""
-
-    def __init__(self, source: random.Random, sides: list[Side], *, with_whole: bool = False) -> None:
-        # A reader of whole states keeps its session from the short way.
-        self.with_whole = with_whole
-        self.source = source
-        self.sides = sides
-        self.last = Position.ZERO
-        self.messages: list[Ref] = []
-        self.paused: set[int] = set()
-
-    def notify(self, entry: bytes) -> Position:
-        position = Position(self.last.ms + self.source.randrange(1, 3), self.source.randrange(1000))
-        payload = f"{position.stream_id} {self.last.stream_id} ".encode() + entry
-        self.last = position
-        asks = self.source.random() < 0.3
-        for side in self.sides:
-            side.notify(payload)
-            # Not each time: whether it was asked for must make no difference.
-            assert not asks or side.feed.position == position
-        return position
-
-    def create(self) -> None:
-        message = Message(
-            name="n", data=self.source.choice(("", "begun")), connection_id=self.source.choice(("c1", "c2")),
-            extras={"headers": {"kind": "text"}},
-        )  # fmt: skip
-        self.messages.append(Ref(self.notify(pack_created([message]))))
-
-    def append(self) -> None:
-        for _ in range(self.source.randrange(1, 12)):
-            self._append_one(self.messages[-1], self.source.choice(("a", "é\n", '"' * 40, "x" * 300)))
-
-    def append_elsewhere(self) -> None:
-        self._append_one(self.source.choice(self.messages[-3:]), "elsewhere")
-
-    def _append_one(self, ref: Ref, text: str, operation: Operation | None = None) -> None:
-        body = pack_append_body(text) if operation is None else pack_append_body(text, None, operation)
-        self.notify(b"A%s\n" % str(ref).encode() + body)
-
-    def append_as_someone(self) -> None:
-        self._append_one(self.messages[-1], "x", Operation(self.source.choice((None, "who")), "why"))
-
-    def append_with_extras(self) -> None:
-        body = pack_append_body("y", {"headers": {"n": self.source.randrange(9)}})
-        self.notify(b"A%s\n" % str(self.messages[-1]).encode() + body)
-
-    def replace(self) -> None:
-        self.notify(
-            b"U%s\n" % str(self.messages[-1]).encode() + pack_replaced_body(Message(data="new"), Operation())
-        )
-
-    def join(self) -> None:
-        hidden = self.source.choice((NOTHING, NOTHING, frozenset({Traffic.REASONING})))
-        whole = self.with_whole and self.source.random() < 0.1
-        variant = Variant(self.source.choice(list(Format)), self.source.choice(("s", "é")), hidden, whole)
-        mute = self.source.choice((None, None, None, "c1", MUTE_ALL))
-        for side in self.sides:
-            side.join(variant, mute)
-        # Later than all that exists, so that nothing has to be read from the log.
-        self.create()
-
-    def leave(self, chosen: int | None = None) -> None:
-        if chosen is None:
-            chosen = self.source.randrange(len(self.sides[0].readers))
-        self.paused.discard(chosen)
-        for side in self.sides:
-            side.feed.remove(side.readers[chosen].subscription)
-
-    def pause(self) -> None:
-        chosen = self.source.randrange(len(self.sides[0].readers))
-        if chosen not in self.paused and self.subscription(chosen).state is not State.DETACHED:
-            self.paused.add(chosen)
-            for side in self.sides:
-                side.readers[chosen].subscription.pause()
-
-    def proceed(self) -> None:
-        while self.paused:
-            chosen = self.paused.pop()
-            for side in self.sides:
-                side.readers[chosen].subscription.proceed()
-
-    def fill(self) -> None:
-        """One socket is full from the next frame on: it stalls, and is closed a while later."""
-        chosen = self.source.randrange(len(self.sides[0].readers))
-        for side in self.sides:
-            side.readers[chosen].congested = True
-        self.append()
-        self.leave(chosen)
-
-    def mute(self) -> None:
-        chosen, mute = (
-            self.source.randrange(len(self.sides[0].readers)),
-            self.source.choice((None, "c1", "c2")),
-        )
-        for side in self.sides:
-            side.readers[chosen].subscription.mute = mute
-            # As everything does that changes what a subscription gets.
-            side.feed.give_up_path()
-
-    def forget(self) -> None:
-        for side in self.sides:
-            side.feed.forget_idle()
-
-    def subscription(self, number: int) -> Subscription:
-        return self.sides[0].readers[number].subscription
-
-
-@pytest.fixture
-async def store(redis_url: str, redis_prefix: str) -> AsyncIterator[SessionStore]:
-    redis = RedisConnection(redis_url)
-    yield SessionStore(redis, Keyspace(redis_prefix), StoreOptions())
-    await redis.close()
 
 
 @pytest.fixture(params=[plain.append_frames, accelerator.append_frames], ids=["python", "chosen"])
@@ -223,19 +43,7 @@ async def test_each_reader_gets_the_same_either_way(store: SessionStore, used: l
     tasks = Background("test")
     sides = [Side(store, tasks, SessionFeed), Side(store, tasks, LongWay)]
     scenario = Scenario(source, sides, with_whole=seed == 3)
-    for _ in range(3):
-        scenario.join()
-    steps: list[Callable[[], None]] = [
-        scenario.append, scenario.append_elsewhere, scenario.append_as_someone, scenario.append_with_extras,
-        scenario.create, scenario.replace, scenario.join, scenario.leave, scenario.pause, scenario.proceed, scenario.fill,
-        scenario.mute, scenario.forget,
-    ]  # fmt: skip
-    weights = [60, 5, 3, 2, 5, 2, 5, 3, 2, 20, 2, 3, 2]
-    for step in source.choices(steps, weights, k=STEPS):
-        step()
-        await tasks.finish()
-    scenario.proceed()
-    await tasks.finish()
+    await scenario.play(STEPS, tasks)
     short, long = sides
     for one, other in zip(short.readers, long.readers, strict=True):
         assert one.frames == other.frames

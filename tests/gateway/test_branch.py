@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
 
 import pytest
 
 from gateway.commands import branch
-from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store.history import Query
-from selfhost_transport.store.keys import Keyspace
-from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.wire.message import Message
 
 SESSION = "plain:long"
-
-
-@pytest.fixture
-async def store(redis_url: str, redis_prefix: str) -> AsyncIterator[SessionStore]:
-    redis = RedisConnection(redis_url)
-    yield SessionStore(redis, Keyspace(redis_prefix), StoreOptions())
-    await redis.close()
 
 
 @pytest.mark.parametrize("heavy", ["data", "extras"])

@@ -18,7 +18,7 @@ from gateway.websocket.write_batch import Outbox
 from selfhost_transport.wire.websocket import ws_frame_header
 from tests.gateway.basic_auth import basic
 from tests.gateway.ears import Ear
-from tests.gateway.raw import ACK, ATTACHED, CONFIG, CONNECTED, ERROR, KEY, MESSAGE, NACK, Map
+from tests.gateway.raw import ACK, ATTACHED, CONFIG, CONNECTED, ERROR, KEY, MESSAGE, NACK, Map, message
 from tests.processes import Stack, wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -71,10 +71,6 @@ class Poller:
 async def poller(url: str, key: str = KEY, *, fresh: bool = False) -> AsyncIterator[Poller]:
     async with httpx.AsyncClient(base_url=url, timeout=20) as http:
         yield Poller(http, key, fresh=fresh)
-
-
-def message(channel: str, number: int, data: str) -> Map:
-    return {"action": MESSAGE, "channel": channel, "msgSerial": number, "messages": [{"data": data}]}
 
 
 async def test_frames_of_one_request_are_taken_in_order(url: str, unique: Names) -> None:

@@ -10,15 +10,9 @@ from functools import partial
 import pytest
 import redis as blocking_redis
 
-from gateway.fanout.hub import SessionHub
 from gateway.fanout.inbox import Inbox
-from gateway.metrics import Metrics
 from gateway.websocket.write_batch import Outbox
-from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.subscriber import Subscriber
-from selfhost_transport.store.keys import Keyspace
-from selfhost_transport.store.options import StoreOptions
-from selfhost_transport.store.session_store import SessionStore
 from tests.gateway.scene import Lossy, Scene
 from tests.processes import wait_until
 
@@ -141,33 +135,23 @@ def _flood(client: blocking_redis.Redis, names: list[str]) -> None:
         client.publish(name, b"end")
 
 
-@pytest.fixture
-async def backpressured(redis_url: str, redis_prefix: str) -> AsyncIterator[Scene]:
-    redis = RedisConnection(redis_url)
-    store = SessionStore(redis, Keyspace(redis_prefix), StoreOptions())
-    hub = SessionHub(store, redis_url, Metrics())
-    yield Scene(store, hub)
-    await hub.close()
-    await redis.close()
-
-
-async def test_after_a_jump_every_reader_has_the_whole_text_in_order(backpressured: Scene) -> None:
+async def test_after_a_jump_every_reader_has_the_whole_text_in_order(scene: Scene) -> None:
     """Live readers, one that joins meanwhile, and more to come: all see the same, conflated."""
-    readers = [await backpressured.join() for _ in range(3)]
-    old = await backpressured.create("")
-    await backpressured.append(old, "0 ", "1 ")
+    readers = [await scene.join() for _ in range(3)]
+    old = await scene.create("")
+    await scene.append(old, "0 ", "1 ")
     await wait_until(lambda: all(reader.text == "0 1 " for reader in readers))
     expected = "0 1 "
     for round_ in range(4):
         for number in range(40):
-            await backpressured.append(old, f"{round_}-{number} ")
+            await scene.append(old, f"{round_}-{number} ")
             expected += f"{round_}-{number} "
             if number == 20:
                 # As the inbox does once a session has more than its share; what is on its way is dropped with it.
-                backpressured.hub.inbox.forget(backpressured.follower)
-                backpressured.follower.jump()
-        readers.append(await backpressured.join())
-    await backpressured.append(old, "end")
+                scene.hub.inbox.forget(scene.follower)
+                scene.follower.jump()
+        readers.append(await scene.join())
+    await scene.append(old, "end")
     expected += "end"
     await wait_until(lambda: all(reader.text == expected for reader in readers))
     for reader in readers:
@@ -176,44 +160,42 @@ async def test_after_a_jump_every_reader_has_the_whole_text_in_order(backpressur
         assert serials == sorted(serials)
 
 
-async def test_a_jump_shows_messages_that_were_made_meanwhile(backpressured: Scene, redis_url: str) -> None:
-    async with Lossy(backpressured, redis_url) as lossy:
-        await backpressured.create("first")
+async def test_a_jump_shows_messages_that_were_made_meanwhile(scene: Scene, redis_url: str) -> None:
+    async with Lossy(scene, redis_url) as lossy:
+        await scene.create("first")
         await wait_until(lambda: len(lossy.reader.frames) == 1)
         lossy.losing = True
         for number in range(5):
-            await backpressured.create(f"missed {number}")
+            await scene.create(f"missed {number}")
         await wait_until(lambda: len(lossy.lost) == 5)
         lossy.losing = False
         lossy.follower.jump()
         await wait_until(lambda: len(lossy.reader.messages) == 6)
-        await backpressured.create("last")
+        await scene.create("last")
         await wait_until(lambda: len(lossy.reader.messages) == 7)
         shown = [message["data"] for message in lossy.reader.messages]
         assert shown == ["first", *(f"missed {number}" for number in range(5)), "last"]
 
 
-async def test_what_is_dropped_while_the_log_is_read_is_read_again(
-    backpressured: Scene, redis_url: str
-) -> None:
-    async with Lossy(backpressured, redis_url) as lossy:
+async def test_what_is_dropped_while_the_log_is_read_is_read_again(scene: Scene, redis_url: str) -> None:
+    async with Lossy(scene, redis_url) as lossy:
         lossy.follower.compare()
-        await backpressured.create("first")
+        await scene.create("first")
         lossy.follower.jump()
-        await backpressured.create("second")
+        await scene.create("second")
         await wait_until(
             lambda: [message["data"] for message in lossy.reader.messages] == ["first", "second"]
         )
 
 
-async def test_a_full_reader_is_caught_up_after_a_jump_once_it_has_room(backpressured: Scene) -> None:
-    reader = await backpressured.join()
+async def test_a_full_reader_is_caught_up_after_a_jump_once_it_has_room(scene: Scene) -> None:
+    reader = await scene.join()
     reader.congested = True
-    ref = await backpressured.create("a")
-    await backpressured.append(ref, "b", "c")
-    backpressured.follower.jump()
-    await backpressured.append(ref, "d")
-    await backpressured.feed.passed((await backpressured.create("last")).position)
+    ref = await scene.create("a")
+    await scene.append(ref, "b", "c")
+    scene.follower.jump()
+    await scene.append(ref, "d")
+    await scene.feed.passed((await scene.create("last")).position)
     reader.congested = False
     reader.subscription.drained()
     await wait_until(lambda: reader.messages[-1:] != [] and reader.messages[-1]["data"] == "last")

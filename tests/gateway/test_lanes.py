@@ -8,7 +8,7 @@ import random
 import socket
 import sys
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -24,13 +24,10 @@ from gateway.websocket.protocol import RawSocket
 from gateway.websocket.write_batch import Outbox
 from selfhost_transport import accelerator
 from selfhost_transport.accelerator import plain_fan_out
-from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.subscriptions import pass_on
-from selfhost_transport.store.keys import Keyspace
-from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.session_store import SessionStore
 from tests.gateway.ears import Ear, Wire
-from tests.gateway.test_append_path import LongWay, Reader, Scenario, Side
+from tests.gateway.scenarios import LongWay, Reader, Scenario, Side
 
 LONG = os.environ.get("SELFHOST_TRANSPORT_LONG") == "1"
 STEPS = 5_000 if LONG else 400
@@ -110,13 +107,6 @@ class Socketed(Side):
         pass_on(replies, self.inbox, ways, on_reply)
 
 
-@pytest.fixture
-async def store(redis_url: str, redis_prefix: str) -> AsyncIterator[SessionStore]:
-    redis = RedisConnection(redis_url)
-    yield SessionStore(redis, Keyspace(redis_prefix), StoreOptions())
-    await redis.close()
-
-
 @pytest.mark.parametrize("seed", range(2))
 async def test_each_websocket_gets_the_bytes_of_the_long_way(
     store: SessionStore, form: Form, seed: int
@@ -125,19 +115,7 @@ async def test_each_websocket_gets_the_bytes_of_the_long_way(
     tasks = Background("test")
     lanes, long = Socketed(form, store, tasks, SessionFeed), Side(store, tasks, LongWay)
     scenario = Scenario(source, [lanes, long])
-    for _ in range(3):
-        scenario.join()
-    steps: list[Callable[[], None]] = [
-        scenario.append, scenario.append_elsewhere, scenario.append_as_someone, scenario.append_with_extras,
-        scenario.create, scenario.replace, scenario.join, scenario.leave, scenario.pause, scenario.proceed, scenario.fill,
-        scenario.mute, scenario.forget,
-    ]  # fmt: skip
-    weights = [60, 5, 3, 2, 5, 2, 5, 3, 2, 20, 2, 3, 2]
-    for step in source.choices(steps, weights, k=STEPS):
-        step()
-        await tasks.finish()
-    scenario.proceed()
-    await tasks.finish()
+    await scenario.play(STEPS, tasks)
     for one, other in zip(lanes.readers, long.readers, strict=True):
         assert b"".join(one.frames) == b"".join(other.frames)
         assert one.subscription.state is other.subscription.state

@@ -21,7 +21,6 @@ from selfhost_transport.accelerator import SendBuffer, Way, native
 from selfhost_transport.redis_io.subscriber import Subscriber
 from tests.gateway.ears import Ear
 from tests.gateway.scene import SESSION, Reader, Scene
-from tests.gateway.scene import scene as scene
 from tests.processes import wait_until
 
 

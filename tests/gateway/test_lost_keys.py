@@ -4,32 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
 
 import pytest
 
 from gateway.auth.authenticator import now_ms
 from gateway.auth.revocations import Revocations
-from gateway.fanout.hub import SessionHub
 from gateway.fanout.log_follower import LOOKS, LogFollower
-from gateway.metrics import Metrics
 from selfhost_transport.redis_io.connection import RedisConnection
-from selfhost_transport.store.keys import Keyspace
-from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.revocations import KEPT_MS, Revocation, RevocationStore, TargetKind
-from selfhost_transport.store.session_store import SessionStore
 from tests.gateway.scene import SESSION, Reader, Scene
 from tests.processes import wait_until
-
-
-@pytest.fixture
-async def scene(redis_url: str, redis_prefix: str) -> AsyncIterator[Scene]:
-    redis = RedisConnection(redis_url)
-    store = SessionStore(redis, Keyspace(redis_prefix), StoreOptions())
-    hub = SessionHub(store, redis_url, Metrics())
-    yield Scene(store, hub)
-    await hub.close()
-    await redis.close()
 
 
 def count_looks(follower: LogFollower, monkeypatch: pytest.MonkeyPatch) -> list[float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import AsyncIterator, Callable
 
 import httpx
@@ -11,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
-from tests.gateway.raw import ATTACHED, CONNECTED, KEY, MESSAGE, Map, RawClient, client
+from tests.gateway.raw import CONNECTED, KEY, MESSAGE, Map, RawClient, client, joined
 from tests.processes import Proc, Stack, wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -56,21 +55,11 @@ class Site:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def both(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    stack = Stack(redis_server.url, f"t{uuid.uuid4().hex[:12]}", tmp_path_factory.mktemp("occupancy"))
-    try:
+    async with Stack.opened(redis_server.url, tmp_path_factory.mktemp("occupancy")) as stack:
         gateways = [await stack.gateway(config=CONFIG) for _ in range(2)]
         name, _, secret = KEY.partition(":")
         async with httpx.AsyncClient(base_url=gateways[0].url, auth=(name, secret)) as http:
             yield Site(stack, gateways, http)
-    finally:
-        await stack.close()
-
-
-async def joined(raw: RawClient, channel: str, **fields: object) -> Map:
-    assert (await raw.next())["action"] == CONNECTED
-    attached = await raw.attach(channel, **fields)
-    assert attached["action"] == ATTACHED
-    return attached
 
 
 async def occupancy(raw: RawClient, wanted: Callable[[dict[str, int]], bool]) -> Map:

@@ -7,7 +7,18 @@ from collections.abc import Callable
 import pytest
 
 from selfhost_transport.wire.codec import Format
-from tests.gateway.raw import ACK, ATTACHED, CONNECTED, DETACHED, MESSAGE, NACK, Map, RawClient, client
+from tests.gateway.raw import (
+    ACK,
+    ATTACHED,
+    CONNECTED,
+    DETACHED,
+    MESSAGE,
+    NACK,
+    Map,
+    RawClient,
+    client,
+    message,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 Names = Callable[[str], str]
@@ -27,10 +38,6 @@ async def until_answered(raw: RawClient, number: int) -> list[Map]:
 
 def presence(channel: str, number: int, action: int) -> Map:
     return {"action": PRESENCE, "channel": channel, "msgSerial": number, "presence": [{"action": action}]}
-
-
-def message(channel: str, number: int, data: str) -> Map:
-    return {"action": MESSAGE, "channel": channel, "msgSerial": number, "messages": [{"data": data}]}
 
 
 async def test_attach_then_publish_is_heard_and_publish_then_attach_is_not(url: str, unique: Names) -> None:

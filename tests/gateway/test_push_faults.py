@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import uuid
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import httpx
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.settings import load_settings
 from selfhost_transport.store.stores import Stores
-from tests.gateway.test_push import CONFIG, PUBLIC_KEY, client, send, subscribe
+from tests.gateway.pushing import CONFIG, PUBLIC_KEY, client, send, subscribe
 from tests.machine import free_port
 from tests.processes import Proc, Stack, wait_until
 from tests.push_service import Browser, Posted, push_service
@@ -33,8 +32,7 @@ async def test_every_browser_gets_its_message_in_the_end(tmp_path: Path) -> None
         service.answer = moody
         service.more = "retry-after: 1\r\n"
         config = CONFIG.replace("SERVICE", service.url).replace("max_attempts = 2", "max_attempts = 50")
-        stack = Stack(redis.url, f"t{uuid.uuid4().hex[:12]}", tmp_path)
-        try:
+        async with Stack.opened(redis.url, tmp_path) as stack:
             gateways = [await stack.gateway(config=config) for _ in range(2)]
             await stack.worker(config=config)
             turns = await _send_all(gateways[0], service.url)
@@ -60,8 +58,6 @@ async def test_every_browser_gets_its_message_in_the_end(tmp_path: Path) -> None
             for browser, turn in turns.items():
                 said = {one["turnId"] for one in service.of(browser)}
                 assert said == {turn}, "its own, and nothing else"
-        finally:
-            await stack.close()
 
 
 async def _send_all(gateway: Proc, url: str) -> dict[Browser, str]:

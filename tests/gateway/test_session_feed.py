@@ -17,7 +17,6 @@ from selfhost_transport.store.entries import Entry
 from selfhost_transport.wire.channel import RewindCount
 from selfhost_transport.wire.serial import Position, parse_position
 from tests.gateway.scene import SESSION, Lossy, Reader, Scene
-from tests.gateway.scene import scene as scene
 from tests.processes import wait_until
 
 

@@ -20,7 +20,6 @@ from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position, format_position
 from tests.gateway.cores import SERIAL, attached, commit, credential, only, opened, publish, sent
 from tests.gateway.scene import SESSION, Reader, Scene
-from tests.gateway.scene import scene as scene
 from tests.processes import wait_until
 
 REASONING: Hidden = frozenset({Traffic.REASONING})

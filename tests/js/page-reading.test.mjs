@@ -49,7 +49,7 @@ test('code is not drawn anew while it grows, nor when it is complete', async (t)
   await say(page, 'show: code rate=200');
   const code = body(page, 0).locator('figure.code code');
   await code.locator('.hljs-keyword').first().waitFor();
-  // Whoever replaces the element, or takes its colours away for a moment, is noticed.
+  // Noticed: a replaced element, and colours that are away for a moment.
   await code.evaluate((element) => {
     window.element = element;
     window.drawn = [];

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from selfhost_transport.loadtest.recorder import Metric
 from selfhost_transport.loadtest.result import RunResult
-from tests.processes import Proc, Stack
+from tests.loadtest.running import run
+from tests.processes import Stack
 
 SMALL = (
     "--quiet",
@@ -32,12 +32,6 @@ id = "load"
 agent = "assistant"
 """
 KEY = ("--key", "app.key:secret", "--namespace", "load")
-
-
-async def run(stack: Stack, *options: str) -> Proc:
-    proc = await stack.run(sys.executable, "-m", "selfhost_transport.cli", "loadtest", *options)
-    await proc.wait(90)
-    return proc
 
 
 async def test_ops_15_one_command_starts_measures_verifies_and_reports(stack: Stack, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from selfhost_transport.loadtest.recorder import Metric
 from selfhost_transport.loadtest.result import RunResult
-from tests.loadtest.test_command import run
+from tests.loadtest.running import run
 from tests.processes import Stack
 
 OWN = ("--local", "--quiet", "--agent", "tests.loadtest.my_agents:worker", "--fake-provider")

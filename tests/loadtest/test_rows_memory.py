@@ -34,6 +34,13 @@ async def end(bench: Rig, turn: OpenTurn) -> None:
     await bench.turns.end(turn.lease, "completed", [Create(turn.header)])
 
 
+async def log_expires(bench: Rig) -> None:
+    async def is_gone() -> bool:
+        return not await bench.redis.command("EXISTS", f"{bench.keys.base_of(SESSION)}l:{SESSION}")
+
+    await wait_until(is_gone, WINDOW_MS / 1000 + 5)
+
+
 async def test_str_17_a_finished_message_is_compacted() -> None:
     async with rig() as bench:
         options = StoreOptions(window_ms=WINDOW_MS, ended_turn_ms=WINDOW_MS, idempotency_ms=WINDOW_MS)
@@ -43,10 +50,7 @@ async def test_str_17_a_finished_message_is_compacted() -> None:
         streaming = await bytes_of(bench)
         await end(bench, turn)
 
-        async def log_is_gone() -> bool:
-            return not await bench.redis.command("EXISTS", f"{bench.keys.base_of(SESSION)}l:{SESSION}")
-
-        await wait_until(log_is_gone, WINDOW_MS / 1000 + 5)
+        await log_expires(bench)
         finished = await bytes_of(bench)
         assert finished * 5 <= streaming
         # Late readers get the whole text, once.
@@ -66,10 +70,7 @@ async def test_ops_16_a_finished_answer_costs_its_text_and_a_few_records() -> No
             await asyncio.gather(*(bench.turns.append(turn.lease, turn.text, chunk) for chunk in text()))
             await end(bench, turn)
 
-        async def log_is_gone() -> bool:
-            return not await bench.redis.command("EXISTS", f"{bench.keys.base_of(SESSION)}l:{SESSION}")
-
-        await wait_until(log_is_gone, WINDOW_MS / 1000 + 5)
+        await log_expires(bench)
         size = sum(len(chunk) for chunk in text())
         messages = 6
         per_turn = await bytes_of(bench) / turns

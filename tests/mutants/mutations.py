@@ -133,8 +133,8 @@ MUTATIONS: Final = (
     Mutation(
         "deltas are sent to who has not seen the message",
         "gateway/fanout/selection.py",
-        "        return Verdict.SEND if ref.position > self.start or version is not None else Verdict.AGGREGATE",
-        "        return Verdict.SEND",
+        "        return Handling.SEND if ref.position > self.start or version is not None else Handling.AGGREGATE",
+        "        return Handling.SEND",
         ("tests/gateway/test_session_feed.py", "tests/gateway/test_websocket.py"),
     ),
     # Names, rights, order
@@ -147,14 +147,14 @@ MUTATIONS: Final = (
         ("tests/store", "tests/gateway"),
     ),
     Mutation(
-        "anybody may cancel",
+        "anyone may cancel",
         "gateway/commands/turn_commands.py",
         "        capability.require(Operation.TURN_CANCEL, session)\n        return read_cancel",
         "        return read_cancel",
         ("tests/gateway/test_rights.py", "tests/gateway/test_turn_signals.py"),
     ),
     Mutation(
-        "anybody may publish",
+        "anyone may publish",
         "gateway/commands/publishing.py",
         "    context.sender.credential.capability.require(Right.PUBLISH, context.session)\n",
         "    pass\n",

@@ -126,8 +126,8 @@ class Move:
         while not move._settled():
             assert time.monotonic() < deadline, "the target does not hear of the source's epoch"
             time.sleep(0.01)
-        move._say(move.target, "IMPORTING", move._name(move.source))
-        move._say(move.source, "MIGRATING", move._name(move.target))
+        move._say(move.target, "IMPORTING", node_id(move.source))
+        move._say(move.source, "MIGRATING", node_id(move.target))
         return move
 
     def step(self, most: int = 10) -> bool:
@@ -140,7 +140,7 @@ class Move:
 
     def finish(self) -> None:
         """The target has the slot."""
-        name = self._name(self.target)
+        name = node_id(self.target)
         others = [port for port in self.cluster.ports if port not in (self.source, self.target)]
         for port in (self.target, self.source, *others):
             with redis.Redis(port=port) as server:
@@ -153,18 +153,13 @@ class Move:
             actual = int(cast(dict[str, str], source.execute_command("CLUSTER INFO"))["cluster_my_epoch"])
             own = int(cast(dict[str, str], target.execute_command("CLUSTER INFO"))["cluster_my_epoch"])
             nodes = cast(dict[str, dict[str, str]], target.execute_command("CLUSTER NODES"))
-        name = self._name(self.source)
+        name = node_id(self.source)
         known = next(int(node["epoch"]) for node in nodes.values() if node["node_id"] == name)
         return known == actual != own
 
     def _say(self, port: int, *words: str) -> None:
         with redis.Redis(port=port) as server:
             server.execute_command("CLUSTER SETSLOT", self.slot, *words)
-
-    @staticmethod
-    def _name(port: int) -> str:
-        with redis.Redis(port=port) as server:
-            return cast(bytes, server.execute_command("CLUSTER MYID")).decode()
 
 
 @contextmanager
@@ -187,6 +182,12 @@ def clustered(folder: Path, timeout_ms: int = _TIMEOUT_MS) -> Iterator[Clustered
         for process in made.processes:
             process.kill()
             process.wait()
+
+
+def node_id(port: int) -> str:
+    """What a server of a Cluster calls itself."""
+    with redis.Redis(port=port) as server:
+        return cast(bytes, server.execute_command("CLUSTER MYID")).decode()
 
 
 def start_server(folder: Path, port: int, timeout_ms: int) -> subprocess.Popen[bytes]:

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 import redis
 
 from selfhost_transport.redis_io.embedded import find_server
-from tests.redis_io.clusters import Clustered, free_ports, start_server
+from tests.redis_io.clusters import Clustered, free_ports, node_id, start_server
 
 _WITHIN_S: Final = 90
 
@@ -36,7 +36,7 @@ class Elastic:
 
     def reshard(self, source: int, target: int, slots: int) -> None:
         """Move so many slots from one server to another (ports)."""
-        names = ("--cluster-from", self._name(source), "--cluster-to", self._name(target))
+        names = ("--cluster-from", node_id(source), "--cluster-to", node_id(target))
         self._cli("reshard", self._address(source), *names, "--cluster-slots", str(slots), "--cluster-yes")
         self.agree()
 
@@ -62,7 +62,7 @@ class Elastic:
         for other in others:
             if left := self.slots_of(port):
                 self.reshard(port, other, min(share, left))
-        self._cli("del-node", self._address(others[0]), self._name(port))
+        self._cli("del-node", self._address(others[0]), node_id(port))
         process = self.cluster.processes.pop(self.cluster.ports.index(port))
         self.cluster.ports.remove(port)
         process.terminate()
@@ -114,11 +114,6 @@ class Elastic:
     @staticmethod
     def _address(port: int) -> str:
         return f"127.0.0.1:{port}"
-
-    @staticmethod
-    def _name(port: int) -> str:
-        with redis.Redis(port=port) as server:
-            return cast(bytes, server.execute_command("CLUSTER MYID")).decode()
 
 
 def _role(port: int) -> str:

@@ -1,9 +1,12 @@
-"""A script of a test's own."""
+"""Scripts of a test's own."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha1
+
+import pytest
+import redis
 
 
 @dataclass(frozen=True)
@@ -15,3 +18,9 @@ class Lua:
     @property
     def digest(self) -> str:
         return sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+
+def run_forever(url: str) -> None:
+    """Keep a server busy until the script is killed."""
+    with redis.Redis.from_url(url) as client, pytest.raises(redis.ResponseError):
+        client.eval("while true do end", 0)

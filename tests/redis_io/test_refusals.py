@@ -7,8 +7,6 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from hashlib import sha1
 from itertools import count
 
 import pytest
@@ -27,22 +25,12 @@ from selfhost_transport.redis_io.refusals import (
 )
 from selfhost_transport.redis_io.subscriber import Subscriber
 from tests.processes import wait_until
+from tests.redis_io.lua import Lua, run_forever
 
 RUNS = 12 if os.environ.get("SELFHOST_TRANSPORT_LONG") else 2
 TIMEOUT_S = 0.5
 MARGIN_S = 1.0
 """A call may take this much longer than its time, on a machine that is busy with other things."""
-
-
-@dataclass(frozen=True)
-class Lua:
-    source: str
-    reads: bool = False
-    names_all_keys: bool = True
-
-    @property
-    def digest(self) -> str:
-        return sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 
 PUSH = Lua("return redis.call('RPUSH', KEYS[1], ARGV[1])")
@@ -231,7 +219,7 @@ async def test_a_busy_server_is_waited_for(server: EmbeddedRedis, admin: redis.R
     await connection.command("PING")
     limit = "lua-time-limit"
     admin.config_set(limit, 50)
-    endless = asyncio.create_task(asyncio.to_thread(_run_forever, server.url))
+    endless = asyncio.create_task(asyncio.to_thread(run_forever, server.url))
     await asyncio.sleep(0.3)  # its script is over the limit from here on
     call = connection.call(PUSH, ["k"], [1])
     await asyncio.wait([call], timeout=0.3)
@@ -241,11 +229,6 @@ async def test_a_busy_server_is_waited_for(server: EmbeddedRedis, admin: redis.R
     await endless
     admin.config_set(limit, 5000)
     await connection.close()
-
-
-def _run_forever(url: str) -> None:
-    with redis.Redis.from_url(url) as client, pytest.raises(redis.ResponseError):
-        client.eval("while true do end", 0)
 
 
 async def test_a_subscription_that_is_refused_for_good_is_an_error_and_not_a_silence(
@@ -266,7 +249,7 @@ async def test_a_subscription_that_a_busy_server_refuses_is_made_later(
     subscriber = Subscriber(server.url)
     await subscriber.subscribe("one", lambda _: None)
     admin.config_set("lua-time-limit", 10)
-    endless = asyncio.create_task(asyncio.to_thread(_run_forever, server.url))
+    endless = asyncio.create_task(asyncio.to_thread(run_forever, server.url))
     await asyncio.sleep(0.3)  # its script is over the limit from here on
     second = asyncio.create_task(subscriber.subscribe("two", lambda _: None))
     await asyncio.wait([second], timeout=0.5)

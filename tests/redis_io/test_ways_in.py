@@ -29,6 +29,7 @@ from selfhost_transport.redis_io.embedded import EmbeddedRedis, find_server
 from selfhost_transport.redis_io.preflight import check_way_in
 from selfhost_transport.settings import load_settings
 from tests.processes import wait_until
+from tests.redis_io.lua import run_forever
 from tests.redis_io.tls import tls_port, write_certificate
 
 WITHIN_S = 2.0
@@ -173,7 +174,7 @@ async def test_a_right_way_in_is_none_of_these(url: str, ports: dict[str, int], 
 async def test_a_server_that_is_busy_is_the_right_one(plain: EmbeddedRedis) -> None:
     with redis.Redis.from_url(plain.url) as admin:
         admin.config_set("lua-time-limit", 1)
-        endless = asyncio.create_task(asyncio.to_thread(_run_forever, plain.url))
+        endless = asyncio.create_task(asyncio.to_thread(run_forever, plain.url))
         await wait_until(lambda: _is_busy(admin))
         try:
             await check_way_in(plain.url)
@@ -181,11 +182,6 @@ async def test_a_server_that_is_busy_is_the_right_one(plain: EmbeddedRedis) -> N
             admin.script_kill()
             await endless
             admin.config_set("lua-time-limit", 5000)
-
-
-def _run_forever(url: str) -> None:
-    with redis.Redis.from_url(url) as client, pytest.raises(redis.ResponseError):
-        client.eval("while true do end", 0)
 
 
 def _is_busy(admin: redis.Redis) -> bool:

@@ -7,7 +7,6 @@ from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.lifecycle import (
     RunReason,
     StepReason,
-    TurnContext,
     run_end,
     run_resume,
     run_start,
@@ -16,30 +15,12 @@ from selfhost_transport.turns.lifecycle import (
     step_start,
 )
 from selfhost_transport.wire.message import Message
-from tests.turns.transcripts import transport
-
-
-def recorded(message: Message) -> TurnContext:
-    found = transport(message)
-    return TurnContext(
-        session="s",
-        turn_id=found["run-id"],
-        invocation_id=found["invocation-id"],
-        agent_client_id=message.client_id or "",
-        step_id=found.get("step-id", ""),
-        owner_client_id=found.get("run-client-id"),
-        input_client_id=found.get("input-client-id"),
-        input_codec_message_id=found.get("input-codec-message-id"),
-        parent=found.get("parent"),
-        fork_of=found.get("fork-of"),
-        msg_regenerate=found.get("msg-regenerate"),
-        step_client_id=found.get("step-client-id", ""),
-    )
+from tests.turns.transcripts import context_of, transport
 
 
 def rebuilt(message: Message) -> Message:
     """The same life-cycle message, made by our builders."""
-    ctx, found = recorded(message), transport(message)
+    ctx, found = context_of(message), transport(message)
     match message.name:
         case h.AI_RUN_START:
             return run_start(ctx)

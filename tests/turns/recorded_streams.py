@@ -8,7 +8,6 @@ from typing import Any
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.context import TurnContext
 from selfhost_transport.turns.encoder import Append, Create, Op
-from selfhost_transport.wire.message import Message
 from tests.turns.transcripts import Operation, Transcript, transport
 
 # The cancel hook wrote one delta that is not a chunk of the agent's stream (README of the transcripts).
@@ -22,25 +21,6 @@ UNPUBLISHED = {"48-usechat-stop": "abort"}
 CTX = TurnContext(
     session="s", turn_id="run", invocation_id="inv", agent_client_id="agent", step_id="inv-step-0"
 )
-
-
-def recorded_context(message: Message) -> TurnContext:
-    """The context that gives the recorded headers of an `ai-output`."""
-    found = transport(message)
-    return TurnContext(
-        session="conversations:vec",
-        turn_id=found["run-id"],
-        invocation_id=found["invocation-id"],
-        agent_client_id=message.client_id or "",
-        step_id=found["step-id"],
-        owner_client_id=found.get("run-client-id"),
-        input_client_id=found.get("input-client-id"),
-        input_codec_message_id=found.get("input-codec-message-id"),
-        parent=found.get("parent"),
-        fork_of=found.get("fork-of"),
-        msg_regenerate=found.get("msg-regenerate"),
-        step_client_id=found["step-client-id"],
-    )
 
 
 def recorded_outputs(transcript: Transcript, codec_message_id: str) -> list[Operation]:

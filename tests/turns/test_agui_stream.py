@@ -17,8 +17,9 @@ from selfhost_transport.turns.agui_units import MAX_CONTENT, event_of
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.run_spans import Pending, finished
 from selfhost_transport.turns.runs import RunInfo
+from tests.turns.generated_turns import MESSAGE, given_as, turns
 
-MESSAGE = "message-1"
+TURNS = turns("text", "reasoning", "tool", "data")
 
 
 class Client:
@@ -55,39 +56,6 @@ class Client:
         return not self._open
 
 
-_word = st.text("ab ", min_size=1, max_size=4)
-
-
-@st.composite
-def _step(draw: st.DrawFn, number: int) -> list[c.Chunk]:
-    chunks: list[c.Chunk] = [c.StartStep()]
-    for index in range(draw(st.integers(0, 3))):
-        name = f"{number}-{index}"
-        words = draw(st.lists(_word, max_size=4))
-        match draw(st.sampled_from(["text", "reasoning", "tool", "data"])):
-            case "text":
-                chunks += [c.TextStart("t"), *(c.TextDelta("t", word) for word in words), c.TextEnd("t")]
-            case "reasoning":
-                deltas = [c.ReasoningDelta(name, word) for word in words]
-                chunks += [c.ReasoningStart(name), *deltas, c.ReasoningEnd(name)]
-            case "data":
-                chunks.append(c.Data("data-note", {"at": name}))
-            case _:
-                chunks += [c.ToolInputStart(name, "t"), *(c.ToolInputDelta(name, word) for word in words)]
-                chunks += [c.ToolInputAvailable(name, "t", {}), c.ToolOutputAvailable(name, 1)]
-    return [*chunks, c.FinishStep()]
-
-
-@st.composite
-def _turn(draw: st.DrawFn) -> list[c.Chunk]:
-    steps = [draw(_step(number)) for number in range(draw(st.integers(1, 3)))]
-    return [c.Start(), *(chunk for step in steps for chunk in step), c.Finish("stop")]
-
-
-def _given(chunks: Sequence[c.Chunk]) -> list[tuple[str, c.Chunk]]:
-    return [(MESSAGE, chunk) for chunk in chunks]
-
-
 def _live(chunks: Sequence[c.Chunk]) -> list[Sent]:
     stream = AguiStream()
     sent = stream.sync([])
@@ -102,7 +70,7 @@ def _read(sent: Sequence[Sent]) -> Client:
     return client
 
 
-@given(_turn())
+@given(TURNS)
 @settings(max_examples=50, deadline=None)
 def test_a_reader_continues_after_every_event_and_holds_the_same(chunks: list[c.Chunk]) -> None:
     sent = _live(chunks)
@@ -113,20 +81,20 @@ def test_a_reader_continues_after_every_event_and_holds_the_same(chunks: list[c.
         stream = AguiStream()
         stream.resume(f"a position/{cursor}")
         client = _read(sent[: at + 1])
-        client.read(stream.sync(_given(chunks)))
+        client.read(stream.sync(given_as(chunks)))
         assert not stream.must_restart
         assert (client.texts, client.events) == (whole.texts, whole.events)
         assert client.is_closed
 
 
-@given(_turn(), st.integers(0, 40), st.integers(0, 40))
+@given(TURNS, st.integers(0, 40), st.integers(0, 40))
 @settings(max_examples=60, deadline=None)
 def test_a_reader_that_came_late_or_read_in_chunks_holds_the_same(
     chunks: list[c.Chunk], first: int, more: int
 ) -> None:
     client, stream = Client(), AguiStream()
-    client.read(stream.sync(_given(chunks[:first])))
-    client.read(stream.sync(_given(chunks[: first + more])))
+    client.read(stream.sync(given_as(chunks[:first])))
+    client.read(stream.sync(given_as(chunks[: first + more])))
     for chunk in chunks[first + more :]:
         client.read(stream.feed(MESSAGE, chunk))
     whole = _read(_live(chunks))
@@ -138,38 +106,38 @@ def test_a_call_without_deltas_keeps_its_input_for_a_reader_that_came_late() -> 
     begun: list[c.Chunk] = [c.Start(), c.StartStep(), c.ToolInputStart("call", "look")]
     client, stream = Client(), AguiStream()
     for _ in range(2):
-        client.read(stream.sync(_given(begun)))
+        client.read(stream.sync(given_as(begun)))
     client.read(stream.feed(MESSAGE, c.ToolInputAvailable("call", "look", {})))
     assert client.texts["TOOL_CALL", "call"] == "{}"
 
 
-@given(_turn(), st.integers(0, 40))
+@given(TURNS, st.integers(0, 40))
 @settings(max_examples=60, deadline=None)
 def test_after_a_snapshot_a_message_is_begun_again_only_where_it_goes_on(
     chunks: list[c.Chunk], at: int
 ) -> None:
     before, stream = _read(_live(chunks[:at])), AguiStream()
-    stream.adopt(_given(chunks[:at]))
+    stream.adopt(given_as(chunks[:at]))
     client = Client()
     client.texts, client.events = dict(before.texts), list(before.events)
-    client.read(stream.sync(_given(chunks)))
+    client.read(stream.sync(given_as(chunks)))
     whole = _read(_live(chunks))
     assert (client.texts, client.events) == (whole.texts, whole.events)
     assert client.is_closed
 
 
-@given(_turn(), st.integers(0, 40))
+@given(TURNS, st.integers(0, 40))
 @settings(max_examples=50, deadline=None)
 def test_a_stop_closes_what_is_open_after_which_each_cursor_continues(chunks: list[c.Chunk], at: int) -> None:
     stream = AguiStream()
-    sent = stream.sync(_given(chunks[:at]))
+    sent = stream.sync(given_as(chunks[:at]))
     closing = stream.close()
     assert _read([*sent, *closing]).is_closed
     for number, (cursor, _) in enumerate(closing):
         again = AguiStream()
         assert cursor is not None
         again.resume(cursor)
-        assert again.sync(_given(chunks[:at])) == []
+        assert again.sync(given_as(chunks[:at])) == []
         assert _read([*sent, *closing[: number + 1], *again.close()]).is_closed
 
 
@@ -179,12 +147,12 @@ def _text(*words: str) -> list[c.Chunk]:
 
 def test_what_an_attempt_said_otherwise_needs_a_snapshot() -> None:
     stream = AguiStream()
-    stream.sync(_given(_text("0 ", "1 ")))
-    assert stream.sync(_given(_text("other"))) == []
+    stream.sync(given_as(_text("0 ", "1 ")))
+    assert stream.sync(given_as(_text("other"))) == []
     assert stream.must_restart
     assert [event["type"] for _, event in stream.close()] == ["TEXT_MESSAGE_END", "STEP_FINISHED"]
-    stream.adopt(_given(_text("other")))
-    assert [event["type"] for _, event in stream.sync(_given(_text("other", " more")))] == [
+    stream.adopt(given_as(_text("other")))
+    assert [event["type"] for _, event in stream.sync(given_as(_text("other", " more")))] == [
         "TEXT_MESSAGE_START",
         "TEXT_MESSAGE_CONTENT",
     ]
@@ -192,11 +160,11 @@ def test_what_an_attempt_said_otherwise_needs_a_snapshot() -> None:
 
 def test_a_cursor_in_text_that_was_replaced_needs_a_snapshot() -> None:
     stream = AguiStream()
-    stream.sync(_given(_text("0 ", "1 ")))
+    stream.sync(given_as(_text("0 ", "1 ")))
     for chunks in (_text("0 ", "2 "), _text("0 "), [c.StartStep()]):
         again = AguiStream()
         again.resume(stream.cursor)
-        assert again.sync(_given(chunks)) == []
+        assert again.sync(given_as(chunks)) == []
         assert again.must_restart
 
 
@@ -205,12 +173,12 @@ def test_a_long_text_is_several_events_each_of_which_a_reader_may_have(
 ) -> None:
     monkeypatch.setattr(agui_stream, "_MAX_DELTA", 4)
     chunks = [*_text("0123", "456789", "x"), c.TextEnd("t"), c.FinishStep()]
-    sent = AguiStream().sync(_given(chunks))
+    sent = AguiStream().sync(given_as(chunks))
     assert [event["delta"] for _, event in sent if "delta" in event] == ["0123", "4567", "89x"]
     for at, (cursor, _) in enumerate(sent):
         stream, client = AguiStream(), _read(sent[: at + 1])
         stream.resume(cursor or "")
-        client.read(stream.sync(_given(chunks)))
+        client.read(stream.sync(given_as(chunks)))
         assert client.texts == {("TEXT_MESSAGE", MESSAGE): "0123456789x", ("STEP", "step-1"): ""}
 
 
@@ -250,7 +218,7 @@ def test_calls_that_stream_side_by_side_keep_the_order_of_the_log() -> None:
     for at, (cursor, _) in enumerate(sent):
         stream, client = AguiStream(), _read(sent[: at + 1])
         stream.resume(cursor or "")
-        client.read(stream.sync(_given(log)))
+        client.read(stream.sync(given_as(log)))
         assert client.texts == {("TOOL_CALL", "a"): "{}", ("TOOL_CALL", "b"): "[]"}
 
 

@@ -24,8 +24,8 @@ from selfhost_transport.turns.values import unpack
 from selfhost_transport.turns.view import View
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message, Version
-from tests.turns.recorded_streams import flat, recorded_context, recorded_outputs
-from tests.turns.transcripts import Transcript, load, load_all, transport
+from tests.turns.recorded_streams import flat, recorded_outputs
+from tests.turns.transcripts import Transcript, context_of, load, load_all, transport
 
 NAME = "openai-responses"
 RECORDED = load_all(NAME)
@@ -110,7 +110,7 @@ def test_a_stream_of_events_becomes_the_recorded_messages(
 ) -> None:
     recorded = recorded_outputs(transcript, stream["codecMessageId"])
     encoder = OPENAI.encoder(
-        recorded_context(recorded[0].message),
+        context_of(recorded[0].message),
         stream["codecMessageId"],
         transport(recorded[0].message)["step-start-serial"],
     )
@@ -132,7 +132,7 @@ def test_a_stream_of_events_becomes_the_recorded_messages(
 def test_a_tool_output_sent_alone_is_the_recorded_message() -> None:
     (recorded,) = recorded_outputs(load("60"), "MSG-ASST-2")
     encoder = OPENAI.encoder(
-        recorded_context(recorded.message),
+        context_of(recorded.message),
         "MSG-ASST-2",
         transport(recorded.message)["step-start-serial"],
     )

@@ -6,19 +6,11 @@ from typing import Any
 
 import pytest
 
-from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.view import View
 from selfhost_transport.wire.message import Message
-from tests.turns.transcripts import Transcript, load, load_all
+from tests.turns.transcripts import Transcript, load, load_all, view_of
 
 OPENAI = "openai-responses"
-
-
-def view_of(messages: list[Message]) -> View:
-    tree = SessionTree()
-    for message in messages:
-        tree.apply(message)
-    return View(tree)
 
 
 def parts(view: View) -> list[list[dict[str, Any]]]:

@@ -16,17 +16,16 @@ from tests.turns.recorded_streams import (
     HOOK_WRITES,
     UNPUBLISHED,
     flat,
-    recorded_context,
     recorded_outputs,
 )
-from tests.turns.transcripts import Operation, Transcript, load, load_all, transport
+from tests.turns.transcripts import Operation, Transcript, context_of, load, load_all, transport
 
 
 def encode_stream(transcript: Transcript, stream: dict[str, Any], outputs: list[Operation]) -> list[Op]:
     first = outputs[0].message
     steers = json.loads(transport(first).get("steer-codec-message-ids", "[]"))
     encoder = Encoder(
-        recorded_context(first), stream["codecMessageId"], transport(first)["step-start-serial"], steers
+        context_of(first), stream["codecMessageId"], transport(first)["step-start-serial"], steers
     )
     ops: list[Op] = []
     for chunk in stream["chunks"]:

@@ -20,8 +20,8 @@ from selfhost_transport.turns.lifecycle import (
 )
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position, format_item
-from tests.turns.rebuilt_lifecycle import rebuilt, recorded
-from tests.turns.transcripts import Transcript, load, load_all, transport
+from tests.turns.rebuilt_lifecycle import rebuilt
+from tests.turns.transcripts import Transcript, context_of, load, load_all, transport
 
 # Hand-made agents, whose header order is their own.
 FOREIGN = ("70-", "72-", "73-")
@@ -102,7 +102,7 @@ def test_the_placeholder_is_as_long_as_a_serial() -> None:
 
 
 def test_only_an_end_with_reason_error_carries_an_error() -> None:
-    ctx = recorded(load("01").triggers()[0][0])
+    ctx = context_of(load("01").triggers()[0][0])
     error = ErrorInfo(42910, 429, "slow down")
     assert "error-code" not in transport(run_end(ctx, RunReason.COMPLETE, error))
     assert transport(run_end(ctx, RunReason.ERROR, error))["error-code"] == "42910"

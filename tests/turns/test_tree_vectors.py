@@ -7,22 +7,14 @@ from typing import Any
 
 import pytest
 
-from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import messages_to_json
 from selfhost_transport.turns.view import View
 from selfhost_transport.wire.message import Message
-from tests.turns.transcripts import Transcript, load, load_all
+from tests.turns.transcripts import Transcript, load, load_all, view_of
 
 # A recovered stream: the SDK's live view keeps the text it had although the service holds another. Ours shows what
 # the service holds, like its late joiner (SES-4).
 RECOVERED = "24-append-recovery"
-
-
-def fold(messages: Iterable[Message]) -> View:
-    tree = SessionTree()
-    for message in messages:
-        tree.apply(message)
-    return View(tree)
 
 
 def pages(history: list[Message], size: int) -> Iterable[Message]:
@@ -41,14 +33,14 @@ def shown(view: View) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("transcript", load_all(), ids=lambda t: t.name)
 def test_live_messages_give_the_recorded_view_and_runs(transcript: Transcript) -> None:
-    assert shown(fold(transcript.live())) == (expected_view(transcript), transcript.raw["final_runs"])
+    assert shown(view_of(transcript.live())) == (expected_view(transcript), transcript.raw["final_runs"])
 
 
 @pytest.mark.parametrize("transcript", load_all(), ids=lambda t: t.name)
 def test_history_in_pages_of_every_size_gives_the_same(transcript: Transcript) -> None:
     history = transcript.history()
     for size in range(1, 31):
-        view = fold(pages(history, size))
+        view = view_of(pages(history, size))
         assert shown(view) == (expected_view(transcript), transcript.raw["final_runs"]), f"page size {size}"
 
 
@@ -61,11 +53,11 @@ def test_only_the_recovered_stream_differs_from_the_live_view_of_the_sdk() -> No
 def test_everything_delivered_twice_changes_nothing(transcript: Transcript) -> None:
     live, history = transcript.live(), transcript.history()
     twice = [message for message in live for _ in range(2)]
-    assert shown(fold([*twice, *history])) == shown(fold(live))
+    assert shown(view_of([*twice, *history])) == shown(view_of(live))
 
 
 def test_tol_16_static_and_dynamic_tools_are_parts_of_their_own_kinds() -> None:
-    view = fold(load("05").live())
+    view = view_of(load("05").live())
     parts = [part for message in view.messages() for part in message.message.to_json()["parts"]]
     tools = {part["type"] for part in parts if "toolCallId" in part}
     assert "dynamic-tool" in tools and {kind for kind in tools if kind.startswith("tool-")}
@@ -73,5 +65,5 @@ def test_tol_16_static_and_dynamic_tools_are_parts_of_their_own_kinds() -> None:
 
 
 def test_the_recovered_text_is_the_one_the_service_holds() -> None:
-    view = fold(load("24").live())
+    view = view_of(load("24").live())
     assert view.messages()[-1].message.text == "one two three"

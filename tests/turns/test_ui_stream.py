@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from selfhost_transport.turns import chunks as c
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.ui_stream import ChunkJson, UIMessageStream
+from tests.turns.generated_turns import MESSAGE, given_as, turns
 
-MESSAGE = "message-1"
+TURNS = turns("text", "reasoning", "tool")
 
 
 class Page:
@@ -72,51 +73,20 @@ class Page:
         return found
 
 
-_word = st.text("ab ", min_size=1, max_size=4)
-
-
-@st.composite
-def _step(draw: st.DrawFn, number: int) -> list[c.Chunk]:
-    chunks: list[c.Chunk] = [c.StartStep()]
-    for index in range(draw(st.integers(0, 3))):
-        name = f"{number}-{index}"
-        words = draw(st.lists(_word, max_size=4))
-        match draw(st.sampled_from(["text", "reasoning", "tool"])):
-            case "text":
-                chunks += [c.TextStart(name), *(c.TextDelta(name, word) for word in words), c.TextEnd(name)]
-            case "reasoning":
-                deltas = [c.ReasoningDelta(name, word) for word in words]
-                chunks += [c.ReasoningStart(name), *deltas, c.ReasoningEnd(name)]
-            case _:
-                chunks += [c.ToolInputStart(name, "t"), *(c.ToolInputDelta(name, word) for word in words)]
-                chunks += [c.ToolInputAvailable(name, "t", {}), c.ToolOutputAvailable(name, 1)]
-    return [*chunks, c.FinishStep()]
-
-
-@st.composite
-def _turn(draw: st.DrawFn) -> list[c.Chunk]:
-    steps = [draw(_step(number)) for number in range(draw(st.integers(1, 3)))]
-    return [c.Start(), *(chunk for step in steps for chunk in step), c.Finish("stop")]
-
-
-def _given(chunks: Sequence[c.Chunk]) -> list[tuple[str, c.Chunk]]:
-    return [(MESSAGE, chunk) for chunk in chunks]
-
-
 def _whole(chunks: Sequence[c.Chunk]) -> Page:
     page, stream = Page(), UIMessageStream("turn-1")
-    page.read(stream.replay(_given(chunks)))
+    page.read(stream.replay(given_as(chunks)))
     page.read(stream.end(TurnStatus.COMPLETED))
     return page
 
 
-@given(_turn(), st.integers(0, 40))
+@given(TURNS, st.integers(0, 40))
 @settings(max_examples=200, deadline=None)
 def test_a_reader_that_came_in_the_middle_holds_what_one_from_the_start_holds(
     chunks: list[c.Chunk], at: int
 ) -> None:
     page, stream = Page(), UIMessageStream("turn-1")
-    page.read(stream.replay(_given(chunks[:at])))
+    page.read(stream.replay(given_as(chunks[:at])))
     for chunk in chunks[at:]:
         page.read(stream.feed(MESSAGE, chunk))
     page.read(stream.end(TurnStatus.COMPLETED))
@@ -124,12 +94,12 @@ def test_a_reader_that_came_in_the_middle_holds_what_one_from_the_start_holds(
     assert page.ended == "stop"
 
 
-@given(_turn(), st.lists(st.integers(0, 40), max_size=4))
+@given(TURNS, st.lists(st.integers(0, 40), max_size=4))
 @settings(max_examples=200, deadline=None)
 def test_replays_of_the_same_turn_say_nothing_twice(chunks: list[c.Chunk], cuts: list[int]) -> None:
     page, stream = Page(), UIMessageStream("turn-1")
     for cut in [*sorted(cuts), len(chunks)]:
-        page.read(stream.replay(_given(chunks[:cut])))
+        page.read(stream.replay(given_as(chunks[:cut])))
     page.read(stream.end(TurnStatus.COMPLETED))
     assert page.parts == _whole(chunks).parts
 
@@ -141,18 +111,18 @@ def _text(*words: str, end: bool = True) -> list[c.Chunk]:
 
 def test_an_attempt_that_says_the_same_again_continues_where_the_lost_one_stopped() -> None:
     page, stream = Page(), UIMessageStream("turn-1")
-    page.read(stream.replay(_given(_text("0 ", "1 ", "2 ", end=False))))
-    page.read(stream.replay(_given(_text("0 ", end=False))))
+    page.read(stream.replay(given_as(_text("0 ", "1 ", "2 ", end=False))))
+    page.read(stream.replay(given_as(_text("0 ", end=False))))
     assert stream.is_behind
-    page.read(stream.replay(_given(_text("0 ", "1 ", "2 ", "3 "))))
+    page.read(stream.replay(given_as(_text("0 ", "1 ", "2 ", "3 "))))
     assert not stream.is_behind
     assert [part.get("text") for part in page.parts] == [None, "0 1 2 3 "]
 
 
 def test_an_attempt_that_says_something_else_begins_a_step_of_its_own() -> None:
     page, stream = Page(), UIMessageStream("turn-1")
-    page.read(stream.replay(_given(_text("0 ", "1 ", end=False))))
-    page.read(stream.replay(_given(_text("other"))))
+    page.read(stream.replay(given_as(_text("0 ", "1 ", end=False))))
+    page.read(stream.replay(given_as(_text("other"))))
     page.read(stream.end(TurnStatus.COMPLETED))
     assert [part.get("text") for part in page.parts] == [None, "0 1 ", None, "other"]
     assert page.ended == "stop"
@@ -161,14 +131,14 @@ def test_an_attempt_that_says_something_else_begins_a_step_of_its_own() -> None:
 def test_who_continues_a_message_gets_only_what_is_new_of_it() -> None:
     before = _text("waits")
     page, stream = Page(), UIMessageStream("turn-1", skip=len(before))
-    page.read(stream.replay(_given([*before, *_text("goes on")])))
+    page.read(stream.replay(given_as([*before, *_text("goes on")])))
     assert [part.get("text") for part in page.parts] == [None, "goes on"]
     assert page.message_id == MESSAGE
 
 
 def test_a_stop_closes_what_is_open_and_says_so() -> None:
     page, stream = Page(), UIMessageStream("turn-1")
-    page.read(stream.replay(_given(_text("half", end=False))))
+    page.read(stream.replay(given_as(_text("half", end=False))))
     ending = stream.end(TurnStatus.CANCELLED)
     assert [chunk["type"] for chunk in ending] == ["text-end", "finish-step", "abort", "start-step", "finish"]
     page.read(ending)
@@ -190,10 +160,10 @@ def test_data_that_is_not_kept_is_reported_once_and_never_replayed() -> None:
     stream = UIMessageStream("turn-1")
     note = c.Data("data-progress", {"percent": 10}, transient=True)
     assert stream.feed(MESSAGE, note)[-1]["transient"] is True
-    assert stream.replay(_given([note])) == []
+    assert stream.replay(given_as([note])) == []
 
 
 def test_a_reason_that_older_clients_do_not_know_becomes_other() -> None:
     stream = UIMessageStream("turn-1")
-    stream.replay(_given([*_text("x"), c.Finish("interrupted")]))
+    stream.replay(given_as([*_text("x"), c.Finish("interrupted")]))
     assert stream.end(TurnStatus.COMPLETED)[-1] == {"type": "finish", "finishReason": "other"}

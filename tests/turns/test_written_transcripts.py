@@ -20,8 +20,7 @@ from selfhost_transport.turns.values import unpack
 from selfhost_transport.turns.view import View
 from tests.turns.rebuilt_inputs import rebuilt as rebuilt_input
 from tests.turns.rebuilt_lifecycle import rebuilt as rebuilt_lifecycle
-from tests.turns.recorded_streams import recorded_context
-from tests.turns.transcripts import VERCEL, Operation, Transcript, load, load_all, transport
+from tests.turns.transcripts import VERCEL, Operation, Transcript, context_of, load, load_all, transport
 
 TRANSCRIPTS = [*load_all(), *load_all("openai-responses")]
 # (transcript, n of the operation): why the Python side has no such message.
@@ -66,7 +65,7 @@ def test_messages_sent_one_by_one(transcript: Transcript, operation: Operation) 
     for name in ("invocation-id", "step-id", "step-client-id"):
         message.extras["ai"]["transport"].setdefault(name, "")  # type: ignore[index]
     encoder = codec.encoder(
-        recorded_context(message), found["codec-message-id"], found.get("step-start-serial", "")
+        context_of(message), found["codec-message-id"], found.get("step-start-serial", "")
     )
     start = codec.decode_stream_start(headers) if headers.is_stream else None
     chunks = [start] if start is not None else codec.decode_output(headers, unpack(message))

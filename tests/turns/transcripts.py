@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from selfhost_transport.turns import headers as h
+from selfhost_transport.turns.context import TurnContext
+from selfhost_transport.turns.tree import SessionTree
+from selfhost_transport.turns.view import View
 from selfhost_transport.wire.message import Format, Message, decode_message
 
 FOLDER = Path(__file__).parent.parent / "vectors" / "ai-transport"
@@ -47,6 +50,33 @@ class Transcript:
         live = self.live()
         opening = (h.AI_RUN_START, h.AI_RUN_RESUME)
         return [(message, live[:n]) for n, message in enumerate(live) if message.name in opening]
+
+
+def context_of(message: Message) -> TurnContext:
+    """The context that gives the recorded headers of a message of a run."""
+    found = transport(message)
+    return TurnContext(
+        session="conversations:vec",
+        turn_id=found["run-id"],
+        invocation_id=found["invocation-id"],
+        agent_client_id=message.client_id or "",
+        step_id=found.get("step-id", ""),
+        owner_client_id=found.get("run-client-id"),
+        input_client_id=found.get("input-client-id"),
+        input_codec_message_id=found.get("input-codec-message-id"),
+        parent=found.get("parent"),
+        fork_of=found.get("fork-of"),
+        msg_regenerate=found.get("msg-regenerate"),
+        step_client_id=found.get("step-client-id", ""),
+    )
+
+
+def view_of(messages: Iterable[Message]) -> View:
+    """What a reader of these messages sees."""
+    tree = SessionTree()
+    for message in messages:
+        tree.apply(message)
+    return View(tree)
 
 
 def load(name: str) -> Transcript:

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Self
 
 from agent_worker import AbortCause, Turn, Worker
-from agent_worker.scripted.model import scripted
 from selfhost_transport.settings import Settings
 from tests.processes import wait_until
 from tests.worker.session import Room
+from tests.worker.workers import scripted_worker
 
 Run = Callable[[Worker], Awaitable[Worker]]
 MakeSettings = Callable[..., Settings]
@@ -40,12 +40,6 @@ class Provider:
     async def close(self) -> None:
         """As the clients of the usual providers do it."""
         self.hung_up.set()
-
-
-def worker_with(settings: Settings) -> Worker:
-    worker = Worker(settings)
-    worker.agent("assistant")(scripted)
-    return worker
 
 
 async def streaming(room: Room, turn: str) -> None:
@@ -137,7 +131,7 @@ async def test_int_13_and_int_3_an_agent_that_ignores_the_abort_is_left_behind(
 
 
 async def test_int_1_no_token_after_cancel(room: Room, settings: MakeSettings, running: Run) -> None:
-    await running(worker_with(settings(rollup_window_ms=20)))
+    await running(scripted_worker(settings(rollup_window_ms=20)))
     turns = [await room.send("script: tokens=2000 rate=50") for _ in range(40)]
 
     async def cancel_some_time(turn: str) -> int:
@@ -154,7 +148,7 @@ async def test_int_1_no_token_after_cancel(room: Room, settings: MakeSettings, r
 async def test_a_lost_push_costs_nothing_but_latency(
     room: Room, settings: MakeSettings, running: Run
 ) -> None:
-    worker = await running(worker_with(settings(rollup_window_ms=0)))
+    worker = await running(scripted_worker(settings(rollup_window_ms=0)))
     turn = await room.send("script: tokens=2000 rate=50")
     await streaming(room, turn)
     # Pub/sub forgets: the cancel comes while the worker is not subscribed.
@@ -168,7 +162,7 @@ async def test_a_lost_push_costs_nothing_but_latency(
 async def test_int_23_a_cancel_racing_the_end_has_one_winner(
     room: Room, settings: MakeSettings, running: Run
 ) -> None:
-    await running(worker_with(settings()))
+    await running(scripted_worker(settings()))
     winners = {"complete": 0, "cancelled": 0}
 
     async def race() -> None:

@@ -10,22 +10,16 @@ from pathlib import Path
 import psutil
 
 from agent_worker import Worker
-from agent_worker.scripted.model import scripted
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.settings import Settings, load_settings
 from selfhost_transport.store.keys import Keyspace
 from tests.processes import wait_until
 from tests.worker.session import Room, numbered
+from tests.worker.workers import scripted_worker
 
 Run = Callable[[Worker], Awaitable[Worker]]
 MakeSettings = Callable[..., Settings]
-
-
-def worker_with(settings: Settings) -> Worker:
-    worker = Worker(settings)
-    worker.agent("assistant")(scripted)
-    return worker
 
 
 def bucket_of(room: Room) -> int:
@@ -35,7 +29,7 @@ def bucket_of(room: Room) -> int:
 async def test_dur_10_lost_connections_do_not_lose_a_lease(
     room: Room, settings: MakeSettings, running: Run
 ) -> None:
-    await running(worker_with(settings(lease_ms=2000)))
+    await running(scripted_worker(settings(lease_ms=2000)))
     turn = await room.send("script: tokens=300 rate=100")
     began = time.monotonic()
     while time.monotonic() - began < 2.5:
@@ -47,7 +41,7 @@ async def test_dur_10_lost_connections_do_not_lose_a_lease(
 
 
 async def test_a_long_turn_outlives_its_lease(room: Room, settings: MakeSettings, running: Run) -> None:
-    await running(worker_with(settings(lease_ms=300)))
+    await running(scripted_worker(settings(lease_ms=300)))
     turn = await room.send("script: tokens=3 hang_at=3")
 
     async def written() -> bool:
@@ -64,7 +58,7 @@ async def test_the_lease_of_a_worker_that_is_gone_is_collected(
 ) -> None:
     turn = await room.send("script: tokens=5")
     assert await room.turns.take(bucket_of(room), "assistant", "gone", 1) is not None
-    await running(worker_with(settings()))
+    await running(scripted_worker(settings()))
     record = await room.ended(turn)
     assert (record.status, record.attempts) == ("completed", 2)
     assert await room.text(turn) == numbered(5)
@@ -74,7 +68,7 @@ async def test_turns_sent_before_the_worker_started_are_found(
     room: Room, settings: MakeSettings, running: Run
 ) -> None:
     turns = [await room.send("script: tokens=5") for _ in range(3)]
-    await running(worker_with(settings()))
+    await running(scripted_worker(settings()))
     for turn in turns:
         assert (await room.ended(turn)).status == "completed"
 
@@ -82,7 +76,7 @@ async def test_turns_sent_before_the_worker_started_are_found(
 async def test_a_missed_wake_up_is_made_good_after_reconnecting(
     room: Room, settings: MakeSettings, running: Run
 ) -> None:
-    await running(worker_with(settings()))
+    await running(scripted_worker(settings()))
     await room.turns.redis.command("CLIENT", "KILL", "TYPE", "pubsub")
     turn = await room.send("script: tokens=5")
     assert (await room.ended(turn, 3.0)).status == "completed"
@@ -92,12 +86,12 @@ async def test_redis_away_for_longer_than_the_lease(tmp_path: Path, running: Run
     async with EmbeddedRedis(tmp_path) as server:
         connection = RedisConnection(server.url)
         room = Room(connection, Keyspace())
-        worker = await running(worker_with(load_settings(redis=server.url, lease_ms=500)))
+        worker = await running(scripted_worker(load_settings(redis=server.url, lease_ms=500)))
         turn = await room.send("script: tokens=200 rate=100")
         await wait_until(lambda: worker.running == 1)
         redis = psutil.Process(server.pid)
         redis.suspend()
-        await asyncio.sleep(3.0)  # six leases, and longer than anybody ever pauses looking for expired ones
+        await asyncio.sleep(3.0)  # six leases, and longer than any worker pauses looking for expired ones
         redis.resume()
         # No one else could take it either: the worker asks, and goes on.
         record = await room.ended(turn)

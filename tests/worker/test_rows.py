@@ -9,7 +9,6 @@ import pytest
 
 from agent_worker import AgentError, Reasoning, Turn, Worker
 from agent_worker.output.message import OutputChunk
-from agent_worker.scripted.model import scripted
 from selfhost_transport.errors import Busy
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.entries import Appended
@@ -20,15 +19,11 @@ from selfhost_transport.turns import ui
 from tests.processes import wait_until
 from tests.worker.people import People
 from tests.worker.session import Room, header, numbered, user_message
+from tests.worker.steps import visible
+from tests.worker.workers import scripted_worker
 
 Run = Callable[[Worker], Awaitable[Worker]]
 MakeSettings = Callable[..., Settings]
-
-
-def scripted_worker(settings: Settings) -> Worker:
-    worker = Worker(settings)
-    worker.agent("assistant")(scripted)
-    return worker
 
 
 async def text_seen(room: Room, turn: str, characters: int = 1) -> None:
@@ -36,11 +31,6 @@ async def text_seen(room: Room, turn: str, characters: int = 1) -> None:
         return sum(len(output.text) for output in await room.outputs(turn)) >= characters
 
     await wait_until(enough)
-
-
-async def visible(room: Room, turn: str) -> str:
-    """The text of a turn as a late joiner sees it."""
-    return "".join(part.text for part in await People(room).parts(turn) if isinstance(part, ui.TextPart))
 
 
 async def test_trn_9_dur_2_and_dur_17_a_failed_attempt_is_replaced(

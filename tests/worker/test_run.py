@@ -18,15 +18,10 @@ from selfhost_transport.store.entries import Appended
 from selfhost_transport.turns import headers as h
 from tests.processes import wait_until
 from tests.worker.session import Room, header, numbered
+from tests.worker.workers import scripted_worker
 
 Run = Callable[[Worker], Awaitable[Worker]]
 MakeSettings = Callable[..., Settings]
-
-
-def scripted_worker(settings: Settings) -> Worker:
-    worker = Worker(settings)
-    worker.agent("assistant")(scripted)
-    return worker
 
 
 async def failure_of(room: Room, turn: str) -> tuple[str | None, str | None]:

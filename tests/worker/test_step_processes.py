@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_worker import HeldTurn
+from agent_worker import AgentSession, HeldTurn
 from selfhost_transport.errors import TurnHeld
 from selfhost_transport.settings import ENV_PREFIX
 from selfhost_transport.turns import headers as h
@@ -27,6 +27,20 @@ async def activity(stack: Stack, what: str, turn: str) -> Proc:
     return await stack.run(
         sys.executable, "-m", "tests.worker.step_process", stack.redis_url, what, turn, env=env
     )
+
+
+async def adopted(agent: AgentSession, name: str, what: str) -> HeldTurn:
+    """A turn of another process, once its lease is over."""
+
+    async def adopt() -> HeldTurn | None:
+        try:
+            return await agent.adopt(name)
+        except TurnHeld:
+            return None
+
+    turn = await wait_until(adopt, what=what)
+    assert turn is not None
+    return turn
 
 
 async def test_dur_1_one_process_starts_a_turn_and_another_finishes_it(room: Room, stack: Stack) -> None:
@@ -50,14 +64,7 @@ async def test_dur_2_the_step_of_a_killed_process_is_replaced_by_its_retry(
         await agent.adopt(name)
     killed.kill()
 
-    async def once_its_lease_is_over() -> HeldTurn | None:
-        try:
-            return await agent.adopt(name)
-        except TurnHeld:
-            return None
-
-    turn = await wait_until(once_its_lease_is_over, what="the adoption of a killed process's turn")
-    assert turn is not None
+    turn = await adopted(agent, name, "the adoption of a killed process's turn")
     assert await steps_of(room, name) == [("one", "failed", 1)]
     async with turn.step() as step:
         assert step.attempt == 2
@@ -78,14 +85,7 @@ async def test_p6_a_process_that_wakes_too_late_writes_nothing(
     frozen.pause()
     agent = await session()
 
-    async def once_its_lease_is_over() -> HeldTurn | None:
-        try:
-            return await agent.adopt(name)
-        except TurnHeld:
-            return None
-
-    turn = await wait_until(once_its_lease_is_over, what="the adoption of a frozen process's turn")
-    assert turn is not None
+    turn = await adopted(agent, name, "the adoption of a frozen process's turn")
     frozen.proceed()
     # It finds that its turn is not its own any more, and leaves with an error.
     assert await frozen.wait() != 0 and "LeaseLost" in frozen.log

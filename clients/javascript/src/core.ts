@@ -99,7 +99,7 @@ export class Core<TMessage> {
     }
   }
 
-  /** Attach without anybody waiting for it: a failure goes to the listeners of errors. */
+  /** Attach without waiting for it: a failure goes to the listeners of errors. */
   touch(): void {
     if (this.closed || this.#connecting) return;
     this.connect().catch((error) => void (this.closed || this.errors.emit(error)));

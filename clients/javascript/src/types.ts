@@ -132,7 +132,7 @@ export interface ClientTransport<TMessage = unknown, TEvent = unknown> {
   cancel(filter?: CancelFilter): Promise<void>;
   /** Waits for the turns that are active now and match; the own ones by default. */
   waitForTurn(filter?: CancelFilter): Promise<void>;
-  /** Shows `message` in the place of another until that changes in the session. Nobody else sees it; unknown ids do nothing. */
+  /** Shows `message` in the place of another until that changes in the session. No other client sees it; unknown ids do nothing. */
   stageMessage(msgId: string, message: TMessage): void;
   /**
    * Shows answers to tool calls of a message at once, and sends them with the next send, before it. Unknown ids do nothing.

@@ -16,7 +16,7 @@ const PAGE = 100;
 export interface ViewHost {
   cancelTurn(turnId: string): Promise<void>;
   closed?(view: object): void;
-  /** Tells who listens outside of the gateway, if anybody does. */
+  /** Tells those who listen outside of the gateway. */
   wake(turnId: string, sent: Sent, options: SendOptions | undefined): void;
 }
 

@@ -29,7 +29,7 @@ test('staged events show at once, and go out with the next send, before it', opt
   const call = (member) => member.transport.view.getNode(node.msgId).message.parts.find(({ toolCallId }) => toolCallId);
   assert.deepEqual([call(user).state, call(user).output], ['output-available', { answer: 42 }]);
   assert.equal(user.transport.tree.getNode(node.msgId).message.parts.find(({ toolCallId }) => toolCallId).state, 'output-available');
-  // Nobody else has heard of it, and the turn still waits.
+  // No one else has heard of it, and the turn still waits.
   assert.equal(call(other).state, 'input-available');
   const next = await view.send(words(3));
   assert.equal((await endOf(user, turn.turnId)).reason, 'complete');

@@ -25,7 +25,7 @@ async function isWell(member) {
   assert.equal(member.transport.tree.getActiveTurnIds().size, 0);
 }
 
-/** Everybody, and who comes now, sees the same. */
+/** All clients, and one that joins now, see the same. */
 async function agree(members) {
   const late = await lateComer(members[0]);
   for (const member of members) assert.deepEqual(transcript(member.transport), transcript(late.transport));

@@ -98,7 +98,7 @@ export function signOut(): void {
   local.remove(TOKEN_URL);
 }
 
-/** Whom a token stands for; undefined when it may name anybody. Rejects with a sentence for a token that is not accepted. */
+/** Whom a token stands for; undefined when it may name anyone. Rejects with a sentence for a token that is not accepted. */
 export async function ownerOfToken(token: string): Promise<string | undefined> {
   // A JWT goes as it is, Ably's own tokens in base64.
   const value = /^[\w-]+\.[\w-]+\.[\w-]+$/.test(token) ? token : btoa(token);

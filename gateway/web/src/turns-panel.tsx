@@ -46,7 +46,7 @@ export function TurnsPanel({ turns, onStop, onStopMine }: Props): ReactNode {
             {turns.map((turn) => (
               <li key={turn.turnId} data-testid="running-turn">
                 <span>
-                  <strong>{turn.mine ? 'You' : turn.owner || 'Somebody'}</strong>
+                  <strong>{turn.mine ? 'You' : turn.owner || 'Someone'}</strong>
                   <span className="soft">{turn.suspended ? 'waits for an approval' : (turn.question ?? 'an earlier question')}</span>
                 </span>
                 <button type="button" className="stop" onClick={() => onStop(turn.turnId)} aria-label={`Stop the answer to ${turn.question ?? turn.owner}`}>
