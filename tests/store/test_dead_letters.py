@@ -16,7 +16,7 @@ from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_request import build_turn_request
 from selfhost_transport.store.turn_store import Accepted, TurnStore
 from selfhost_transport.turns import headers as h
-from selfhost_transport.turns.inputs import InputIds, user_message
+from selfhost_transport.turns.inputs import InputIds, UserPart, user_message
 from selfhost_transport.turns.ui import FilePart, TextPart
 from tests.store.turns import SESSION, take
 
@@ -30,7 +30,7 @@ def letters(turns: TurnStore, sessions: SessionStore) -> DeadLetters:
 
 async def lost(turns: TurnStore, text: str = "question") -> Accepted:
     """A turn whose only worker is lost."""
-    parts = [TextPart(text), FilePart("https://files.example/a.png", "image/png")]
+    parts: list[UserPart] = [TextPart(text), FilePart("https://files.example/a.png", "image/png")]
     # As a gateway has verified it.
     messages = [replace(one, client_id="alice") for one in user_message(parts, InputIds(), client_id="alice")]
     accepted = await turns.submit(build_turn_request(SESSION, messages, agent=AGENT, max_attempts=1))

@@ -9,7 +9,8 @@ from selfhost_transport.store import held_buckets
 from selfhost_transport.store.held_buckets import FEW_BUCKETS, HeldBuckets
 from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.presence import Holder, PresenceStore
-from selfhost_transport.wire.presence import PresenceAction, PresenceMessage
+from selfhost_transport.wire.actions import PresenceAction
+from selfhost_transport.wire.presence import PresenceMessage
 
 MANY = 1000
 SESSIONS = [f"room:{number}" for number in range(5)]

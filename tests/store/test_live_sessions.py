@@ -9,9 +9,12 @@ from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.live_sessions import LiveSessions, RegisteredWorker
 from selfhost_transport.store.occupancy import Attachments, OccupancyStore
 from selfhost_transport.store.presence import PresenceStore
+from selfhost_transport.store.turn_operations import Create
+from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_store import TurnStore
+from selfhost_transport.wire.message import Message
 from tests.processes import wait_until
-from tests.store.turns import request
+from tests.store.turns import LEASE_MS, request
 
 
 async def test_running_waiting_and_attached_sessions_are_found(
@@ -49,9 +52,13 @@ async def test_a_suspended_turn_with_a_limit_counts_as_in_use(
     turns: TurnStore, connection: RedisConnection, keys: Keyspace
 ) -> None:
     await turns.submit(request("t1", session="chat:asked"))
-    lease = await turns.take(bucket_of("chat:asked", keys.buckets), "a", "w1", 60_000, hook_grace_ms=60_000)
+    lease = await turns.take(bucket_of("chat:asked", keys.buckets), "a", "w1", LEASE_MS)
     assert lease is not None
-    assert await LiveSessions(connection, keys).names([], "chat:") == ["chat:asked"]
+    operations = [Create(Message(name="suspended"))]
+    assert await TurnPauses(connection, keys).suspend(lease, ["call"], operations, limit_ms=60_000)
+    live = LiveSessions(connection, keys)
+    assert await live.turns(["a"]) == [], "it neither runs nor waits for a worker"
+    assert await live.names([], "chat:") == ["chat:asked"]
 
 
 async def test_workers_and_the_agents_that_each_serves(connection: RedisConnection, keys: Keyspace) -> None:

@@ -14,7 +14,7 @@ from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_inputs import TurnInputs
 from selfhost_transport.store.turn_operations import Create
-from selfhost_transport.store.turn_pauses import TurnPauses
+from selfhost_transport.store.turn_pauses import CancelAsked, TurnPauses
 from selfhost_transport.store.turn_store import (
     CancelFilter,
     Lease,
@@ -201,6 +201,22 @@ async def test_can_10_a_closing_note_is_the_last_content(
     assert entries[-3].position == sealed
     record = await turns.record(SESSION, "t1")
     assert record is not None and (record.status, record.cancel_position) == ("cancelled", sealed)
+
+
+async def test_a_worker_reads_what_its_hook_is_asked_about(turns: TurnStore, pauses: TurnPauses) -> None:
+    """Other turns that the same cancel names are among it; those of another cancel are not."""
+    for turn, owner in (("t1", "alice"), ("t2", "bob"), ("t3", "alice")):
+        await turns.submit(request(turn, owner=owner))
+    bucket = bucket_of(SESSION, turns.keys.buckets)
+    leases = [await turns.take(bucket, "a", "w1", 10_000, hook_grace_ms=60_000) for _ in range(3)]
+    mine = next(lease for lease in leases if lease is not None and lease.turn_id == "t1")
+    assert await pauses.asked(mine) is None
+    await turns.cancel(SESSION, CancelFilter(Scope.TURN, "t3"), CANCEL)
+    cancelled = await turns.cancel(SESSION, CancelFilter(Scope.ALL), replace(CANCEL, client_id="carol"))
+    asked = await pauses.asked(mine)
+    assert asked == CancelAsked("carol", cancelled.position, {"t1": "alice", "t2": "bob"})
+    await pauses.decide(mine, allow=False, message=Message(name="denied"), grace_ms=0)
+    assert await pauses.asked(mine) is None
 
 
 async def test_can_7_a_denied_cancel_leaves_the_turn_as_it_was(turns: TurnStore, pauses: TurnPauses) -> None:
