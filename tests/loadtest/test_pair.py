@@ -63,6 +63,14 @@ def test_the_same_command_goes_on_where_it_was_stopped(
     assert len(runs) == 5 * 2 * len(kept)
 
 
+@pytest.mark.parametrize(
+    ("rounds", "low", "high"), [(1, 0, 0), (5, 0, 4), (7, 0, 6), (8, 1, 6), (12, 2, 9), (20, 5, 14)]
+)
+def test_the_range_holds_the_true_median_with_90_per_cent(rounds: int, low: float, high: float) -> None:
+    """Of ratios 0, 1, 2 …: with so many left out on each side, all rounds beyond it are unlikely enough."""
+    assert pair._range([float(ratio) for ratio in reversed(range(rounds))]) == (low, high)
+
+
 def test_an_unknown_stage_is_refused(runs: list[tuple[str, str, str]]) -> None:
     assert "'hubs' is not one of" in _run("--stages", "hubs").output
     assert not runs
