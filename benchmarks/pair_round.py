@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import statistics
 import sys
+import time
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, cast
@@ -33,12 +35,24 @@ _LIMIT = 1 << 20
 
 
 def _append(seconds: float) -> Figures:
+    append._ceiling = lambda bench, turn: 0.0  # not of interest here
     found = {figure.name: figure.value for figure in append.run(seconds)}
     return {
         "worker, us of CPU per append": found["worker CPU"],
         "Redis, us of CPU per append": found["Redis CPU"],
-        "one at a time, us, median": found["one at a time, p50"],
+        "one at a time, us, median": asyncio.run(_one_at_a_time_us(seconds)),
     }
+
+
+async def _one_at_a_time_us(seconds: float) -> float:
+    """The median, for long enough that the processors' ways of waiting even out."""
+    async with rig.rig() as bench:
+        turn, times = await bench.open_text("bench:1"), list[float]()
+        end = time.perf_counter() + seconds
+        while (started := time.perf_counter()) < end:
+            await bench.turns.append(turn.lease, turn.text, rig.TOKEN)
+            times.append(time.perf_counter() - started)
+        return statistics.median(times) * 1e6
 
 
 def _fanout(seconds: float) -> Figures:
