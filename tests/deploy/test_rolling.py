@@ -24,12 +24,6 @@ drain_ms = 500
 [worker]
 grace_ms = 8000
 
-# A busy machine would refuse sends for later, rightly: that is not what is asked here.
-[limits]
-max_wait_ms = 60000
-burst_wait_ms = 60000
-max_lag_ms = 60000
-
 [[keys]]
 name = "app.key"
 secret = "secret"
