@@ -200,6 +200,8 @@ class Pipeline:
         self._sent: deque[_Call] = deque()
         # Calls that the server refused for now, in order: they come before those that wait. Then the pause that follows.
         self._held: list[_Call] = []
+        # Scripts that some of those need and the server does not have.
+        self._missing: dict[str, LuaScript] = {}
         self._leave = False
         self._pause_s = 0.0
         self._repeating: asyncio.TimerHandle | None = None
@@ -365,10 +367,10 @@ class Pipeline:
     def _refused(self, call: _Call, error: hiredis.ReplyError) -> None:
         text = str(error)
         if call.script is not None and text.startswith("NOSCRIPT"):
-            # Its first use, or the scripts were flushed. Further calls of it fail in the same way.
-            self._scripts[call.script.digest] = call.script
-            self._waiting.extend((_loading(call.script), call))
-            self._schedule(asyncio.get_running_loop())
+            # Its first use, or the scripts were flushed. Further calls of it come back in the same way, and none may
+            # be made before them.
+            self._scripts[call.script.digest] = self._missing[call.script.digest] = call.script
+            self._held.append(call)
             return
         refusal = refusal_of(text)
         call.refused = as_transport_error(text)
@@ -392,6 +394,9 @@ class Pipeline:
             self._pause_s = 0.0
         elif self._link is None:
             return
+        elif self._missing and not self._pause_s:
+            self._pause_s = FIRST_DELAY_S  # for a server that still does not have them then
+            self._repeat()
         elif self._repeating is None:
             self._pause_s = min(max(FIRST_DELAY_S, self._pause_s * 2), LONGEST_PAUSE_S)
             self._repeating = asyncio.get_running_loop().call_later(self._pause_s, self._repeat)
@@ -400,7 +405,9 @@ class Pipeline:
         """Send what was held, and what has come since, to the same server."""
         self._repeating = None
         self._waiting.extendleft(reversed(self._held))
+        self._waiting.extendleft(map(_loading, self._missing.values()))
         self._held.clear()
+        self._missing.clear()
         self._flush()
 
     def _on_lost(self, error: Exception | None) -> None:
@@ -422,6 +429,7 @@ class Pipeline:
         self._waiting.extendleft(reversed(again))
         self._pause_s = min(max(FIRST_DELAY_S, self._pause_s * 2), LONGEST_DELAY_S) if self._held else 0.0
         self._held.clear()
+        self._missing.clear()
         self._leave = False
         if not self._closed:
             self._schedule(asyncio.get_running_loop())

@@ -127,7 +127,8 @@ test('the page is small, compressed, and lets nothing else in', async (t) => {
     assert.ok(policy.includes(rule), policy);
   }
   assert.ok(!/unsafe/.test(policy));
-  for (const response of sizes.filter((each) => each.url().includes('/static/'))) {
-    assert.equal(response.headers()['content-encoding'], 'gzip', response.url());
-  }
+  // What fits into one packet is sent as it is.
+  const large = sizes.filter((each) => each.url().includes('/static/') && !(Number(each.headers()['content-length']) < 1024));
+  assert.ok(large.length >= 3);
+  for (const response of large) assert.equal(response.headers()['content-encoding'], 'gzip', response.url());
 });

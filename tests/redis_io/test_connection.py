@@ -44,6 +44,23 @@ async def test_scripts_come_back_after_they_were_lost(own_server: EmbeddedRedis)
     await connection.close()
 
 
+async def test_calls_of_a_script_that_was_lost_keep_their_order(own_server: EmbeddedRedis) -> None:
+    """Those that are sent while others come back wait behind them."""
+    connection = RedisConnection(own_server.url)
+    push = Lua("return redis.call('RPUSH', KEYS[1], ARGV[1])")
+    replies: list[asyncio.Future[object]] = []
+    for number in range(1, 401):
+        if number % 100 == 50:
+            replies.append(connection.command("SCRIPT", "FLUSH"))
+        replies.append(connection.call(push, ["list"], [number]))
+        if number % 5 == 0:
+            await asyncio.sleep(0)
+    await asyncio.gather(*replies)
+    found = await connection.command("LRANGE", "list", 0, -1)
+    assert [int(each) for each in found] == list(range(1, 401))
+    await connection.close()
+
+
 async def test_a_server_has_the_scripts_before_the_first_call(own_server: EmbeddedRedis) -> None:
     """A call of a script that is missing comes back, and one of another script behind it would overtake it."""
     first, second = (Lua(f"return redis.call('RPUSH', KEYS[1], '{name}' .. ARGV[1])") for name in "ab")
