@@ -1,6 +1,6 @@
 """What a process does with the notifications on the control channels of its buckets.
 
-Each bucket has one for all processes, and one for each: what concerns one process alone wakes no other.
+Each bucket has a channel that all processes listen to, and one for each process: what concerns one alone wakes no other.
 """
 
 from __future__ import annotations

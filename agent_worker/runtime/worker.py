@@ -303,6 +303,7 @@ class Worker:
         if lease.alone and self._running.has_lone:
             # One at a time; the queue has others in front of it now.
             await self._services.turns.hand_back(bucket, lease)
+            # Without room for another one this process was not noted as waiting, so it looks into the queue once it has.
             return lease.more or not spare
         try:
             self._start(agent, lease, bucket, Hold(asked + lease_ms / 1000))

@@ -26,6 +26,11 @@ class UserCode:
     session: str = ""
     turn: str = ""
 
+    @property
+    def turn_of(self) -> tuple[str, str]:
+        """Session and turn: an agent and its cancel hook are the same turn's."""
+        return self.session, self.turn
+
     def __str__(self) -> str:
         return f"role={self.role} agent={self.agent} session={self.session} turn={self.turn}"
 
@@ -42,9 +47,9 @@ class GuardedTask(asyncio.Task[T]):
     swept: ClassVar[bool] = False
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """False where the caller is user code and the task another's."""
+        """False where the caller is user code and the task not of its turn."""
         by = current_code.get()
-        if by is None or by is self.code:
+        if by is None or (self.code is not None and by.turn_of == self.code.turn_of):
             return super().cancel(msg)
         if not GuardedTask.swept:
             logger.error("worker.cancel_refused %s: user code tried to cancel tasks that are not its own", by)
@@ -74,6 +79,8 @@ async def run_guarded(work: Coroutine[Any, Any, T]) -> T:
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError:
+            # The task that waits here may be the program's own, which a sweep cancels too: that is taken back. A cancel by
+            # the program in the same iteration is lost with it.
             if GuardedTask.swept and waiting is not None and not task.done():
                 waiting.uncancel()
                 continue

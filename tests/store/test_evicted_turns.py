@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from selfhost_transport.errors import NotFound
+from selfhost_transport.errors import Busy, NotFound
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store.entries import Created
 from selfhost_transport.store.keys import Keyspace, bucket_of
@@ -109,6 +109,15 @@ async def test_p3_it_ends_as_failed(evicted: Evicted, lost: Callable[[Evicted], 
     if (behind := await take(evicted.turns)) is not None:
         await finish(evicted.turns, behind)
     assert await evicted.open_turns() == set()
+
+
+async def test_a_suspended_one_counts_no_longer(evicted: Evicted) -> None:
+    """A session that takes one turn at a time takes the next, and then no other."""
+    await waiting_for_people(evicted)
+    assert await evicted.reap() == ("t1", SESSION, "failed")
+    await evicted.turns.submit(request("t2", policy=Policy.REJECT))
+    with pytest.raises(Busy):
+        await evicted.turns.submit(request("t3", policy=Policy.REJECT))
 
 
 @pytest.mark.parametrize("scope", [CancelFilter(Scope.TURN, "t1"), CancelFilter(Scope.OWNER, "alice")])

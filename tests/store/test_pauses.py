@@ -246,6 +246,7 @@ async def test_can_11_a_hook_that_never_decides(
         headers = h.read_headers(last.messages[-1])
         assert headers is not None and headers.run_id == "t1"
         assert headers.get(h.ERROR_MESSAGE) == "the agent did not decide in time"
+        assert headers.get(h.CANCEL_CLIENT_ID) == (CANCEL.client_id or "")
 
 
 async def test_an_operator_does_not_ask(turns: TurnStore) -> None:

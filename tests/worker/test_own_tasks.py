@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent_worker import ToolCall, Turn, Worker
+from agent_worker import CancelRequest, ToolCall, Turn, Worker
 from selfhost_transport.settings import Settings
 from tests.processes import wait_until
 from tests.worker.session import Room
@@ -59,6 +59,31 @@ async def test_an_agent_that_cancels_all_tasks_ends_itself_only(room: Room, work
         assert (record.status, record.attempts) == ("completed", 1)
         assert await room.text(turn) == "".join(f"{number} " for number in range(30))
     assert not worker.stopped
+
+
+async def test_a_cancel_hook_cancels_a_task_of_its_turns_agent(room: Room, worker: Worker) -> None:
+    tasks: list[asyncio.Task[bool]] = []
+
+    @worker.agent("searching")
+    async def searching(turn: Turn) -> None:
+        await turn.pipe(["first"])
+        tasks.append(asyncio.create_task(asyncio.Event().wait()))
+        await asyncio.wait(tasks)
+
+    @worker.on_cancel("searching")
+    async def stop_searching(request: CancelRequest) -> bool:
+        return tasks[0].cancel()
+
+    await worker.ready.wait()
+    turn = await room.send("go", agent="searching")
+
+    async def is_searching() -> bool:
+        return bool(tasks)
+
+    await wait_until(is_searching)
+    await room.cancel(turn)
+    assert (await room.ended(turn)).status == "cancelled"
+    assert tasks[0].cancelled()
 
 
 async def test_a_worker_that_is_cancelled_from_outside_ends(settings: MakeSettings) -> None:

@@ -4,6 +4,8 @@
 -- waited longest, by their own channels: two, so that one that is busy or frozen keeps no turn waiting. A worker that has
 -- gone is passed over, since no one hears it. Where none is noted all are called, once: until one of them finds the queue
 -- empty again, all of them mean to look into it already.
+-- COUNTED (redis_io/databases.py): whether the reply to PUBLISH counts all who hear. MOST_IDLE bounds what a bucket keeps for a large
+-- fleet; IDLE_MS, how long workers that are gone are remembered; CALLED_MS, how long a call of all is relied on.
 local CALLED_AT_ONCE, MOST_IDLE, IDLE_MS, CALLED_MS = 2, 128, 3600000, 5000
 
 -- To one worker: returns how many heard it.
@@ -34,7 +36,7 @@ end
 local function note_idle(at, agent, worker)
   if not COUNTED then return end
   local idle = at .. 'idle:' .. agent
-  -- First, so that a full Redis does not refuse the next.
+  -- A removal first: a full Redis then lets the script write.
   redis.call('DEL', at .. 'called:' .. agent)
   if redis.call('ZCARD', idle) >= MOST_IDLE and not redis.call('ZSCORE', idle, worker) then return end
   redis.call('ZADD', idle, string.format('%.0f', now_ms()), worker)

@@ -13,6 +13,7 @@ local function plain_end(turn, owner, status)
   return plain_entry('ai-run-end', headers)
 end
 
-local function plain_denial(turn)
-  return plain_entry('ai-cancel-denied', {['run-id'] = turn, ['error-message'] = 'the agent did not decide in time'})
+local function plain_denial(turn, requester)
+  return plain_entry('ai-cancel-denied', {['run-id'] = turn, ['cancel-client-id'] = requester,
+    ['error-message'] = 'the agent did not decide in time'})
 end

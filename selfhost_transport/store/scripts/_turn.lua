@@ -69,7 +69,7 @@ local function enqueue(turn, agent)
   local item = redis.call('XADD', base .. 'q:' .. agent, '*', QUEUE.turn, turn, QUEUE.session, session)
   redis.call('HSET', turn_key(turn), TURN.queue_item, item)
   call_workers(base, agent)
-  -- For processes that want to see every turn, and take none from the queue.
+  -- For processes that want to see every turn, and take none from the queue. Else the channel of all has said it.
   if COUNTED then redis.call('PUBLISH', base .. 'came:' .. part(agent) .. DATABASE, item) end
 end
 
@@ -192,9 +192,19 @@ local function queue_for_webhooks(turn, status, position, event)
   queue_for_exporters(turn, status, position, fields, event)
 end
 
+-- Counts the session's suspended turns anew: Redis has evicted what said whether this one was.
+local function count_suspended(turn)
+  local count = 0
+  for _, other in ipairs(redis.call('HKEYS', K_ACTIVE)) do
+    if other ~= turn and redis.call('HGET', turn_key(other), TURN.status) == 'suspended' then count = count + 1 end
+  end
+  if redis.call('HEXISTS', K_META, SESSION.suspended) == 1 then redis.call('HSET', K_META, SESSION.suspended, count) end
+end
+
 -- Takes a turn out of what it waits in: for people, in its session, or for a worker.
 local function stop_waiting(turn, was, agent, item)
   if was == 'suspended' then redis.call('HINCRBY', K_META, SESSION.suspended, -1) end
+  if not was then count_suspended(turn) end
   if was == 'queued' then redis.call('LREM', base .. 'w:' .. session, 1, turn) end
   if was == 'pending' and item then redis.call('XDEL', base .. 'q:' .. agent, item) end
 end

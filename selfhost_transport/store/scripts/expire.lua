@@ -16,10 +16,10 @@ local base = bucket
 end_also_when_full()
 local key = turn_key(turn)
 local fields = redis.call('HMGET', key, TURN.status, TURN.hook_default, TURN.cancel_position, TURN.cancel_entry, TURN.awaited,
-  TURN.escalation, TURN.expires_at)
+  TURN.escalation, TURN.expires_at, TURN.cancel_requester)
 if fields[1] == 'cancelling' then
   if fields[2] == 'deny' and not fields[3] then
-    local id = create(plain_denial(turn))
+    local id = create(plain_denial(turn, fields[8] or ''))
     redis.call('HSET', key, TURN.status, 'active')
     redis.call('HDEL', key, TURN.cancel_entry, TURN.cancel_requester)
     tidy_log(id, window_ms)
