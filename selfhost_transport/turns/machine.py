@@ -17,7 +17,7 @@ class TurnStatus(StrEnum):
     PENDING = "pending"  # accepted; no agent has begun (queued turns too)
     ACTIVE = "active"
     SUSPENDED = "suspended"  # waits for a tool result or an approval
-    CANCELLING = "cancelling"  # cancel accepted; a hook may still write its closing note
+    CANCELLING = "cancelling"  # a hook is asked, or a closing note may follow
     COMPLETED = "completed"
     CANCELLED = "cancelled"
     FAILED = "failed"
@@ -45,6 +45,7 @@ TERMINAL: Final = frozenset({TurnStatus.COMPLETED, TurnStatus.CANCELLED, TurnSta
 _ENDINGS: Final = {TurnEvent.CANCEL: TurnStatus.CANCELLED, TurnEvent.FAIL: TurnStatus.FAILED}
 _STOPPABLE: Final = {**_ENDINGS, TurnEvent.REQUEST_CANCEL: TurnStatus.CANCELLING}
 
+# The scripts of the store decide; the tests compare them with this. A hook's denial puts a turn back to ACTIVE and is not in it.
 TRANSITIONS: Final[Mapping[TurnStatus, Mapping[TurnEvent, TurnStatus]]] = MappingProxyType(
     {
         TurnStatus.PENDING: {**_STOPPABLE, TurnEvent.START: TurnStatus.ACTIVE},

@@ -26,7 +26,7 @@ capability = {{ "*" = ["*"] }}
 [[namespaces]]
 id = "short"
 agent = "assistant"
-retention = "2s"
+retention = "4s"
 """
 
 
