@@ -26,7 +26,7 @@ capability = {{ "*" = ["*"] }}
 [[namespaces]]
 id = "short"
 agent = "assistant"
-retention = "4s"
+retention = "2s"
 """
 
 
