@@ -162,7 +162,7 @@ class Dead(Field):
 
     TURN = "t", "turn id"
     SESSION = "s", "its session"
-    ATTEMPTS = "at", "attempts that were begun"
+    ATTEMPTS = "at", "attempts that count"
     WORKER = "wk", "the worker of the last one"
 
 

@@ -129,7 +129,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class TurnRecord:
-    """What the store knows of a turn."""
+    """What the store knows of a turn. `attempts`: those begun, without those that were handed back."""
 
     turn_id: str
     status: str

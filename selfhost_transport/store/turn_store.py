@@ -54,8 +54,8 @@ LOST, GAP = b"lost", b"gap"
 """Replies to an append that was not written: the turn may no longer be written; an earlier append is missing."""
 
 _RECORD = (
-    Turn.STATUS, Turn.AGENT, Turn.OWNER, Turn.INPUT, Turn.ATTEMPTS, Turn.WORKER, Turn.TERMINAL_POSITION,
-    Turn.CANCEL_POSITION,
+    Turn.STATUS, Turn.AGENT, Turn.OWNER, Turn.INPUT, Turn.ATTEMPTS, Turn.HANDED_BACK, Turn.WORKER,
+    Turn.TERMINAL_POSITION, Turn.CANCEL_POSITION,
 )  # fmt: skip
 
 
@@ -235,7 +235,7 @@ class TurnStore:
     async def record(self, session: str, turn_id: str) -> TurnRecord | None:
         """The record of a turn, or None."""
         values = await self.redis.command("HMGET", self.keys.of_item("t", turn_id, session), *_RECORD)
-        status, agent, owner, input_id, attempts, worker, terminal, cancel = values
+        status, agent, owner, input_id, begun, handed_back, worker, terminal, cancel = values
         if status is None:
             return None
         return TurnRecord(
@@ -244,7 +244,7 @@ class TurnStore:
             agent=agent.decode(),
             owner=owner.decode(),
             input_id=input_id.decode(),
-            attempts=int(attempts),
+            attempts=int(begun) - int(handed_back or 0),
             worker=worker.decode() if worker else None,
             terminal=Position.parse_id(terminal.decode()) if terminal else None,
             cancel_position=Position.parse_id(cancel.decode()) if cancel else None,

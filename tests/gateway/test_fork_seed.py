@@ -131,7 +131,10 @@ async def test_what_a_client_says_the_agent_said_is_not_stored(
         assert await stored_copies(url, session) == [{"codecMessageId": "f1", "message": STORED}]
         # The same send again is the same turn.
         again = await raw.publish(session, forged)
-        assert again["res"][0]["turn"] == {**answer["res"][0]["turn"], "repeated": True}
+        same = {**answer["res"][0]["turn"], "repeated": True}
+        # Turns of other sessions may wait before it: only a first answer counts them.
+        same.pop("waiting", None)
+        assert again["res"][0]["turn"] == same
         # However it is carried.
         other = fork(STORED | {"parts": parts}, encoding="json/utf-8/base64", wire_id="f2")
         assert (await raw.publish(session, other))["action"] == ACK

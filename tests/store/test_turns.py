@@ -9,6 +9,7 @@ import pytest
 
 from selfhost_transport.errors import Busy, Conflict, LeaseLost, RateLimited
 from selfhost_transport.redis_io.connection import RedisConnection
+from selfhost_transport.store.dead_letters import DeadLetters
 from selfhost_transport.store.entries import (
     Appended,
     Created,
@@ -273,7 +274,11 @@ async def test_a_turn_handed_back_does_not_count_as_an_attempt(turns: TurnStore)
     assert not await turns.hand_back(bucket, lease)
     again = await take(turns, lease_ms=1)
     assert again is not None and again.fence == 2
+    record = await turns.record(SESSION, "t1")
+    assert record is not None and record.attempts == 1
     assert await expired(turns) == ("t1", SESSION, "failed")
+    (letter,) = await DeadLetters(turns, SessionStore(turns.redis, turns.keys)).all()
+    assert letter.attempts == 1
 
 
 async def test_renewing_keeps_the_lease_and_names_what_is_lost(turns: TurnStore) -> None:

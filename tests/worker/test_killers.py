@@ -26,11 +26,13 @@ async def replaced_at_once(stack: Stack) -> AsyncIterator[list[int]]:
             await worker.wait()
 
     supervising = asyncio.create_task(supervise())
-    await wait_until(lambda: count[0], 20)
-    yield count
-    supervising.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await supervising
+    try:
+        await wait_until(lambda: count[0], 20)
+        yield count
+    finally:
+        supervising.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await supervising
 
 
 async def test_the_innocent_complete_beside_a_turn_that_kills_its_worker(room: Room, stack: Stack) -> None:

@@ -66,10 +66,11 @@ if fields[8] and redis.call('EXISTS', fence_key(turn)) == 1 then
   return {turn, session, 'adoptable'}
 end
 local unused = fields[9] == 'waits'
-local is_last = fields[4] == 'fail' or tonumber(fields[2]) - tonumber(fields[7] or '0') >= tonumber(fields[3])
+local attempts = tonumber(fields[2]) - tonumber(fields[7] or '0')
+local is_last = fields[4] == 'fail' or attempts >= tonumber(fields[3])
 if fence == '' and not unused and is_last then
   redis.call('XADD', DEAD, 'MAXLEN', '~', 10000, '*', DEAD_LETTER.turn, turn, DEAD_LETTER.session, session,
-    DEAD_LETTER.attempts, fields[2], DEAD_LETTER.worker, fields[6])
+    DEAD_LETTER.attempts, attempts, DEAD_LETTER.worker, fields[6])
   local id = close_turn(turn, 'failed', TURN.step_failed, TURN.run_lost, keep_ms)
   queue_for_webhooks(turn, 'failed', id, 'dead')
   tidy_log(id, window_ms)
