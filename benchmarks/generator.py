@@ -20,8 +20,8 @@ from benchmarks.rig import Cpu, paced
 from selfhost_transport.loadtest.clock import ClockOffset
 from selfhost_transport.loadtest.plan import Load, Target
 from selfhost_transport.loadtest.recorder import Recorder
-from selfhost_transport.loadtest.session import Session
-from selfhost_transport.loadtest.verify import Turn
+from selfhost_transport.loadtest.session import LoadSession
+from selfhost_transport.loadtest.verify import AskedTurn
 from selfhost_transport.turns import headers as h
 from selfhost_transport.wire.actions import Action, MessageAction
 from selfhost_transport.wire.codec import Format
@@ -66,11 +66,11 @@ async def _watch(link: Connection) -> list[Figure]:
     recorder = Recorder()
     target = Target.parse([f"ws://127.0.0.1:{port}"], "bench.key:secret", "")
     sessions = [
-        Session(target, load, _RUN, number, recorder, ClockOffset(shared=True))
+        LoadSession(target, load, _RUN, number, recorder, ClockOffset(shared=True))
         for number in range(_CONNECTIONS)
     ]
     for session in sessions:
-        session.viewers[0].check.expect(Turn("run-1", load.tokens, _RATE, time.time()))
+        session.viewers[0].check.expect(AskedTurn("run-1", load.tokens, _RATE, time.time()))
         await session.open()
     recorder.begin()
     cpu = Cpu(os.getpid())

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 
 from benchmarks.figures import Figure
-from selfhost_transport.loadtest.fleet import Fleet
+from selfhost_transport.loadtest.fleet import LoadProcesses
 from selfhost_transport.loadtest.plan import Load, LocalOptions, Plan, Scenario, shares
 from selfhost_transport.loadtest.run import Runner, Watcher
 from selfhost_transport.loadtest.stack import LocalStack
@@ -30,7 +30,7 @@ async def _run(sessions: int, seconds: float) -> list[Figure]:
 
 
 def _measure(stack: LocalStack, plan: Plan, idle: Load) -> list[Figure]:
-    beside = Fleet(shares(replace(plan, load=idle), "idle"), lambda progress: None)
+    beside = LoadProcesses(shares(replace(plan, load=idle), "idle"), lambda progress: None)
     try:
         beside.start()
         beside.wait_ready()

@@ -11,7 +11,7 @@ from benchmarks.figures import Figure
 from benchmarks.rig import KEY, Rig, gateway, rig
 from selfhost_transport.loadtest.plan import Target
 from selfhost_transport.store.options import StoreOptions
-from selfhost_transport.store.turn_operations import Close, Create
+from selfhost_transport.store.turn_operations import CloseMessage, CreateMessage
 from selfhost_transport.store.turn_store import TurnStore
 
 _WARM = 200
@@ -83,8 +83,8 @@ async def _answer(bench: Rig, session: str) -> None:
     replies = [bench.turns.append(turn.lease, turn.text, f"{number} ") for number in range(_ANSWER_TOKENS)]
     await asyncio.gather(*replies)
     extras = turn.header.extras or {}
-    await bench.turns.write(turn.lease, 2, [Close(turn.text.ref, extras)])
-    await bench.turns.end(turn.lease, "completed", [Create(turn.header)])
+    await bench.turns.write(turn.lease, 2, [CloseMessage(turn.text.ref, extras)])
+    await bench.turns.end(turn.lease, "completed", [CreateMessage(turn.header)])
 
 
 async def _used(bench: Rig) -> int:

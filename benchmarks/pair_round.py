@@ -21,7 +21,7 @@ from gateway.background import Background
 from gateway.fanout.delivery import Variant
 from gateway.fanout.subscription import Subscription
 from gateway.websocket.protocol import RawSocket
-from gateway.websocket.write_batch import Outbox
+from gateway.websocket.write_batch import WriteBatch
 from selfhost_transport.loadtest.plan import Load
 from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.serial import Position
@@ -130,7 +130,7 @@ class _Counters:
 
 async def _notification_us(readers: int, seconds: float) -> float:
     async with rig.rig() as bench:
-        session, tasks, counters, outbox = "bench:1", Background("bench"), _Counters(), Outbox()
+        session, tasks, counters, outbox = "bench:1", Background("bench"), _Counters(), WriteBatch()
         follower = _follower(session, bench.sessions, tasks, counters, outbox)
         await follower.start()
         transports = [_Transport() for _ in range(readers)]
@@ -162,7 +162,7 @@ async def _notification_us(readers: int, seconds: float) -> float:
         return cost
 
 
-def _follower(session: str, store: Any, tasks: Background, counters: Any, outbox: Outbox) -> Any:
+def _follower(session: str, store: Any, tasks: Background, counters: Any, outbox: WriteBatch) -> Any:
     """What takes a session's notifications: a feed, or where following the log is a part of its own, that."""
     try:
         module: Any = import_module("gateway.fanout.log_follower")

@@ -18,7 +18,7 @@ from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.session_store import SessionStore
-from selfhost_transport.store.turn_operations import Create, OpenText
+from selfhost_transport.store.turn_operations import CreateMessage, OpenText
 from selfhost_transport.store.turn_request import build_turn_request, unpack_context
 from selfhost_transport.store.turn_store import Lease, TurnStore
 from selfhost_transport.turns import chunks as p
@@ -63,7 +63,7 @@ class Rig:
         coder = encoder.Encoder(unpack_context(lease.context), "message", lease.step_start_serial)
         created = coder.encode(p.TextStart("text-0"))[-1]
         assert isinstance(created, encoder.Create)
-        (position,) = await self.turns.write(lease, 1, [Create(created.message, created.closing)])
+        (position,) = await self.turns.write(lease, 1, [CreateMessage(created.message, created.closing)])
         return OpenTurn(lease, OpenText(Ref(position)), created.message)
 
 

@@ -16,7 +16,7 @@ from selfhost_transport.commands.children import Child
 from selfhost_transport.settings import ENV_PREFIX
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.keys import bucket_of
-from selfhost_transport.store.turn_operations import Close, Create, Operation
+from selfhost_transport.store.turn_operations import CloseMessage, CreateMessage, WriteOperation
 from selfhost_transport.store.turn_request import build_turn_request, unpack_context
 from selfhost_transport.store.turn_store import Accepted, Lease, Policy
 from selfhost_transport.turns import chunks as p
@@ -141,17 +141,17 @@ async def _steps(bench: Rig, turns: int) -> list[Figure]:
 
     async def begin(lease: Lease) -> None:
         ops = _encoder(lease).encode(p.TextStart("text-0"))
-        step: list[Operation] = [
-            Create(op.message, op.closing, TOKEN) for op in ops if isinstance(op, encoder.Create)
+        step: list[WriteOperation] = [
+            CreateMessage(op.message, op.closing, TOKEN) for op in ops if isinstance(op, encoder.Create)
         ]
         texts[lease.turn_id] = Ref((await bench.turns.write(lease, 1, step))[-1])
 
     async def end(lease: Lease) -> None:
         context = unpack_context(lease.context)
-        closing = Close(texts[lease.turn_id], {"ai": {"transport": {"status": "complete"}}})
+        closing = CloseMessage(texts[lease.turn_id], {"ai": {"transport": {"status": "complete"}}})
         step = lifecycle.step_end(context, lease.step_start_serial, StepReason.COMPLETE)
         last = lifecycle.run_end(context, RunReason.COMPLETE)
-        await bench.turns.end(lease, "completed", [closing, Create(step), Create(last)])
+        await bench.turns.end(lease, "completed", [closing, CreateMessage(step), CreateMessage(last)])
 
     found += await _step(bench, "accept", sessions, lambda session: submit(bench, session, "hello"))
     found += await _step(bench, "take", sessions, take)

@@ -15,7 +15,7 @@ from typing import Any, Final
 from selfhost_transport.errors import InvalidArgument, TransportError
 from selfhost_transport.hooks import call_hook
 from selfhost_transport.settings import Settings, load_settings
-from selfhost_transport.store.ended_turns import Ended, EndedTurns, Leased
+from selfhost_transport.store.ended_turns import Ended, EndedTurns, LeasedElsewhere
 from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.names import part
 from selfhost_transport.store.stores import Stores
@@ -222,7 +222,7 @@ class TurnExporter:
             del self._dirty[bucket]
             try:
                 taken = await queue.take(bucket, int(self._lease_s * 1000))
-                if isinstance(taken, Leased):
+                if isinstance(taken, LeasedElsewhere):
                     self._look_at_end_of(bucket, taken)
                 elif taken is not None:
                     self._dirty[bucket] = None
@@ -268,7 +268,7 @@ class TurnExporter:
         self._paused.add(ended.bucket)
         asyncio.get_running_loop().call_later(pause_s, self._resume, ended.bucket)
 
-    def _look_at_end_of(self, bucket: int, leased: Leased) -> None:
+    def _look_at_end_of(self, bucket: int, leased: LeasedElsewhere) -> None:
         """Look at a bucket when a lease ends: nothing announces that another process is gone."""
         if bucket in self._leased:
             return

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from selfhost_transport.store.appends import MessageAppend
-from selfhost_transport.store.entries import Operation, Ref
+from selfhost_transport.store.entries import MessageOperation, Ref
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.turns import chunks as c
 from selfhost_transport.turns import headers as h
@@ -19,7 +19,7 @@ from selfhost_transport.turns.inputs import InputIds
 from selfhost_transport.turns.lifecycle import RunReason, StepReason
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import FilePart, TextPart
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message, Version
 from selfhost_transport.wire.serial import Position, parse_position
@@ -51,7 +51,7 @@ class Talk:
         self.random = random.Random(seed)
         self.session = session
         self.tree = SessionTree(session)
-        self.view = View(self.tree)
+        self.view = TreeView(self.tree)
         # Every question's own chain: what the model is given for it, as ids of messages, by a model of our own.
         self.turns: list[Turn] = []
         self._sessions = sessions
@@ -156,7 +156,7 @@ class Talk:
         key, ref = self.random.choice(asked)
         del self._asked[key]
         await self._sessions.replace(
-            self.session, ref, MessageAction.DELETE, Message(), Operation(client_id=PEOPLE[0])
+            self.session, ref, MessageAction.DELETE, Message(), MessageOperation(client_id=PEOPLE[0])
         )
         self._deliver([await self._sessions.history.message(self.session, ref)])
 

@@ -41,10 +41,10 @@ def stream(source: Source[Event], *, finish: bool = True) -> ProviderStream[Even
 
     `finish=False` leaves the message open for more.
     """
-    return ProviderStream[Event](source, EventsTranslation(), finish=finish)
+    return ProviderStream[Event](source, GraphTranslation(), finish=finish)
 
 
-class EventsTranslation(Translation[Event]):
+class GraphTranslation(Translation[Event]):
     """One run of a graph, which may call models several times. Their runs are distinguished by id."""
 
     def __init__(self) -> None:

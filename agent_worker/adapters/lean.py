@@ -1,6 +1,6 @@
 """The events of a provider's response, decoded from its body without the provider's own models.
 
-What arrives with every token is decoded into small structs; everything else into `Fields`, which read like the
+What arrives with every token is decoded into small structs; everything else into `JsonObject`, which read like the
 library's objects: a member that is absent is None.
 """
 
@@ -40,7 +40,7 @@ class Body(Protocol):
         """The chunks of its body, content encodings undone."""
 
 
-class Fields(dict[str, Any]):
+class JsonObject(dict[str, Any]):
     """A JSON object whose members can be read as attributes."""
 
     __slots__ = ()
@@ -51,18 +51,18 @@ class Fields(dict[str, Any]):
         return self.get(name)
 
 
-_fields = json.JSONDecoder(object_hook=Fields)
+_fields = json.JSONDecoder(object_hook=JsonObject)
 
 
-def decode_fields(data: bytes) -> Fields:
-    """An object, those inside it as Fields too. Raises JSONDecodeError, also for JSON that is no object or nested too deeply."""
+def decode_fields(data: bytes) -> JsonObject:
+    """A JSON object; those inside it likewise. Raises JSONDecodeError, also for JSON that is no object or nested too deeply."""
     try:
         found = _fields.decode(data.decode())
     except UnicodeDecodeError as error:
         raise json.JSONDecodeError("not UTF-8", "", 0) from error
     except RecursionError as error:
         raise json.JSONDecodeError("nested too deeply", "", 0) from error
-    if not isinstance(found, Fields):
+    if not isinstance(found, JsonObject):
         raise json.JSONDecodeError("not an object", "", 0)
     return found
 

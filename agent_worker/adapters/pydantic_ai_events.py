@@ -68,10 +68,10 @@ def stream(source: Source[Event], *, finish: bool = True) -> ProviderStream[Even
 
     `finish=False` leaves the message open for more.
     """
-    return ProviderStream(source, EventsTranslation(), finish=finish)
+    return ProviderStream(source, RunTranslation(), finish=finish)
 
 
-class EventsTranslation(Translation[Event]):
+class RunTranslation(Translation[Event]):
     """One run of an agent, which may call its model several times, or one call of a model."""
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
-from agent_worker.agent.reading import Pace, Reading, Wanted
+from agent_worker.agent.reading import Reading, Wanted, YieldTimer
 from agent_worker.agent.suspension import Answer, answers_in
 from agent_worker.output.left_behind import LeftBehind, left_behind
 from selfhost_transport.errors import ConversationTooLong
@@ -145,7 +145,7 @@ class Conversation:
             partial_answers=wanted.partial_answers,
             last=wanted.last,
         )
-        pace = Pace()
+        pace = YieldTimer()
         async for page in self._pages(Query(limit=PAGE)):
             for message in reversed(page.messages):
                 reader.apply(message)
@@ -172,7 +172,7 @@ class Conversation:
         return Reading(tree, prompt if wanted.last is None else prompt[max(0, len(prompt) - wanted.last) :])
 
     async def _spoken(self, prompt: list[PromptMessage]) -> list[PromptMessage]:
-        pace, found = Pace(), []
+        pace, found = YieldTimer(), []
         for said in prompt:
             found.append(_without_reasoning(said))
             await pace.keep()
@@ -180,7 +180,7 @@ class Conversation:
 
     async def own_tree(self) -> SessionTree:
         """What belongs to this turn, however long the session is: everything since the send that started it."""
-        tree, pace = self._tree(), Pace()
+        tree, pace = self._tree(), YieldTimer()
         for message in await self._since_send():
             tree.apply(message)
             await pace.keep()
@@ -250,7 +250,7 @@ class Conversation:
             query = replace(query, cursor=page.next_cursor)
 
     async def _apply(self, tree: SessionTree, page: Page) -> None:
-        pace = Pace()
+        pace = YieldTimer()
         for message in reversed(page.messages):
             tree.apply(message)
             await pace.keep()

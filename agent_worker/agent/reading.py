@@ -33,7 +33,7 @@ class Reading:
     prompt: list[PromptMessage]
 
 
-class Pace:
+class YieldTimer:
     """Lets other tasks run between the short steps of a long work."""
 
     def __init__(self) -> None:

@@ -27,7 +27,7 @@ from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns.client_input import ClientInput
 from selfhost_transport.turns.codecs import UI_MESSAGES
 from selfhost_transport.turns.context import TurnContext
-from selfhost_transport.turns.outputs import Close, Op
+from selfhost_transport.turns.outputs import Close, OutputOperation
 from selfhost_transport.turns.prompt import PartialAnswers, PromptMessage
 from selfhost_transport.turns.seed import Seed, Stored
 
@@ -321,7 +321,7 @@ class Turn:
                 await self._left.write_result(p.ToolOutputError(call, _LOST_CALL))
             return
         # Another codec's message cannot be taken up in its middle: it ends here, and the answer continues in the next.
-        closing: list[Op] = []
+        closing: list[OutputOperation] = []
         for number, stream in enumerate(left.streams):
             self._writer.take_up(f"left/{number}", stream)
             closing.append(Close(f"left/{number}", stream.closing))

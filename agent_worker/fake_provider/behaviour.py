@@ -56,7 +56,7 @@ class Behaviour:
             seed,
         )
 
-    def answer(self, text: str, digest: str, repeat: int, most: int | None) -> Answer:
+    def answer(self, text: str, digest: str, repeat: int, most: int | None) -> PlannedAnswer:
         """What happens to a request. The same request gets the same, in whatever order requests arrive.
 
         `text`: the newest words of the user; a script in them decides instead. `digest`: of the whole request, `repeat`: how
@@ -64,7 +64,7 @@ class Behaviour:
         """
         rng = Random(f"{self.seed}/{digest}/{repeat}")
         tokens = max(1, round(self.tokens.draw(rng)))
-        answer = Answer(self.first_token_s.draw(rng), self.rate.draw(rng), tokens, self._fault(rng))
+        answer = PlannedAnswer(self.first_token_s.draw(rng), self.rate.draw(rng), tokens, self._fault(rng))
         at = rng.randrange(tokens)
         answer = dataclasses.replace(_scripted(answer, text), at=at)
         if most is not None and most < answer.tokens:
@@ -83,7 +83,7 @@ class Behaviour:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PlannedAnswer:
     """One answer. `at`: the token before which its fault comes; `cut`: the caller's limit ends it."""
 
     first_token_s: float
@@ -95,7 +95,7 @@ class Answer:
     hang_at: int | None = None
 
 
-def _scripted(answer: Answer, text: str) -> Answer:
+def _scripted(answer: PlannedAnswer, text: str) -> PlannedAnswer:
     """With the lengths and rates of a script of the load generator; its failures are a matter of the scripted model."""
     # Messages that follow one another are one to a provider: the newest counts.
     begin = text.rfind(PREFIX)

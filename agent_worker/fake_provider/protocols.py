@@ -21,7 +21,7 @@ _MESSAGES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ModelRequest:
     """A request, as far as it counts. `most`: tokens allowed; `usage`: whether the stream is to end with usage."""
 
     model: str
@@ -40,32 +40,32 @@ class Protocol(ABC):
     limits: ClassVar[tuple[str, ...]] = ("max_tokens",)
     inputs: ClassVar[tuple[str, ...]] = ("messages",)
 
-    def read(self, body: dict[str, Any]) -> Asked:
+    def read(self, body: dict[str, Any]) -> ModelRequest:
         """What a body asks for. Raises ValueError for one that the protocol does not allow."""
         said = next((body[name] for name in self.inputs if name in body), None)
         if not isinstance(body.get("model"), str) or not isinstance(said, list | str) or not said:
             raise ValueError(f"`model` and `{self.inputs[0]}` are required")
         most = next((body[name] for name in self.limits if isinstance(body.get(name), int)), None)
         options = body.get("stream_options")
-        return Asked(
+        return ModelRequest(
             body["model"], newest_text(said), max(1, len(orjson.dumps(said)) // _CHARACTERS_PER_TOKEN), most,
             body.get("stream") is True, isinstance(options, dict) and options.get("include_usage") is True,
         )  # fmt: skip
 
     @abstractmethod
-    def begin(self, asked: Asked, number: int) -> bytes:
+    def begin(self, asked: ModelRequest, number: int) -> bytes:
         """What comes before the first token."""
 
     @abstractmethod
-    def token(self, asked: Asked, number: int) -> Template:
+    def token(self, asked: ModelRequest, number: int) -> Template:
         """The event of a token."""
 
     @abstractmethod
-    def end(self, asked: Asked, number: int, text: str, tokens: int, *, cut: bool) -> bytes:
+    def end(self, asked: ModelRequest, number: int, text: str, tokens: int, *, cut: bool) -> bytes:
         """What comes after the last token."""
 
     @abstractmethod
-    def whole(self, asked: Asked, number: int, text: str, tokens: int, *, cut: bool) -> dict[str, Any]:
+    def whole(self, asked: ModelRequest, number: int, text: str, tokens: int, *, cut: bool) -> dict[str, Any]:
         """The answer at once."""
 
     @abstractmethod
@@ -123,15 +123,15 @@ class ChatCompletions(Protocol):
     path = "/v1/chat/completions"
     limits = ("max_completion_tokens", "max_tokens")
 
-    def begin(self, asked: Asked, number: int) -> bytes:
+    def begin(self, asked: ModelRequest, number: int) -> bytes:
         """The role."""
         return event(self._chunk(asked, number, {"role": "assistant", "content": ""}))
 
-    def token(self, asked: Asked, number: int) -> Template:
+    def token(self, asked: ModelRequest, number: int) -> Template:
         """A delta."""
         return Template(event(self._chunk(asked, number, {"content": TOKEN})))
 
-    def end(self, asked: Asked, number: int, text: str, tokens: int, *, cut: bool) -> bytes:
+    def end(self, asked: ModelRequest, number: int, text: str, tokens: int, *, cut: bool) -> bytes:
         """The finish reason, the usage where it was asked for, `[DONE]`."""
         last = event(self._chunk(asked, number, {}, "length" if cut else "stop"))
         if asked.usage:
@@ -140,7 +140,7 @@ class ChatCompletions(Protocol):
             )
         return last + b"data: [DONE]\n\n"
 
-    def whole(self, asked: Asked, number: int, text: str, tokens: int, *, cut: bool) -> dict[str, Any]:
+    def whole(self, asked: ModelRequest, number: int, text: str, tokens: int, *, cut: bool) -> dict[str, Any]:
         """A chat.completion."""
         message = {"role": "assistant", "content": text, "refusal": None}
         choice = {
@@ -161,7 +161,7 @@ class ChatCompletions(Protocol):
         return {"error": {"message": _MESSAGES[fault], "type": kind, "param": None, "code": kind}}
 
     def _chunk(
-        self, asked: Asked, number: int, delta: dict[str, Any], finish: str | None = None
+        self, asked: ModelRequest, number: int, delta: dict[str, Any], finish: str | None = None
     ) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         return {
@@ -169,7 +169,7 @@ class ChatCompletions(Protocol):
             "choices": [choice],
         }  # fmt: skip
 
-    def _usage(self, asked: Asked, tokens: int) -> dict[str, Any]:
+    def _usage(self, asked: ModelRequest, tokens: int) -> dict[str, Any]:
         total = asked.input_tokens + tokens
         return {"prompt_tokens": asked.input_tokens, "completion_tokens": tokens, "total_tokens": total}
 
@@ -181,7 +181,7 @@ class Responses(Protocol):
     limits = ("max_output_tokens",)
     inputs = ("input",)
 
-    def begin(self, asked: Asked, number: int) -> bytes:
+    def begin(self, asked: ModelRequest, number: int) -> bytes:
         """The response, its message and the message's text begin."""
         item = {
             "id": f"msg_{number}",
@@ -199,13 +199,13 @@ class Responses(Protocol):
             )
         )
 
-    def token(self, asked: Asked, number: int) -> Template:
+    def token(self, asked: ModelRequest, number: int) -> Template:
         """A delta of the text."""
         return Template(
             self._named("response.output_text.delta", 3, **self._at(number), delta=TOKEN, logprobs=[])
         )
 
-    def end(self, asked: Asked, number: int, text: str, tokens: int, *, cut: bool) -> bytes:
+    def end(self, asked: ModelRequest, number: int, text: str, tokens: int, *, cut: bool) -> bytes:
         """The text, its message and the response end."""
         part = {"type": "output_text", "text": text, "annotations": []}
         return b"".join(
@@ -220,7 +220,7 @@ class Responses(Protocol):
             )
         )  # fmt: skip
 
-    def whole(self, asked: Asked, number: int, text: str, tokens: int, *, cut: bool) -> dict[str, Any]:
+    def whole(self, asked: ModelRequest, number: int, text: str, tokens: int, *, cut: bool) -> dict[str, Any]:
         """A finished response."""
         usage = {
             "input_tokens": asked.input_tokens, "input_tokens_details": {"cached_tokens": 0},
@@ -251,7 +251,7 @@ class Responses(Protocol):
             "id": f"msg_{number}", "type": "message", "role": "assistant", "status": "completed", "content": content,
         }  # fmt: skip
 
-    def _response(self, asked: Asked, number: int, status: str) -> dict[str, Any]:
+    def _response(self, asked: ModelRequest, number: int, status: str) -> dict[str, Any]:
         return {
             "id": f"resp_{number}", "object": "response", "created_at": 0, "model": asked.model, "status": status,
             "output": [], "parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "error": None,
@@ -265,7 +265,7 @@ class Messages(Protocol):
     path = "/v1/messages"
     overloaded = 529
 
-    def begin(self, asked: Asked, number: int) -> bytes:
+    def begin(self, asked: ModelRequest, number: int) -> bytes:
         """The message and its text begin."""
         message = {**self.whole(asked, number, "", 1, cut=False), "content": [], "stop_reason": None}
         block = {"type": "text", "text": ""}
@@ -273,13 +273,13 @@ class Messages(Protocol):
             "content_block_start", index=0, content_block=block
         )
 
-    def token(self, asked: Asked, number: int) -> Template:
+    def token(self, asked: ModelRequest, number: int) -> Template:
         """A delta of the text."""
         return Template(
             self._named("content_block_delta", index=0, delta={"type": "text_delta", "text": TOKEN})
         )
 
-    def end(self, asked: Asked, number: int, text: str, tokens: int, *, cut: bool) -> bytes:
+    def end(self, asked: ModelRequest, number: int, text: str, tokens: int, *, cut: bool) -> bytes:
         """The text and the message end."""
         why = {"stop_reason": "max_tokens" if cut else "end_turn", "stop_sequence": None}
         return b"".join(
@@ -290,7 +290,7 @@ class Messages(Protocol):
             )
         )
 
-    def whole(self, asked: Asked, number: int, text: str, tokens: int, *, cut: bool) -> dict[str, Any]:
+    def whole(self, asked: ModelRequest, number: int, text: str, tokens: int, *, cut: bool) -> dict[str, Any]:
         """A message."""
         return {
             "id": f"msg_{number}", "type": "message", "role": "assistant", "model": asked.model,

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 import uvicorn
 
-from agent_worker.fake_provider.behaviour import BEFORE, Answer, Behaviour, Fault
-from agent_worker.fake_provider.protocols import PROTOCOLS, Asked, Protocol
+from agent_worker.fake_provider.behaviour import BEFORE, Behaviour, Fault, PlannedAnswer
+from agent_worker.fake_provider.protocols import PROTOCOLS, ModelRequest, Protocol
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -83,7 +83,7 @@ class FakeProvider:
             return
         await self._speak(_Voice(protocol, asked, answer, number, send), receive)
 
-    def _decide(self, asked: Asked, body: bytes) -> Answer:
+    def _decide(self, asked: ModelRequest, body: bytes) -> PlannedAnswer:
         digest = hashlib.sha256(body).hexdigest()
         repeat = self._seen[digest]
         if len(self._seen) >= _REMEMBERED:
@@ -109,7 +109,9 @@ class FakeProvider:
 class _Voice:
     """One answer on its way."""
 
-    def __init__(self, protocol: Protocol, asked: Asked, answer: Answer, number: int, send: Send) -> None:
+    def __init__(
+        self, protocol: Protocol, asked: ModelRequest, answer: PlannedAnswer, number: int, send: Send
+    ) -> None:
         self._protocol = protocol
         self.asked = asked
         self._answer = answer

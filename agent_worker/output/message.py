@@ -314,7 +314,7 @@ class Output:
         self._finished = self._finished or isinstance(chunk, p.Finish)
         return missing
 
-    def _encoded(self, chunks: list[p.Chunk]) -> list[encoder.Op]:
+    def _encoded(self, chunks: list[p.Chunk]) -> list[encoder.OutputOperation]:
         steers = self._steers()
         if steers != self._stamped:
             self._encoder.answer_steers(steers)
@@ -323,14 +323,14 @@ class Output:
 
     async def _write_encoded(self, chunks: list[p.Chunk]) -> None:
         """Operations before a chunk out of sequence are still written: the encoder has recorded them."""
-        ops: list[encoder.Op] = []
+        ops: list[encoder.OutputOperation] = []
         try:
             for chunk in chunks:
                 ops += self._encoded([chunk])
         finally:
             await self._write(ops)
 
-    async def _write(self, ops: list[encoder.Op]) -> None:
+    async def _write(self, ops: list[encoder.OutputOperation]) -> None:
         await self._writer.write(ops)
 
 

@@ -21,7 +21,7 @@ from selfhost_transport.errors import LeaseLost, TransportError
 from selfhost_transport.redis_io.pipeline import ReplyCallback
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.entries import Ref
-from selfhost_transport.store.turn_operations import Close, Create, OpenText, Operation
+from selfhost_transport.store.turn_operations import CloseMessage, CreateMessage, OpenText, WriteOperation
 from selfhost_transport.store.turn_store import GAP, LOST, Lease, TurnStore
 from selfhost_transport.turns import encoder
 from selfhost_transport.turns.values import is_whole, whole_characters
@@ -228,7 +228,7 @@ class TurnWriter:
                 self._on_lost(reason)
 
     def stream(self, key: str) -> TextStream:
-        """The open message that a Create with this stream key made."""
+        """The open message that a `Create` with this stream key made."""
         return self._streams[key]
 
     def take_up(self, key: str, left: OpenStream) -> TextStream:
@@ -252,7 +252,7 @@ class TurnWriter:
         while self.backpressured and not self.stopped:
             await self._next_answer()
 
-    async def write(self, ops: Sequence[encoder.Op]) -> None:
+    async def write(self, ops: Sequence[encoder.OutputOperation]) -> None:
         """Write operations of the encoder in order. Raises LeaseLost, or ServiceError when Redis stays away.
 
         Creates and closes are one atomic step, except for messages that are opened and closed at once; what was
@@ -288,7 +288,7 @@ class TurnWriter:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.debug("turn.write_failed turn=%s error=%r", self._lease.turn_id, error)
 
-    async def _write_ops(self, ops: Sequence[encoder.Op]) -> None:
+    async def _write_ops(self, ops: Sequence[encoder.OutputOperation]) -> None:
         if self.before_output is not None:
             before, self.before_output = self.before_output, None
             await before()
@@ -318,7 +318,7 @@ class TurnWriter:
         if self._tail_timer is None:
             self._tail_timer = asyncio.get_running_loop().call_later(TAIL_S, self._tail_is_due)
 
-    async def held(self) -> list[Operation]:
+    async def held(self) -> list[WriteOperation]:
         """The held writes, for the step that ends the turn; none if the writer has stopped.
 
         From here on it is that step's to write: not by itself any more, until `release_held`. What was sent before is
@@ -394,11 +394,11 @@ class TurnWriter:
         """A close includes the gathered text."""
         return _Write(op, self._streams[op.stream_key].rest() if isinstance(op, encoder.Close) else "")
 
-    def _operation(self, write: _Write) -> Operation:
+    def _operation(self, write: _Write) -> WriteOperation:
         op = write.op
         if isinstance(op, encoder.Create):
-            return Create(op.message, op.closing, write.text)
-        return Close(self._streams[op.stream_key].ref, op.extras, write.text)
+            return CreateMessage(op.message, op.closing, write.text)
+        return CloseMessage(self._streams[op.stream_key].ref, op.extras, write.text)
 
     def _note(self, step: Sequence[_Write], positions: Sequence[Position]) -> None:
         for write, position in zip(step, positions, strict=True):

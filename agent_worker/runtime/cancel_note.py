@@ -6,7 +6,7 @@ import uuid
 from dataclasses import replace
 
 from selfhost_transport.store.entries import Ref
-from selfhost_transport.store.turn_operations import Close, Create, Operation
+from selfhost_transport.store.turn_operations import CloseMessage, CreateMessage, WriteOperation
 from selfhost_transport.store.turn_store import Lease, TurnStore
 from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import encoder, lifecycle
@@ -31,25 +31,25 @@ async def write_closing_note(
 ) -> None:
     """Write the note as a message of its own, then the terminal. Raises LeaseLost when the grace was over."""
     sealed = replace(lease, fence=f"{lease.fence}n")
-    closing: list[Operation] = []
+    closing: list[WriteOperation] = []
     if note:
         closing = await _open_note(
             store, sealed, codec.encoder(context, str(uuid.uuid4()), lease.step_start_serial), note
         )
     step = lifecycle.step_end(context, lease.step_start_serial, StepReason.CANCELLED)
     run = lifecycle.run_end(context, RunReason.CANCELLED)
-    await store.end(sealed, "cancelled", [*closing, Create(step), Create(run)])
+    await store.end(sealed, "cancelled", [*closing, CreateMessage(step), CreateMessage(run)])
 
 
-async def _open_note(store: TurnStore, lease: Lease, writing: PassEncoder, note: str) -> list[Operation]:
+async def _open_note(store: TurnStore, lease: Lease, writing: PassEncoder, note: str) -> list[WriteOperation]:
     """Begin the note's message; what completes it."""
     chunks: list[p.Chunk] = [p.Start(writing.codec_message_id, NOTE), p.TextStart("note")]
     opening = [op for chunk in chunks for op in writing.encode(chunk) if isinstance(op, encoder.Create)]
-    positions = await store.write(lease, _SEQUENCE, [Create(op.message, op.closing) for op in opening])
-    closing: list[Operation] = []
+    positions = await store.write(lease, _SEQUENCE, [CreateMessage(op.message, op.closing) for op in opening])
+    closing: list[WriteOperation] = []
     for op in writing.encode(p.TextEnd("note")):
         if isinstance(op, encoder.Close):
-            closing.append(Close(Ref(positions[-1]), op.extras, note))
+            closing.append(CloseMessage(Ref(positions[-1]), op.extras, note))
         elif isinstance(op, encoder.Create):
-            closing.append(Create(op.message))
+            closing.append(CreateMessage(op.message))
     return closing

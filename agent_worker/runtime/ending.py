@@ -11,7 +11,7 @@ from agent_worker.agent.conversation import Conversation
 from agent_worker.agent.suspension import Wait
 from agent_worker.output.writer import Hold
 from selfhost_transport.errors import ErrorInfo, StoreFull
-from selfhost_transport.store.turn_operations import Create, Operation
+from selfhost_transport.store.turn_operations import CreateMessage, WriteOperation
 from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_store import Lease, TurnStore
 from selfhost_transport.turns import chunks as p
@@ -35,7 +35,7 @@ class Ending:
     context: TurnContext
     conversation: Conversation
 
-    async def end(self, status: str, last: Sequence[Operation]) -> bool:
+    async def end(self, status: str, last: Sequence[WriteOperation]) -> bool:
         """Write the terminal in one step; while Redis is full, try again for as long as the lease lasts (OPS-9).
 
         A success is not written while a steer waits that it would pass over: then False.
@@ -51,13 +51,13 @@ class Ending:
                     raise
                 await asyncio.sleep(_FULL_PAUSE_S)  # nothing announces that memory was freed
 
-    async def suspend(self, wait: Wait, before: Sequence[Operation] = ()) -> bool:
+    async def suspend(self, wait: Wait, before: Sequence[WriteOperation] = ()) -> bool:
         """Give the turn up until people have answered; False: they have already, and it is queued again (TOL-2)."""
         answers, continuation = wait.expiry(self.context, self.conversation.codec.input_form)
         return await self.pauses.suspend(
             self.lease,
             wait.awaited,
-            [*before, Create(lifecycle.run_suspend(self.context))],
+            [*before, CreateMessage(lifecycle.run_suspend(self.context))],
             limit_ms=int((wait.timeout_s or 0) * 1000),
             escalation=wait.escalation(self.context),
             expiry_answers=answers,

@@ -29,7 +29,7 @@ _DUTY_MS = 700
 """Shorter than a worker's pause between two sweeps: one worker alone never leaves one out."""
 
 
-class Leased(Protocol):
+class LeasedTurn(Protocol):
     """A turn in this process's hands: an attempt of a worker, or a turn that is worked on step by step."""
 
     @property
@@ -59,7 +59,7 @@ class LeaseKeeper:
         self,
         store: TurnStore,
         lease_ms: int,
-        runs: Callable[[], Iterable[Leased]],
+        runs: Callable[[], Iterable[LeasedTurn]],
         *,
         only_renew: bool = False,
     ) -> None:
@@ -80,7 +80,7 @@ class LeaseKeeper:
 
     async def renew(self) -> bool:
         """Renew every lease once; False if some could not be."""
-        by_bucket: dict[int, list[Leased]] = defaultdict(list)
+        by_bucket: dict[int, list[LeasedTurn]] = defaultdict(list)
         for run in self._runs():
             by_bucket[run.bucket].append(run)
         calls = [
@@ -90,7 +90,7 @@ class LeaseKeeper:
         ]
         return all(await asyncio.gather(*calls))
 
-    async def _renew(self, bucket: int, runs: Sequence[Leased]) -> bool:
+    async def _renew(self, bucket: int, runs: Sequence[LeasedTurn]) -> bool:
         asked = time.monotonic()
         try:
             lost = set(await self._store.renew(bucket, [run.lease for run in runs], self._lease_ms))

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from types import FrameType
 
-from agent_worker.runtime.lease import Leased, LeaseKeeper
+from agent_worker.runtime.lease import LeasedTurn, LeaseKeeper
 from agent_worker.user_code.containment import code_in
 from selfhost_transport.store.stores import Stores
 
@@ -31,7 +31,7 @@ KEEP_S = 60.0
 
 _FRAMES = 20
 
-Runs = Callable[[], Iterable[Leased]]
+Runs = Callable[[], Iterable[LeasedTurn]]
 BuildStores = Callable[[], Stores]
 
 

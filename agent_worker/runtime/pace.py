@@ -14,7 +14,7 @@ _SHRINKS_EVERY_S, _SHRINKS_BY = 1.0, 0.9
 _FEWEST: Final = 4
 
 
-class Pace:
+class TurnPace:
     """The limit of running turns that `lag`, in seconds, allows. None: no other than the worker's places.
 
     While the loop is late, little more than a turn for each that ends is taken; while it is very late, less. Taking more

@@ -38,7 +38,7 @@ from selfhost_transport.redis_io.refusals import RedisFailure
 from selfhost_transport.settings_values import CrashRule
 from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.turn_inputs import TurnInputs
-from selfhost_transport.store.turn_operations import Create, Operation
+from selfhost_transport.store.turn_operations import CreateMessage, WriteOperation
 from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_request import unpack_context
 from selfhost_transport.store.turn_store import Lease, TurnStore
@@ -52,7 +52,7 @@ RETRIED = "retried"
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
+class WorkerServices:
     """What every turn of a worker shares. `crash_rule`: that of a session's namespace."""
 
     turns: TurnStore
@@ -70,7 +70,7 @@ class Services:
 class TurnRun:
     """Runs an agent on a lease. `outcome` is how it went: a status, `retried`, or the cause of an abort."""
 
-    def __init__(self, agent: Agent, lease: Lease, bucket: int, hold: Hold, services: Services) -> None:
+    def __init__(self, agent: Agent, lease: Lease, bucket: int, hold: Hold, services: WorkerServices) -> None:
         context = unpack_context(lease.context)
         self.agent = agent
         self.lease = lease
@@ -189,8 +189,8 @@ class TurnRun:
         self._ending = True
         self.outcome = FAILED
         last = [
-            Create(self._step_end(StepReason.FAILED)),
-            Create(lifecycle.run_end(self._context, RunReason.ERROR, GENERIC)),
+            CreateMessage(self._step_end(StepReason.FAILED)),
+            CreateMessage(lifecycle.run_end(self._context, RunReason.ERROR, GENERIC)),
         ]
         try:
             await self._services.turns.end(self.lease, FAILED, last, retry_s=self.hold.retry_s)
@@ -280,7 +280,7 @@ class TurnRun:
         """Give the turn up until people have answered; it needs no worker for that (TOL-2)."""
         await self._writer.settle()
         self._ending = True
-        step_end = Create(self._step_end(StepReason.COMPLETE))
+        step_end = CreateMessage(self._step_end(StepReason.COMPLETE))
         waits = await self._ending_of_turn.suspend(suspended.wait, [step_end])
         self.outcome = "suspended" if waits else "resumed"
 
@@ -398,11 +398,11 @@ class TurnRun:
             if error is None
             else (StepReason.FAILED, RunReason.ERROR)
         )
-        last: list[Operation] = [
+        last: list[WriteOperation] = [
             *await self._writer.held(),
-            *map(Create, self._error_chunks(error)),
-            Create(self._step_end(step)),
-            Create(lifecycle.run_end(self._context, run, error)),
+            *map(CreateMessage, self._error_chunks(error)),
+            CreateMessage(self._step_end(step)),
+            CreateMessage(lifecycle.run_end(self._context, run, error)),
         ]
         self._ending = await self._ending_of_turn.end(status, last)
         self.outcome = status

@@ -24,11 +24,11 @@ from agent_worker.runtime.deadline import TurnLimits
 from agent_worker.runtime.heartbeat import Heartbeat
 from agent_worker.runtime.lease import LeaseKeeper, Reaper
 from agent_worker.runtime.loop_guard import LoopGuard
-from agent_worker.runtime.pace import Pace
+from agent_worker.runtime.pace import TurnPace
 from agent_worker.runtime.presence import AgentPresence
 from agent_worker.runtime.queue_reader import QueueReader
 from agent_worker.runtime.running_turns import RunningTurns
-from agent_worker.runtime.turn_run import Services, TurnRun
+from agent_worker.runtime.turn_run import TurnRun, WorkerServices
 from agent_worker.runtime.turn_times import TurnTimes
 from agent_worker.user_code.containment import children_contained
 from agent_worker.user_code.tasks import run_guarded
@@ -91,7 +91,7 @@ class Worker:
         self._stopped = False
         self._running = RunningTurns(self._turn_ended)
         self._lag = LoopLag()
-        self._pace = Pace(lambda: self._lag.seconds)
+        self._pace = TurnPace(lambda: self._lag.seconds)
         self._guard: LoopGuard | None = None
 
     def __repr__(self) -> str:
@@ -214,7 +214,7 @@ class Worker:
         _warn_of_unbound(settings, self.agents)
         keys, threads = stores.keys, Threads(settings.worker.concurrency)
         presence = AgentPresence(stores.presence, self.worker_id, stores.options.presence_lease_ms)
-        self._services = Services(
+        self._services = WorkerServices(
             turns=stores.turns,
             pauses=stores.pauses,
             inputs=stores.inputs,

@@ -19,7 +19,7 @@ from agent_worker.agent.tools import Tool, ToolCall
 from agent_worker.agent.turn import Turn
 from agent_worker.output.message import Reasoning
 from agent_worker.runtime.worker import Worker
-from agent_worker.scripted.script import Script, parse_script
+from agent_worker.scripted.script import ModelScript, parse_script
 from agent_worker.scripted.ticks import Ticks
 from agent_worker.user_code.errors import AgentError
 from selfhost_transport.turns.prompt import PromptMessage
@@ -47,7 +47,7 @@ class ScriptedStream:
     process is killed, as by the kernel.
     """
 
-    def __init__(self, script: Script, attempt: int, context: str = "", partial: str = "") -> None:
+    def __init__(self, script: ModelScript, attempt: int, context: str = "", partial: str = "") -> None:
         self._script = script
         self._rate = script.rate
         fails = any(at is not None for at in (script.fail_at, script.crash_at, script.hang_at))
@@ -114,7 +114,7 @@ class ScriptedStream:
 async def scripted(turn: Turn) -> None:
     """The agent: follow the script in the user's text, or quote the text in a short answer."""
     text = await turn.text()
-    script = parse_script(text) or Script(say=_reply(text), rate=REPLY_RATE)
+    script = parse_script(text) or ModelScript(say=_reply(text), rate=REPLY_RATE)
     try:
         async with turn.message():
             if script.tool or script.approve:
@@ -128,7 +128,7 @@ async def scripted(turn: Turn) -> None:
         await turn.pipe(["this must not be seen"])
 
 
-async def _use_tool(turn: Turn, script: Script) -> Script:
+async def _use_tool(turn: Turn, script: ModelScript) -> ModelScript:
     """Call the script's tool, or continue once people have answered. Returns the rest of the script."""
     answers = await turn.answers()
     if not answers:
@@ -147,7 +147,7 @@ async def _use_tool(turn: Turn, script: Script) -> Script:
     return replace(script, reasoning=0)
 
 
-def _lookup(script: Script) -> Tool:
+def _lookup(script: ModelScript) -> Tool:
     async def lookup(query: str) -> Json:
         """What the scripted tool does: it takes a moment, and knows an answer."""
         try:
@@ -169,7 +169,7 @@ def scripted_worker() -> Worker:
     return worker
 
 
-def _tokens(script: Script, context: str) -> Iterator[str]:
+def _tokens(script: ModelScript, context: str) -> Iterator[str]:
     said = re.findall(r"\S+\s*", script.say or "")
     echoed = [context[at : at + 64] for at in range(0, len(context), 64)]
     return chain(said, echoed, (f"{number} " for number in range(script.tokens)))

@@ -17,7 +17,7 @@ _INVALID_ARGUMENT: Final = 40003
 
 
 @dataclass(frozen=True, slots=True)
-class Script:
+class ModelScript:
     """What the model is to do. Indexes count the answer's tokens from 0; None: never.
 
     `rate` is in tokens per second, 0 = as fast as possible. The failures happen at attempt 1 only, unless `always`.
@@ -41,10 +41,12 @@ class Script:
     echo_context: bool = False
 
 
-_KINDS: Final[Mapping[str, str]] = MappingProxyType({f.name: str(f.type) for f in dataclasses.fields(Script)})
+_KINDS: Final[Mapping[str, str]] = MappingProxyType(
+    {f.name: str(f.type) for f in dataclasses.fields(ModelScript)}
+)
 
 
-def parse_script(text: str) -> Script | None:
+def parse_script(text: str) -> ModelScript | None:
     """The script in a user's text; None when it is no script.
 
     Raises AgentError, which names the directive and is shown to the user, for one that is unknown or has a
@@ -65,7 +67,7 @@ def parse_script(text: str) -> Script | None:
             )
         given[name] = _value(name, value)
         body = rest
-    return dataclasses.replace(Script(), **given)
+    return dataclasses.replace(ModelScript(), **given)
 
 
 def _word(body: str) -> tuple[str, str]:

@@ -36,7 +36,7 @@ from selfhost_transport.errors import (
 from selfhost_transport.logs import Fields
 from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.turn_inputs import TurnInputs
-from selfhost_transport.store.turn_operations import Create
+from selfhost_transport.store.turn_operations import CreateMessage
 from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_request import unpack_context
 from selfhost_transport.store.turn_steps import Holding, LastStep, StepOutcome, TurnSteps
@@ -325,7 +325,7 @@ class HeldTurn:
     async def _end(self, status: str, messages: Sequence[Message]) -> bool:
         """Write the terminal; False, and nothing is written, while a steer waits that a success would pass over."""
         with self._noticing_a_loss():
-            if not await self._ending.end(status, [Create(message) for message in messages]):
+            if not await self._ending.end(status, [CreateMessage(message) for message in messages]):
                 return False
         self._release(LeaseLost(f"turn {self.turn_id} has ended ({status})"))
         logger.info("turn.ended %s outcome=%s", self._names(), status)

@@ -19,7 +19,7 @@ from benchmarks.rivals.load import RivalLoad, Token
 from selfhost_transport.gc_tuning import tune_gc
 from selfhost_transport.loadtest.framing import Opcode
 from selfhost_transport.loadtest.histogram import Histogram
-from selfhost_transport.loadtest.socket import Socket
+from selfhost_transport.loadtest.socket import LoadSocket
 
 _OPENING_AT_ONCE = 32
 _OPEN_TIMEOUT_S = 30.0
@@ -66,14 +66,14 @@ class Viewer:
     def __init__(self, turn: int, recorder: Recorder) -> None:
         self.turn = turn
         self.subscribed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._socket: Socket | None = None
+        self._socket: LoadSocket | None = None
         self._recorder = recorder
         self._expected = 0
 
     async def open(self, url: str) -> None:
         """Connect and subscribe. Raises ConnectionFailed, TimeoutError."""
         async with asyncio.timeout(_OPEN_TIMEOUT_S):
-            self._socket = await Socket.open(
+            self._socket = await LoadSocket.open(
                 url.replace("TURN", str(self.turn)), self.on_message, self._on_lost, self.subprotocols
             )
             self.opened()

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.background import Background
 from gateway.websocket.protocol import Listener
 from gateway.websocket.upgrade import header_length
-from gateway.websocket.write_batch import Outbox
+from gateway.websocket.write_batch import WriteBatch
 
 UNASKED_TIMEOUT_S: Final = 15.0
 """How long a client may take to ask again before it counts as gone."""
@@ -44,7 +44,7 @@ class CometOutlet:
         self._something = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
 
-    def start(self, listener: Listener, tasks: Background, limit: int, outbox: Outbox) -> None:
+    def start(self, listener: Listener, tasks: Background, limit: int, outbox: WriteBatch) -> None:
         """Tell the listener when more than `limit` bytes wait, and when no longer. It is fed by requests."""
         self._listener, self._limit = listener, limit
         self._expect(UNASKED_TIMEOUT_S)

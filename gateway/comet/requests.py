@@ -19,7 +19,7 @@ from gateway.auth.callers import RequestInfo
 from gateway.comet.outlet import CometOutlet, CometResponse
 from gateway.comet.siblings import Siblings
 from gateway.http_format import read_raw_body
-from gateway.realtime.driver import Socket
+from gateway.realtime.driver import ConnectionDriver
 from gateway.realtime.endpoint import Realtime
 from gateway.services import Services
 from selfhost_transport.errors import BadRequest, ConnectionFailed, NotFound
@@ -32,7 +32,7 @@ _LAST_WORDS: Final = {"close": Action.CLOSE, "disconnect": Action.DISCONNECT}
 
 @dataclass(slots=True)
 class _Link:
-    socket: Socket
+    socket: ConnectionDriver
     outlet: CometOutlet
     stream: bool
     # Requests that send are worked on one after the other.

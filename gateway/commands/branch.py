@@ -15,7 +15,7 @@ from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.turns.completeness import newest_message
 from selfhost_transport.turns.headers import FORK_OF, MSG_REGENERATE, Headers
 from selfhost_transport.turns.tree import SessionTree
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 from selfhost_transport.turns.withholding import NOTHING, shown
 from selfhost_transport.wire.sizes import publish_size
 
@@ -39,7 +39,7 @@ async def find_parent(sessions: SessionStore, session: str, headers: Headers) ->
     InvalidArgument where what is replaced lies too far back to look for.
     """
     tree = SessionTree(session)
-    view = View(tree)
+    view = TreeView(tree)
     query = Query(limit=_ANCHOR_PAGE, visible=shown(NOTHING, conversation=True))
     edited, replaced = headers.get(FORK_OF), headers.get(MSG_REGENERATE)
     target = edited or replaced

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from selfhost_transport.store.appends import MessageAppend
-from selfhost_transport.store.entries import Operation as Edit
+from selfhost_transport.store.entries import MessageOperation as Edit
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.presence import Holder
 from selfhost_transport.store.turn_store import CancelFilter, TurnRequest
@@ -33,8 +33,8 @@ class Publish:
 
 
 @dataclass(frozen=True, slots=True)
-class Append:
-    """Append appends to one message, as one change. `author`: the only client id whose message it may be.
+class AppendToMessage:
+    """Write appends to one message, as one change. `author`: the only client id whose message it may be.
 
     `keeps_kind`: what the message is has to stay as it was published (message_rules.py).
     """
@@ -93,7 +93,7 @@ class Continue:
 
 
 @dataclass(frozen=True, slots=True)
-class Cancel:
+class CancelTurns:
     """End the turns that a filter matches (P2). `input_turn`: the turn of an input filter's value."""
 
     session: str
@@ -129,12 +129,20 @@ class LeavePresence:
     holder: Holder
 
 
-Operation: TypeAlias = (
-    Publish | Append | Replace | Submit | Continue | Cancel | Annotate | ChangePresence | LeavePresence
+ClientOperation: TypeAlias = (
+    Publish
+    | AppendToMessage
+    | Replace
+    | Submit
+    | Continue
+    | CancelTurns
+    | Annotate
+    | ChangePresence
+    | LeavePresence
 )
 
 
-def woken_session(operation: Operation) -> str | None:
+def woken_session(operation: ClientOperation) -> str | None:
     """The session whose agent an operation sets to work; None for all others."""
     match operation:
         case Submit(request):

@@ -11,13 +11,13 @@ from gateway.commands.burst import Burst
 from gateway.commands.cancel_voting import CancelOutcome, CancelVoting
 from gateway.commands.commands import (
     Annotate,
-    Append,
-    Cancel,
+    AppendToMessage,
+    CancelTurns,
     ChangePresence,
+    ClientOperation,
     Continue,
     Done,
     LeavePresence,
-    Operation,
     Publish,
     Replace,
     Submit,
@@ -85,7 +85,7 @@ class Executor:
         # Only of those that have to keep it, and so cannot change it.
         self._kinds: _Latest[MessageType] = _Latest()
 
-    def needs_turn(self, operation: Operation) -> bool:
+    def needs_turn(self, operation: ClientOperation) -> bool:
         """Whether it reads before it writes, and so has to wait for earlier ones and hold up later ones."""
         match operation:
             case Continue():
@@ -94,7 +94,7 @@ class Executor:
                 return True
             case Submit():
                 return operation.is_adrift or operation.copies is not None
-            case Append(author=author, keeps_kind=keeps_kind):
+            case AppendToMessage(author=author, keeps_kind=keeps_kind):
                 key = (operation.session, operation.ref)
                 return (author is not None and key not in self._authors) or (
                     keeps_kind and key not in self._kinds
@@ -102,12 +102,12 @@ class Executor:
             case _:
                 return False
 
-    async def run(self, operation: Operation) -> Done:
+    async def run(self, operation: ClientOperation) -> Done:
         """Write it. Raises the TransportError to answer with."""
         match operation:
             case Publish():
                 return await self._publish(operation)
-            case Append():
+            case AppendToMessage():
                 return await self._append(operation)
             case Replace():
                 return await self._replace(operation)
@@ -115,7 +115,7 @@ class Executor:
                 return await self._submit(operation)
             case Continue():
                 return await self._continue(operation)
-            case Cancel():
+            case CancelTurns():
                 return await self._cancel(operation)
             case Annotate():
                 return await self._annotate(operation)
@@ -136,7 +136,7 @@ class Executor:
             self._authors.put((operation.session, Ref(published.position, index)), message.client_id)
         return Done(AckResult(serials), published.position, published.epoch)
 
-    async def _append(self, operation: Append) -> Done:
+    async def _append(self, operation: AppendToMessage) -> Done:
         await self._check_change(operation)
         versions = await self._sessions.append_all(operation.session, operation.ref, operation.appends)
         serials: list[str | None] = [version.serial(operation.epoch) for version in versions]
@@ -154,7 +154,7 @@ class Executor:
         )
         return Done(AckResult([format_item(position, operation.epoch, 0)]), position, operation.epoch)
 
-    async def _check_change(self, operation: Append | Replace) -> None:
+    async def _check_change(self, operation: AppendToMessage | Replace) -> None:
         """Raises CapabilityError for a change of another's message, or of what the message is."""
         key = (operation.session, operation.ref)
         unknown = operation.author is not None and key not in self._authors
@@ -249,7 +249,7 @@ class Executor:
             raise refused
         return done
 
-    async def _cancel(self, operation: Cancel) -> Done:
+    async def _cancel(self, operation: CancelTurns) -> Done:
         began = time.monotonic()
         named = tracing.incoming_traceparent()
         with tracing.span("gateway cancel", named, {"sht.session": operation.session}, kind="SERVER") as span:
@@ -309,8 +309,8 @@ class Executor:
         return Done(AckResult([]), Position.ZERO, "")
 
 
-def _check_kind(kind: MessageType, operation: Append | Replace) -> None:
-    if isinstance(operation, Append):
+def _check_kind(kind: MessageType, operation: AppendToMessage | Replace) -> None:
+    if isinstance(operation, AppendToMessage):
         for append in operation.appends:
             kind.check_change(append.name, append.extras)
     else:

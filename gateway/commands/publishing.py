@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 from gateway.auth.authenticator import Credential
 from gateway.auth.rate_limits import Limits
-from gateway.commands.commands import Append, Cancel, Operation, Publish, Replace, Submit
+from gateway.commands.commands import AppendToMessage, CancelTurns, ClientOperation, Publish, Replace, Submit
 from gateway.commands.fork_seed import has_copies
 from gateway.commands.turn_commands import TurnRules, read_signal
 from selfhost_transport.errors import BadRequest, InvalidArgument, NotFound, Unauthorized
 from selfhost_transport.store.appends import MessageAppend
-from selfhost_transport.store.entries import Operation as Edit
+from selfhost_transport.store.entries import MessageOperation as Edit
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.names import joined
 from selfhost_transport.store.turn_request import trigger_of
@@ -83,7 +83,7 @@ class PublishContext:
     anchor: bool = True
 
 
-def prepare(context: PublishContext, messages: Sequence[Message]) -> Operation:
+def prepare(context: PublishContext, messages: Sequence[Message]) -> ClientOperation:
     """The operation that `messages` ask for. Raises the TransportError to answer with; nothing is stored then."""
     if not messages:
         raise BadRequest("a publish needs at least one message", code=Code.INVALID_PUBLISH)
@@ -94,13 +94,13 @@ def prepare(context: PublishContext, messages: Sequence[Message]) -> Operation:
     check_publish_size(messages, context.max_size)
     operation = _read(context, messages)
     # A cancel is never refused by a rate limit (OPS-5).
-    if context.limits is not None and not isinstance(operation, Cancel):
+    if context.limits is not None and not isinstance(operation, CancelTurns):
         sender = context.sender
         context.limits.admit(sender.credential, sender.connection_id, context.session)
     return operation
 
 
-def _read(context: PublishContext, messages: Sequence[Message]) -> Operation:
+def _read(context: PublishContext, messages: Sequence[Message]) -> ClientOperation:
     actions = {message.action or MessageAction.CREATE for message in messages}
     if actions == {MessageAction.CREATE}:
         return _create(context, messages)
@@ -111,7 +111,7 @@ def _read(context: PublishContext, messages: Sequence[Message]) -> Operation:
     return _mutate(context, messages[0])
 
 
-def _create(context: PublishContext, messages: Sequence[Message]) -> Operation:
+def _create(context: PublishContext, messages: Sequence[Message]) -> ClientOperation:
     session, sender = context.session, context.sender
     base = client_id_base(messages)
     stamped = [sender.stamp(session, message) for message in messages]
@@ -122,7 +122,7 @@ def _create(context: PublishContext, messages: Sequence[Message]) -> Operation:
             context.limits.admit_turn(context.rules.agent, session)
         stamped = [with_true_owner(message) for message in stamped]
         signal = read_signal(session, stamped, context.rules, sender.credential.capability)
-        if isinstance(signal, Cancel):
+        if isinstance(signal, CancelTurns):
             return signal
         # A send is a publish that starts a turn, and may carry other messages beside its input.
         _require_publish(context)
@@ -154,7 +154,7 @@ def with_true_owner(message: Message) -> Message:
     return replace(message, extras={**message.extras, "ai": {**ai, "transport": transport}})
 
 
-def _mutate(context: PublishContext, message: Message) -> Append | Replace:
+def _mutate(context: PublishContext, message: Message) -> AppendToMessage | Replace:
     if not message.serial:
         raise InvalidArgument("an update, delete or append names the serial of its message")
     try:
@@ -180,7 +180,7 @@ def _mutate(context: PublishContext, message: Message) -> Append | Replace:
         append = MessageAppend(
             message.data, message.encoding, message.extras, message.name, edit, context.repeat_id
         )
-        return Append(context.session, ref, epoch, (append,), author, guarded)
+        return AppendToMessage(context.session, ref, epoch, (append,), author, guarded)
     change = Message(name=message.name, data=message.data, encoding=message.encoding, extras=message.extras)
     return Replace(context.session, ref, epoch, action, change, edit, context.repeat_id, author, guarded)
 

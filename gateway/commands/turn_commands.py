@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.commands.commands import Cancel, Continue, Submit
+from gateway.commands.commands import CancelTurns, Continue, Submit
 from gateway.commands.continuations import read_continuation
 from gateway.commands.message_rules import require_not_agents
 from selfhost_transport.errors import BadRequest, CapabilityError, InvalidArgument
@@ -59,7 +59,7 @@ class TurnRules:
 
 def read_signal(
     session: str, messages: Sequence[Message], rules: TurnRules, capability: Capability
-) -> Submit | Continue | Cancel | None:
+) -> Submit | Continue | CancelTurns | None:
     """The command that a publish of stamped messages is; None for an ordinary publish.
 
     Raises CapabilityError for agents' messages and missing turn rights, InvalidArgument for an input that no turn
@@ -82,24 +82,24 @@ def read_signal(
     return _submit(session, messages, rules, capability)
 
 
-def read_cancel(session: str, message: Message) -> Cancel:
+def read_cancel(session: str, message: Message) -> CancelTurns:
     """What an `ai-cancel` names: run-id, else input, else this service's own headers, `cancel-own` among them."""
     headers = h.read_headers(message)
     if headers is None:
         raise InvalidArgument("an ai-cancel needs extras.ai.transport with the turns it names")
     run_id, input_id = headers.run_id, headers.input_codec_message_id
     if run_id:
-        return Cancel(session, CancelFilter(Scope.TURN, run_id), message)
+        return CancelTurns(session, CancelFilter(Scope.TURN, run_id), message)
     if input_id:
         turn = turn_id_for(session, input_id)
-        return Cancel(session, CancelFilter(Scope.INPUT, input_id), message, turn)
+        return CancelTurns(session, CancelFilter(Scope.INPUT, input_id), message, turn)
     scope = _scope(headers, message)
     if scope is None:
         raise InvalidArgument(
             "an ai-cancel names run-id, input-codec-message-id, cancel-own, cancel-connection, cancel-client-id "
             "or cancel-all"
         )
-    return Cancel(session, scope, message)
+    return CancelTurns(session, scope, message)
 
 
 def own_turns(client_id: str | None) -> CancelFilter:

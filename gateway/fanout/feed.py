@@ -12,8 +12,8 @@ from gateway.fanout.current_states import CurrentStates
 from gateway.fanout.delivery import Delivery, OpenMessage, Variant
 from gateway.fanout.open_messages import OpenMessages
 from gateway.fanout.selection import MUTE_ALL
-from gateway.fanout.subscription import State, Subscription
-from gateway.websocket.write_batch import Outbox
+from gateway.fanout.subscription import DeliveryState, Subscription
+from gateway.websocket.write_batch import WriteBatch
 from selfhost_transport.accelerator import Lane, Way
 from selfhost_transport.errors import ErrorInfo
 from selfhost_transport.store.entries import Entry
@@ -21,7 +21,7 @@ from selfhost_transport.store.session_store import Head, SessionStore
 from selfhost_transport.wire.serial import Position
 
 # Looked up once: the comparison is on the path of every entry to every reader.
-_HELD: Final = State.HOLDING
+_HELD: Final = DeliveryState.HOLDING
 
 
 class Counters(Protocol):
@@ -96,7 +96,7 @@ class SessionFeed:
         # of the session's notifications; `outbox`: what joins the frames of each socket.
         self._lane: Lane | None = None
         self.way: Way | None = None
-        self.outbox = Outbox()
+        self.outbox = WriteBatch()
         # Whether notifications are fanned out as they come, not kept until something was read from the log.
         self.is_following = True
 

@@ -12,9 +12,9 @@ from gateway.background import Background
 from gateway.fanout.feed import Counters, SessionFeed
 from gateway.fanout.inbox import Inbox
 from gateway.fanout.log_follower import LogFollower
-from gateway.fanout.start import Start, start_of
+from gateway.fanout.start import SubscriptionStart, start_of
 from gateway.fanout.subscription import Subscription
-from gateway.websocket.write_batch import Outbox
+from gateway.websocket.write_batch import WriteBatch
 from selfhost_transport.accelerator import Way
 from selfhost_transport.errors import StoreUnavailable, TransportError
 from selfhost_transport.redis_io.subscriber import Subscriber
@@ -38,7 +38,7 @@ class SessionHub:
     def __init__(self, store: SessionStore, redis_url: str, counters: Counters) -> None:
         self._store = store
         # Where sockets keep what several notifications that arrived together have for them.
-        self.outbox = Outbox()
+        self.outbox = WriteBatch()
         self.inbox = Inbox(self.outbox, counters)
         self._subscriber = Subscriber(redis_url, on_reconnect=self.reconnected, batch=self.inbox)
         self._counters = counters
@@ -108,7 +108,7 @@ class SessionHub:
         subscription: Subscription,
         resume_from: str | None,
         rewind: RewindCount | RewindTime | None,
-    ) -> Start:
+    ) -> SubscriptionStart:
         """Where a held subscription begins (sections 5.2 to 5.4). Raises StoreUnavailable."""
         return await start_of(self._store, feed, subscription, resume_from, rewind)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from gateway.fanout.feed import Counters
-from gateway.websocket.write_batch import Outbox
+from gateway.websocket.write_batch import WriteBatch
 from selfhost_transport.accelerator import hand_out
 
 SLICE_S: Final = 0.002
@@ -59,7 +59,7 @@ class Inbox:
 
     def __init__(
         self,
-        together: Outbox,
+        together: WriteBatch,
         counters: Counters | None = None,
         *,
         max_bytes: int = MAX_BYTES,

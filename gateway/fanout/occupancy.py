@@ -16,7 +16,7 @@ from gateway.fanout.delivery import encode_messages
 from gateway.fanout.subscription import Subscription
 from selfhost_transport.errors import TransportError
 from selfhost_transport.redis_io.subscriber import Subscriber
-from selfhost_transport.store.occupancy import REMEMBERED_MS, Attachments, Occupancy, OccupancyStore
+from selfhost_transport.store.occupancy import REMEMBERED_MS, AttachmentCounts, Occupancy, OccupancyStore
 from selfhost_transport.wire.actions import Flag, MessageAction
 from selfhost_transport.wire.message import Message
 
@@ -47,7 +47,7 @@ class OccupancyTracker:
         self._node = node
         self._subscriber = Subscriber(redis_url, on_reconnect=self._look_at_all)
         self._background = Background("occupancy")
-        self._shares: dict[str, Attachments] = {}
+        self._shares: dict[str, AttachmentCounts] = {}
         self._readers: dict[str, Counter[str]] = {}
         # Sessions whose counts are to be published, and sessions whose sum is to be read.
         self._unpublished: set[str] = set()
@@ -62,8 +62,8 @@ class OccupancyTracker:
         """A subscription has come, changed its modes, or gone; `client_id`: whose it is, None when anonymous."""
         if self._names_readers and client_id is not None:
             self._count_reader(session, client_id, _reads(after) - _reads(before))
-        counts = self._shares.get(session, Attachments()) + _share(before, -1) + _share(after, 1)
-        if counts == Attachments():
+        counts = self._shares.get(session, AttachmentCounts()) + _share(before, -1) + _share(after, 1)
+        if counts == AttachmentCounts():
             self._shares.pop(session, None)
         else:
             self._shares[session] = counts
@@ -149,7 +149,7 @@ class OccupancyTracker:
     async def _publish(self, session: str) -> None:
         self._unpublished.discard(session)
         try:
-            shares = self._shares.get(session, Attachments())
+            shares = self._shares.get(session, AttachmentCounts())
             readers = self._readers.get(session, Counter[str]())
             named = readers if self._names_readers and len(readers) <= MOST_NAMED else None
             await self._store.report(session, self._node, shares, named)
@@ -221,10 +221,10 @@ def _reads(modes: Flag | None) -> int:
     return int(modes is not None and bool(modes & Flag.SUBSCRIBE))
 
 
-def _share(modes: Flag | None, sign: int) -> Attachments:
+def _share(modes: Flag | None, sign: int) -> AttachmentCounts:
     if modes is None:
-        return Attachments()
-    return Attachments(
+        return AttachmentCounts()
+    return AttachmentCounts(
         sign,
         sign * bool(modes & Flag.PUBLISH),
         sign * bool(modes & Flag.SUBSCRIBE),

@@ -8,7 +8,7 @@ from typing import Final
 from gateway.auth.authenticator import now_ms
 from gateway.fanout.delivery import Delivery, encode_messages
 from gateway.fanout.feed import SessionFeed
-from gateway.fanout.subscription import Attached, Subscription
+from gateway.fanout.subscription import AttachResult, Subscription
 from selfhost_transport.errors import ContinuityLost, ErrorInfo, InvalidArgument, LogRewound
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.history import Query
@@ -23,10 +23,10 @@ _MAX_REWIND: Final = 100
 
 
 @dataclass(slots=True)
-class Start:
+class SubscriptionStart:
     """Where a subscription begins: the contents of ATTACHED, and the deliveries right after it."""
 
-    attached: Attached
+    attached: AttachResult
     # Encoded frames: rewound messages.
     preface: list[bytes] = field(default_factory=list)
     backlog: list[Delivery] = field(default_factory=list)
@@ -38,16 +38,18 @@ async def start_of(
     subscription: Subscription,
     resume_from: str | None,
     rewind: RewindCount | RewindTime | None,
-) -> Start:
+) -> SubscriptionStart:
     """Where a held subscription begins. Raises StoreUnavailable."""
     if resume_from is not None:
         return await _resumed(store, feed, subscription, resume_from)
     if rewind is not None:
         return await _rewound(store, feed, subscription, rewind)
-    return Start(Attached(format_position(subscription.start, feed.epoch)))
+    return SubscriptionStart(AttachResult(format_position(subscription.start, feed.epoch)))
 
 
-async def _resumed(store: SessionStore, feed: SessionFeed, subscription: Subscription, serial: str) -> Start:
+async def _resumed(
+    store: SessionStore, feed: SessionFeed, subscription: Subscription, serial: str
+) -> SubscriptionStart:
     here = subscription.start
     head = await store.open(feed.session)
     try:
@@ -59,7 +61,7 @@ async def _resumed(store: SessionStore, feed: SessionFeed, subscription: Subscri
         if epoch == feed.epoch:
             # The client's position is beyond the end of the log: Redis lost writes.
             info = replace(info, detail=LogRewound.DETAIL)
-        return Start(Attached(format_position(here, feed.epoch), error=info))
+        return SubscriptionStart(AttachResult(format_position(here, feed.epoch), error=info))
     error: ErrorInfo | None = None
     try:
         backlog = await feed.backlogs.shared(feed.epoch, after, here)
@@ -70,19 +72,19 @@ async def _resumed(store: SessionStore, feed: SessionFeed, subscription: Subscri
     # SYNC carries the current members, and summaries the annotations (section 5.4).
     backlog = [one for one in backlog if not (one.is_presence or one.is_annotation)]
     subscription.resume(after)
-    attached = Attached(
+    attached = AttachResult(
         format_position(after, feed.epoch), resumed=error is None, backlog=bool(backlog), error=error
     )
-    return Start(attached, backlog=backlog)
+    return SubscriptionStart(attached, backlog=backlog)
 
 
 async def _rewound(
     store: SessionStore, feed: SessionFeed, subscription: Subscription, rewind: RewindCount | RewindTime
-) -> Start:
+) -> SubscriptionStart:
     here, variant = subscription.start, subscription.variant
     query = _query(subscription, rewind)
     if query.limit == 0 or rewind == RewindCount(0):
-        return Start(Attached(format_position(here, feed.epoch)))
+        return SubscriptionStart(AttachResult(format_position(here, feed.epoch)))
     page = await store.history.page(feed.session, query)
     messages = list(filter(variant.passes, page.messages))
     if isinstance(rewind, RewindCount):
@@ -93,7 +95,9 @@ async def _rewound(
         # After the last one a resume continues from where the subscription began.
         preface.append(_rewound_frame(feed, subscription, messages[-1], here))
     first = _before_first(messages, here)
-    return Start(Attached(format_position(first, feed.epoch), backlog=bool(messages)), preface=preface)
+    return SubscriptionStart(
+        AttachResult(format_position(first, feed.epoch), backlog=bool(messages)), preface=preface
+    )
 
 
 def _query(subscription: Subscription, rewind: RewindCount | RewindTime) -> Query:

@@ -65,7 +65,7 @@ class Feed(Protocol):
     def note_ahead(self, version: Position) -> None: ...  # noqa: D102
 
 
-class State(Enum):
+class DeliveryState(Enum):
     """How a subscription gets its entries."""
 
     # Each entry is written as it arrives.
@@ -86,7 +86,7 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
-class Attached:
+class AttachResult:
     """How an attach went: where delivery starts, and whether continuity was kept (section 5.4)."""
 
     channel_serial: str
@@ -135,7 +135,7 @@ class Subscription(Selection):
         self.outlet = outlet
         # Looked up once: called for each delivery. Replaced where frames are rewritten on their way out.
         self.write: Callable[[bytes], None] = outlet.write
-        self.state = State.HOLDING
+        self.state = DeliveryState.HOLDING
         # The newest entry that was written; kept up to date while not live only.
         self.delivered = Position.ZERO
         # Set by `begin`.
@@ -175,9 +175,9 @@ class Subscription(Selection):
     def release(self, backlog: Iterable[Delivery] = ()) -> None:
         """Deliver the backlog, what was held, and from then on everything."""
         self._released = True
-        if self.state is State.STALE:
+        if self.state is DeliveryState.STALE:
             self._catch_up_soon()
-        elif self.state is State.HOLDING:
+        elif self.state is DeliveryState.HOLDING:
             held = deque(backlog)
             held.extend(self._held or ())
             self._held = held
@@ -185,7 +185,7 @@ class Subscription(Selection):
 
     def detach(self) -> None:
         """Nothing more is to be delivered."""
-        self.state = State.DETACHED
+        self.state = DeliveryState.DETACHED
         self._blocked = False
         self._held = None
         self._notify()
@@ -198,7 +198,11 @@ class Subscription(Selection):
     @property
     def position(self) -> Position:
         """Up to where it has everything."""
-        return self.delivered if self.state in (State.HOLDING, State.STALE) else self._feed.position
+        return (
+            self.delivered
+            if self.state in (DeliveryState.HOLDING, DeliveryState.STALE)
+            else self._feed.position
+        )
 
     # Entries
 
@@ -210,7 +214,7 @@ class Subscription(Selection):
             case Handling.SEND:
                 self.write(delivery.frame(self.variant))
                 self._feed.counters.delivered(1)
-                if self.outlet.congested and self.state is State.LIVE:
+                if self.outlet.congested and self.state is DeliveryState.LIVE:
                     self.wait_for_drain(delivery.position)
             case Handling.AGGREGATE:
                 self._feed.set_waiting(self)
@@ -255,12 +259,12 @@ class Subscription(Selection):
             self._blocked = True
         else:
             feed.set_live(self)
-            self.state = State.LIVE
+            self.state = DeliveryState.LIVE
         self._notify()
 
     def _hold(self, delivered: Position) -> None:
         """From now on gather what arrives."""
-        self.state = State.HOLDING
+        self.state = DeliveryState.HOLDING
         self._blocked = False
         self._epoch += 1
         self.delivered = delivered
@@ -270,7 +274,7 @@ class Subscription(Selection):
     def pause(self) -> None:
         """Keep back what comes, until `proceed`: an answer has to leave first. Pauses add up."""
         self._pauses += 1
-        if self.state is State.LIVE:
+        if self.state is DeliveryState.LIVE:
             self._feed.set_waiting(self)
             self._hold(self._feed.position)
             self._blocked = True
@@ -291,7 +295,7 @@ class Subscription(Selection):
         if self._blocked:
             self._flush()
         elif (
-            self.state is State.STALE
+            self.state is DeliveryState.STALE
             and self._released
             and not self.outlet.congested
             and (not self._pauses or self._cleared > self.delivered)
@@ -303,7 +307,7 @@ class Subscription(Selection):
     def take_state(self, ref: Ref, state: Aggregate | None, encoded: Encoded) -> None:
         """The state of the message that the first held entry changes; None: it is gone."""
         feed, held = self._feed, self._held
-        if self.state is not State.HOLDING or not held or held[0].ref != ref:
+        if self.state is not DeliveryState.HOLDING or not held or held[0].ref != ref:
             return
         awaited = held[0]
         if state is not None and not self.variant.passes(state.message):
@@ -327,7 +331,7 @@ class Subscription(Selection):
 
     def state_failed(self) -> None:
         """A message's state could not be read: begin again from the log."""
-        if self.state is State.HOLDING:
+        if self.state is DeliveryState.HOLDING:
             self._mark_slow(self.delivered)
             self._catch_up_soon(delay=_RETRY_STATE_S)
 
@@ -340,27 +344,27 @@ class Subscription(Selection):
 
     def _mark_slow(self, delivered: Position) -> None:
         """Forget what waits; it will be read from the log."""
-        self.state = State.STALE
+        self.state = DeliveryState.STALE
         self._blocked = False
         self.delivered = delivered
         self._held = None
 
     def drained(self) -> None:
         """The socket has room again: continue where it stopped."""
-        if self.state is State.STALE:
+        if self.state is DeliveryState.STALE:
             self._catch_up_soon()
 
     def skip(self, behind: Position) -> None:
         """Entries after a position are not fanned out: read them from the log, now or once the socket has room."""
-        if self.state is State.STALE:
+        if self.state is DeliveryState.STALE:
             return
-        self.wait_for_drain(behind if self.state is State.LIVE else self.delivered)
+        self.wait_for_drain(behind if self.state is DeliveryState.LIVE else self.delivered)
         if self._released and not self.outlet.congested:
             self._catch_up_soon()
 
     def restart(self, error: ErrorInfo) -> None:
         """Continuity is lost: say so, and continue from the session's present position (section 5.4)."""
-        if self.state is State.DETACHED:
+        if self.state is DeliveryState.DETACHED:
             return
         feed = self._feed
         feed.set_waiting(self)
@@ -378,7 +382,7 @@ class Subscription(Selection):
     async def _catch_up(self, until: Position, delay: float) -> None:
         # What was held is given up when there is too much of it; a newer catch-up takes over then.
         feed, generation = self._feed, self._epoch
-        while self._epoch == generation and self.state is State.HOLDING:
+        while self._epoch == generation and self.state is DeliveryState.HOLDING:
             try:
                 if delay:
                     await asyncio.sleep(delay)  # paces asking while Redis is away
@@ -406,7 +410,7 @@ class Subscription(Selection):
             await self._moved.wait()
 
     def _has_written(self, position: Position) -> bool:
-        if self.state in (State.LIVE, State.DETACHED):
+        if self.state in (DeliveryState.LIVE, DeliveryState.DETACHED):
             return True
         return self._blocked and (not self._held or self._held[0].position > position)
 

@@ -22,7 +22,7 @@ from gateway.http_api.reader import SessionReader, running_turn
 from gateway.services import Services
 from selfhost_transport.errors import InvalidArgument, NotFound
 from selfhost_transport.turns.agui_progress import read_cursor
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import check_name
 
@@ -85,7 +85,7 @@ async def read(
     credential.capability.require(Operation.HISTORY, thread_id)
     turn_id = await running_turn(services, credential, thread_id)
     async with SessionReader(
-        services, credential, thread_id, lambda tree: View(tree).is_read(2 * limit)
+        services, credential, thread_id, lambda tree: TreeView(tree).is_read(2 * limit)
     ) as reader:
         return JSONResponse(agui_view.hydration(reader.tree, thread_id, turn_id, limit))
 
@@ -150,7 +150,9 @@ async def _connect(services: Services, credential: Credential, body: RunIn) -> R
     credential.capability.require(Operation.SUBSCRIBE, thread)
     turn_id = await running_turn(services, credential, thread)
     if turn_id is None and any(True for _ in await services.turns.active(thread)):
-        async with SessionReader(services, credential, thread, lambda tree: View(tree).is_read(1)) as reader:
+        async with SessionReader(
+            services, credential, thread, lambda tree: TreeView(tree).is_read(1)
+        ) as reader:
             turn_id = waiting_turn(reader.tree)
     how = Follow(old=body.protocol_version is None, newest=True)
     return await connect(services, credential, thread, Run(body.run_id, turn_id), how)

@@ -25,7 +25,7 @@ from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.run_spans import (
     Pending,
-    Span,
+    RunSpan,
     chunks_of_run,
     finished,
     newest_span,
@@ -36,7 +36,7 @@ from selfhost_transport.turns.run_spans import (
     usage_of_run,
 )
 from selfhost_transport.turns.tree import SessionTree
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 from selfhost_transport.wire.capability import Operation
 
 _HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -80,7 +80,7 @@ async def connect(
 
 
 def _whole(turn_id: str | None) -> Enough:
-    return lambda tree: View(tree).is_read(MAX_MESSAGES) and (turn_id is None or is_known(tree, turn_id))
+    return lambda tree: TreeView(tree).is_read(MAX_MESSAGES) and (turn_id is None or is_known(tree, turn_id))
 
 
 class AguiOutput(TurnOutput):
@@ -137,7 +137,7 @@ class AguiOutput(TurnOutput):
             return b""
         return self.write(self.stream.close())
 
-    def span(self, tree: SessionTree) -> Span:
+    def span(self, tree: SessionTree) -> RunSpan:
         """The part of the turn that the run is."""
         node = tree.run_node(self.turn_id)
         return newest_span(node) if self._newest else span_from(node, self._start)
@@ -258,7 +258,7 @@ class _RunResponse:
 
 def waiting_turn(tree: SessionTree) -> str | None:
     """The newest shown turn, if it waits for people."""
-    runs = View(tree).runs()
+    runs = TreeView(tree).runs()
     return runs[-1].run_id if runs and runs[-1].status.value == "suspended" else None
 
 

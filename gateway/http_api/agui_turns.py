@@ -27,7 +27,7 @@ from selfhost_transport.turns.run_spans import (
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui_stream import contents_of_turn
 from selfhost_transport.turns.values import Absent, Json, from_text
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 from selfhost_transport.wire.message import Message
 
 _RECENT: Final = 20
@@ -79,7 +79,7 @@ class AguiTurns(FrontEndTurns):
     async def _send(self, body: RunIn) -> Run:
         message_id, parts = body.question
         ids = InputIds(message_id, run_event(body.run_id))
-        async with self._reader(lambda tree: View(tree).is_read(_RECENT)) as reader:
+        async with self._reader(lambda tree: TreeView(tree).is_read(_RECENT)) as reader:
             tree = reader.tree
             known = tree.turn_of(message_id)
             if known is not None:
@@ -97,7 +97,7 @@ class AguiTurns(FrontEndTurns):
         target = next(iter(node.messages), None) if node is not None else None
         if info is None or target is None or not info.status.is_terminal:
             return Run(run_id, turn_id)
-        anchor = View(tree).regenerate_anchor(target)
+        anchor = TreeView(tree).regenerate_anchor(target)
         message = inputs.regenerate(
             InputIds(event_id=run_event(run_id)),
             anchor.regenerates or target,
@@ -114,7 +114,7 @@ class AguiTurns(FrontEndTurns):
         # Whose calls these are has not ended, or not long ago.
         active = {record.turn_id for record in await self._services.turns.active(self._session)}
         async with self._reader(
-            lambda tree: all(is_known(tree, turn) for turn in active) and View(tree).is_read(_RECENT)
+            lambda tree: all(is_known(tree, turn) for turn in active) and TreeView(tree).is_read(_RECENT)
         ) as reader:
             node = _asked(reader.tree, given)
             if node is None or node.run is None:
@@ -194,7 +194,7 @@ def _parent(tree: SessionTree, before: list[str]) -> str | None:
     for message_id in before:
         node = tree.owner_of(message_id)
         if node is not None:
-            shown = any(item.codec_message_id in node.messages for item in View(tree).messages())
+            shown = any(item.codec_message_id in node.messages for item in TreeView(tree).messages())
             return None if shown else next(reversed(node.messages), None)
     return None
 

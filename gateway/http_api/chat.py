@@ -15,16 +15,16 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 
 from gateway.auth.authenticator import Credential
 from gateway.http_api import chat_view
-from gateway.http_api.chat_models import ChatIn, StopIn, StopOut, WakeOrChatIn
+from gateway.http_api.chat_models import ChatIn, ChatStopIn, StopOut, WakeOrChatIn
 from gateway.http_api.chat_stream import HEADERS, stream_counted, stream_turn
-from gateway.http_api.chat_turns import Asked, ChatTurns
+from gateway.http_api.chat_turns import ChatTurns, TurnToStream
 from gateway.http_api.dependencies import Caller, Running, Session, WholeConversations, caller
 from gateway.http_api.models import WakeIn
 from gateway.http_api.reader import SessionReader, running_turn
 from gateway.http_api.sessions import wake
 from gateway.services import Services
 from selfhost_transport.errors import InvalidArgument
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import check_name
 
@@ -97,7 +97,7 @@ async def resume_workflow(
     if turn_id is None:
         # A 204 is an error to this client.
         return Response(_NOTHING_RUNS, media_type="text/event-stream", headers=HEADERS)
-    return await stream_counted(services, credential, session, Asked(turn_id), start)
+    return await stream_counted(services, credential, session, TurnToStream(turn_id), start)
 
 
 @router.get("/v1/ui/{session}/stream", response_class=StreamingResponse)
@@ -120,7 +120,7 @@ async def resume(
         turn_id = await ChatTurns(services, credential, session).answer_to(last)
     if turn_id is None:
         return Response(status_code=204)
-    return await stream_turn(services, credential, session, Asked(turn_id))
+    return await stream_turn(services, credential, session, TurnToStream(turn_id))
 
 
 @router.get("/v1/ui/{session}/messages")
@@ -136,7 +136,7 @@ async def messages(
     credential.capability.require(Operation.HISTORY, session)
     # A turn that was suspended is several messages on the wire; one more page settles that.
     async with SessionReader(
-        services, credential, session, lambda tree: View(tree).is_read(2 * limit)
+        services, credential, session, lambda tree: TreeView(tree).is_read(2 * limit)
     ) as reader:
         return chat_view.history(reader.tree, limit)
 
@@ -148,10 +148,10 @@ async def stop(
     session: Session,
     credential: Caller,
     services: Running,
-    body: Annotated[StopIn | None, Body()] = None,
+    body: Annotated[ChatStopIn | None, Body()] = None,
 ) -> StopOut:
     """End the caller's running turns, or the one that is named. When this answers, the stop is final."""
-    return await ChatTurns(services, credential, session).stop(body or StopIn())
+    return await ChatTurns(services, credential, session).stop(body or ChatStopIn())
 
 
 async def _asked(services: Services, credential: Credential, session: str, body: ChatIn) -> Response:

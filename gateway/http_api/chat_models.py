@@ -63,7 +63,7 @@ WakeOrChatIn = Annotated[
 """One of the two; a refusal speaks of the one that was meant."""
 
 
-class StopIn(BaseModel):
+class ChatStopIn(BaseModel):
     """What to stop: one turn, the turn of one answer, or, with neither, all of the caller's own.
 
     `sent_message_id`: the newest message of the page. Its turn is stopped too, also if it arrives only after the stop.

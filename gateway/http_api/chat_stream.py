@@ -8,7 +8,7 @@ from typing import Final
 import orjson
 
 from gateway.auth.authenticator import Credential
-from gateway.http_api.chat_turns import Asked
+from gateway.http_api.chat_turns import TurnToStream
 from gateway.http_api.event_stream import EventStream
 from gateway.http_api.follower import Follower
 from gateway.http_api.reader import is_known
@@ -34,7 +34,7 @@ async def stream_turn(
     services: Services,
     credential: Credential,
     session: str,
-    asked: Asked,
+    asked: TurnToStream,
     headers: Mapping[str, str] = HEADERS,
 ) -> EventStream:
     """The stream of a turn; closing it cancels nothing. Raises NotFound, CapabilityError, StoreUnavailable."""
@@ -47,7 +47,7 @@ async def stream_turn(
 
 
 async def stream_counted(
-    services: Services, credential: Credential, session: str, asked: Asked, start: int = 0
+    services: Services, credential: Credential, session: str, asked: TurnToStream, start: int = 0
 ) -> EventStream:
     """The stream of a turn from its chunk `start` on; below 0 so many before its present end. Raises as `stream_turn`."""
     follower = Follower(services, credential, session, lambda tree: is_known(tree, asked.turn_id))
@@ -78,7 +78,7 @@ async def _body(follower: Follower, output: TurnOutput) -> AsyncIterator[bytes]:
 class UiOutput(TurnOutput):
     """A turn as a UI message stream."""
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: TurnToStream) -> None:
         self.turn_id = asked.turn_id
         self._skip = asked.skip
         self._stream = UIMessageStream(asked.turn_id, skip=asked.skip)
@@ -134,7 +134,7 @@ class UiOutput(TurnOutput):
 class CountedOutput(UiOutput):
     """A turn as a stream whose chunks have numbers; `start`: the first that is sent."""
 
-    def __init__(self, asked: Asked, start: int) -> None:
+    def __init__(self, asked: TurnToStream, start: int) -> None:
         super().__init__(asked)
         self._from = start
         self._counted = CountedStream(self._stream, start)

@@ -10,7 +10,7 @@ import uuid
 from dataclasses import dataclass
 
 from gateway.http_api import chat_view
-from gateway.http_api.chat_models import ChatIn, StopIn, StopOut, user_parts
+from gateway.http_api.chat_models import ChatIn, ChatStopIn, StopOut, user_parts
 from gateway.http_api.front_end_turns import FrontEndTurns
 from gateway.http_api.models import CancelIn
 from selfhost_transport.errors import Conflict, NotFound
@@ -30,7 +30,7 @@ from selfhost_transport.turns.ui import (
 )
 from selfhost_transport.turns.ui_stream import chunks_of_turn
 from selfhost_transport.turns.values import Absent, to_text
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 from selfhost_transport.wire.message import Message
 
 _APPROVAL_RESPONDED = "approval-responded"
@@ -40,7 +40,7 @@ _RECENT = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TurnToStream:
     """The turn to stream. `skip`: how many of its chunks the page has already; `resumes`: it continues after a suspension."""
 
     turn_id: str
@@ -51,7 +51,7 @@ class Asked:
 class ChatTurns(FrontEndTurns):
     """What one caller asks of one session."""
 
-    async def ask(self, body: ChatIn) -> Asked:
+    async def ask(self, body: ChatIn) -> TurnToStream:
         """Start, continue or find the turn that a request is about. Raises Conflict, NotFound, InvalidArgument."""
         last = body.last
         if body.trigger == "regenerate-message":
@@ -60,7 +60,7 @@ class ChatTurns(FrontEndTurns):
             return await (self._edit(body.message_id, last) if body.message_id else self._send(body, last))
         return await self._answer(last)
 
-    async def stop(self, body: StopIn) -> StopOut:
+    async def stop(self, body: ChatStopIn) -> StopOut:
         """End turns for good; one that has ended, or is unknown, is left as it is."""
         turn_id = body.turn_id
         if turn_id is None and body.message_id is not None:
@@ -81,7 +81,9 @@ class ChatTurns(FrontEndTurns):
     async def answer_to(self, message_id: str) -> str | None:
         """The turn of the shown answer to a question; None where it has none, or is no question."""
         async with self._reader(
-            lambda tree: chat_view.find_user_message(tree, message_id) is not None and View(tree).is_read(1)
+            lambda tree: (
+                chat_view.find_user_message(tree, message_id) is not None and TreeView(tree).is_read(1)
+            )
         ) as reader:
             tree = reader.tree
             asked = chat_view.find_user_message(tree, message_id)
@@ -90,26 +92,28 @@ class ChatTurns(FrontEndTurns):
 
     # The requests
 
-    async def _send(self, body: ChatIn, message: UIMessage) -> Asked:
+    async def _send(self, body: ChatIn, message: UIMessage) -> TurnToStream:
         ids = InputIds(message.id, _event_id(message.id))
         parent = await self._parent(body.before_last)
         messages = inputs.user_message(
             user_parts(message), ids, client_id=self._client_id, message_id=message.id, parent=parent
         )
-        return Asked(await self._start(messages))
+        return TurnToStream(await self._start(messages))
 
     async def _parent(self, before: str | None) -> str | None:
         """What the message hangs below, where the page shows another branch than the session's; else None."""
         if before is None:
             return None
-        async with self._reader(lambda tree: View(tree).is_read(_RECENT)) as reader:
+        async with self._reader(lambda tree: TreeView(tree).is_read(_RECENT)) as reader:
             tree = reader.tree
             node = chat_view.find_answer(tree, before)
-            if node is None or any(item.codec_message_id in node.messages for item in View(tree).messages()):
+            if node is None or any(
+                item.codec_message_id in node.messages for item in TreeView(tree).messages()
+            ):
                 return None
             return next(reversed(node.messages), None)
 
-    async def _edit(self, message_id: str, message: UIMessage) -> Asked:
+    async def _edit(self, message_id: str, message: UIMessage) -> TurnToStream:
         async with self._reader(
             lambda tree: chat_view.find_user_message(tree, message_id) is not None
         ) as reader:
@@ -119,7 +123,7 @@ class ChatTurns(FrontEndTurns):
             turn_id = reader.tree.turn_of(known.codec_message_id)
         if turn_id is not None and known.message.parts == message.parts:
             # The same request again: by a proxy, or a second click.
-            return Asked(turn_id)
+            return TurnToStream(turn_id)
         # The page keeps its id for the new version; on the wire each version has one of its own.
         said = to_text([known.codec_message_id, message.to_json()])
         wire_id = str(uuid.uuid5(uuid.NAMESPACE_OID, said))
@@ -130,14 +134,14 @@ class ChatTurns(FrontEndTurns):
             message_id=message_id,
             fork_of=known.codec_message_id,
         )
-        return Asked(await self._start(messages))
+        return TurnToStream(await self._start(messages))
 
-    async def _regenerate(self, body: ChatIn, last: UIMessage) -> Asked:
+    async def _regenerate(self, body: ChatIn, last: UIMessage) -> TurnToStream:
         wanted = body.message_id
         if wanted is None and last.role != chat_view.USER:
             wanted = last.id
         async with self._reader(
-            lambda tree: _target(tree, wanted, last.id) is not None and View(tree).is_read(1)
+            lambda tree: _target(tree, wanted, last.id) is not None and TreeView(tree).is_read(1)
         ) as reader:
             tree = reader.tree
             target = _target(tree, wanted, last.id)
@@ -146,15 +150,15 @@ class ChatTurns(FrontEndTurns):
             running = _newest_run(tree, target)
             if running is not None and not running.status.is_terminal:
                 # A second click, or a proxy that sends again: the answer is in flight.
-                return Asked(running.run_id)
-            anchor = View(tree).regenerate_anchor(target)
+                return TurnToStream(running.run_id)
+            anchor = TreeView(tree).regenerate_anchor(target)
         ids = InputIds()
         message = inputs.regenerate(
             ids, anchor.regenerates or target, parent=anchor.parent, client_id=self._client_id
         )
-        return Asked(await self._start([message]))
+        return TurnToStream(await self._start([message]))
 
-    async def _answer(self, message: UIMessage) -> Asked:
+    async def _answer(self, message: UIMessage) -> TurnToStream:
         async with self._reader(
             lambda tree: (
                 (found := chat_view.find_answer(tree, message.id)) is not None
@@ -173,11 +177,13 @@ class ChatTurns(FrontEndTurns):
         if not given:
             if status is TurnStatus.SUSPENDED:
                 raise Conflict("the answer waits for calls that have no answer yet")
-            return Asked(turn_id, skip)
+            return TurnToStream(turn_id, skip)
         for one in given:
             await self._calls.give_answer(one, self._client_id)
         record = await self._services.turns.record(self._session, turn_id)
-        return Asked(turn_id, skip, resumes=record is not None and record.status != TurnStatus.SUSPENDED)
+        return TurnToStream(
+            turn_id, skip, resumes=record is not None and record.status != TurnStatus.SUSPENDED
+        )
 
     def _answers(self, node: Node, message: UIMessage, turn_id: str) -> list[Message]:
         """The answers in a page's copy of a message to calls that still wait."""
@@ -233,7 +239,7 @@ def _newest_run(tree: SessionTree, target: str) -> RunInfo | None:
     node = tree.owner_of(target)
     if node is None or node.run is None:
         return None
-    anchor = View(tree).regenerate_anchor(target)
+    anchor = TreeView(tree).regenerate_anchor(target)
     newest = node.run.info()
     for run in tree.turns():
         other = tree.run_node(run.run_id)

@@ -10,7 +10,7 @@ from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import ConversationMessage, ToolPart, UIMessage
 from selfhost_transport.turns.ui_stream import CANCELLED, approvals_of
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 
 USER = "user"
 
@@ -22,7 +22,7 @@ def history(tree: SessionTree, limit: int) -> list[dict[str, Any]]:
     there, because its calls can be answered.
     """
     found: list[tuple[str | None, UIMessage]] = []
-    for item in View(tree).messages():
+    for item in TreeView(tree).messages():
         turn_id = tree.turn_of(item.codec_message_id) if item.message.role != USER else None
         if found and turn_id is not None and found[-1][0] == turn_id:
             # A later pass of the same turn.
@@ -97,7 +97,7 @@ def find_answer(tree: SessionTree, message_id: str) -> Node | None:
 
 def first_answer(tree: SessionTree, codec_message_id: str) -> str | None:
     """The first message of the shown answer to a user's message."""
-    shown = View(tree).messages()
+    shown = TreeView(tree).messages()
     ids = [item.codec_message_id for item in shown]
     if codec_message_id not in ids:
         return None

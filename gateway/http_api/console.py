@@ -59,7 +59,7 @@ class LiveTurnOut(_Out):
     attempts: int
 
 
-class QueueOut(_Out):
+class AgentQueueOut(_Out):
     """Turns of an agent that wait for a worker."""
 
     agent: str
@@ -82,7 +82,7 @@ class OverviewOut(_Out):
     time_ms: int
     turns: list[LiveTurnOut]
     more_turns: int
-    queues: list[QueueOut]
+    queues: list[AgentQueueOut]
     workers: list[WorkerOut]
     ended: dict[str, int]
     lease_losses: int
@@ -127,7 +127,7 @@ async def overview(caller: Operator, services: Running) -> OverviewOut:
         turns=turns,
         more_turns=max(0, len(found) - _SHOWN),
         queues=[
-            QueueOut(
+            AgentQueueOut(
                 agent=agent, depth=state.depth, oldest_s=state.oldest_s,
                 workers=sum(agent in worker.agents for worker in workers),
             )

@@ -10,7 +10,7 @@ from selfhost_transport.store.history import Query
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.turns.headers import AI_OUTPUT, read_headers
 from selfhost_transport.turns.tree import SessionTree
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 from selfhost_transport.turns.withholding import NOTHING, Hidden, shown
 from selfhost_transport.wire.serial import Position
 
@@ -18,7 +18,7 @@ _CALL_PAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
+class ConversationJson:
     """Messages and turns of the newest branch as JSON values; `truncated`: older messages exist.
 
     `truncated_at`: where the oldest ones stood that retention has taken, if these are all that is left.
@@ -32,10 +32,10 @@ class Conversation:
 
 async def read_conversation(
     sessions: SessionStore, session: str, limit: int, hidden: Hidden = NOTHING
-) -> Conversation:
+) -> ConversationJson:
     """The newest `limit` messages of the conversation, however many entries they and others between them are."""
     tree = SessionTree(session)
-    view = View(tree)
+    view = TreeView(tree)
     page = await read_back(
         sessions,
         tree,
@@ -45,7 +45,7 @@ async def read_conversation(
     known = view.messages()
     messages = known[-limit:]
     turns = {tree.turn_of(message.codec_message_id) for message in messages}
-    return Conversation(
+    return ConversationJson(
         messages=[message.to_json() for message in messages],
         turns=[
             {**run.to_json(), "status": run.shown_status.value, "agent": run.agent_client_id}

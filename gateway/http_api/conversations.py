@@ -23,7 +23,7 @@ from gateway.http_api.turn_calls import TurnCalls
 from gateway.services import Services
 from selfhost_transport.errors import NotFound
 from selfhost_transport.store.history import Query
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 from selfhost_transport.wire.message import Message
 
 METADATA: Final = "conversation-metadata"
@@ -141,7 +141,7 @@ async def _items(services: Services, credential: Credential, session: str) -> li
     """All items of the branch that is shown, oldest first, as far back as one request reads."""
     require_readable(credential, session)
     async with SessionReader(services, credential, session, lambda tree: False) as reader:
-        items = conversation_items(reader.tree, View(reader.tree))
+        items = conversation_items(reader.tree, TreeView(reader.tree))
     if not items:
         await _shown(services, credential, session)
     return items

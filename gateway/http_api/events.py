@@ -9,7 +9,7 @@ import orjson
 
 from gateway.auth.authenticator import Credential
 from gateway.fanout.delivery import Variant
-from gateway.fanout.start import Start
+from gateway.fanout.start import SubscriptionStart
 from gateway.fanout.subscription import Gap, Subscription
 from gateway.http_api.event_stream import EventStream
 from gateway.http_api.pull_outlet import PullOutlet, patience_s, refusal
@@ -65,7 +65,7 @@ async def _events(
     session: str,
     subscription: Subscription,
     out: PullOutlet,
-    start: Start,
+    start: SubscriptionStart,
     credential: Credential,
 ) -> AsyncIterator[bytes]:
     attached = start.attached

@@ -27,7 +27,7 @@ _SUSPENDED = "suspended"
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TreeChanges:
     """What arrived together. `position`: up to where the tree is now, None when nothing came for a while.
 
     `replaced`: continuity was lost and the tree was read again; what `events` say is not all that changed.
@@ -93,7 +93,7 @@ class SessionReader:
         self._services.board.count(self.session, Flag.SUBSCRIBE, None, self._credential.identity.client_id)
         self._services.hub.leave(feed, self._subscription)
 
-    async def batches(self) -> AsyncIterator[Batch]:
+    async def batches(self) -> AsyncIterator[TreeChanges]:
         """What follows, until the gateway stops. Raises the TransportError of credentials that have expired."""
         while not self._outlet.ended:
             taken = await self._outlet.take(patience_s(self._credential))
@@ -109,7 +109,7 @@ class SessionReader:
             if replaced:
                 self.tree = SessionTree(self.session)
                 await self._read_history()
-            yield Batch(position, events, replaced)
+            yield TreeChanges(position, events, replaced)
             self._subscription.drained()
 
     async def _read_history(self) -> None:

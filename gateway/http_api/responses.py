@@ -17,7 +17,7 @@ from gateway.http_api.responses_follow import HEADERS, stream_response
 from gateway.http_api.responses_items import input_items, page
 from gateway.http_api.responses_models import CreateIn
 from gateway.http_api.responses_read import ResponseReader, parse_id, read_after
-from gateway.http_api.responses_turns import ResponseTurns, Sent
+from gateway.http_api.responses_turns import ResponseTurns, SentRequest
 from selfhost_transport.errors import NotFound, Unauthorized
 
 _NO_DELETION: Final = (
@@ -43,7 +43,7 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 @router.post("/v1/responses")
 async def create(request: Request, body: CreateIn, credential: OpenAICaller, services: Running) -> Response:
     """Send a message, or answer calls. The turn goes on without readers too; `conversation` is the session."""
-    sent = Sent.of(request.headers, await request.body())
+    sent = SentRequest.of(request.headers, await request.body())
     if not body.background or body.stream:
         # Before anything is stored: the answer could not be sent.
         services.require_stream(credential)

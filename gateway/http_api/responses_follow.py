@@ -21,8 +21,8 @@ from selfhost_transport.turns import chunks as c
 from selfhost_transport.turns.events import ChunkReceived
 from selfhost_transport.turns.responses_object import ResponseId
 from selfhost_transport.turns.responses_stream import EventJson, ResponseStream
-from selfhost_transport.turns.responses_units import Units
-from selfhost_transport.turns.run_spans import Span
+from selfhost_transport.turns.responses_units import ResponseUnits
+from selfhost_transport.turns.run_spans import RunSpan
 from selfhost_transport.turns.tree import SessionTree
 
 HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -80,7 +80,7 @@ class ResponseOutput(TurnOutput):
         self._services = services
         self._id = response_id
         self._stream = ResponseStream(response_id.base, after)
-        self._units = Units(None, Span())
+        self._units = ResponseUnits(None, RunSpan())
         # Until what is there already has been sent.
         self._each = each
 
@@ -138,7 +138,7 @@ class ResponseOutput(TurnOutput):
         if tree.turn(self.turn_id) is None:
             # Its history is gone.
             return
-        nothing = Units(None, Span())
+        nothing = ResponseUnits(None, RunSpan())
         if self._stream.number < 0:
             yield from self._stream.begin(view.snapshot(nothing, "queued"))
         self._units = units = view.units()

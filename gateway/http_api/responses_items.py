@@ -10,23 +10,23 @@ from gateway.http_api.responses_read import ResponseReader
 from selfhost_transport.turns import decoder as d
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.responses_object import ItemJson, ResponseId, item_id, items_json, status_of
-from selfhost_transport.turns.responses_units import Kind, Units
-from selfhost_transport.turns.run_spans import Span
+from selfhost_transport.turns.responses_units import ResponseKind, ResponseUnits
+from selfhost_transport.turns.run_spans import RunSpan
 from selfhost_transport.turns.runs import RunState
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import FilePart, TextPart
 from selfhost_transport.turns.values import as_text
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 
 
 def input_items(reader: ResponseReader) -> list[ItemJson]:
     """What a response was given, oldest first."""
     question = reader.question() if not reader.id.number else None
-    items = list(messages_in(question, Span()))
-    return [*items, *messages_in(reader.node, reader.span or Span())]
+    items = list(messages_in(question, RunSpan()))
+    return [*items, *messages_in(reader.node, reader.span or RunSpan())]
 
 
-def messages_in(node: Node | None, span: Span) -> Iterator[ItemJson]:
+def messages_in(node: Node | None, span: RunSpan) -> Iterator[ItemJson]:
     """What people said in a part of a turn, or what a question says: messages, outputs of functions, approvals."""
     shown: set[str] = set()
     for record in node.records() if node is not None else ():
@@ -54,7 +54,7 @@ def messages_in(node: Node | None, span: Span) -> Iterator[ItemJson]:
                 }
 
 
-def conversation_items(tree: SessionTree, view: View) -> list[ItemJson]:
+def conversation_items(tree: SessionTree, view: TreeView) -> list[ItemJson]:
     """All items of the messages that are shown, oldest first."""
     items: list[ItemJson] = []
     seen: set[str] = set()
@@ -73,9 +73,9 @@ def conversation_items(tree: SessionTree, view: View) -> list[ItemJson]:
 def _items_of_turn(session: str, node: Node, run: RunState) -> Iterator[ItemJson]:
     for number in range(len(run.suspensions) + 1):
         response_id = ResponseId(session, run.run_id, number)
-        span = response_id.span(node) or Span()
+        span = response_id.span(node) or RunSpan()
         yield from messages_in(node, span)
-        units = Units(node, span)
+        units = ResponseUnits(node, span)
         status = status_of(run.info(), span, units)
         yield from items_json(units, response_id.base, status)
 
@@ -118,8 +118,8 @@ def _requests(node: Node | None) -> dict[str, str]:
     run = node.run if node is not None else None
     for number in range(len(run.suspensions) if run is not None else 0):
         response_id = ResponseId("", run.run_id if run is not None else "", number)
-        for index, unit in enumerate(Units(node, response_id.span(node) or Span()).all):
-            if unit.kind is Kind.APPROVAL:
+        for index, unit in enumerate(ResponseUnits(node, response_id.span(node) or RunSpan()).all):
+            if unit.kind is ResponseKind.APPROVAL:
                 found[unit.key] = item_id(unit, response_id.base, index)
     return found
 

@@ -19,7 +19,7 @@ _MAX_ITEMS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Approval:
+class ApprovalAnswer:
     """The answer to an approval request."""
 
     request_id: str
@@ -36,7 +36,7 @@ class Said:
     instructions: list[str] = field(default_factory=list)
     # The outputs of calls, by call.
     outputs: dict[str, Any] = field(default_factory=dict)
-    approvals: list[Approval] = field(default_factory=list)
+    approvals: list[ApprovalAnswer] = field(default_factory=list)
     # What it says to the agent beside that.
     asked: dict[str, Any] = field(default_factory=dict)
 
@@ -138,7 +138,7 @@ def _take(said: Said, item: Any, where: str) -> None:
         asked, reason, approve = item.get("approval_request_id"), item.get("reason"), item.get("approve")
         if not isinstance(asked, str) or not isinstance(approve, bool):
             raise refused("an approval needs `approval_request_id`, and `approve`: true or false", where)
-        said.approvals.append(Approval(asked, approve, reason if isinstance(reason, str) else None))
+        said.approvals.append(ApprovalAnswer(asked, approve, reason if isinstance(reason, str) else None))
     else:
         raise refused(f"items of the type {str(kind)[:64]!r} cannot be sent; {_ALREADY}", f"{where}.type")
 

@@ -21,8 +21,8 @@ from selfhost_transport.turns.responses_object import (
     response_json,
     status_of,
 )
-from selfhost_transport.turns.responses_units import Units
-from selfhost_transport.turns.run_spans import Span
+from selfhost_transport.turns.responses_units import ResponseUnits
+from selfhost_transport.turns.run_spans import RunSpan
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import check_name
@@ -67,19 +67,19 @@ class ResponseView:
         return self.tree.run_node(self.id.turn_id)
 
     @property
-    def span(self) -> Span | None:
+    def span(self) -> RunSpan | None:
         """The response's part of it."""
         return self.id.span(self.node)
 
-    def units(self) -> Units:
+    def units(self) -> ResponseUnits:
         """Its output."""
-        return Units(self.node, self.span or Span())
+        return ResponseUnits(self.node, self.span or RunSpan())
 
-    def status(self, units: Units) -> str:
+    def status(self, units: ResponseUnits) -> str:
         """Its status."""
         if self.lost is not None:
             return "failed"
-        return status_of(self.tree.turn(self.id.turn_id), self.span or Span(), units)
+        return status_of(self.tree.turn(self.id.turn_id), self.span or RunSpan(), units)
 
     @property
     def is_over(self) -> bool:
@@ -105,7 +105,7 @@ class ResponseView:
         units = self.units()
         return self.snapshot(units, self.status(units))
 
-    def snapshot(self, units: Units, status: str) -> ItemJson:
+    def snapshot(self, units: ResponseUnits, status: str) -> ItemJson:
         """It, with these units and this status."""
         run = self.tree.turn(self.id.turn_id)
         error = run.error if run is not None else self.lost
@@ -132,7 +132,7 @@ class ResponseView:
         if not self.id.number:
             question = self.question()
             return list(question.records()) if question is not None else []
-        span = self.span or Span()
+        span = self.span or RunSpan()
         return [one for one in self.node.records() if span.holds(one.serial)] if self.node is not None else []
 
     def _previous(self, question: Node | None) -> ResponseId | None:

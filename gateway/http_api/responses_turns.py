@@ -14,7 +14,7 @@ import orjson
 from gateway.auth.authenticator import Credential
 from gateway.http_api.models import CancelIn, CancelOut
 from gateway.http_api.responses_errors import refused
-from gateway.http_api.responses_models import Approval, CreateIn, Said
+from gateway.http_api.responses_models import ApprovalAnswer, CreateIn, Said
 from gateway.http_api.responses_read import ResponseReader, require_readable
 from gateway.http_api.turn_calls import TurnCalls
 from gateway.services import Services
@@ -24,7 +24,7 @@ from selfhost_transport.turns.anchors import Anchor
 from selfhost_transport.turns.inputs import InputIds
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.responses_object import ResponseId, item_id
-from selfhost_transport.turns.responses_units import Kind
+from selfhost_transport.turns.responses_units import ResponseKind
 from selfhost_transport.turns.run_spans import Pending, pending_calls
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.wire.capability import Operation
@@ -39,7 +39,7 @@ _MAX_KEY: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentRequest:
     """How a request was sent: again, by a client that got no answer, or with a key of its own."""
 
     body: bytes
@@ -47,7 +47,7 @@ class Sent:
     is_repeat: bool = False
 
     @classmethod
-    def of(cls, headers: Mapping[str, str], body: bytes) -> Sent:
+    def of(cls, headers: Mapping[str, str], body: bytes) -> SentRequest:
         """Read it off a request. Raises InvalidArgument, also for a body with half of a surrogate pair in it."""
         key = headers.get("idempotency-key") or None
         if key is not None and len(key) > _MAX_KEY:
@@ -77,7 +77,7 @@ class ResponseTurns:
         self._credential = credential
         self._client_id = credential.identity.stamp(None)
 
-    async def create(self, body: CreateIn, sent: Sent) -> ResponseId:
+    async def create(self, body: CreateIn, sent: SentRequest) -> ResponseId:
         """Start or continue a turn. Raises InvalidArgument, CapabilityError, and what a send raises."""
         said = body.said()
         session, previous = body.session, _previous(body.previous_response_id)
@@ -122,7 +122,7 @@ class ResponseTurns:
     # A message
 
     async def _send(
-        self, body: CreateIn, said: Said, session: str | None, previous: ResponseId | None, sent: Sent
+        self, body: CreateIn, said: Said, session: str | None, previous: ResponseId | None, sent: SentRequest
     ) -> ResponseId:
         is_waited = not (body.stream or body.background)
         ids = await self._ids(said, session, body.model, sent, is_waited=is_waited)
@@ -156,7 +156,7 @@ class ResponseTurns:
         return _Previous(self._services, self._credential, previous)
 
     async def _ids(
-        self, said: Said, session: str | None, model: str | None, sent: Sent, *, is_waited: bool
+        self, said: Said, session: str | None, model: str | None, sent: SentRequest, *, is_waited: bool
     ) -> _Ids:
         """A request that is sent again has those that it had before."""
         who = f"{self._credential.key_name}\0{self._client_id or ''}\0"
@@ -188,7 +188,7 @@ class ResponseTurns:
 
     # Answers
 
-    async def _answer(self, previous: ResponseId, said: Said, sent: Sent) -> ResponseId:
+    async def _answer(self, previous: ResponseId, said: Said, sent: SentRequest) -> ResponseId:
         calls = TurnCalls(self._services, self._credential, previous.session)
         async with self._reader(previous) as reader:
             node = reader.node
@@ -226,7 +226,9 @@ class ResponseTurns:
             found.append(self._approval(previous, asked[one.request_id], origin, one))
         return found
 
-    def _approval(self, previous: ResponseId, call: str, origin: Mapping[str, str], one: Approval) -> Message:
+    def _approval(
+        self, previous: ResponseId, call: str, origin: Mapping[str, str], one: ApprovalAnswer
+    ) -> Message:
         return inputs.tool_approval_response(
             origin[call], previous.turn_id, call, one.approved, event_id=_event_id(previous, call, one.approved),
             client_id=self._client_id, reason=one.reason,
@@ -269,7 +271,11 @@ class _Previous(ResponseReader):
 
     def call_messages(self) -> dict[str, str]:
         """The messages of its calls, by call."""
-        return {u.key: u.codec_message_id for u in self.units().all if u.kind in (Kind.CALL, Kind.APPROVAL)}
+        return {
+            u.key: u.codec_message_id
+            for u in self.units().all
+            if u.kind in (ResponseKind.CALL, ResponseKind.APPROVAL)
+        }
 
     def approvals(self) -> dict[str, str]:
         """Its calls that have to be allowed, by the ids of the requests."""
@@ -277,7 +283,7 @@ class _Previous(ResponseReader):
         return {
             item_id(unit, base, index): unit.key
             for index, unit in enumerate(self.units().all)
-            if unit.kind is Kind.APPROVAL
+            if unit.kind is ResponseKind.APPROVAL
         }
 
 

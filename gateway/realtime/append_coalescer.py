@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from gateway.commands.commands import Append
+from gateway.commands.commands import AppendToMessage
 from gateway.realtime.effects import Command
 from selfhost_transport.settings_values import ROLLUP_WINDOWS_MS
 from selfhost_transport.store.appends import MAX_APPENDS
@@ -41,7 +41,7 @@ class _Message:
     __slots__ = ("answered_at", "held", "waited", "wrote_at")
 
     def __init__(self) -> None:
-        self.held: list[tuple[Command, Append]] = []
+        self.held: list[tuple[Command, AppendToMessage]] = []
         self.wrote_at = 0.0
         # When the last append was answered; None while it is not, or if several were written as one.
         self.answered_at: float | None = None
@@ -69,7 +69,7 @@ class AppendCoalescer:
     def add(self, command: Command) -> None:
         """Begin an operation, or hold it. All that is held goes before anything that is no append."""
         operation = command.operation
-        if not isinstance(operation, Append):
+        if not isinstance(operation, AppendToMessage):
             self.flush()
             self._start(command)
         elif not self._window_s:
@@ -97,7 +97,7 @@ class AppendCoalescer:
         self._timers.clear()
         self._window_s = 0.0
 
-    def _append(self, command: Command, append: Append) -> None:
+    def _append(self, command: Command, append: AppendToMessage) -> None:
         key = (append.session, append.ref)
         message = self._messages.get(key)
         if message is None:
@@ -116,7 +116,7 @@ class AppendCoalescer:
         message.waited = message.waited + 1 if prompt else 0
         return message.waited > PATIENCE
 
-    def _hold(self, message: _Message, command: Command, append: Append) -> None:
+    def _hold(self, message: _Message, command: Command, append: AppendToMessage) -> None:
         if message.held and not _join(message.held[-1][1], append):
             self._write(message)
         message.held.append((command, append))
@@ -132,7 +132,7 @@ class AppendCoalescer:
             self._held -= len(held)
             self._send(message, held)
 
-    def _send(self, message: _Message, held: Sequence[tuple[Command, Append]]) -> None:
+    def _send(self, message: _Message, held: Sequence[tuple[Command, AppendToMessage]]) -> None:
         message.wrote_at = self._clock()
         message.answered_at = None
         first, append = held[0]
@@ -160,5 +160,5 @@ class AppendCoalescer:
             del self._messages[key], self._timers[key]
 
 
-def _join(one: Append, other: Append) -> bool:
+def _join(one: AppendToMessage, other: AppendToMessage) -> bool:
     return one.author == other.author and one.appends[-1].joins(other.appends[0])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
-from gateway.fanout.subscription import Attached
+from gateway.fanout.subscription import AttachResult
 from gateway.realtime.context import ConnectionContext
 from gateway.realtime.effects import Adjust, Attach, Command, Deliver, Detach, Effect, SendFrame, Sync
 from gateway.realtime.members import Members
@@ -138,7 +138,7 @@ class Attachments:
 
     # Results of attaching
 
-    def ready(self, full: str, attached: Attached) -> list[Effect]:
+    def ready(self, full: str, attached: AttachResult) -> list[Effect]:
         """The channel's frames are held, and it is known where delivery starts."""
         channel = self._attaching(full)
         channel.attach = None
@@ -150,7 +150,7 @@ class Attachments:
         del self._channels[full]
         return [Detach(full), SendFrame(Frame(Action.DETACHED, channel=full, error=error))]
 
-    def adjusted(self, full: str, attached: Attached) -> list[Effect]:
+    def adjusted(self, full: str, attached: AttachResult) -> list[Effect]:
         """The position of an attachment that was attached again, or that lost continuity (section 5.4)."""
         channel = self._channels.get(full)
         if channel is None:
@@ -227,6 +227,6 @@ class Attachments:
         # No frame waits for the outcome.
         return [] if operation is None else [Command(0, operation)]
 
-    def _attached(self, channel: _Channel, attached: Attached) -> Frame:
+    def _attached(self, channel: _Channel, attached: AttachResult) -> Frame:
         params = self._permitted(channel.ref.name, channel.params)
         return attached_frame(channel.ref.full, channel.modes, params, attached)

@@ -10,7 +10,7 @@ from gateway.commands.commands import Done
 from gateway.fanout.delivery import Variant
 from gateway.fanout.deltas import DeltaWriter
 from gateway.fanout.selection import MUTE_ALL
-from gateway.fanout.subscription import Attached, Gap, Subscription
+from gateway.fanout.subscription import AttachResult, Gap, Subscription
 from gateway.realtime.connection import Connection
 from gateway.realtime.effects import Adjust, Attach, Command, Effect
 from gateway.realtime.member_lists import MemberLists
@@ -181,7 +181,7 @@ class SocketChannels:
         if effect.answer:
             position = subscription.position
             serial = format_position(position, watched.feed.epoch)
-            attached = Attached(serial, resumed=effect.resumed, presence=subscription.presence)
+            attached = AttachResult(serial, resumed=effect.resumed, presence=subscription.presence)
             self._carry_out(self._core.adjusted(effect.channel, attached))
         if anew:
             subscription.release()
@@ -192,7 +192,7 @@ class SocketChannels:
         watched = self._watched.get(channel)
         if watched is not None and watched.feed is not None:
             serial = format_position(gap.position, watched.feed.epoch)
-            attached = Attached(serial, error=gap.error, presence=watched.subscription.presence)
+            attached = AttachResult(serial, error=gap.error, presence=watched.subscription.presence)
             self._carry_out(self._core.adjusted(channel, attached))
 
     def detach(self, channel: str) -> None:

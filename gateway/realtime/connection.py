@@ -15,7 +15,7 @@ from gateway.auth.rate_limits import Limits
 from gateway.commands.commands import Done
 from gateway.commands.turn_commands import TurnRules
 from gateway.connection_terms import Terms
-from gateway.fanout.subscription import Attached
+from gateway.fanout.subscription import AttachResult
 from gateway.realtime.attachments import Attachments
 from gateway.realtime.command_order import CommandOrder
 from gateway.realtime.context import ConnectionContext
@@ -208,7 +208,7 @@ class Connection:
         """Whether the answer to an operation has not left yet."""
         return self._order.has_pending(ticket)
 
-    def attach_ready(self, full: str, attached: Attached) -> list[Effect]:
+    def attach_ready(self, full: str, attached: AttachResult) -> list[Effect]:
         """The hub holds the channel's frames and knows where delivery starts."""
         return [*self._attachments.ready(full, attached), *self._go_on(full)]
 
@@ -216,7 +216,7 @@ class Connection:
         """The attach could not be finished; the client tries again."""
         return [*self._attachments.failed(full, error), *self._go_on(full)]
 
-    def adjusted(self, full: str, attached: Attached) -> list[Effect]:
+    def adjusted(self, full: str, attached: AttachResult) -> list[Effect]:
         """The position of an attachment that was attached again, or that lost continuity (section 5.4)."""
         return self._attachments.adjusted(full, attached) if self.phase is Phase.CONNECTED else []
 

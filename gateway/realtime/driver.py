@@ -51,7 +51,7 @@ MAX_POSTPONED = 256
 """Frames that wait for earlier ones of their channel; the socket is not read while there are more."""
 
 
-class Socket:
+class ConnectionDriver:
     """A connected client, as the listener of its websocket.
 
     `on_end` is called once when the websocket is gone; `lost` is to be awaited then.
@@ -87,7 +87,7 @@ class Socket:
         heartbeats: bool,
         info: RequestInfo,
         rollup_ms: int = DEFAULT_WINDOW_MS,
-        on_end: Callable[[Socket], None] = lambda socket: None,
+        on_end: Callable[[ConnectionDriver], None] = lambda socket: None,
     ) -> None:
         self.core = core
         self._on_end = on_end

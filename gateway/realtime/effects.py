@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from gateway.commands.commands import Operation
+from gateway.commands.commands import ClientOperation
 from selfhost_transport.turns.withholding import NOTHING, Hidden
 from selfhost_transport.wire.actions import Flag
 from selfhost_transport.wire.channel import ChannelParams, ChannelRef
@@ -27,7 +27,7 @@ class Command:
     """
 
     ticket: int
-    operation: Operation
+    operation: ClientOperation
     others: tuple[int, ...] = ()
 
 

@@ -1,4 +1,4 @@
-"""The websocket endpoint: accepts, authenticates, resumes, then hands over to `Socket` (protocol section 2)."""
+"""The websocket endpoint: accepts, authenticates, resumes, then hands over to `ConnectionDriver` (protocol section 2)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gateway.commands.presence import remain_ms
 from gateway.fanout.delivery import encode_websocket
 from gateway.realtime import append_coalescer
 from gateway.realtime.connection import Connection
-from gateway.realtime.driver import Socket, flag, wanted_format
+from gateway.realtime.driver import ConnectionDriver, flag, wanted_format
 from gateway.services import Services
 from gateway.websocket.upgrade import QueuedOutlet, StartableOutlet, raw_websocket
 from selfhost_transport.errors import BadRequest, ErrorInfo, RateLimited, ServiceError, TransportError
@@ -56,9 +56,9 @@ class Realtime:
     def __init__(self, services: Services) -> None:
         self._services = services
         # The newest of each connection.
-        self._sockets: dict[str, Socket] = {}
+        self._sockets: dict[str, ConnectionDriver] = {}
         # All that are open, and the loop time of their next keep-alive; the one that is due next comes first.
-        self._due: dict[Socket, float] = {}
+        self._due: dict[ConnectionDriver, float] = {}
         # Heartbeats and pings come well within the announced idle time; 0: none.
         self._interval_s = services.settings.gateway.max_idle_ms * 2 / 3000
         # One for all connections.
@@ -111,7 +111,7 @@ class Realtime:
 
     async def admit(
         self, opening: HTTPConnection, outlet: StartableOutlet, *, text_only: bool = False
-    ) -> Socket | None:
+    ) -> ConnectionDriver | None:
         """Begin the connection that an upgrade, or a request in its place, asks for; or say why not, and return None."""
         query = dict(opening.query_params)
         if text_only:
@@ -138,7 +138,7 @@ class Realtime:
 
     def _socket(
         self, query: Mapping[str, str], info: RequestInfo, credential: Credential, resumption: _Resumption
-    ) -> Socket:
+    ) -> ConnectionDriver:
         services, connection_id = self._services, resumption.connection_id
         remains_ms = remain_ms(query, services.settings.gateway.remain_present_for_ms)
         core = Connection(
@@ -151,7 +151,7 @@ class Realtime:
             services.hidden_from,
         )
         core.members.inherited = resumption.resumed
-        return Socket(
+        return ConnectionDriver(
             services,
             core,
             wanted_format(query),
@@ -163,7 +163,7 @@ class Realtime:
         )
 
     @property
-    def sockets(self) -> list[Socket]:
+    def sockets(self) -> list[ConnectionDriver]:
         """Open sockets, the newest of each connection."""
         return list(self._sockets.values())
 
@@ -260,7 +260,7 @@ class Realtime:
             return _Resumption(new_connection_id(), error_info(Code.INVALID_CONNECTION_KEY))
         return _Resumption(found.connection_id, resumed=True)
 
-    def _begin(self, socket: Socket, outlet: StartableOutlet, error: ErrorInfo | None) -> None:
+    def _begin(self, socket: ConnectionDriver, outlet: StartableOutlet, error: ErrorInfo | None) -> None:
         connection_id = socket.core.connection_id
         previous = self._sockets.get(connection_id)
         self._sockets[connection_id] = socket
@@ -277,7 +277,7 @@ class Realtime:
             socket.ended()
             raise
 
-    def _ended(self, socket: Socket) -> None:
+    def _ended(self, socket: ConnectionDriver) -> None:
         """A websocket is gone."""
         connection_id = socket.core.connection_id
         if self._sockets.get(connection_id) is socket:

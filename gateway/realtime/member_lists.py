@@ -11,7 +11,7 @@ from typing import Final
 
 from gateway.fanout.delivery import encode_websocket
 from gateway.fanout.presence_frames import sync_frames
-from gateway.fanout.start import Start
+from gateway.fanout.start import SubscriptionStart
 from gateway.realtime.gate import Gate
 from gateway.realtime.watched import Watched
 from selfhost_transport.errors import ErrorInfo, TransportError
@@ -41,7 +41,7 @@ class MemberLists:
         """The socket has room again, or is gone."""
         self._room.open()
 
-    async def precede(self, watched: Watched, start: Start) -> None:
+    async def precede(self, watched: Watched, start: SubscriptionStart) -> None:
         """Have ATTACHED followed by the members, read now: at or after the subscription's position (section 8.4)."""
         if not watched.subscription.presence:
             return

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from gateway.commands.annotations import AnnotateContext, prepare_annotations
-from gateway.commands.commands import Operation
+from gateway.commands.commands import ClientOperation
 from gateway.commands.presence import PresenceContext, prepare_presence
 from gateway.commands.publishing import PublishContext, Sender, prepare
 from gateway.realtime.attachments import Attachments
@@ -30,11 +30,11 @@ class Requests:
         self._attachments = attachments
         self._members = members
 
-    def operation(self, frame: Frame) -> Operation:
+    def operation(self, frame: Frame) -> ClientOperation:
         """What a MESSAGE, PRESENCE or ANNOTATION frame asks for. Raises the TransportError to answer with."""
         return _PREPARE[frame.action](self, frame)
 
-    def _message(self, frame: Frame) -> Operation:
+    def _message(self, frame: Frame) -> ClientOperation:
         return prepare(self._publish_context(frame, frame.msg_serial or 0), frame.messages or [])
 
     def _publish_context(self, frame: Frame, serial: int) -> PublishContext:
@@ -61,7 +61,7 @@ class Requests:
         ref, modes = self._attachments.address(frame.channel)
         return ref.name, modes, default_id_base(self._context.connection_id, serial)
 
-    def _annotation(self, frame: Frame) -> Operation:
+    def _annotation(self, frame: Frame) -> ClientOperation:
         return prepare_annotations(
             self._annotate_context(frame, frame.msg_serial or 0), frame.annotations or []
         )
@@ -79,7 +79,7 @@ class Requests:
             limits=context.limits,
         )
 
-    def _presence(self, frame: Frame) -> Operation:
+    def _presence(self, frame: Frame) -> ClientOperation:
         operation = prepare_presence(
             self._presence_context(frame, frame.msg_serial or 0), frame.presence or []
         )
@@ -100,7 +100,7 @@ class Requests:
         )
 
 
-_PREPARE: Final[Mapping[int, Callable[[Requests, Frame], Operation]]] = {
+_PREPARE: Final[Mapping[int, Callable[[Requests, Frame], ClientOperation]]] = {
     Action.MESSAGE: Requests._message,
     Action.PRESENCE: Requests._presence,
     Action.ANNOTATION: Requests._annotation,

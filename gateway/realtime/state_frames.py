@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.auth.authenticator import Credential
 from gateway.connection_terms import Terms
-from gateway.fanout.subscription import Attached
+from gateway.fanout.subscription import AttachResult
 from selfhost_transport.errors import ErrorInfo
 from selfhost_transport.wire.actions import Action, Flag
 from selfhost_transport.wire.channel import ChannelParams
@@ -34,7 +34,7 @@ def connected_frame(
     )
 
 
-def attached_frame(channel: str, modes: Flag, params: ChannelParams, attached: Attached) -> Frame:
+def attached_frame(channel: str, modes: Flag, params: ChannelParams, attached: AttachResult) -> Frame:
     """ATTACHED, with the modes granted."""
     flags = Flag(modes)
     flags |= Flag.RESUMED if attached.resumed else Flag.NONE

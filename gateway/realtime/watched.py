@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from gateway.fanout.feed import SessionFeed
 from gateway.fanout.occupancy import OccupancyEvents, OccupancyTracker
-from gateway.fanout.start import Start
+from gateway.fanout.start import SubscriptionStart
 from gateway.fanout.subscription import Subscription
 from selfhost_transport.wire.actions import Flag
 
@@ -43,7 +43,7 @@ class Watched:
         self.subscription = subscription
         self.modes = modes
         self.feed: SessionFeed | None = None
-        self.start: Start | None = None
+        self.start: SubscriptionStart | None = None
         # Nothing more is to be sent for it.
         self.ended = False
         # The modes it counts with in the session's occupancy.

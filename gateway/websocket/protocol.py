@@ -14,7 +14,7 @@ from websockets.frames import Close, CloseCode, Frame, Opcode
 
 from gateway.background import Background
 from gateway.websocket.frame_reader import Buffer, Inbound, Incoming, Unreadable
-from gateway.websocket.write_batch import Outbox
+from gateway.websocket.write_batch import WriteBatch
 from selfhost_transport.accelerator import SENDS, SendBuffer
 
 CLOSE_TIMEOUT_S: Final = 10.0
@@ -24,7 +24,7 @@ DEAF_TIMEOUT_S: Final = 1.0
 _BUFFER: Final = memoryview(bytearray(65_536))
 """Shared by all sockets: its contents are handled before the next read. asyncio's own way allocates 256 KB per read."""
 _LOST_PINGS: Final = 2
-_CLOSED: Final = Outbox()
+_CLOSED: Final = WriteBatch()
 
 
 class Listener(Protocol):
@@ -107,7 +107,7 @@ class RawSocket(asyncio.BufferedProtocol):
         self.congested = False
         connections.add(self)
 
-    def start(self, listener: Listener, tasks: Background, limit: int, outbox: Outbox) -> None:
+    def start(self, listener: Listener, tasks: Background, limit: int, outbox: WriteBatch) -> None:
         """Begin to read. `limit`: bytes that may wait to be sent before the socket is congested."""
         self._listener, self._tasks, self._outbox = listener, tasks, outbox
         self._transport.set_write_buffer_limits(high=limit)

@@ -19,7 +19,7 @@ from websockets import http11
 from gateway.background import Background
 from gateway.websocket.http import MAX_HEAD_BYTES, UpgradingHttp, refusal
 from gateway.websocket.protocol import Listener, RawSocket
-from gateway.websocket.write_batch import Outbox
+from gateway.websocket.write_batch import WriteBatch
 
 # The library's own limit is less than what a token in an address or header may have.
 http11.MAX_LINE_LENGTH = max(http11.MAX_LINE_LENGTH, MAX_HEAD_BYTES)
@@ -58,7 +58,7 @@ class SocketOutlet(Protocol):
 class StartableOutlet(SocketOutlet, Protocol):
     """A socket that is given its listener: see `RawSocket.start`."""
 
-    def start(self, listener: Listener, tasks: Background, limit: int, outbox: Outbox) -> None: ...  # noqa: D102
+    def start(self, listener: Listener, tasks: Background, limit: int, outbox: WriteBatch) -> None: ...  # noqa: D102
 
 
 class RawWebSocket(WebSocketsSansIOProtocol):
@@ -135,7 +135,7 @@ class QueuedOutlet:
         self.congested = False
         self.closed = False
 
-    def start(self, listener: Listener, tasks: Background, limit: int, outbox: Outbox) -> None:
+    def start(self, listener: Listener, tasks: Background, limit: int, outbox: WriteBatch) -> None:
         """Tell the listener when more than `limit` bytes wait, and when no longer. It is fed by the caller."""
         self._listener, self._limit = listener, limit
 

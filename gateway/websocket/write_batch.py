@@ -5,7 +5,7 @@ from __future__ import annotations
 from selfhost_transport.accelerator import SendBuffer, send_all
 
 
-class Outbox:
+class WriteBatch:
     """While it is `open`, sockets keep their frames in a buffer, which is entered here; closing it has them written.
 
     Open only within one callback of the event loop: what is written then leaves within the same callback, and nothing

@@ -20,7 +20,7 @@ from selfhost_transport.store.entries import (
     Summarised,
     unpack_entry,
 )
-from selfhost_transport.store.fields import Session
+from selfhost_transport.store.fields import SessionFields
 from selfhost_transport.store.names import pair
 from selfhost_transport.store.stores import Stores
 from selfhost_transport.store.turn_store import TurnRecord, TurnStore
@@ -83,7 +83,9 @@ async def report_of(stores: Stores, session: str, ended: int, entries: int) -> S
     """The state of a session now. Raises NotFound for one that was never used."""
     turns = stores.turns
     base = turns.keys.base_of(session)
-    epoch, floor = await turns.redis.command("HMGET", f"{base}s:{session}", Session.EPOCH, Session.FLOOR)
+    epoch, floor = await turns.redis.command(
+        "HMGET", f"{base}s:{session}", SessionFields.EPOCH, SessionFields.FLOOR
+    )
     if epoch is None:
         raise NotFound(
             f"the session {session!r} does not exist under the prefix {turns.keys.prefix!r}; "

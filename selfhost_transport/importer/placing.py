@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from selfhost_transport.errors import ServiceError
-from selfhost_transport.store.entries import Operation
-from selfhost_transport.store.session_import import Past
+from selfhost_transport.store.entries import MessageOperation
+from selfhost_transport.store.session_import import ImportedMessage
 from selfhost_transport.turns import headers as h
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message
@@ -29,7 +29,7 @@ class Placed:
     """One publish: `messages` as they are stored at `position`; `serial`: the last of them at the source."""
 
     position: Position
-    messages: tuple[Past, ...]
+    messages: tuple[ImportedMessage, ...]
     serial: str
 
 
@@ -75,7 +75,7 @@ class Placer:
             position = Position(position.ms + 1, 0)
         return position if position > self._last else following(self._last)
 
-    def _past(self, message: Message, position: Position) -> Past:
+    def _past(self, message: Message, position: Position) -> ImportedMessage:
         stored = Message(
             id=message.id,
             name=message.name,
@@ -87,10 +87,10 @@ class Placer:
         )
         version = message.version
         if not _is_changed(message) or version is None:
-            return Past(stored)
-        operation = Operation(version.client_id, version.description, version.metadata)
+            return ImportedMessage(stored)
+        operation = MessageOperation(version.client_id, version.description, version.metadata)
         changed = max(position, _position(version.serial)) if version.serial else position
-        return Past(stored, changed, operation, deleted=message.action is MessageAction.DELETE)
+        return ImportedMessage(stored, changed, operation, deleted=message.action is MessageAction.DELETE)
 
     def _extras(self, message: Message) -> dict[str, Any] | None:
         headers = h.read_headers(message)

@@ -6,7 +6,7 @@ from typing import Final
 
 from selfhost_transport.importer.placing import Placed, following
 from selfhost_transport.store.history import HistoryReader, Query
-from selfhost_transport.store.session_import import Past
+from selfhost_transport.store.session_import import ImportedMessage
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.headers import Headers
 from selfhost_transport.turns.lifecycle import RunReason
@@ -36,7 +36,7 @@ async def endings_of(history: HistoryReader, session: str, after: Position) -> P
                 started.setdefault(headers.run_id, message)
         query = None if page.next_cursor is None else Query(limit=_PAGE, align=False, cursor=page.next_cursor)
     endings = [_ending(message) for message in reversed(started.values())][-_MOST:]
-    return Placed(following(after), tuple(map(Past, endings)), "") if endings else None
+    return Placed(following(after), tuple(map(ImportedMessage, endings)), "") if endings else None
 
 
 def _ending(start: Message) -> Message:

@@ -13,7 +13,7 @@ import msgspec
 
 from selfhost_transport.loadtest.incoming import IncomingMessage
 from selfhost_transport.loadtest.recorder import ViolationKind
-from selfhost_transport.loadtest.verify import SessionCheck, TextView, Turn, TurnView
+from selfhost_transport.loadtest.verify import AskedTurn, SessionCheck, TextView, TurnView
 from selfhost_transport.turns import headers as h
 from selfhost_transport.wire.actions import MessageAction
 
@@ -46,12 +46,12 @@ class AnyTextCheck(SessionCheck):
     _ended: dict[str, str] = field(default_factory=dict)
     _expected: set[str] = field(default_factory=set)
 
-    def expect(self, turn: Turn) -> None:
+    def expect(self, turn: AskedTurn) -> None:
         """A turn is about to be sent."""
         SessionCheck.expect(self, turn)
         self._expected.add(turn.run_id)
 
-    def forget(self, turn: Turn) -> None:
+    def forget(self, turn: AskedTurn) -> None:
         """The turn is over everywhere. Its text is kept for the comparison."""
         self._turns.pop(turn.run_id, None)
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from selfhost_transport.loadtest.people import people
 from selfhost_transport.loadtest.plan import Load, Scenario
-from selfhost_transport.loadtest.session import CANCELLABLE, Session
-from selfhost_transport.loadtest.verify import Turn
+from selfhost_transport.loadtest.session import CANCELLABLE, LoadSession
+from selfhost_transport.loadtest.verify import AskedTurn
 from selfhost_transport.loadtest.window import Window, until
 
 _STORM_ROUND_S = 4.0
@@ -28,10 +28,10 @@ _NOISE = (40, *[10] * 10)
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
-Behaviour = Callable[[Session, Load, Window, random.Random, float], Awaitable[None]]
+Behaviour = Callable[[LoadSession, Load, Window, random.Random, float], Awaitable[None]]
 
 
-async def steady(session: Session, load: Load, window: Window, rng: random.Random, phase: float) -> None:
+async def steady(session: LoadSession, load: Load, window: Window, rng: random.Random, phase: float) -> None:
     """Turn after turn on an absolute schedule. The first sends are spread by `phase` (0..1), and first turns are
     of all lengths, so that later sends are spread as well, over the length of a turn."""
     scheduled = window.start + phase * load.spread_s
@@ -45,7 +45,7 @@ async def steady(session: Session, load: Load, window: Window, rng: random.Rando
             tokens = load.tokens
 
 
-async def _turn(session: Session, scheduled: float, tokens: int, cancel_at: float | None) -> None:
+async def _turn(session: LoadSession, scheduled: float, tokens: int, cancel_at: float | None) -> None:
     outcomes = CANCELLABLE if cancel_at is not None else frozenset({"complete"})
     turn = await session.send(scheduled, tokens=tokens, outcomes=outcomes)
     if turn is None:
@@ -56,10 +56,12 @@ async def _turn(session: Session, scheduled: float, tokens: int, cancel_at: floa
     await session.wait(turn)
 
 
-async def interrupt(session: Session, load: Load, window: Window, rng: random.Random, phase: float) -> None:
+async def interrupt(
+    session: LoadSession, load: Load, window: Window, rng: random.Random, phase: float
+) -> None:
     """People who change their mind: a send, 0 to 2 s later an interruption in one of several ways, a send."""
     await until(window.start + phase * load.spread_s)
-    running: list[Turn] = []
+    running: list[AskedTurn] = []
     async with asyncio.TaskGroup() as group:
         while time.time() < window.end:
             turn = await session.send(time.time(), outcomes=CANCELLABLE)
@@ -74,7 +76,9 @@ async def interrupt(session: Session, load: Load, window: Window, rng: random.Ra
                 group.create_task(session.wait(following))
 
 
-async def _interruption(session: Session, running: list[Turn], rng: random.Random) -> Turn | None:
+async def _interruption(
+    session: LoadSession, running: list[AskedTurn], rng: random.Random
+) -> AskedTurn | None:
     """One of: stop; stop, pressed twice; interrupt in one step; a lost socket and stop; sending alongside."""
     turn = running[-1]
     match rng.randrange(5):
@@ -93,7 +97,7 @@ async def _interruption(session: Session, running: list[Turn], rng: random.Rando
 
 
 async def cancel_storm(
-    session: Session, load: Load, window: Window, rng: random.Random, phase: float
+    session: LoadSession, load: Load, window: Window, rng: random.Random, phase: float
 ) -> None:
     """Rounds: all sessions start a turn within half a second and stop it within one second."""
     script = f"hang_at={_SILENT_AT}" if int(phase * load.turns + 0.5) % _SILENT_EVERY == 0 else ""
@@ -111,7 +115,9 @@ async def cancel_storm(
             began += _STORM_ROUND_S
 
 
-async def overload(session: Session, load: Load, window: Window, rng: random.Random, phase: float) -> None:
+async def overload(
+    session: LoadSession, load: Load, window: Window, rng: random.Random, phase: float
+) -> None:
     """Sends on schedule at the offered rate, regardless of earlier outcomes."""
     calm_from = window.calm_from(load)
     scheduled = window.start + phase * load.turns / load.sends_per_s
@@ -123,18 +129,18 @@ async def overload(session: Session, load: Load, window: Window, rng: random.Ran
             scheduled += load.turns / rate
 
 
-async def _offered(session: Session, scheduled: float) -> None:
+async def _offered(session: LoadSession, scheduled: float) -> None:
     turn = await session.send(scheduled, may_be_shed=True)
     if turn is not None:
         await session.wait(turn)
 
 
-async def idle(session: Session, load: Load, window: Window, rng: random.Random, phase: float) -> None:
+async def idle(session: LoadSession, load: Load, window: Window, rng: random.Random, phase: float) -> None:
     """Nothing, attached."""
     await until(window.end)
 
 
-async def noisy(session: Session, load: Load, window: Window, rng: random.Random, phase: float) -> None:
+async def noisy(session: LoadSession, load: Load, window: Window, rng: random.Random, phase: float) -> None:
     """A crowd of fast turns in one session; its second viewer stops reading for half of the window."""
     await until(window.start)
     seconds = load.lead_s + load.duration_s
@@ -149,7 +155,7 @@ async def noisy(session: Session, load: Load, window: Window, rng: random.Random
         reader.go_on()
 
 
-async def _noisy_turn(session: Session, scheduled: float, tokens: int, rate: float) -> None:
+async def _noisy_turn(session: LoadSession, scheduled: float, tokens: int, rate: float) -> None:
     turn = await session.send(scheduled, tokens=tokens, rate=rate)
     if turn is not None:
         await session.wait(turn)

@@ -19,7 +19,7 @@ from selfhost_transport.loadtest.incoming import (
 )
 from selfhost_transport.loadtest.plan import Target
 from selfhost_transport.loadtest.recorder import Metric, Recorder
-from selfhost_transport.loadtest.socket import Socket
+from selfhost_transport.loadtest.socket import LoadSocket
 from selfhost_transport.wire.actions import Action, Flag
 from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.frame import Frame, encode_frame
@@ -85,7 +85,7 @@ class Client:
         self._opcode = Opcode.TEXT if fmt is Format.JSON else Opcode.BINARY
         self._receiver = receiver
         self._recorder = recorder
-        self._socket: Socket | None = None
+        self._socket: LoadSocket | None = None
         self._connected: asyncio.Future[str] | None = None
         self._attached: asyncio.Future[None] | None = None
         self._key = ""
@@ -147,7 +147,9 @@ class Client:
         started = time.time()
         self._connected = loop.create_future()
         url = self._target.socket_url(attempt, self._format, self.client_id, self._key)
-        self._socket = await Socket.open(url, self._on_message, self._on_lost, headers=self._target.headers)
+        self._socket = await LoadSocket.open(
+            url, self._on_message, self._on_lost, headers=self._target.headers
+        )
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             connection_id = await self._connected
             self._recorder.record(Metric.CONNECT, time.time() - started)

@@ -16,24 +16,24 @@ from selfhost_transport.loadtest.plan import LoadShare
 from selfhost_transport.loadtest.recorder import Recording, add_up
 
 _TICK_S = 0.25
-_NOTHING = generator.Progress(0, 0, 0, 0, 0)
+_NOTHING = generator.ShareProgress(0, 0, 0, 0, 0)
 
 
 @dataclass(slots=True)
 class _Member:
     process: BaseProcess
     link: Connection
-    progress: generator.Progress = _NOTHING
+    progress: generator.ShareProgress = _NOTHING
     ready: bool = False
     recording: Recording | None = None
 
 
 @dataclass(slots=True)
-class Fleet:
+class LoadProcesses:
     """Starts one process per share. `on_tick` is called several times a second with the progress of all."""
 
     shares: Sequence[LoadShare]
-    on_tick: Callable[[generator.Progress], None]
+    on_tick: Callable[[generator.ShareProgress], None]
     _members: list[_Member] = field(default_factory=list)
 
     @property
@@ -94,16 +94,16 @@ class Fleet:
             match report:
                 case generator.Ready():
                     member.ready = True
-                case generator.Progress():
+                case generator.ShareProgress():
                     member.progress = report
-                case generator.Done():
+                case generator.ShareDone():
                     member.recording = report.recording
                 case generator.Failed():
                     raise ServiceError(f"the load could not be generated: {report.reason}")
 
-    def _total(self) -> generator.Progress:
+    def _total(self) -> generator.ShareProgress:
         reports = [member.progress for member in self._members]
-        return generator.Progress(
+        return generator.ShareProgress(
             sum(one.connected for one in reports),
             sum(one.sent for one in reports),
             sum(one.ended for one in reports),

@@ -15,10 +15,10 @@ from selfhost_transport.errors import TransportError
 from selfhost_transport.gc_tuning import tune_gc
 from selfhost_transport.loadtest.behaviour import behaviour_of, noisy, noisy_load
 from selfhost_transport.loadtest.clock import ClockOffset
-from selfhost_transport.loadtest.history import HistoryReader
+from selfhost_transport.loadtest.history import HistoryClient
 from selfhost_transport.loadtest.plan import LoadShare, Scenario
 from selfhost_transport.loadtest.recorder import Metric, Recorder, Recording, ViolationKind, add_up
-from selfhost_transport.loadtest.session import Session
+from selfhost_transport.loadtest.session import LoadSession
 from selfhost_transport.loadtest.window import Window, until
 
 _OPENING_AT_ONCE = 32
@@ -39,7 +39,7 @@ class Go:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ShareProgress:
     """How far a process is; counts since its start."""
 
     connected: int
@@ -50,7 +50,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class ShareDone:
     """The outcome."""
 
     recording: Recording
@@ -63,7 +63,7 @@ class Failed:
     reason: str
 
 
-Report = Ready | Progress | Done | Failed
+Report = Ready | ShareProgress | ShareDone | Failed
 
 
 def main(share: LoadShare, link: Connection) -> None:
@@ -97,11 +97,13 @@ class Generator:
         self._apart = Recorder()
         self._connected = 0
         self._clock = ClockOffset(shared=share.target.same_machine)
-        self._history: HistoryReader | None = None
+        self._history: HistoryClient | None = None
         if share.load.any_text:
-            self._history = HistoryReader(share.target)
+            self._history = HistoryClient(share.target)
         self._sessions = [
-            Session(share.target, share.load, share.run, number, self._recorder, self._clock, self._history)
+            LoadSession(
+                share.target, share.load, share.run, number, self._recorder, self._clock, self._history
+            )
             for number in range(share.first, share.first + share.count)
         ]
 
@@ -118,7 +120,7 @@ class Generator:
             await self._run_window(Window.of(self._share.load, go.start), noise)
             recording = add_up([self._recorder.recording(), self._apart.recording()])
             recording.clock_uncertainty_s = self._clock.uncertainty_s
-            self._link.send(Done(recording))
+            self._link.send(ShareDone(recording))
         finally:
             progress.cancel()
             await asyncio.gather(progress, return_exceptions=True)
@@ -126,10 +128,10 @@ class Generator:
         if self._history is not None:
             await self._history.close()
 
-    async def _open_all(self, sessions: Sequence[Session]) -> None:
+    async def _open_all(self, sessions: Sequence[LoadSession]) -> None:
         limit = asyncio.Semaphore(_OPENING_AT_ONCE)
 
-        async def open_one(session: Session) -> None:
+        async def open_one(session: LoadSession) -> None:
             async with limit:
                 await session.open()
                 self._connected += len(session.viewers)
@@ -141,11 +143,11 @@ class Generator:
                 group.create_task(open_one(session))
         self._recorder.end()
 
-    async def _noise(self) -> list[Session]:
+    async def _noise(self) -> list[LoadSession]:
         share = self._share
         if share.load.scenario is not Scenario.NOISY or share.first:
             return []
-        session = Session(
+        session = LoadSession(
             share.target, noisy_load(share.load), share.run, share.load.turns, self._apart, self._clock
         )
         await session.open()
@@ -163,7 +165,7 @@ class Generator:
         assert isinstance(go, Go)
         return go
 
-    async def _run_window(self, window: Window, noise: list[Session]) -> None:
+    async def _run_window(self, window: Window, noise: list[LoadSession]) -> None:
         load = self._share.load
         behaviour = behaviour_of(load)
         ticking = asyncio.create_task(self._window(window))
@@ -198,7 +200,7 @@ class Generator:
             await asyncio.sleep(_PROGRESS_S)
             seen = (self._recorder, self._apart)
             self._link.send(
-                Progress(
+                ShareProgress(
                     self._connected,
                     sum(one.counters["turns_sent"] for one in seen),
                     sum(one.outcomes.total() for one in seen),

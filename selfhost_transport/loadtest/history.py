@@ -15,7 +15,7 @@ _TIMEOUT_S = 30.0
 _TRIES = 3
 
 
-class HistoryReader:
+class HistoryClient:
     """One HTTP client for all sessions of a process."""
 
     def __init__(self, target: Target) -> None:

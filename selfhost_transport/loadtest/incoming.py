@@ -105,7 +105,7 @@ class _ExtrasDecoder(Protocol):
     def decode(self, raw: msgspec.Raw, /) -> _Extras: ...
 
 
-class Reader:
+class FormatReader:
     """Reads the frames of one format."""
 
     def __init__(self, fmt: Format) -> None:
@@ -133,4 +133,4 @@ class Reader:
             return _NO_HEADERS
 
 
-READERS = {fmt: Reader(fmt) for fmt in Format}
+READERS = {fmt: FormatReader(fmt) for fmt in Format}

@@ -10,14 +10,14 @@ from contextlib import AsyncExitStack
 from selfhost_transport.distribution import Distribution
 from selfhost_transport.errors import TransportError
 from selfhost_transport.loadtest.plan import Habit, Load
-from selfhost_transport.loadtest.session import ANY_OUTCOME, CANCELLABLE, Session
-from selfhost_transport.loadtest.verify import Turn
+from selfhost_transport.loadtest.session import ANY_OUTCOME, CANCELLABLE, LoadSession
+from selfhost_transport.loadtest.verify import AskedTurn
 from selfhost_transport.loadtest.window import Window, until
 
 _LONGEST_INTERRUPT_S = 2.0
 
 
-async def people(session: Session, load: Load, window: Window, rng: random.Random, phase: float) -> None:
+async def people(session: LoadSession, load: Load, window: Window, rng: random.Random, phase: float) -> None:
     """One person who begins a conversation after the other; or, with arrivals, one slot in which people arrive."""
     if load.arrivals_per_s:
         await _arrivals(session, load, window, rng)
@@ -29,7 +29,7 @@ async def people(session: Session, load: Load, window: Window, rng: random.Rando
         conversation = conversation.another()
 
 
-async def _arrivals(session: Session, load: Load, window: Window, rng: random.Random) -> None:
+async def _arrivals(session: LoadSession, load: Load, window: Window, rng: random.Random) -> None:
     """An open model: people arrive at random moments, whatever became of the earlier ones."""
     rate = load.arrivals_per_s / load.turns
     arrival, count = window.start, 0
@@ -47,7 +47,7 @@ async def _arrivals(session: Session, load: Load, window: Window, rng: random.Ra
 
 
 async def _converse(
-    session: Session, load: Load, window: Window, rng: random.Random, *, opened: bool = False
+    session: LoadSession, load: Load, window: Window, rng: random.Random, *, opened: bool = False
 ) -> None:
     """One conversation, in a session of its own; compared with the history when it is over."""
     think = Distribution.parse(load.think)
@@ -72,7 +72,7 @@ async def _converse(
         await session.compare()
 
 
-async def _ask(session: Session, load: Load, rng: random.Random, text: str) -> None:
+async def _ask(session: LoadSession, load: Load, rng: random.Random, text: str) -> None:
     """One message and its answer, with what the person does meanwhile."""
     habit, percent = load.habit_of(session.number)
     turn = await session.send(time.time(), text=text, outcomes=ANY_OUTCOME)
@@ -84,7 +84,7 @@ async def _ask(session: Session, load: Load, rng: random.Random, text: str) -> N
     await session.wait(turn)
 
 
-async def _act(session: Session, habit: Habit, turn: Turn, text: str) -> None:
+async def _act(session: LoadSession, habit: Habit, turn: AskedTurn, text: str) -> None:
     match habit:
         case Habit.CANCEL:
             turn.outcomes |= CANCELLABLE

@@ -92,7 +92,7 @@ class RoleUsage:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class RampStep:
     """One load that a ramp tried."""
 
     turns: int
@@ -174,7 +174,7 @@ class RunResult:
     clock_note: str = ""
     # Why the figures say more about the generator than about the deployment; empty when they do not.
     generator_limit: str = ""
-    steps: list[Step] = field(default_factory=list)
+    steps: list[RampStep] = field(default_factory=list)
     overload: list[OverloadStep] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     # What the run was called, and the command line without credentials.

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from selfhost_transport.loadtest.assemble import fill
-from selfhost_transport.loadtest.fleet import Fleet
-from selfhost_transport.loadtest.generator import Progress
+from selfhost_transport.loadtest.fleet import LoadProcesses
+from selfhost_transport.loadtest.generator import ShareProgress
 from selfhost_transport.loadtest.knee import KneeSearch
 from selfhost_transport.loadtest.overload import check_goodput, try_factors
 from selfhost_transport.loadtest.plan import Load, Plan, Scenario, shares
 from selfhost_transport.loadtest.recorder import Metric, Recording
-from selfhost_transport.loadtest.result import Environment, OverloadStep, RunResult, Step, new_result
+from selfhost_transport.loadtest.result import Environment, OverloadStep, RampStep, RunResult, new_result
 from selfhost_transport.loadtest.stack import LocalStack
 from selfhost_transport.loadtest.thresholds import GENERATOR_ROLE, check_budget
 from selfhost_transport.loadtest.usage import Sampler
@@ -35,10 +35,10 @@ class Watcher:
     def running(self, window: Window) -> None:
         """All are connected; the load starts."""
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: ShareProgress) -> None:
         """Several times a second."""
 
-    def stepped(self, step: Step) -> None:
+    def stepped(self, step: RampStep) -> None:
         """A ramp has tried a load."""
 
     def offered(self, step: OverloadStep) -> None:
@@ -79,7 +79,7 @@ class Runner:
         sampler = Sampler(dict(pids))
         sampler.sample()
         memory = self._redis_memory()
-        fleet = Fleet(shares(replace(self.plan, load=load), result.run), self._tick(sampler))
+        fleet = LoadProcesses(shares(replace(self.plan, load=load), result.run), self._tick(sampler))
         self.watcher.began(load)
         try:
             fleet.start()
@@ -99,7 +99,7 @@ class Runner:
     def _ramp(self) -> RunResult:
         """Find the knee; the result is that of the best run of the highest load that was inside the budget."""
         search = KneeSearch(self.plan.load.turns, self.plan.max_turns)
-        steps: list[Step] = []
+        steps: list[RampStep] = []
         results: list[RunResult] = []
         while turns := search.next_turns():
             # People are as many as the load has turns.
@@ -118,7 +118,7 @@ class Runner:
         found.steps, found.knee = steps, knee
         return found
 
-    def _judge(self, result: RunResult) -> Step:
+    def _judge(self, result: RunResult) -> RampStep:
         latency = result.summary(Metric.TOKEN)
         why = ""
         if result.violation_counts:
@@ -133,10 +133,10 @@ class Runner:
             why = ", ".join(f"{check.name} {check.value:,.1f}, limit {check.limit:,.1f}" for check in missed)
         if why and result.generator_limit:
             why += f" (the generator was the limit: {result.generator_limit})"
-        return Step(result.load.turns, result.tokens_per_s, latency.p50, latency.p99, not why, why)
+        return RampStep(result.load.turns, result.tokens_per_s, latency.p50, latency.p99, not why, why)
 
-    def _tick(self, sampler: Sampler) -> Callable[[Progress], None]:
-        def tick(progress: Progress) -> None:
+    def _tick(self, sampler: Sampler) -> Callable[[ShareProgress], None]:
+        def tick(progress: ShareProgress) -> None:
             sampler.sample()
             self.watcher.progress(progress)
             while self._due and time.time() >= self._due[0][0]:

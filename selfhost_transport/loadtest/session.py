@@ -11,11 +11,11 @@ from selfhost_transport.errors import ConnectionFailed, TransportError
 from selfhost_transport.loadtest.any_text import SUSPENDED, AnyTextCheck, usage_by_turn
 from selfhost_transport.loadtest.client import Client, Refused
 from selfhost_transport.loadtest.clock import ClockOffset
-from selfhost_transport.loadtest.history import HistoryReader
+from selfhost_transport.loadtest.history import HistoryClient
 from selfhost_transport.loadtest.incoming import READERS, IncomingResult
 from selfhost_transport.loadtest.plan import Load, Scenario, Target
 from selfhost_transport.loadtest.recorder import Metric, Recorder, ViolationKind
-from selfhost_transport.loadtest.verify import SessionCheck, Turn, TurnView, position_ms
+from selfhost_transport.loadtest.verify import AskedTurn, SessionCheck, TurnView, position_ms
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import inputs
 from selfhost_transport.turns.context import turn_id_for
@@ -36,7 +36,7 @@ class Viewer:
     """One connection that watches the session; measures what arrives at it."""
 
     def __init__(
-        self, session: Session, target: Target, load: Load, number: int, primary: bool, recorder: Recorder
+        self, session: LoadSession, target: Target, load: Load, number: int, primary: bool, recorder: Recorder
     ) -> None:
         fmt = load.formats[number % len(load.formats)]
         check = AnyTextCheck if load.any_text else SessionCheck
@@ -86,13 +86,13 @@ class Viewer:
             turn.first_at = turn.first_at or now
             turn.last_at, turn.words = now, turn.words + count
 
-    def turn_started(self, turn: Turn, serial: str) -> None:
+    def turn_started(self, turn: AskedTurn, serial: str) -> None:
         """Called by the check."""
         if self._primary and not turn.start_position:
             turn.start_position = serial
             record_wait(turn, self._recorder)
 
-    def turn_ended(self, turn: Turn, reason: str) -> None:
+    def turn_ended(self, turn: AskedTurn, reason: str) -> None:
         """Called by the check."""
         if self._primary:
             turn.outcome = reason
@@ -116,7 +116,7 @@ class Viewer:
         self._recorder.violation(kind, self._session.name, turn, detail)
 
 
-class Session:
+class LoadSession:
     """A named session with `load.viewers` connections. `number` distinguishes the sessions of a run."""
 
     def __init__(
@@ -127,7 +127,7 @@ class Session:
         number: int,
         recorder: Recorder,
         clock: ClockOffset,
-        history: HistoryReader | None = None,
+        history: HistoryClient | None = None,
         sibling: int = 0,
     ) -> None:
         namespace = load.namespaces[number % len(load.namespaces)]
@@ -140,14 +140,14 @@ class Session:
         self._history = history
         self._sibling = sibling
         # Turns of one's own agent that have ended.
-        self._done: list[Turn] = []
+        self._done: list[AskedTurn] = []
         self._recorder = recorder
         self._load = load
         first = number * load.viewers
         self.viewers = [
             Viewer(self, target, load, first + index, index == 0, recorder) for index in range(load.viewers)
         ]
-        self._ended: dict[Turn, asyncio.Event] = {}
+        self._ended: dict[AskedTurn, asyncio.Event] = {}
         # What the next message is sent below, as clients do.
         self._newest: str | None = None
 
@@ -156,9 +156,9 @@ class Session:
         """The connection that sends and cancels."""
         return self.viewers[0].client
 
-    def another(self, count: int = 1) -> Session:
+    def another(self, count: int = 1) -> LoadSession:
         """The session of the same person's next conversation, or of one `count` further on; not opened."""
-        return Session(
+        return LoadSession(
             self._target, self._load, self._run, self.number, self._recorder, self.clock, self._history,
             self._sibling + count,
         )  # fmt: skip
@@ -188,7 +188,7 @@ class Session:
         outcomes: frozenset[str] = frozenset({h.COMPLETE}),
         policy: str = "",
         may_be_shed: bool = False,
-    ) -> Turn | None:
+    ) -> AskedTurn | None:
         """Send a text, or a script; None if it was refused, which is a violation unless it `may_be_shed`.
 
         `scheduled`: when it should have left, seconds since the epoch. `script`: further directives.
@@ -197,7 +197,7 @@ class Session:
         if text is not None:
             tokens, rate, may_be_shed = ANY_TEXT, 0.0, True
         ids = inputs.InputIds()
-        turn = Turn(turn_id_for(self.name, ids.codec_message_id), tokens, rate, scheduled, outcomes)
+        turn = AskedTurn(turn_id_for(self.name, ids.codec_message_id), tokens, rate, scheduled, outcomes)
         self._ended[turn] = asyncio.Event()
         for viewer in self.viewers:
             viewer.check.expect(turn)
@@ -216,7 +216,7 @@ class Session:
         self._acknowledged(turn, result, scheduled, sent)
         return turn
 
-    def _acknowledged(self, turn: Turn, result: IncomingResult, scheduled: float, sent: float) -> None:
+    def _acknowledged(self, turn: AskedTurn, result: IncomingResult, scheduled: float, sent: float) -> None:
         now = time.time()
         self._recorder.record(Metric.SEND_ACK, now - scheduled)
         turn.sent_position = next((serial for serial in result.serials if serial), "")
@@ -226,7 +226,7 @@ class Session:
             self.clock.observe(sent, now, position_ms(turn.sent_position))
             record_wait(turn, self._recorder)
 
-    async def cancel(self, turn: Turn, *, timed: bool = True) -> None:
+    async def cancel(self, turn: AskedTurn, *, timed: bool = True) -> None:
         """Cancel one turn and check that it is final (P2). `timed`: not when the socket was just cut."""
         called = time.time()
         turn.outcomes = turn.outcomes | CANCELLABLE
@@ -245,8 +245,8 @@ class Session:
             self._forget(turn)
 
     async def interrupt(
-        self, turns: list[Turn], scheduled: float, *, text: str | None = None, tokens: int = 0
-    ) -> Turn | None:
+        self, turns: list[AskedTurn], scheduled: float, *, text: str | None = None, tokens: int = 0
+    ) -> AskedTurn | None:
         """Send with policy `interrupt`, which cancels the sender's own turns in the same step (INT-24)."""
         for turn in turns:
             turn.outcomes = turn.outcomes | CANCELLABLE
@@ -263,7 +263,7 @@ class Session:
                 self._forget(turn)
         return sent
 
-    async def wait(self, turn: Turn) -> None:
+    async def wait(self, turn: AskedTurn) -> None:
         """Until every viewer has the terminal; a turn that is overdue is a violation."""
         ended = self._ended.get(turn)
         if ended is None:
@@ -316,7 +316,7 @@ class Session:
                 per_token = (turn.last_at - turn.first_at) / (tokens - 1)
                 self._recorder.record_later(Metric.TIME_PER_TOKEN, per_token)
 
-    def ended(self, turn: Turn) -> None:
+    def ended(self, turn: AskedTurn) -> None:
         """Every viewer has seen the terminal, or none expects it any more."""
         self._forget(turn)
         ended = self._ended.pop(turn, None)
@@ -325,12 +325,12 @@ class Session:
                 self._done.append(turn)
             ended.set()
 
-    def _forget(self, turn: Turn) -> None:
+    def _forget(self, turn: AskedTurn) -> None:
         if not turn.cancelling:
             for viewer in self.viewers:
                 viewer.check.forget(turn)
 
-    def _final(self, turn: Turn, position: str) -> None:
+    def _final(self, turn: AskedTurn, position: str) -> None:
         """A cancel that matched was acknowledged at `position`: nothing may follow, and no other terminal."""
         turn.cancel_position = position
         turn.outcomes = CANCELLED
@@ -341,7 +341,7 @@ class Session:
             viewer.check.cancelled(turn, position)
 
     async def _answer(
-        self, messages: list[Message], turn: Turn, *, may_be_shed: bool = False
+        self, messages: list[Message], turn: AskedTurn, *, may_be_shed: bool = False
     ) -> IncomingResult | None:
         try:
             async with asyncio.timeout(self._load.patience_s):
@@ -361,13 +361,13 @@ class Session:
             self._recorder.violation(ViolationKind.REFUSED, self.name, turn.run_id, detail)
             return None
 
-    def _left_s(self, turn: Turn) -> float:
+    def _left_s(self, turn: AskedTurn) -> float:
         """Seconds that a terminal may still take; an answer of any text is given its patience from its newest word on."""
         due = turn.scheduled + (turn.tokens / turn.rate if turn.rate else 0.0)
         return max(due, turn.last_at) + self._load.patience_s - time.time()
 
 
-def record_wait(turn: Turn, recorder: Recorder) -> None:
+def record_wait(turn: AskedTurn, recorder: Recorder) -> None:
     """Once both ends are known, in whichever order they came: how long a send waited for a worker."""
     if turn.sent_position and turn.start_position:
         waited = position_ms(turn.start_position) - position_ms(turn.sent_position)

@@ -34,7 +34,7 @@ _BUFFER = memoryview(bytearray(1 << 18))
 _BUFFERS = (_BUFFER,)
 
 
-class Socket(asyncio.BufferedProtocol):
+class LoadSocket(asyncio.BufferedProtocol):
     """One connection. `on_message` gets each payload; `on_lost` is called once, however the socket ends."""
 
     def __init__(

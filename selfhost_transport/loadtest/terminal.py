@@ -15,7 +15,7 @@ from selfhost_transport.loadtest import generator
 from selfhost_transport.loadtest.histogram import Summary
 from selfhost_transport.loadtest.plan import Load
 from selfhost_transport.loadtest.recorder import Metric
-from selfhost_transport.loadtest.result import OverloadStep, RunResult, Step
+from selfhost_transport.loadtest.result import OverloadStep, RampStep, RunResult
 from selfhost_transport.loadtest.run import Watcher
 from selfhost_transport.loadtest.thresholds import GENERATOR_ROLE
 from selfhost_transport.loadtest.window import Window
@@ -92,7 +92,7 @@ class Live(Watcher):
         self._bars.update(self._connecting, visible=False)
         self._bars.update(self._loading, visible=True)
 
-    def progress(self, progress: generator.Progress) -> None:
+    def progress(self, progress: generator.ShareProgress) -> None:
         """Move the bars."""
         now = time.time()
         before, tokens = self._last
@@ -106,7 +106,7 @@ class Live(Watcher):
             details += f", {progress.violations} violations"
         self._bars.update(self._loading, completed=now - self._window.start, details=details)
 
-    def stepped(self, step: Step) -> None:
+    def stepped(self, step: RampStep) -> None:
         """One load of a ramp is done."""
         verdict = "[green]inside[/]" if step.passed else f"[yellow]over[/] ({step.why})"
         self._console.print(

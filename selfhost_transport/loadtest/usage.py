@@ -11,7 +11,7 @@ import psutil
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class RoleSample:
     """A role at one moment: CPU seconds since its processes started, resident bytes, number of processes.
 
     `wakes`: how often their main threads slept and were woken; 0 where the system does not say.
@@ -28,7 +28,7 @@ class Sample:
     """All roles at one moment; `at` in seconds since the epoch."""
 
     at: float
-    roles: dict[str, Usage]
+    roles: dict[str, RoleSample]
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class Sampler:
         """The sample closest to a time; None when there are none."""
         return min(self.samples, key=lambda sample: abs(sample.at - moment), default=None)
 
-    def _usage(self, role: str, pids: Iterable[int]) -> Usage:
+    def _usage(self, role: str, pids: Iterable[int]) -> RoleSample:
         used = self._cpu_s.setdefault(role, {})
         rss, count, wakes = 0, 0, 0
         for process in _families(pids):
@@ -62,7 +62,7 @@ class Sampler:
                 used[process.pid] = times.user + times.system
                 rss += memory.rss
                 count += 1
-        return Usage(sum(used.values()), rss, count, wakes)
+        return RoleSample(sum(used.values()), rss, count, wakes)
 
 
 def _families(pids: Iterable[int]) -> list[psutil.Process]:

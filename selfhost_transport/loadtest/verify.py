@@ -1,6 +1,6 @@
 """Checks every turn while it streams: numbered tokens, one order, final cancels, one terminal. No I/O.
 
-One `SessionCheck` per viewer; the `Turn` is shared by all viewers of a session, because what was asked for,
+One `SessionCheck` per viewer; the `AskedTurn` is shared by all viewers of a session, because what was asked for,
 and which cancel was acknowledged, is known to the sender only.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from selfhost_transport.loadtest.incoming import Incoming, IncomingMessage, Reader
+from selfhost_transport.loadtest.incoming import FormatReader, Incoming, IncomingMessage
 from selfhost_transport.loadtest.recorder import ViolationKind
 from selfhost_transport.loadtest.tokens import NumberedText, first_number
 from selfhost_transport.turns import headers as h
@@ -34,7 +34,7 @@ def position_ms(serial: str) -> int:
 
 
 @dataclass(slots=True, eq=False)
-class Turn:
+class AskedTurn:
     """What was asked for, and what every viewer has to see. Times in seconds since the epoch."""
 
     run_id: str
@@ -81,10 +81,10 @@ class Observer(Protocol):
     def tokens_arrived(self, view: TurnView, count: int, total: int, serial: str) -> None:
         """`count` more tokens, `total` until now; `serial` is the version that brought them."""
 
-    def turn_started(self, turn: Turn, serial: str) -> None:
+    def turn_started(self, turn: AskedTurn, serial: str) -> None:
         """The start of a turn's work, at `serial`."""
 
-    def turn_ended(self, turn: Turn, reason: str) -> None:
+    def turn_ended(self, turn: AskedTurn, reason: str) -> None:
         """A terminal, the first this viewer sees of the turn."""
 
     def broken(self, kind: ViolationKind, turn: str, detail: str) -> None:
@@ -95,7 +95,7 @@ class Observer(Protocol):
 class TurnView:
     """A turn as one viewer has seen it."""
 
-    turn: Turn
+    turn: AskedTurn
     tokens: int = 0
     terminal: str = ""
     # Position of the newest content.
@@ -118,7 +118,7 @@ class TextView:
 class SessionCheck:
     """Everything one viewer receives of one session, in order."""
 
-    reader: Reader
+    reader: FormatReader
     observer: Observer
     _last: str = ""
     _texts: dict[str, TextView] = field(default_factory=dict)
@@ -129,12 +129,12 @@ class SessionCheck:
         """The channelSerial to resume from; '' before anything came."""
         return self._last
 
-    def expect(self, turn: Turn) -> None:
+    def expect(self, turn: AskedTurn) -> None:
         """A turn is about to be sent."""
         self._turns[turn.run_id] = TurnView(turn)
         turn.waiting += 1
 
-    def view(self, turn: Turn) -> TurnView | None:
+    def view(self, turn: AskedTurn) -> TurnView | None:
         """What this viewer has seen of a turn that is not forgotten."""
         return self._turns.get(turn.run_id)
 
@@ -159,13 +159,13 @@ class SessionCheck:
             elif message.extras:
                 self._other(message)
 
-    def cancelled(self, turn: Turn, position: str) -> None:
+    def cancelled(self, turn: AskedTurn, position: str) -> None:
         """A cancel that matched the turn was acknowledged: look back for content after its position (P2)."""
         view = self._turns.get(turn.run_id)
         if view is not None and view.content[_POSITION] > position[_POSITION]:
             self._after_cancel(view, view.content)
 
-    def forget(self, turn: Turn) -> None:
+    def forget(self, turn: AskedTurn) -> None:
         """The turn is over everywhere. Its last messages are remembered a while, to notice what follows."""
         self._turns.pop(turn.run_id, None)
         while len(self._texts) > _KEPT_SERIALS:
@@ -174,7 +174,7 @@ class SessionCheck:
                 break
             del self._texts[oldest]
 
-    def give_up(self, turn: Turn) -> None:
+    def give_up(self, turn: AskedTurn) -> None:
         """No terminal came in time."""
         view = self._turns.get(turn.run_id)
         if view is not None and not view.terminal:

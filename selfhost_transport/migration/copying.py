@@ -9,21 +9,24 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from selfhost_transport.migration.places import (
-    Place,
-    Way,
+    KeyMove,
+    KeyPlace,
     bucket_of,
     place_in_bucket,
     place_outside,
 )
 from selfhost_transport.migration.servers import Side
-from selfhost_transport.store.fields import Connection, Dead, Ended, Queue
+from selfhost_transport.store.fields import ConnectionFields, DeadLetterFields, EndedFields, QueueFields
 from selfhost_transport.store.held_buckets import FEW_BUCKETS
 from selfhost_transport.store.names import part
 
 _ITEMS: Final = 500
 _HELD_MS: Final = 24 * 3_600_000
 # All streams that are split name the session alike.
-[_SESSION] = {str(field.value).encode() for field in (Queue.SESSION, Dead.SESSION, Ended.SESSION)}
+[_SESSION] = {
+    str(field.value).encode()
+    for field in (QueueFields.SESSION, DeadLetterFields.SESSION, EndedFields.SESSION)
+}
 
 
 class Copier:
@@ -36,7 +39,7 @@ class Copier:
         self._new = new
         self._name = re.compile(rb"%s:(?:\{b(\d+)\}:)?(.*)\Z" % re.escape(source.prefix.encode()), re.DOTALL)
 
-    def read_name(self, key: bytes) -> tuple[int | None, bytes, Place]:
+    def read_name(self, key: bytes) -> tuple[int | None, bytes, KeyPlace]:
         """A key's bucket, the rest of its name, and where it goes."""
         found = self._name.match(key)
         assert found is not None, key
@@ -44,7 +47,11 @@ class Copier:
         other = self._new != self._old
         if bucket is None:
             return None, rest, place_outside(rest, other_buckets=other)
-        return bucket, rest, place_in_bucket(rest, bucket, self._new) if other else Place(Way.WHOLE, bucket)
+        return (
+            bucket,
+            rest,
+            place_in_bucket(rest, bucket, self._new) if other else KeyPlace(KeyMove.WHOLE, bucket),
+        )
 
     def new_name(self, bucket: int | None, rest: bytes) -> bytes:
         """A key's name at the target."""
@@ -58,9 +65,9 @@ class Copier:
         for key in keys:
             bucket, rest, place = self.read_name(key)
             match place.way:
-                case Way.WHOLE:
+                case KeyMove.WHOLE:
                     whole.append((key, self.new_name(None if bucket is None else place.bucket, rest)))
-                case Way.NOT:
+                case KeyMove.NOT:
                     done["left behind"] += 1
                 case _:
                     assert bucket is not None
@@ -75,7 +82,7 @@ class Copier:
         pairs = []
         for key in keys:
             bucket, rest, place = self.read_name(key)
-            if place.way is Way.WHOLE:
+            if place.way is KeyMove.WHOLE:
                 pairs.append((key, self.new_name(None if bucket is None else place.bucket, rest), rest))
         lost = await asyncio.gather(*(self._is_missing(*pair) for pair in pairs))
         return [key for (key, _, _), gone in zip(pairs, lost, strict=True) if gone]
@@ -96,22 +103,22 @@ class Copier:
             return
         await self._target.redis.command("RESTORE", name, max(ttl, 0), value, "REPLACE")
 
-    async def _split(self, way: Way, key: bytes, bucket: int, rest: bytes) -> None:
+    async def _split(self, way: KeyMove, key: bytes, bucket: int, rest: bytes) -> None:
         into = range(bucket, self._new, self._old)
-        if way is Way.CONNECTION:
+        if way is KeyMove.CONNECTION:
             await self._copy_connection(key, bucket, rest)
             return
         await asyncio.gather(*(self._target.redis.command("DEL", self.new_name(one, rest)) for one in into))
         match way:
-            case Way.STREAM:
+            case KeyMove.STREAM:
                 await self._split_stream(key, rest)
-            case Way.EVERYWHERE:
+            case KeyMove.EVERYWHERE:
                 fields = await self._source.redis.command("HGETALL", key)
                 await asyncio.gather(
                     *(self._target.redis.command("HSET", self.new_name(one, rest), *fields) for one in into)
                 )
             case _:
-                await self._split_scores(key, rest, pairs=way is Way.PAIRS)
+                await self._split_scores(key, rest, pairs=way is KeyMove.PAIRS)
 
     async def _split_stream(self, key: bytes, rest: bytes) -> None:
         """Items keep their ids: no two old buckets become one."""
@@ -135,7 +142,7 @@ class Copier:
         """Its members leave in time, or are taken over by the socket that resumes it, wherever their sessions are now."""
         fields = await self._source.redis.command("HGETALL", key)
         sessions, about = _read_connection(dict(zip(fields[::2], fields[1::2], strict=True)))
-        connection, node = rest.partition(b":")[2], about.get(Connection.NODE.encode(), b"")
+        connection, node = rest.partition(b":")[2], about.get(ConnectionFields.NODE.encode(), b"")
         base = f"{self._source.prefix}:{{b{bucket}}}:"
         expiry, gone = await asyncio.gather(
             self._source.redis.command("ZSCORE", f"{base}nodes", node),
@@ -146,7 +153,7 @@ class Copier:
             by_bucket.setdefault(bucket_of(session, self._new), []).append(session)
         for at, held in by_bucket.items():
             words: list[Any] = [word for field in about.items() for word in field]
-            marks = [word for session in held for word in (Connection.SESSION.encode() + session, b"1")]
+            marks = [word for session in held for word in (ConnectionFields.SESSION.encode() + session, b"1")]
             send = self._target.redis.command
             await send("HSET", self.new_name(at, rest), *words, *marks)
             await send("SADD", self.new_name(at, b"d:" + node), connection)
@@ -162,6 +169,6 @@ class Copier:
 
 def _read_connection(fields: dict[bytes, bytes]) -> tuple[list[bytes], dict[bytes, bytes]]:
     """The sessions of a connection, and the other fields."""
-    mark = Connection.SESSION.encode()
+    mark = ConnectionFields.SESSION.encode()
     sessions = [field.removeprefix(mark) for field in fields if field.startswith(mark)]
     return sessions, {field: value for field, value in fields.items() if not field.startswith(mark)}

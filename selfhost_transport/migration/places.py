@@ -16,7 +16,7 @@ _OF_ITEM: Final = frozenset({b"i", b"c", b"e", b"t", b"f", b"y", b"u"})
 _OF_MESSAGE: Final = frozenset({b"m", b"x", b"v", b"b", b"z"})
 
 
-class Way(Enum):
+class KeyMove(Enum):
     """What has to be done with a key."""
 
     # As it is, into the bucket of its session, or the one with the same number.
@@ -34,35 +34,35 @@ class Way(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class KeyPlace:
     """`bucket`: where it goes as a whole."""
 
-    way: Way
+    way: KeyMove
     bucket: int = 0
 
 
 _BY_NAME: Final = {
-    b"leases": Way.PAIRS,
-    b"deadlines": Way.PAIRS,
-    b"retention": Way.SESSIONS,
-    b"used": Way.SESSIONS,
-    b"dead": Way.STREAM,
-    b"stats": Way.WHOLE,
-    b"dropped": Way.WHOLE,
-    b"exporters": Way.EVERYWHERE,
-    b"nodes": Way.NOT,
-    b"gone": Way.NOT,
-    b"swept": Way.NOT,
+    b"leases": KeyMove.PAIRS,
+    b"deadlines": KeyMove.PAIRS,
+    b"retention": KeyMove.SESSIONS,
+    b"used": KeyMove.SESSIONS,
+    b"dead": KeyMove.STREAM,
+    b"stats": KeyMove.WHOLE,
+    b"dropped": KeyMove.WHOLE,
+    b"exporters": KeyMove.EVERYWHERE,
+    b"nodes": KeyMove.NOT,
+    b"gone": KeyMove.NOT,
+    b"swept": KeyMove.NOT,
 }
 _BY_FAMILY: Final = {
-    b"q": Way.STREAM,
-    b"ended": Way.STREAM,
-    b"undelivered": Way.STREAM,
-    b"o": Way.CONNECTION,
-    b"d": Way.NOT,
-    b"pace": Way.NOT,
-    b"idle": Way.NOT,
-    b"called": Way.NOT,
+    b"q": KeyMove.STREAM,
+    b"ended": KeyMove.STREAM,
+    b"undelivered": KeyMove.STREAM,
+    b"o": KeyMove.CONNECTION,
+    b"d": KeyMove.NOT,
+    b"pace": KeyMove.NOT,
+    b"idle": KeyMove.NOT,
+    b"called": KeyMove.NOT,
 }
 # Of the keys outside the buckets: what belongs to processes that have ended, and what the target decides anew.
 _LEFT: Final = re.compile(rb"(agents|duty|statistics):|(format|deployment|migration)$")
@@ -74,25 +74,25 @@ def bucket_of(session: bytes, buckets: int) -> int:
     return binascii.crc_hqx(session, 0) % buckets
 
 
-def place_in_bucket(rest: bytes, bucket: int, buckets: int) -> Place:
+def place_in_bucket(rest: bytes, bucket: int, buckets: int) -> KeyPlace:
     """Where a key goes of which `rest` follows its bucket's base. Raises StoreUnsuitable for a family that is not known."""
     family, colon, name = rest.partition(b":")
     if not colon and family in _BY_NAME:
-        return Place(_BY_NAME[family], bucket)
+        return KeyPlace(_BY_NAME[family], bucket)
     if colon and family in _BY_FAMILY:
-        return Place(_BY_FAMILY[family], bucket)
+        return KeyPlace(_BY_FAMILY[family], bucket)
     if colon and family in _OF_SESSION:
-        return Place(Way.WHOLE, bucket_of(name, buckets))
+        return KeyPlace(KeyMove.WHOLE, bucket_of(name, buckets))
     _, colon, session = name.partition(b":")
     if colon and family in _OF_MESSAGE:
         _, colon, session = session.partition(b":")
     if colon and family in _OF_ITEM | _OF_MESSAGE:
-        return Place(Way.WHOLE, bucket_of(session, buckets))
+        return KeyPlace(KeyMove.WHOLE, bucket_of(session, buckets))
     raise StoreUnsuitable(f"a key that this version does not know: {rest[:80].decode(errors='replace')!r}")
 
 
-def place_outside(rest: bytes, *, other_buckets: bool) -> Place:
+def place_outside(rest: bytes, *, other_buckets: bool) -> KeyPlace:
     """The same for a key outside the buckets. `other_buckets`: where a connection is held is written anew."""
     if _LEFT.match(rest) or (other_buckets and rest.startswith(_HELD)):
-        return Place(Way.NOT)
-    return Place(Way.WHOLE)
+        return KeyPlace(KeyMove.NOT)
+    return KeyPlace(KeyMove.WHOLE)

@@ -9,7 +9,7 @@ from typing import Final
 from selfhost_transport.errors import BadRequest, NotFound
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store.entries import Annotated, Ref, pack_annotation_body, unpack_entry
-from selfhost_transport.store.fields import Session
+from selfhost_transport.store.fields import SessionFields
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.session_scripts import SessionScripts
@@ -73,7 +73,7 @@ class AnnotationStore:
     ) -> list[Annotation]:
         """Annotations of a message in the order they were given, complete; none for an unknown message."""
         base = self._keys.base_of(session)
-        epoch = await self._redis.command("HGET", f"{base}s:{session}", Session.EPOCH)
+        epoch = await self._redis.command("HGET", f"{base}s:{session}", SessionFields.EPOCH)
         key = f"{base}b:{ref}:{session}"
         found = await self._redis.command("XRANGE", key, f"({after.stream_id}", "+", "COUNT", limit)
         entries = [unpack_entry(Position.parse_id(item[0].decode()), item[1][1]) for item in found or []]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from selfhost_transport.errors import InvalidArgument
-from selfhost_transport.store.entries import NO_OPERATION, Operation, type_letter
+from selfhost_transport.store.entries import NO_OPERATION, MessageOperation, type_letter
 from selfhost_transport.wire.serial import MAX_INDEX
 
 MAX_APPENDS = MAX_INDEX + 1
@@ -22,7 +22,7 @@ class MessageAppend:
     encoding: str | None = None
     extras: dict[str, Any] | None = None
     name: str | None = None
-    operation: Operation = NO_OPERATION
+    operation: MessageOperation = NO_OPERATION
     publish_id: str = ""
 
     def joins(self, other: MessageAppend) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from selfhost_transport.errors import NotFound
 from selfhost_transport.store.entries import Ref
-from selfhost_transport.store.fields import Dead, Turn
+from selfhost_transport.store.fields import DeadLetterFields, TurnFields
 from selfhost_transport.store.history import Query
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_request import build_turn_request
@@ -76,7 +76,7 @@ class DeadLetters:
     async def _messages(self, letter: DeadLetter) -> Sequence[Message]:
         """The send that started the turn."""
         key = self._turns.keys.of_item("t", letter.turn_id, letter.session)
-        packed = await self._turns.redis.command("HGET", key, Turn.INPUT_POSITION)
+        packed = await self._turns.redis.command("HGET", key, TurnFields.INPUT_POSITION)
         if packed is None:
             return []
         at = Position.parse_id(packed.decode())
@@ -100,10 +100,10 @@ def _letter(bucket: int, position: bytes, packed: list[bytes]) -> DeadLetter:
     fields = {name.decode(): value.decode() for name, value in zip(packed[::2], packed[1::2], strict=True)}
     return DeadLetter(
         letter_id=f"{bucket}/{position.decode()}",
-        session=fields[Dead.SESSION],
-        turn_id=fields[Dead.TURN],
-        attempts=int(fields[Dead.ATTEMPTS]),
-        worker=fields.get(Dead.WORKER, ""),
+        session=fields[DeadLetterFields.SESSION],
+        turn_id=fields[DeadLetterFields.TURN],
+        attempts=int(fields[DeadLetterFields.ATTEMPTS]),
+        worker=fields.get(DeadLetterFields.WORKER, ""),
         time_ms=Position.parse_id(position.decode()).ms,
     )
 

@@ -17,7 +17,7 @@ from typing import Final
 from selfhost_transport.errors import InvalidArgument, NotFound
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts
-from selfhost_transport.store.fields import Ended as Item
+from selfhost_transport.store.fields import EndedFields as Item
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.names import part
 from selfhost_transport.turns.machine import TurnStatus
@@ -58,7 +58,7 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Leased:
+class LeasedElsewhere:
     """Another process has the turn that is next; its lease ends in `left_ms`, unless it is renewed."""
 
     left_ms: int
@@ -100,10 +100,10 @@ class EndedTurns:
         ]  # fmt: skip
         await asyncio.gather(*calls)
 
-    async def take(self, bucket: int, lease_ms: int) -> Ended | Leased | None:
+    async def take(self, bucket: int, lease_ms: int) -> Ended | LeasedElsewhere | None:
         """The next turn of a bucket, in the order in which they ended; None without any.
 
-        Leased while another process has the one given out last: no turn is exported before one that ended earlier. One
+        LeasedElsewhere while another process has the one given out last: no turn is exported before one that ended earlier. One
         that this process was given and that is not done is given again.
         """
         ended = self._key(self._keys.base(bucket))
@@ -111,7 +111,7 @@ class EndedTurns:
             *scripts.call("export_take", ended=ended, group=_GROUP, process=self.process, lease_ms=lease_ms)
         )
         if isinstance(reply, int):
-            return Leased(reply)
+            return LeasedElsewhere(reply)
         return None if reply is None else _ended(bucket, reply)
 
     async def renew(self, ended: Ended) -> bool:

@@ -72,7 +72,7 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
+class MessageOperation:
     """Who changed a message and why; the `version` metadata of section 7.3.
 
     `index`: of the version at its position; appends that were written as one have a version each.
@@ -91,7 +91,7 @@ class Operation:
         return fields if any(field is not None for field in fields) else None
 
     @classmethod
-    def unpack(cls, packed: list[Any] | None) -> Operation:
+    def unpack(cls, packed: list[Any] | None) -> MessageOperation:
         """The reverse of `pack`."""
         return cls(*packed) if packed else NO_OPERATION
 
@@ -106,7 +106,7 @@ class Operation:
         )
 
 
-NO_OPERATION = Operation()
+NO_OPERATION = MessageOperation()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class Appended(NamedTuple):
     ref: Ref
     data: str | bytes
     extras: dict[str, Any] | None
-    operation: Operation
+    operation: MessageOperation
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class Replaced:
     ref: Ref
     action: MessageAction
     message: Message
-    operation: Operation
+    operation: MessageOperation
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ def pack_created(messages: Sequence[Message], *, ephemeral: bool = False) -> byt
 
 
 def pack_append_body(
-    data: str | bytes, extras: dict[str, Any] | None = None, operation: Operation = NO_OPERATION
+    data: str | bytes, extras: dict[str, Any] | None = None, operation: MessageOperation = NO_OPERATION
 ) -> bytes:
     """The body of an append; scripts put the head in front of it."""
     packed_operation = operation.pack()
@@ -199,7 +199,7 @@ def pack_append_body(
     return _pack(body)
 
 
-def pack_replaced_body(message: Message, operation: Operation) -> bytes:
+def pack_replaced_body(message: Message, operation: MessageOperation) -> bytes:
     """The body of an update or delete: the new state, and the operation."""
     fields = _message_fields(message) | {"data": message.data, "encoding": message.encoding}
     if message.annotations is not None:
@@ -227,7 +227,7 @@ def unpack_entry(position: Position, raw: bytes) -> Entry:
         lines, name = content if named else (content, None)
         return Summarised(position, ref, unpack_summary(lines), name)
     action = MessageAction.UPDATE if kind == b"U" else MessageAction.DELETE
-    return Replaced(position, ref, action, _message(content[0]), Operation.unpack(content[1]))
+    return Replaced(position, ref, action, _message(content[0]), MessageOperation.unpack(content[1]))
 
 
 @lru_cache(maxsize=2048)
@@ -242,7 +242,7 @@ def _appended(position: Position, ref: Ref, body: bytes) -> Appended:
         return Appended(position, ref, body[2:].decode(), None, NO_OPERATION)
     content = unpack(body)
     extras = content[1] if len(content) > 1 else None
-    operation = Operation.unpack(content[2]) if len(content) > 2 else NO_OPERATION
+    operation = MessageOperation.unpack(content[2]) if len(content) > 2 else NO_OPERATION
     return Appended(position, ref, content[0], extras, operation)
 
 

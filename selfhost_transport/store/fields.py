@@ -1,6 +1,6 @@
 """The fields of every hash and stream in Redis: their words, the names under which they are stored, what they hold.
 
-Scripts and Python name a field by its word: `TURN.status` in Lua, `Turn.STATUS` here. When a script is loaded, each word
+Scripts and Python name a field by its word: `TURN.status` in Lua, `TurnFields.STATUS` here. When a script is loaded, each word
 becomes the stored name, which is short because it is stored with every turn. A name ending in `:` is that of many
 fields, one per item; what follows names the item.
 
@@ -27,7 +27,7 @@ class Field(StrEnum):
         return field
 
 
-class Session(Field):
+class SessionFields(Field):
     """The hash `s:<session>`."""
 
     EPOCH = "series", "names the log: positions of another epoch mean nothing in it"
@@ -41,7 +41,7 @@ class Session(Field):
     IMPORTED = "imported", "how far the import of another service's history has come"
 
 
-class Message(Field):
+class MessageFields(Field):
     """The hash `m:<ref>:<session>`: what changed since the message was created."""
 
     TYPE = "t", "letter of its data's type"
@@ -55,7 +55,7 @@ class Message(Field):
     SUMMARY = "y", "packed summary of its annotations"
 
 
-class Turn(Field):
+class TurnFields(Field):
     """The hash `t:<turn>:<session>`."""
 
     STATUS = "st", "pending, queued, active, cancelling, suspended, or how it ended"
@@ -127,7 +127,7 @@ class Turn(Field):
     STEP_ATTEMPTS = "S:", "of a step id: attempts at it"
 
 
-class Pace(Field):
+class PaceFields(Field):
     """The hash `pace:<agent>`."""
 
     TAKES = "n", "decayed count of turns taken while turns waited"
@@ -135,7 +135,7 @@ class Pace(Field):
     NOTED = "at", "when both were computed, in ms"
 
 
-class Connection(Field):
+class ConnectionFields(Field):
     """The hash `o:<connection>`: who holds the presence members of a connection."""
 
     OWNER = "owner", "the socket"
@@ -144,20 +144,20 @@ class Connection(Field):
     SESSION = "s:", "of a session in which the connection has members: 1"
 
 
-class Log(Field):
+class LogFields(Field):
     """Items of the streams `l:`, `h:`, `v:`, `b:` and `k:`."""
 
     ENTRY = "e", "the packed entry"
 
 
-class Queue(Field):
+class QueueFields(Field):
     """Items of the stream `q:<agent>`."""
 
     TURN = "t", "turn id"
     SESSION = "s", "its session"
 
 
-class Dead(Field):
+class DeadLetterFields(Field):
     """Items of the stream `dead`."""
 
     TURN = "t", "turn id"
@@ -166,7 +166,7 @@ class Dead(Field):
     WORKER = "wk", "the worker of the last one"
 
 
-class Ended(Field):
+class EndedFields(Field):
     """Items of the streams `ended:<exporter>` and `undelivered:<exporter>`."""
 
     TURN = "t", "turn id"
@@ -183,7 +183,7 @@ class Ended(Field):
     EVENT_ID = "id", "what its receiver knows it by, where that is not its item: of one that was given up"
 
 
-class Push(Field):
+class PushFields(Field):
     """The hash `d:<delivery>` of pushes, and items of their stream `undelivered`."""
 
     PERSON = "p", "client id of who it is for"
@@ -195,15 +195,15 @@ class Push(Field):
 
 
 IN_LUA: Final[dict[str, type[Field]]] = {
-    "SESSION": Session,
-    "MESSAGE": Message,
-    "TURN": Turn,
-    "PACE": Pace,
-    "CONNECTION": Connection,
-    "LOG": Log,
-    "QUEUE": Queue,
-    "DEAD_LETTER": Dead,
-    "ENDED": Ended,
-    "PUSH": Push,
+    "SESSION": SessionFields,
+    "MESSAGE": MessageFields,
+    "TURN": TurnFields,
+    "PACE": PaceFields,
+    "CONNECTION": ConnectionFields,
+    "LOG": LogFields,
+    "QUEUE": QueueFields,
+    "DEAD_LETTER": DeadLetterFields,
+    "ENDED": EndedFields,
+    "PUSH": PushFields,
 }
 """The tables by their names in scripts."""

@@ -17,8 +17,8 @@ from selfhost_transport.store.entries import (
     Replaced,
     unpack_entry,
 )
-from selfhost_transport.store.fields import Message as Record
-from selfhost_transport.store.fields import Session
+from selfhost_transport.store.fields import MessageFields as Record
+from selfhost_transport.store.fields import SessionFields
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.message_states import MessageStates, complete, overlaid
 from selfhost_transport.store.turn_spans import TurnSpans
@@ -41,7 +41,7 @@ ENTRIES_PER_READ = 200
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class RecordState:
     """A message as it is now, without serials; `version_id` is its version's position, '' if it has none."""
 
     ref: Ref
@@ -121,7 +121,7 @@ class HistoryReader:
     async def _truncated_at(self, session: str, query: Query) -> Position | None:
         """Up to where retention has taken messages that the query would have found."""
         taken = await self._redis.command(
-            "HGET", f"{self._keys.base_of(session)}s:{session}", Session.TRIMMED
+            "HGET", f"{self._keys.base_of(session)}s:{session}", SessionFields.TRIMMED
         )
         position = Position.parse_id(taken.decode()) if taken else None
         if position is not None and query.forwards and query.cursor is not None:
@@ -141,13 +141,13 @@ class HistoryReader:
         created = zip(refs, await asyncio.gather(*read), strict=True)
         return await self._states.kept(session, [(ref, message) for ref, message in created if message])
 
-    async def state(self, session: str, ref: Ref) -> State:
+    async def state(self, session: str, ref: Ref) -> RecordState:
         """The newest state of one message for a read-modify-write. Raises NotFound."""
         created = await self._states.created(session, ref)
         if created is None:
             raise NotFound("no such message in this session, or its retention has expired")
         record, data, _ = (await self._states.records(session, [ref]))[2][0]
-        return State(ref, overlaid(created, record, data), (record.get(Record.VERSION) or b"").decode())
+        return RecordState(ref, overlaid(created, record, data), (record.get(Record.VERSION) or b"").decode())
 
     async def versions(self, session: str, ref: Ref, *, forwards: bool = True) -> list[Message]:
         """The create and every update and delete of a message, oldest first (section 7.5)."""

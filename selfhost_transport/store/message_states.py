@@ -9,9 +9,16 @@ from typing import Any
 
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts
-from selfhost_transport.store.entries import Created, Operation, Ref, unpack, unpack_entry, unpack_summary
-from selfhost_transport.store.fields import Message as Record
-from selfhost_transport.store.fields import Session
+from selfhost_transport.store.entries import (
+    Created,
+    MessageOperation,
+    Ref,
+    unpack,
+    unpack_entry,
+    unpack_summary,
+)
+from selfhost_transport.store.fields import MessageFields as Record
+from selfhost_transport.store.fields import SessionFields
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.turn_spans import TurnSpans
 from selfhost_transport.wire.actions import MessageAction
@@ -38,7 +45,7 @@ class MessageStates:
     async def epoch(self, session: str) -> str:
         """The session's epoch; '' where there is no such session."""
         base = self._keys.base_of(session)
-        epoch = await self._redis.command("HGET", f"{base}s:{session}", Session.EPOCH)
+        epoch = await self._redis.command("HGET", f"{base}s:{session}", SessionFields.EPOCH)
         return epoch.decode() if epoch else ""
 
     async def created(self, session: str, ref: Ref) -> Message | None:
@@ -70,7 +77,7 @@ class MessageStates:
             for start in range(0, len(refs), RECORDS_PER_CALL)
         ]  # fmt: skip
         # Read after all the records.
-        meta = self._redis.command("HMGET", f"{base}s:{session}", Session.EPOCH, Session.CUT)
+        meta = self._redis.command("HMGET", f"{base}s:{session}", SessionFields.EPOCH, SessionFields.CUT)
         records: list[tuple[dict[str, bytes], bytes | None, Position]] = []
         for call in calls:
             head, *found = await call
@@ -109,7 +116,8 @@ class MessageStates:
     async def cut_ms(self, session: str) -> int:
         """Up to when retention has taken turns."""
         return int(
-            await self._redis.command("HGET", f"{self._keys.base_of(session)}s:{session}", Session.CUT) or 0
+            await self._redis.command("HGET", f"{self._keys.base_of(session)}s:{session}", SessionFields.CUT)
+            or 0
         )
 
     async def without_taken(
@@ -186,7 +194,9 @@ def _current(
     changed = record.get(Record.VERSION) or b""
     position = Position.parse_id(changed.decode()) if changed else max(head, ref.position)
     packed = record.get(Record.OPERATION) or b""
-    operation = Operation.unpack(unpack(packed)) if packed else Operation(client_id=created.client_id)
+    operation = (
+        MessageOperation.unpack(unpack(packed)) if packed else MessageOperation(client_id=created.client_id)
+    )
     action = MessageAction.DELETE if record.get(Record.ACTION) == b"D" else MessageAction.UPDATE
     version = operation.version(position, epoch)
     return complete(overlaid(created, record, data), ref, epoch, action, version)

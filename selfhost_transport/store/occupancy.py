@@ -24,7 +24,7 @@ REMEMBERED_MS: Final = 90_000
 
 
 @dataclass(frozen=True, slots=True)
-class Attachments:
+class AttachmentCounts:
     """What one process contributes: attachments by what their modes let them do."""
 
     connections: int = 0
@@ -33,8 +33,8 @@ class Attachments:
     presence_connections: int = 0
     presence_subscribers: int = 0
 
-    def __add__(self, other: Attachments) -> Attachments:
-        return Attachments(
+    def __add__(self, other: AttachmentCounts) -> AttachmentCounts:
+        return AttachmentCounts(
             *(one + another for one, another in zip(astuple(self), astuple(other), strict=True))
         )
 
@@ -43,7 +43,7 @@ class Attachments:
 class Occupancy:
     """The sum of all counts, and the session's presence members."""
 
-    counts: Attachments = Attachments()
+    counts: AttachmentCounts = AttachmentCounts()
     presence_members: int = 0
 
     def metrics(self) -> dict[str, int]:
@@ -75,7 +75,7 @@ class OccupancyStore:
         return f"{self._keys.base_of(session)}j:{session}"
 
     async def report(
-        self, session: str, node: str, counts: Attachments, readers: Collection[str] | None = None
+        self, session: str, node: str, counts: AttachmentCounts, readers: Collection[str] | None = None
     ) -> None:
         """Replace what a process contributes; to be repeated well within REMEMBERED_MS.
 
@@ -84,7 +84,7 @@ class OccupancyStore:
         base = self._keys.base_of(session)
         if self._presence is not None:
             await self._presence.use(session, node)
-        packed = "" if counts == Attachments() else " ".join(str(count) for count in astuple(counts))
+        packed = "" if counts == AttachmentCounts() else " ".join(str(count) for count in astuple(counts))
         await self._redis.call(
             *scripts.call(
                 "occupancy_report", occupancy=self.channel(session), base=base, session=session, node=node,
@@ -99,8 +99,8 @@ class OccupancyStore:
         reply = await self._redis.call(
             *scripts.call("occupancy_read", occupancy=self.channel(session), base=base, session=session)
         )
-        counts = [Attachments(*(int(count) for count in packed.split())) for packed in reply[1:]]
-        return Occupancy(sum(counts, Attachments()), int(reply[0]))
+        counts = [AttachmentCounts(*(int(count) for count in packed.split())) for packed in reply[1:]]
+        return Occupancy(sum(counts, AttachmentCounts()), int(reply[0]))
 
     async def has(self, session: str, client_id: str) -> bool:
         """Whether a client is attached to a session through a process that names its readers."""

@@ -71,7 +71,7 @@ NO_HOLDER = Holder("", "", "", 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class PresenceWritten:
     """Answer to presence operations. `changes` 0: nothing to announce, so `position` is that of nothing or a repeat."""
 
     position: Position | None
@@ -107,7 +107,7 @@ class PresenceStore:
         operations: Sequence[PresenceMessage],
         *,
         publish_id: str = "",
-    ) -> Changed:
+    ) -> PresenceWritten:
         """Enter, update or leave: the operations of one frame, all or none, announced as one entry.
 
         Each operation has a client id; its connection is the holder's. An id equal to the member's changes nothing
@@ -137,7 +137,7 @@ class PresenceStore:
                 code=Code.PRESENCE_TOO_MANY_MEMBERS,
             )
         position = Position.parse_id(reply[0].decode()) if reply[0] else None
-        return Changed(position, reply[1].decode(), reply[2])
+        return PresenceWritten(position, reply[1].decode(), reply[2])
 
     async def leave(self, session: str, connection_id: str) -> int:
         """Take all members of a connection out of one session, with their last data (DETACH). Returns how many."""

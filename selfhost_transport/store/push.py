@@ -16,7 +16,7 @@ import orjson
 from selfhost_transport.errors import NotFound
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts
-from selfhost_transport.store.fields import Push as Item
+from selfhost_transport.store.fields import PushFields as Item
 from selfhost_transport.store.keys import Keyspace
 
 MOST_PER_PERSON: Final = 10

@@ -11,8 +11,14 @@ from typing import Any
 
 from selfhost_transport.errors import Conflict
 from selfhost_transport.redis_io.connection import RedisConnection
-from selfhost_transport.store.entries import NO_OPERATION, Operation, pack_created, pack_value, type_letter
-from selfhost_transport.store.fields import Session
+from selfhost_transport.store.entries import (
+    NO_OPERATION,
+    MessageOperation,
+    pack_created,
+    pack_value,
+    type_letter,
+)
+from selfhost_transport.store.fields import SessionFields
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.session_scripts import SessionScripts
@@ -24,12 +30,12 @@ _NOTHING = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class ImportedMessage:
     """A message as another service has it. `version`: the position of its last change; None: nothing has changed it."""
 
     message: Message
     version: Position | None = None
-    operation: Operation = NO_OPERATION
+    operation: MessageOperation = NO_OPERATION
     deleted: bool = False
 
     @property
@@ -101,7 +107,7 @@ class SessionImports:
         """Where a session's import stands."""
         base = self._keys.base_of(session)
         mark, epoch = await self._redis.command(
-            "HMGET", f"{base}s:{session}", Session.IMPORTED, Session.EPOCH
+            "HMGET", f"{base}s:{session}", SessionFields.IMPORTED, SessionFields.EPOCH
         )
         head = await self._redis.command("GET", f"{base}p:{session}")
         return ImportState(
@@ -111,7 +117,7 @@ class SessionImports:
         )
 
     async def write(
-        self, session: str, messages: Sequence[Past], before: ImportMark | None, after: ImportMark
+        self, session: str, messages: Sequence[ImportedMessage], before: ImportMark | None, after: ImportMark
     ) -> str:
         """Write one publish at the position of `after`, which is later than that of `before`. Returns the epoch.
 

@@ -21,7 +21,7 @@ from selfhost_transport.store.appends import MessageAppend, joined
 from selfhost_transport.store.entries import (
     NO_OPERATION,
     Entry,
-    Operation,
+    MessageOperation,
     Ref,
     Written,
     pack_append_body,
@@ -126,7 +126,7 @@ class SessionStore:
         encoding: str | None = None,
         extras: dict[str, Any] | None = None,
         name: str | None = None,
-        operation: Operation | None = None,
+        operation: MessageOperation | None = None,
         publish_id: str = "",
     ) -> Position:
         """Concatenate to a message; `extras` and `name` replace when given. Returns the version's position.
@@ -173,7 +173,7 @@ class SessionStore:
         body: bytes,
         data: str | bytes | None,
         encoding: str | None,
-        operation: Operation,
+        operation: MessageOperation,
         publish_ids: Sequence[str],
         **given: Argument,
     ) -> Any:
@@ -194,7 +194,7 @@ class SessionStore:
         ref: Ref,
         action: MessageAction,
         change: Message,
-        operation: Operation,
+        operation: MessageOperation,
         *,
         publish_id: str = "",
     ) -> Position:
@@ -251,7 +251,7 @@ def _turn_of_extras(extras: dict[str, Any] | None) -> str:
     return run_id_of(Message(extras=extras)) or ""
 
 
-def _pack_operation(operation: Operation) -> bytes:
+def _pack_operation(operation: MessageOperation) -> bytes:
     packed = operation.pack()
     return pack_value(packed) if packed is not None else b""
 

@@ -9,7 +9,7 @@ from typing import Any
 from selfhost_transport.errors import Busy, CapabilityError, Conflict, NotFound, TurnEnded
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store.entries import Written, pack_created
-from selfhost_transport.store.fields import Turn
+from selfhost_transport.store.fields import TurnFields
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.session_scripts import SessionScripts
@@ -30,7 +30,7 @@ class Continuation:
 
     def fields(self) -> list[str | bytes]:
         """Names and values of the turn's hash, flat."""
-        named: Mapping[str, bytes] = {**self.closing.fields(), Turn.CONTEXT: self.context}
+        named: Mapping[str, bytes] = {**self.closing.fields(), TurnFields.CONTEXT: self.context}
         return [part for pair in named.items() for part in pair]
 
 
@@ -105,7 +105,7 @@ class TurnInputs:
     async def context(self, session: str, turn_id: str) -> bytes | None:
         """The packed context of an open turn's present invocation; None for a turn that is over or unknown."""
         packed: bytes | None = await self._redis.command(
-            "HGET", self._keys.of_item("t", turn_id, session), Turn.CONTEXT
+            "HGET", self._keys.of_item("t", turn_id, session), TurnFields.CONTEXT
         )
         return packed
 

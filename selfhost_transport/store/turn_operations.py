@@ -13,7 +13,7 @@ from selfhost_transport.wire.message import Message
 
 
 @dataclass(frozen=True, slots=True)
-class Create:
+class CreateMessage:
     """Write one message. With `closing_extras` it stays open for appends, and this closes it if cancelled.
 
     `first`: the chunk that it begins with, an append of its own in the same step.
@@ -25,7 +25,7 @@ class Create:
 
 
 @dataclass(frozen=True, slots=True)
-class Close:
+class CloseMessage:
     """End an open message: a last chunk, usually empty, with its final extras."""
 
     ref: Ref
@@ -33,7 +33,7 @@ class Close:
     data: str = ""
 
 
-Operation = Create | Close
+WriteOperation = CreateMessage | CloseMessage
 
 
 @dataclass(slots=True)
@@ -51,11 +51,11 @@ class OpenText:
         self.entry_head = b"A" + str(self.ref).encode() + b"\n"
 
 
-def packed_operations(operations: Sequence[Operation]) -> list[str | bytes]:
+def packed_operations(operations: Sequence[WriteOperation]) -> list[str | bytes]:
     """Operations as the scripts read them (_write.lua)."""
     packed: list[str | bytes] = []
     for operation in operations:
-        if isinstance(operation, Create):
+        if isinstance(operation, CreateMessage):
             closing = b"" if operation.closing_extras is None else _closing(operation.closing_extras)
             packed += ["C", pack_created([operation.message]), _initial(operation.message), closing]
             if operation.first:

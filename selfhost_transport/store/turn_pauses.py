@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts
 from selfhost_transport.store.entries import Ref, pack_created
-from selfhost_transport.store.fields import Turn
+from selfhost_transport.store.fields import TurnFields
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.session_scripts import SessionScripts
 from selfhost_transport.store.turn_inputs import Continuation
-from selfhost_transport.store.turn_operations import Operation, packed_operations
+from selfhost_transport.store.turn_operations import WriteOperation, packed_operations
 from selfhost_transport.store.turn_store import Lease, lease_lost
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
@@ -56,7 +56,7 @@ class TurnPauses:
         self,
         lease: Lease,
         awaited: Sequence[str],
-        operations: Sequence[Operation],
+        operations: Sequence[WriteOperation],
         *,
         limit_ms: int = 0,
         escalation: Escalation | None = None,
@@ -89,7 +89,7 @@ class TurnPauses:
     async def suspended_ms(self, session: str, turn_id: str) -> float | None:
         """When a turn was suspended last, ms since the epoch by the clock of Redis; None: never."""
         at = await self._redis.command(
-            "HGET", self._keys.of_item("t", turn_id, session), Turn.SUSPEND_POSITION
+            "HGET", self._keys.of_item("t", turn_id, session), TurnFields.SUSPEND_POSITION
         )
         return None if at is None else float(Position.parse_id(at.decode()).ms)
 
@@ -127,9 +127,9 @@ class TurnPauses:
         fields = await self._redis.command(
             "HMGET",
             self._keys.of_item("t", lease.turn_id, session),
-            Turn.STATUS,
-            Turn.CANCEL_REQUESTER,
-            Turn.CANCEL_ENTRY,
+            TurnFields.STATUS,
+            TurnFields.CANCEL_REQUESTER,
+            TurnFields.CANCEL_ENTRY,
         )
         if fields[0] != b"cancelling":
             return None
@@ -137,7 +137,7 @@ class TurnPauses:
         matched: dict[str, str] = {}
         for turn, owner in zip(owners[::2], owners[1::2], strict=True):
             key = self._keys.of_item("t", turn.decode(), session)
-            same = await self._redis.command("HGET", key, Turn.CANCEL_ENTRY)
+            same = await self._redis.command("HGET", key, TurnFields.CANCEL_ENTRY)
             if same == fields[2]:
                 matched[turn.decode()] = owner.decode()
         return CancelAsked(fields[1].decode(), Position.parse_id(fields[2].decode()), matched)

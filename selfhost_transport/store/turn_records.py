@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from selfhost_transport.store.entries import Written, pack_created
-from selfhost_transport.store.fields import Turn
+from selfhost_transport.store.fields import TurnFields
 from selfhost_transport.turns.commands import ALL_TURNS, CancelFilter, Policy
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
@@ -31,15 +31,15 @@ class ClosingMessages:
     def fields(self) -> dict[str, bytes]:
         """The packed entries, by field of the turn's hash."""
         return {
-            Turn.RUN_START: pack_created([self.run_start]),
-            Turn.STEP_OPENING: pack_created([self.step_start]),
-            Turn.STEP_CANCELLED: pack_created([self.step_cancelled]),
-            Turn.STEP_FAILED: pack_created(
+            TurnFields.RUN_START: pack_created([self.run_start]),
+            TurnFields.STEP_OPENING: pack_created([self.step_start]),
+            TurnFields.STEP_CANCELLED: pack_created([self.step_cancelled]),
+            TurnFields.STEP_FAILED: pack_created(
                 [*([self.output_lost] if self.output_lost else []), self.step_failed]
             ),
-            Turn.RUN_CANCELLED: pack_created([self.run_cancelled]),
-            Turn.RUN_LOST: pack_created([self.run_lost]),
-            Turn.RUN_MERGED: pack_created([self.run_merged]),
+            TurnFields.RUN_CANCELLED: pack_created([self.run_cancelled]),
+            TurnFields.RUN_LOST: pack_created([self.run_lost]),
+            TurnFields.RUN_MERGED: pack_created([self.run_merged]),
         }
 
 

@@ -17,7 +17,7 @@ from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
 
 
-class Span(NamedTuple):
+class TurnSpan(NamedTuple):
     """First and last position of a turn, or of a question that waits for one. `last` None: it is open."""
 
     first: Position
@@ -57,7 +57,7 @@ class TurnSpans:
         spans = await self._read(session, {field for field in fields if field is not None})
         return [field is None or _is_taken(spans.get(field), cut_ms) for field in fields]
 
-    async def _read(self, session: str, fields: Iterable[str]) -> dict[str, Span]:
+    async def _read(self, session: str, fields: Iterable[str]) -> dict[str, TurnSpan]:
         """Spans of turns, and of questions: of the turn that answers one."""
         found = await self._values(session, list(fields))
         answers = {field: part(value[1:]) for field, value in found.items() if value.startswith(">")}
@@ -113,10 +113,10 @@ def _field_of(message: Message) -> str | None:
     return None if headers.codec_message_id is None else pair("q", headers.codec_message_id)
 
 
-def _span(value: str) -> Span:
+def _span(value: str) -> TurnSpan:
     first, _, last = value.partition(" ")
-    return Span(Position.parse_id(first), Position.parse_id(last) if last else None)
+    return TurnSpan(Position.parse_id(first), Position.parse_id(last) if last else None)
 
 
-def _is_taken(span: Span | None, cut_ms: int) -> bool:
+def _is_taken(span: TurnSpan | None, cut_ms: int) -> bool:
     return span is None or (span.last is not None and span.last.ms < cut_ms)

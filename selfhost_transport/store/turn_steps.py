@@ -21,7 +21,7 @@ from selfhost_transport.errors import (
 )
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store.entries import pack_created
-from selfhost_transport.store.fields import Queue
+from selfhost_transport.store.fields import QueueFields
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.session_scripts import SessionScripts
 from selfhost_transport.store.turn_store import Lease
@@ -170,7 +170,9 @@ class TurnSteps:
         found = []
         for item, fields in items:
             named = dict(zip((name.decode() for name in fields[::2]), fields[1::2], strict=True))
-            found.append(Arrival(named[Queue.SESSION].decode(), named[Queue.TURN].decode(), item.decode()))
+            found.append(
+                Arrival(named[QueueFields.SESSION].decode(), named[QueueFields.TURN].decode(), item.decode())
+            )
         return found
 
     async def _take_hold(

@@ -15,12 +15,12 @@ from selfhost_transport.redis_io.pipeline import Answer
 from selfhost_transport.redis_io.prepared_call import PreparedCall
 from selfhost_transport.store import scripts
 from selfhost_transport.store.entries import pack_created
-from selfhost_transport.store.fields import Turn
+from selfhost_transport.store.fields import TurnFields
 from selfhost_transport.store.keys import WORKER_GROUP, Keyspace
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.session_scripts import SessionScripts
 from selfhost_transport.store.turn_cancels import TurnCancels
-from selfhost_transport.store.turn_operations import OpenText, Operation, packed_operations
+from selfhost_transport.store.turn_operations import OpenText, WriteOperation, packed_operations
 from selfhost_transport.store.turn_records import (
     Accepted,
     Cancelled,
@@ -54,8 +54,8 @@ LOST, GAP = b"lost", b"gap"
 """Replies to an append that was not written: the turn may no longer be written; an earlier append is missing."""
 
 _RECORD = (
-    Turn.STATUS, Turn.AGENT, Turn.OWNER, Turn.INPUT, Turn.ATTEMPTS, Turn.HANDED_BACK, Turn.WORKER,
-    Turn.TERMINAL_POSITION, Turn.CANCEL_POSITION,
+    TurnFields.STATUS, TurnFields.AGENT, TurnFields.OWNER, TurnFields.INPUT, TurnFields.ATTEMPTS, TurnFields.HANDED_BACK,
+    TurnFields.WORKER, TurnFields.TERMINAL_POSITION, TurnFields.CANCEL_POSITION,
 )  # fmt: skip
 
 
@@ -136,7 +136,7 @@ class TurnStore:
         return waiting
 
     async def write(
-        self, lease: Lease, sequence: int, operations: Sequence[Operation], *, retry_s: float = 0.0
+        self, lease: Lease, sequence: int, operations: Sequence[WriteOperation], *, retry_s: float = 0.0
     ) -> list[Position]:
         """Write messages of a turn. A repeated `sequence` is answered with the first result. Raises LeaseLost."""
         reply = await self._scripts.run_held(
@@ -183,7 +183,7 @@ class TurnStore:
         self,
         lease: Lease,
         status: str,
-        operations: Sequence[Operation],
+        operations: Sequence[WriteOperation],
         *,
         unless_steered: bool = False,
         retry_s: float = 0.0,
@@ -280,10 +280,10 @@ class TurnStore:
         options = self.options
         fields: dict[str, str | bytes | int] = {
             **request.closing.fields(),
-            Turn.CONTEXT: request.context,
-            Turn.MAX_ATTEMPTS: request.max_attempts,
-            Turn.ON_CRASH: request.on_crash,
-            Turn.CONNECTION: request.messages[0].connection_id or "",
+            TurnFields.CONTEXT: request.context,
+            TurnFields.MAX_ATTEMPTS: request.max_attempts,
+            TurnFields.ON_CRASH: request.on_crash,
+            TurnFields.CONNECTION: request.messages[0].connection_id or "",
         }
         return await self._scripts.run(
             "submit", request.session, list(itertools.chain.from_iterable(fields.items())),

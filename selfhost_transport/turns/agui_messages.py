@@ -7,11 +7,11 @@ from typing import Any, Final
 
 import orjson
 
-from selfhost_transport.turns.agui_units import ENCRYPTED_VALUE, Kind, Unit, Units
+from selfhost_transport.turns.agui_units import ENCRYPTED_VALUE, AguiKind, AguiUnit, AguiUnits
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import FilePart, TextPart, UIMessage
 from selfhost_transport.turns.ui_stream import chunks_of_turn
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 
 USER: Final = "user"
 MAX_SNAPSHOT: Final = 8_388_608
@@ -32,8 +32,8 @@ def messages_of(tree: SessionTree, turn_id: str | None = None) -> list[dict[str,
 
 def _all_messages(tree: SessionTree, turn_id: str | None) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    by_turn: dict[str, dict[str, list[Unit]]] = {}
-    shown = View(tree).messages()
+    by_turn: dict[str, dict[str, list[AguiUnit]]] = {}
+    shown = TreeView(tree).messages()
     for item in shown:
         if item.message.role == USER:
             found.append(_question(item.codec_message_id, item.message))
@@ -50,9 +50,9 @@ def _all_messages(tree: SessionTree, turn_id: str | None) -> list[dict[str, Any]
     return found
 
 
-def _by_message(tree: SessionTree, turn_id: str) -> dict[str, list[Unit]]:
-    found: dict[str, list[Unit]] = {}
-    for unit in Units(chunks_of_turn(tree.run_node(turn_id))).all:
+def _by_message(tree: SessionTree, turn_id: str) -> dict[str, list[AguiUnit]]:
+    found: dict[str, list[AguiUnit]] = {}
+    for unit in AguiUnits(chunks_of_turn(tree.run_node(turn_id))).all:
         found.setdefault(unit.codec_message_id, []).append(unit)
     return found
 
@@ -73,19 +73,19 @@ def _part(part: TextPart | FilePart) -> dict[str, Any]:
     return {"type": named, "source": {"type": "url", "value": part.url, "mimeType": part.media_type}}
 
 
-def _answer(message_id: str, units: Iterable[Unit]) -> list[dict[str, Any]]:
+def _answer(message_id: str, units: Iterable[AguiUnit]) -> list[dict[str, Any]]:
     before: list[dict[str, Any]] = []
     after: list[dict[str, Any]] = []
     text: list[str] = []
     calls: list[dict[str, Any]] = []
     for unit in units:
-        if unit.kind is Kind.TEXT:
+        if unit.kind is AguiKind.TEXT:
             text.append(unit.text)
-        elif unit.kind is Kind.REASONING:
+        elif unit.kind is AguiKind.REASONING:
             before.append({"id": unit.id, "role": "reasoning", "content": unit.text})
         elif unit.event.get("type") == ENCRYPTED_VALUE:
             before[-1]["encryptedValue"] = unit.event["encryptedValue"]
-        elif unit.kind is Kind.CALL:
+        elif unit.kind is AguiKind.CALL:
             function = {"name": unit.name, "arguments": unit.text}
             calls.append({"id": unit.id, "type": "function", "function": function})
         elif unit.event.get("type") == "TOOL_CALL_RESULT":

@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from selfhost_transport.errors import InvalidArgument
-from selfhost_transport.turns.agui_units import STEP_FINISHED, Unit
+from selfhost_transport.turns.agui_units import STEP_FINISHED, AguiUnit
 
 _CURSOR: Final = re.compile(r"(?:[^/]*/)?(\d{1,9})((?:\.\d{1,9}:\d{1,12}[sec]?)*)~([0-9a-f]{1,8})[s$]?")
 _MODULUS: Final = 2**32
 
 
 @dataclass(slots=True)
-class Progress:
+class UnitProgress:
     """What the reader has of one unit."""
 
-    unit: Unit
+    unit: AguiUnit
     # Checksum of the unit and the text that was sent of it.
     checksum: int
     chars: int = 0
@@ -60,9 +60,9 @@ class ReaderProgress:
     """The units that a reader was sent, all or in part."""
 
     def __init__(self) -> None:
-        self.sent: list[Progress] = []
+        self.sent: list[UnitProgress] = []
         # Begun and not ended, by their place.
-        self.open: dict[int, Progress] = {}
+        self.open: dict[int, UnitProgress] = {}
         self._checksum = 0
 
     @property
@@ -71,15 +71,15 @@ class ReaderProgress:
         places = "".join(f".{number}:{one.chars}{one.flag}" for number, one in self.open.items())
         return f"{len(self.sent)}{places}~{self._checksum:x}"
 
-    def begin(self, unit: Unit) -> Progress:
+    def begin(self, unit: AguiUnit) -> UnitProgress:
         """The next unit is begun; nothing of its text is sent yet."""
-        one = Progress(unit, unit.checksum)
+        one = UnitProgress(unit, unit.checksum)
         self.sent.append(one)
         self.open[len(self.sent) - 1] = one
         self._checksum = (self._checksum + len(self.sent) * one.checksum) % _MODULUS
         return one
 
-    def note(self, one: Progress, text: str, chunks: int) -> None:
+    def note(self, one: UnitProgress, text: str, chunks: int) -> None:
         """More of a unit's text is sent, the last of it as far as its first `chunks` chunks."""
         place = self._place_of(one)
         before = one.checksum
@@ -87,15 +87,15 @@ class ReaderProgress:
         one.chars, one.chunks = one.chars + len(text), chunks
         self._checksum = (self._checksum + (place + 1) * (one.checksum - before)) % _MODULUS
 
-    def _place_of(self, one: Progress) -> int:
+    def _place_of(self, one: UnitProgress) -> int:
         return next(number for number, other in self.open.items() if other is one)
 
-    def end(self, one: Progress) -> None:
+    def end(self, one: UnitProgress) -> None:
         """A unit is sent as a whole."""
         one.ended = True
         del self.open[self._place_of(one)]
 
-    def place(self, cursor: Cursor, units: Sequence[Unit]) -> bool:
+    def place(self, cursor: Cursor, units: Sequence[AguiUnit]) -> bool:
         """Take the reader to be at a cursor; False when the turn says something else up to there."""
         if cursor.count > len(units):
             return False
@@ -109,7 +109,7 @@ class ReaderProgress:
                 self.end(one)
         return self._checksum == cursor.checksum
 
-    def match(self, units: Sequence[Unit]) -> bool:
+    def match(self, units: Sequence[AguiUnit]) -> bool:
         """Take over what was sent to the units that are there now; False when they say something else."""
         if len(units) < len(self.sent):
             return False
@@ -121,7 +121,7 @@ class ReaderProgress:
             one.unit, one.chunks = unit, 1
         return True
 
-    def end_event(self, one: Progress) -> bool:
+    def end_event(self, one: UnitProgress) -> bool:
         """Take a single event as sent; False for the end of a step that is not open on the wire."""
         self.end(one)
         if one.unit.event.get("type") != STEP_FINISHED:

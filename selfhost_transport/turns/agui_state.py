@@ -12,7 +12,7 @@ from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui_stream import chunks_of_turn
 from selfhost_transport.turns.values import Json, from_text
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 
 _DATA: Final = ("data-state-snapshot", "data-state-delta")
 
@@ -39,7 +39,7 @@ def state_of(tree: SessionTree, turn_id: str | None = None, *, reset: bool = Fal
 
 
 def _turns(tree: SessionTree, turn_id: str | None) -> list[str]:
-    shown = [tree.turn_of(item.codec_message_id) for item in View(tree).messages()]
+    shown = [tree.turn_of(item.codec_message_id) for item in TreeView(tree).messages()]
     return [*dict.fromkeys(turn for turn in [*shown, turn_id] if turn is not None)]
 
 

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias
 
 from selfhost_transport.turns import chunks as c
-from selfhost_transport.turns.agui_progress import Cursor, Progress, ReaderProgress, read_cursor
+from selfhost_transport.turns.agui_progress import Cursor, ReaderProgress, UnitProgress, read_cursor
 from selfhost_transport.turns.agui_units import (
     STATE_DELTA,
     STATE_SNAPSHOT,
+    AguiKind,
+    AguiUnit,
+    AguiUnits,
     EventJson,
-    Kind,
-    Unit,
-    Units,
     event_of,
 )
 
@@ -25,7 +25,11 @@ Sent: TypeAlias = tuple[str | None, EventJson]
 """An event with its cursor; None where a reader that continues gets it again."""
 
 VERSION: Final = "1.0"
-_OPENED: Final = {Kind.TEXT: "TEXT_MESSAGE_", Kind.CALL: "TOOL_CALL_", Kind.REASONING: "REASONING_MESSAGE_"}
+_OPENED: Final = {
+    AguiKind.TEXT: "TEXT_MESSAGE_",
+    AguiKind.CALL: "TOOL_CALL_",
+    AguiKind.REASONING: "REASONING_MESSAGE_",
+}
 _MAX_DELTA: Final = 1_048_576
 """Characters of a text that are sent as one event: clients refuse one of more than 10 MB."""
 
@@ -34,7 +38,7 @@ class AguiStream:
     """The events of one run of a turn. Call `feed` or `sync`, `restart` when they ask for it, then the ending."""
 
     def __init__(self) -> None:
-        self._units = Units()
+        self._units = AguiUnits()
         self._reader = ReaderProgress()
         # What the reader said it has, until the units are known.
         self._resume: Cursor | None = None
@@ -60,19 +64,19 @@ class AguiStream:
 
     def adopt(self, chunks: Iterable[tuple[str, c.Chunk]]) -> None:
         """The reader has all of this already, from a snapshot; messages are begun again when they go on."""
-        self._units = Units(chunks)
+        self._units = AguiUnits(chunks)
         self._reader, self.must_restart = ReaderProgress(), False
         for unit in self._units.all:
             one = self._reader.begin(unit)
             self._reader.note(one, unit.text, len(unit.chunks))
-            if unit.kind is Kind.EVENT:
+            if unit.kind is AguiKind.EVENT:
                 self._reader.end_event(one)
             elif unit.closed:
                 self._reader.end(one)
 
     def sync(self, chunks: Iterable[tuple[str, c.Chunk]]) -> list[Sent]:
         """Bring the reader to where the turn is."""
-        self._units = Units(chunks)
+        self._units = AguiUnits(chunks)
         if self._resume is not None:
             cursor, self._resume = self._resume, None
             self.must_restart = self._had_unknown = not self._reader.place(cursor, self._units.all)
@@ -98,28 +102,28 @@ class AguiStream:
 
     # Sending
 
-    def _send(self, units: Sequence[Unit]) -> list[Sent]:
+    def _send(self, units: Sequence[AguiUnit]) -> list[Sent]:
         out: list[Sent] = []
         known = {id(one.unit): one for one in self._reader.open.values()}
         for unit in units:
             one = known.get(id(unit))
             if one is None and self._is_new(unit):
                 one = self._reader.begin(unit)
-                out += self._send_event(one) if unit.kind is Kind.EVENT else self._start(one)
+                out += self._send_event(one) if unit.kind is AguiKind.EVENT else self._start(one)
             if one is not None and not one.ended:
                 out += self._progress(one)
         return out
 
-    def _is_new(self, unit: Unit) -> bool:
+    def _is_new(self, unit: AguiUnit) -> bool:
         return (
             len(self._reader.sent) < len(self._units.all) and self._units.all[len(self._reader.sent)] is unit
         )
 
-    def _send_event(self, one: Progress) -> list[Sent]:
+    def _send_event(self, one: UnitProgress) -> list[Sent]:
         is_shown = self._reader.end_event(one)
         return [(self._reader.cursor, one.unit.event)] if is_shown else []
 
-    def _progress(self, one: Progress) -> list[Sent]:
+    def _progress(self, one: UnitProgress) -> list[Sent]:
         unit, out = one.unit, list[Sent]()
         if one.flag == "s":
             out += self._start(one)
@@ -133,30 +137,30 @@ class AguiStream:
             out += self._close(one, ends=True)
         return out
 
-    def _start(self, one: Progress) -> list[Sent]:
+    def _start(self, one: UnitProgress) -> list[Sent]:
         """Begin a unit on the wire, or begin it again."""
         unit, out = one.unit, list[Sent]()
         for other in list(self._reader.open.values()):
             if other is not one and other.unit.id == unit.id and other.flag != "c":
                 # Two texts of one message: it is written by one at a time.
                 out += self._close(other)
-        if unit.kind is Kind.STEP:
+        if unit.kind is AguiKind.STEP:
             one.flag = ""
             return [*out, (self._reader.cursor, {"type": "STEP_STARTED", "stepName": unit.id})]
-        if unit.kind is Kind.REASONING and one.flag != "s":
+        if unit.kind is AguiKind.REASONING and one.flag != "s":
             one.flag = "s"
             out.append((self._reader.cursor, {"type": "REASONING_START", "messageId": unit.id}))
         one.flag = ""
         return [*out, (self._reader.cursor, _start_event(unit))]
 
-    def _close(self, one: Progress, *, ends: bool = False) -> list[Sent]:
+    def _close(self, one: UnitProgress, *, ends: bool = False) -> list[Sent]:
         unit, out = one.unit, list[Sent]()
         last: EventJson | None = None
         if one.flag == "s":
             out += self._start(one)
-        if unit.kind is Kind.STEP:
+        if unit.kind is AguiKind.STEP:
             last = {"type": "STEP_FINISHED", "stepName": unit.id} if one.flag != "c" else None
-        elif unit.kind is Kind.REASONING:
+        elif unit.kind is AguiKind.REASONING:
             if one.flag == "":
                 one.flag = "e"
                 out.append((self._reader.cursor, _named(unit, "END")))
@@ -170,14 +174,14 @@ class AguiStream:
         return out if last is None else [*out, (self._reader.cursor, last)]
 
 
-def _named(unit: Unit, what: str) -> EventJson:
-    if unit.kind is Kind.CALL:
+def _named(unit: AguiUnit, what: str) -> EventJson:
+    if unit.kind is AguiKind.CALL:
         return {"type": f"TOOL_CALL_{'ARGS' if what == 'CONTENT' else what}", "toolCallId": unit.id}
     return {"type": f"{_OPENED[unit.kind]}{what}", "messageId": unit.id}
 
 
-def _start_event(unit: Unit) -> EventJson:
+def _start_event(unit: AguiUnit) -> EventJson:
     event = _named(unit, "START")
-    if unit.kind is Kind.CALL:
+    if unit.kind is AguiKind.CALL:
         return {**event, "toolCallName": unit.name, "parentMessageId": unit.codec_message_id}
-    return {**event, "role": "reasoning" if unit.kind is Kind.REASONING else "assistant"}
+    return {**event, "role": "reasoning" if unit.kind is AguiKind.REASONING else "assistant"}

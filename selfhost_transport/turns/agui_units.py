@@ -30,7 +30,7 @@ MAX_CONTENT: Final = 4_194_304
 _ENCRYPTED: Final = ("signature", "redactedData", "reasoningEncryptedContent", "thoughtSignature")
 
 
-class Kind(Enum):
+class AguiKind(Enum):
     """What a unit is; all but EVENT have a beginning and an end on the wire."""
 
     TEXT = "text"
@@ -41,10 +41,10 @@ class Kind(Enum):
 
 
 @dataclass(slots=True, eq=False)
-class Unit:
+class AguiUnit:
     """One thing that a turn said. `id`: that of the message, the reasoning, the call or the step on the wire."""
 
-    kind: Kind
+    kind: AguiKind
     id: str
     # The message of the log that it is part of.
     codec_message_id: str
@@ -68,53 +68,55 @@ class Unit:
         return zlib.crc32(orjson.dumps(named, option=orjson.OPT_SORT_KEYS))
 
 
-class Units:
+class AguiUnits:
     """The units of some chunks. Give the chunks in the order of the log, or as they arrive: the list is the same."""
 
     def __init__(self, chunks: Iterable[tuple[str, c.Chunk]] = ()) -> None:
-        self.all: list[Unit] = []
-        self._growing: dict[tuple[Kind, str, str], Unit] = {}
-        self._calls: dict[str, Unit] = {}
-        self._open_step: Unit | None = None
+        self.all: list[AguiUnit] = []
+        self._growing: dict[tuple[AguiKind, str, str], AguiUnit] = {}
+        self._calls: dict[str, AguiUnit] = {}
+        self._open_step: AguiUnit | None = None
         self._steps = 0
         # How many reasoning units each message has.
         self._reasonings: dict[str, int] = {}
         for codec_message_id, chunk in chunks:
             self.add(codec_message_id, chunk)
 
-    def add(self, message: str, chunk: c.Chunk) -> list[Unit]:
+    def add(self, message: str, chunk: c.Chunk) -> list[AguiUnit]:
         """Take one chunk; the units that it began or changed."""
         match chunk:
             case c.TextStart():
-                return [self._begin((Kind.TEXT, message, chunk.id), Unit(Kind.TEXT, message, message))]
+                return [
+                    self._begin((AguiKind.TEXT, message, chunk.id), AguiUnit(AguiKind.TEXT, message, message))
+                ]
             case c.ReasoningStart():
                 number = self._reasonings[message] = self._reasonings.get(message, 0) + 1
-                unit = Unit(Kind.REASONING, f"{message}:r{number}", message)
-                return [self._begin((Kind.REASONING, message, chunk.id), unit)]
+                unit = AguiUnit(AguiKind.REASONING, f"{message}:r{number}", message)
+                return [self._begin((AguiKind.REASONING, message, chunk.id), unit)]
             case c.TextDelta():
-                return _grown(self._growing.get((Kind.TEXT, message, chunk.id)), chunk.delta)
+                return _grown(self._growing.get((AguiKind.TEXT, message, chunk.id)), chunk.delta)
             case c.ReasoningDelta():
-                return _grown(self._growing.get((Kind.REASONING, message, chunk.id)), chunk.delta)
+                return _grown(self._growing.get((AguiKind.REASONING, message, chunk.id)), chunk.delta)
             case c.TextEnd():
-                return _closed(self._growing.get((Kind.TEXT, message, chunk.id)))
+                return _closed(self._growing.get((AguiKind.TEXT, message, chunk.id)))
             case c.ReasoningEnd():
-                thought = self._growing.get((Kind.REASONING, message, chunk.id))
+                thought = self._growing.get((AguiKind.REASONING, message, chunk.id))
                 return [*_closed(thought), *self._encrypted(thought, chunk)]
             case c.StartStep():
                 self._steps += 1
-                self._open_step = Unit(Kind.STEP, f"step-{self._steps}", message)
+                self._open_step = AguiUnit(AguiKind.STEP, f"step-{self._steps}", message)
                 return [self._added(self._open_step)]
             case c.FinishStep():
                 step, self._open_step = self._open_step, None
                 if step is None:
                     return []
                 event = {"type": STEP_FINISHED, "stepName": step.id}
-                return [self._added(Unit(Kind.EVENT, step.id, message, event=event))]
+                return [self._added(AguiUnit(AguiKind.EVENT, step.id, message, event=event))]
             case c.Data() if chunk.transient:
                 return []
         return self._add_tool(message, chunk)
 
-    def _encrypted(self, unit: Unit | None, chunk: c.ReasoningEnd) -> list[Unit]:
+    def _encrypted(self, unit: AguiUnit | None, chunk: c.ReasoningEnd) -> list[AguiUnit]:
         """What the provider wants to see again, unread, with the next request."""
         value = _encrypted_value(chunk.provider_metadata)
         if unit is None or value is None:
@@ -125,9 +127,9 @@ class Units:
             "entityId": unit.id,
             "encryptedValue": value,
         }
-        return [self._added(Unit(Kind.EVENT, unit.id, unit.codec_message_id, event=event))]
+        return [self._added(AguiUnit(AguiKind.EVENT, unit.id, unit.codec_message_id, event=event))]
 
-    def _add_tool(self, message: str, chunk: c.Chunk) -> list[Unit]:
+    def _add_tool(self, message: str, chunk: c.Chunk) -> list[AguiUnit]:
         match chunk:
             case c.ToolInputStart():
                 return [self._call(message, chunk.tool_call_id, chunk.tool_name)]
@@ -138,13 +140,16 @@ class Units:
             case c.ToolInputError():
                 changed = self._complete_call(message, chunk)
                 event = _result_event(chunk.tool_call_id, chunk.error_text, error=True)
-                return [*changed, self._added(Unit(Kind.EVENT, chunk.tool_call_id, message, event=event))]
+                return [
+                    *changed,
+                    self._added(AguiUnit(AguiKind.EVENT, chunk.tool_call_id, message, event=event)),
+                ]
         shown = event_of(chunk)
         if shown is None:
             return []
-        return [self._added(Unit(Kind.EVENT, shown.get("toolCallId", ""), message, event=shown))]
+        return [self._added(AguiUnit(AguiKind.EVENT, shown.get("toolCallId", ""), message, event=shown))]
 
-    def _complete_call(self, message: str, chunk: c.ToolInputAvailable | c.ToolInputError) -> list[Unit]:
+    def _complete_call(self, message: str, chunk: c.ToolInputAvailable | c.ToolInputError) -> list[AguiUnit]:
         unit = self._calls.get(chunk.tool_call_id) or self._call(message, chunk.tool_call_id, chunk.tool_name)
         if unit.closed:
             # An approved call is sent again when it runs.
@@ -154,15 +159,15 @@ class Units:
         unit.closed = True
         return [unit]
 
-    def _call(self, message: str, call_id: str, name: str) -> Unit:
-        unit = self._calls[call_id] = self._added(Unit(Kind.CALL, call_id, message, name))
+    def _call(self, message: str, call_id: str, name: str) -> AguiUnit:
+        unit = self._calls[call_id] = self._added(AguiUnit(AguiKind.CALL, call_id, message, name))
         return unit
 
-    def _begin(self, key: tuple[Kind, str, str], unit: Unit) -> Unit:
+    def _begin(self, key: tuple[AguiKind, str, str], unit: AguiUnit) -> AguiUnit:
         self._growing[key] = unit
         return self._added(unit)
 
-    def _added(self, unit: Unit) -> Unit:
+    def _added(self, unit: AguiUnit) -> AguiUnit:
         self.all.append(unit)
         return unit
 
@@ -225,14 +230,14 @@ def _as_text(value: Json | Absent) -> str:
     return as_text(_value(value))
 
 
-def _grown(unit: Unit | None, text: str) -> list[Unit]:
+def _grown(unit: AguiUnit | None, text: str) -> list[AguiUnit]:
     if unit is None or unit.closed or not text:
         return []
     unit.chunks.append(text)
     return [unit]
 
 
-def _closed(unit: Unit | None) -> list[Unit]:
+def _closed(unit: AguiUnit | None) -> list[AguiUnit]:
     if unit is None or unit.closed:
         return []
     unit.closed = True

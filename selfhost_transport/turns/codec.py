@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from selfhost_transport.turns.context import TurnContext
     from selfhost_transport.turns.headers import Headers
     from selfhost_transport.turns.inputs import InputForm
-    from selfhost_transport.turns.outputs import Op
+    from selfhost_transport.turns.outputs import OutputOperation
     from selfhost_transport.turns.record import Record
     from selfhost_transport.turns.ui import UIMessage
     from selfhost_transport.turns.values import Absent, Json
@@ -29,14 +29,14 @@ class PassEncoder(Protocol):
 
     codec_message_id: str
 
-    def encode(self, chunk: Chunk) -> list[Op]:
+    def encode(self, chunk: Chunk) -> list[OutputOperation]:
         """The operations for one chunk; none for what the codec leaves out, such as the brackets around steps.
 
         Raises InvalidArgument for a chunk out of sequence, and for content that the codec cannot carry.
         """
         ...
 
-    def cancel(self) -> list[Op]:
+    def cancel(self) -> list[OutputOperation]:
         """Close every open stream as cancelled."""
         ...
 

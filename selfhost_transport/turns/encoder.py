@@ -7,10 +7,10 @@ from typing import Final
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import headers as h
-from selfhost_transport.turns.outputs import Append, Close, Create, Op, OutputMessages
+from selfhost_transport.turns.outputs import Append, Close, Create, OutputMessages, OutputOperation
 from selfhost_transport.turns.values import Absent, Json, to_text
 
-__all__ = ["FINISH_REASONS", "Append", "Close", "Create", "Encoder", "Op"]
+__all__ = ["FINISH_REASONS", "Append", "Close", "Create", "Encoder", "OutputOperation"]
 
 FINISH_REASONS: Final = frozenset({"stop", "length", "content-filter", "tool-calls", "error", "other"})
 
@@ -18,7 +18,7 @@ FINISH_REASONS: Final = frozenset({"stop", "length", "content-filter", "tool-cal
 class Encoder(OutputMessages):
     """One pass as a UI message stream."""
 
-    def encode(self, chunk: p.Chunk) -> list[Op]:
+    def encode(self, chunk: p.Chunk) -> list[OutputOperation]:
         """The operations for one chunk, in order. Raises InvalidArgument for a chunk out of sequence."""
         # The hot path first: a token costs one lookup and one object.
         match chunk:

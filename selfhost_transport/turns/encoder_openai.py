@@ -13,7 +13,7 @@ from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import decoder_openai as o
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.context import TurnContext
-from selfhost_transport.turns.outputs import Op, OutputMessages
+from selfhost_transport.turns.outputs import OutputMessages, OutputOperation
 from selfhost_transport.turns.values import Absent, Json, to_text
 
 # Nothing in them that readers do not learn otherwise: how a run ends is its run-end, a part's text is its stream.
@@ -47,7 +47,7 @@ class OpenAIEncoder(OutputMessages):
         # What an approval request repeats of its call: name and arguments, by call id.
         self._calls: dict[str, tuple[str, list[str]]] = {}
 
-    def encode(self, chunk: p.Chunk) -> list[Op]:
+    def encode(self, chunk: p.Chunk) -> list[OutputOperation]:
         """The operations for one event or chunk, in order."""
         match chunk:
             case p.Native():
@@ -73,7 +73,7 @@ class OpenAIEncoder(OutputMessages):
 
     # Events as they come from the model
 
-    def _event(self, event: Mapping[str, Any]) -> list[Op]:
+    def _event(self, event: Mapping[str, Any]) -> list[OutputOperation]:
         kind = str(event.get("type"))
         if kind in _DROPPED:
             return []
@@ -96,7 +96,7 @@ class OpenAIEncoder(OutputMessages):
             case _:
                 return self._stream_event(kind, event)
 
-    def _stream_event(self, kind: str, event: Mapping[str, Any]) -> list[Op]:
+    def _stream_event(self, kind: str, event: Mapping[str, Any]) -> list[OutputOperation]:
         """A delta of a stream, or its end."""
         stream, _, what = kind.removeprefix("response.").rpartition(".")
         if stream not in o.STREAM_KINDS or what not in ("delta", "done"):
@@ -109,7 +109,7 @@ class OpenAIEncoder(OutputMessages):
             return self.close(stream, stream_id)
         return self.append(stream, stream_id, _text(event, "delta"))
 
-    def _item_added(self, event: Mapping[str, Any]) -> list[Op]:
+    def _item_added(self, event: Mapping[str, Any]) -> list[OutputOperation]:
         item = _item(event)
         if item["type"] != "function_call":
             return [self.discrete({h.KIND: "response.output_item.added"}, {"item": item})]
@@ -117,19 +117,19 @@ class OpenAIEncoder(OutputMessages):
             raise InvalidArgument("the arguments of a function call without an id cannot be streamed")
         return self.open(o.ARGUMENTS, _text(item, "id"), _call_headers(item, event.get("output_index")))
 
-    def _open_content(self, event: Mapping[str, Any]) -> list[Op]:
+    def _open_content(self, event: Mapping[str, Any]) -> list[OutputOperation]:
         part = event.get("part")
         kind = _text(part, "type") if isinstance(part, Mapping) else ""
         if kind not in _CONTENT:
             raise InvalidArgument(f"a content part of type {kind!r} cannot be carried")
         return self.open(kind, _slot_id(event), _slot_headers(kind, event, "content_index"))
 
-    def _approval(self, call_id: str, name: str, arguments: str) -> Op:
+    def _approval(self, call_id: str, name: str, arguments: str) -> OutputOperation:
         return self.discrete({h.KIND: "tool-approval-request", o.CALL_ID: call_id, "name": name}, arguments)
 
     # Chunks, as the items that say the same
 
-    def _open_text(self, chunk_id: str) -> list[Op]:
+    def _open_text(self, chunk_id: str) -> list[OutputOperation]:
         item_id, index = self._new_item("msg")
         item: Json = {
             "id": item_id, "type": "message", "status": "in_progress", "role": "assistant", "content": [],
@@ -142,7 +142,7 @@ class OpenAIEncoder(OutputMessages):
             *self._open_content(event),
         ]
 
-    def _open_reasoning(self, chunk_id: str) -> list[Op]:
+    def _open_reasoning(self, chunk_id: str) -> list[OutputOperation]:
         item_id, index = self._new_item("rs")
         item: Json = {"id": item_id, "type": "reasoning", "summary": []}
         self._made["reasoning", chunk_id] = {"type": "reasoning", "id": item_id}
@@ -153,11 +153,11 @@ class OpenAIEncoder(OutputMessages):
             *self.open(_SUMMARY, _summary_id(event), _slot_headers(_SUMMARY, event, "summary_index")),
         ]
 
-    def _end(self, kind: str, what: str, chunk_id: str) -> list[Op]:
+    def _end(self, kind: str, what: str, chunk_id: str) -> list[OutputOperation]:
         ops = self.close(kind, self._stream_of(what, chunk_id))
         return [*ops, self._done(self._made.pop((what, chunk_id)))]
 
-    def _tool(self, chunk: p.Chunk) -> list[Op]:
+    def _tool(self, chunk: p.Chunk) -> list[OutputOperation]:
         match chunk:
             case p.ToolInputStart():
                 return self._open_call(chunk.tool_call_id, chunk.tool_name)
@@ -179,7 +179,7 @@ class OpenAIEncoder(OutputMessages):
             case _:
                 raise InvalidArgument(f"a {chunk.type} chunk cannot be carried as an OpenAI event")
 
-    def _open_call(self, call_id: str, name: str) -> list[Op]:
+    def _open_call(self, call_id: str, name: str) -> list[OutputOperation]:
         item_id, index = self._new_item("fc")
         item = {
             "id": item_id, "type": "function_call", "status": "in_progress", "arguments": "", "call_id": call_id,
@@ -189,24 +189,24 @@ class OpenAIEncoder(OutputMessages):
         self._calls[call_id] = name, []
         return self.open(o.ARGUMENTS, item_id, _call_headers(item, index))
 
-    def _arguments(self, call_id: str, text: str) -> list[Op]:
+    def _arguments(self, call_id: str, text: str) -> list[OutputOperation]:
         ops = self.append(o.ARGUMENTS, self._stream_of("call", call_id), text)
         self._calls[call_id][1].append(text)
         return ops
 
-    def _complete_call(self, chunk: p.ToolInputAvailable | p.ToolInputError) -> list[Op]:
-        call_id, ops = chunk.tool_call_id, list[Op]()
+    def _complete_call(self, chunk: p.ToolInputAvailable | p.ToolInputError) -> list[OutputOperation]:
+        call_id, ops = chunk.tool_call_id, list[OutputOperation]()
         if ("call", call_id) not in self._made:
             ops += self._open_call(call_id, chunk.tool_name)
             ops += self._arguments(call_id, "{}" if isinstance(chunk.input, Absent) else to_text(chunk.input))
         return [*ops, *self._end(o.ARGUMENTS, "call", call_id)]
 
-    def _result(self, call_id: str, output: Json | Absent) -> Op:
+    def _result(self, call_id: str, output: Json | Absent) -> OutputOperation:
         text = output if isinstance(output, str) else "" if isinstance(output, Absent) else to_text(output)
         item: Json = {"type": "function_call_output", "call_id": call_id, "output": text}
         return self.discrete({h.KIND: "function_call_output"}, {"item": item})
 
-    def _done(self, item: Json) -> Op:
+    def _done(self, item: Json) -> OutputOperation:
         return self.discrete({h.KIND: "response.output_item.done"}, {"item": item})
 
     def _new_item(self, prefix: str) -> tuple[str, int]:

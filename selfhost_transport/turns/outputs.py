@@ -43,7 +43,7 @@ class Close:
     extras: dict[str, Any]
 
 
-Op: TypeAlias = Create | Append | Close
+OutputOperation: TypeAlias = Create | Append | Close
 
 
 @dataclass(slots=True)
@@ -92,9 +92,9 @@ class OutputMessages:
         """Keys of the streams that have not been closed."""
         return tuple(stream.key for stream in self._streams.values())
 
-    def cancel(self) -> list[Op]:
+    def cancel(self) -> list[OutputOperation]:
         """Close every open stream as cancelled: at a cancel, and when the source ended with streams open."""
-        ops: list[Op] = [
+        ops: list[OutputOperation] = [
             Close(stream.key, self._stream_extras(stream.stream_id, stream.codec, h.CANCELLED))
             for stream in self._streams.values()
         ]
@@ -105,7 +105,7 @@ class OutputMessages:
         """Whether this stream was opened and not closed."""
         return (kind, stream_id) in self._streams
 
-    def open(self, kind: str, stream_id: str, codec: Mapping[str, str]) -> list[Op]:
+    def open(self, kind: str, stream_id: str, codec: Mapping[str, str]) -> list[OutputOperation]:
         """Open a stream; `codec` are its codec headers. Raises InvalidArgument when it is open already."""
         if (kind, stream_id) in self._streams:
             raise InvalidArgument(f"the {kind} part {stream_id!r} is already open")
@@ -128,12 +128,12 @@ class OutputMessages:
         self._streams[kind, stream_id] = stream
         return stream.key
 
-    def append(self, kind: str, stream_id: str, text: str) -> list[Op]:
+    def append(self, kind: str, stream_id: str, text: str) -> list[OutputOperation]:
         """More text of an open stream. Raises InvalidArgument when it is not open."""
         stream = self._stream(kind, stream_id)
         return [Append(stream.key, text, stream.extras)]
 
-    def close(self, kind: str, stream_id: str, end: Mapping[str, str] | None = None) -> list[Op]:
+    def close(self, kind: str, stream_id: str, end: Mapping[str, str] | None = None) -> list[OutputOperation]:
         """Complete a stream; `end` are codec headers laid over those of its start."""
         stream = self._stream(kind, stream_id)
         del self._streams[kind, stream_id]

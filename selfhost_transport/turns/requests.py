@@ -26,7 +26,7 @@ class Trigger:
     turn_id: str | None
 
 
-class Requests:
+class Triggers:
     """The triggers of a session; those without a run are pending turns."""
 
     def __init__(self, session: str | None) -> None:

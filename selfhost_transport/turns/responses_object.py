@@ -12,8 +12,8 @@ from selfhost_transport.turns.client_input import HEADER as CLIENT_INPUT
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.record import Record
-from selfhost_transport.turns.responses_units import Kind, Unit, Units
-from selfhost_transport.turns.run_spans import Span
+from selfhost_transport.turns.responses_units import ResponseKind, ResponseUnit, ResponseUnits
+from selfhost_transport.turns.run_spans import RunSpan
 from selfhost_transport.turns.runs import RunInfo
 from selfhost_transport.turns.values import from_text
 
@@ -69,13 +69,13 @@ class ResponseId:
         """What the ids of its items are made of."""
         return f"{self.turn_id.replace('-', '')}_{self.number}"
 
-    def span(self, node: Node | None) -> Span | None:
+    def span(self, node: Node | None) -> RunSpan | None:
         """Its part of the turn; None where the turn has not come so far."""
         at = node.run.suspensions if node is not None and node.run is not None else ()
         if self.number > len(at):
             return None
         until = at[self.number] if self.number < len(at) else None
-        return Span(at[self.number - 1] if self.number else "", until)
+        return RunSpan(at[self.number - 1] if self.number else "", until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def asked_of(records: Iterable[Record]) -> dict[str, Any]:
     return found
 
 
-def status_of(run: RunInfo | None, span: Span, units: Units) -> str:
+def status_of(run: RunInfo | None, span: RunSpan, units: ResponseUnits) -> str:
     """The status of a response, in OpenAI's words."""
     status = run.status if run is not None else TurnStatus.PENDING
     if span.until is not None:
@@ -127,7 +127,9 @@ def is_over(status: str) -> bool:
     return status not in ("queued", "in_progress")
 
 
-def response_json(about: About, status: str, units: Units, error: ErrorInfo | None = None) -> ItemJson:
+def response_json(
+    about: About, status: str, units: ResponseUnits, error: ErrorInfo | None = None
+) -> ItemJson:
     """A whole response."""
     reason = _REASONS.get(units.finish_reason or "") if status == "incomplete" else None
     previous = str(about.previous) if about.previous is not None else None
@@ -150,7 +152,7 @@ def response_json(about: About, status: str, units: Units, error: ErrorInfo | No
     }
 
 
-def items_json(units: Units, base: str, status: str) -> list[ItemJson]:
+def items_json(units: ResponseUnits, base: str, status: str) -> list[ItemJson]:
     """The output of a response with this status."""
     return [
         item_json(units, index, base, _item_status(unit, status), unit.text)
@@ -158,26 +160,26 @@ def items_json(units: Units, base: str, status: str) -> list[ItemJson]:
     ]
 
 
-def _item_status(unit: Unit, status: str) -> str:
+def _item_status(unit: ResponseUnit, status: str) -> str:
     if unit.closed:
         return "incomplete" if unit.incomplete else "completed"
     return "incomplete" if is_over(status) else "in_progress"
 
 
-def item_id(unit: Unit, base: str, index: int) -> str:
+def item_id(unit: ResponseUnit, base: str, index: int) -> str:
     """The id of an item: the same for every reader."""
     return f"{unit.kind.value}_{base}_{index}"
 
 
 def item_json(
-    units: Units, index: int, base: str, status: str, text: str, *, has_content: bool = True
+    units: ResponseUnits, index: int, base: str, status: str, text: str, *, has_content: bool = True
 ) -> ItemJson:
     """One item of a response. `has_content`: not where it only begins."""
     unit = units.all[index]
     item: ItemJson = {"id": item_id(unit, base, index)}
     match unit.kind:
-        case Kind.TEXT | Kind.REFUSAL:
-            is_text = unit.kind is Kind.TEXT
+        case ResponseKind.TEXT | ResponseKind.REFUSAL:
+            is_text = unit.kind is ResponseKind.TEXT
             part = (
                 {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
                 if is_text
@@ -185,13 +187,13 @@ def item_json(
             )
             content = [part] if has_content else []
             return {**item, "type": "message", "role": "assistant", "status": status, "content": content}
-        case Kind.REASONING:
+        case ResponseKind.REASONING:
             summary = [{"type": "summary_text", "text": text}] if has_content else []
             return {**item, "type": "reasoning", "status": status, "summary": summary}
-        case Kind.CALL:
+        case ResponseKind.CALL:
             called = {"call_id": unit.key, "name": unit.name, "arguments": text}
             return {**item, "type": "function_call", "status": status, **called}
-        case Kind.RESULT:
+        case ResponseKind.RESULT:
             return {
                 **item,
                 "type": "function_call_output",
@@ -199,7 +201,7 @@ def item_json(
                 "call_id": unit.key,
                 "output": text,
             }
-        case Kind.APPROVAL:
+        case ResponseKind.APPROVAL:
             call = units.call_of(unit)
             named = {"name": call.name if call else "", "arguments": call.text if call else ""}
             return {**item, "type": "mcp_approval_request", "server_label": SERVER_LABEL, **named}

@@ -11,17 +11,17 @@ from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
 
 from selfhost_transport.turns.responses_object import ItemJson, item_id, item_json
-from selfhost_transport.turns.responses_units import Kind, Unit, Units
-from selfhost_transport.turns.run_spans import Span
+from selfhost_transport.turns.responses_units import ResponseKind, ResponseUnit, ResponseUnits
+from selfhost_transport.turns.run_spans import RunSpan
 
 EventJson: TypeAlias = dict[str, Any]
 
-_DISCRETE: Final = (Kind.RESULT, Kind.APPROVAL)
+_DISCRETE: Final = (ResponseKind.RESULT, ResponseKind.APPROVAL)
 _DELTA: Final = {
-    Kind.TEXT: "response.output_text.delta",
-    Kind.REFUSAL: "response.refusal.delta",
-    Kind.REASONING: "response.reasoning_summary_text.delta",
-    Kind.CALL: "response.function_call_arguments.delta",
+    ResponseKind.TEXT: "response.output_text.delta",
+    ResponseKind.REFUSAL: "response.refusal.delta",
+    ResponseKind.REASONING: "response.reasoning_summary_text.delta",
+    ResponseKind.CALL: "response.function_call_arguments.delta",
 }
 _TERMINAL: Final = {"completed": "response.completed", "failed": "response.failed"}
 
@@ -33,7 +33,7 @@ class ResponseStream:
         # What the items' ids are made of.
         self._base = base
         self._after = after
-        self._units = Units(None, Span())
+        self._units = ResponseUnits(None, RunSpan())
         # The number of the next event, the item that it is of, whether that was begun, and what of its text was sent.
         self._next = 0
         self._index = 0
@@ -60,7 +60,7 @@ class ResponseStream:
         if self._next == 1:
             yield from self._event("response.in_progress", response={**response, "status": "in_progress"})
 
-    def advance(self, units: Units | None = None, *, each: bool = False) -> Iterator[EventJson]:
+    def advance(self, units: ResponseUnits | None = None, *, each: bool = False) -> Iterator[EventJson]:
         """What is new; `units` where more than texts has changed. Has to be read to its end.
 
         `each`: cut texts between all characters, for a reader that may have any part of them and does not say which.
@@ -69,7 +69,7 @@ class ResponseStream:
             self._units = units
         yield from self._advance(each=each, final=False)
 
-    def finish(self, units: Units, response: ItemJson, *, each: bool = False) -> Iterator[EventJson]:
+    def finish(self, units: ResponseUnits, response: ItemJson, *, each: bool = False) -> Iterator[EventJson]:
         """The rest: what is open is closed, and the last event has the whole response."""
         self._units = units
         yield from self._advance(each=each, final=True)
@@ -89,7 +89,7 @@ class ResponseStream:
             yield from self._close(unit)
             self._index, self._begun, self._sent_text = self._index + 1, False, ""
 
-    def _grow(self, unit: Unit, *, each: bool) -> Iterator[EventJson]:
+    def _grow(self, unit: ResponseUnit, *, each: bool) -> Iterator[EventJson]:
         text, sent = unit.text, self._sent_text
         new = len(text) - len(sent)
         if new <= 0 or not text.startswith(sent):
@@ -104,61 +104,61 @@ class ResponseStream:
         for at in range(start, len(text)) if each else (start,):
             end = at + 1 if each else len(text)
             event = {**head, "delta": text[at:end], "sequence_number": number + end - 1}
-            if unit.kind is Kind.TEXT:
+            if unit.kind is ResponseKind.TEXT:
                 event["logprobs"] = []
             yield event
 
     # Around a text
 
-    def _open(self, unit: Unit) -> Iterator[EventJson]:
+    def _open(self, unit: ResponseUnit) -> Iterator[EventJson]:
         yield from self._item("response.output_item.added", unit, "in_progress", "")
         match unit.kind:
-            case Kind.TEXT | Kind.REFUSAL:
+            case ResponseKind.TEXT | ResponseKind.REFUSAL:
                 yield from self._event(
                     "response.content_part.added", **self._place(unit), part=_part(unit, "")
                 )
-            case Kind.REASONING:
+            case ResponseKind.REASONING:
                 name = "response.reasoning_summary_part.added"
                 yield from self._event(name, **self._place(unit), part=_part(unit, ""))
 
-    def _close(self, unit: Unit) -> Iterator[EventJson]:
+    def _close(self, unit: ResponseUnit) -> Iterator[EventJson]:
         text, place = unit.text, self._place(unit)
         if unit.kind not in _DISCRETE:
             self._next += max(0, len(text) - len(self._sent_text))
         match unit.kind:
-            case Kind.TEXT:
+            case ResponseKind.TEXT:
                 yield from self._event("response.output_text.done", **place, text=text, logprobs=[])
-            case Kind.REFUSAL:
+            case ResponseKind.REFUSAL:
                 yield from self._event("response.refusal.done", **place, refusal=text)
-            case Kind.REASONING:
+            case ResponseKind.REASONING:
                 yield from self._event("response.reasoning_summary_text.done", **place, text=text)
                 name = "response.reasoning_summary_part.done"
                 yield from self._event(name, **place, part=_part(unit, text))
-            case Kind.CALL:
+            case ResponseKind.CALL:
                 name = "response.function_call_arguments.done"
                 yield from self._event(name, **place, arguments=text)
-        if unit.kind in (Kind.TEXT, Kind.REFUSAL):
+        if unit.kind in (ResponseKind.TEXT, ResponseKind.REFUSAL):
             yield from self._event("response.content_part.done", **place, part=_part(unit, text))
         is_whole = unit.closed and not unit.incomplete
         yield from self._item(
             "response.output_item.done", unit, "completed" if is_whole else "incomplete", text
         )
 
-    def _item(self, name: str, unit: Unit, status: str, text: str) -> Iterator[EventJson]:
+    def _item(self, name: str, unit: ResponseUnit, status: str, text: str) -> Iterator[EventJson]:
         if unit.kind in _DISCRETE:
             status, text = "incomplete" if unit.incomplete else "completed", unit.text
         index = self._index
         item = item_json(self._units, index, self._base, status, text, has_content=name.endswith("done"))
         yield from self._event(name, output_index=index, item=item)
 
-    def _place(self, unit: Unit) -> dict[str, Any]:
+    def _place(self, unit: ResponseUnit) -> dict[str, Any]:
         place: dict[str, Any] = {
             "item_id": item_id(unit, self._base, self._index),
             "output_index": self._index,
         }
-        if unit.kind in (Kind.TEXT, Kind.REFUSAL):
+        if unit.kind in (ResponseKind.TEXT, ResponseKind.REFUSAL):
             place["content_index"] = 0
-        elif unit.kind is Kind.REASONING:
+        elif unit.kind is ResponseKind.REASONING:
             place["summary_index"] = 0
         return place
 
@@ -169,9 +169,9 @@ class ResponseStream:
             yield {"type": name, **fields, "sequence_number": number}
 
 
-def _part(unit: Unit, text: str) -> dict[str, Any]:
-    if unit.kind is Kind.REFUSAL:
+def _part(unit: ResponseUnit, text: str) -> dict[str, Any]:
+    if unit.kind is ResponseKind.REFUSAL:
         return {"type": "refusal", "refusal": text}
-    if unit.kind is Kind.REASONING:
+    if unit.kind is ResponseKind.REASONING:
         return {"type": "summary_text", "text": text}
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}

@@ -15,13 +15,13 @@ from selfhost_transport.turns import chunks as c
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.record import Record, TextBuffer
-from selfhost_transport.turns.run_spans import Span
+from selfhost_transport.turns.run_spans import RunSpan
 from selfhost_transport.turns.values import as_text
 
 _REFUSAL: Final = "refusal"
 
 
-class Kind(Enum):
+class ResponseKind(Enum):
     """What an item is; the value begins its id."""
 
     TEXT = "msg"
@@ -33,10 +33,10 @@ class Kind(Enum):
 
 
 @dataclass(slots=True, eq=False)
-class Unit:
+class ResponseUnit:
     """One item. `key`: its call; `name`: the tool of a call, the approval's id of an approval."""
 
-    kind: Kind
+    kind: ResponseKind
     codec_message_id: str
     key: str = ""
     name: str = ""
@@ -54,7 +54,7 @@ class Unit:
             return str(self.sources[0])
         return max((str(source) for source in self.sources), key=len, default="")
 
-    def continues_as(self, newer: Unit) -> bool:
+    def continues_as(self, newer: ResponseUnit) -> bool:
         """Whether an item of a newer attempt says the same, as far as both go."""
         if (self.kind, self.key, self.name) != (newer.kind, newer.key, newer.name):
             return False
@@ -63,7 +63,7 @@ class Unit:
             return has == had if self.closed else has.startswith(had)
         return had.startswith(has) or (has.startswith(had) and not self.closed)
 
-    def join(self, newer: Unit) -> None:
+    def join(self, newer: ResponseUnit) -> None:
         """Go on with an item of a newer attempt."""
         self.sources += newer.sources
         self.closed, self.cancelled = self.closed or newer.closed, newer.cancelled
@@ -78,16 +78,16 @@ class Unit:
 class _Attempt:
     """The items of one attempt of a step; `before`: those of the attempt that it replaces."""
 
-    before: list[Unit]
-    items: list[Unit] = field(default_factory=list)
+    before: list[ResponseUnit]
+    items: list[ResponseUnit] = field(default_factory=list)
     diverged: bool = False
 
 
-class Units:
+class ResponseUnits:
     """The items of the part of a turn that a response is. Texts grow by themselves; anything else wants a new list."""
 
-    def __init__(self, node: Node | None, span: Span) -> None:
-        self.all: list[Unit] = []
+    def __init__(self, node: Node | None, span: RunSpan) -> None:
+        self.all: list[ResponseUnit] = []
         self.finish_reason: str | None = None
         self.metadata: dict[str, Any] = {}
         # Whether the turn has gone on since this part ended.
@@ -109,9 +109,9 @@ class Units:
             for unit in attempt.items
         )
 
-    def call_of(self, unit: Unit) -> Unit | None:
+    def call_of(self, unit: ResponseUnit) -> ResponseUnit | None:
         """The call that an approval is asked for."""
-        return next((one for one in self.all if one.kind is Kind.CALL and one.key == unit.key), None)
+        return next((one for one in self.all if one.kind is ResponseKind.CALL and one.key == unit.key), None)
 
     def _take(self, node: Node | None, record: Record) -> None:
         attempt = self._attempt(record)
@@ -124,7 +124,9 @@ class Units:
             if isinstance(chunk, c.Finish | c.MessageMetadata):
                 self._note(chunk)
             for unit in _discrete(record.codec_message_id, chunk):
-                known = any(u.kind is unit.kind is Kind.CALL and u.key == unit.key for u in attempt.items)
+                known = any(
+                    u.kind is unit.kind is ResponseKind.CALL and u.key == unit.key for u in attempt.items
+                )
                 if not known:
                     self._add(attempt, unit)
 
@@ -137,7 +139,7 @@ class Units:
             self._newest[record.step_id] = found
         return found
 
-    def _add(self, attempt: _Attempt, unit: Unit) -> None:
+    def _add(self, attempt: _Attempt, unit: ResponseUnit) -> None:
         at = len(attempt.items)
         for earlier in attempt.items[-1:]:
             if earlier.cancelled:
@@ -161,16 +163,18 @@ class Units:
             self.metadata |= chunk.message_metadata
 
 
-def _streamed(record: Record, start: object) -> Unit | None:
+def _streamed(record: Record, start: object) -> ResponseUnit | None:
     buffer = record.stream
     match start:
         case c.TextStart():
-            kind = Kind.REFUSAL if record.headers.kind == _REFUSAL else Kind.TEXT
-            unit = Unit(kind, record.codec_message_id)
+            kind = ResponseKind.REFUSAL if record.headers.kind == _REFUSAL else ResponseKind.TEXT
+            unit = ResponseUnit(kind, record.codec_message_id)
         case c.ReasoningStart():
-            unit = Unit(Kind.REASONING, record.codec_message_id)
+            unit = ResponseUnit(ResponseKind.REASONING, record.codec_message_id)
         case c.ToolInputStart():
-            unit = Unit(Kind.CALL, record.codec_message_id, start.tool_call_id, start.tool_name)
+            unit = ResponseUnit(
+                ResponseKind.CALL, record.codec_message_id, start.tool_call_id, start.tool_name
+            )
         case _:
             return None
     unit.sources = [buffer] if buffer is not None else []
@@ -178,7 +182,7 @@ def _streamed(record: Record, start: object) -> Unit | None:
     return unit
 
 
-def _discrete(message: str, chunk: c.Chunk) -> list[Unit]:
+def _discrete(message: str, chunk: c.Chunk) -> list[ResponseUnit]:
     """The items that a single chunk is; the whole of them is known."""
     match chunk:
         case c.ToolInputAvailable():
@@ -196,16 +200,23 @@ def _discrete(message: str, chunk: c.Chunk) -> list[Unit]:
             return [_result(message, chunk.tool_call_id, "denied", failed=True)]
         case c.ToolApprovalRequest():
             key, name = chunk.tool_call_id, chunk.approval_id
-            return [Unit(Kind.APPROVAL, message, key, name, closed=True)]
+            return [ResponseUnit(ResponseKind.APPROVAL, message, key, name, closed=True)]
     return []
 
 
-def _call(message: str, chunk: c.ToolInputAvailable | c.ToolInputError) -> Unit:
+def _call(message: str, chunk: c.ToolInputAvailable | c.ToolInputError) -> ResponseUnit:
     text = as_text(chunk.input)
-    return Unit(
-        Kind.CALL, message, chunk.tool_call_id, chunk.tool_name, closed=True, sources=[TextBuffer(text)]
+    return ResponseUnit(
+        ResponseKind.CALL,
+        message,
+        chunk.tool_call_id,
+        chunk.tool_name,
+        closed=True,
+        sources=[TextBuffer(text)],
     )
 
 
-def _result(message: str, call: str, text: str, *, failed: bool = False) -> Unit:
-    return Unit(Kind.RESULT, message, call, closed=True, incomplete=failed, sources=[TextBuffer(text)])
+def _result(message: str, call: str, text: str, *, failed: bool = False) -> ResponseUnit:
+    return ResponseUnit(
+        ResponseKind.RESULT, message, call, closed=True, incomplete=failed, sources=[TextBuffer(text)]
+    )

@@ -46,7 +46,7 @@ def answer_event(run_id: str, call_id: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class RunSpan:
     """What of a turn a run is: after serial `start`, up to the suspension `until`, if that has come."""
 
     start: str = ""
@@ -68,29 +68,29 @@ def answered_at(node: Node | None, run_id: str) -> str | None:
     return None
 
 
-def span_of(node: Node | None, run_id: str, after: str = "") -> Span:
+def span_of(node: Node | None, run_id: str, after: str = "") -> RunSpan:
     """The part of a turn that a run is. `after`: where it begins if it gave no answer that counted."""
     return span_from(node, answered_at(node, run_id) or after)
 
 
-def span_from(node: Node | None, start: str) -> Span:
+def span_from(node: Node | None, start: str) -> RunSpan:
     """What follows in a turn after a serial, up to its next suspension."""
     suspensions = node.run.suspensions if node is not None and node.run is not None else ()
-    return Span(start, next((serial for serial in suspensions if serial > start), None))
+    return RunSpan(start, next((serial for serial in suspensions if serial > start), None))
 
 
-def newest_span(node: Node | None) -> Span:
+def newest_span(node: Node | None) -> RunSpan:
     """What a turn is at: since it was last resumed, or, of one that is suspended, up to there."""
     run = node.run if node is not None else None
     if run is None or not run.suspensions:
-        return Span()
+        return RunSpan()
     at = run.suspensions
     if run.status is not TurnStatus.SUSPENDED:
-        return Span(at[-1])
-    return Span(at[-2] if len(at) > 1 else "", at[-1])
+        return RunSpan(at[-1])
+    return RunSpan(at[-2] if len(at) > 1 else "", at[-1])
 
 
-def chunks_of_run(node: Node | None, span: Span) -> Iterator[tuple[str, c.Chunk]]:
+def chunks_of_run(node: Node | None, span: RunSpan) -> Iterator[tuple[str, c.Chunk]]:
     """What the agent said in a run. Answers of people are not in it: who gave them has them."""
     for record, chunk in contents_of_turn(node):
         if chunk is not None and span.holds(record.serial):
@@ -141,7 +141,7 @@ def pending_calls(node: Node | None, until: str | None = None) -> Pending:
     return found
 
 
-def usage_of_run(node: Node | None, span: Span) -> list[EventJson]:
+def usage_of_run(node: Node | None, span: RunSpan) -> list[EventJson]:
     """What the model calls of a run used: `usage` in the metadata of its messages, an object or a list of them."""
     found: dict[str, list[EventJson]] = {}
     for message, chunk in chunks_of_run(node, span):

@@ -29,7 +29,7 @@ from selfhost_transport.turns.headers import Headers
 from selfhost_transport.turns.nodes import Node, NodeKind
 from selfhost_transport.turns.record import Record, TextBuffer
 from selfhost_transport.turns.records import read_input, read_output
-from selfhost_transport.turns.requests import Requests, Trigger
+from selfhost_transport.turns.requests import Trigger, Triggers
 from selfhost_transport.turns.runs import RunInfo, RunState
 from selfhost_transport.turns.ui import ConversationMessage
 from selfhost_transport.turns.values import text_of
@@ -61,7 +61,7 @@ class SessionTree:
         self._owners: dict[str, Node] = {}
         # Runs by the trigger they mention: where the trigger itself is not known, it resolves to the run.
         self._triggered: dict[str, Node] = {}
-        self._requests = Requests(session)
+        self._requests = Triggers(session)
         self._open: dict[str, RunState] = {}
         self._sends = 0
         # Serial of the last selection for all readers, by the message at the branch's head (BRA-7).

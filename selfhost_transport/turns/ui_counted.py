@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from selfhost_transport.turns.ui_stream import ChunkJson, UIMessageStream, Unit, delta_json
+from selfhost_transport.turns.ui_stream import ChunkJson, SentChunk, UIMessageStream, delta_json
 
 _WORD: Final = re.compile(r"\S{0,31}\s|\S{32}")
 _REPLACED: Final = "the answer was begun again; reload the page to see it"
@@ -70,7 +70,7 @@ class CountedStream:
                 return
             self._at, self._begun, self._chars = self._at + 1, False, 0
 
-    def _words(self, unit: Unit, is_closed: bool) -> Iterator[ChunkJson]:
+    def _words(self, unit: SentChunk, is_closed: bool) -> Iterator[ChunkJson]:
         text = unit.joined
         while (word := _WORD.match(text, self._chars)) is not None:
             self._chars = word.end()
@@ -79,7 +79,7 @@ class CountedStream:
             yield delta_json(unit.head, text[self._chars :])
             self._chars = len(text)
 
-    def _is_closed(self, unit: Unit, units: list[Unit]) -> bool:
+    def _is_closed(self, unit: SentChunk, units: list[SentChunk]) -> bool:
         kind, head = unit.head["type"], unit.head
         if kind not in ("text-start", "reasoning-start", "tool-input-start"):
             return True

@@ -90,7 +90,7 @@ def _answer_chunk(
 
 
 @dataclass(slots=True)
-class Unit:
+class SentChunk:
     """A chunk that was sent, and the text that grew on it."""
 
     head: ChunkJson
@@ -114,9 +114,9 @@ class UIMessageStream:
         self._turn_id = turn_id
         self._skip = skip
         self._message_id: str | None = None
-        self._sent: list[Unit] = []
+        self._sent: list[SentChunk] = []
         # Units that grow, by their kind and id.
-        self._growing: dict[tuple[str, str], Unit] = {}
+        self._growing: dict[tuple[str, str], SentChunk] = {}
         self._open: dict[str, str] = {}
         self._in_step = False
         self._finish_reason = "stop"
@@ -131,7 +131,7 @@ class UIMessageStream:
         return self._is_behind
 
     @property
-    def units(self) -> list[Unit]:
+    def units(self) -> list[SentChunk]:
         """What was sent."""
         return self._sent
 
@@ -215,7 +215,7 @@ class UIMessageStream:
         self._message_id = codec_message_id
         return [begin] if (begin := self.beginning) is not None else []
 
-    def _common(self, units: list[Unit]) -> int | None:
+    def _common(self, units: list[SentChunk]) -> int | None:
         """How many of the sent units the turn still has; None: it says something else."""
         for number, unit in enumerate(self._sent):
             if number == len(units):
@@ -228,7 +228,7 @@ class UIMessageStream:
                 return number if is_last and unit.joined.startswith(now.joined) else None
         return len(self._sent)
 
-    def _start_over(self, units: list[Unit]) -> list[ChunkJson]:
+    def _start_over(self, units: list[SentChunk]) -> list[ChunkJson]:
         out = [*self._close_parts(), *self._close_step()]
         self._sent, self._growing, self._is_behind = [], {}, False
         self.restarts += 1
@@ -236,7 +236,7 @@ class UIMessageStream:
             out += self._send_unit(unit)
         return out
 
-    def _send_unit(self, unit: Unit) -> list[ChunkJson]:
+    def _send_unit(self, unit: SentChunk) -> list[ChunkJson]:
         kind, out = unit.head["type"], list[ChunkJson]()
         if kind == "finish-step":
             out += self._close_parts()
@@ -272,9 +272,9 @@ class UIMessageStream:
                 self._finish_reason = chunk.finish_reason if chunk.finish_reason in _REASONS else "other"
 
 
-def _units(chunks: Iterable[c.Chunk]) -> list[Unit]:
-    units: list[Unit] = []
-    growing: dict[tuple[str, str], Unit] = {}
+def _units(chunks: Iterable[c.Chunk]) -> list[SentChunk]:
+    units: list[SentChunk] = []
+    growing: dict[tuple[str, str], SentChunk] = {}
     for chunk in chunks:
         if isinstance(chunk, _GROWS):
             if (grown := growing.get(_key(chunk))) is not None:
@@ -285,7 +285,7 @@ def _units(chunks: Iterable[c.Chunk]) -> list[Unit]:
         if isinstance(chunk, c.Data) and chunk.transient:
             continue
         if (head := _head(chunk)) is not None:
-            unit = Unit(head)
+            unit = SentChunk(head)
             units.append(unit)
             if (key := _grows(head)) is not None:
                 growing[key] = unit

@@ -45,7 +45,7 @@ class BranchSelection:
     index: int
 
 
-class View:
+class TreeView:
     """A view of `tree`. Give every batch of the tree's events to `update`.
 
     `live_after` is the position (channelSerial) at which watching began: older messages stay hidden until

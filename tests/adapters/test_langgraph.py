@@ -97,7 +97,7 @@ async def test_tools_that_the_graph_runs_have_their_results() -> None:
 
 
 async def test_a_models_own_events_and_usage() -> None:
-    translation = langgraph_events.EventsTranslation()
+    translation = langgraph_events.GraphTranslation()
     ended = {
         "event": "on_chat_model_end",
         "run_id": "r",

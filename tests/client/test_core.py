@@ -12,12 +12,12 @@ from selfhost_transport.client.connection.effects import (
     Answered,
     Attached,
     AttachRefused,
-    Changed,
     Drop,
     Effect,
     NeedToken,
     Received,
     Send,
+    StateChanged,
 )
 from selfhost_transport.client.connection.outbox import WINDOW
 from selfhost_transport.client.connection.state import ChannelState, ConnectionState
@@ -169,7 +169,7 @@ def test_silence_beyond_two_heartbeats_drops_the_socket() -> None:
     assert core.deadline() == 14
     assert core.tick(14) == [Drop(ErrorInfo(80003, 408, "the service is silent; reconnecting"))]
     effects = core.lost(LOST, 14)
-    assert isinstance(effects[0], Changed) and effects[0].change.current is ConnectionState.DISCONNECTED
+    assert isinstance(effects[0], StateChanged) and effects[0].change.current is ConnectionState.DISCONNECTED
 
 
 def test_no_answer_to_the_attach_repeats_it() -> None:

@@ -20,7 +20,7 @@ from selfhost_transport.errors import (
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.seed import Seed
 from selfhost_transport.turns.tree import SessionTree
-from selfhost_transport.turns.view import MessagesChanged, View
+from selfhost_transport.turns.view import MessagesChanged, TreeView
 from selfhost_transport.wire.actions import Action
 from selfhost_transport.wire.frame import Frame
 from selfhost_transport.wire.message import Message
@@ -330,7 +330,7 @@ async def test_an_edit_of_a_stored_message_that_the_session_no_longer_has_keeps_
     tree = SessionTree()
     for message in said:
         tree.apply(message)
-    seed = Seed(tuple(View(tree).messages()), allow_gap=True)
+    seed = Seed(tuple(TreeView(tree).messages()), allow_gap=True)
     client, socket = await service.open(seed=seed)
     assert shown(client) == texts(0, 6)
     sending = asyncio.create_task(client.view.edit("m3", "instead"))

@@ -18,7 +18,7 @@ from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.codecs import UIMessageCodec
 from selfhost_transport.turns.context import TurnContext
 from selfhost_transport.turns.headers import Headers
-from selfhost_transport.turns.outputs import Op, OutputMessages
+from selfhost_transport.turns.outputs import OutputMessages, OutputOperation
 from selfhost_transport.turns.record import Record
 from selfhost_transport.turns.ui import UIMessage
 from selfhost_transport.turns.values import Absent, Json
@@ -36,7 +36,7 @@ class Poll(UIMessage):
 class PollEncoder(OutputMessages):
     """A vote is a message of its own; the brackets around answers are left out."""
 
-    def encode(self, chunk: p.Chunk) -> list[Op]:
+    def encode(self, chunk: p.Chunk) -> list[OutputOperation]:
         """One operation per vote."""
         match chunk:
             case p.Native():

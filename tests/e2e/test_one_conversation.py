@@ -26,7 +26,7 @@ from selfhost_transport.store.turn_store import Lease
 from selfhost_transport.turns.headers import Headers
 from selfhost_transport.turns.prompt import build_prompt
 from selfhost_transport.turns.ui import ConversationMessage
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 from tests.conversations import Talk
 from tests.e2e.stage import KEY
 from tests.processes import Stack
@@ -87,7 +87,7 @@ async def test_every_reader_has_the_same_conversation(
 
 
 async def check(site: Site, http: httpx.AsyncClient, talk: Talk, dice: random.Random, example: int) -> None:
-    whole = View(talk.tree).messages()
+    whole = TreeView(talk.tree).messages()
     assert talk.view.messages() == whole, example
     await check_client(site, talk, whole, dice, example)
     limit = dice.choice((1, 2, 7, 50))

@@ -9,7 +9,7 @@ import pytest
 from selfhost_transport import TurnStatus
 from selfhost_transport.errors import LeaseLost
 from selfhost_transport.store.keys import Keyspace, bucket_of
-from selfhost_transport.store.turn_operations import Create
+from selfhost_transport.store.turn_operations import CreateMessage
 from selfhost_transport.store.turn_request import unpack_context
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.lifecycle import run_start
@@ -112,7 +112,7 @@ async def test_con_7_an_id_cannot_be_started_twice(stage: Stage) -> None:
     assert second is not None and second.turn_id == turn and second.fence != first.fence
     before = (await stage.log(room.name)).entries
     with pytest.raises(LeaseLost):
-        await room.turns.write(first, 1, [Create(run_start(unpack_context(first.context)))])
+        await room.turns.write(first, 1, [CreateMessage(run_start(unpack_context(first.context)))])
     assert (await stage.log(room.name)).entries == before
     await room.cancel(turn)
 

@@ -12,7 +12,7 @@ import pytest
 from selfhost_transport import ClientTransport, Turn, TurnStatus
 from selfhost_transport.client import Discontinuity
 from selfhost_transport.settings import ENV_PREFIX
-from selfhost_transport.store.fields import Turn as Field
+from selfhost_transport.store.fields import TurnFields as Field
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.turns.chunks import Start
 from tests.e2e.conftest import Build

@@ -8,7 +8,7 @@ from gateway.auth.authenticator import Credential
 from gateway.commands.commands import Done
 from gateway.commands.turn_commands import TurnRules
 from gateway.connection_terms import Terms
-from gateway.fanout.subscription import Attached
+from gateway.fanout.subscription import AttachResult
 from gateway.realtime.connection import Connection
 from gateway.realtime.effects import Attach, Command, Effect, SendFrame
 from selfhost_transport.store.turn_store import Policy
@@ -59,7 +59,7 @@ def attached(core: Connection, channel: str = "c", flags: int | None = None) -> 
     """The connection with the channel attached."""
     effects = core.receive(Frame(Action.ATTACH, channel=channel, flags=flags))
     assert only(effects, Attach)
-    core.attach_ready(channel, Attached(SERIAL))
+    core.attach_ready(channel, AttachResult(SERIAL))
     return core
 
 

@@ -10,10 +10,10 @@ from gateway.fanout.delivery import Variant
 from gateway.fanout.feed import SessionFeed
 from gateway.fanout.log_follower import LogFollower
 from gateway.fanout.selection import MUTE_ALL
-from gateway.fanout.subscription import State, Subscription
+from gateway.fanout.subscription import DeliveryState, Subscription
 from gateway.metrics import Metrics
 from selfhost_transport.store.entries import (
-    Operation,
+    MessageOperation,
     Ref,
     pack_append_body,
     pack_created,
@@ -112,12 +112,12 @@ class Scenario:
     def append_elsewhere(self) -> None:
         self._append_one(self.source.choice(self.messages[-3:]), "elsewhere")
 
-    def _append_one(self, ref: Ref, text: str, operation: Operation | None = None) -> None:
+    def _append_one(self, ref: Ref, text: str, operation: MessageOperation | None = None) -> None:
         body = pack_append_body(text) if operation is None else pack_append_body(text, None, operation)
         self.notify(b"A%s\n" % str(ref).encode() + body)
 
     def append_as_someone(self) -> None:
-        self._append_one(self.messages[-1], "x", Operation(self.source.choice((None, "who")), "why"))
+        self._append_one(self.messages[-1], "x", MessageOperation(self.source.choice((None, "who")), "why"))
 
     def append_with_extras(self) -> None:
         body = pack_append_body("y", {"headers": {"n": self.source.randrange(9)}})
@@ -125,7 +125,8 @@ class Scenario:
 
     def replace(self) -> None:
         self.notify(
-            b"U%s\n" % str(self.messages[-1]).encode() + pack_replaced_body(Message(data="new"), Operation())
+            b"U%s\n" % str(self.messages[-1]).encode()
+            + pack_replaced_body(Message(data="new"), MessageOperation())
         )
 
     def join(self) -> None:
@@ -147,7 +148,7 @@ class Scenario:
 
     def pause(self) -> None:
         chosen = self.source.randrange(len(self.sides[0].readers))
-        if chosen not in self.paused and self.subscription(chosen).state is not State.DETACHED:
+        if chosen not in self.paused and self.subscription(chosen).state is not DeliveryState.DETACHED:
             self.paused.add(chosen)
             for side in self.sides:
                 side.readers[chosen].subscription.pause()

@@ -12,12 +12,12 @@ import pytest
 from gateway.auth.callers import RequestInfo
 from gateway.commands.burst import Burst
 from gateway.commands.cancel_voting import CancelVoting
-from gateway.commands.commands import Done, Operation, woken_session
+from gateway.commands.commands import ClientOperation, Done, woken_session
 from gateway.commands.continuations import Continuations
 from gateway.commands.executor import Executor
 from gateway.fanout.feed import SessionFeed
 from gateway.realtime.connection import Connection
-from gateway.realtime.driver import Socket
+from gateway.realtime.driver import ConnectionDriver
 from gateway.services import Services, connect_services
 from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, load_settings
 from selfhost_transport.wire.codec import Format
@@ -80,7 +80,7 @@ class EagerAgent(Executor):
         self.services = services
         self.feed = feed
 
-    async def run(self, operation: Operation) -> Done:
+    async def run(self, operation: ClientOperation) -> Done:
         done = await super().run(operation)
         if woken_session(operation) is not None:
             await self.say("reply")
@@ -105,7 +105,7 @@ class Scene:
         credential = services.authenticator.by_key(key, "alice", local=True)
         info = RequestInfo("/", {}, {}, "127.0.0.1", "127.0.0.1")
         core = Connection("connection", credential, services.terms(), services.rules_for)
-        self.socket = Socket(services, core, Format.JSON, echo=True, heartbeats=False, info=info)
+        self.socket = ConnectionDriver(services, core, Format.JSON, echo=True, heartbeats=False, info=info)
         self._serial = 0
 
     async def open(self) -> None:

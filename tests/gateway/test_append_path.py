@@ -11,7 +11,7 @@ from gateway.background import Background
 from gateway.fanout import append_path
 from gateway.fanout.delivery import Variant
 from gateway.fanout.feed import SessionFeed
-from gateway.fanout.subscription import State
+from gateway.fanout.subscription import DeliveryState
 from selfhost_transport import accelerator
 from selfhost_transport.accelerator import plain
 from selfhost_transport.store.session_store import SessionStore
@@ -67,7 +67,7 @@ async def test_a_full_socket_stalls_on_the_short_way(store: SessionStore, used: 
     reader = side.readers[0]
     reader.congested = True
     scenario.append()
-    assert reader.subscription.state is State.STALE
+    assert reader.subscription.state is DeliveryState.STALE
     written = len(reader.frames)
     scenario.append()
     assert len(reader.frames) == written

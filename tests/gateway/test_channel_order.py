@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.commands.commands import Publish
-from gateway.fanout.subscription import Attached
+from gateway.fanout.subscription import AttachResult
 from gateway.realtime.connection import Connection
 from gateway.realtime.effects import (
     Adjust,
@@ -31,7 +31,7 @@ from selfhost_transport.wire.presence import PresenceMessage
 from tests.gateway.cores import SERIAL, attached, commit, credential, done, only, opened, publish, sent
 
 HELLO = Message(name="n", data="hello")
-READY = Attached(SERIAL)
+READY = AttachResult(SERIAL)
 
 
 def actions(effects: list[Effect]) -> list[int]:

@@ -14,7 +14,7 @@ import pytest
 from gateway.background import Background
 from gateway.comet import outlet as outlets
 from gateway.comet.outlet import CometOutlet
-from gateway.websocket.write_batch import Outbox
+from gateway.websocket.write_batch import WriteBatch
 from selfhost_transport.wire.websocket import ws_frame_header
 from tests.gateway.basic_auth import basic
 from tests.gateway.ears import Ear
@@ -185,7 +185,7 @@ async def test_any_process_of_a_group_answers(site: Stack, unique: Names) -> Non
 class TestOutlet:
     async def test_what_no_one_asks_for_is_bounded(self) -> None:
         ear, way_out = Ear(), CometOutlet("")
-        way_out.start(ear, Background("test"), 100, Outbox())
+        way_out.start(ear, Background("test"), 100, WriteBatch())
         frame = ws_frame_header(True, 50) + b"x" * 50
         for _ in range(3):
             way_out.write(frame)
@@ -199,13 +199,13 @@ class TestOutlet:
         ear, way_out = Ear(), CometOutlet("")
         gone: list[str] = []
         way_out.on_end = lambda: gone.append("gone")
-        way_out.start(ear, Background("test"), 100, Outbox())
+        way_out.start(ear, Background("test"), 100, WriteBatch())
         await wait_until(lambda: way_out.closed)
         assert ear.heard == ["(end)"] and gone == ["gone"]
 
     async def test_a_later_request_takes_the_place_of_an_earlier_one(self) -> None:
         way_out = CometOutlet("")
-        way_out.start(Ear(), Background("test"), 100, Outbox())
+        way_out.start(Ear(), Background("test"), 100, WriteBatch())
         first = way_out.begin()
         waiting = asyncio.ensure_future(way_out.ready(first))
         second = way_out.begin()

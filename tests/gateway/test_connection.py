@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.commands.commands import Append, Publish
-from gateway.fanout.subscription import Attached
+from gateway.commands.commands import AppendToMessage, Publish
+from gateway.fanout.subscription import AttachResult
 from gateway.realtime.attachments import MAX_CHANNELS, SERVED_MODES
 from gateway.realtime.connection import Phase
 from gateway.realtime.effects import (
@@ -183,11 +183,11 @@ class TestPublishing:
     def test_own_messages_only_without_the_right_to_anybodys(self) -> None:
         change = Message(action=MessageAction.APPEND, data="x", serial=f"{SERIAL}:000")
         anyone = commit(publish(opened(), 0, change)).operation
-        assert isinstance(anyone, Append)
+        assert isinstance(anyone, AppendToMessage)
         assert anyone.author is None
         own = opened(credential(rights='{"*":["publish","message-update-own"]}'))
         operation = commit(publish(own, 0, change)).operation
-        assert isinstance(operation, Append)
+        assert isinstance(operation, AppendToMessage)
         assert operation.author == "alice"
         absent = opened(credential(None, '{"*":["message-update-own"]}'))
         error = sent(publish(absent, 0, change))[0].error
@@ -200,7 +200,7 @@ class TestChannels:
         core = opened()
         attach = only(core.receive(Frame(Action.ATTACH, channel="c")), Attach)
         assert attach.modes & (Flag.PUBLISH | Flag.SUBSCRIBE)
-        effects = core.attach_ready("c", Attached(SERIAL, backlog=True))
+        effects = core.attach_ready("c", AttachResult(SERIAL, backlog=True))
         frame = sent(effects)[0]
         assert (frame.action, frame.channel_serial) == (Action.ATTACHED, SERIAL)
         assert frame.flags is not None
@@ -211,14 +211,14 @@ class TestChannels:
         core = opened()
         params = {"rewind": "5", "agent": "x", "modes": "SUBSCRIBE,nonsense"}
         core.receive(Frame(Action.ATTACH, channel="c", params=params))
-        frame = sent(core.attach_ready("c", Attached(SERIAL)))[0]
+        frame = sent(core.attach_ready("c", AttachResult(SERIAL)))[0]
         assert frame.params == {"rewind": "5", "modes": "subscribe"}
 
     def test_the_turns_param_names_the_agent_of_a_bound_namespace(self) -> None:
         core = opened()
         for channel, expected in (("bound:1", {"turns": "assistant"}), ("free:1", None)):
             core.receive(Frame(Action.ATTACH, channel=channel, params={"turns": "1"}))
-            assert sent(core.attach_ready(channel, Attached(SERIAL)))[0].params == expected
+            assert sent(core.attach_ready(channel, AttachResult(SERIAL)))[0].params == expected
 
     def test_a_serial_wins_over_rewind(self) -> None:
         frame = Frame(Action.ATTACH, channel="c", params={"rewind": "5"})
@@ -232,14 +232,14 @@ class TestChannels:
         frame = Frame(Action.ATTACH, channel="c", flags=Flag.SUBSCRIBE, channel_serial=SERIAL)
         adjust = only(core.receive(frame), Adjust)
         assert adjust.modes == Flag.SUBSCRIBE
-        answered = sent(core.adjusted("c", Attached(SERIAL, resumed=adjust.resumed)))[0]
+        answered = sent(core.adjusted("c", AttachResult(SERIAL, resumed=adjust.resumed)))[0]
         assert answered.flags == Flag.SUBSCRIBE | Flag.RESUMED
 
     def test_detach_during_an_attach_waits_for_it(self) -> None:
         core = opened()
         core.receive(Frame(Action.ATTACH, channel="c"))
         assert core.receive(Frame(Action.DETACH, channel="c")) == []
-        actions = [frame.action for frame in sent(core.attach_ready("c", Attached(SERIAL)))]
+        actions = [frame.action for frame in sent(core.attach_ready("c", AttachResult(SERIAL)))]
         assert actions == [Action.ATTACHED, Action.DETACHED]
 
     def test_a_failed_attach_is_tried_again_when_asked_meanwhile(self) -> None:
@@ -301,7 +301,7 @@ class TestCredentials:
     def test_occupancy_that_was_asked_for_comes_with_the_right_to_it(self) -> None:
         core = opened(credential(rights='{"*":["subscribe"]}'))
         core.receive(Frame(Action.ATTACH, channel="c", params={"occupancy": "metrics"}))
-        assert sent(core.attach_ready("c", Attached(SERIAL)))[0].params is None
+        assert sent(core.attach_ready("c", AttachResult(SERIAL)))[0].params is None
         assert only(core.reauthenticated(credential(), "key2"), Adjust).params.occupancy == "metrics"
         fewer = only(core.reauthenticated(credential(rights='{"*":["subscribe"]}'), "key3"), Adjust)
         assert fewer.params.occupancy is None
@@ -316,7 +316,7 @@ class TestCredentials:
         allowed = Capability.parse(rights).modes("veiled") & SERVED_MODES & DEFAULT_MODES
         assert (again.modes, again.resume_from) == (allowed, SERIAL)
         assert bool(again.hidden) == (rights != '{"*":["*"]}')
-        assert sent(core.attach_ready("veiled", Attached(SERIAL)))[0].flags == allowed
+        assert sent(core.attach_ready("veiled", AttachResult(SERIAL)))[0].flags == allowed
 
     def test_a_token_of_another_ends_the_connection(self) -> None:
         core = opened()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.fanout.open_messages import PLAIN_MESSAGES_KEPT
-from selfhost_transport.store.entries import NO_OPERATION, Operation, Ref, _appended_to
+from selfhost_transport.store.entries import NO_OPERATION, MessageOperation, Ref, _appended_to
 from selfhost_transport.turns import headers as h
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.channel import RewindCount
@@ -171,7 +171,7 @@ async def test_the_states_an_attachment_was_given_are_forgotten_once_their_messa
     assert set(late.subscription.seen) == {refs[0]}
     await scene.append(refs[0], "b")
     await scene.store.replace(
-        SESSION, refs[1], MessageAction.UPDATE, Message(data="edited"), Operation(client_id="x")
+        SESSION, refs[1], MessageAction.UPDATE, Message(data="edited"), MessageOperation(client_id="x")
     )
     await seen_by(scene, late)
     reported = [(m["action"], m["data"]) for m in late.messages[-3:-1]]

@@ -10,7 +10,7 @@ from random import Random
 import psutil
 import pytest
 
-from gateway.fanout.subscription import Attached
+from gateway.fanout.subscription import AttachResult
 from gateway.realtime.connection import Connection
 from gateway.realtime.effects import (
     Adjust,
@@ -81,9 +81,9 @@ class Shell:
             case Attach(channel=channel):
                 if fails:
                     return core.attach_failed(channel.full, Overloaded("no").info)
-                return core.attach_ready(channel.full, Attached(SERIAL))
+                return core.attach_ready(channel.full, AttachResult(SERIAL))
             case Adjust(channel=full, answer=True):
-                return core.adjusted(full, Attached(SERIAL))
+                return core.adjusted(full, AttachResult(SERIAL))
             case Authenticate():
                 if fails:
                     return core.reauthenticated(credential(), "key")

@@ -11,7 +11,7 @@ import pytest
 import redis as blocking_redis
 
 from gateway.fanout.inbox import Inbox
-from gateway.websocket.write_batch import Outbox
+from gateway.websocket.write_batch import WriteBatch
 from selfhost_transport.redis_io.subscriber import Subscriber
 from tests.gateway.scene import Lossy, Scene
 from tests.processes import wait_until
@@ -39,13 +39,13 @@ async def drained(inbox: Inbox) -> None:
 
 
 async def test_what_comes_alone_is_handed_on_at_once() -> None:
-    inbox, reader = Inbox(Outbox()), Slow()
+    inbox, reader = Inbox(WriteBatch()), Slow()
     inbox.add(reader, b"1")
     assert reader.taken == [b"1"]
 
 
 async def test_much_work_is_cut_into_slices_and_the_order_is_kept() -> None:
-    inbox, reader = Inbox(Outbox()), Slow(0.001)
+    inbox, reader = Inbox(WriteBatch()), Slow(0.001)
     expected = [b"%d" % number for number in range(60)]
     with inbox:
         for payload in expected:
@@ -60,7 +60,7 @@ async def test_much_work_is_cut_into_slices_and_the_order_is_kept() -> None:
 
 
 async def test_a_busy_session_does_not_keep_the_others_waiting() -> None:
-    inbox, busy, quiet = Inbox(Outbox()), Slow(0.002), Slow()
+    inbox, busy, quiet = Inbox(WriteBatch()), Slow(0.002), Slow()
     busy.taken = quiet.taken
     with inbox:
         for _ in range(100):
@@ -71,7 +71,7 @@ async def test_a_busy_session_does_not_keep_the_others_waiting() -> None:
 
 
 async def test_a_session_with_more_than_its_share_is_sent_to_the_log() -> None:
-    inbox, busy, quiet = Inbox(Outbox(), max_of_one=1000), Slow(), Slow()
+    inbox, busy, quiet = Inbox(WriteBatch(), max_of_one=1000), Slow(), Slow()
     with inbox:
         inbox.add(quiet, b"y")
         for _ in range(150):
@@ -83,7 +83,7 @@ async def test_a_session_with_more_than_its_share_is_sent_to_the_log() -> None:
 
 
 async def test_all_together_are_bounded_too() -> None:
-    inbox = Inbox(Outbox(), max_bytes=1000)
+    inbox = Inbox(WriteBatch(), max_bytes=1000)
     readers = [Slow() for _ in range(50)]
     with inbox:
         for _ in range(10):
@@ -109,7 +109,7 @@ async def test_redis_never_drops_a_subscriber_whose_work_is_slow(
 ) -> None:
     """40 MB come in two seconds, for readers that would need ten: one connection, and it stays."""
     lost: list[str] = []
-    inbox = Inbox(Outbox())
+    inbox = Inbox(WriteBatch())
     readers = [Slow(0.001) for _ in range(20)]
     subscriber = Subscriber(redis_url, on_reconnect=lambda: lost.append("reconnected"), batch=inbox)
     names = [f"{redis_prefix}:{number}" for number in range(20)]

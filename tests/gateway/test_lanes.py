@@ -21,7 +21,7 @@ from gateway.fanout.feed import SessionFeed
 from gateway.fanout.inbox import Inbox
 from gateway.websocket import protocol, write_batch
 from gateway.websocket.protocol import RawSocket
-from gateway.websocket.write_batch import Outbox
+from gateway.websocket.write_batch import WriteBatch
 from selfhost_transport import accelerator
 from selfhost_transport.accelerator import plain_fan_out
 from selfhost_transport.redis_io.subscriptions import pass_on
@@ -59,7 +59,7 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 class Websocket(Reader):
     """A reader whose frames leave through a buffer, in an order with those that are written at once."""
 
-    def __init__(self, form: Form, outbox: Outbox, variant: Variant, mute: str | None) -> None:
+    def __init__(self, form: Form, outbox: WriteBatch, variant: Variant, mute: str | None) -> None:
         super().__init__(variant, mute)
         self._outbox = outbox
         self.buffer = form.SendBuffer(self.frames.append)
@@ -246,7 +246,7 @@ def test_in_python_one_more_reader_costs_one_more_call(monkeypatch: pytest.Monke
     monkeypatch.setattr(write_batch, "send_all", plain_fan_out.send_all)
 
     def calls(readers: int) -> int:
-        wires, outbox, count = [Wire() for _ in range(readers)], Outbox(), 0
+        wires, outbox, count = [Wire() for _ in range(readers)], WriteBatch(), 0
         sockets = [RawSocket(wire, set(), 1000) for wire in wires]
         for raw in sockets:
             raw.start(Ear(), Background("test"), 1000, outbox)

@@ -16,7 +16,7 @@ from gateway.fanout.inbox import Inbox
 from gateway.fanout.log_follower import LogFollower
 from gateway.metrics import Metrics
 from gateway.websocket.protocol import RawSocket
-from gateway.websocket.write_batch import Outbox
+from gateway.websocket.write_batch import WriteBatch
 from selfhost_transport.accelerator import SendBuffer, Way, native
 from selfhost_transport.redis_io.subscriber import Subscriber
 from tests.gateway.ears import Ear
@@ -27,7 +27,7 @@ from tests.processes import wait_until
 class Websocket(Reader):
     """A reader with the buffer of a websocket, whose frames come joined."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: WriteBatch) -> None:
         super().__init__()
         self._outbox = outbox
         self.buffer = SendBuffer(self._split)
@@ -64,7 +64,7 @@ class Live:
     """A session that is followed by a subscriber of its own."""
 
     def __init__(self, scene: Scene, url: str) -> None:
-        self.outbox = Outbox()
+        self.outbox = WriteBatch()
         self.inbox = Losing(self.outbox, Metrics())
         self.tasks = Background("test")
         self.follower = LogFollower(SESSION, scene.store, self.tasks, Metrics())
@@ -153,7 +153,7 @@ async def test_all_that_is_written_arrives_in_order_however_slowly_it_is_read(se
     ours, theirs = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
     theirs.setblocking(False)
-    ear, tasks, outbox, connections = Ear(), Background("test"), Outbox(), set[Any]()
+    ear, tasks, outbox, connections = Ear(), Background("test"), WriteBatch(), set[Any]()
     transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
     raw = RawSocket(transport, connections, 1000)
     transport.set_protocol(raw)
@@ -204,7 +204,7 @@ async def test_a_descriptor_is_given_up_with_its_socket() -> None:
     transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
     raw = RawSocket(transport, set(), 1000)
     transport.set_protocol(raw)
-    outbox = Outbox()
+    outbox = WriteBatch()
     raw.start(Ear(), Background("test"), 20_000, outbox)
     assert raw.buffer.fd == ours.fileno()
     with outbox:
@@ -223,7 +223,7 @@ async def test_the_compiled_form_leaves_the_transport_out_while_the_socket_takes
     transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
     raw = RawSocket(transport, set(), 1000)
     transport.set_protocol(raw)
-    outbox = Outbox()
+    outbox = WriteBatch()
     raw.start(Ear(), Background("test"), 20_000, outbox)
     written: list[bytes] = []
     raw._transport = _Noting(transport, written)  # type: ignore[assignment]

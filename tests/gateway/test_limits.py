@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from gateway.auth.rate_limits import Limits, Rate
-from gateway.commands.commands import Cancel
+from gateway.commands.commands import CancelTurns
 from gateway.commands.publishing import PublishContext, Sender, prepare
 from gateway.commands.turn_commands import TurnRules
 from selfhost_transport.errors import Overloaded, RateLimited
@@ -207,4 +207,4 @@ async def test_a_cancel_passes_where_a_send_is_refused() -> None:
     context = PublishContext("room", Sender(credential()), rules, 65_536, "base", limits)
     with pytest.raises(Overloaded):
         prepare(context, user_message([TextPart("hello")], InputIds(), client_id="me"))
-    assert isinstance(prepare(context, [cancel(event_id="e", run_id="t1")]), Cancel)
+    assert isinstance(prepare(context, [cancel(event_id="e", run_id="t1")]), CancelTurns)

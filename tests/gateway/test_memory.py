@@ -21,11 +21,11 @@ from gateway.auth.callers import RequestInfo
 from gateway.background import Background
 from gateway.fanout.subscription import Subscription
 from gateway.realtime.connection import Connection
-from gateway.realtime.driver import Socket
+from gateway.realtime.driver import ConnectionDriver
 from gateway.services import Services, connect_services
 from gateway.websocket.protocol import RawSocket
 from gateway.websocket.upgrade import RawWebSocket, raw_websocket
-from gateway.websocket.write_batch import Outbox
+from gateway.websocket.write_batch import WriteBatch
 from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, load_settings
 from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.tokens import ApiKey
@@ -52,7 +52,7 @@ async def services(redis_url: str, redis_prefix: str) -> AsyncIterator[Services]
 
 def parts() -> Counter[str]:
     """What there is of connections."""
-    kinds = (Subscription, Connection, RawSocket, Socket)
+    kinds = (Subscription, Connection, RawSocket, ConnectionDriver)
     return Counter(type(one).__name__ for one in gc.get_objects() if type(one) in kinds)
 
 
@@ -81,7 +81,7 @@ async def test_a_connection_that_is_gone_leaves_nothing_to_collect(services: Ser
     async def live() -> None:
         credential = services.authenticator.by_key(ApiKey(DEV_KEY_NAME, DEV_KEY_SECRET), "alice", local=True)
         core = Connection("connection", credential, services.terms(), services.rules_for)
-        socket = Socket(
+        socket = ConnectionDriver(
             services,
             core,
             Format.JSON,
@@ -92,12 +92,12 @@ async def test_a_connection_that_is_gone_leaves_nothing_to_collect(services: Ser
         )
         outlet = RawSocket(wire, set(), 1000)
         socket.open(outlet, None)
-        outlet.start(socket, tasks, 1000, Outbox())
+        outlet.start(socket, tasks, 1000, WriteBatch())
         attach = sent(1, json.dumps({"action": ATTACHED - 1, "channel": "plain:1"}).encode())
         outlet.get_buffer(-1)[: len(attach)] = attach
         outlet.buffer_updated(len(attach))
         await wait_until(lambda: b'"action":11' in wire.written)
-        assert parts() - before == Counter(Subscription=1, Connection=1, RawSocket=1, Socket=1)
+        assert parts() - before == Counter(Subscription=1, Connection=1, RawSocket=1, ConnectionDriver=1)
         outlet.connection_lost(None)
         await socket.lost()
 

@@ -14,7 +14,7 @@ from uvicorn.server import ServerState
 from gateway import Gateway
 from gateway.background import Background
 from gateway.websocket.upgrade import QueuedOutlet, UpgradingHttp
-from gateway.websocket.write_batch import Outbox
+from gateway.websocket.write_batch import WriteBatch
 from selfhost_transport.errors import StoreUnavailable
 from selfhost_transport.settings import KeyRule, RedisSettings, Settings
 from tests.gateway.ears import Ear
@@ -66,7 +66,7 @@ async def test_a_queued_outlet_says_when_it_is_full_and_when_it_has_room() -> No
         sent.append(message)
 
     outlet = QueuedOutlet(send)
-    outlet.start(ear, Background("test"), 4, Outbox())
+    outlet.start(ear, Background("test"), 4, WriteBatch())
     outlet.write(b"\x81\x03abc")
     assert (outlet.congested, ear.heard) == (True, ["(full)"])
     await outlet.flush()

@@ -7,7 +7,7 @@ import pytest
 from gateway.commands.commands import ChangePresence, Done, LeavePresence
 from gateway.commands.presence import MAX_REMAIN_MS, remain_ms
 from gateway.fanout.presence_frames import SYNC_PAGE, sync_frames
-from gateway.fanout.subscription import Attached
+from gateway.fanout.subscription import AttachResult
 from gateway.realtime.connection import Connection
 from gateway.realtime.effects import Adjust, Command, Detach, Effect, SendFrame, Sync
 from selfhost_transport.store.presence import MIN_REMAIN_MS, Holder
@@ -146,7 +146,7 @@ def test_has_presence_is_followed_by_a_sync_on_every_attached() -> None:
     core = attached(opened())
     again = core.receive(Frame(Action.ATTACH, channel="c", channel_serial=SERIAL))
     assert only(again, Adjust).answer
-    frame, sync = core.adjusted("c", Attached(SERIAL, resumed=True, presence=True))
+    frame, sync = core.adjusted("c", AttachResult(SERIAL, resumed=True, presence=True))
     assert isinstance(frame, SendFrame) and isinstance(sync, Sync)
     assert Flag(frame.frame.flags or 0) & Flag.HAS_PRESENCE
 

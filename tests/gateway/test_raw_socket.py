@@ -10,7 +10,7 @@ from websockets.frames import Close, Frame, Opcode
 
 from gateway.background import Background
 from gateway.websocket.protocol import RawSocket
-from gateway.websocket.write_batch import Outbox
+from gateway.websocket.write_batch import WriteBatch
 from selfhost_transport.accelerator.plain_fan_out import MAX_JOINED
 from tests.gateway.ears import Ear, Wire
 from tests.gateway.masked_frames import sent
@@ -25,7 +25,7 @@ class Scene:
     def __init__(self, early: bytes = b"") -> None:
         self.wire, self.ear, self.tasks = Wire(), Ear(), Background("test")
         self.connections: set[Any] = set()
-        self.outbox = Outbox()
+        self.outbox = WriteBatch()
         self.socket = RawSocket(self.wire, self.connections, 1000, early)
 
     def feed(self, data: bytes) -> None:

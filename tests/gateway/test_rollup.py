@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from gateway.commands.commands import Append, Publish
+from gateway.commands.commands import AppendToMessage, Publish
 from gateway.realtime.append_coalescer import MAX_GATHERED, PATIENCE, PROMPT_S, AppendCoalescer, window_ms
 from gateway.realtime.effects import Command
 from selfhost_transport.store.appends import MessageAppend
@@ -30,7 +30,7 @@ class Bench:
 
     def append(self, data: str | bytes, ref: Ref = ONE, author: str | None = None) -> int:
         ticket = next(self._tickets)
-        self.rollup.add(Command(ticket, Append("s", ref, "epoch", (MessageAppend(data),), author)))
+        self.rollup.add(Command(ticket, AppendToMessage("s", ref, "epoch", (MessageAppend(data),), author)))
         return ticket
 
     def publish(self) -> None:
@@ -42,7 +42,7 @@ class Bench:
         return [
             "".join(str(append.data) for append in commit.operation.appends)
             for commit in self.started
-            if isinstance(commit.operation, Append)
+            if isinstance(commit.operation, AppendToMessage)
         ]
 
 

@@ -11,7 +11,7 @@ import pytest
 from gateway.background import Background
 from gateway.fanout.backlog import CONFLATE_ABOVE, Backlogs
 from gateway.fanout.log_follower import LogFollower
-from gateway.fanout.subscription import State
+from gateway.fanout.subscription import DeliveryState
 from selfhost_transport.errors import LogRewound
 from selfhost_transport.store.entries import Entry
 from selfhost_transport.wire.channel import RewindCount
@@ -194,7 +194,7 @@ async def test_a_slow_reader_is_caught_up_with_current_states(scene: Scene) -> N
     chunks = [f"{number} " for number in range(3 * CONFLATE_ABOVE)]
     await scene.append(ref, *chunks)
     await wait_until(lambda: quick.text == "".join(chunks))
-    assert slow.subscription.state is State.STALE
+    assert slow.subscription.state is DeliveryState.STALE
     written = len(slow.frames)
     slow.congested = False
     slow.subscription.drained()
@@ -243,7 +243,7 @@ async def test_a_session_no_one_watches_is_forgotten(scene: Scene, monkeypatch: 
     reader = await scene.join()
     scene.hub.leave(scene.feed, reader.subscription)
     await wait_until(lambda: scene.hub.sessions == 0)
-    assert reader.subscription.state is State.DETACHED
+    assert reader.subscription.state is DeliveryState.DETACHED
     again = await scene.join()
     await scene.create("x")
     await wait_until(lambda: again.frames)

@@ -14,7 +14,7 @@ from benchmarks.rig import OpenTurn, Rig
 from gateway.http_api import pull_outlet, session_tail
 from gateway.http_api.agui_follow import AguiOutput
 from gateway.http_api.chat_stream import UiOutput
-from gateway.http_api.chat_turns import Asked
+from gateway.http_api.chat_turns import TurnToStream
 from gateway.http_api.follower import Follower
 from gateway.http_api.reader import is_known
 from gateway.http_api.session_tail import TurnOutput
@@ -23,7 +23,7 @@ from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.settings import RedisSettings, Settings
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.turns.agui_stream import AguiStream
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 from selfhost_transport.wire.codes import Code, error_info
 from tests.gateway.cores import credential
 from tests.processes import wait_until
@@ -101,7 +101,7 @@ async def bench(redis_server: EmbeddedRedis, redis_prefix: str) -> AsyncIterator
 def output(turn: OpenTurn, kind: str = "ui") -> TurnOutput:
     turn_id = turn.lease.turn_id
     if kind == "ui":
-        return UiOutput(Asked(turn_id))
+        return UiOutput(TurnToStream(turn_id))
     return AguiOutput(turn_id, AguiStream(), "", newest=False, has_cursors=True)
 
 
@@ -174,7 +174,7 @@ async def test_reading_further_back_for_one_disturbs_no_other(bench: Bench) -> N
         said += f"{number} "
         await asyncio.gather(
             bench.append(turn, f"{number} "),
-            reader.follower.need(lambda tree: View(tree).is_read(1000)),
+            reader.follower.need(lambda tree: TreeView(tree).is_read(1000)),
         )
     await says(said, reader)
 

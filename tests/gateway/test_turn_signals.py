@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.commands.commands import Cancel, Continue, Publish, Submit
+from gateway.commands.commands import CancelTurns, Continue, Publish, Submit
 from selfhost_transport.store.turn_request import trigger_of, unpack_context
 from selfhost_transport.store.turn_store import CancelFilter, Policy, Scope
 from selfhost_transport.turns import headers as h
@@ -135,7 +135,7 @@ def test_a_send_may_choose_its_policy(
 )
 def test_what_a_cancel_names(message: Message, expected: CancelFilter) -> None:
     operation = commit(publish(opened(), 0, message, channel=CHANNEL)).operation
-    assert isinstance(operation, Cancel)
+    assert isinstance(operation, CancelTurns)
     assert operation.filter == expected
     assert operation.message.client_id == "alice"
 
@@ -143,7 +143,7 @@ def test_what_a_cancel_names(message: Message, expected: CancelFilter) -> None:
 def test_an_early_cancel_knows_its_turn() -> None:
     message = cancel(event_id="e", input_codec_message_id="m1")
     operation = commit(publish(opened(), 0, message, channel=CHANNEL)).operation
-    assert isinstance(operation, Cancel)
+    assert isinstance(operation, CancelTurns)
     assert operation.input_turn == turn_id_for(CHANNEL, "m1")
 
 
@@ -162,7 +162,7 @@ def test_starting_and_cancelling_are_separate_rights() -> None:
     steer = user_message([TextPart("hi")], IDS, client_id="alice", run_id="some-turn")[0]
     assert refused(steer, '{"*":["subscribe","turn-start"]}') == 40160
     cancelling = opened(credential(rights='{"*":["subscribe","turn-cancel"]}'))
-    assert isinstance(commit(publish(cancelling, 0, stop, channel=CHANNEL)).operation, Cancel)
+    assert isinstance(commit(publish(cancelling, 0, stop, channel=CHANNEL)).operation, CancelTurns)
 
 
 def test_a_send_needs_the_publish_mode_of_its_attachment_and_a_cancel_does_not() -> None:
@@ -172,7 +172,7 @@ def test_a_send_needs_the_publish_mode_of_its_attachment_and_a_cancel_does_not()
         error = sent(publish(core, serial, *messages, channel=CHANNEL))[0].error
         assert error is not None and error.code == Code.PUBLISH_MODE_MISSING
     stop = cancel(event_id="e", run_id="t1")
-    assert isinstance(commit(publish(core, 3, stop, channel=CHANNEL)).operation, Cancel)
+    assert isinstance(commit(publish(core, 3, stop, channel=CHANNEL)).operation, CancelTurns)
 
 
 def test_an_anonymous_client_has_no_turns_of_its_own() -> None:

@@ -7,7 +7,7 @@ import json
 from gateway.commands.commands import Replace
 from gateway.fanout.backlog import CONFLATE_ABOVE
 from gateway.fanout.delivery import Variant
-from gateway.fanout.subscription import State
+from gateway.fanout.subscription import DeliveryState
 from gateway.realtime.effects import Adjust, Attach
 from selfhost_transport.store.entries import NO_OPERATION, Ref
 from selfhost_transport.turns.headers import make_extras
@@ -75,7 +75,7 @@ async def test_who_joins_in_the_middle_gets_the_rest_and_is_not_held_up(scene: S
     await wait_until(lambda: less.text == "abc")
     await scene.append(thought, SECRET)
     await ended(scene, less)
-    assert less.subscription.state is State.LIVE
+    assert less.subscription.state is DeliveryState.LIVE
     assert is_clean(less)
 
 

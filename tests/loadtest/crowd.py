@@ -11,8 +11,8 @@ from selfhost_transport.loadtest.clock import ClockOffset
 from selfhost_transport.loadtest.histogram import Histogram, Summary
 from selfhost_transport.loadtest.plan import Load, Target
 from selfhost_transport.loadtest.recorder import Metric, Recorder
-from selfhost_transport.loadtest.session import Session
-from selfhost_transport.loadtest.verify import Turn
+from selfhost_transport.loadtest.session import LoadSession
+from selfhost_transport.loadtest.verify import AskedTurn
 
 KEY = "app.key:secret"
 
@@ -29,7 +29,7 @@ def config(*, concurrency: int = 2000, window_ms: int = 40) -> str:
 class Crowd:
     """A session with its viewers; what they see is in `recorder`."""
 
-    session: Session
+    session: LoadSession
     recorder: Recorder
 
     def broken(self) -> list[str]:
@@ -41,13 +41,13 @@ class Crowd:
         encoded = self.recorder.recording().histograms.get(metric)
         return Summary() if encoded is None else Histogram.decode(encoded).summary()
 
-    async def send(self, now: float, **options: object) -> Turn:
+    async def send(self, now: float, **options: object) -> AskedTurn:
         """A turn that was accepted."""
         turn = await self.session.send(now, **options)  # type: ignore[arg-type]
         assert turn is not None, self.broken()
         return turn
 
-    async def wait_all(self, turns: list[Turn]) -> None:
+    async def wait_all(self, turns: list[AskedTurn]) -> None:
         """Until all have their terminal at every viewer."""
         await asyncio.gather(*(self.session.wait(turn) for turn in turns))
 
@@ -58,7 +58,7 @@ async def crowd(url: str, name: str, *, viewers: int = 1, patience_s: float = 60
     recorder = Recorder()
     recorder.begin()
     load = Load(turns=1, viewers=viewers, patience_s=patience_s, namespace=name)
-    session = Session(Target.parse([url], KEY, ""), load, "t", 0, recorder, ClockOffset(shared=True))
+    session = LoadSession(Target.parse([url], KEY, ""), load, "t", 0, recorder, ClockOffset(shared=True))
     await asyncio.gather(*(viewer.client.start() for viewer in session.viewers))
     try:
         yield Crowd(session, recorder)

@@ -7,7 +7,7 @@ from typing import Any
 
 from selfhost_transport.loadtest.incoming import READERS, Incoming
 from selfhost_transport.loadtest.recorder import ViolationKind
-from selfhost_transport.loadtest.verify import SessionCheck, Turn, TurnView
+from selfhost_transport.loadtest.verify import AskedTurn, SessionCheck, TurnView
 from selfhost_transport.turns import headers as h
 from selfhost_transport.wire.actions import Action, MessageAction
 from selfhost_transport.wire.codec import Format
@@ -34,10 +34,10 @@ class Seen:
     def tokens_arrived(self, view: TurnView, count: int, total: int, serial: str) -> None:
         self.tokens += count
 
-    def turn_started(self, turn: Turn, serial: str) -> None:
+    def turn_started(self, turn: AskedTurn, serial: str) -> None:
         self.started.append(turn.run_id)
 
-    def turn_ended(self, turn: Turn, reason: str) -> None:
+    def turn_ended(self, turn: AskedTurn, reason: str) -> None:
         self.ended.append(reason)
 
     def broken(self, kind: ViolationKind, turn: str, detail: str) -> None:
@@ -53,8 +53,8 @@ class Stream:
         self.now = 1_000
         self._fmt = fmt
 
-    def expect(self, tokens: int = 6, **changes: Any) -> Turn:
-        turn = Turn("run-1", tokens, 50.0, 0.0, **changes)
+    def expect(self, tokens: int = 6, **changes: Any) -> AskedTurn:
+        turn = AskedTurn("run-1", tokens, 50.0, 0.0, **changes)
         self.check.expect(turn)
         return turn
 

@@ -10,10 +10,10 @@ from selfhost_transport.loadtest.recorder import Metric, Violation, ViolationKin
 from selfhost_transport.loadtest.result import (
     Environment,
     Measure,
+    RampStep,
     RoleUsage,
     RunResult,
     Snapshot,
-    Step,
     new_result,
 )
 
@@ -35,7 +35,10 @@ def a_result(*, slower: float = 1.0) -> RunResult:
     result.outcomes = {"complete": 5, "cancelled": 2}
     result.counters = {"turns_sent": 7, "lost_sockets": 1}
     result.redis_bytes_per_turn = 1234.0
-    result.steps = [Step(100, 5000.0, 1.0, 2.0, True), Step(200, 9000.0, 30.0, 200.0, False, "p99 <over>")]
+    result.steps = [
+        RampStep(100, 5000.0, 1.0, 2.0, True),
+        RampStep(200, 9000.0, 30.0, 200.0, False, "p99 <over>"),
+    ]
     return result
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from benchmarks.rig import OpenTurn, Rig, rig
 from selfhost_transport.store.history import Query
 from selfhost_transport.store.options import StoreOptions
-from selfhost_transport.store.turn_operations import Close, Create
+from selfhost_transport.store.turn_operations import CloseMessage, CreateMessage
 from selfhost_transport.store.turn_store import TurnStore
 from tests.processes import wait_until
 
@@ -30,8 +30,8 @@ async def bytes_of(bench: Rig) -> int:
 
 
 async def end(bench: Rig, turn: OpenTurn) -> None:
-    await bench.turns.write(turn.lease, 2, [Close(turn.text.ref, turn.header.extras or {})])
-    await bench.turns.end(turn.lease, "completed", [Create(turn.header)])
+    await bench.turns.write(turn.lease, 2, [CloseMessage(turn.text.ref, turn.header.extras or {})])
+    await bench.turns.end(turn.lease, "completed", [CreateMessage(turn.header)])
 
 
 async def log_expires(bench: Rig) -> None:

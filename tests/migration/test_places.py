@@ -7,7 +7,7 @@ import re
 import pytest
 
 from selfhost_transport.errors import StoreUnsuitable
-from selfhost_transport.migration.places import Way, bucket_of, place_in_bucket, place_outside
+from selfhost_transport.migration.places import KeyMove, bucket_of, place_in_bucket, place_outside
 from selfhost_transport.store import keys
 from selfhost_transport.store.keys import Keyspace
 
@@ -25,7 +25,7 @@ def test_the_table_of_keys_is_read() -> None:
 @pytest.mark.parametrize("family", _OF_PUSHES)
 def test_pushes_are_outside_the_buckets_and_keep_their_names(family: str) -> None:
     name = Keyspace("p", 64).push.removeprefix("p:") + re.sub("<[^>]+>", "one%3Atwo", family)
-    assert place_outside(name.encode(), other_buckets=True).way is Way.WHOLE
+    assert place_outside(name.encode(), other_buckets=True).way is KeyMove.WHOLE
 
 
 @pytest.mark.parametrize("family", _IN_BUCKETS)
@@ -34,9 +34,9 @@ def test_every_family_has_a_place(family: str) -> None:
     name = re.sub("<ref>", "1700000000000-3:12", re.sub("<session>", session, family))
     name = re.sub("<[^>]+>", "one%3Atwo", name)
     place = place_in_bucket(name.encode(), 3, 64)
-    if "<session>" in family and place.way is Way.WHOLE:
+    if "<session>" in family and place.way is KeyMove.WHOLE:
         assert place.bucket == keys.bucket_of(session, 64) == bucket_of(session.encode(), 64)
-    elif place.way is Way.WHOLE:
+    elif place.way is KeyMove.WHOLE:
         assert place.bucket == 3
 
 
@@ -56,7 +56,7 @@ def test_what_is_not_known_is_refused() -> None:
 
 def test_what_belongs_to_processes_stays_behind() -> None:
     for name in (b"agents:one", b"duty:reap", b"statistics:x", b"format", b"deployment", b"migration"):
-        assert place_outside(name, other_buckets=False).way is Way.NOT
-    assert place_outside(b"held:conn", other_buckets=True).way is Way.NOT
+        assert place_outside(name, other_buckets=False).way is KeyMove.NOT
+    assert place_outside(b"held:conn", other_buckets=True).way is KeyMove.NOT
     for name in (b"held:conn", b"secret", b"revoked", b"formats"):
-        assert place_outside(name, other_buckets=False).way is Way.WHOLE
+        assert place_outside(name, other_buckets=False).way is KeyMove.WHOLE

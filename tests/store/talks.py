@@ -11,7 +11,7 @@ from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.turns import chunks as c
 from selfhost_transport.turns import lifecycle
 from selfhost_transport.turns.context import TurnContext, context_for_input
-from selfhost_transport.turns.encoder import Append, Close, Create, Encoder, Op
+from selfhost_transport.turns.encoder import Append, Close, Create, Encoder, OutputOperation
 from selfhost_transport.turns.inputs import InputIds, new_id, regenerate, user_message
 from selfhost_transport.turns.lifecycle import RunReason, StepReason
 from selfhost_transport.turns.ui import TextPart
@@ -112,7 +112,7 @@ class Talk:
                 await self._write(said, op, refs)
                 yield
 
-    async def _write(self, said: Said, op: Op, refs: dict[str, Ref]) -> None:
+    async def _write(self, said: Said, op: OutputOperation, refs: dict[str, Ref]) -> None:
         match op:
             case Create(message, key):
                 await self._publish(said, message)

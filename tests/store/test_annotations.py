@@ -10,7 +10,7 @@ import pytest
 from selfhost_transport.errors import BadRequest, NotFound
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store.annotations import MAX_LISTED, MAX_NAMES, AnnotationStore
-from selfhost_transport.store.entries import Annotated, Operation, Ref, Summarised, unpack_entry
+from selfhost_transport.store.entries import Annotated, MessageOperation, Ref, Summarised, unpack_entry
 from selfhost_transport.store.history import Query
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
@@ -147,13 +147,15 @@ async def test_the_summary_precedes_the_annotation_and_stays_with_the_message(be
     assert page.messages[1].action is MessageAction.CREATE
     # Appends and updates of a message that was annotated before find its data.
     await bench.sessions.append("room", bench.ref, "!")
-    await bench.sessions.replace("room", bench.ref, MessageAction.UPDATE, Message(name="m"), Operation())
+    await bench.sessions.replace(
+        "room", bench.ref, MessageAction.UPDATE, Message(name="m"), MessageOperation()
+    )
     message = await bench.sessions.history.message("room", bench.ref)
     assert (message.name, message.data, message.annotations) == ("m", "b!", {"summary": shown})
 
 
 async def test_a_deleted_message_is_annotated_without_a_word(bench: Bench) -> None:
-    await bench.sessions.replace("room", bench.ref, MessageAction.DELETE, Message(), Operation())
+    await bench.sessions.replace("room", bench.ref, MessageAction.DELETE, Message(), MessageOperation())
     before = (await bench.sessions.open("room")).position
     await bench.add("seen:flag.v1", "alice")
     assert [type(entry) for entry in await bench.sessions.read_after("room", before)] == [Annotated]

@@ -6,7 +6,7 @@ import pytest
 
 from selfhost_transport.errors import BadRequest, InvalidArgument
 from selfhost_transport.store.appends import MAX_APPENDS, MessageAppend, joined
-from selfhost_transport.store.entries import Appended, Operation, Ref
+from selfhost_transport.store.entries import Appended, MessageOperation, Ref
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.wire.message import Message
 
@@ -26,7 +26,7 @@ async def test_several_appends_are_one_entry_with_a_version_each(sessions: Sessi
         ref,
         [
             MessageAppend("b", extras={"k": 1}),
-            MessageAppend("c", operation=Operation(client_id="c")),
+            MessageAppend("c", operation=MessageOperation(client_id="c")),
             MessageAppend("d"),
         ],
     )
@@ -34,7 +34,7 @@ async def test_several_appends_are_one_entry_with_a_version_each(sessions: Sessi
     assert len({version.position for version in versions}) == 1
     (entry,) = await sessions.read_after("room", ref.position)
     assert isinstance(entry, Appended)
-    assert (entry.data, entry.extras, entry.operation) == ("bcd", {"k": 1}, Operation(index=2))
+    assert (entry.data, entry.extras, entry.operation) == ("bcd", {"k": 1}, MessageOperation(index=2))
     message = await sessions.history.message("room", ref)
     epoch = (await sessions.open("room")).epoch
     assert message.data == "abcd"
@@ -76,5 +76,5 @@ def test_appends_of_different_kinds_do_not_join() -> None:
     with pytest.raises(InvalidArgument):
         joined([MessageAppend("a")] * (MAX_APPENDS + 1))
     assert joined([MessageAppend(b"a", "cipher"), MessageAppend(b"b", "cipher")]) == MessageAppend(
-        b"ab", "cipher", operation=Operation(index=1)
+        b"ab", "cipher", operation=MessageOperation(index=1)
     )

@@ -13,7 +13,7 @@ from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.store import scripts
 from selfhost_transport.store.keys import Keyspace
-from selfhost_transport.store.occupancy import Attachments, OccupancyStore
+from selfhost_transport.store.occupancy import AttachmentCounts, OccupancyStore
 from selfhost_transport.store.revocations import Revocation, RevocationStore, TargetKind
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_store import CancelFilter, Scope, TurnStore
@@ -61,7 +61,7 @@ async def everything_that_is_announced(connection: RedisConnection) -> None:
     lease = await started(turns, "t1")
     await chunk(turns, lease, await open_text(turns, lease), "more")
     await turns.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)
-    await OccupancyStore(connection, KEYS).report(SESSION, "node", Attachments(1))
+    await OccupancyStore(connection, KEYS).report(SESSION, "node", AttachmentCounts(1))
     await RevocationStore(connection, "both").add([Revocation("a.k", TargetKind.CLIENT_ID, "u", 1, 1)])
 
 

@@ -15,7 +15,7 @@ from selfhost_transport.turns.inputs import InputIds, user_message
 from selfhost_transport.turns.prompt import build_prompt
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import TextPart
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import parse_position
@@ -48,13 +48,13 @@ class Watched:
     async def shown(self) -> list[dict[str, Any]]:
         """What every reader shows: live, and late in any order of reading."""
         messages = await self.look()
-        expected = View(self.live).messages()
+        expected = TreeView(self.live).messages()
         orders = [messages, messages[::-1], random.Random(1).sample(messages, len(messages))]
         for order in orders:
             late = SessionTree("talk")
             for message in order:
                 late.apply(message)
-            assert [one.to_json() for one in View(late).messages()] == [one.to_json() for one in expected]
+            assert [one.to_json() for one in TreeView(late).messages()] == [one.to_json() for one in expected]
             assert late.turns() == self.live.turns()
         return [one.to_json() for one in expected]
 

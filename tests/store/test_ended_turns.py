@@ -10,7 +10,7 @@ from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.exporter import EndedTurn, TurnExporter
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.settings import load_settings
-from selfhost_transport.store.ended_turns import Ended, EndedTurns, Leased
+from selfhost_transport.store.ended_turns import Ended, EndedTurns, LeasedElsewhere
 from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.turn_store import CancelFilter, Scope, TurnStore
 from selfhost_transport.turns.machine import TurnStatus
@@ -27,7 +27,7 @@ def queue(connection: RedisConnection, keys: Keyspace) -> EndedTurns:
 
 async def taken(queue: EndedTurns, keys: Keyspace, lease_ms: int = LEASE_MS) -> Ended | None:
     found = await queue.take(bucket_of(SESSION, keys.buckets), lease_ms)
-    return None if isinstance(found, Leased) else found
+    return None if isinstance(found, LeasedElsewhere) else found
 
 
 async def test_every_ended_turn_is_given_out_once(
@@ -67,7 +67,7 @@ async def test_what_is_not_exported_in_time_is_given_out_again(
     first = await taken(queue, keys)
     assert first is not None and await queue.renew(first) and await taken(other, keys) is None
     left = await other.take(bucket_of(SESSION, keys.buckets), LEASE_MS)
-    assert isinstance(left, Leased) and LEASE_MS - 10_000 < left.left_ms <= LEASE_MS
+    assert isinstance(left, LeasedElsewhere) and LEASE_MS - 10_000 < left.left_ms <= LEASE_MS
     again = await wait_until(lambda: taken(other, keys, lease_ms=20), what="the lease to run out")
     assert again is not None
     assert (again.item_id, first.delivery, again.delivery) == (first.item_id, 1, 2)

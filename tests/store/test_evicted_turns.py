@@ -12,7 +12,7 @@ from selfhost_transport.store.entries import Created
 from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_inputs import TurnInputs
-from selfhost_transport.store.turn_operations import Create
+from selfhost_transport.store.turn_operations import CreateMessage
 from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_store import CancelFilter, Policy, Scope, TurnStore
 from selfhost_transport.turns import headers as h
@@ -83,7 +83,7 @@ async def waiting_for_a_worker(evicted: Evicted) -> None:
 
 async def waiting_for_people(evicted: Evicted) -> None:
     lease = await started(evicted.turns)
-    await evicted.pauses.suspend(lease, ["call"], [Create(Message(name="suspend"))])
+    await evicted.pauses.suspend(lease, ["call"], [CreateMessage(Message(name="suspend"))])
     await evicted.evict()
     with pytest.raises(NotFound):
         await evicted.inputs.answer(SESSION, "t1", [Message(name="answer")], "call", continuation())

@@ -11,7 +11,7 @@ from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.session_store import SessionStore
-from selfhost_transport.store.turn_operations import Create
+from selfhost_transport.store.turn_operations import CreateMessage
 from selfhost_transport.store.turn_store import CancelFilter, Scope, TurnStore
 from selfhost_transport.wire.message import Message
 from tests.store.turns import CANCEL, SESSION, chunk, finish, log, names, open_text, request, started, take
@@ -46,7 +46,7 @@ async def test_ops_9_a_full_redis_refuses_sends_and_still_ends_turns(full: Redis
     for refused in (
         turns.submit(request("t3")),
         sessions.publish(SESSION, [Message(data="x")]),
-        turns.write(two, 1, [Create(Message(name="content"))]),
+        turns.write(two, 1, [CreateMessage(Message(name="content"))]),
         chunk(turns, one, text, "more"),
     ):
         with pytest.raises(StoreFull):

@@ -10,12 +10,12 @@ import pytest
 from selfhost_transport.errors import NotFound
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store.annotations import AnnotationStore
-from selfhost_transport.store.entries import Operation, Ref
+from selfhost_transport.store.entries import MessageOperation, Ref
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.presence import Holder, PresenceStore
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_inputs import Continuation, TurnInputs
-from selfhost_transport.store.turn_operations import Create
+from selfhost_transport.store.turn_operations import CreateMessage
 from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_steps import TurnHolder, TurnSteps
 from selfhost_transport.store.turn_store import CancelFilter, Lease, Policy, Scope, TurnStore
@@ -88,7 +88,12 @@ async def _attack(connection: RedisConnection, turns: TurnStore, sessions: Sessi
         await sessions.append(ATTACKER, Ref(mine.position), "z", publish_id=name + "a")
         change = Message(data="r")
         await sessions.replace(
-            ATTACKER, Ref(mine.position), MessageAction.UPDATE, change, Operation(), publish_id=name + "b"
+            ATTACKER,
+            Ref(mine.position),
+            MessageAction.UPDATE,
+            change,
+            MessageOperation(),
+            publish_id=name + "b",
         )
         await AnnotationStore(connection, keys).give(
             ATTACKER, [(Ref(mine.position), _reaction(name))], publish_id=name + "c"
@@ -119,8 +124,8 @@ async def _attack(connection: RedisConnection, turns: TurnStore, sessions: Sessi
         )
         taken = await turns.take(0, "a", "w2", 60_000)
         assert taken is not None and (taken.session, taken.turn_id) == (ATTACKER, name)
-        await turns.write(taken, 1, [Create(Message(data="o"))])
-        await turns.end(taken, "completed", [Create(Message(data="end"))])
+        await turns.write(taken, 1, [CreateMessage(Message(data="o"))])
+        await turns.end(taken, "completed", [CreateMessage(Message(data="end"))])
         for scope in Scope:
             cancelled = await turns.cancel(ATTACKER, CancelFilter(scope, name), CANCEL, input_turn=name + "h")
             assert not cancelled.matched

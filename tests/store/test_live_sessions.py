@@ -7,9 +7,9 @@ from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.store.fleet import Fleet
 from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.live_sessions import LiveSessions, RegisteredWorker
-from selfhost_transport.store.occupancy import Attachments, OccupancyStore
+from selfhost_transport.store.occupancy import AttachmentCounts, OccupancyStore
 from selfhost_transport.store.presence import PresenceStore
-from selfhost_transport.store.turn_operations import Create
+from selfhost_transport.store.turn_operations import CreateMessage
 from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_store import TurnStore
 from selfhost_transport.wire.message import Message
@@ -33,7 +33,7 @@ async def test_running_waiting_and_attached_sessions_are_found(
     presence = PresenceStore(connection, keys)
     await presence.renew("gw-1")
     occupancy = OccupancyStore(connection, keys, presence)
-    await occupancy.report("chat:read", "gw-1", Attachments(connections=1, subscribers=1))
+    await occupancy.report("chat:read", "gw-1", AttachmentCounts(connections=1, subscribers=1))
     assert sorted(await live.turns(["a", "a"])) == [
         ("chat:running", "t1"), ("chat:waiting", "t1"), ("other:waiting", "t1"),
     ]  # fmt: skip
@@ -44,7 +44,7 @@ async def test_running_waiting_and_attached_sessions_are_found(
     assert await live.names(["a", "b"], "chat:") == [
         "chat:of-b", "chat:read", "chat:running", "chat:waiting",
     ]  # fmt: skip
-    await occupancy.report("chat:read", "gw-1", Attachments())
+    await occupancy.report("chat:read", "gw-1", AttachmentCounts())
     assert "chat:read" not in await live.names(["a"])
 
 
@@ -54,7 +54,7 @@ async def test_a_suspended_turn_with_a_limit_counts_as_in_use(
     await turns.submit(request("t1", session="chat:asked"))
     lease = await turns.take(bucket_of("chat:asked", keys.buckets), "a", "w1", LEASE_MS)
     assert lease is not None
-    operations = [Create(Message(name="suspended"))]
+    operations = [CreateMessage(Message(name="suspended"))]
     assert await TurnPauses(connection, keys).suspend(lease, ["call"], operations, limit_ms=60_000)
     live = LiveSessions(connection, keys)
     assert await live.turns(["a"]) == [], "it neither runs nor waits for a worker"

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.rest.version_window import VersionWindow
 from selfhost_transport.store import history
-from selfhost_transport.store.entries import Operation, Ref
+from selfhost_transport.store.entries import MessageOperation, Ref
 from selfhost_transport.store.history import Page, Query
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.wire.actions import MessageAction
@@ -70,7 +70,9 @@ async def test_one_message_beyond_the_limit_is_a_page_of_its_own(sessions: Sessi
 async def test_versions_are_read_a_few_at_a_time(sessions: SessionStore) -> None:
     ref = Ref((await sessions.publish("room", [Message(name="n", data="0")])).position)
     for number in range(1, 80):
-        await sessions.replace("room", ref, MessageAction.UPDATE, Message(data=str(number)), Operation())
+        await sessions.replace(
+            "room", ref, MessageAction.UPDATE, Message(data=str(number)), MessageOperation()
+        )
     slices = [[one.data for one in some] async for some in sessions.history.version_slices("room", ref)]
     assert max(map(len, slices)) <= history.VERSIONS_PER_READ
     assert [data for some in slices for data in some] == [str(number) for number in range(80)]

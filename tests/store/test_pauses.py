@@ -13,7 +13,7 @@ from selfhost_transport.store.entries import Created
 from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_inputs import TurnInputs
-from selfhost_transport.store.turn_operations import Create
+from selfhost_transport.store.turn_operations import CreateMessage
 from selfhost_transport.store.turn_pauses import CancelAsked, TurnPauses
 from selfhost_transport.store.turn_store import (
     CancelFilter,
@@ -28,7 +28,7 @@ from selfhost_transport.wire.message import Message
 from tests.store.continuations import continuation
 from tests.store.turns import CANCEL, SESSION, finish, log, names, request, started, take
 
-SUSPEND = [Create(Message(name="step-end")), Create(Message(name="suspend"))]
+SUSPEND = [CreateMessage(Message(name="step-end")), CreateMessage(Message(name="suspend"))]
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ async def test_a_turn_waits_for_all_answers_and_goes_on_under_its_id(
     lease = await started(turns)
     assert await pauses.suspend(lease, ["result:1", "result:2"], SUSPEND)
     with pytest.raises(LeaseLost):
-        await turns.write(lease, 9, [Create(Message(name="late"))])
+        await turns.write(lease, 9, [CreateMessage(Message(name="late"))])
     first = await inputs.answer(SESSION, "t1", said("answer-2"), "result:2", continuation())
     assert first.status == "suspended" and await take(turns) is None
     last = await inputs.answer(SESSION, "t1", said("answer-1"), "result:1", continuation())
@@ -154,7 +154,7 @@ async def test_ste_8_a_turn_does_not_end_over_a_waiting_steer(
     one = await inputs.steer(SESSION, "t1", said("steer"), publish_id="id")
     again = await inputs.steer(SESSION, "t1", said("steer"), publish_id="id")
     assert (again.repeated, again.position) == (True, one.position)
-    end = [Create(Message(name="run-end"))]
+    end = [CreateMessage(Message(name="run-end"))]
     assert await turns.end(lease, "completed", end, unless_steered=True) is None
     assert [ref.position for ref in await pauses.drain(lease)] == [one.position]
     assert await turns.end(lease, "completed", end, unless_steered=True) is not None
@@ -165,7 +165,7 @@ async def test_ste_8_races_at_the_finish_line(
 ) -> None:
     for number in range(40):
         lease = await started(turns, f"t{number}")
-        end = turns.end(lease, "completed", [Create(Message(name="run-end"))], unless_steered=True)
+        end = turns.end(lease, "completed", [CreateMessage(Message(name="run-end"))], unless_steered=True)
         steer = inputs.steer(SESSION, lease.turn_id, said("steer"))
         first, second = (end, steer) if number % 2 else (steer, end)
         results = await asyncio.gather(first, second, return_exceptions=True)
@@ -192,10 +192,10 @@ async def test_can_10_a_closing_note_is_the_last_content(
     lease = await asked(turns)
     sealed = await pauses.decide(lease, allow=True, message=Message(name="cancelling"), grace_ms=60_000)
     with pytest.raises(LeaseLost):
-        await turns.write(lease, 1, [Create(Message(name="content"))])
+        await turns.write(lease, 1, [CreateMessage(Message(name="content"))])
     closing_note = replace(lease, fence=f"{lease.fence}n")
-    await turns.write(closing_note, 2, [Create(Message(name="note"))])
-    await turns.end(closing_note, "cancelled", [Create(Message(name="run-end"))])
+    await turns.write(closing_note, 2, [CreateMessage(Message(name="note"))])
+    await turns.end(closing_note, "cancelled", [CreateMessage(Message(name="run-end"))])
     entries = await log(sessions)
     assert names(entries)[-4:] == ["cancel", "cancelling", "note", "run-end"]
     assert entries[-3].position == sealed
@@ -222,7 +222,7 @@ async def test_a_worker_reads_what_its_hook_is_asked_about(turns: TurnStore, pau
 async def test_can_7_a_denied_cancel_leaves_the_turn_as_it_was(turns: TurnStore, pauses: TurnPauses) -> None:
     lease = await asked(turns)
     await pauses.decide(lease, allow=False, message=Message(name="denied"), grace_ms=0)
-    await turns.write(lease, 1, [Create(Message(name="content"))])
+    await turns.write(lease, 1, [CreateMessage(Message(name="content"))])
     assert await finish(turns, lease) is not None
 
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from selfhost_transport.redis_io.connection import RedisConnection
-from selfhost_transport.store.entries import Operation, Ref
+from selfhost_transport.store.entries import MessageOperation, Ref
 from selfhost_transport.store.history import Query
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
@@ -78,7 +78,7 @@ async def test_his_6_old_messages_leave_with_their_records(
         (await sessions.publish("short", [Message(data="a"), Message(data="b")], groups=["run"])).position, 1
     )
     await sessions.append("short", old, "!")
-    await sessions.replace("short", old, MessageAction.UPDATE, Message(data="c"), Operation())
+    await sessions.replace("short", old, MessageAction.UPDATE, Message(data="c"), MessageOperation())
     await sessions.publish("long", [Message(data="kept")])
     assert len(await keys_of(sessions, "short", old)) == 3
     assert await retention.sweep() == 0

@@ -17,7 +17,7 @@ from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.retention import Retention
 from selfhost_transport.store.session_store import SessionStore
-from selfhost_transport.store.turn_operations import Close, Create, OpenText
+from selfhost_transport.store.turn_operations import CloseMessage, CreateMessage, OpenText
 from selfhost_transport.store.turn_request import build_turn_request
 from selfhost_transport.store.turn_store import CancelFilter, Lease, Scope, TurnStore
 from selfhost_transport.turns import headers as h
@@ -193,7 +193,7 @@ async def test_a_worker_turn_that_answers_again_keeps_its_question(
 ) -> None:
     turns, sweeper = TurnStore(connection, keys, sessions.options), Sweeper(sessions, "talk")
     first = await submitted(turns, "a")
-    ended = await turns.end(first, "completed", [Create(Message(name=h.AI_RUN_END))])
+    ended = await turns.end(first, "completed", [CreateMessage(Message(name=h.AI_RUN_END))])
     assert ended is not None
     await passed(ended)
     page = await sessions.history.page("talk", Query(forwards=True))
@@ -238,7 +238,7 @@ async def test_a_turn_that_a_worker_has_open_is_never_cut(
     await sessions.publish("talk", [Message(name="note")])
     lease = await submitted(turns, "a")
     headers = h.make_extras({h.RUN_ID: lease.turn_id, h.STREAM: "true", h.STATUS: h.STREAMING})
-    opened = Create(Message(name=h.AI_OUTPUT, data="", extras=headers), closing_extras=headers)
+    opened = CreateMessage(Message(name=h.AI_OUTPUT, data="", extras=headers), closing_extras=headers)
     (position,) = await turns.write(lease, 1, [opened])
     text = OpenText(Ref(position))
     turns.check_append(lease, await turns.append(lease, text, "token"))
@@ -249,8 +249,8 @@ async def test_a_turn_that_a_worker_has_open_is_never_cut(
     assert [message.name for message in page.messages] == [
         h.AI_INPUT, h.AI_RUN_START, h.AI_STEP_START, h.AI_OUTPUT,
     ]  # fmt: skip
-    await turns.write(lease, 2, [Close(text.ref, headers)])
-    ended = await turns.end(lease, "completed", [Create(Message(name=h.AI_RUN_END, extras=headers))])
+    await turns.write(lease, 2, [CloseMessage(text.ref, headers)])
+    ended = await turns.end(lease, "completed", [CreateMessage(Message(name=h.AI_RUN_END, extras=headers))])
     assert ended is not None
     await sweeper.sweep_to(ended.ms)
     assert len((await sessions.history.page("talk", Query())).messages) == 5

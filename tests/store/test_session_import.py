@@ -6,11 +6,11 @@ import pytest
 
 from selfhost_transport.errors import Conflict
 from selfhost_transport.redis_io.connection import RedisConnection
-from selfhost_transport.store.entries import Operation
+from selfhost_transport.store.entries import MessageOperation
 from selfhost_transport.store.history import Query
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
-from selfhost_transport.store.session_import import ImportMark, ImportState, Past, SessionImports
+from selfhost_transport.store.session_import import ImportedMessage, ImportMark, ImportState, SessionImports
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message
@@ -35,8 +35,11 @@ async def test_messages_stand_in_the_past_in_the_order_of_the_import(
     imports: SessionImports, sessions: SessionStore
 ) -> None:
     assert await imports.state(SESSION) == ImportState(None, "", Position.ZERO)
-    epoch = await imports.write(SESSION, [Past(Message(name="n", data="one"))], None, mark(1))
-    several = [Past(Message(name="n", data="two")), Past(Message(name="n", data=b"\x00three"))]
+    epoch = await imports.write(SESSION, [ImportedMessage(Message(name="n", data="one"))], None, mark(1))
+    several = [
+        ImportedMessage(Message(name="n", data="two")),
+        ImportedMessage(Message(name="n", data=b"\x00three")),
+    ]
     assert await imports.write(SESSION, several, mark(1), mark(2)) == epoch
     state = await imports.state(SESSION)
     assert (state.mark, state.epoch, state.head) == (mark(2), epoch, mark(2).position)
@@ -51,12 +54,14 @@ async def test_what_was_changed_there_has_its_last_version(
     imports: SessionImports, sessions: SessionStore
 ) -> None:
     changed = Position(BEGIN_MS + 900, 3)
-    operation = Operation(client_id="ann", description="typing error", metadata={"by": "hand"})
+    operation = MessageOperation(client_id="ann", description="typing error", metadata={"by": "hand"})
     past = [
-        Past(Message(name="kept", data="as it was")),
-        Past(Message(name="edited", data="new", client_id="ann", extras={"k": 1}), changed, operation),
-        Past(Message(name="binary", data=b"\xff\x00", encoding="cipher"), changed, operation),
-        Past(Message(name="gone", data=None), changed, operation, deleted=True),
+        ImportedMessage(Message(name="kept", data="as it was")),
+        ImportedMessage(
+            Message(name="edited", data="new", client_id="ann", extras={"k": 1}), changed, operation
+        ),
+        ImportedMessage(Message(name="binary", data=b"\xff\x00", encoding="cipher"), changed, operation),
+        ImportedMessage(Message(name="gone", data=None), changed, operation, deleted=True),
     ]
     await imports.write(SESSION, past, None, mark(1))
     kept, edited, binary, gone = (await sessions.history.page(SESSION, Query(forwards=True))).messages
@@ -73,24 +78,24 @@ async def test_what_was_changed_there_has_its_last_version(
 async def test_a_second_import_at_the_same_time_is_refused(
     imports: SessionImports, sessions: SessionStore
 ) -> None:
-    await imports.write(SESSION, [Past(Message(data="one"))], None, mark(1))
-    await imports.write(SESSION, [Past(Message(data="two"))], mark(1), mark(2))
+    await imports.write(SESSION, [ImportedMessage(Message(data="one"))], None, mark(1))
+    await imports.write(SESSION, [ImportedMessage(Message(data="two"))], mark(1), mark(2))
     with pytest.raises(Conflict, match="another import"):
-        await imports.write(SESSION, [Past(Message(data="two"))], mark(1), mark(2))
+        await imports.write(SESSION, [ImportedMessage(Message(data="two"))], mark(1), mark(2))
     with pytest.raises(Conflict, match="another import"):
-        await imports.write(SESSION, [Past(Message(data="one"))], None, mark(1))
+        await imports.write(SESSION, [ImportedMessage(Message(data="one"))], None, mark(1))
     assert len((await sessions.history.page(SESSION, Query())).messages) == 2
 
 
 async def test_nothing_is_put_before_what_was_said_here(
     imports: SessionImports, sessions: SessionStore
 ) -> None:
-    await imports.write(SESSION, [Past(Message(data="one"))], None, mark(1))
+    await imports.write(SESSION, [ImportedMessage(Message(data="one"))], None, mark(1))
     here = await sessions.publish(SESSION, [Message(data="here")])
     state = await imports.state(SESSION)
     assert state.is_continued and (state.mark, state.head) == (mark(1), here.position)
     with pytest.raises(Conflict, match="was written to"):
-        await imports.write(SESSION, [Past(Message(data="two"))], mark(1), mark(2))
+        await imports.write(SESSION, [ImportedMessage(Message(data="two"))], mark(1), mark(2))
     found = (await sessions.history.page(SESSION, Query(forwards=True))).messages
     assert [message.data for message in found] == ["one", "here"]
 
@@ -101,7 +106,7 @@ async def test_a_session_that_was_never_imported_takes_no_import(
     await sessions.publish(SESSION, [Message(data="here")])
     assert (await imports.state(SESSION)).is_continued
     with pytest.raises(Conflict, match="was written to"):
-        await imports.write(SESSION, [Past(Message(data="one"))], None, mark(1))
+        await imports.write(SESSION, [ImportedMessage(Message(data="one"))], None, mark(1))
 
 
 @pytest.mark.parametrize("source", ["host app", "host with many words", "ünï 🙂"])

@@ -9,7 +9,7 @@ import pytest
 
 from selfhost_transport.errors import BadRequest, ContinuityLost, InvalidArgument, MessageTooLarge, NotFound
 from selfhost_transport.redis_io.subscriber import Subscriber
-from selfhost_transport.store.entries import Appended, Created, Operation, Ref, Replaced
+from selfhost_transport.store.entries import Appended, Created, MessageOperation, Ref, Replaced
 from selfhost_transport.store.history import Query
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.session_store import SessionStore
@@ -47,7 +47,9 @@ async def test_a_repeated_publish_id_is_written_once(sessions: SessionStore) -> 
 async def test_appends_grow_one_message(sessions: SessionStore) -> None:
     (ref,) = await publish_text(sessions, "room", "Hello")
     one = await sessions.append("room", ref, " wör")
-    two = await sessions.append("room", ref, "ld", extras={"k": "2"}, operation=Operation(client_id="c"))
+    two = await sessions.append(
+        "room", ref, "ld", extras={"k": "2"}, operation=MessageOperation(client_id="c")
+    )
     message = await sessions.history.message("room", ref)
     assert (message.data, message.name, message.extras) == ("Hello wörld", "n", {"k": "2"})
     assert message.action is MessageAction.UPDATE
@@ -56,8 +58,8 @@ async def test_appends_grow_one_message(sessions: SessionStore) -> None:
     assert (message.version.timestamp, message.version.client_id) == (two.ms, "c")
     entries = await sessions.read_after("room", ref.position)
     assert entries == [
-        Appended(one, ref, " wör", None, Operation()),
-        Appended(two, ref, "ld", {"k": "2"}, Operation(client_id="c")),
+        Appended(one, ref, " wör", None, MessageOperation()),
+        Appended(two, ref, "ld", {"k": "2"}, MessageOperation(client_id="c")),
     ]
 
 
@@ -76,11 +78,13 @@ async def test_appending_needs_the_same_kind_of_data(sessions: SessionStore) -> 
 
 async def test_update_keeps_what_it_does_not_name_and_delete_keeps_the_data(sessions: SessionStore) -> None:
     (ref,) = await publish_text(sessions, "room", "first")
-    await sessions.replace("room", ref, MessageAction.UPDATE, Message(data="second"), Operation("a", "why"))
+    await sessions.replace(
+        "room", ref, MessageAction.UPDATE, Message(data="second"), MessageOperation("a", "why")
+    )
     updated = await sessions.history.message("room", ref)
     assert (updated.data, updated.name, updated.extras) == ("second", "n", {"k": "v"})
     await sessions.append("room", ref, "!")
-    await sessions.replace("room", ref, MessageAction.DELETE, Message(), Operation("b"))
+    await sessions.replace("room", ref, MessageAction.DELETE, Message(), MessageOperation("b"))
     deleted = await sessions.history.message("room", ref)
     assert (deleted.data, deleted.action) == ("second!", MessageAction.DELETE)
     chain = await sessions.history.versions("room", ref)
@@ -97,7 +101,7 @@ async def test_update_keeps_what_it_does_not_name_and_delete_keeps_the_data(sess
 async def test_racing_updates_are_all_applied(sessions: SessionStore) -> None:
     (ref,) = await publish_text(sessions, "room", "0")
     changes = [
-        sessions.replace("room", ref, MessageAction.UPDATE, Message(data=str(n)), Operation())
+        sessions.replace("room", ref, MessageAction.UPDATE, Message(data=str(n)), MessageOperation())
         for n in range(8)
     ]
     positions = await asyncio.gather(*changes)

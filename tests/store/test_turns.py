@@ -13,7 +13,7 @@ from selfhost_transport.store.dead_letters import DeadLetters
 from selfhost_transport.store.entries import (
     Appended,
     Created,
-    Operation,
+    MessageOperation,
     Ref,
     pack_append_body,
     unpack_entry,
@@ -21,7 +21,7 @@ from selfhost_transport.store.entries import (
 from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.session_store import SessionStore
-from selfhost_transport.store.turn_operations import Close, Create, OpenText, packed_operations
+from selfhost_transport.store.turn_operations import CloseMessage, CreateMessage, OpenText, packed_operations
 from selfhost_transport.store.turn_store import (
     CancelFilter,
     Policy,
@@ -53,7 +53,7 @@ async def test_a_turn_from_send_to_end(turns: TurnStore, sessions: SessionStore)
     text = await open_text(turns, lease)
     for data in ("Hé", "llo", "x" * 40, "y" * 300):
         await chunk(turns, lease, text, data)
-    await turns.write(lease, 2, [Close(text.ref, extras(status="complete"))])
+    await turns.write(lease, 2, [CloseMessage(text.ref, extras(status="complete"))])
     await finish(turns, lease)
     assert names(await log(sessions)) == [
         "input", "run-start", "step-start", "text", "+Hé", "+llo", "+" + "x" * 40, "+" + "y" * 300, "+ complete", "run-end",
@@ -71,7 +71,11 @@ async def test_a_lease_brings_the_send_as_it_stands(turns: TurnStore, sessions: 
     await turns.submit(request("t1"))
     changed = await turns.submit(request("t2"))
     await sessions.replace(
-        SESSION, Ref(changed.position), MessageAction.UPDATE, Message(data="edited"), Operation("alice")
+        SESSION,
+        Ref(changed.position),
+        MessageAction.UPDATE,
+        Message(data="edited"),
+        MessageOperation("alice"),
     )
     first, second = await take(turns), await take(turns)
     assert first is not None and second is not None
@@ -83,12 +87,12 @@ async def test_a_lease_brings_the_send_as_it_stands(turns: TurnStore, sessions: 
 
 async def test_a_text_is_opened_with_its_first_chunk(turns: TurnStore, sessions: SessionStore) -> None:
     lease = await started(turns)
-    opened = Create(Message(name="text", data=""), extras(status="cancelled"), "first ")
+    opened = CreateMessage(Message(name="text", data=""), extras(status="cancelled"), "first ")
     (position,) = await turns.write(lease, 1, [opened])
     text = OpenText(Ref(position), len("first "))
     await chunk(turns, lease, text, "second")
     assert (await sessions.history.message(SESSION, text.ref)).data == "first second"
-    await turns.end(lease, "completed", [Close(text.ref, extras(status="complete"), " last")])
+    await turns.end(lease, "completed", [CloseMessage(text.ref, extras(status="complete"), " last")])
     chunks = [entry for entry in await log(sessions) if isinstance(entry, Appended)]
     assert [entry.data for entry in chunks] == ["first ", "second", " last"]
     assert (await sessions.history.message(SESSION, text.ref)).data == "first second last"
@@ -96,7 +100,7 @@ async def test_a_text_is_opened_with_its_first_chunk(turns: TurnStore, sessions:
 
 @pytest.mark.parametrize("length", [0, 31, 32, 255, 256, 65_535, 65_536])
 def test_a_last_chunk_is_packed_like_any_append(length: int) -> None:
-    close = Close(Ref(Position(1, 0)), extras(status="complete"), "x" * length)
+    close = CloseMessage(Ref(Position(1, 0)), extras(status="complete"), "x" * length)
     assert packed_operations([close])[2] == pack_append_body(close.data, close.extras)
 
 
@@ -111,7 +115,7 @@ async def test_p2_nothing_of_a_turn_follows_its_cancel(turns: TurnStore, session
     with pytest.raises(LeaseLost):
         await chunk(turns, lease, text, "after")
     with pytest.raises(LeaseLost):
-        await turns.write(lease, 2, [Create(Message(name="after"))])
+        await turns.write(lease, 2, [CreateMessage(Message(name="after"))])
     with pytest.raises(LeaseLost):
         await finish(turns, lease)
     entries = await log(sessions)
@@ -292,8 +296,8 @@ async def test_renewing_keeps_the_lease_and_names_what_is_lost(turns: TurnStore)
 async def test_repeated_writes_are_written_once(turns: TurnStore, sessions: SessionStore) -> None:
     lease = await started(turns)
     text = await open_text(turns, lease)
-    first = await turns.write(lease, 2, [Create(Message(name="once"))])
-    assert await turns.write(lease, 2, [Create(Message(name="once"))]) == first
+    first = await turns.write(lease, 2, [CreateMessage(Message(name="once"))])
+    assert await turns.write(lease, 2, [CreateMessage(Message(name="once"))]) == first
     await chunk(turns, lease, text, "abc")
     repeated = OpenText(text.ref)
     assert await turns.append(lease, repeated, "abc") == b"repeated"
@@ -311,11 +315,11 @@ async def test_p7_a_write_that_comes_late_from_a_connection_that_was_given_up_is
     turns: TurnStore, sessions: SessionStore
 ) -> None:
     lease = await started(turns)
-    await turns.write(lease, 1, [Create(Message(name="one"))])
-    await turns.write(lease, 2, [Create(Message(name="two"))])
+    await turns.write(lease, 1, [CreateMessage(Message(name="one"))])
+    await turns.write(lease, 2, [CreateMessage(Message(name="two"))])
     with pytest.raises(LeaseLost):
-        await turns.write(lease, 1, [Create(Message(name="one"))])
-    await turns.write(lease, 3, [Create(Message(name="three"))])
+        await turns.write(lease, 1, [CreateMessage(Message(name="one"))])
+    await turns.write(lease, 3, [CreateMessage(Message(name="three"))])
     written = [name for name in names(await log(sessions)) if name in ("one", "two", "three")]
     assert written == ["one", "two", "three"]
 

@@ -17,7 +17,7 @@ from selfhost_transport.store.entries import Created
 from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_inputs import TurnInputs
-from selfhost_transport.store.turn_operations import Create
+from selfhost_transport.store.turn_operations import CreateMessage
 from selfhost_transport.store.turn_pauses import TurnPauses
 from selfhost_transport.store.turn_store import CancelFilter, Lease, Policy, Scope, TurnStore
 from selfhost_transport.wire.message import Message
@@ -133,7 +133,7 @@ class Turns(RuleBasedStateMachine):
     @rule(lease=leases)
     def write(self, lease: Lease) -> None:
         self.sequence += 1
-        content = [Create(Message(name="content", data=lease.turn_id))]
+        content = [CreateMessage(Message(name="content", data=lease.turn_id))]
         try:
             self.run(self.turns.write(lease, self.sequence, content))
         except LeaseLost:
@@ -143,7 +143,7 @@ class Turns(RuleBasedStateMachine):
 
     @rule(lease=leases)
     def end(self, lease: Lease) -> None:
-        end = [Create(Message(name="run-end", data=lease.turn_id))]
+        end = [CreateMessage(Message(name="run-end", data=lease.turn_id))]
         held = self.holds(lease)
         try:
             self.run(self.turns.end(lease, "completed", end))
@@ -168,7 +168,7 @@ class Turns(RuleBasedStateMachine):
         if not self.holds(lease):
             return
         call = f"result:{lease.turn_id}:{lease.fence}"
-        waits = self.run(self.pauses.suspend(lease, [call], [Create(Message(name="suspend"))]))
+        waits = self.run(self.pauses.suspend(lease, [call], [CreateMessage(Message(name="suspend"))]))
         assert waits == (call not in self.answered)
         self.status[lease.turn_id] = "suspended" if waits else "pending"
         self.fence.pop(lease.turn_id)

@@ -13,7 +13,7 @@ from selfhost_transport.store.entries import (
 )
 from selfhost_transport.store.keys import bucket_of
 from selfhost_transport.store.session_store import SessionStore
-from selfhost_transport.store.turn_operations import Create, OpenText
+from selfhost_transport.store.turn_operations import CreateMessage, OpenText
 from selfhost_transport.store.turn_store import (
     ClosingMessages,
     Lease,
@@ -67,7 +67,7 @@ async def started(turns: TurnStore, turn: str = "t1", lease_ms: int = LEASE_MS, 
 
 
 async def open_text(turns: TurnStore, lease: Lease) -> OpenText:
-    opened = Create(Message(name="text", data=""), closing_extras=extras(status="cancelled"))
+    opened = CreateMessage(Message(name="text", data=""), closing_extras=extras(status="cancelled"))
     (position,) = await turns.write(lease, 1, [opened])
     return OpenText(Ref(position))
 
@@ -92,4 +92,4 @@ def names(entries: list[Entry]) -> list[str]:
 
 
 async def finish(turns: TurnStore, lease: Lease) -> Position | None:
-    return await turns.end(lease, "completed", [Create(Message(name="run-end"))])
+    return await turns.end(lease, "completed", [CreateMessage(Message(name="run-end"))])

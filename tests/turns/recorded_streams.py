@@ -7,7 +7,7 @@ from typing import Any
 
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.context import TurnContext
-from selfhost_transport.turns.encoder import Append, Create, Op
+from selfhost_transport.turns.encoder import Append, Create, OutputOperation
 from tests.turns.transcripts import Operation, Transcript, transport
 
 # The cancel hook wrote one delta that is not a chunk of the agent's stream (README of the transcripts).
@@ -36,7 +36,7 @@ def recorded_outputs(transcript: Transcript, codec_message_id: str) -> list[Oper
     ]
 
 
-def flat(ops: list[Op], open_keys: set[str]) -> list[dict[str, Any]]:
+def flat(ops: list[OutputOperation], open_keys: set[str]) -> list[dict[str, Any]]:
     """Operations in the shape of the transcript; header order included, as JSON text."""
     lines: list[dict[str, Any]] = []
     for op in ops:

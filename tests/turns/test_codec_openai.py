@@ -14,14 +14,14 @@ from selfhost_transport.turns import inputs
 from selfhost_transport.turns.calls import CLOSED_CALL, answered_call
 from selfhost_transport.turns.codecs import OPENAI
 from selfhost_transport.turns.context import STEP_START_PLACEHOLDER, TurnContext, context_for_input
-from selfhost_transport.turns.encoder import Close, Create, Op
+from selfhost_transport.turns.encoder import Close, Create, OutputOperation
 from selfhost_transport.turns.inputs import OPENAI_INPUTS, InputIds
 from selfhost_transport.turns.messages_openai import OpenAIMessage, responses_input
 from selfhost_transport.turns.prompt import PartialAnswers, build_prompt
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import FilePart, TextPart, UIMessage, messages_to_json
 from selfhost_transport.turns.values import unpack
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message, Version
 from tests.turns.recorded_streams import flat, recorded_outputs
@@ -42,7 +42,7 @@ def tree_of(messages: list[Message]) -> SessionTree:
 
 
 def shown(messages: list[Message]) -> tuple[Any, Any]:
-    view = View(tree_of(messages))
+    view = TreeView(tree_of(messages))
     return messages_to_json(view.messages()), [run.to_json() for run in view.runs()]
 
 
@@ -89,7 +89,7 @@ def items(message: UIMessage) -> tuple[dict[str, Any], ...]:
 
 
 def test_messages_read_like_any_other_too() -> None:
-    answer = View(tree_of(load("60").live())).messages()[-1].message
+    answer = TreeView(tree_of(load("60").live())).messages()[-1].message
     assert (answer.text, answer.role) == ("21 degrees in Paris.", "assistant")
 
 
@@ -223,7 +223,7 @@ def test_log_probabilities_stand_where_their_part_stands() -> None:
     written = written_as_messages(
         [op for event in events for op in encoder.encode(OPENAI.chunk_from_json(event))]
     )
-    (message,) = View(tree_of(written)).messages()
+    (message,) = TreeView(tree_of(written)).messages()
     assert items(message.message)[0]["content"] == [
         {"type": "refusal", "refusal": "a"},
         {"type": "output_text", "text": "b", "logprobs": probabilities},
@@ -254,7 +254,7 @@ def test_chunks_become_the_items_that_say_the_same() -> None:
         p.FinishStep(), p.Finish(),
     ]  # fmt: skip
     messages = written_as_messages([op for chunk in chunks for op in encoder.encode(chunk)])
-    (found,) = View(tree_of(messages)).messages()
+    (found,) = TreeView(tree_of(messages)).messages()
     message = found.message
     assert isinstance(message, OpenAIMessage)
     assert message.tool_call_states == {
@@ -286,7 +286,7 @@ def test_what_is_cut_off_is_closed_as_cancelled() -> None:
     assert encoder.cancel() == [Close(create.stream_key or "", create.closing or {})]
 
 
-def written_as_messages(ops: list[Op]) -> list[Message]:
+def written_as_messages(ops: list[OutputOperation]) -> list[Message]:
     """What a reader gets of these operations: every message whole."""
     found: dict[str, Message] = {}
     for n, op in enumerate(ops):

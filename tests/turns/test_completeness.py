@@ -12,7 +12,7 @@ from selfhost_transport.turns.context import context_for_input
 from selfhost_transport.turns.encoder import Create, Encoder
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import TextPart
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 from selfhost_transport.wire.message import Message, Version
 
 
@@ -54,7 +54,7 @@ class Session:
 
 
 def shown(tree: SessionTree) -> list[str]:
-    return [message.codec_message_id for message in View(tree).messages()]
+    return [message.codec_message_id for message in TreeView(tree).messages()]
 
 
 def talk() -> Session:

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 from selfhost_transport.wire.message import Message
 from tests.turns.transcripts import Transcript, load, load_all, view_of
 
 OPENAI = "openai-responses"
 
 
-def parts(view: View) -> list[list[dict[str, Any]]]:
+def parts(view: TreeView) -> list[list[dict[str, Any]]]:
     return [message.message.to_json()["parts"] for message in view.messages()]
 
 

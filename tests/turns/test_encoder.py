@@ -10,7 +10,7 @@ import pytest
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns.context import STEP_START_PLACEHOLDER
-from selfhost_transport.turns.encoder import Append, Close, Create, Encoder, Op
+from selfhost_transport.turns.encoder import Append, Close, Create, Encoder, OutputOperation
 from tests.turns.recorded_streams import (
     CTX,
     HOOK_WRITES,
@@ -21,13 +21,15 @@ from tests.turns.recorded_streams import (
 from tests.turns.transcripts import Operation, Transcript, context_of, load, load_all, transport
 
 
-def encode_stream(transcript: Transcript, stream: dict[str, Any], outputs: list[Operation]) -> list[Op]:
+def encode_stream(
+    transcript: Transcript, stream: dict[str, Any], outputs: list[Operation]
+) -> list[OutputOperation]:
     first = outputs[0].message
     steers = json.loads(transport(first).get("steer-codec-message-ids", "[]"))
     encoder = Encoder(
         context_of(first), stream["codecMessageId"], transport(first)["step-start-serial"], steers
     )
-    ops: list[Op] = []
+    ops: list[OutputOperation] = []
     for chunk in stream["chunks"]:
         if UNPUBLISHED.get(transcript.name) != chunk["type"]:
             ops += encoder.encode(p.chunk_from_json(chunk))

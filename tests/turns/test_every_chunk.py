@@ -14,7 +14,7 @@ from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import chunks as c
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import ui
-from selfhost_transport.turns.agui_units import Units as AguiUnits
+from selfhost_transport.turns.agui_units import AguiUnits
 from selfhost_transport.turns.context import TurnContext
 from selfhost_transport.turns.decoder import decode_output
 from selfhost_transport.turns.encoder import Create, Encoder
@@ -22,8 +22,8 @@ from selfhost_transport.turns.encoder_openai import OpenAIEncoder
 from selfhost_transport.turns.headers import Headers
 from selfhost_transport.turns.nodes import Node, NodeKind
 from selfhost_transport.turns.record import Record
-from selfhost_transport.turns.responses_units import Units as ResponseUnits
-from selfhost_transport.turns.run_spans import Span
+from selfhost_transport.turns.responses_units import ResponseUnits
+from selfhost_transport.turns.run_spans import RunSpan
 from selfhost_transport.turns.ui_stream import UIMessageStream
 from selfhost_transport.turns.values import unpack
 from selfhost_transport.turns.withholding import NOTHING, Traffic, traffic_of
@@ -184,9 +184,9 @@ def test_responses_has_it(kind: type[c.Chunk]) -> None:
     log = Log()
 
     def items(chunk: c.Chunk) -> int:
-        had = len(ResponseUnits(log.node, Span()).all)
+        had = len(ResponseUnits(log.node, RunSpan()).all)
         log.add(chunk)
-        return len(ResponseUnits(log.node, Span()).all) - had
+        return len(ResponseUnits(log.node, RunSpan()).all) - had
 
     if kind not in STREAMED | {c.ToolInputStart}:
         assert bool(fed(kind, items)) is (kind not in NO_RESPONSE_ITEM)

@@ -19,7 +19,7 @@ from selfhost_transport.turns.events import ChunkReceived, OutputReplaced
 from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.run_spans import (
     Pending,
-    Span,
+    RunSpan,
     chunks_of_run,
     finished,
     pending_calls,
@@ -80,10 +80,10 @@ class Watcher:
         page, client = self._streams(turn)
         node = self._tree.run_node(turn)
         self.ui += page.replay(chunks_of_turn(node))
-        self.agui += [event for _, event in client.sync(chunks_of_run(node, Span()))]
+        self.agui += [event for _, event in client.sync(chunks_of_run(node, RunSpan()))]
         if client.must_restart:
             self.agui += [event for _, event in client.close()]
-            client.adopt(chunks_of_run(node, Span()))
+            client.adopt(chunks_of_run(node, RunSpan()))
 
     def _end(self, turn: str) -> None:
         run, node = self._tree.turn(turn), self._tree.run_node(turn)
@@ -97,7 +97,7 @@ class Watcher:
             error = run.error.message if run.error is not None else None
             self.ui += page.end(run.status, error)
             self.agui += [event for _, event in client.close()]
-            usage = usage_of_run(node, Span())
+            usage = usage_of_run(node, RunSpan())
             for old, events in ((False, self.agui), (True, self.old)):
                 events.append(finished("t", "r", run, pending, suspended=suspended, old=old, usage=usage))
 

@@ -24,8 +24,8 @@ from selfhost_transport.turns.nodes import Node, NodeKind
 from selfhost_transport.turns.record import Record, TextBuffer
 from selfhost_transport.turns.responses_object import About, ResponseId, is_over, response_json, status_of
 from selfhost_transport.turns.responses_stream import ResponseStream
-from selfhost_transport.turns.responses_units import Units
-from selfhost_transport.turns.run_spans import Span
+from selfhost_transport.turns.responses_units import ResponseUnits
+from selfhost_transport.turns.run_spans import RunSpan
 from selfhost_transport.turns.tree import SessionTree
 from tests.e2e.openai_models import valid_event, valid_response
 from tests.turns.transcripts import Transcript, load, load_all
@@ -58,8 +58,8 @@ class Turn:
     def say(self, *chunks: Any) -> None:
         self._add({h.KIND: "x"}, chunks=list(chunks))
 
-    def units(self) -> Units:
-        return Units(self.node, Span())
+    def units(self) -> ResponseUnits:
+        return ResponseUnits(self.node, RunSpan())
 
     def _add(self, codec: dict[str, str], **fields: Any) -> Record:
         self._serial += 1
@@ -111,8 +111,8 @@ def about() -> About:
 def whole(turn: Turn, status: str = "completed", after: int = -1, *, each: bool = False) -> list[Event]:
     stream = ResponseStream(ID.base, after)
     units = turn.units()
-    first = list(stream.begin(response_json(about(), "queued", Units(None, Span()))))
-    first += stream.start(response_json(about(), "in_progress", Units(None, Span())))
+    first = list(stream.begin(response_json(about(), "queued", ResponseUnits(None, RunSpan()))))
+    first += stream.start(response_json(about(), "in_progress", ResponseUnits(None, RunSpan())))
     return [*first, *stream.finish(units, response_json(about(), status, units), each=each)]
 
 
@@ -125,7 +125,7 @@ _item = st.tuples(st.sampled_from(["text", "reasoning", "tool-input"]), st.lists
 def test_rsp_3_a_reader_continues_after_any_event(items: list[Any], data: st.DataObject) -> None:
     turn, live = Turn(), Reader()
     stream = ResponseStream(ID.base)
-    queued = response_json(about(), "queued", Units(None, Span()))
+    queued = response_json(about(), "queued", ResponseUnits(None, RunSpan()))
     live.read([*stream.begin(queued), *stream.start(queued)])
     for number, (kind, words) in enumerate(items):
         record = turn.text(kind, f"call-{number}")
@@ -161,7 +161,7 @@ def test_rsp_3_a_reader_continues_after_any_event(items: list[Any], data: st.Dat
 def test_rsp_14_another_attempt_takes_nothing_back(first: list[Any], second: list[Any], kept: int) -> None:
     turn, live = Turn(), Reader()
     stream = ResponseStream(ID.base)
-    queued = response_json(about(), "queued", Units(None, Span()))
+    queued = response_json(about(), "queued", ResponseUnits(None, RunSpan()))
     live.read([*stream.begin(queued), *stream.start(queued)])
     for attempt in (first, [*first[:kept], *second]):
         turn.attempt()
@@ -202,7 +202,7 @@ def test_an_attempt_that_says_something_else_begins_another_item() -> None:
 
 def test_items_follow_one_after_the_other() -> None:
     turn, reader, stream = Turn(), Reader(), ResponseStream(ID.base)
-    reader.read(list(stream.begin(response_json(about(), "queued", Units(None, Span())))))
+    reader.read(list(stream.begin(response_json(about(), "queued", ResponseUnits(None, RunSpan())))))
     first, second = turn.text(call="a"), turn.text("tool-input", call="b")
     first.extend("said")
     second.extend("{}")
@@ -265,21 +265,21 @@ def test_other_ids_are_refused(text: str) -> None:
         ResponseId.parse(text)
 
 
-def _response(tree: SessionTree, turn_id: str, number: int) -> tuple[str, Units] | None:
+def _response(tree: SessionTree, turn_id: str, number: int) -> tuple[str, ResponseUnits] | None:
     node = tree.run_node(turn_id)
     span = ResponseId("chat", turn_id, number).span(node)
     if span is None:
         return None
-    units = Units(node, span)
+    units = ResponseUnits(node, span)
     return status_of(tree.turn(turn_id), span, units), units
 
 
-def _follow(stream: ResponseStream, found: tuple[str, Units] | None, asked: About) -> list[Event]:
+def _follow(stream: ResponseStream, found: tuple[str, ResponseUnits] | None, asked: About) -> list[Event]:
     if found is None:
         return []
     status, units = found
     if stream.number < 0:
-        list(stream.begin(response_json(asked, "queued", Units(None, Span()))))
+        list(stream.begin(response_json(asked, "queued", ResponseUnits(None, RunSpan()))))
     if is_over(status):
         return list(stream.finish(units, response_json(asked, status, units)))
     return list(stream.advance(units))
@@ -332,7 +332,7 @@ def test_what_openais_codec_says_is_said_again() -> None:
 
 def test_a_text_that_its_author_replaces_is_right_where_it_ends() -> None:
     turn, reader, stream = Turn(), Reader(), ResponseStream(ID.base)
-    reader.read(list(stream.begin(response_json(about(), "queued", Units(None, Span())))))
+    reader.read(list(stream.begin(response_json(about(), "queued", ResponseUnits(None, RunSpan())))))
     record = turn.text()
     record.extend("one three")
     reader.read(list(stream.advance(turn.units())))
@@ -348,7 +348,7 @@ def test_a_text_that_its_author_replaces_is_right_where_it_ends() -> None:
 
 def test_what_is_given_up_does_not_hold_up_what_follows() -> None:
     turn, reader, stream = Turn(), Reader(), ResponseStream(ID.base)
-    reader.read(list(stream.begin(response_json(about(), "queued", Units(None, Span())))))
+    reader.read(list(stream.begin(response_json(about(), "queued", ResponseUnits(None, RunSpan())))))
     turn.attempt()
     turn.text().extend("one two")
     reader.read(list(stream.advance(turn.units())))
@@ -361,7 +361,7 @@ def test_what_is_given_up_does_not_hold_up_what_follows() -> None:
 
 def test_a_part_that_was_closed_as_cancelled_is_over_when_the_attempt_goes_on() -> None:
     turn, reader, stream = Turn(), Reader(), ResponseStream(ID.base)
-    reader.read(list(stream.begin(response_json(about(), "queued", Units(None, Span())))))
+    reader.read(list(stream.begin(response_json(about(), "queued", ResponseUnits(None, RunSpan())))))
     record = turn.text()
     record.extend("half")
     record.status = h.CANCELLED

@@ -22,7 +22,7 @@ from selfhost_transport.turns.seed import (
 )
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import ConversationMessage, UIMessage
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 from selfhost_transport.wire.message import Format, Message, decode_message
 from selfhost_transport.wire.serial import Position, parse_position
 from tests.turns.transcripts import Transcript, load, load_all, transport
@@ -38,11 +38,11 @@ def folded(messages: list[Message]) -> SessionTree:
 
 
 def shown(tree: SessionTree) -> list[ConversationMessage]:
-    return View(tree).messages()
+    return TreeView(tree).messages()
 
 
 def behind(seed: Seed, tree: SessionTree) -> list[ConversationMessage]:
-    return View(tree).messages()
+    return TreeView(tree).messages()
 
 
 def pages(history: list[Message], size: int) -> Iterator[list[Message]]:

@@ -20,7 +20,7 @@ from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.prompt import build_prompt
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import TextPart, messages_to_json
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.message import Message, Version
 from selfhost_transport.wire.serial import Position, format_item
@@ -58,7 +58,7 @@ def said(text: str, key: str = "u1", event: str = "e1", parent: str | None = Non
 
 
 def texts(tree: SessionTree) -> list[str]:
-    return [message.message.text for message in View(tree).messages()]
+    return [message.message.text for message in TreeView(tree).messages()]
 
 
 @settings(max_examples=150, deadline=None)
@@ -69,7 +69,7 @@ def test_ses_4_history_in_any_order_gives_the_same_view(transcript: Transcript, 
     tree = SessionTree()
     for message in messages:
         tree.apply(message)
-    view = View(tree)
+    view = TreeView(tree)
     expected = transcript.raw["late_joiner"].get("view", transcript.raw["final_view"])
     assert messages_to_json(view.messages()) == expected
     assert [run.to_json() for run in view.runs()] == transcript.raw["final_runs"]
@@ -259,7 +259,7 @@ JUNK: st.SearchStrategy[object] = st.sampled_from(
 @given(st.sampled_from(load_all()), st.data())
 def test_ses_13_no_mixture_of_headers_breaks_the_tree(transcript: Transcript, data: st.DataObject) -> None:
     tree = SessionTree(SESSION)
-    view = View(tree)
+    view = TreeView(tree)
     for message in copy.deepcopy(transcript.live()):
         tiers = (message.extras or {}).get("ai", {})
         for tier in data.draw(st.lists(st.sampled_from(sorted(tiers)), max_size=2)) if tiers else ():
@@ -299,4 +299,4 @@ def test_ses_15_foreign_messages_do_no_harm(name: str | None, extras: dict[str, 
             name=name, data='{"a":', encoding="json", extras=extras, serial=f"s{action}", action=action
         )
         tree.apply(message)
-    assert View(tree).messages() == []
+    assert TreeView(tree).messages() == []

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from selfhost_transport.turns.ui import messages_to_json
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 from selfhost_transport.wire.message import Message
 from tests.turns.transcripts import Transcript, load, load_all, view_of
 
@@ -27,7 +27,7 @@ def expected_view(transcript: Transcript) -> Any:
     return transcript.raw["late_joiner"].get("view", transcript.raw["final_view"])
 
 
-def shown(view: View) -> tuple[Any, Any]:
+def shown(view: TreeView) -> tuple[Any, Any]:
     return messages_to_json(view.messages()), [run.to_json() for run in view.runs()]
 
 

@@ -14,32 +14,32 @@ from selfhost_transport.turns.events import ChunkReceived, MessageChanged
 from selfhost_transport.turns.inputs import InputIds, branch_selected, user_message
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import TextPart, messages_to_json
-from selfhost_transport.turns.view import MessagesChanged, View
+from selfhost_transport.turns.view import MessagesChanged, TreeView
 from selfhost_transport.wire.message import Message
 from tests.turns.transcripts import load, transport
 
 
-def fold(messages: Iterable[Message], view: View) -> None:
+def fold(messages: Iterable[Message], view: TreeView) -> None:
     """Deliver messages one by one to a view that is watching."""
     for message in messages:
         view.update(view.tree.apply(message))
 
 
-def watched(name: str) -> View:
-    view = View(SessionTree())
+def watched(name: str) -> TreeView:
+    view = TreeView(SessionTree())
     fold(load(name).live(), view)
     return view
 
 
-def folded(name: str) -> View:
+def folded(name: str) -> TreeView:
     """A view that first looked after everything had arrived."""
     tree = SessionTree()
     for message in load(name).live():
         tree.apply(message)
-    return View(tree)
+    return TreeView(tree)
 
 
-def ids(view: View) -> list[str]:
+def ids(view: TreeView) -> list[str]:
     return [message.codec_message_id for message in view.messages()]
 
 
@@ -67,7 +67,7 @@ def test_bra_1_the_original_can_be_selected_again() -> None:
 
 
 def test_a_selection_outlives_the_loading_of_an_older_sibling() -> None:
-    messages, view = load("16").live(), View(SessionTree())
+    messages, view = load("16").live(), TreeView(SessionTree())
     again = said("", "x", "01767225600900-000@vectors:000")
     again.name = h.AI_RUN_START
     again.extras = h.make_extras(
@@ -75,7 +75,7 @@ def test_a_selection_outlives_the_loading_of_an_older_sibling() -> None:
     )
     fold([messages[0], *messages[12:], again], view)
     assert view.runs()[-1].run_id == "RUN-3"
-    view = View(view.tree)
+    view = TreeView(view.tree)
     view.select("MSG-ASST-2", 0)
     assert view.runs()[-1].run_id == "RUN-3"
     answer = said("three", "a3", "01767225600910-000@vectors:000")
@@ -109,7 +109,7 @@ def test_a_view_that_showed_a_message_stays_with_it_when_another_edits() -> None
 
 
 def test_the_editor_jumps_to_the_edit() -> None:
-    messages, view = load("18").live(), View(SessionTree())
+    messages, view = load("18").live(), TreeView(SessionTree())
     edit = next(n for n, m in enumerate(messages) if transport(m).get(h.FORK_OF))
     fold(messages[: edit + 1], view)
     assert ids(view)[-1] == "MSG-ASST-2"
@@ -127,7 +127,7 @@ def test_a_second_client_sees_the_recorded_view(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["26", "29", "43", "44", "73"])
 def test_the_view_while_a_turn_is_suspended(name: str) -> None:
-    view, expected = View(SessionTree()), load(name).raw["view_while_suspended"]
+    view, expected = TreeView(SessionTree()), load(name).raw["view_while_suspended"]
     for message in load(name).live():
         fold([message], view)
         if message.name == h.AI_RUN_SUSPEND:
@@ -137,7 +137,7 @@ def test_the_view_while_a_turn_is_suspended(name: str) -> None:
 
 
 def test_dur_2_a_new_attempt_takes_the_failed_output_away_at_once() -> None:
-    transcript, view = load("22"), View(SessionTree())
+    transcript, view = load("22"), TreeView(SessionTree())
     messages = transcript.live()
     fold(messages[:8], view)
     assert messages_to_json(view.messages()) == transcript.raw["view_after_failed_attempt"]
@@ -147,7 +147,7 @@ def test_dur_2_a_new_attempt_takes_the_failed_output_away_at_once() -> None:
 
 def test_bra_5_views_of_one_tree_choose_independently() -> None:
     first = folded("16")
-    second = View(first.tree)
+    second = TreeView(first.tree)
     first.select("MSG-ASST-2", 0)
     assert (ids(first)[-1], ids(second)[-1]) == ("MSG-ASST-1", "MSG-ASST-2")
 
@@ -167,7 +167,7 @@ def test_bra_15_what_hung_below_a_replaced_tail_goes_with_it() -> None:
 
 
 def test_bra_17_a_hidden_branch_makes_no_view_events() -> None:
-    messages, view = load("16").live(), View(SessionTree())
+    messages, view = load("16").live(), TreeView(SessionTree())
     fold(messages[:17], view)
     view.select("MSG-ASST-2", 0)
     (append,) = [m for m in messages[17:] if m.data == "Joke two."]
@@ -183,7 +183,7 @@ def test_bra_17_a_hidden_branch_makes_no_view_events() -> None:
 
 
 def test_tokens_of_the_visible_branch_are_reported() -> None:
-    view, reported = View(SessionTree()), ""
+    view, reported = TreeView(SessionTree()), ""
     for message in load("01").live():
         for event in view.update(view.tree.apply(message)):
             if isinstance(event, ChunkReceived) and event.chunk.type == "text-delta":
@@ -195,7 +195,7 @@ def test_his_1_older_messages_are_revealed_newest_first_in_steps() -> None:
     tree = SessionTree()
     for message in load("35").history():
         tree.apply(message)
-    view = View(tree, live_after="01767225600360-000@vectors")
+    view = TreeView(tree, live_after="01767225600360-000@vectors")
     assert (ids(view), view.hidden_count, view.runs()) == ([], 6, [])
     for step in load("35").raw["joiner"]["steps"][1:]:
         assert [m.codec_message_id for m in view.reveal(2)] == step["revealed"]
@@ -207,7 +207,7 @@ def test_his_2_live_messages_need_no_revealing() -> None:
     messages = load("02").live()
     second = next(n for n, m in enumerate(messages) if transport(m).get(h.CODEC_MESSAGE_ID) == "MSG-USER-2")
     attached_at = (messages[second - 1].serial or "").rpartition(":")[0]
-    view = View(SessionTree(), live_after=attached_at)
+    view = TreeView(SessionTree(), live_after=attached_at)
     fold(load("02").history()[: second - 1], view)
     fold(messages[second:], view)
     assert ids(view) == ["MSG-USER-2", "MSG-ASST-2"]
@@ -217,7 +217,7 @@ def test_his_2_live_messages_need_no_revealing() -> None:
 
 
 def test_rec_3_joining_in_the_middle_of_an_answer_shows_nothing_until_its_prompt_is_loaded() -> None:
-    transcript, view = load("25"), View(SessionTree())
+    transcript, view = load("25"), TreeView(SessionTree())
     live = transcript.live()
     fold(live[-5:], view)
     assert ids(view) == []
@@ -238,7 +238,7 @@ def test_anchors_name_parent_and_target() -> None:
     assert view.edit_anchor("MSG-USER-3") == Anchor("MSG-ASST-1", fork_of="MSG-USER-3")
     assert view.edit_anchor("MSG-USER-1") == Anchor(None, fork_of="MSG-USER-1")
     assert view.regenerate_anchor("MSG-ASST-3") == Anchor("MSG-USER-3", regenerates="MSG-ASST-3")
-    assert View(SessionTree()).send_anchor() == Anchor(None)
+    assert TreeView(SessionTree()).send_anchor() == Anchor(None)
 
 
 def test_regenerating_a_regenerated_head_names_the_original_target() -> None:
@@ -250,7 +250,7 @@ def test_bra_9_concurrent_edits_make_siblings() -> None:
     view = folded("01")
     for n, key in enumerate(("a", "b")):
         fold([said(key, key, f"0176722560{n}900-000@vectors:000", fork_of="MSG-USER-1")], view)
-    view = View(view.tree)
+    view = TreeView(view.tree)
     assert [s.message.text for s in view.branch_selection("b").siblings if s] == [
         "What is the capital of France?", "a", "b",
     ]  # fmt: skip
@@ -270,7 +270,7 @@ def answer(run_id: str, parent: str, at: int, regenerates: str | None = None) ->
 
 
 def test_another_answer_for_one_that_is_not_shown_stands_beside_it() -> None:
-    view = View(SessionTree())
+    view = TreeView(SessionTree())
     fold(
         [
             said("one", "m1", serial(1)),
@@ -288,7 +288,7 @@ def test_another_answer_for_one_that_is_not_shown_stands_beside_it() -> None:
 
 
 def test_an_answer_asked_for_here_is_shown_whatever_was_selected() -> None:
-    view = View(SessionTree())
+    view = TreeView(SessionTree())
     fold([said("one", "m1", serial(1)), answer("r1", "m1", 2), answer("r2", "m1", 3, "r1-answer")], view)
     view.select("r2-answer", 0)
     # Another's does not move a view that has chosen; its own user's does.
@@ -308,7 +308,7 @@ def chosen(key: str, at: int) -> Message:
 
 def test_bra_7_a_choice_for_all_moves_every_view_until_its_user_chooses() -> None:
     tree = SessionTree()
-    views = [View(tree), View(tree)]
+    views = [TreeView(tree), TreeView(tree)]
 
     def deliver(*messages: Message) -> None:
         for message in messages:
@@ -324,7 +324,7 @@ def test_bra_7_a_choice_for_all_moves_every_view_until_its_user_chooses() -> Non
     deliver(answer("r3", "m1", 5, "r1-answer"))
     assert [ids(view)[-1] for view in views] == ["r1-answer", "r2-answer"]
     deliver(chosen("r3-answer", 6))
-    views.append(View(tree))
+    views.append(TreeView(tree))
     assert [ids(view)[-1] for view in views] == ["r3-answer"] * 3
     views[1].expect_answer("for-r4")
     deliver(answer("r4", "m1", 7, "r1-answer"))
@@ -337,7 +337,7 @@ def serial(at: int) -> str:
 
 def test_bra_13_depth_and_breadth() -> None:
     """200 exchanges deep, each with another answer, and 50 answers to the last question: one rendering in 50 ms."""
-    view, at = View(SessionTree()), 0
+    view, at = TreeView(SessionTree()), 0
     parent: str | None = None
     for depth in range(200):
         question, first, second = f"q{depth}", f"r{depth}a", f"r{depth}b"

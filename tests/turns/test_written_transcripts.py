@@ -17,7 +17,7 @@ from selfhost_transport.turns.codecs import OPENAI, UI_MESSAGES
 from selfhost_transport.turns.encoder import Create
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.values import unpack
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 from tests.turns.rebuilt_inputs import rebuilt as rebuilt_input
 from tests.turns.rebuilt_lifecycle import rebuilt as rebuilt_lifecycle
 from tests.turns.transcripts import VERCEL, Operation, Transcript, context_of, load, load_all, transport
@@ -117,7 +117,7 @@ def is_written(transcript: Transcript, operation: Operation) -> bool:
 
 def test_r_appends_that_fail_alone_do_not_occur_but_are_read() -> None:
     """24: the SDK's live view keeps the text it had; ours shows what the service holds (SES-4)."""
-    view = View(SessionTree())
+    view = TreeView(SessionTree())
     for message in load("24").live():
         view.update(view.tree.apply(message))
     assert view.messages()[-1].message.text == "one two three"

@@ -11,7 +11,7 @@ from typing import Any
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.context import TurnContext
 from selfhost_transport.turns.tree import SessionTree
-from selfhost_transport.turns.view import View
+from selfhost_transport.turns.view import TreeView
 from selfhost_transport.wire.message import Format, Message, decode_message
 
 FOLDER = Path(__file__).parent.parent / "vectors" / "ai-transport"
@@ -71,12 +71,12 @@ def context_of(message: Message) -> TurnContext:
     )
 
 
-def view_of(messages: Iterable[Message]) -> View:
+def view_of(messages: Iterable[Message]) -> TreeView:
     """What a reader of these messages sees."""
     tree = SessionTree()
     for message in messages:
         tree.apply(message)
-    return View(tree)
+    return TreeView(tree)
 
 
 def load(name: str) -> Transcript:

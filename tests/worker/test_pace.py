@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent_worker.runtime.pace import LATE_S, VERY_LATE_S, Pace
+from agent_worker.runtime.pace import LATE_S, VERY_LATE_S, TurnPace
 
 
 class Late:
@@ -10,7 +10,7 @@ class Late:
 
     def __init__(self) -> None:
         self.lag, self.now = 0.0, 100.0
-        self.pace = Pace(lambda: self.lag, lambda: self.now)
+        self.pace = TurnPace(lambda: self.lag, lambda: self.now)
 
     def room(self, running: int, after_s: float = 0.0) -> int:
         self.now += after_s

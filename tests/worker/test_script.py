@@ -10,26 +10,29 @@ from hypothesis import strategies as st
 
 from agent_worker import AgentError, Reasoning
 from agent_worker.scripted.model import ScriptedStream
-from agent_worker.scripted.script import Script, parse_script
+from agent_worker.scripted.script import ModelScript, parse_script
 from agent_worker.scripted.ticks import TICK_S, Ticks
 
 
 @pytest.mark.parametrize(
     ("text", "script"),
     [
-        ("script: tokens=500 rate=50", Script(tokens=500, rate=50.0)),
-        ("  script:tokens=3", Script(tokens=3)),
-        ("script:", Script()),
-        ("script: tokens=20 hang_at=10", Script(tokens=20, hang_at=10)),
-        ("script: tokens=20 fail_at=0 always=1", Script(tokens=20, fail_at=0, always=True)),
-        ("script: crash_at=5 reasoning=7 echo_context=1", Script(crash_at=5, reasoning=7, echo_context=True)),
-        ("script: tool=client approve=1 ignore_abort=0", Script(tool="client", approve=True)),
-        ("script: rate=2.5 say=one = two three", Script(rate=2.5, say="one = two three")),
-        ("script: say=the whole line\ntokens=2", Script(say="the whole line", tokens=2)),
-        ("script:\n tokens=2\n rate=1", Script(tokens=2, rate=1.0)),
+        ("script: tokens=500 rate=50", ModelScript(tokens=500, rate=50.0)),
+        ("  script:tokens=3", ModelScript(tokens=3)),
+        ("script:", ModelScript()),
+        ("script: tokens=20 hang_at=10", ModelScript(tokens=20, hang_at=10)),
+        ("script: tokens=20 fail_at=0 always=1", ModelScript(tokens=20, fail_at=0, always=True)),
+        (
+            "script: crash_at=5 reasoning=7 echo_context=1",
+            ModelScript(crash_at=5, reasoning=7, echo_context=True),
+        ),
+        ("script: tool=client approve=1 ignore_abort=0", ModelScript(tool="client", approve=True)),
+        ("script: rate=2.5 say=one = two three", ModelScript(rate=2.5, say="one = two three")),
+        ("script: say=the whole line\ntokens=2", ModelScript(say="the whole line", tokens=2)),
+        ("script:\n tokens=2\n rate=1", ModelScript(tokens=2, rate=1.0)),
     ],
 )
-def test_directives(text: str, script: Script) -> None:
+def test_directives(text: str, script: ModelScript) -> None:
     assert parse_script(text) == script
 
 
@@ -67,34 +70,34 @@ def test_any_text_is_a_script_or_a_mistake_or_neither(text: str) -> None:
     assert parsed is not None
 
 
-async def read(script: Script, attempt: int = 1) -> list[str | Reasoning]:
+async def read(script: ModelScript, attempt: int = 1) -> list[str | Reasoning]:
     return [token async for token in ScriptedStream(script, attempt)]
 
 
 async def test_tokens_are_decimal_numbers_with_a_space() -> None:
-    assert await read(Script(tokens=12)) == [f"{n} " for n in range(12)]
+    assert await read(ModelScript(tokens=12)) == [f"{n} " for n in range(12)]
 
 
 async def test_reasoning_comes_first() -> None:
-    assert await read(Script(tokens=1, reasoning=2)) == [Reasoning("r0 "), Reasoning("r1 "), "0 "]
+    assert await read(ModelScript(tokens=1, reasoning=2)) == [Reasoning("r0 "), Reasoning("r1 "), "0 "]
 
 
 async def test_say_is_streamed_word_by_word() -> None:
-    assert await read(Script(say="two  words", tokens=1)) == ["two  ", "words", "0 "]
+    assert await read(ModelScript(say="two  words", tokens=1)) == ["two  ", "words", "0 "]
 
 
 async def test_failures_happen_at_the_first_attempt_only_unless_always() -> None:
-    stream = ScriptedStream(Script(tokens=5, fail_at=2), 1)
+    stream = ScriptedStream(ModelScript(tokens=5, fail_at=2), 1)
     assert [await anext(stream), await anext(stream)] == ["0 ", "1 "]
     with pytest.raises(AgentError, match="failed at token 2"):
         await anext(stream)
-    assert len(await read(Script(tokens=5, fail_at=2), attempt=2)) == 5
+    assert len(await read(ModelScript(tokens=5, fail_at=2), attempt=2)) == 5
     with pytest.raises(AgentError):
-        await read(Script(tokens=5, fail_at=2, always=True), attempt=2)
+        await read(ModelScript(tokens=5, fail_at=2, always=True), attempt=2)
 
 
 async def test_indexes_count_the_answer_and_not_the_reasoning() -> None:
-    stream = ScriptedStream(Script(tokens=5, reasoning=3, fail_at=0), 1)
+    stream = ScriptedStream(ModelScript(tokens=5, reasoning=3, fail_at=0), 1)
     assert [await anext(stream) for _ in range(3)] == [Reasoning(f"r{n} ") for n in range(3)]
     with pytest.raises(AgentError, match="failed at token 0"):
         await anext(stream)
@@ -102,11 +105,11 @@ async def test_indexes_count_the_answer_and_not_the_reasoning() -> None:
 
 async def test_a_failure_at_the_end_happens_too() -> None:
     with pytest.raises(AgentError, match="failed at token 3"):
-        await read(Script(tokens=3, fail_at=3))
+        await read(ModelScript(tokens=3, fail_at=3))
 
 
 async def test_a_hanging_stream_is_silent_until_it_is_cancelled() -> None:
-    stream = ScriptedStream(Script(tokens=5, hang_at=1), 1)
+    stream = ScriptedStream(ModelScript(tokens=5, hang_at=1), 1)
     assert await anext(stream) == "0 "
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
@@ -116,7 +119,7 @@ async def test_a_hanging_stream_is_silent_until_it_is_cancelled() -> None:
 async def test_the_rate_holds_even_if_the_reader_is_late() -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
-    stream = ScriptedStream(Script(tokens=41, rate=200), 1)
+    stream = ScriptedStream(ModelScript(tokens=41, rate=200), 1)
     assert await anext(stream) == "0 "
     await asyncio.sleep(0.1)  # a reader that is late; what was due meanwhile comes at once
     caught_up = loop.time()
@@ -142,7 +145,7 @@ async def test_streams_of_a_loop_share_its_ticks() -> None:
 
 
 async def test_a_closed_stream_ends() -> None:
-    stream = ScriptedStream(Script(tokens=5), 1)
+    stream = ScriptedStream(ModelScript(tokens=5), 1)
     await anext(stream)
     await stream.aclose()
     assert stream.closed and [token async for token in stream] == []

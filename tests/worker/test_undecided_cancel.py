@@ -10,7 +10,7 @@ import pytest
 from agent_worker import CancelRequest, Turn, Worker
 from gateway.commands.burst import Burst
 from gateway.commands.cancel_voting import CancelVoting
-from gateway.commands.commands import Cancel
+from gateway.commands.commands import CancelTurns
 from gateway.commands.continuations import Continuations
 from gateway.commands.executor import Executor
 from gateway.services import Services, connect_services
@@ -47,7 +47,7 @@ class Requester:
 
     async def cancel(self, wanted: CancelFilter) -> CancelReceipt:
         message = Message(name=h.AI_CANCEL, client_id="alice", extras=h.make_extras({h.EVENT_ID: "c"}))
-        done = await self._executor.run(Cancel(self._session, wanted, message))
+        done = await self._executor.run(CancelTurns(self._session, wanted, message))
         assert done.result.cancel is not None
         return done.result.cancel
 

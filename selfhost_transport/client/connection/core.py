@@ -13,12 +13,12 @@ from selfhost_transport.client.connection.effects import (
     Answered,
     Attached,
     AttachRefused,
-    Changed,
     Drop,
     Effect,
     NeedToken,
     Received,
     Send,
+    StateChanged,
 )
 from selfhost_transport.client.connection.outbox import Outbox, Outgoing
 from selfhost_transport.client.connection.state import ChannelState, ConnectionState, StateChange
@@ -279,7 +279,7 @@ class ConnectionCore:
     ) -> list[Effect]:
         change = StateChange(self.state, state, reason, retry_in)
         self.state, self.reason = state, reason
-        return [Changed(change)]
+        return [StateChanged(change)]
 
     def _give_up(self, error: ErrorInfo) -> list[Effect]:
         self._connect_by = self._attach_by = self._idle_after = None

@@ -15,12 +15,12 @@ from selfhost_transport.client.connection.effects import (
     Answered,
     Attached,
     AttachRefused,
-    Changed,
     Drop,
     Effect,
     NeedToken,
     Received,
     Send,
+    StateChanged,
 )
 from selfhost_transport.client.connection.endpoint import AGENT, PROTOCOL_VERSION, Endpoint
 from selfhost_transport.client.connection.outbox import Outgoing, Settled
@@ -273,7 +273,7 @@ class Connection:
                     self._send(frame)
                 case Answered(settled):
                     self._settle(settled)
-                case Changed(change):
+                case StateChanged(change):
                     if change.current is ConnectionState.CONNECTED:
                         self._token_refusals = 0
                     self._listener.on_change(change)

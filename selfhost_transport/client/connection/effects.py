@@ -26,7 +26,7 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class StateChanged:
     """Tell the application about a change of the connection."""
 
     change: StateChange
@@ -72,4 +72,4 @@ class NeedToken:
     """Fetch a token and give it to `ConnectionCore.reauthorise` (protocol section 4.7)."""
 
 
-Effect: TypeAlias = Send | Drop | Changed | Attached | Received | Answered | AttachRefused | NeedToken
+Effect: TypeAlias = Send | Drop | StateChanged | Attached | Received | Answered | AttachRefused | NeedToken

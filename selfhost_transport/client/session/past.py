@@ -13,7 +13,7 @@ from selfhost_transport.turns.completeness import is_settled
 from selfhost_transport.turns.events import TreeEvent
 from selfhost_transport.turns.seed import Seed, check_resume_point, is_joined
 from selfhost_transport.turns.tree import SessionTree
-from selfhost_transport.turns.view import View as Window
+from selfhost_transport.turns.view import TreeView as Window
 from selfhost_transport.wire.message import Message
 
 _log = logging.getLogger(__name__)

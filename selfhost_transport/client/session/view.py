@@ -22,7 +22,7 @@ from selfhost_transport.turns.seed import before
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import ConversationMessage
 from selfhost_transport.turns.view import BranchSelection, MessagesChanged, ViewEvent
-from selfhost_transport.turns.view import View as Window
+from selfhost_transport.turns.view import TreeView as Window
 
 if TYPE_CHECKING:
     from selfhost_transport.client.session.session import Sent, Session
