@@ -38,12 +38,12 @@ class _Worker:
         self.turns = TurnStore(self.connection, keys)
         pairs = [(bucket, AGENT) for bucket in range(keys.buckets)]
         self.reader = QueueReader(pairs, self._take, lambda: 100, call_again=self.turns.call_again)
-        self.control = ControlChannel(name, lambda *what: None, self._woken)
-        self.subscriber = Subscriber(url, on_reconnect=self.reader.wake_all)
+        self.control = ControlChannel(name, lambda *what: None, self._called)
+        self.subscriber = Subscriber(url, on_reconnect=self.reader.look_into_all)
 
     async def start(self) -> None:
         await self.control.subscribe_all(self.subscriber, self.turns.keys.bases())
-        self._tasks = [asyncio.create_task(self.reader.work()), asyncio.create_task(self.reader.pass_on())]
+        self._tasks = [asyncio.create_task(self.reader.work()), asyncio.create_task(self.reader.forward())]
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -52,9 +52,9 @@ class _Worker:
         await self.subscriber.close()
         await self.connection.close()
 
-    def _woken(self, bucket: int, agent: str, alone: bool) -> None:
+    def _called(self, bucket: int, agent: str, to_few: bool) -> None:
         self.calls += 1
-        self.reader.wake(bucket, agent, alone=alone)
+        self.reader.note_call(bucket, agent, to_few=to_few)
 
     async def _take(self, bucket: int, agent: str, spare: bool) -> bool:
         lease = await self.turns.take(bucket, agent, self.name, LEASE_MS, spare=spare)

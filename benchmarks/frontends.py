@@ -87,10 +87,10 @@ async def _cost(front_end: FrontEnd, seconds: float) -> float:
         async with Readers(address, front_end.request(turn), _READERS) as readers:
             rate = _DELIVERIES_PER_S / _READERS
             await _append(bench, turn, rate, 1.0)  # what is made once
-            before = await readers.settled()
+            before = await readers.delivered()
             cpu = Cpu(child.pid)
             await _append(bench, turn, rate, seconds)
-            delivered = await readers.settled() - before
+            delivered = await readers.delivered() - before
             if not delivered:
                 raise RuntimeError(f"the readers of {front_end.name} got nothing")
             return cpu.spent_us() / delivered

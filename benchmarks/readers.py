@@ -78,7 +78,7 @@ class Readers:
         self._process.kill()
         await asyncio.to_thread(self._process.join)
 
-    async def settled(self) -> int:
+    async def delivered(self) -> int:
         """How many chunks all readers got together, once nothing more comes."""
         last = -1
         while True:

@@ -1,7 +1,7 @@
 """The conversation in the form that all providers share: who spoke, what was called, what came of it.
 
 Providers insist that every tool call is followed by its result, and most have no word for an answer that was cut
-off; both are settled here, once (CAN-23, INT-25).
+off; both are decided here, once (CAN-23, INT-25).
 """
 
 from __future__ import annotations

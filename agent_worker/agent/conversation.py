@@ -50,7 +50,7 @@ class Conversation:
     def __init__(
         self, history: HistoryReader, lease: Lease, context: TurnContext, codec: Codec | None = None
     ) -> None:
-        # What messages are read and written in; None: see `settle_codec`.
+        # What messages are read and written in; None: see `choose_codec`.
         self._codec = codec or (codec_named(context.codec) if context.codec is not None else None)
         self._history = history
         self._lease = lease
@@ -64,7 +64,7 @@ class Conversation:
         """What the turn's messages are read and written in."""
         return self._codec or UI_MESSAGES
 
-    async def settle_codec(self) -> None:
+    async def choose_codec(self) -> None:
         """If the trigger does not show its sender's codec, use that of the answer to regenerate (section 8.9)."""
         target = self._context.msg_regenerate
         if self._codec is None and target is not None:

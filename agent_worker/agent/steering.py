@@ -51,6 +51,6 @@ class Steering:
     def _note(self, tree: SessionTree) -> None:
         node = tree.run_node(self._lease.turn_id)
         if node is not None:
-            settled = self._answered | (node.answered_steers() - set(self.ids))
+            answered = self._answered | (node.answered_steers() - set(self.ids))
             trigger = self._conversation.trigger
-            self.ids = tuple(steer for steer in node.steers(trigger) if steer not in settled)
+            self.ids = tuple(steer for steer in node.steers(trigger) if steer not in answered)

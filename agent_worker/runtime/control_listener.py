@@ -97,7 +97,7 @@ class ControlListener:
         if push == "stop":
             self._on_stop(bucket, turn, fence)
 
-    def _arrived(self, bucket: int, agent: str, alone: bool = False) -> None:
+    def _arrived(self, bucket: int, agent: str, to_few: bool = False) -> None:
         _set(self._arrivals.get(agent, ()))
 
     def _wake(self, channel: str) -> None:

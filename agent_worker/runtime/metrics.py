@@ -15,7 +15,7 @@ from agent_worker.runtime.worker import Worker, WorkerStatistics
 from selfhost_transport.errors import TransportError
 from selfhost_transport.metrics import DeploymentTotals
 from selfhost_transport.settings import Settings
-from selfhost_transport.store.deployment import settle
+from selfhost_transport.store.deployment import agree
 from selfhost_transport.store.keys import DEFAULT_BUCKETS, Keyspace
 from selfhost_transport.store.statistics import Statistics, read_statistics
 from selfhost_transport.store.stores import Stores
@@ -58,8 +58,8 @@ class WorkerMetrics(Collector):
 
     async def _statistics(self) -> Statistics:
         if self._keys is None:
-            settled = await settle(self._redis, self._settings, note=False)
-            self._keys = Keyspace(settled.redis.prefix, settled.redis.buckets or DEFAULT_BUCKETS)
+            agreed = await agree(self._redis, self._settings, note=False)
+            self._keys = Keyspace(agreed.redis.prefix, agreed.redis.buckets or DEFAULT_BUCKETS)
         return await read_statistics(self._redis, self._keys, self._worker.agents)
 
 

@@ -38,8 +38,8 @@ async def _no_other(bucket: int, agent: str) -> int:
 class QueueReader:
     """Takes turns from every queue that may hold some, while `room()` says how many more can run.
 
-    A queue is dirty from a wake-up, a start or a reconnect until a take leaves it empty. While takes leave more in it,
-    twice as many are tried at once. A call that others may not have got is passed on where there is no room.
+    A queue is dirty from a call, a start or a reconnect until a take leaves it empty. While takes leave more in it,
+    twice as many are tried at once. A call that others may not have got is forwarded where there is no room.
     """
 
     def __init__(
@@ -60,23 +60,23 @@ class QueueReader:
         self._changed = asyncio.Event()
         self._stopping = False
         self._call_again = call_again
-        # Queues that this process was called for, and few others; and those whose call is to be passed on.
+        # Queues that this process was called for, and few others; and those whose call is to be forwarded.
         self._called: set[Pair] = set()
-        self._passed: set[Pair] = set()
-        self._passing = asyncio.Event()
+        self._to_forward: set[Pair] = set()
+        self._has_to_forward = asyncio.Event()
 
-    def wake(self, bucket: int, agent: str, *, alone: bool = False) -> None:
-        """Something was put into a queue. `alone`: few others, or none, were called for it."""
+    def note_call(self, bucket: int, agent: str, *, to_few: bool = False) -> None:
+        """This process was called: something was put into a queue. `to_few`: few others, or none, were called for it."""
         pair = (bucket, agent)
         self._dirty.setdefault(pair, 1)
-        if alone:
+        if to_few:
             self._called.add(pair)
         if self._stopping:
-            self._pass_calls()
+            self._forward_calls()
         self._changed.set()
 
-    def wake_all(self) -> None:
-        """Notifications may have been missed."""
+    def look_into_all(self) -> None:
+        """Calls may have been missed: every queue may hold turns."""
         self._dirty = {**self._dirty, **dict.fromkeys(self._pairs, 1)}
         self._changed.set()
 
@@ -88,7 +88,7 @@ class QueueReader:
     def stop(self) -> None:
         """Take nothing more; `work` returns when what was asked for has arrived."""
         self._stopping = True
-        self._pass_calls()
+        self._forward_calls()
         self._changed.set()
 
     async def work(self) -> None:
@@ -99,16 +99,16 @@ class QueueReader:
             self._changed.clear()
             while not self._stopping and (takes := self._next_takes()):
                 await self._take_from(takes)
-            self._pass_calls()
+            self._forward_calls()
             if not self._dirty:
                 self._found_empty()
 
-    async def pass_on(self) -> None:
-        """Pass calls on until cancelled: others come for what this process has no room for, or is too late to take."""
+    async def forward(self) -> None:
+        """Forward calls until cancelled: others come for what this process has no room for, or is too late to take."""
         while True:
-            await self._passing.wait()
-            self._passing.clear()
-            pairs, self._passed = self._passed, set()
+            await self._has_to_forward.wait()
+            self._has_to_forward.clear()
+            pairs, self._to_forward = self._to_forward, set()
             for reply in await asyncio.gather(
                 *(self._call_again(*pair) for pair in pairs), return_exceptions=True
             ):
@@ -116,12 +116,12 @@ class QueueReader:
                 if isinstance(reply, BaseException) and not isinstance(reply, TransportError):
                     raise reply
 
-    def _pass_calls(self) -> None:
+    def _forward_calls(self) -> None:
         """What is still to be looked at waits for room."""
         if self._called:
-            self._passed |= self._called
+            self._to_forward |= self._called
             self._called.clear()
-            self._passing.set()
+            self._has_to_forward.set()
 
     async def _something_changed(self) -> None:
         if not self._dirty:

@@ -158,7 +158,7 @@ class TurnRun:
             logger.exception("turn.crashed %s error=%s", self._names(), described(error))
             await self._end_plainly()
         finally:
-            await self._settle_chores()
+            await self._await_chores()
             lease = self.lease
             await self._services.presence.done(lease.session, self._context.agent_client_id, lease.turn_id)
             self._let_go()
@@ -178,7 +178,7 @@ class TurnRun:
         if alone is not None:
             await self._wait_alone(alone)
             watch = Watch(limits, lambda: self._writer.written)
-        await self.turn.conversation.settle_codec()
+        await self.turn.conversation.choose_codec()
         await self._continue_after_crash()
         with self._trace.current():
             while await self._pass(watch):
@@ -345,7 +345,7 @@ class TurnRun:
         session, turn = self.lease.session, self.lease.turn_id
         await self._services.presence.show(session, self._context.agent_client_id, turn, activity)
 
-    async def _settle_chores(self) -> None:
+    async def _await_chores(self) -> None:
         """Await the tasks beside the agent; the hook's grace bounds the wait."""
         for chore in (self._asking, self._looking):
             if chore is None:

@@ -230,8 +230,8 @@ class Worker:
         queue_reader = self._queue_reader = QueueReader(
             pairs, self._take, self._room, self._found_empty, stores.turns.call_again
         )
-        subscriber = stores.subscriber(on_reconnect=queue_reader.wake_all)
-        control = ControlChannel(self.worker_id, self._running.push, self._woken, self._drain_asked)
+        subscriber = stores.subscriber(on_reconnect=queue_reader.look_into_all)
+        control = ControlChannel(self.worker_id, self._running.push, self._called, self._drain_asked)
         try:
             await control.subscribe_all(subscriber, keys.bases())
             lease_ms = settings.worker.lease_ms
@@ -263,7 +263,7 @@ class Worker:
             asyncio.create_task(keeper.keep(), name="lease-keeper"),
             asyncio.create_task(reaper.watch(), name="reaper"),
             asyncio.create_task(self._look_again(stores), name="look-again"),
-            asyncio.create_task(queue_reader.pass_on(), name="pass-on"),
+            asyncio.create_task(queue_reader.forward(), name="forward-calls"),
         ]
         if abandoned := _abandonment(settings, stores, self._running.all):
             loops.append(asyncio.create_task(abandoned, name="abandonment"))
@@ -323,7 +323,7 @@ class Worker:
     def _turn_ended(self) -> None:
         if self.once:
             # It may have been put back into its queue, or have let another one start.
-            self._queue_reader.wake_all()
+            self._queue_reader.look_into_all()
         self._queue_reader.room_made()
 
     def _found_empty(self) -> None:
@@ -337,9 +337,9 @@ class Worker:
             return 0
         return self._pace.room(len(self._running), self.settings.worker.concurrency)
 
-    def _woken(self, bucket: int, agent: str, alone: bool) -> None:
+    def _called(self, bucket: int, agent: str, to_few: bool) -> None:
         if agent in self.agents:
-            self._queue_reader.wake(bucket, agent, alone=alone)
+            self._queue_reader.note_call(bucket, agent, to_few=to_few)
 
     def _drain_asked(self) -> None:
         logger.info("worker.drain_asked worker=%s", self.worker_id)

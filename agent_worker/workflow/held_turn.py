@@ -242,7 +242,7 @@ class HeldTurn:
         context = context_of(self.context, step_id)
         self._opening = step_id
         try:
-            await self._conversation.settle_codec()
+            await self._conversation.choose_codec()
             with self._noticing_a_loss():
                 started = await self._services.steps.start(
                     self.lease,

@@ -157,13 +157,13 @@ def woken_session(operation: ClientOperation) -> str | None:
 class Done:
     """A write that is in Redis (P11).
 
-    `settled_at`: the answer may leave a socket only after every entry up to this position has (P2). `echoed_at`: the
-    same where nothing is hurried for it: who has entered finds itself among the members.
+    `reply_after`: the reply may leave a socket only after every entry up to this position has (P2): who has entered finds
+    itself among the members. `hurries`: entries that wait for another reply need not, up to there.
     """
 
     result: AckResult
     position: Position
     epoch: str
-    settled_at: Position | None = None
-    echoed_at: Position | None = None
+    reply_after: Position | None = None
+    hurries: bool = False
     interrupted: tuple[str, ...] = field(default=())

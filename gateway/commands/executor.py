@@ -215,7 +215,8 @@ class Executor:
             AckResult(serials, turn=receipt),
             accepted.position,
             accepted.epoch,
-            settled_at=accepted.position if accepted.interrupted else None,
+            reply_after=accepted.position if accepted.interrupted else None,
+            hurries=bool(accepted.interrupted),
             interrupted=accepted.interrupted,
         )
 
@@ -284,7 +285,8 @@ class Executor:
             AckResult([format_item(cancelled.position, cancelled.epoch, 0)], cancel=receipt),
             position,
             cancelled.epoch,
-            settled_at=position if position > Position.ZERO else None,
+            reply_after=position if position > Position.ZERO else None,
+            hurries=True,
         )
 
     async def _annotate(self, operation: Annotate) -> Done:
@@ -299,7 +301,7 @@ class Executor:
             operation.session, operation.holder, operation.changes, publish_id=operation.publish_id
         )
         position = changed.position or Position.ZERO
-        return Done(AckResult([]), position, changed.epoch, echoed_at=changed.position)
+        return Done(AckResult([]), position, changed.epoch, reply_after=changed.position)
 
     async def _leave_presence(self, operation: LeavePresence) -> Done:
         if operation.session is None:

@@ -134,7 +134,7 @@ async def messages(
 ) -> list[dict[str, Any]]:
     """The conversation for `useChat({messages})`; without the answer that is being written: its stream has that."""
     credential.capability.require(Operation.HISTORY, session)
-    # A turn that was suspended is several messages on the wire; one more page settles that.
+    # A turn that was suspended is several messages on the wire; one more page completes it.
     async with SessionReader(
         services, credential, session, lambda tree: TreeView(tree).is_read(2 * limit)
     ) as reader:

@@ -14,7 +14,7 @@ from gateway.fanout.subscription import AttachResult, Gap, Subscription
 from gateway.realtime.connection import Connection
 from gateway.realtime.effects import Adjust, Attach, Command, Effect
 from gateway.realtime.member_lists import MemberLists
-from gateway.realtime.replies_first import RepliesFirst, settle
+from gateway.realtime.replies_first import RepliesFirst, wait_for_entries
 from gateway.realtime.watched import Watched
 from gateway.services import Services
 from gateway.websocket.upgrade import SocketOutlet
@@ -247,6 +247,6 @@ class SocketChannels:
         """Let entries follow the replies that have left; behind further ones that are owed, those up to `done`."""
         self._replies.proceed(done)
 
-    async def settle(self, done: Done) -> None:
+    async def wait_for_entries(self, done: Done) -> None:
         """Wait, bounded, until everything that has to leave this socket before the answer has (P2)."""
-        await settle(done, self._watched.values())
+        await wait_for_entries(done, self._watched.values())

@@ -71,16 +71,16 @@ class CommandOrder:
         """Whether a reply has not left yet."""
         return self._pending is not None and ticket in self._pending
 
-    def settle(self, ticket: int, outcome: AckResult | ErrorInfo) -> tuple[list[Frame], str | None]:
+    def resolve(self, ticket: int, outcome: AckResult | ErrorInfo) -> tuple[list[Frame], str | None]:
         """Note an outcome.
 
         Returns the replies that may leave now, in order; and the channel whose frames waited for this one.
         """
         pending = self._pending
-        if pending is None or (settled := pending.get(ticket)) is None:
+        if pending is None or (resolved := pending.get(ticket)) is None:
             return [], None
-        settled.outcome = outcome
-        freed = self._end(settled)
+        resolved.outcome = outcome
+        freed = self._end(resolved)
         ready = list(takewhile(lambda other: pending[other].outcome is not None, pending))
         frames = [_reply(pending.pop(other)) for other in ready]
         self._pending = pending or None
@@ -138,9 +138,9 @@ class CommandOrder:
             lane = self._lanes[channel] = _Lane()
         return lane
 
-    def _end(self, settled: _Pending) -> str | None:
+    def _end(self, resolved: _Pending) -> str | None:
         """A command was carried out or refused. Returns its channel where frames wait for that."""
-        channel, settled.channel = settled.channel, None
+        channel, resolved.channel = resolved.channel, None
         lane = self._lanes.get(channel) if self._lanes and channel is not None else None
         if lane is None or channel is None:
             return None

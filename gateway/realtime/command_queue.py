@@ -36,7 +36,7 @@ class CommandQueue:
         "_executor",
         "_refused",
         "_running",
-        "_settle",
+        "_wait_for_entries",
         "_waiting",
     )
 
@@ -44,7 +44,7 @@ class CommandQueue:
         self,
         executor: Executor,
         background: Background,
-        settle: Callable[[Done], Awaitable[None]],
+        wait_for_entries: Callable[[Done], Awaitable[None]],
         committed: Callable[[int, Done], None],
         refused: Callable[[int, ErrorInfo], None],
         *,
@@ -52,7 +52,7 @@ class CommandQueue:
     ) -> None:
         self._executor = executor
         self._background = background
-        self._settle = settle
+        self._wait_for_entries = wait_for_entries
         self._committed = committed
         self._refused = refused
         # Both are there while something is in them.
@@ -127,8 +127,8 @@ class CommandQueue:
             logger.exception("gateway.commit_failed")
             self._refuse(command, ServiceError("internal error; try again").info)
         else:
-            if done.settled_at is not None or done.echoed_at is not None:
-                await self._settle(done)
+            if done.reply_after is not None:
+                await self._wait_for_entries(done)
             if command.others:
                 tickets = (command.ticket, *command.others)
                 for ticket, serial in zip(tickets, done.result.serials, strict=True):

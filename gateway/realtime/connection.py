@@ -198,11 +198,11 @@ class Connection:
 
     def committed(self, ticket: int, done: Done) -> list[Effect]:
         """The operation of a Command is in the store."""
-        return self._settle(ticket, done.result)
+        return self._resolve(ticket, done.result)
 
     def refused(self, ticket: int, error: ErrorInfo) -> list[Effect]:
         """The operation of a Command was not carried out."""
-        return self._settle(ticket, error)
+        return self._resolve(ticket, error)
 
     def has_pending(self, ticket: int) -> bool:
         """Whether the answer to an operation has not left yet."""
@@ -270,7 +270,7 @@ class Connection:
         try:
             operation = self._requests.operation(frame)
         except TransportError as error:
-            return self._settle(ticket, error.info)
+            return self._resolve(ticket, error.info)
         if frame.channel is not None:
             self._order.begin(ticket, frame.channel)
         return [Command(ticket, operation)]
@@ -281,11 +281,11 @@ class Connection:
         return self._refuse(frame.msg_serial or 0, info)
 
     def _refuse(self, msg_serial: int, info: ErrorInfo) -> list[Effect]:
-        return self._settle(self._order.register(msg_serial), info)
+        return self._resolve(self._order.register(msg_serial), info)
 
-    def _settle(self, ticket: int, outcome: AckResult | ErrorInfo) -> list[Effect]:
+    def _resolve(self, ticket: int, outcome: AckResult | ErrorInfo) -> list[Effect]:
         """Note an outcome: send the replies that may leave now, take the frames that waited for it."""
-        replies, freed = self._order.settle(ticket, outcome)
+        replies, freed = self._order.resolve(ticket, outcome)
         effects: list[Effect] = [SendFrame(frame) for frame in replies]
         return effects if freed is None else effects + self._go_on(freed)
 

@@ -119,7 +119,7 @@ class ConnectionDriver:
         self._commands = CommandQueue(
             services.executor,
             self._background,
-            self._channels.settle,
+            self._channels.wait_for_entries,
             self._committed,
             self._refused,
             window_ms=rollup_ms,

@@ -14,7 +14,7 @@ from gateway.realtime.connection import Connection
 from gateway.realtime.effects import Command
 from gateway.realtime.watched import Watched
 
-SETTLE_TIMEOUT_S: Final = 1.0
+ENTRIES_FIRST_S: Final = 1.0
 
 
 class RepliesFirst:
@@ -52,16 +52,16 @@ class RepliesFirst:
         self._paused = self._paused or None
 
 
-async def settle(done: Done, channels: Iterable[Watched]) -> None:
+async def wait_for_entries(done: Done, channels: Iterable[Watched]) -> None:
     """Wait, bounded, until everything before a cancel (P2), or a change of presence itself, has been written to this socket."""
-    until = done.settled_at or done.echoed_at
+    until = done.reply_after
     if until is None:
         return
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(SETTLE_TIMEOUT_S):
+        async with asyncio.timeout(ENTRIES_FIRST_S):
             for watched in list(channels):
                 if watched.feed is not None and watched.feed.epoch == done.epoch:
                     await watched.feed.passed(until)
-                    if done.settled_at is not None:
+                    if done.hurries:
                         watched.subscription.clear(until)
                     await watched.subscription.caught_up(until)

@@ -12,7 +12,7 @@ import typer
 from selfhost_transport.migration.migration import Migration
 from selfhost_transport.migration.servers import Side
 from selfhost_transport.settings import Settings
-from selfhost_transport.store.deployment import BUCKETS_OF_CLUSTER, settle
+from selfhost_transport.store.deployment import BUCKETS_OF_CLUSTER, agree
 
 _EVERY_S: Final = 1.0
 
@@ -27,7 +27,7 @@ def run_migrate(source: Settings, target: Settings) -> None:
 async def _run(source: Settings, target: Settings) -> None:
     here, there = (Side(one.redis.url, one.redis.prefix) for one in (source, target))
     try:
-        old = (await settle(here.redis, source, note=False)).redis.buckets
+        old = (await agree(here.redis, source, note=False)).redis.buckets
         assert old is not None
         fitting = BUCKETS_OF_CLUSTER if there.is_cluster and BUCKETS_OF_CLUSTER % old == 0 else old
         migration = Migration(here, there, old, target.redis.buckets or fitting, _Progress())

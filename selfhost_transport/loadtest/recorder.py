@@ -196,9 +196,9 @@ class Recorder:
             arrivals = self._arrivals
             arrivals.append((now, tokens, delivery, latency, spacing, gap))
             if len(arrivals) >= _AT_ONCE:
-                self._settle()
+                self._count_arrivals()
 
-    def _settle(self) -> None:
+    def _count_arrivals(self) -> None:
         """Count what has arrived."""
         delivered, gapped = self._histograms[Metric.DELIVERY].record, self._histograms[Metric.GAP].record
         filling, second = _Filling(), 0
@@ -224,7 +224,7 @@ class Recorder:
 
     def recording(self) -> Recording:
         """Everything until now."""
-        self._settle()
+        self._count_arrivals()
         tokens = Histogram()
         for filled in self._seconds.values():
             tokens.merge(filled.latency)

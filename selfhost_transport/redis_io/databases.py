@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-SCRIPT_BEGINS: Final = "local DATABASE, COUNTED = '', true\n"
+SCRIPT_BEGINS: Final = "local DATABASE, COUNTS_ALL = '', true\n"
 """The first line of a script that publishes; it puts `DATABASE` behind the name of a channel.
 
-`COUNTED`: whether Redis' answer to a publish counts all who get it. In a Cluster whose notifications are not sharded, it
+`COUNTS_ALL`: whether Redis' answer to a publish counts all who get it. In a Cluster whose notifications are not sharded, it
 knows only those of one server.
 """
 
@@ -84,7 +84,7 @@ class Database:
             return script
         source = script.source
         suffix, counted = f"\\n{self.number}" if self.number else "", str(self.counted).lower()
-        source = f"local DATABASE, COUNTED = '{suffix}', {counted}\n{source.removeprefix(SCRIPT_BEGINS)}"
+        source = f"local DATABASE, COUNTS_ALL = '{suffix}', {counted}\n{source.removeprefix(SCRIPT_BEGINS)}"
         if self.sharded:
             source = source.replace(_PUBLISH, _SHARD_PUBLISH)
         return _Variant(

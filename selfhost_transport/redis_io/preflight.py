@@ -95,10 +95,10 @@ def _check_role(address: Address, role: Any) -> None:
 async def _explained(address: Address, error: StoreUnavailable) -> StoreUnavailable:
     """The error; where TLS was expected on one side only, one that says so."""
     is_network = isinstance(error.__cause__, OSError | hiredis.ProtocolError)
-    is_settled = isinstance(
+    is_explained = isinstance(
         error.__cause__, ssl.SSLCertVerificationError | ConnectionRefusedError | socket.gaierror
     )
-    if address.path or not is_network or is_settled:
+    if address.path or not is_network or is_explained:
         return error
     speaks_tls = await _probe(address)
     if speaks_tls is None or speaks_tls == (address.tls is not None):
@@ -161,7 +161,7 @@ async def _check_names(addresses: tuple[Address, ...]) -> None:
                 error = None
                 break
         with contextlib.suppress(RuntimeError):  # the loop is closed: it was not waited for
-            loop.call_soon_threadsafe(_settle, found, error)
+            loop.call_soon_threadsafe(_resolve, found, error)
 
     threading.Thread(target=look_up, name="resolve", daemon=True).start()
     done, _ = await asyncio.wait([found], timeout=_CONNECT_S)
@@ -170,6 +170,6 @@ async def _check_names(addresses: tuple[Address, ...]) -> None:
         raise StoreUnavailable(why_not_connected(addresses[0], error)) from None
 
 
-def _settle(found: asyncio.Future[Exception | None], error: Exception | None) -> None:
+def _resolve(found: asyncio.Future[Exception | None], error: Exception | None) -> None:
     if not found.done():
         found.set_result(error)

@@ -19,7 +19,7 @@ BUCKETS_OF_CLUSTER: Final = 1024
 _SHARDED_SINCE: Final = (7, 0)
 
 
-async def settle(redis: RedisConnection, settings: Settings, *, note: bool = True) -> Settings:
+async def agree(redis: RedisConnection, settings: Settings, *, note: bool = True) -> Settings:
     """The settings with the number of buckets and the kind of notifications that the deployment has.
 
     `note`: whether to write down what is not yet; to be called before the format is noted, by which a deployment is known
@@ -56,11 +56,11 @@ async def settle(redis: RedisConnection, settings: Settings, *, note: bool = Tru
     )
 
 
-async def note_again(redis: RedisConnection, settled: Settings) -> None:
-    """Write down what was settled, after it was lost with all other data. Raises StoreUnavailable."""
-    key = f"{settled.redis.prefix}:deployment"
-    await redis.command("HSETNX", key, "buckets", settled.redis.buckets or DEFAULT_BUCKETS)
-    where = address_resolver(settled.redis.url)
+async def note_again(redis: RedisConnection, agreed: Settings) -> None:
+    """Write down what was agreed, after it was lost with all other data. Raises StoreUnavailable."""
+    key = f"{agreed.redis.prefix}:deployment"
+    await redis.command("HSETNX", key, "buckets", agreed.redis.buckets or DEFAULT_BUCKETS)
+    where = address_resolver(agreed.redis.url)
     if isinstance(where, ClusterNodes) and where.chosen is not None:
         await redis.command("HSETNX", key, NOTIFICATIONS, where.chosen)
 

@@ -45,7 +45,7 @@ class Retention:
         """One short script for a bucket. Returns how many publishes it took; None when nothing is due."""
         taken: int | None = await self._redis.call(
             *scripts.call(
-                "trim_history", sessions=f"{base}retention", bucket=base, limit=PUBLISHES_PER_STEP,
+                "trim_history", sessions=f"{base}retention", base=base, limit=PUBLISHES_PER_STEP,
                 empty_ms=self._options.empty_session_ms,
             )
         )  # fmt: skip

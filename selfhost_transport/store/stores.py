@@ -14,7 +14,7 @@ from selfhost_transport.settings import Settings
 from selfhost_transport.store import scripts
 from selfhost_transport.store.annotations import AnnotationStore
 from selfhost_transport.store.dead_letters import DeadLetters
-from selfhost_transport.store.deployment import settle
+from selfhost_transport.store.deployment import agree
 from selfhost_transport.store.duties import Duties
 from selfhost_transport.store.ended_turns import EndedTurns
 from selfhost_transport.store.fleet import Fleet
@@ -126,11 +126,11 @@ class Stores:
         try:
             check_server(await redis.info())
             await check_format(redis, settings.redis.prefix, note=False)
-            settled = await settle(redis, settings, note=note_format)
+            agreed = await agree(redis, settings, note=note_format)
             await check_format(redis, settings.redis.prefix, note=note_format)
         finally:
             await redis.close()
-        return cls.build(settled, call_s=call_s, read_s=read_s)
+        return cls.build(agreed, call_s=call_s, read_s=read_s)
 
     def ended_turns(self, exporter: str) -> EndedTurns:
         """The queue of an exporter."""

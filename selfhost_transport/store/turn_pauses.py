@@ -122,7 +122,7 @@ class TurnPauses:
         return Position.parse_id(reply[0].decode())
 
     async def asked(self, lease: Lease) -> CancelAsked | None:
-        """The cancel that a turn's hook has to decide about; None when it was settled by then."""
+        """The cancel that a turn's hook has to decide about; None when it was decided by then."""
         base, session = self._keys.base_of(lease.session), lease.session
         fields = await self._redis.command(
             "HMGET",
@@ -147,7 +147,7 @@ class TurnPauses:
         base = self._keys.base(bucket)
         reply = await self._redis.call(
             *scripts.call(
-                "expire", deadlines=f"{base}deadlines", bucket=base, keep_ms=self._options.ended_turn_ms,
+                "expire", deadlines=f"{base}deadlines", base=base, keep_ms=self._options.ended_turn_ms,
                 window_ms=self._options.window_ms,
             )
         )  # fmt: skip

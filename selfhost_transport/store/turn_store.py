@@ -121,7 +121,7 @@ class TurnStore:
         base = self.keys.base(bucket)
         reply = await self.redis.call(
             *scripts.call(
-                "take", queue=f"{base}q:{agent}", leases=f"{base}leases", bucket=base, group=WORKER_GROUP,
+                "take", queue=f"{base}q:{agent}", leases=f"{base}leases", base=base, group=WORKER_GROUP,
                 worker=worker, lease_ms=lease_ms, spare=int(spare), max_attempts=max_attempts or "",
                 on_crash=on_crash, hook_grace=hook_grace_ms or "", hook_default=hook_default,
             )
@@ -131,7 +131,7 @@ class TurnStore:
     async def call_again(self, bucket: int, agent: str) -> int:
         """Call other workers for the turns that wait in a bucket's queue; how many wait."""
         base = self.keys.base(bucket)
-        call = scripts.call("call_again", queue=f"{base}q:{agent}", bucket=base, agent=agent)
+        call = scripts.call("call_again", queue=f"{base}q:{agent}", base=base, agent=agent)
         waiting: int = await self.redis.call(*call)
         return waiting
 
@@ -267,7 +267,7 @@ class TurnStore:
         base = self.keys.base(bucket)
         reply = await self.redis.call(
             *scripts.call(
-                "reap", leases=f"{base}leases", bucket=base, named_turn=turn, named_session=session, fence=fence,
+                "reap", leases=f"{base}leases", base=base, named_turn=turn, named_session=session, fence=fence,
                 keep_ms=self.options.ended_turn_ms, window_ms=self.options.window_ms, counted=int(counted),
                 grace_ms=grace_ms,
             )

@@ -61,7 +61,7 @@ class TreeView:
         # Inputs that were shown, perhaps before another client edited them.
         self._pinned: set[Node] = set()
         # Selections for all readers up to this serial are overruled here, by the group's cut and parent.
-        self._settled: dict[tuple[str | None, str | None], str] = {}
+        self._overruled: dict[tuple[str | None, str | None], str] = {}
         # Requests for another answer by this view's user that have none yet.
         self._expected: set[str] = set()
         self._version = -1
@@ -124,7 +124,7 @@ class TreeView:
         alternatives = group.alternatives()
         self._selected.difference_update((group.cut, node) for node in alternatives)
         self._selected.add((group.cut, alternatives[max(0, min(index, len(alternatives) - 1))]))
-        self._settle(group.cut, alternatives[-1].parent)
+        self._overrule(group.cut, alternatives[-1].parent)
         return self._recompute()
 
     def _group_at(self, codec_message_id: str) -> Group | None:
@@ -230,8 +230,8 @@ class TreeView:
             node = self.tree.run_node(turn_id) if turn_id is not None else None
             if node is not None and node.is_shown:
                 self._expected.remove(trigger)
-                self._settle(None, node.parent)
-                self._settle(node.regenerates, node.parent)
+                self._overrule(None, node.parent)
+                self._overrule(node.regenerates, node.parent)
                 self._selected = {
                     (cut, n)
                     for cut, n in self._selected
@@ -239,17 +239,17 @@ class TreeView:
                     and (cut is not None or n.run is None or n.parent != node.parent)
                 }
 
-    def _settle(self, cut: str | None, parent: str | None) -> None:
+    def _overrule(self, cut: str | None, parent: str | None) -> None:
         """From here on this view's own selection counts among these alternatives, until the next one for all."""
         if self.tree.chosen_for_all:
-            self._settled[cut, parent] = max(self.tree.chosen_for_all.values())
+            self._overruled[cut, parent] = max(self.tree.chosen_for_all.values())
 
     def _chosen_for_all(self, group: Group) -> Node | None:
         """The selection for all readers that is newer than this view's own."""
         chosen = self.tree.chosen_for_all
         if not chosen:
             return None
-        newest, found = self._settled.get((group.cut, group.nodes[-1].parent), ""), None
+        newest, found = self._overruled.get((group.cut, group.nodes[-1].parent), ""), None
         for node, head in zip(group.alternatives(), group.heads(), strict=True):
             serial = chosen.get(head.codec_message_id, "") if head is not None else ""
             if serial > newest:

@@ -101,7 +101,7 @@ def test_a_resumed_connection_gets_unanswered_frames_under_their_old_numbers() -
     first, _ = core.publish(text("a"))
     core.publish(text("b"))
     answered = core.received(Frame(Action.ACK, msg_serial=0, count=1, res=[AckResult(["s"])]), 1)
-    assert [e.settled.outgoing for e in answered if isinstance(e, Answered)] == [first]
+    assert [e.outcome.outgoing for e in answered if isinstance(e, Answered)] == [first]
     core.lost(LOST, 1)
     core.publish(text("c"))
     core.dialing(2)
@@ -135,7 +135,7 @@ def test_an_ack_of_several_pairs_results_by_position() -> None:
         core.publish(text(data))
     results = [AckResult(["x"]), AckResult(["y"])]
     effects = core.received(Frame(Action.ACK, msg_serial=0, count=2, res=results), 0)
-    assert [e.settled.result for e in effects if isinstance(e, Answered)] == results
+    assert [e.outcome.result for e in effects if isinstance(e, Answered)] == results
     assert len(core.outbox) == 1
 
 
@@ -155,9 +155,9 @@ def test_a_nack_refuses_one_and_does_not_stop_later_ones() -> None:
     core.publish(text("b"))
     refusal = ErrorInfo(40160, 401, "no")
     (nacked,) = core.received(Frame(Action.NACK, msg_serial=0, count=1, error=refusal), 0)
-    assert isinstance(nacked, Answered) and nacked.settled.error == refusal
+    assert isinstance(nacked, Answered) and nacked.outcome.error == refusal
     (acked,) = core.received(Frame(Action.ACK, msg_serial=1, count=1, res=[AckResult(["s"])]), 0)
-    assert isinstance(acked, Answered) and acked.settled.error is None
+    assert isinstance(acked, Answered) and acked.outcome.error is None
 
 
 def test_silence_beyond_two_heartbeats_drops_the_socket() -> None:
@@ -217,7 +217,7 @@ def test_a_refusal_is_final(code: int, status: int) -> None:
     core.dialing(0)
     effects = core.received(Frame(Action.ERROR, error=ErrorInfo(code, status, "no")), 0)
     assert core.state is ConnectionState.FAILED
-    assert [e.settled.outgoing for e in effects if isinstance(e, Answered)] == [waiting]
+    assert [e.outcome.outgoing for e in effects if isinstance(e, Answered)] == [waiting]
     with pytest.raises(Exception, match="no"):
         core.publish(text("b"))
 
@@ -275,7 +275,7 @@ def test_closing_fails_what_waits_and_refuses_more() -> None:
     waiting, _ = core.publish(text("a"))
     effects = core.close()
     assert sent(effects)[0].action is Action.CLOSE
-    (answer,) = [e.settled for e in effects if isinstance(e, Answered)]
+    (answer,) = [e.outcome for e in effects if isinstance(e, Answered)]
     assert answer.outgoing is waiting and answer.error is not None and answer.error.code == 104004
     with pytest.raises(SessionClosed):
         core.publish(text("b"))
@@ -334,7 +334,7 @@ def test_a_frame_that_is_too_large_is_refused_alone_before_and_after_the_service
     core.dialing(0)
     details = ConnectionDetails(client_id="me", connection_key="conn!1", max_frame_size=500)
     effects = core.received(Frame(Action.CONNECTED, connection_id="conn", connection_details=details), 0)
-    (answered,) = [effect.settled for effect in effects if isinstance(effect, Answered)]
+    (answered,) = [effect.outcome for effect in effects if isinstance(effect, Answered)]
     assert answered.outgoing is early
     assert answered.error is not None
     assert answered.error.code == 40009

@@ -178,7 +178,7 @@ async def test_refusals_behind_a_pending_answer_cost_the_same_however_many_they_
     def refuse(count: int) -> float:
         began = time.process_time()
         for number in range(count):
-            assert answers.settle(answers.register(number), BadRequest("no").info) == ([], None)
+            assert answers.resolve(answers.register(number), BadRequest("no").info) == ([], None)
         return time.process_time() - began
 
     gc.disable()  # a collection would be counted
@@ -189,7 +189,7 @@ async def test_refusals_behind_a_pending_answer_cost_the_same_however_many_they_
     finally:
         gc.enable()
     assert late < 10 * few + 0.01
-    frames, _ = answers.settle(slow, BadRequest("no").info)
+    frames, _ = answers.resolve(slow, BadRequest("no").info)
     assert len(frames) == 46_001
     assert len(answers) == 0
 

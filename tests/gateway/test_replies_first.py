@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from gateway.commands.commands import Done
-from gateway.realtime.replies_first import settle
+from gateway.realtime.replies_first import wait_for_entries
 from gateway.realtime.watched import Watched
 from selfhost_transport.wire.frame import AckResult
 from selfhost_transport.wire.serial import Position
@@ -39,7 +39,7 @@ class Channel:
 
 
 def begin(done: Done, *channels: Channel) -> asyncio.Task[None]:
-    return asyncio.create_task(settle(done, cast("tuple[Watched, ...]", channels)))
+    return asyncio.create_task(wait_for_entries(done, cast("tuple[Watched, ...]", channels)))
 
 
 async def is_done(task: asyncio.Task[None]) -> bool:
@@ -50,7 +50,7 @@ async def is_done(task: asyncio.Task[None]) -> bool:
 
 @pytest.mark.parametrize("of_presence", [True, False])
 async def test_it_waits_until_what_it_speaks_of_has_been_written(of_presence: bool) -> None:
-    done = Done(AckResult([]), AT, EPOCH, None if of_presence else AT, echoed_at=AT if of_presence else None)
+    done = Done(AckResult([]), AT, EPOCH, reply_after=AT, hurries=not of_presence)
     channel, other = Channel(), Channel("another session's")
     waiting = begin(done, other, channel)
     assert not await is_done(waiting)

@@ -95,7 +95,7 @@ MUTATIONS: Final = (
     Mutation(
         "an acknowledgement of a cancel overtakes earlier entries",
         "gateway/realtime/command_queue.py",
-        "if done.settled_at is not None or done.echoed_at is not None:",
+        "if done.reply_after is not None:",
         "if False:",
     ),
     # What readers get

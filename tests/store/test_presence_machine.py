@@ -61,7 +61,7 @@ class Model:
         self.watched[holder.connection_id] = holder.node
         self.gone.discard(holder.connection_id)
 
-    def settle(self, connection: str) -> None:
+    def forget_if_left(self, connection: str) -> None:
         if not self.present(connection):
             self.holder.pop(connection, None)
             self.watched.pop(connection, None)
@@ -71,7 +71,7 @@ class Model:
         leaving = [key for key in self.members if key[1] == connection and session in (None, key[0])]
         for key in leaving:
             del self.members[key]
-        self.settle(connection)
+        self.forget_if_left(connection)
         return len(leaving)
 
 
@@ -123,7 +123,7 @@ class Presence(RuleBasedStateMachine):
         if any(key[:2] == (session, holder.connection_id) for key in model.members):
             model.hold(holder)
             model.alive.setdefault(holder.node, True)
-        model.settle(holder.connection_id)
+        model.forget_if_left(holder.connection_id)
         answer = self.run(self.presence.change(session, holder, frame))
         assert answer.changes == changes
 

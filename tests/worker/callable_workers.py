@@ -37,16 +37,16 @@ class CallableWorker:
             pairs, self._take, lambda: self.room, call_again=turns.call_again, found_empty=self._looked
         )
         self._control = ControlChannel(
-            name, lambda push, *what: self.pushes.append(push), self._woken, lambda: None
+            name, lambda push, *what: self.pushes.append(push), self._called, lambda: None
         )
-        self._subscriber = Subscriber(url, on_reconnect=self.reader.wake_all)
+        self._subscriber = Subscriber(url, on_reconnect=self.reader.look_into_all)
         self._found_empty = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Returns once it has looked everywhere, or has no room."""
         await self._control.subscribe_all(self._subscriber, self._turns.keys.bases())
-        self._tasks = [asyncio.create_task(self.reader.work()), asyncio.create_task(self.reader.pass_on())]
+        self._tasks = [asyncio.create_task(self.reader.work()), asyncio.create_task(self.reader.forward())]
         await wait_until(lambda: self._found_empty.is_set() or self.room <= 0)
 
     def end_turn(self) -> None:
@@ -84,10 +84,10 @@ class CallableWorker:
     def _looked(self) -> None:
         self._found_empty.set()
 
-    def _woken(self, bucket: int, agent: str, alone: bool) -> None:
+    def _called(self, bucket: int, agent: str, to_few: bool) -> None:
         def wake() -> None:
             self.calls += 1
-            self.reader.wake(bucket, agent, alone=alone)
+            self.reader.note_call(bucket, agent, to_few=to_few)
 
         self._held.append(wake) if self.frozen else wake()
 

@@ -79,7 +79,7 @@ async def test_a_codec_that_fails_before_the_agent_is_called(
     async def fail(self: Any) -> None:
         raise SystemExit("in the runtime")
 
-    monkeypatch.setattr("agent_worker.agent.conversation.Conversation.settle_codec", fail)
+    monkeypatch.setattr("agent_worker.agent.conversation.Conversation.choose_codec", fail)
     turn = await room.send("go")
     assert (await room.ended(turn)).status == "failed"
     assert await room.terminals(turn) == ["error"]

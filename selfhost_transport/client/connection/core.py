@@ -172,7 +172,7 @@ class ConnectionCore:
             case Action.MESSAGE:
                 return self._on_message(frame)
             case Action.ACK | Action.NACK:
-                answered: list[Effect] = [Answered(settled) for settled in self.outbox.settle(frame)]
+                answered: list[Effect] = [Answered(outcome) for outcome in self.outbox.resolve(frame)]
                 return answered + [Send(following) for following in self.outbox.release()]
             case Action.CONNECTED:
                 return self._on_connected(frame, now)
@@ -211,7 +211,7 @@ class ConnectionCore:
         self._backoff.reset()
         effects = self._enter(ConnectionState.CONNECTED, frame.error)
         if details is not None and details.max_frame_size:
-            effects += [Answered(settled) for settled in self.outbox.limit_frames(details.max_frame_size)]
+            effects += [Answered(outcome) for outcome in self.outbox.limit_frames(details.max_frame_size)]
         # Before the attach, so that what was written is in the backlog (protocol section 4.5).
         effects += [Send(waiting) for waiting in self.outbox.repeat(resumed=resumed)]
         return effects + ([] if self.channel_state is ChannelState.FAILED else self._attach(now))
@@ -283,7 +283,7 @@ class ConnectionCore:
 
     def _give_up(self, error: ErrorInfo) -> list[Effect]:
         self._connect_by = self._attach_by = self._idle_after = None
-        return [Answered(settled) for settled in self.outbox.clear(error)]
+        return [Answered(outcome) for outcome in self.outbox.clear(error)]
 
 
 def _is_token_error(error: ErrorInfo) -> bool:

@@ -23,7 +23,7 @@ from selfhost_transport.client.connection.effects import (
     StateChanged,
 )
 from selfhost_transport.client.connection.endpoint import AGENT, PROTOCOL_VERSION, Endpoint
-from selfhost_transport.client.connection.outbox import Outgoing, Settled
+from selfhost_transport.client.connection.outbox import Outgoing, PublishOutcome
 from selfhost_transport.client.connection.socket import Dial, Socket, dial_websocket
 from selfhost_transport.client.connection.state import ConnectionState, StateChange
 from selfhost_transport.client.options import ClientOptions
@@ -271,8 +271,8 @@ class Connection:
                     self._listener.on_frame(frame)
                 case Send(frame):
                     self._send(frame)
-                case Answered(settled):
-                    self._settle(settled)
+                case Answered(outcome):
+                    self._resolve(outcome)
                 case StateChanged(change):
                     if change.current is ConnectionState.CONNECTED:
                         self._token_refusals = 0
@@ -292,16 +292,16 @@ class Connection:
             payload = encode_frame(frame, self.options.format)
             self._socket.send(payload.decode() if self.options.format is Format.JSON else payload)
 
-    def _settle(self, settled: Settled) -> None:
-        answer = self._answers.pop(settled.outgoing, None)
+    def _resolve(self, outcome: PublishOutcome) -> None:
+        answer = self._answers.pop(outcome.outgoing, None)
         if answer is None or answer.done():
             return
-        if settled.error is not None:
-            answer.set_exception(TransportError.from_info(settled.error))
+        if outcome.error is not None:
+            answer.set_exception(TransportError.from_info(outcome.error))
             # The publisher may have stopped waiting; then the refusal has no receiver.
             answer.exception()
-        elif settled.result is not None:
-            answer.set_result(settled.result)
+        elif outcome.result is not None:
+            answer.set_result(outcome.result)
 
     def _renew_in_band(self) -> None:
         if self._renewing is None or self._renewing.done():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from selfhost_transport.client.connection.outbox import Settled
+from selfhost_transport.client.connection.outbox import PublishOutcome
 from selfhost_transport.client.connection.state import StateChange
 from selfhost_transport.errors import ErrorInfo
 from selfhost_transport.wire.frame import Frame
@@ -57,7 +57,7 @@ class Received:
 class Answered:
     """A publish has its answer."""
 
-    settled: Settled
+    outcome: PublishOutcome
 
 
 @dataclass(frozen=True, slots=True)

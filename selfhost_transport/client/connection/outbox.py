@@ -24,7 +24,7 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class PublishOutcome:
     """The answer to a publish: a result, or the reason for its refusal."""
 
     outgoing: Outgoing
@@ -68,16 +68,16 @@ class Outbox:
         self._unsent.append(outgoing)
         return outgoing
 
-    def limit_frames(self, max_frame_size: int) -> list[Settled]:
+    def limit_frames(self, max_frame_size: int) -> list[PublishOutcome]:
         """For a new connection: frames that are refused because the service closes a socket over them."""
         self._max_frame_size = max_frame_size
-        settled = [
-            Settled(outgoing, error=self._refusal(outgoing.size))
+        outcomes = [
+            PublishOutcome(outgoing, error=self._refusal(outgoing.size))
             for outgoing in self._unsent
             if self._too_large(outgoing.size)
         ]
         self._unsent = deque(outgoing for outgoing in self._unsent if not self._too_large(outgoing.size))
-        return settled
+        return outcomes
 
     def release(self) -> list[Frame]:
         """The frames that may leave now, numbered."""
@@ -106,22 +106,22 @@ class Outbox:
         self._unsent.remove(outgoing)
         return True
 
-    def settle(self, frame: Frame) -> list[Settled]:
+    def resolve(self, frame: Frame) -> list[PublishOutcome]:
         """What an ACK or NACK answers; answers to frames that are not on the wire are ignored (section 6.3)."""
         first = frame.msg_serial or 0
         last = first + (frame.count or 1) - 1
-        settled: list[Settled] = []
+        outcomes: list[PublishOutcome] = []
         while self._sent and (self._sent[0].msg_serial or 0) <= last:
             outgoing = self._sent.popleft()
-            settled.append(_answer(outgoing, frame, (outgoing.msg_serial or 0) - first))
-        return settled
+            outcomes.append(_answer(outgoing, frame, (outgoing.msg_serial or 0) - first))
+        return outcomes
 
-    def clear(self, error: ErrorInfo) -> list[Settled]:
+    def clear(self, error: ErrorInfo) -> list[PublishOutcome]:
         """Give up on everything."""
-        settled = [Settled(outgoing, error=error) for outgoing in (*self._sent, *self._unsent)]
+        outcomes = [PublishOutcome(outgoing, error=error) for outgoing in (*self._sent, *self._unsent)]
         self._sent.clear()
         self._unsent.clear()
-        return settled
+        return outcomes
 
     def _too_large(self, size: int) -> bool:
         return self._max_frame_size is not None and size > self._max_frame_size
@@ -139,10 +139,10 @@ class Outbox:
         )
 
 
-def _answer(outgoing: Outgoing, frame: Frame, index: int) -> Settled:
+def _answer(outgoing: Outgoing, frame: Frame, index: int) -> PublishOutcome:
     if index < 0:
-        return Settled(outgoing, error=_UNANSWERED)
+        return PublishOutcome(outgoing, error=_UNANSWERED)
     if frame.error is not None:
-        return Settled(outgoing, error=frame.error)
+        return PublishOutcome(outgoing, error=frame.error)
     results = frame.res or []
-    return Settled(outgoing, result=results[index] if index < len(results) else AckResult([]))
+    return PublishOutcome(outgoing, result=results[index] if index < len(results) else AckResult([]))

@@ -57,7 +57,7 @@ class Publisher:
         """Take back a publish that has not left yet; False when it has."""
         return self._connection.withdraw(answer)
 
-    async def settle(self, messages: list[Message], answer: asyncio.Future[AckResult]) -> AckResult:
+    async def until_stored(self, messages: list[Message], answer: asyncio.Future[AckResult]) -> AckResult:
         """The answer to a publish, repeated while the service fails to store it."""
         with self._session.reporting("a publish to be acknowledged"):
             for attempt in range(1, _PUBLISH_ATTEMPTS):
@@ -91,7 +91,7 @@ class Publisher:
     async def publish_cancel(self, headers: Mapping[str, str]) -> CancelResult:
         """Publish a cancel of what the headers name."""
         messages = requests.cancel(headers, self._session.client_id)
-        result = await self.settle(messages, self.publish(messages))
+        result = await self.until_stored(messages, self.publish(messages))
         if result.cancel is not None:
             receipt = result.cancel
             return CancelResult(

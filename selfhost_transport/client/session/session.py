@@ -220,7 +220,7 @@ class Session:
     async def publish_input(self, messages: list[Message]) -> AckResult:
         """Publish an input that belongs to a running turn."""
         publisher = self._ready_publisher()
-        return await publisher.settle(messages, publisher.publish(messages))
+        return await publisher.until_stored(messages, publisher.publish(messages))
 
     async def cancel_turn(self, turn: Turn) -> CancelResult:
         """Cancel by the turn's id or, before it can be known, by the message that asked for it (CAN-4)."""
@@ -242,7 +242,7 @@ class Session:
     ) -> TurnReceipt:
         assert self._publisher is not None
         try:
-            result = await self._publisher.settle(messages, answer)
+            result = await self._publisher.until_stored(messages, answer)
         except TransportError as error:
             self._refused(turn, event_id, error)
             raise

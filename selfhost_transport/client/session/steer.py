@@ -12,7 +12,7 @@ from selfhost_transport.turns.runs import RunInfo
 
 @dataclass(frozen=True, slots=True)
 class SteerOutcome:
-    """Whether some output of the turn answers the message, and how the turn stood when that was settled."""
+    """Whether some output of the turn answers the message, and how the turn stood when that was known."""
 
     consumed: bool
     status: TurnStatus

@@ -38,7 +38,7 @@ local function announce(items, cap)
 end
 
 -- Forgets that a connection is in this session, once none of its clients is.
-local function settle(connection)
+local function forget_if_left(connection)
   if redis.call('EXISTS', clients_key(connection)) == 1 then return end
   redis.call('HDEL', holder_key(connection), CONNECTION.session .. session)
   forget_if_absent(connection)
@@ -55,7 +55,7 @@ local function leave_some(connection, limit, cap, window_ms)
       redis.call('HDEL', K_ROSTER, field)
     end
   end
-  settle(connection)
+  forget_if_left(connection)
   if #items > 0 then tidy_log(announce(items, cap), window_ms) end
   return #items
 end

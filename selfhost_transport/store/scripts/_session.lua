@@ -98,7 +98,7 @@ local function create(entry)
 end
 
 -- Gives back the room that a growing text keeps in reserve, up to as much again, once it has stopped growing.
-local function settle_text(ref)
+local function shrink_text(ref)
   local key = of_message('x', ref)
   -- The reserve of a long one is small beside it, and copying it would keep others waiting.
   local length = redis.call('STRLEN', key)
@@ -166,10 +166,10 @@ end
 -- Notes what a publish at `id` adds to: `count` triples of turn, the question it answers or '', what it hangs below or '', in
 -- ARGV from `first` on. Turn '': the question waits for one.
 local function note_written(id, first, count)
-  for at = first, first + 3 * count - 3, 3 do
-    local turn, question = ARGV[at], ARGV[at + 1]
+  for i = first, first + 3 * count - 3, 3 do
+    local turn, question = ARGV[i], ARGV[i + 1]
     if turn ~= '' then
-      note_activity(turn, id, question, ARGV[at + 2])
+      note_activity(turn, id, question, ARGV[i + 2])
     else
       note_question(question, id)
     end

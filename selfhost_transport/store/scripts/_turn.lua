@@ -55,7 +55,7 @@ local function close_open_messages(turn)
       local id = emit('A' .. ref .. '\n' .. string.sub(rest, tonumber(extras_length) + 1))
       redis.call('HSET', of_message('m', ref), MESSAGE.extras, extras, MESSAGE.version, id, MESSAGE.action, 'A')
       redis.call('HDEL', turn_key(turn), field)
-      settle_text(ref)
+      shrink_text(ref)
     end
   end
 end
@@ -70,7 +70,7 @@ local function enqueue(turn, agent)
   redis.call('HSET', turn_key(turn), TURN.queue_item, item)
   call_workers(base, agent)
   -- For processes that want to see every turn, and take none from the queue. Else the channel of all has said it.
-  if COUNTED then redis.call('PUBLISH', base .. 'came:' .. part(agent) .. DATABASE, item) end
+  if COUNTS_ALL then redis.call('PUBLISH', base .. 'came:' .. part(agent) .. DATABASE, item) end
 end
 
 -- How fast an agent's turns are taken from the bucket's queue while turns wait in it: a decayed count of takes (n), the time
@@ -171,11 +171,11 @@ end
 local function queue_for_exporters(turn, status, terminal, fields, event)
   local exporters = redis.call('HGETALL', base .. 'exporters')
   local open = exporters[1] and first_open_input(turn, terminal)
-  for at = 1, #exporters, 2 do
-    local name, stream = exporters[at], base .. 'ended:' .. exporters[at]
+  for i = 1, #exporters, 2 do
+    local name, stream = exporters[i], base .. 'ended:' .. exporters[i]
     if not event or string.sub(name, 1, 8) == 'webhook.' or string.sub(name, 1, 5) == 'push.' then
       local before = redis.call('XLEN', stream)
-      redis.call('XADD', stream, 'MAXLEN', exporters[at + 1], '*', ENDED.turn, turn, ENDED.session, session, ENDED.status, status,
+      redis.call('XADD', stream, 'MAXLEN', exporters[i + 1], '*', ENDED.turn, turn, ENDED.session, session, ENDED.status, status,
         ENDED.agent, fields[3] or '', ENDED.owner, fields[4] or '', ENDED.first, fields[2] or terminal,
         ENDED.last, terminal, ENDED.open, open, ENDED.epoch, redis.call('HGET', K_META, SESSION.epoch) or '',
         ENDED.event, event or 'ended')
@@ -242,7 +242,7 @@ local function close_turn(turn, status, step, run, keep_ms)
   local id = create(turn_fields[5] or plain_end(turn, redis.call('HGET', K_ACTIVE, turn) or '', status))
   finish(turn, status, id, keep_ms)
   if turn_fields[7] then
-    tell(base, turn_fields[7], 'stop ' .. pair(turn_fields[7], pair(turn, turn_fields[6])))
+    notify_worker(base, turn_fields[7], 'stop ' .. pair(turn_fields[7], pair(turn, turn_fields[6])))
   end
   return id
 end
@@ -254,7 +254,7 @@ local function mark_cancelled(turn, id, was, worker, fence, agent, item)
   if worker and (was == 'active' or was == 'cancelling') then
     redis.call('DEL', fence_key(turn))
     redis.call('ZREM', LEASES, pair(turn, session))
-    tell(base, worker, 'stop ' .. pair(worker, pair(turn, fence)))
+    notify_worker(base, worker, 'stop ' .. pair(worker, pair(turn, fence)))
   end
   set_deadline(turn, CLOSED_WITHIN_MS)
 end
@@ -267,7 +267,7 @@ local function ask_to_cancel(turn, id, requester)
   local fields = redis.call('HMGET', turn_key(turn), TURN.hook_grace, TURN.worker, TURN.fence)
   redis.call('HSET', turn_key(turn), TURN.status, 'cancelling', TURN.cancel_requester, requester, TURN.cancel_entry, id)
   set_deadline(turn, tonumber(fields[1]))
-  tell(base, fields[2], 'ask ' .. pair(fields[2], pair(turn, fields[3])))
+  notify_worker(base, fields[2], 'ask ' .. pair(fields[2], pair(turn, fields[3])))
 end
 
 -- Cancels turns with one cancel entry before all that it causes. Returns its position, or nil without turns; the turns
@@ -342,10 +342,10 @@ local function matching(filter, value, cursor, last)
   index_open_turns()
   local from, found = cursor == '' and '-inf' or '(' .. cursor, {}
   local open = redis.call('ZRANGEBYSCORE', K_OPEN, from, last, 'LIMIT', 0, LOOKED_AT)
-  for at, turn in ipairs(open) do
+  for i, turn in ipairs(open) do
     if is_match(turn, filter, value) then found[#found + 1] = turn end
     -- Two inputs never have the same position.
-    if #found == MATCHED or at == LOOKED_AT then return found, redis.call('ZSCORE', K_OPEN, turn) end
+    if #found == MATCHED or i == LOOKED_AT then return found, redis.call('ZSCORE', K_OPEN, turn) end
   end
   return found, ''
 end

@@ -77,13 +77,13 @@ local function fold(target, kind, name, client, change)
   local before = added_by(target, kind, name, client)
   local left = before + change
   target.given[count_field(kind, name, client)] = left > 0 and string.format('%.0f', left)
-  local at
-  for index, pair in ipairs(line[6]) do if pair[1] == client then at = index end end
+  local place
+  for index, pair in ipairs(line[6]) do if pair[1] == client then place = index end end
   if left <= 0 then
     line[5] = line[5] - 1
-    if at then table.remove(line[6], at) end
-  elseif at then
-    line[6][at][2] = left
+    if place then table.remove(line[6], place) end
+  elseif place then
+    line[6][place][2] = left
   else
     if before == 0 then line[5] = line[5] + 1 end
     if #line[6] < listed then line[6][#line[6] + 1] = {client, left} end
@@ -147,13 +147,13 @@ local function write_summary(target)
   end
 end
 
-for at = annotations_at, #ARGV, 8 do
-  local target = target_of(ARGV[at])
+for i = annotations_at, #ARGV, 8 do
+  local target = target_of(ARGV[i])
   if not target then return {'missing'} end
-  local kind, method, name, client = ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
-  if ARGV[at + 1] ~= '0' then
+  local kind, method, name, client = ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
+  if ARGV[i + 1] ~= '0' then
     take_back(target, kind, method, name, client)
-  elseif not add(target, kind, method, name, client, tonumber(ARGV[at + 6])) then
+  elseif not add(target, kind, method, name, client, tonumber(ARGV[i + 6])) then
     return {'full'}
   end
 end
@@ -161,10 +161,10 @@ for _, target in ipairs(targets) do
   if target.changed then write_summary(target) end
 end
 local answer = {epoch}
-for at = annotations_at, #ARGV, 8 do
-  local entry = 'N' .. ARGV[at] .. '\n' .. ARGV[at + 7]
+for i = annotations_at, #ARGV, 8 do
+  local entry = 'N' .. ARGV[i] .. '\n' .. ARGV[i + 7]
   local id = emit(entry)
-  redis.call('XADD', of_message('b', ARGV[at]), 'MAXLEN', '~', kept, id, LOG.entry, entry)
+  redis.call('XADD', of_message('b', ARGV[i]), 'MAXLEN', '~', kept, id, LOG.entry, entry)
   answer[#answer + 1] = id
 end
 if publish_id ~= '' then redis.call('SET', K_ONCE, table.concat(answer, ' ', 2), 'PX', once_ms) end

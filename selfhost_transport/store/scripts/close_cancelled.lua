@@ -5,9 +5,9 @@
 --@include _turn.lua
 end_also_when_full()
 local closed, position = 0, nil
-for at = turns_at, #ARGV do
-  if redis.call('HEXISTS', K_ACTIVE, ARGV[at]) == 1 and redis.call('HGET', turn_key(ARGV[at]), TURN.cancel_marked) then
-    position = close_turn(ARGV[at], 'cancelled', TURN.step_cancelled, TURN.run_cancelled, keep_ms)
+for i = turns_at, #ARGV do
+  if redis.call('HEXISTS', K_ACTIVE, ARGV[i]) == 1 and redis.call('HGET', turn_key(ARGV[i]), TURN.cancel_marked) then
+    position = close_turn(ARGV[i], 'cancelled', TURN.step_cancelled, TURN.run_cancelled, keep_ms)
     closed = closed + 1
   end
 end

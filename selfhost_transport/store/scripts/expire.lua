@@ -2,7 +2,7 @@
 -- so and once to end it.
 -- Returns nil | {turn, session, 'cancelled' | 'denied' | 'escalated' | 'resumed' | 'gone'}.
 --@keys deadlines
---@argv bucket keep_ms:number window_ms:number
+--@argv base keep_ms:number window_ms:number
 --@include _names.lua
 --@include _clock.lua
 local due = string.format('%.0f', now_ms())
@@ -10,7 +10,6 @@ local expired = redis.call('ZRANGEBYSCORE', deadlines, '-inf', due, 'LIMIT', 0, 
 if not expired[1] then return nil end
 redis.call('ZREM', deadlines, expired[1])
 local turn, session = split_pair(expired[1])
-local base = bucket
 --@include _session.lua
 --@include _turn.lua
 end_also_when_full()
@@ -32,9 +31,9 @@ end
 if not fields[1] and redis.call('HEXISTS', K_ACTIVE, turn) == 1 then leave_to_reaper(turn) end
 if fields[1] ~= 'suspended' then return {turn, session, 'gone'} end
 if fields[6] then
-  local at = create(fields[6])
-  queue_for_webhooks(turn, 'suspended', at, 'escalated')
-  tidy_log(at, window_ms)
+  local id = create(fields[6])
+  queue_for_webhooks(turn, 'suspended', id, 'escalated')
+  tidy_log(id, window_ms)
   redis.call('HDEL', key, TURN.escalation, TURN.expires_at)
   if fields[7] then redis.call('ZADD', DEADLINES, fields[7], pair(turn, session)) end
   return {turn, session, 'escalated'}

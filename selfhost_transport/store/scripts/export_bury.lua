@@ -6,10 +6,10 @@
 local found = redis.call('XRANGE', ended, item, item)[1]
 if not found then return 0 end
 local fields = {ENDED.error, reason, ENDED.event_id, event_id}
-for at = 1, #found[2], 2 do
-  if found[2][at] ~= ENDED.event_id then
-    fields[#fields + 1] = found[2][at]
-    fields[#fields + 1] = found[2][at + 1]
+for i = 1, #found[2], 2 do
+  if found[2][i] ~= ENDED.event_id then
+    fields[#fields + 1] = found[2][i]
+    fields[#fields + 1] = found[2][i + 1]
   end
 end
 redis.call('XADD', buried, 'MAXLEN', 1000, '*', unpack(fields))

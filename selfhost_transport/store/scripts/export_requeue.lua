@@ -5,10 +5,10 @@
 local found = redis.call('XRANGE', buried, item, item)[1]
 if not found or redis.call('HEXISTS', exporters, exporter) == 0 then return 0 end
 local fields = {}
-for at = 1, #found[2], 2 do
-  if found[2][at] ~= ENDED.error then
-    fields[#fields + 1] = found[2][at]
-    fields[#fields + 1] = found[2][at + 1]
+for i = 1, #found[2], 2 do
+  if found[2][i] ~= ENDED.error then
+    fields[#fields + 1] = found[2][i]
+    fields[#fields + 1] = found[2][i + 1]
   end
 end
 redis.call('XADD', ended, '*', unpack(fields))

@@ -17,11 +17,11 @@ redis.call('XADD', K_HISTORY, position, LOG.entry, entry)
 redis.call('SET', K_HEAD, position)
 redis.call('HSET', K_META, SESSION.floor, position, SESSION.imported, stands)
 note_written(position, writes_at, turn_count)
-for at = writes_at + 3 * turn_count, #ARGV, 7 do
-  local ref = position .. ':' .. ARGV[at]
-  redis.call('HSET', of_message('m', ref), MESSAGE.action, ARGV[at + 1], MESSAGE.type, ARGV[at + 2],
-    MESSAGE.encoding, ARGV[at + 3], MESSAGE.operation, ARGV[at + 5], MESSAGE.version, ARGV[at + 6])
-  if ARGV[at + 4] ~= '' then redis.call('SET', of_message('x', ref), ARGV[at + 4]) end
+for i = writes_at + 3 * turn_count, #ARGV, 7 do
+  local ref = position .. ':' .. ARGV[i]
+  redis.call('HSET', of_message('m', ref), MESSAGE.action, ARGV[i + 1], MESSAGE.type, ARGV[i + 2],
+    MESSAGE.encoding, ARGV[i + 3], MESSAGE.operation, ARGV[i + 5], MESSAGE.version, ARGV[i + 6])
+  if ARGV[i + 4] ~= '' then redis.call('SET', of_message('x', ref), ARGV[i + 4]) end
 end
 keep_for(retention_ms, position)
 return {'written', epoch}

@@ -32,7 +32,7 @@ local id = create(entry)
 if publish_id ~= '' then redis.call('SET', K_ONCE, id, 'PX', once_ms) end
 if kind == 'answer' then
   redis.call('HSET', key, TURN.answer .. call, id)
-  for at = fields_at, #ARGV, 2 do redis.call('HSET', key, TURN.next .. ARGV[at], ARGV[at + 1]) end
+  for i = fields_at, #ARGV, 2 do redis.call('HSET', key, TURN.next .. ARGV[i], ARGV[i + 1]) end
   if status == 'suspended' and all_answered(turn) then
     resume(turn)
     status = 'pending'
@@ -40,6 +40,6 @@ if kind == 'answer' then
 else
   redis.call('RPUSH', of_session('y', turn), id .. ':0')
 end
-if worker then tell(base, worker, 'input ' .. pair(worker, pair(turn, redis.call('HGET', key, TURN.fence)))) end
+if worker then notify_worker(base, worker, 'input ' .. pair(worker, pair(turn, redis.call('HGET', key, TURN.fence)))) end
 tidy_log(id, window_ms)
 return {'accepted', id, epoch, status}

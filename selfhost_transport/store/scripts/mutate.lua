@@ -12,8 +12,8 @@
 --@include _session.lua
 --@include _message.lua
 local results, known = {}, false
-for at = publish_ids_at, #ARGV do
-  local result = ARGV[at] ~= '' and redis.call('GET', of_session('i', ARGV[at]))
+for i = publish_ids_at, #ARGV do
+  local result = ARGV[i] ~= '' and redis.call('GET', of_session('i', ARGV[i]))
   known = known or result
   results[#results + 1] = result or ''
 end
@@ -52,9 +52,9 @@ else
   redis.call('XADD', of_message('v', ref), id, LOG.entry, kind .. ref .. '\n' .. body)
 end
 if turn ~= '' then note_activity(turn, id, '', '') end
-for at = publish_ids_at, #ARGV do
-  if ARGV[at] ~= '' then
-    redis.call('SET', of_session('i', ARGV[at]), id .. ':' .. (at - publish_ids_at), 'PX', once_ms)
+for i = publish_ids_at, #ARGV do
+  if ARGV[i] ~= '' then
+    redis.call('SET', of_session('i', ARGV[i]), id .. ':' .. (i - publish_ids_at), 'PX', once_ms)
   end
 end
 tidy_log(id, window_ms)

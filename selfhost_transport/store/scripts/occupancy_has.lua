@@ -4,11 +4,11 @@
 --@include _clock.lua
 local now = now_ms()
 local fields = redis.call('HGETALL', occupancy)
-for at = 1, #fields, 2 do
-  local node = string.match(fields[at], '^readers (.*)$')
+for i = 1, #fields, 2 do
+  local node = string.match(fields[i], '^readers (.*)$')
   local lease = node and redis.call('ZSCORE', base .. 'nodes', node)
   if lease and tonumber(lease) > now then
-    local fresh_until, readers = string.match(fields[at + 1], '^(%d+) (.*)$')
+    local fresh_until, readers = string.match(fields[i + 1], '^(%d+) (.*)$')
     if tonumber(fresh_until) > now then
       for _, reader in ipairs(cjson.decode(readers)) do
         if reader == client then return 1 end

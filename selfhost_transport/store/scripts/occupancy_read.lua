@@ -6,13 +6,13 @@
 local now = now_ms()
 local found = {redis.call('HLEN', base .. 'r:' .. session)}
 local fields = redis.call('HGETALL', occupancy)
-for at = 1, #fields, 2 do
-  local lease = redis.call('ZSCORE', base .. 'nodes', fields[at])
-  local fresh_until, contribution = string.match(fields[at + 1], '^(%d+) (.*)$')
+for i = 1, #fields, 2 do
+  local lease = redis.call('ZSCORE', base .. 'nodes', fields[i])
+  local fresh_until, contribution = string.match(fields[i + 1], '^(%d+) (.*)$')
   if lease and tonumber(lease) > now then
     found[#found + 1] = contribution
   elseif tonumber(fresh_until) < now then
-    redis.call('HDEL', occupancy, fields[at])
+    redis.call('HDEL', occupancy, fields[i])
   end
 end
 return found

@@ -18,8 +18,8 @@ if publish_id ~= '' then
 end
 
 local entering = 0
-for at = operations_at, #ARGV, WIDTH do
-  if ARGV[at] ~= '3' and redis.call('HEXISTS', K_ROSTER, pair(connection, ARGV[at + 1])) == 0 then
+for i = operations_at, #ARGV, WIDTH do
+  if ARGV[i] ~= '3' and redis.call('HEXISTS', K_ROSTER, pair(connection, ARGV[i + 1])) == 0 then
     entering = entering + 1
   end
 end
@@ -28,8 +28,8 @@ if entering > 0 and size + entering > members then return {'full', size} end
 
 local epoch = ensure_session(new_epoch)
 local items, changed = {}, {}
-for at = operations_at, #ARGV, WIDTH do
-  local action, client, id, fields = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+for i = operations_at, #ARGV, WIDTH do
+  local action, client, id, fields = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local field = pair(connection, client)
   local known = redis.call('HGET', K_ROSTER, field)
   if action == 3 then
@@ -63,7 +63,7 @@ if connection ~= '' then
       redis.call('ZADD', base .. 'nodes', 'NX', string.format('%.0f', expiry), node)
     end
   else
-    settle(connection)
+    forget_if_left(connection)
   end
 end
 if publish_id ~= '' then redis.call('SET', K_ONCE, position, 'PX', once_ms) end

@@ -6,11 +6,11 @@
 local held = redis.call('HGETALL', subscriptions)
 if #held == 0 or not redis.call('SET', sent, '1', 'NX', 'PX', keep_ms) then return 0 end
 local now, count = now_ms(), 0
-for at = 1, #held, 2 do
-  if tonumber(string.match(held[at + 1], '^%d+')) > now then
-    local delivery = event .. ':' .. held[at]
+for i = 1, #held, 2 do
+  if tonumber(string.match(held[i + 1], '^%d+')) > now then
+    local delivery = event .. ':' .. held[i]
     local key = base .. 'd:' .. delivery
-    redis.call('HSET', key, PUSH.person, person, PUSH.subscription, held[at], PUSH.content, content, PUSH.attempts, 0)
+    redis.call('HSET', key, PUSH.person, person, PUSH.subscription, held[i], PUSH.content, content, PUSH.attempts, 0)
     redis.call('PEXPIRE', key, keep_ms)
     redis.call('ZADD', due, string.format('%.0f', now + wait_ms), delivery)
     count = count + 1

@@ -6,7 +6,7 @@
 local item = redis.call('XRANGE', undelivered, letter, letter)[1]
 if not item then return 0 end
 local fields = {}
-for at = 1, #item[2], 2 do fields[item[2][at]] = item[2][at + 1] end
+for i = 1, #item[2], 2 do fields[item[2][i]] = item[2][i + 1] end
 redis.call('XDEL', undelivered, letter)
 local person, subscription = fields[PUSH.person], fields[PUSH.subscription]
 if redis.call('HEXISTS', base .. 'of:' .. person, subscription) == 0 then return -1 end

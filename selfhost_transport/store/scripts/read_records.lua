@@ -4,11 +4,11 @@
 --@keys head records...
 --@argv fields...
 local reply = {redis.call('GET', head)}
-for at = 2, #KEYS, 2 do
+for i = 2, #KEYS, 2 do
   local found = false
-  if redis.call('EXISTS', KEYS[at]) == 1 then
-    local fields = redis.call('HMGET', KEYS[at], unpack(ARGV))
-    found = {fields[1] and redis.call('GET', KEYS[at + 1]) or false, unpack(fields)}
+  if redis.call('EXISTS', KEYS[i]) == 1 then
+    local fields = redis.call('HMGET', KEYS[i], unpack(ARGV))
+    found = {fields[1] and redis.call('GET', KEYS[i + 1]) or false, unpack(fields)}
   end
   reply[#reply + 1] = found
 end

@@ -10,7 +10,7 @@
 -- A turn that is worked on step by step may be adopted for a while first; then it ends `error`.
 -- Returns nil | {turn, session, 'retried' | 'failed' | 'cancelled' | 'adoptable'}.
 --@keys leases
---@argv bucket named_turn named_session fence keep_ms:number window_ms:number counted grace_ms:number
+--@argv base named_turn named_session fence keep_ms:number window_ms:number counted grace_ms:number
 --@include _names.lua
 --@include _clock.lua
 local turn, session = named_turn, named_session
@@ -19,7 +19,7 @@ local LONGEST_PAUSE_MS, NOTED_EVERY_MS = 2500, 500
 
 local function stood_still(now, grace)
   if grace == 0 then return false end
-  local swept = bucket .. 'swept'
+  local swept = base .. 'swept'
   local known = redis.call('GET', swept)
   local seen, wait = string.match(known or '', '^(%d+) (%d+)$')
   seen, wait = tonumber(seen), tonumber(wait or '0')
@@ -39,7 +39,6 @@ if turn == '' then
   turn, session = split_pair(expired[1])
   redis.call('ZREM', leases, expired[1])
 end
-local base = bucket
 --@include _session.lua
 --@include _turn.lua
 --@include _adoption.lua

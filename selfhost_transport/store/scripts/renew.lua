@@ -8,9 +8,9 @@ local lost = {}
 local now = now_ms()
 local expiry = string.format('%.0f', now + lease_ms)
 local oldest = string.format('%.0f-0', math.max(0, now - window_ms))
-for at = turns_at, #ARGV, 3 do
-  local turn, session = ARGV[at], ARGV[at + 1]
-  if redis.call('GET', base .. 'f:' .. part(turn) .. ':' .. session) == ARGV[at + 2] then
+for i = turns_at, #ARGV, 3 do
+  local turn, session = ARGV[i], ARGV[i + 1]
+  if redis.call('GET', base .. 'f:' .. part(turn) .. ':' .. session) == ARGV[i + 2] then
     redis.call('ZADD', leases, expiry, pair(turn, session))
     local log = base .. 'l:' .. session
     if redis.call('XTRIM', log, 'MINID', '~', oldest) > 0 then

@@ -5,11 +5,11 @@
 --@include _clock.lua
 local now = now_ms()
 local held = redis.call('HGETALL', revocations)
-for at = 1, #held, 2 do
-  if tonumber(held[at + 1]) < now then redis.call('HDEL', revocations, held[at]) end
+for i = 1, #held, 2 do
+  if tonumber(held[i + 1]) < now then redis.call('HDEL', revocations, held[i]) end
 end
 local until_ms = string.format('%.0f', now + ttl_ms)
-for at = fields_at, #ARGV do redis.call('HSET', revocations, ARGV[at], until_ms) end
+for i = fields_at, #ARGV do redis.call('HSET', revocations, ARGV[i], until_ms) end
 redis.call('PEXPIRE', revocations, ttl_ms)
 redis.call('PUBLISH', channel .. DATABASE, 'changed')
 return redis.call('HLEN', revocations)

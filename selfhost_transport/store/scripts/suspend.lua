@@ -15,19 +15,19 @@ if redis.call('GET', fence_key(turn)) ~= fence then
   if known[2] == fence then return {'suspended', known[3]} end
   return {'lost', known[1] or 'unknown'}
 end
-local at = fields_at
+local i = fields_at
 for _ = 1, field_count do
-  redis.call('HSETNX', key, TURN.next .. ARGV[at], ARGV[at + 1])
-  at = at + 2
+  redis.call('HSETNX', key, TURN.next .. ARGV[i], ARGV[i + 1])
+  i = i + 2
 end
-local expiries = tonumber(ARGV[at])
-at = at + 1
+local expiries = tonumber(ARGV[i])
+i = i + 1
 for _ = 1, expiries do
-  redis.call('HSET', key, TURN.expiry_answer .. ARGV[at], ARGV[at + 1])
-  at = at + 2
+  redis.call('HSET', key, TURN.expiry_answer .. ARGV[i], ARGV[i + 1])
+  i = i + 2
 end
 close_open_messages(turn)
-local positions = write_operations(turn, at + 1, tonumber(ARGV[at]))
+local positions = write_operations(turn, i + 1, tonumber(ARGV[i]))
 local id = positions[#positions]
 redis.call('DEL', fence_key(turn))
 redis.call('ZREM', LEASES, pair(turn, session))

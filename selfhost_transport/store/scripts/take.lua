@@ -8,11 +8,11 @@
 -- Attempts that were handed back do not count. The last attempt at a turn whose worker was lost before is made alone:
 -- until then it may have been another turn that ended the worker.
 --@keys queue leases
---@argv bucket group worker lease_ms:number spare max_attempts on_crash hook_grace hook_default
+--@argv base group worker lease_ms:number spare max_attempts on_crash hook_grace hook_default
 --@include _names.lua
 --@include _clock.lua
 --@include _calling.lua
-local agent = string.sub(queue, #bucket + 3)
+local agent = string.sub(queue, #base + 3)
 
 local function next_turn()
   while true do
@@ -26,9 +26,9 @@ local function next_turn()
     redis.call('XDEL', queue, item[1])
     local turn, name = item[2][2], item[2][4]
     -- A turn that was cancelled while it waited has its terminal already.
-    local status = redis.call('HGET', bucket .. 't:' .. part(turn) .. ':' .. name, TURN.status)
+    local status = redis.call('HGET', base .. 't:' .. part(turn) .. ':' .. name, TURN.status)
     if status == 'pending' then return turn, name, item[1] end
-    if not status and redis.call('HEXISTS', bucket .. 'a:' .. name, turn) == 1 then
+    if not status and redis.call('HEXISTS', base .. 'a:' .. name, turn) == 1 then
       -- Redis has evicted it: the reaper ends it.
       redis.call('ZADD', leases, 0, pair(turn, name))
     end
@@ -38,24 +38,23 @@ end
 local turn, session, item
 if redis.call('EXISTS', queue) == 1 then turn, session, item = next_turn() end
 if not turn then
-  note_idle(bucket, agent, worker)
+  note_idle(base, agent, worker)
   return nil
 end
 
 -- From here on as any script of the session that was found.
-local base = bucket
 --@include _session.lua
 --@include _turn.lua
 local key = turn_key(turn)
 
 -- The publish that started the turn, which spares the worker reading the history for it.
-local function unchanged_send(at)
-  local found = redis.call('XRANGE', K_HISTORY, at, at)
+local function unchanged_send(position)
+  local found = redis.call('XRANGE', K_HISTORY, position, position)
   if not found[1] then return '' end
   local entry = found[1][2][2]
   local _, messages = string.gsub(string.sub(entry, 1, string.find(entry, '\n', 1, true)), ';', '')
   for index = 0, messages - 1 do
-    if redis.call('EXISTS', of_message('m', at .. ':' .. index)) == 1 then return '' end
+    if redis.call('EXISTS', of_message('m', position .. ':' .. index)) == 1 then return '' end
   end
   return entry
 end

@@ -6,12 +6,12 @@
 -- `SESSION.trim_next`: when what it left is due.
 -- Returns nil when no session is due, else the number of publishes taken. Call again until then.
 --@keys sessions
---@argv bucket limit:number empty_ms:number
+--@argv base limit:number empty_ms:number
 --@include _clock.lua
 local now = now_ms()
 local due = redis.call('ZRANGEBYSCORE', sessions, '-inf', string.format('%.0f', now), 'LIMIT', 0, 1)
 if not due[1] then return nil end
-local base, session = bucket, due[1]
+local session = due[1]
 --@include _session.lua
 local RECHECK_MS, GROUPS_PER_CALL = 60000, 64
 local pass = redis.call('HMGET', K_META, SESSION.retention, SESSION.cut, SESSION.trim_cursor, SESSION.trim_next)
@@ -98,8 +98,8 @@ end
 local function forget_groups()
   if redis.call('EXISTS', K_GROUPS) == 0 then return end
   local some = redis.call('HRANDFIELD', K_GROUPS, GROUPS_PER_CALL, 'WITHVALUES')
-  for at = 1, #some, 2 do
-    local field, value = some[at], some[at + 1]
+  for i = 1, #some, 2 do
+    local field, value = some[i], some[i + 1]
     local answer, is_gone = string.match(value, '^>(.*)$'), false
     if answer then
       is_gone = not turn_span(answer)
@@ -121,7 +121,7 @@ local low, high = cursor and '(' .. cursor or '-', string.format('%.0f', math.ma
 local items = redis.call('XRANGE', K_HISTORY, low, high, 'COUNT', limit)
 local is_whole, taken, messages, newest = #items < limit, 0, 0, nil
 if #items > 0 then redis.call('HSET', K_META, SESSION.cut, string.format('%.0f', cut)) end
-for at, item in ipairs(items) do
+for i, item in ipairs(items) do
   local id, entry = item[1], item[2][2]
   local headers, count = headers_of(entry)
   cursor, messages = id, messages + count
@@ -129,7 +129,7 @@ for at, item in ipairs(items) do
     forget(id, headers, count)
     taken, newest = taken + 1, id
   end
-  if messages >= limit and at < #items then
+  if messages >= limit and i < #items then
     is_whole = false
     break
   end
