@@ -24,16 +24,16 @@ from tests.forks import ForkedProcess, can_fork, fork
 T = TypeVar("T")
 
 COMMAND = Path(sys.executable).with_name("selfhost-transport")
-READY_TIMEOUT_S = 20.0
+READY_TIMEOUT_S = 60.0
 _POLL_S = 0.005
 _READY = re.compile(r"^ready (.+)$")
 
 
 @overload
-async def wait_until(predicate: Callable[[], Awaitable[T]], timeout: float = 5.0, what: str = "") -> T: ...
+async def wait_until(predicate: Callable[[], Awaitable[T]], timeout: float = 20.0, what: str = "") -> T: ...
 @overload
-async def wait_until(predicate: Callable[[], T], timeout: float = 5.0, what: str = "") -> T: ...
-async def wait_until(predicate: Callable[[], Any], timeout: float = 5.0, what: str = "") -> Any:
+async def wait_until(predicate: Callable[[], T], timeout: float = 20.0, what: str = "") -> T: ...
+async def wait_until(predicate: Callable[[], Any], timeout: float = 20.0, what: str = "") -> Any:
     """Ask every 5 ms until the answer is true, and return it.
 
     `predicate` may be a coroutine function. Raises AssertionError, saying `what`, after `timeout` seconds.
@@ -110,7 +110,7 @@ class Proc:
         if self._process.returncode is None:
             self._process.terminate()
 
-    async def wait(self, timeout: float = 15.0) -> int:
+    async def wait(self, timeout: float = 30.0) -> int:
         """Exit status, once it has ended and its output is read. Raises TimeoutError."""
         async with asyncio.timeout(timeout):
             status = await self._process.wait()
@@ -227,6 +227,8 @@ class Stack:
 
     async def close(self) -> None:
         """End everything and print the logs, which pytest shows when the test has failed."""
+        for proc in self.processes:
+            proc.kill()
         for proc in self.processes:
             await proc.end()
             print(f"--- {proc.name}, status {proc.returncode}\n{proc.log}")

@@ -54,10 +54,11 @@ class Provider:
     """Gives its answers in order; the last one also to every later request."""
 
     def __init__(self) -> None:
-        self.answers: list[Answer] = []
         self.exchanges: list[Exchange] = []
         # Judges each request's body; a text is the reason of a 400.
         self.check: Check | None = None
+        self._answers: list[Answer] = []
+        self._open: list[Exchange] = []
         self._server: asyncio.Server | None = None
         self._arrived = asyncio.Condition()
 
@@ -69,9 +70,18 @@ class Provider:
         """Close everything."""
         assert self._server is not None
         self._server.close()
-        for exchange in self.exchanges:
+        for exchange in self._open:
             exchange.closed.set()
         await self._server.wait_closed()
+
+    @property
+    def answers(self) -> list[Answer]:
+        """What is left to be given. Exchanges are counted from where it was set."""
+        return self._answers
+
+    @answers.setter
+    def answers(self, answers: list[Answer]) -> None:
+        self._answers, self.exchanges = answers, []
 
     @property
     def url(self) -> str:
@@ -92,6 +102,7 @@ class Provider:
                 answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
                 async with self._arrived:
                     self.exchanges.append(exchange)
+                    self._open.append(exchange)
                     self._arrived.notify_all()
                 reason = self.check(exchange.body) if self.check else None
                 if reason is not None:

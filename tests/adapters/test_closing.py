@@ -14,6 +14,7 @@ from selfhost_transport.turns import chunks as p
 from tests.adapters.calls import WAYS, Clients, Way
 from tests.adapters.provider import Answer, Provider, Then
 from tests.adapters.readers import Reader, closed_in_time, now
+from tests.promptness import prompt
 
 every_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 speaking_or_silent = pytest.mark.parametrize("then", [Then.REPEAT, Then.HANG], ids=lambda then: then.value)
@@ -21,6 +22,7 @@ speaking_or_silent = pytest.mark.parametrize("then", [Then.REPEAT, Then.HANG], i
 
 @every_way
 @speaking_or_silent
+@prompt
 async def test_cancelling_the_reader(way: Way, then: Then, provider: Provider, clients: Clients) -> None:
     provider.answers = [Answer(way.first_token, then)]
     reader = Reader(way.start(clients))
@@ -31,6 +33,7 @@ async def test_cancelling_the_reader(way: Way, then: Then, provider: Provider, c
 
 
 @every_way
+@prompt
 async def test_cancelling_before_the_provider_has_answered(
     way: Way, provider: Provider, clients: Clients
 ) -> None:
@@ -44,6 +47,7 @@ async def test_cancelling_before_the_provider_has_answered(
 
 @every_way
 @speaking_or_silent
+@prompt
 async def test_another_task_closes_the_stream(
     way: Way, then: Then, provider: Provider, clients: Clients
 ) -> None:
@@ -54,12 +58,13 @@ async def test_another_task_closes_the_stream(
     began = now()
     await stream.aclose()
     await closed_in_time(await provider.exchange(), began)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(20):
         await reader.task
     assert not reader.task.cancelling()
 
 
 @every_way
+@prompt
 async def test_another_task_closes_the_stream_before_the_provider_has_answered(
     way: Way, provider: Provider, clients: Clients
 ) -> None:
@@ -70,12 +75,13 @@ async def test_another_task_closes_the_stream_before_the_provider_has_answered(
     began = now()
     await stream.aclose()
     await closed_in_time(exchange, began)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(20):
         await reader.task
     assert reader.chunks == []
 
 
 @every_way
+@prompt
 async def test_leaving_the_stream_between_two_chunks(way: Way, provider: Provider, clients: Clients) -> None:
     provider.answers = [Answer(way.first_token, Then.HANG)]
     async with way.start(clients) as stream:
@@ -87,6 +93,7 @@ async def test_leaving_the_stream_between_two_chunks(way: Way, provider: Provide
     assert [chunk async for chunk in stream] == []
 
 
+@prompt
 async def test_an_agent_that_passes_chunks_on_is_closed_with_its_response(
     provider: Provider, clients: Clients
 ) -> None:
@@ -105,6 +112,7 @@ async def test_an_agent_that_passes_chunks_on_is_closed_with_its_response(
     await closed_in_time(await provider.exchange(), began)
 
 
+@prompt
 async def test_a_response_that_was_never_read_is_closed(provider: Provider, clients: Clients) -> None:
     from agent_worker.adapters import openai_chat
 

@@ -17,9 +17,10 @@ from tests.adapters.agent import PROVIDER
 from tests.adapters.provider import Answer, Provider, Then
 from tests.e2e.stage import Stage
 from tests.processes import wait_until
+from tests.promptness import assert_quick, prompt
 
 LIMIT_S = 0.25
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 
 
 @pytest.fixture
@@ -41,6 +42,7 @@ async def spoken(turn: Turn, text: str) -> None:
 
 
 @pytest.mark.parametrize("then", [Then.REPEAT, Then.HANG], ids=lambda then: then.value)
+@prompt
 async def test_can_6_a_cancel_closes_the_models_connection(
     then: Then, stage: Stage, provider: Provider
 ) -> None:
@@ -55,7 +57,7 @@ async def test_can_6_a_cancel_closes_the_models_connection(
         async with asyncio.timeout(5):
             await exchange.closed.wait()
             await turn.ended
-    assert exchange.closed_at - began < LIMIT_S
+    assert_quick(exchange.closed_at - began, LIMIT_S)
     assert turn.status is TurnStatus.CANCELLED
 
 
@@ -135,6 +137,7 @@ async def test_ten_megabytes_of_arguments_reach_the_session(stage: Stage, provid
         assert isinstance(call, ui.ToolPart) and call.input == {"text": text}
 
 
+@prompt
 async def test_a_provider_that_only_keeps_the_connection_alive_is_cancelled_at_once(
     stage: Stage, provider: Provider
 ) -> None:
@@ -149,4 +152,4 @@ async def test_a_provider_that_only_keeps_the_connection_alive_is_cancelled_at_o
         async with asyncio.timeout(5):
             await exchange.closed.wait()
             await turn.ended
-    assert exchange.closed_at - began < LIMIT_S
+    assert_quick(exchange.closed_at - began, LIMIT_S)

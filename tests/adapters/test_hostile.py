@@ -18,6 +18,7 @@ from tests.adapters import frames as f
 from tests.adapters.calls import WAYS, Clients, Way
 from tests.adapters.provider import Answer, Provider, Then, data
 from tests.adapters.readers import Reader, closed_in_time, now
+from tests.promptness import prompt
 
 CHAT, RESPONSES, CLAUDE = WAYS[:3]
 lean_ways = pytest.mark.parametrize("way", WAYS[:3], ids=lambda way: way.name)
@@ -119,6 +120,7 @@ async def test_arguments_of_ten_megabytes(together: bool, provider: Provider, cl
 
 
 @lean_ways
+@prompt
 async def test_cancelling_while_the_provider_only_keeps_the_connection_alive(
     way: Way, provider: Provider, clients: Clients
 ) -> None:

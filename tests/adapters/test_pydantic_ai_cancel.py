@@ -18,6 +18,7 @@ from tests.adapters import frames as f
 from tests.adapters.calls import Clients, chat_model
 from tests.adapters.provider import Answer, Provider, Then
 from tests.adapters.readers import Reader, closed_in_time, now
+from tests.promptness import prompt
 
 SPOKEN = [f.chat(role="assistant", content=""), f.chat(content="word ")]
 Events = AbstractAsyncContextManager[AsyncIterable[Any]]
@@ -28,6 +29,7 @@ def _is(error: AgentError, failure: Failure) -> None:
 
 
 @pytest.mark.parametrize("spoken", [True, False], ids=["speaking", "before the answer"])
+@prompt
 async def test_a_token_ends_the_run_and_not_the_people(
     spoken: bool, provider: Provider, clients: Clients
 ) -> None:
@@ -48,6 +50,7 @@ async def test_a_token_ends_the_run_and_not_the_people(
     assert [chunk.delta for chunk in reader.chunks if isinstance(chunk, p.TextDelta)] == ["word "] * spoken
 
 
+@prompt
 async def test_the_handle_of_a_run_ends_it(provider: Provider, clients: Clients) -> None:
     provider.answers = [Answer(SPOKEN, Then.HANG)]
     async with Agent(chat_model(clients.openai)).run_stream_events("hi") as events:

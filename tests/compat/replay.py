@@ -28,7 +28,7 @@ from tests.compat.rules import check_frame, check_reply
 from tests.wire.recordings import SECRET, as_sent
 
 KEY_NAME = "app1.key1"
-ANSWER_TIMEOUT_S = 8.0
+ANSWER_TIMEOUT_S = 30.0
 # Refusals that the recording's server made up, or that this service never makes: (action, code) and what is expected instead.
 NOT_HERE = {
     (Action.NACK, 93002): Action.ACK,  # every session may be appended to (RUL-1)

@@ -133,8 +133,10 @@ def create_sandbox(sandbox: Sandbox) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
-        await sandbox.close()
+        try:
+            yield
+        finally:
+            await sandbox.close()
 
     app = FastAPI(lifespan=lifespan)
 

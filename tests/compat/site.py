@@ -45,7 +45,7 @@ id = "plain"
 FORMATS = ("json", "msgpack")
 _SDK_PYTHON = Path(__file__).parent / ".venv" / "bin" / "python"
 SDK_PYTHON = Path(os.environ.get("ABLY_PYTHON", _SDK_PYTHON))
-SUITE_TIMEOUT_S = 100.0
+SUITE_TIMEOUT_S = 200.0
 BUILD_TIMEOUT_S = 300.0
 _GO, _JAVA = Path(__file__).parent / "go_sdk", Path(__file__).parent / "java_sdk"
 

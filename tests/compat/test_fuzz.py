@@ -33,7 +33,7 @@ secret = "secret"
 id = "chat"
 agent = "assistant"
 """
-ANSWER_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 30.0
 GROWTH_BYTES = 24 * 2**20
 LEAKED = re.compile(rb'Traceback|File \\?"|\.py\b|redis|line \d+, in', re.IGNORECASE)
 QUICK = settings(

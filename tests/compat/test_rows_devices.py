@@ -26,9 +26,9 @@ from tests.e2e.stage import (
     token_seen,
     tokens_of,
     turn_id,
-    within,
 )
 from tests.processes import wait_until
+from tests.promptness import within
 from tests.worker.session import numbered
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

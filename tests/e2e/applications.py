@@ -28,5 +28,5 @@ async def serve(stack: Stack, source: str, path: str, *options: str, **environme
         except httpx.TransportError:
             return False
 
-    await wait_until(answers, 20, "the application answers")
+    await wait_until(answers, 60, "the application answers")
     return proc, port

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,12 +35,14 @@ class Build(Protocol):
 def _prefix(url: str) -> Iterator[str]:
     """A prefix of one's own; afterwards its keys are looked at (P9) and removed."""
     prefix = f"e{uuid.uuid4().hex[:10]}"
-    yield prefix
-    with redis.Redis.from_url(url, decode_responses=True) as client:
-        leaked = unowned_keys(client, prefix)
-        keys = keys_under(client, prefix)
-        for start in range(0, len(keys), 1000):
-            client.unlink(*keys[start : start + 1000])
+    try:
+        yield prefix
+    finally:
+        with redis.Redis.from_url(url, decode_responses=True) as client:
+            leaked = unowned_keys(client, prefix)
+            keys = keys_under(client, prefix)
+            for start in range(0, len(keys), 1000):
+                client.unlink(*keys[start : start + 1000])
     assert not leaked, f"keys with neither a TTL nor a declared owner: {leaked}"
 
 
@@ -69,8 +71,9 @@ async def build(redis_server: EmbeddedRedis, tmp_path: Path) -> AsyncIterator[Bu
             return made
 
         yield make
-        for stage in running:
-            await stage.close()
+        async with AsyncExitStack() as ends:
+            for stage in running:
+                ends.push_async_callback(stage.close)
 
 
 @pytest.fixture

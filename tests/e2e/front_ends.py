@@ -18,7 +18,7 @@ from tests.processes import wait_until
 
 Request: TypeAlias = tuple[str, str, Any]
 """Method, path with its query, body."""
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 # Of each front end: the events whose text is the model's.
 DELTAS = {
     "text-delta": "delta",

@@ -9,7 +9,7 @@ from tests.processes import Stack
 
 FOLDER = Path(__file__).parent.parent / "js"
 
-TIMEOUT_S = 100.0
+TIMEOUT_S = 200.0
 
 
 async def run_suite(stack: Stack, name: str, env: Mapping[str, str], folder: Path = FOLDER) -> None:

@@ -64,9 +64,11 @@ async def bad(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bad]:
         port = int(free.getsockname()[1])
     with EmbeddedRedis(folder / "data", port) as server:
         stage = await Stage.make(server.url, PREFIX, folder, workers=0)
-        await stage.add_worker(AGENT)
-        yield Bad(server, folder / "data", stage)
-        await stage.close()
+        try:
+            await stage.add_worker(AGENT)
+            yield Bad(server, folder / "data", stage)
+        finally:
+            await stage.close()
 
 
 # States that pass: everything that runs goes on where it was.
@@ -76,8 +78,10 @@ async def bad(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bad]:
 def read_only(bad: Bad) -> Iterator[None]:
     with bad.admin() as admin:
         admin.replicaof("127.0.0.1", "1")
-        yield
-        admin.replicaof("NO", "ONE")
+        try:
+            yield
+        finally:
+            admin.replicaof("NO", "ONE")
 
 
 @contextmanager
@@ -85,8 +89,10 @@ def without_its_primary(bad: Bad) -> Iterator[None]:
     """Not even reads are answered."""
     with bad.admin() as admin, _config(admin, "replica-serve-stale-data", "no", "yes"):
         admin.replicaof("127.0.0.1", "1")
-        yield
-        admin.replicaof("NO", "ONE")
+        try:
+            yield
+        finally:
+            admin.replicaof("NO", "ONE")
 
 
 @contextmanager
@@ -101,9 +107,11 @@ def busy(bad: Bad) -> Iterator[None]:
     with bad.admin() as admin, _config(admin, "lua-time-limit", "10", "5000"):
         endless = threading.Thread(target=_run_forever, args=(bad.server.url,))
         endless.start()
-        yield
-        admin.script_kill()
-        endless.join()
+        try:
+            yield
+        finally:
+            admin.script_kill()
+            endless.join()
 
 
 def _run_forever(url: str) -> None:
@@ -115,13 +123,14 @@ def _run_forever(url: str) -> None:
 def cannot_save(bad: Bad) -> Iterator[None]:
     with bad.admin() as admin:
         (bad.folder / "dump.rdb").mkdir()
-        admin.config_set("save", "3600 1")
-        admin.bgsave()
-        while admin.info("persistence")["rdb_last_bgsave_status"] == "ok":
-            time.sleep(0.01)
-        yield
-        admin.config_set("save", "")
-        shutil.rmtree(bad.folder / "dump.rdb")
+        try:
+            with _config(admin, "save", "3600 1", ""):
+                admin.bgsave()
+                while admin.info("persistence")["rdb_last_bgsave_status"] == "ok":
+                    time.sleep(0.01)
+                yield
+        finally:
+            shutil.rmtree(bad.folder / "dump.rdb")
 
 
 @contextmanager
@@ -140,8 +149,10 @@ def slow(bad: Bad) -> Iterator[None]:
 @contextmanager
 def frozen(bad: Bad) -> Iterator[None]:
     os.kill(bad.server.pid, signal.SIGSTOP)
-    yield
-    os.kill(bad.server.pid, signal.SIGCONT)
+    try:
+        yield
+    finally:
+        os.kill(bad.server.pid, signal.SIGCONT)
 
 
 @contextmanager
@@ -162,8 +173,10 @@ def without_scripts(bad: Bad) -> Iterator[None]:
 @contextmanager
 def restarted(bad: Bad) -> Iterator[None]:
     bad.server.stop()
-    yield
-    bad.server.start()
+    try:
+        yield
+    finally:
+        bad.server.start()
 
 
 @contextmanager

@@ -21,9 +21,9 @@ from tests.e2e.stage import (
     script,
     token_seen,
     turn_id,
-    within,
 )
 from tests.processes import wait_until
+from tests.promptness import prompt, within
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -86,6 +86,7 @@ async def test_trn_22_several_messages_are_one_turn(stage: Stage) -> None:
         assert len(other.turns()) == 1
 
 
+@prompt
 async def test_int_12_13_and_can_23_a_running_tool_is_aborted_and_writes_nothing(
     stage: Stage, tmp_path: Path
 ) -> None:
@@ -96,7 +97,7 @@ async def test_int_12_13_and_can_23_a_running_tool_is_aborted_and_writes_nothing
         await wait_until(lambda: len(client.view.messages) == 2, PATIENCE_S, "the call")
         result = await client.cancel()
         async with within(0.25):
-            await wait_until(reported.exists, 0.25, "the tool to be cancelled")
+            await wait_until(reported.exists, what="the tool to be cancelled")
         assert (await turn.ended).status is TurnStatus.CANCELLED
         await wait_until(
             lambda: reported.read_text() == "returned", PATIENCE_S, "the tool to return all the same"

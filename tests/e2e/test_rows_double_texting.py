@@ -21,9 +21,9 @@ from tests.e2e.stage import (
     script,
     token_seen,
     turn_id,
-    within,
 )
 from tests.processes import wait_until
+from tests.promptness import prompt, within
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -56,6 +56,7 @@ async def test_dbl_1_sends_are_concurrent_by_default(stage: Stage) -> None:
     assert later[0] < earlier[-1], "the second one waited for the first"
 
 
+@prompt
 async def test_dbl_2_and_6_policies_per_send(stage: Stage) -> None:
     """Three policies in one session, chosen by each send."""
     session = stage.session()

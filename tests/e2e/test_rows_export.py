@@ -12,8 +12,9 @@ import pytest
 from selfhost_transport import ClientTransport
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from tests.e2e.conftest import Build
-from tests.e2e.stage import PATIENCE_S, Stage, script, turn_id, within
+from tests.e2e.stage import PATIENCE_S, Stage, script, turn_id
 from tests.processes import Proc, wait_until
+from tests.promptness import within
 from tests.worker.session import numbered
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -18,8 +18,9 @@ from selfhost_transport.exporter import EndedTurn, TurnExporter
 from selfhost_transport.settings import load_settings
 from selfhost_transport.turns.machine import TurnStatus
 from tests.e2e.conftest import Build
-from tests.e2e.stage import CONFIG, CREW, PATIENCE_S, Stage, each, script, token_seen, turn_id, within
+from tests.e2e.stage import CONFIG, CREW, PATIENCE_S, Stage, each, script, token_seen, turn_id
 from tests.processes import wait_until
+from tests.promptness import within
 from tests.worker.session import numbered
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

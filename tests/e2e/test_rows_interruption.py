@@ -21,13 +21,12 @@ from tests.e2e.stage import (
     scaled,
     script,
     streamed,
-    timed,
     token_seen,
     tokens_of,
     turn_id,
-    within,
 )
 from tests.processes import wait_until
+from tests.promptness import prompt, within
 from tests.worker.session import run_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -74,6 +73,7 @@ async def test_int_2_cancel_then_send(stage: Stage) -> None:
         assert (log.ends(turn_id(first)), log.ends(turn_id(second))) == (["cancelled"], ["complete"])
 
 
+@prompt
 async def test_int_3_a_new_turn_does_not_wait_for_the_old_one(stage: Stage) -> None:
     async with stage.connect(stage.session()) as client:
         first = await client.view.send(script(100, 200, hang_at=20))
@@ -124,15 +124,18 @@ async def test_int_6_bare_cancel_means_my_own(stage: Stage) -> None:
         assert mine.status is TurnStatus.CANCELLED and mine.own and not two.turn(turn_id(mine)).own
 
 
+@prompt
 async def test_int_7_active_turns_on_every_client(stage: Stage) -> None:
     session = stage.session()
     async with stage.connect(session) as one, stage.connect(session, "user-2", gateway=1) as two:
         assert one.active_turns == two.active_turns == {}
         turn = await one.view.send(script(20, 50))
         started = {"user-1": {turn.turn_id}, "assistant": {turn.turn_id}}
-        await wait_until(lambda: one.active_turns == two.active_turns == started, 0.25)
+        async with within(0.25):
+            await wait_until(lambda: one.active_turns == two.active_turns == started)
         await turn.ended
-        await wait_until(lambda: one.active_turns == two.active_turns == {}, 0.25)
+        async with within(0.25):
+            await wait_until(lambda: one.active_turns == two.active_turns == {})
 
 
 async def test_int_8_active_turns_by_agent(stage: Stage) -> None:
@@ -191,6 +194,7 @@ async def test_int_14_and_15_a_network_drop_cancels_nothing(stage: Stage) -> Non
     assert (await stage.log(session)).created(h.AI_CANCEL) == []
 
 
+@prompt
 async def test_int_17_cancelled_is_an_explicit_event(stage: Stage) -> None:
     async with stage.connect(stage.session()) as client:
         turn = await client.view.send(script(100, 100, hang_at=10))
@@ -218,6 +222,7 @@ async def test_int_18_the_partial_answer_is_kept_and_labelled(stage: Stage) -> N
         assert late.turns()[0].status is TurnStatus.CANCELLED
 
 
+@prompt
 async def test_int_19_any_device_may_cancel(stage: Stage) -> None:
     session = stage.session()
     async with stage.connect(session) as one, stage.connect(session, "user-2", gateway=1) as two:
@@ -229,6 +234,7 @@ async def test_int_19_any_device_may_cancel(stage: Stage) -> None:
             assert (await turn.ended).status is TurnStatus.CANCELLED
 
 
+@prompt
 async def test_int_20_and_21_cancel_and_send_without_any_worker(build: Build) -> None:
     stage = await build()
     session = stage.session()
@@ -328,14 +334,15 @@ async def test_int_24_interrupt_is_atomic_whenever_the_gateway_dies(build: Build
         await stage.add_gateway()
 
 
+@prompt
 async def test_int_24_interrupt_on_a_quiet_stage(stage: Stage) -> None:
     session = stage.session()
     async with stage.connect(session) as client, stage.connect(session, "user-2") as other:
         theirs = await other.view.send(script(60, 60))
         mine = await client.view.send(script(2000, 60))
         await token_seen(mine, 2)
-        seconds = await timed(_interrupt(client, mine))
-        assert seconds < 2.0
+        async with within(2.0):
+            await _interrupt(client, mine)
         await theirs.ended
         assert_exact(theirs, 60)
 

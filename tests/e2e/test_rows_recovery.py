@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from contextlib import AsyncExitStack
 
 import pytest
@@ -19,6 +18,7 @@ from tests.e2e.conftest import Build
 from tests.e2e.proxy import Network
 from tests.e2e.stage import (
     KEY,
+    PATIENCE_S,
     Stage,
     assert_exact,
     each,
@@ -28,15 +28,15 @@ from tests.e2e.stage import (
     token_seen,
     tokens_of,
     turn_id,
-    within,
 )
 from tests.processes import wait_until
+from tests.promptness import Stopwatch, prompt, within
 from tests.worker.session import numbered
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SHORT_LEASE = {f"{ENV_PREFIX}LEASE_MS": "1000"}
-TAKEN_OVER_S = 12.0
+TAKEN_OVER_S = 30.0
 
 
 async def test_rec_1_and_4_short_drops(stage: Stage) -> None:
@@ -97,6 +97,7 @@ async def test_rec_7_a_dead_worker_is_replaced(build: Build) -> None:
         assert (await stage.log(session)).ends(turn_id(turn)) == ["complete"]
 
 
+@prompt
 async def test_rec_9_a_lost_gateway(build: Build) -> None:
     stage = await build()
     session = stage.session()
@@ -106,13 +107,13 @@ async def test_rec_9_a_lost_gateway(build: Build) -> None:
         ]
         turn = turn_id(await clients[0].view.send(script(300, 100)))
         await each([token_seen(client.turn(turn), 20) for client in clients])
-        began = time.monotonic()
+        watch = Stopwatch()
         stage.gateways[0].kill()
         await wait_until(lambda: not any(client.connected for client in clients))
-        await wait_until(lambda: all(client.connected for client in clients), 3)
+        await wait_until(lambda: all(client.connected for client in clients), PATIENCE_S)
         counts = [tokens_of(client.turn(turn).text) for client in clients]
         await each([token_seen(client.turn(turn), n + 5) for client, n in zip(clients, counts, strict=True)])
-        assert time.monotonic() - began < 3
+        watch.assert_below(3)
         for client in clients:
             await client.turn(turn).ended
             assert_exact(client.turn(turn), 300)
@@ -135,6 +136,7 @@ async def test_rec_10_sends_made_offline_arrive_once(stage: Stage) -> None:
         await client.close()
 
 
+@prompt
 async def test_rec_12_half_open_sockets_are_noticed(build: Build) -> None:
     stage = await build(gateways=1, env={f"{ENV_PREFIX}MAX_IDLE_MS": "500"})
     session = stage.session()
@@ -142,9 +144,9 @@ async def test_rec_12_half_open_sockets_are_noticed(build: Build) -> None:
         client = await ClientTransport.connect(network.url, key=KEY, client_id="user-1", channel=session)
         assert client.connected
         network.is_silent = True
-        began = time.monotonic()
-        await wait_until(lambda: not client.connected, 5)
-        assert time.monotonic() - began < 1.5
+        watch = Stopwatch()
+        await wait_until(lambda: not client.connected, PATIENCE_S)
+        watch.assert_below(1.5)
         network.cut()
         network.is_silent = False
         network.mend()

@@ -30,6 +30,7 @@ from tests.e2e.stage import (
     turn_id,
 )
 from tests.processes import wait_until
+from tests.promptness import TooSlow, prompt
 from tests.worker.session import numbered
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -110,16 +111,19 @@ async def test_ses_6_any_participant_at_any_time(stage: Stage) -> None:
         await wait_until(lambda: first.status is TurnStatus.CANCELLED)
 
 
+@prompt
 async def test_ses_8_many_turns_and_agents_on_one_session(build: Build) -> None:
     stage = await build(workers=0)
     await stage.add_worker(CREW)
     session, count = stage.session("crew"), 50
     room = stage.room(session)
     async with stage.connect(session) as client:
-        ids = [
-            await room.send(script(30, 30), agent=AGENTS[number % len(AGENTS)], client_id=f"user-{number}")
-            for number in range(count)
-        ]
+        ids = await asyncio.gather(
+            *(
+                room.send(script(30, 30), agent=AGENTS[number % len(AGENTS)], client_id=f"user-{number}")
+                for number in range(count)
+            )
+        )
         turns = [client.turn(turn) for turn in ids]
         await each([turn.ended for turn in turns])
         for number, turn in enumerate(turns):
@@ -127,7 +131,8 @@ async def test_ses_8_many_turns_and_agents_on_one_session(build: Build) -> None:
             assert (turn.agent, turn.owner) == (AGENTS[number % len(AGENTS)], f"user-{number}")
     log = await stage.log(session)
     spans = [log.content(turn) for turn in ids]
-    assert max(span[0] for span in spans) < min(span[-1] for span in spans), "not all ran at once"
+    if max(span[0] for span in spans) > min(span[-1] for span in spans):
+        raise TooSlow("not all ran at once")
 
 
 async def test_ses_10_closing_a_client_is_local(stage: Stage) -> None:

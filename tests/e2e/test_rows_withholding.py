@@ -183,12 +183,14 @@ async def event_stream(
 
     async with asyncio.TaskGroup() as group:
         reading = group.create_task(read())
-        await opened.wait()
-        yield lines
-        await wait_until(
-            lambda: any(h.AI_RUN_END in line for line in lines), PATIENCE_S, "the end as an event"
-        )
-        reading.cancel()
+        try:
+            await opened.wait()
+            yield lines
+            await wait_until(
+                lambda: any(h.AI_RUN_END in line for line in lines), PATIENCE_S, "the end as an event"
+            )
+        finally:
+            reading.cancel()
 
 
 @pytest.mark.parametrize("fmt", list(Format))

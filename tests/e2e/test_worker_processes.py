@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,12 +12,13 @@ from selfhost_transport.store.entries import Appended
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.turns import headers as h
 from tests.processes import Stack, wait_until
+from tests.promptness import Stopwatch, prompt
 from tests.worker.session import Room, header, numbered
 
 LEASE_MS = 1000
 SHORT_LEASE = {f"{ENV_PREFIX}LEASE_MS": str(LEASE_MS)}
 # Lease, two sweeps of the reaper, and a loaded machine.
-TAKEN_OVER_S = 10.0
+TAKEN_OVER_S = 30.0
 
 
 @pytest.fixture
@@ -110,15 +110,16 @@ async def test_a_crash_at_the_first_attempt_is_repeated(stack: Stack, room: Room
     assert await room.text(turn) == numbered(20)
 
 
+@prompt
 async def test_int_17_a_silent_turn_ends_at_once(stack: Stack, room: Room) -> None:
     await stack.worker("--concurrency", "1")
     turn = await room.send("script: tokens=20 hang_at=10")
     await streamed(room, turn, len(numbered(10)))
-    began = time.monotonic()
+    watch = Stopwatch()
     cancelled = await room.cancel(turn)
     assert cancelled.matched == (turn,)
     assert (await room.record(turn)).status == "cancelled"
-    assert time.monotonic() - began < 1.0
+    watch.assert_below(1.0)
     # INT-3: the slot of a worker with only one is free at once.
     following = await room.send("script: tokens=3")
     assert (await room.ended(following, 2.0)).status == "completed"

@@ -44,7 +44,7 @@ id = "veiled"
 withhold = ["reasoning"]
 """
 ACK, NACK, CONNECTED, DISCONNECTED, ERROR, ATTACHED, DETACHED, MESSAGE = 1, 2, 4, 6, 9, 11, 13, 15
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 Map = dict[str, Any]
 
 

@@ -16,8 +16,9 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.gateway.raw import ACK, CONFIG, CONNECTED, DISCONNECTED, RawClient, client
 from tests.processes import Proc, Stack, gone, wait_until
+from tests.promptness import Stopwatch, assert_quick, prompt
 
-METRICS_TIMEOUT_S = 10.0
+METRICS_TIMEOUT_S = 30.0
 
 
 async def metrics(url: str) -> dict[str, float]:
@@ -97,6 +98,7 @@ async def test_processes_end_with_a_parent_that_was_killed(stack: Stack) -> None
     await wait_until(lambda: all(gone(child) for child in children), 10)
 
 
+@prompt
 async def test_a_drain_is_paced_and_resumable(stack: Stack) -> None:
     config = CONFIG.replace("[gateway]\n", "[gateway]\ndrain_ms = 1500\n")
     gateway, other = await stack.gateway(config=config), await stack.gateway(config=config)
@@ -117,7 +119,7 @@ async def test_a_drain_is_paced_and_resumable(stack: Stack) -> None:
         assert await gateway.wait() == 0
         # Spread over the drain: not all in one go, and no one much after it.
         assert max(left) - min(left) > 0.7
-        assert max(left) < 1.5 + 1.0
+        assert_quick(max(left), 1.5 + 1.0)
         async with client(other.url, resume=key) as again:
             resumed = await again.action(CONNECTED)
             assert "error" not in resumed
@@ -210,15 +212,16 @@ async def test_fan_out_lag_is_measured(stack: Stack) -> None:
     assert found["sht_gateway_fanout_lag_seconds_sum"] / found["sht_gateway_fanout_lag_seconds_count"] < 1
 
 
+@prompt
 async def test_a_stopping_gateway_lets_event_streams_go(stack: Stack) -> None:
     gateway = await stack.gateway(config=CONFIG)
     async with httpx.AsyncClient(base_url=gateway.url, auth=("app.key", "secret")) as http:
         async with http.stream("GET", "/v1/sessions/plain:1/events") as response:
             lines = response.aiter_lines()
             assert await anext(lines) == "event: attached"
-            began = time.monotonic()
+            watch = Stopwatch()
             gateway.terminate()
             assert [line async for line in lines][-1] == ""
         assert await gateway.wait() == 0
-    assert time.monotonic() - began < 4
+    watch.assert_below(4)
     assert "Traceback" not in gateway.log

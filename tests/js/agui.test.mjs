@@ -103,7 +103,7 @@ function reduced(events) {
   return found;
 }
 
-async function until(condition, patience = 10_000) {
+async function until(condition, patience = 30_000) {
   const late = Date.now() + patience;
   while (!(await condition())) {
     assert.ok(Date.now() < late, `not within ${patience} ms: ${condition}`);

@@ -41,7 +41,7 @@ async function session(t, client, channelName) {
 }
 
 /** Wait for something that announces itself nowhere. */
-function watched(what, condition, patience = 10_000) {
+function watched(what, condition, patience = 30_000) {
   const subscribe = (check) => {
     const timer = setInterval(check, 5);
     return () => clearInterval(timer);

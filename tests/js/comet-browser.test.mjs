@@ -88,7 +88,7 @@ test('in a browser without websockets: the SDK falls back to polling, and everyt
   assert.ok(network.upgrades > 0, 'websockets were not tried');
   const me = await join(t, 'alice', name, { gateway: 1 });
   const run = await startTurn(me, 'script: tokens=200 rate=200');
-  await page.waitForFunction((text) => window.text === text, tokens(200), { timeout: 10_000 });
+  await page.waitForFunction((text) => window.text === text, tokens(200), { timeout: 30_000 });
   await seen(me, 'the end', () => status(me, run.runId) === 'complete');
   const second = await startTurn(me, 'script: tokens=5000 rate=50');
   await page.waitForFunction(() => window.text.length > 30 && window.text.length < 500);
@@ -127,6 +127,6 @@ test('in a browser: up to websockets and back while a turn streams, nothing lost
     );
   }
   assert.deepEqual(used, ['web_socket', 'xhr_polling', 'web_socket', 'xhr_polling']);
-  await page.waitForFunction((text) => window.text === text, tokens(600), { timeout: 20_000 });
+  await page.waitForFunction((text) => window.text === text, tokens(600), { timeout: 30_000 });
   assert.equal(await page.evaluate('client.connection.id'), id);
 });

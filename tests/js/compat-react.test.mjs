@@ -11,7 +11,7 @@ globalThis.IS_REACT_ACT_ENVIRONMENT = true;
 // React says once that its test renderer is out of fashion.
 console.error = () => {};
 
-const PATIENCE_MS = 10_000;
+const PATIENCE_MS = 30_000;
 
 /** Render `element` until the test ends. */
 async function mount(t, element) {

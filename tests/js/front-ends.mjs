@@ -70,7 +70,7 @@ export function cuttingFetch(bytes, { quietly = false } = {}) {
 }
 
 /** Neither the chat class nor HTTP tells of changes: both are asked until the condition holds. */
-export async function holds(condition, patience = 15_000) {
+export async function holds(condition, patience = 30_000) {
   const late = Date.now() + patience;
   while (!(await condition())) {
     assert.ok(Date.now() < late, `not within ${patience} ms: ${condition}`);

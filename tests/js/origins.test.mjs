@@ -82,7 +82,7 @@ after(async () => {
 async function open(t, origin) {
   const context = await browser.newContext();
   t.after(() => context.close());
-  context.setDefaultTimeout(10_000);
+  context.setDefaultTimeout(30_000);
   const page = await context.newPage();
   await page.goto(origin);
   return page;

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { connected, ends, equals, longerThan, open, ORIGIN, person, reads, say, startBrowser, tab } from './page.mjs';
 import { proxy } from './page-proxy.mjs';
-import { KEY, tokens, unique } from './support.mjs';
+import { KEY, prompt, quick, tokens, unique } from './support.mjs';
 
 startBrowser();
 
@@ -19,7 +19,7 @@ test('INT-14 a lost network stops nothing, and nothing is lost', async (t) => {
   await ends(page, 0, 'complete');
 });
 
-test('a gateway that returns is found within a second; what was written meanwhile is sent', async (t) => {
+prompt('a gateway that returns is found within a second; what was written meanwhile is sent', async (t) => {
   const gateway = await proxy(t);
   const page = await open(t, unique(), 'alice', { base: gateway.url });
   await say(page, 'Before');
@@ -33,10 +33,10 @@ test('a gateway that returns is found within a second; what was written meanwhil
   const returned = performance.now();
   await connected(page);
   const took = performance.now() - returned;
-  assert.ok(took < 1_000, `${took} ms`);
   await reads(page, 1, equals, tokens(3));
   await ends(page, 1, 'complete');
   assert.equal(await page.getByText('Not sent').count(), 0);
+  quick(took, 1_000);
 });
 
 /** A token of the development key for `clientId` with these rights. */

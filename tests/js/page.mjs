@@ -30,7 +30,7 @@ export function startBrowser() {
 /** A browser of one person; it fails the test on script errors, refused content, and requests that leave the gateway. */
 export async function person(t, { theme = 'light', width = 900, height = 760, allowed = [], origin = ORIGIN, ...more } = {}) {
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: theme, reducedMotion: 'reduce', ...more });
-  context.setDefaultTimeout(10_000);
+  context.setDefaultTimeout(30_000);
   const trouble = [];
   context.on('weberror', (error) => trouble.push(String(error.error())));
   context.on('console', (message) => {

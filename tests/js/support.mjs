@@ -1,8 +1,10 @@
-// What the suites share: clients that close themselves, sessions, and waiting for conditions.
+// What the suites share: clients that close themselves, sessions, waiting for conditions, and promises of time.
 //
 // The environment says where to connect: PORTS (comma separated, one per gateway), KEY, FORMAT (json | msgpack).
 import { createClientSession, createUIMessageCodec } from '@ably/ai-transport/vercel';
 import * as Ably from 'ably';
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
 
 export const KEY = process.env.KEY;
 export const PORTS = (process.env.PORTS ?? '').split(',').map(Number);
@@ -10,7 +12,7 @@ export const FORMAT = process.env.FORMAT ?? 'json';
 
 export const codec = createUIMessageCodec();
 
-const PATIENCE_MS = 10_000;
+const PATIENCE_MS = 30_000;
 
 export function options(extra = {}, gateway = 0) {
   return {
@@ -134,8 +136,11 @@ export function until(what, subscribe, condition, { patience = PATIENCE_MS, desc
       () => finish(reject, new Error(`not within ${patience} ms: ${what} ${JSON.stringify(describe())}`)),
       patience,
     );
-    // An emitter may call this listener before the one that records, so the condition is looked at once all were called.
-    unsubscribe = subscribe(() => queueMicrotask(check));
+    // An emitter may call this listener before the one that records, so the condition is looked at once all were called;
+    // and again and again, since what an event is about may be recorded only later.
+    const unlisten = subscribe(() => queueMicrotask(check));
+    const looking = setInterval(check, 50);
+    unsubscribe = () => (clearInterval(looking), unlisten());
     check();
   });
 }
@@ -213,4 +218,31 @@ export function isContentOf(message, runId) {
 /** The `ai-run-end` messages of a turn; a turn must have exactly one. */
 export function terminals(heard, runId) {
   return heard.filter((message) => message.name === 'ai-run-end' && transportHeaders(message)['run-id'] === runId);
+}
+
+/** All was well, but for the time that it took. */
+export class TooSlow extends assert.AssertionError {}
+
+/** Throws TooSlow unless something took less than the limit. */
+export function quick(tookMs, limitMs) {
+  if (tookMs >= limitMs) throw new TooSlow({ message: `took ${Math.round(tookMs)} ms instead of less than ${limitMs}` });
+}
+
+const TRIES = 5;
+
+/**
+ * A test of a promise of time: repeated while it throws TooSlow, and then only. A machine that is busy makes one try slow; a
+ * fault makes every try slow.
+ */
+export function prompt(name, body) {
+  test(name, async (t) => {
+    for (let tries = 1; ; tries += 1) {
+      try {
+        return await body(t);
+      } catch (error) {
+        if (!(error instanceof TooSlow) || tries === TRIES) throw error;
+        t.diagnostic(`tried again: ${error.message}`);
+      }
+    }
+  });
 }

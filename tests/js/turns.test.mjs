@@ -8,7 +8,9 @@ import {
   ended,
   isContentOf,
   join,
+  prompt,
   question,
+  quick,
   said,
   seen,
   send,
@@ -93,15 +95,16 @@ test('INT-28 cancel mid-stream, then send: cancelled, and the next turn is exact
   assert.deepEqual(alice.errors, []);
 });
 
-test('a hung model is cancelled at once', async (t) => {
+prompt('a hung model is cancelled at once', async (t) => {
   const alice = await join(t, 'alice', unique());
   const run = await startTurn(alice, 'script: tokens=20 rate=0 hang_at=10');
   await seen(alice, 'ten words', () => said(alice, run.runId) === tokens(10));
   const asked = performance.now();
   await run.cancel();
   await ended(alice, run.runId, 'cancelled');
-  assert.ok(performance.now() - asked < 1000, 'the cancel took longer than a second');
+  const took = performance.now() - asked;
   assert.equal(said(alice, run.runId), tokens(10));
+  quick(took, 1000);
 });
 
 test('cancel as soon as the send is acknowledged', async (t) => {

@@ -75,7 +75,7 @@ const saying = (chat) => textOf(chat.messages.at(-1));
 const streamsText = (chat, least = 1) => until(() => chat.status === 'streaming' && chat.messages.at(-1)?.role === 'assistant' && saying(chat).length >= least);
 
 /** Neither the chat class nor HTTP tells of changes: both are asked until the condition holds. */
-async function until(condition, patience = 10_000) {
+async function until(condition, patience = 30_000) {
   const late = Date.now() + patience;
   while (!(await condition())) {
     assert.ok(Date.now() < late, `not within ${patience} ms: ${condition}`);

@@ -24,3 +24,12 @@ def run_forever(url: str) -> None:
     """Keep a server busy until the script is killed."""
     with redis.Redis.from_url(url) as client, pytest.raises(redis.ResponseError):
         client.eval("while true do end", 0)
+
+
+def is_busy(admin: redis.Redis) -> bool:
+    """Whether a script has run for longer than the server's limit."""
+    try:
+        admin.ping()
+    except redis.ResponseError:
+        return True
+    return False

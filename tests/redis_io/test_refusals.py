@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -25,7 +26,8 @@ from selfhost_transport.redis_io.refusals import (
 )
 from selfhost_transport.redis_io.subscriber import Subscriber
 from tests.processes import wait_until
-from tests.redis_io.lua import Lua, run_forever
+from tests.promptness import Stopwatch, assert_quick, prompt
+from tests.redis_io.lua import Lua, is_busy, run_forever
 
 RUNS = 12 if os.environ.get("SELFHOST_TRANSPORT_LONG") else 2
 TIMEOUT_S = 0.5
@@ -51,11 +53,31 @@ def server() -> Iterator[EmbeddedRedis]:
 def admin(server: EmbeddedRedis) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(server.url) as connection:
         yield connection
+        with contextlib.suppress(redis.ResponseError):
+            connection.script_kill()  # where a test has left one that runs
+        connection.config_set("lua-time-limit", 5000)
         connection.replicaof("NO", "ONE")
         connection.config_set("replica-read-only", "yes")
         connection.config_set("min-replicas-to-write", 0)
         connection.config_set("maxmemory", 0)
         connection.flushall()
+
+
+Connect = Callable[[float], RedisConnection]
+
+
+@pytest.fixture
+async def connect(server: EmbeddedRedis) -> AsyncIterator[Connect]:
+    """Connections with a time-out in seconds, closed after the test."""
+    made: list[RedisConnection] = []
+
+    def one(timeout_s: float) -> RedisConnection:
+        made.append(RedisConnection(server.url, timeout_s=timeout_s))
+        return made[-1]
+
+    yield one
+    for connection in made:
+        await connection.close()
 
 
 class Load:
@@ -88,9 +110,11 @@ async def loaded(connection: RedisConnection, workers: int = 20) -> AsyncIterato
     load = Load(connection)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(load.one()) for _ in range(workers)]
-        yield load
-        for task in tasks:
-            task.cancel()
+        try:
+            yield load
+        finally:
+            for task in tasks:
+                task.cancel()
 
 
 Switch = Callable[[redis.Redis, bool], object]
@@ -111,24 +135,25 @@ def without_replicas(admin: redis.Redis, on: bool) -> None:
 
 @pytest.mark.parametrize("run", range(RUNS))
 @pytest.mark.parametrize("switch", [as_replica, read_only])
+@prompt
 async def test_a_server_that_is_read_only_for_longer_than_calls_wait(
-    server: EmbeddedRedis, admin: redis.Redis, switch: Switch, run: int
+    connect: Connect, admin: redis.Redis, switch: Switch, run: int
 ) -> None:
-    connection = RedisConnection(server.url, timeout_s=TIMEOUT_S)
+    connection = connect(TIMEOUT_S)
     async with loaded(connection) as load:
         await wait_until(lambda: len(load.written) > 100)
         switch(admin, True)
         await wait_until(lambda: load.refused >= 40)
         switch(admin, False)
-        back, before = time.monotonic(), len(load.written)
-        await wait_until(lambda: len(load.written) > before + 100, 5, "writes after the server is back")
-        assert time.monotonic() - back < 2.5
-    assert load.longest_s < TIMEOUT_S + MARGIN_S
-    await connection.close()
+        watch, before = Stopwatch(), len(load.written)
+        await wait_until(lambda: len(load.written) > before + 100, what="writes after the server is back")
+        watch.assert_below(2.5)
+    assert_quick(load.longest_s, TIMEOUT_S + MARGIN_S)
 
 
-async def test_calls_end_by_their_own_time_one_by_one(server: EmbeddedRedis, admin: redis.Redis) -> None:
-    connection = RedisConnection(server.url, timeout_s=TIMEOUT_S)
+@prompt
+async def test_calls_end_by_their_own_time_one_by_one(connect: Connect, admin: redis.Redis) -> None:
+    connection = connect(TIMEOUT_S)
     await connection.command("PING")
     as_replica(admin, True)
     began = time.monotonic()
@@ -140,31 +165,32 @@ async def test_calls_end_by_their_own_time_one_by_one(server: EmbeddedRedis, adm
         took[retry_s] = time.monotonic() - began
 
     await asyncio.gather(*(write(retry_s) for retry_s in (0.3, 1.2, 0.7)))
-    assert all(retry_s <= took[retry_s] < retry_s + MARGIN_S for retry_s in took), took
+    assert all(retry_s <= took[retry_s] for retry_s in took), took
     assert connection.in_flight == 0
-    await connection.close()
+    assert_quick(max(took[retry_s] - retry_s for retry_s in took), MARGIN_S)
 
 
+@prompt
 async def test_a_call_that_the_server_does_not_answer_ends_although_others_are_answered(
-    server: EmbeddedRedis, admin: redis.Redis
+    connect: Connect, admin: redis.Redis
 ) -> None:
     """A queue before a slow server moves on, but longer than a call's time."""
-    connection = RedisConnection(server.url, timeout_s=TIMEOUT_S)
+    connection = connect(TIMEOUT_S)
     slow = Lua("local t = redis.call('TIME')[1] while redis.call('TIME')[1] - t < 1 do end return 1")
     calls = [connection.call(slow, ["k"], [], retry_s=TIMEOUT_S) for _ in range(3)]
-    began = time.monotonic()
+    watch = Stopwatch()
     ended = await asyncio.gather(*calls, return_exceptions=True)
-    assert time.monotonic() - began < TIMEOUT_S + MARGIN_S
+    took = watch.seconds
     assert isinstance(ended[-1], StoreUnavailable) and "not known" in str(ended[-1])
-    await connection.close()
+    assert_quick(took, TIMEOUT_S + MARGIN_S)
 
 
 @pytest.mark.parametrize("switch", [as_replica, without_replicas])
 async def test_calls_that_depend_on_earlier_ones_keep_their_order_through_a_refusal(
-    server: EmbeddedRedis, admin: redis.Redis, switch: Switch
+    connect: Connect, admin: redis.Redis, switch: Switch
 ) -> None:
     """The server takes writes again while a call behind a refused one is on its way already."""
-    connection = RedisConnection(server.url, timeout_s=5)
+    connection = connect(20)
     connection.keep_loaded([NEXT])
     repeated = connection.prepare(NEXT, ["n"], [], misplaced=b"gap")
     loop = asyncio.get_running_loop()
@@ -177,58 +203,62 @@ async def test_calls_that_depend_on_earlier_ones_keep_their_order_through_a_refu
         await asyncio.sleep(0)
     assert set(await asyncio.gather(*answers)) == {b"ok"}
     assert await connection.command("LLEN", "n") == 3000
-    await connection.close()
 
 
+@prompt
 async def test_a_full_server_holds_what_may_be_repeated_and_refuses_the_rest_at_once(
-    server: EmbeddedRedis, admin: redis.Redis
+    connect: Connect, admin: redis.Redis
 ) -> None:
-    connection = RedisConnection(server.url, timeout_s=5)
+    admin.flushall()
+    connection = connect(20)
     await connection.command("PING")
     admin.config_set("maxmemory", 1)
-    began = time.monotonic()
+    watch = Stopwatch()
     with pytest.raises(StoreFull):
         await connection.call(PUSH, ["k"], [1])
-    assert time.monotonic() - began < MARGIN_S
-    held = connection.call(PUSH, ["k"], [1], retry_s=5)
+    took = watch.seconds
+    held = connection.call(PUSH, ["k"], [1], retry_s=20)
     with pytest.raises(StoreFull):
         await connection.call(PUSH, ["k"], [1], retry_s=0.3)
     assert not held.done()
     admin.config_set("maxmemory", 0)
-    assert await asyncio.wait_for(held, 2) == 1
-    await connection.close()
+    assert await asyncio.wait_for(held, 20) == 1
+    assert_quick(took, MARGIN_S)
 
 
-async def test_reads_are_answered_while_writes_are_refused(server: EmbeddedRedis, admin: redis.Redis) -> None:
-    connection = RedisConnection(server.url, timeout_s=5)
+@prompt
+async def test_reads_are_answered_while_writes_are_refused(connect: Connect, admin: redis.Redis) -> None:
+    admin.flushall()
+    connection = connect(20)
     await connection.command("PING")
     without_replicas(admin, True)
     write = connection.command("SET", "k", "v")
+    took = []
     for _ in range(3):
-        began = time.monotonic()
+        watch = Stopwatch()
         assert await connection.command("GET", "k") is None
-        assert time.monotonic() - began < MARGIN_S
+        took.append(watch.seconds)
     assert not write.done() and connection.connected
     without_replicas(admin, False)
-    assert await asyncio.wait_for(write, 2) == b"OK"
-    await connection.close()
+    assert await asyncio.wait_for(write, 20) == b"OK"
+    assert_quick(max(took), MARGIN_S)
 
 
-async def test_a_busy_server_is_waited_for(server: EmbeddedRedis, admin: redis.Redis) -> None:
-    connection = RedisConnection(server.url, timeout_s=5)
+async def test_a_busy_server_is_waited_for(
+    connect: Connect, server: EmbeddedRedis, admin: redis.Redis
+) -> None:
+    connection = connect(20)
     await connection.command("PING")
     limit = "lua-time-limit"
     admin.config_set(limit, 50)
     endless = asyncio.create_task(asyncio.to_thread(run_forever, server.url))
-    await asyncio.sleep(0.3)  # its script is over the limit from here on
+    await wait_until(lambda: is_busy(admin))
     call = connection.call(PUSH, ["k"], [1])
     await asyncio.wait([call], timeout=0.3)
     assert not call.done()
     admin.script_kill()
-    assert await asyncio.wait_for(call, 2) == 1
+    assert await asyncio.wait_for(call, 20) == 1
     await endless
-    admin.config_set(limit, 5000)
-    await connection.close()
 
 
 async def test_a_subscription_that_is_refused_for_good_is_an_error_and_not_a_silence(
@@ -250,14 +280,13 @@ async def test_a_subscription_that_a_busy_server_refuses_is_made_later(
     await subscriber.subscribe("one", lambda _: None)
     admin.config_set("lua-time-limit", 10)
     endless = asyncio.create_task(asyncio.to_thread(run_forever, server.url))
-    await asyncio.sleep(0.3)  # its script is over the limit from here on
+    await wait_until(lambda: is_busy(admin))
     second = asyncio.create_task(subscriber.subscribe("two", lambda _: None))
     await asyncio.wait([second], timeout=0.5)
     assert not second.done()
     admin.script_kill()
-    await asyncio.wait_for(second, 5)
+    await asyncio.wait_for(second, 20)
     await endless
-    admin.config_set("lua-time-limit", 5000)
     await subscriber.close()
 
 

@@ -29,7 +29,8 @@ from selfhost_transport.redis_io.embedded import EmbeddedRedis, find_server
 from selfhost_transport.redis_io.preflight import check_way_in
 from selfhost_transport.settings import load_settings
 from tests.processes import wait_until
-from tests.redis_io.lua import run_forever
+from tests.promptness import Stopwatch, prompt
+from tests.redis_io.lua import is_busy, run_forever
 from tests.redis_io.tls import tls_port, write_certificate
 
 WITHIN_S = 2.0
@@ -142,14 +143,15 @@ async def with_tls(ports: dict[str, int], folder: Path) -> AsyncIterator[dict[st
 
 
 @pytest.mark.parametrize("url", WRONG)
+@prompt
 async def test_a_wrong_way_in_is_one_line_within_two_seconds(
     url: str, ports: dict[str, int], tmp_path: Path
 ) -> None:
     async with with_tls(ports, tmp_path) as named:
-        began = time.monotonic()
+        watch = Stopwatch()
         with pytest.raises(TransportError) as wrong:
             await check_way_in(url.format(**named))
-        assert time.monotonic() - began < WITHIN_S
+        watch.assert_below(WITHIN_S)
         message = str(wrong.value)
         assert WRONG[url].format(**named) in message
         assert "\n" not in message and "geheim" not in message and "wrong@" not in message
@@ -175,21 +177,13 @@ async def test_a_server_that_is_busy_is_the_right_one(plain: EmbeddedRedis) -> N
     with redis.Redis.from_url(plain.url) as admin:
         admin.config_set("lua-time-limit", 1)
         endless = asyncio.create_task(asyncio.to_thread(run_forever, plain.url))
-        await wait_until(lambda: _is_busy(admin))
+        await wait_until(lambda: is_busy(admin))
         try:
             await check_way_in(plain.url)
         finally:
             admin.script_kill()
             await endless
             admin.config_set("lua-time-limit", 5000)
-
-
-def _is_busy(admin: redis.Redis) -> bool:
-    try:
-        admin.ping()
-    except redis.ResponseError:
-        return True
-    return False
 
 
 BAD = "redis://:wrong@127.0.0.1:{locked}/0"
@@ -208,10 +202,11 @@ BAD = "redis://:wrong@127.0.0.1:{locked}/0"
         ("export", "--forget"),
     ],
 )
+@prompt
 def test_every_command_says_it(command: tuple[str, ...], ports: dict[str, int]) -> None:
-    began = time.monotonic()
+    watch = Stopwatch()
     result = CliRunner().invoke(app, [*command, "--redis", BAD.format(**ports)])
-    assert time.monotonic() - began < WITHIN_S
+    watch.assert_below(WITHIN_S)
     said = result.output if result.exception is None or command == ("doctor",) else str(result.exception)
     assert result.exit_code == 1 and "rejects the user name or password" in said
 
@@ -255,15 +250,16 @@ def start_dev(url: str) -> None:
     "start",
     [start_gateway, start_worker, start_host, start_exporter, start_embedded_gateway, start_dev],
 )
+@prompt
 def test_everything_that_starts_says_it(start: Callable[[str], None], ports: dict[str, int]) -> None:
     for url, reason in (
         (BAD, "rejects the user name or password"),
         ("redis://127.0.0.1:{silent}/0", "in time"),
     ):
-        began = time.monotonic()
+        watch = Stopwatch()
         with pytest.raises(TransportError, match=reason):
             start(url.format(**ports))
-        assert time.monotonic() - began < WITHIN_S
+        watch.assert_below(WITHIN_S)
 
 
 def test_a_gateway_asks_before_it_is_imported() -> None:

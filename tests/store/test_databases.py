@@ -48,10 +48,12 @@ async def listening(url: str) -> AsyncIterator[dict[str, int]]:
 
         return received
 
-    for channel in CHANNELS:
-        await subscriber.subscribe(channel, count(channel))
-    yield heard
-    await subscriber.close()
+    try:
+        for channel in CHANNELS:
+            await subscriber.subscribe(channel, count(channel))
+        yield heard
+    finally:
+        await subscriber.close()
 
 
 async def everything_that_is_announced(connection: RedisConnection) -> None:

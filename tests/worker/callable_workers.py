@@ -13,6 +13,7 @@ from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.store.duties import Duties
 from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.names import part
 from selfhost_transport.store.turn_store import TurnStore
 from tests.processes import wait_until
 from tests.store.turns import LEASE_MS, request
@@ -76,10 +77,17 @@ class CallableWorker:
         await self._tasks[0]
 
     async def kill(self) -> None:
+        """Returns once Redis knows too: until then it counts the worker among those who hear a call."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._subscriber.close()
+        await wait_until(self._is_unheard, 20, "Redis to read that a worker has gone")
+
+    async def _is_unheard(self) -> bool:
+        channels = [f"{base}ctl:{part(self.name)}" for base in self._turns.keys.bases()]
+        heard = await self._turns.redis.command("PUBSUB", "NUMSUB", *channels)
+        return not any(heard[1::2])
 
     def _looked(self) -> None:
         self._found_empty.set()

@@ -104,7 +104,7 @@ class Room:
         assert record is not None
         return record
 
-    async def ended(self, turn_id: str, timeout: float = 10.0) -> TurnRecord:
+    async def ended(self, turn_id: str, timeout: float = 30.0) -> TurnRecord:
         """Wait for a turn's terminal."""
 
         async def look() -> TurnRecord | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
@@ -15,6 +14,7 @@ from selfhost_transport.store.keys import bucket_of
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import ui
 from tests.processes import wait_until
+from tests.promptness import Stopwatch, TooSlow, prompt
 from tests.worker.people import People
 from tests.worker.session import Room, header, numbered
 
@@ -31,14 +31,21 @@ async def test_trn_23_and_str_14_a_hanging_turn_ends_with_an_error(
     worker = Worker(settings())
     worker.agent("assistant", **limits)(scripted)  # type: ignore[arg-type]  # the keywords vary
     await running(worker)
-    began = time.monotonic()
-    turn = await room.send("script: tokens=20 hang_at=5")
-    assert (await room.ended(turn)).status == "failed"
-    assert 0.25 < time.monotonic() - began < 1.5
-    end = (await room.of_turn(turn))[-1]
-    assert reported in (header(end, h.ERROR_MESSAGE) or "")
-    (output,) = await room.outputs(turn)
-    assert (output.text, output.status) == (numbered(5), "cancelled")
+
+    @prompt
+    async def hanging() -> None:
+        watch = Stopwatch()
+        turn = await room.send("script: tokens=20 hang_at=5")
+        assert (await room.ended(turn)).status == "failed"
+        assert watch.seconds > 0.25
+        watch.assert_below(1.5)
+        end = (await room.of_turn(turn))[-1]
+        assert reported in (header(end, h.ERROR_MESSAGE) or "")
+        outputs = [(output.text, output.status) for output in await room.outputs(turn)]
+        if outputs != [(numbered(5), "cancelled")]:
+            raise TooSlow(f"the limit came before the fifth token: {outputs}")
+
+    await hanging()
 
 
 async def test_output_keeps_a_turn_from_being_silent(

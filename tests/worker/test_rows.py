@@ -197,15 +197,16 @@ async def test_str_14_a_timeout_of_the_agents_own_closes_its_message(
 ) -> None:
     worker = Worker(settings())
 
-    async def slow() -> AsyncIterator[str]:
+    async def slow(limit: asyncio.Timeout) -> AsyncIterator[str]:
         yield "something "
+        limit.reschedule(0)
         await asyncio.Event().wait()
 
     @worker.agent("assistant")
     async def agent(turn: Turn) -> None:
         try:
-            async with asyncio.timeout(0.1):
-                await turn.pipe(slow())
+            async with asyncio.timeout(None) as limit:
+                await turn.pipe(slow(limit))
         except TimeoutError:
             await turn.pipe(["the model took too long"])
 

@@ -12,6 +12,7 @@ from agent_worker import AgentError, Reasoning
 from agent_worker.scripted.model import ScriptedStream
 from agent_worker.scripted.script import ModelScript, parse_script
 from agent_worker.scripted.ticks import TICK_S, Ticks
+from tests.promptness import assert_quick, prompt
 
 
 @pytest.mark.parametrize(
@@ -116,6 +117,7 @@ async def test_a_hanging_stream_is_silent_until_it_is_cancelled() -> None:
             await anext(stream)
 
 
+@prompt
 async def test_the_rate_holds_even_if_the_reader_is_late() -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -124,9 +126,11 @@ async def test_the_rate_holds_even_if_the_reader_is_late() -> None:
     await asyncio.sleep(0.1)  # a reader that is late; what was due meanwhile comes at once
     caught_up = loop.time()
     assert [await anext(stream) for _ in range(15)][-1] == "15 "
-    assert loop.time() - caught_up < 0.05
+    assert_quick(loop.time() - caught_up, 0.05)
     assert len([token async for token in stream]) == 25
-    assert 0.2 <= loop.time() - began < 0.35
+    took = loop.time() - began
+    assert took >= 0.2
+    assert_quick(took, 0.35)
 
 
 async def test_streams_of_a_loop_share_its_ticks() -> None:

@@ -16,9 +16,12 @@ from selfhost_transport.store.turn_store import Lease
 from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns.encoder import Close, Create, Encoder
 from tests.processes import wait_until
+from tests.promptness import Stopwatch, TooSlow, assert_quick, prompt
 from tests.worker.session import Room
 
 LEASE_S = 30.0
+NEVER_MS = 60_000
+"""A window that does not end within a test, however slow the machine is."""
 
 
 class Attempt:
@@ -65,7 +68,7 @@ async def test_str_8_without_a_window_every_token_is_an_append(room: Room) -> No
 
 
 async def test_str_7_the_first_token_leaves_at_once_and_later_ones_together(room: Room) -> None:
-    it = await attempt(room, window_ms=500)
+    it = await attempt(room, window_ms=NEVER_MS)
     text = await it.open_text()
     text.add("first ")
     text.add("second ")
@@ -77,18 +80,22 @@ async def test_str_7_the_first_token_leaves_at_once_and_later_ones_together(room
     assert await chunks(room) == ["first ", "second third "]
 
 
+@prompt
 async def test_str_7_at_most_one_append_per_window(room: Room) -> None:
+    before = len(await chunks(room))
     it = await attempt(room, window_ms=40)
     text = await it.open_text()
-    began = time.monotonic()
+    watch = Stopwatch()
     for n in range(100):
         text.add(f"{n} ")
         await asyncio.sleep(0.004)  # a model of 250 tokens per second
-    took = time.monotonic() - began
+    took = watch.seconds
     await it.close_text()
-    found = await chunks(room)
+    found = (await chunks(room))[before:]
     assert "".join(found) == "".join(f"{n} " for n in range(100))
-    assert took / 0.1 <= len(found) <= took / 0.04 + 2
+    assert len(found) <= took / 0.04 + 2
+    if len(found) < took / 0.1:
+        raise TooSlow(f"{len(found)} appends in {took:.1f} s")
 
 
 async def test_a_slow_model_is_not_held_back(room: Room) -> None:
@@ -101,7 +108,7 @@ async def test_a_slow_model_is_not_held_back(room: Room) -> None:
 
 
 async def test_gathered_text_is_bounded_however_long_the_window(room: Room) -> None:
-    it = await attempt(room, window_ms=500)
+    it = await attempt(room, window_ms=NEVER_MS)
     text = await it.open_text()
     text.add("first")
     text.add("x" * MAX_GATHERED)
@@ -111,7 +118,7 @@ async def test_gathered_text_is_bounded_however_long_the_window(room: Room) -> N
 
 
 async def test_can_20_gathered_text_is_dropped_by_a_cancel(room: Room) -> None:
-    it = await attempt(room, window_ms=500)
+    it = await attempt(room, window_ms=NEVER_MS)
     text = await it.open_text()
     text.add("kept ")
     await it.writer.drain()
@@ -234,6 +241,7 @@ class Text:
         self.flushed.append(asyncio.get_running_loop().time())
 
 
+@prompt
 async def test_the_clock_flushes_at_the_first_tick_that_is_due() -> None:
     loop = asyncio.get_running_loop()
     flush_timer, texts = FlushTimer(40), [Text() for _ in range(50)]
@@ -241,16 +249,16 @@ async def test_the_clock_flushes_at_the_first_tick_that_is_due() -> None:
     for text, when in zip(texts, due, strict=True):
         flush_timer.schedule(text, when)
     assert flush_timer.waiting == 50
-    await asyncio.sleep(0.1)
-    assert flush_timer.waiting == 0
+    await wait_until(lambda: flush_timer.waiting == 0)
     for text, when in zip(texts, due, strict=True):
         (at,) = text.flushed
-        assert -0.001 <= at - when < 0.03
+        assert at - when >= -0.001
+        assert_quick(at - when, 0.03)
 
 
 async def test_the_end_of_a_text_is_written_once_however_long_the_end_of_the_turn_takes(room: Room) -> None:
     """While Redis refuses or is away, the step that ends the turn waits, and has what is held."""
-    it = await attempt(room, window_ms=500)
+    it = await attempt(room, window_ms=NEVER_MS)
     text = await it.open_text()
     text.add("first ")
     text.add("last")
@@ -268,7 +276,7 @@ async def test_the_end_of_a_text_is_written_once_however_long_the_end_of_the_tur
 
 
 async def test_p7_the_end_of_a_text_does_not_hide_that_a_chunk_of_it_was_refused(room: Room) -> None:
-    it = await attempt(room, window_ms=500)
+    it = await attempt(room, window_ms=NEVER_MS)
     text = await it.open_text()
     text.add("first ")
     await it.writer.settle()
@@ -284,7 +292,7 @@ async def test_p7_the_end_of_a_text_does_not_hide_that_a_chunk_of_it_was_refused
 
 
 async def test_what_is_held_is_written_after_all_when_the_turn_goes_on(room: Room) -> None:
-    it = await attempt(room, window_ms=500)
+    it = await attempt(room, window_ms=NEVER_MS)
     text = await it.open_text()
     text.add("first ")
     text.add("last")

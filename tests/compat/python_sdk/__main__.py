@@ -11,7 +11,7 @@ from tests.compat.python_sdk import auth, methods, mutable, presence, realtime, 
 from tests.compat.python_sdk.harness import CASES, Case, Stage
 
 MODULES = (realtime, mutable, presence, rest, auth, recovery, methods)
-CASE_TIMEOUT_S = 25.0
+CASE_TIMEOUT_S = 60.0
 AT_ONCE = 6
 
 

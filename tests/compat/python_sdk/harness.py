@@ -22,7 +22,7 @@ KEY = os.environ["KEY"]
 KEY_NAME, KEY_SECRET = KEY.split(":")
 PORTS = [int(port) for port in os.environ["PORTS"].split(",")]
 BINARY = os.environ.get("FORMAT", "msgpack") == "msgpack"
-PATIENCE_S = 8.0
+PATIENCE_S = 20.0
 
 _numbers = itertools.count(1)
 
