@@ -181,7 +181,7 @@ async def test_damaged_frames_harm_no_one(gateway: Proc, fmt: Format) -> None:
     async def quiet() -> bool:
         return await held(gateway) == (0.0, 0.0)
 
-    await wait_until(quiet, 10.0, "connections and sessions are let go")
+    await wait_until(quiet, 60.0, "connections and sessions are let go")
     assert gateway.returncode is None
     assert process.memory_info().rss - warm < GROWTH_BYTES
     assert not [line for line in gateway.lines if "Traceback" in line or "ERROR" in line], gateway.log

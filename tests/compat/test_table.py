@@ -12,7 +12,7 @@ from tests.compat.site import JS, ROOT, Outcome
 from tests.compat.table import SUITES, feature_name, page, versions
 
 PAGE = table.PAGE.read_text()
-_JS_TEST = re.compile(r"^ *test\(\s*(['\"`])((?:\\.|(?!\1).)*)\1", re.MULTILINE)
+_JS_TEST = re.compile(r"^ *(?:test|prompt)\(\s*(['\"`])((?:\\.|(?!\1).)*)\1", re.MULTILINE)
 _PY_CASE = re.compile(r'^@case\("((?:\\.|[^"])*)"(?:, reason="((?:\\.|[^"])*)")?', re.MULTILINE)
 _GO_CASE = re.compile(r'^\t\t\{"([^"]*)", \w+\},$', re.MULTILINE)
 _JAVA_CASE = re.compile(r'^ +play\("([^"]*)", Main::', re.MULTILINE)

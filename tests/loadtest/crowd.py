@@ -53,7 +53,7 @@ class Crowd:
 
 
 @asynccontextmanager
-async def crowd(url: str, name: str, *, viewers: int = 1, patience_s: float = 60.0) -> AsyncIterator[Crowd]:
+async def crowd(url: str, name: str, *, viewers: int = 1, patience_s: float = 150.0) -> AsyncIterator[Crowd]:
     """Connected and attached, recording from the beginning."""
     recorder = Recorder()
     recorder.begin()
