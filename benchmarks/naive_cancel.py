@@ -96,7 +96,7 @@ async def _send(bench: Rig, session: str) -> str:
 async def _cancel(bench: Rig, session: str, turn: str) -> Position:
     await asyncio.sleep(random.uniform(*SPAN_S))
     message = Message(name=h.AI_CANCEL, client_id="user-1", extras=h.make_extras({h.RUN_ID: turn}))
-    cancelled = await bench.turns.cancel(session, CancelFilter(Scope.TURN, turn), message)
+    cancelled = await bench.turns.cancels.cancel(session, CancelFilter(Scope.TURN, turn), message)
     assert cancelled.matched == (turn,), "the turn ended before it was cancelled"
     return cancelled.position
 

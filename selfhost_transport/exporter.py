@@ -20,7 +20,7 @@ from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.names import part
 from selfhost_transport.store.stores import Stores
 from selfhost_transport.store.turn_messages import TurnMessages, read_turn
-from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.turns.ui import ConversationMessage, messages_to_json
 from selfhost_transport.wire.serial import MAX_COUNTER, Position, format_position
 

@@ -80,5 +80,5 @@ class Abandonment:
                 name=h.AI_CANCEL,
                 extras=h.make_extras({h.EVENT_ID: inputs.new_id(), h.RUN_ID: lease.turn_id}),
             )
-            await self._turns.cancel(session, CancelFilter(Scope.TURN, lease.turn_id), message)
+            await self._turns.cancels.cancel(session, CancelFilter(Scope.TURN, lease.turn_id), message)
             logger.info("turn.abandoned session=%s turn=%s unwatched_s=%g", session, lease.turn_id, limit)

@@ -257,7 +257,7 @@ class Executor:
             message = operation.message
             if (traced := tracing.traceparent_of(span)) is not None:
                 message = h.with_transport_header(message, h.TRACEPARENT, traced)
-            cancelled = await self._turns.cancel(
+            cancelled = await self._turns.cancels.cancel(
                 operation.session, operation.filter, message, input_turn=operation.input_turn
             )
         position = max(cancelled.position, cancelled.sealed)

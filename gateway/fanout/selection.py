@@ -14,7 +14,7 @@ MUTE_ALL: Final = "*"
 """As `mute`: no messages at all. It cannot be the id of a connection."""
 
 
-class Handling(Enum):
+class DeliveryAction(Enum):
     """What a reader needs of a delivery."""
 
     SEND = auto()
@@ -52,30 +52,34 @@ class Selection:
         # Older messages whose state was delivered since, and up to which version.
         self.seen: dict[Ref, Position] = {}
 
-    def judge(self, delivery: Delivery) -> Handling:
+    def action_for(self, delivery: Delivery) -> DeliveryAction:
         """What to do with a delivery."""
         if delivery.is_presence:
             own = self.connection_id is not None and delivery.connection_id == self.connection_id
-            return Handling.SEND if self.presence or own else Handling.SKIP
+            return DeliveryAction.SEND if self.presence or own else DeliveryAction.SKIP
         if delivery.is_annotation:
-            return Handling.SEND if self.annotations else Handling.SKIP
+            return DeliveryAction.SEND if self.annotations else DeliveryAction.SKIP
         if self.variant.is_selective and delivery.is_hidden(self.variant):
-            return Handling.SKIP
+            return DeliveryAction.SKIP
         if self.mute is not None and self.mute in (delivery.connection_id, MUTE_ALL):
-            return Handling.SKIP
+            return DeliveryAction.SKIP
         ref = delivery.ref
         if ref is None:
-            return Handling.SEND
+            return DeliveryAction.SEND
         version = self.seen.get(ref)
         if version is not None and delivery.position <= version:
-            return Handling.SKIP
+            return DeliveryAction.SKIP
         if not delivery.is_append:
             if ref.position <= self.start:
                 self.seen[ref] = delivery.position
-            return Handling.SEND
+            return DeliveryAction.SEND
         if delivery.aggregate_only or self.variant.whole:
-            return Handling.AGGREGATE
-        return Handling.SEND if ref.position > self.start or version is not None else Handling.AGGREGATE
+            return DeliveryAction.AGGREGATE
+        return (
+            DeliveryAction.SEND
+            if ref.position > self.start or version is not None
+            else DeliveryAction.AGGREGATE
+        )
 
     def begin_anew(self, delivered: Position, start: Position) -> None:
         """Deltas of messages up to `start` no longer make sense, but for states delivered ahead of `delivered`."""

@@ -15,7 +15,7 @@ from gateway.fanout.backlog import Backlogs
 from gateway.fanout.current_states import CurrentStates, Encoded
 from gateway.fanout.delivery import Aggregate, Delivery, Variant, encode_messages
 from gateway.fanout.open_messages import OpenMessages
-from gateway.fanout.selection import Handling, Selection
+from gateway.fanout.selection import DeliveryAction, Selection
 from selfhost_transport.errors import ContinuityLost, ErrorInfo, TransportError
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.wire.codes import Code, error_info
@@ -210,13 +210,13 @@ class Subscription(Selection):
         """Write an entry, if it gets it; only while it is live."""
         if delivery.position <= self.delivered:
             return
-        match self.judge(delivery):
-            case Handling.SEND:
+        match self.action_for(delivery):
+            case DeliveryAction.SEND:
                 self.write(delivery.frame(self.variant))
                 self._feed.counters.delivered(1)
                 if self.outlet.congested and self.state is DeliveryState.LIVE:
                     self.wait_for_drain(delivery.position)
-            case Handling.AGGREGATE:
+            case DeliveryAction.AGGREGATE:
                 self._feed.set_waiting(self)
                 # A resume from here gets this entry again: it is not delivered yet.
                 self._hold(delivery.position.before)
@@ -242,12 +242,12 @@ class Subscription(Selection):
             delivery = held[0]
             if self._pauses and delivery.position > self._cleared:
                 break
-            handling = self.judge(delivery) if delivery.position > self.delivered else Handling.SKIP
-            if handling is Handling.AGGREGATE and delivery.ref is not None:
+            action = self.action_for(delivery) if delivery.position > self.delivered else DeliveryAction.SKIP
+            if action is DeliveryAction.AGGREGATE and delivery.ref is not None:
                 feed.states.want(delivery.ref, self)
                 return
             held.popleft()
-            if handling is Handling.SEND:
+            if action is DeliveryAction.SEND:
                 self.write(delivery.frame(self.variant))
                 feed.counters.delivered(1)
             self.delivered = max(self.delivered, delivery.position)

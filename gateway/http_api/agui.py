@@ -17,7 +17,7 @@ from gateway.http_api import agui_view
 from gateway.http_api.agui_follow import Follow, connect, follow_run, waiting_turn
 from gateway.http_api.agui_models import AgentStopIn, AgentStopOut, RouteIn, RouteOrRunIn, RunIn, ThreadStopIn
 from gateway.http_api.agui_turns import AguiTurns, Run
-from gateway.http_api.dependencies import Caller, Running, WholeConversations
+from gateway.http_api.dependencies import Caller, Running, WholeConversationRoute
 from gateway.http_api.reader import SessionReader, running_turn
 from gateway.services import Services
 from selfhost_transport.errors import InvalidArgument, NotFound
@@ -31,13 +31,13 @@ _STREAM: Final = "text/event-stream"
 _STOPPED: Final = {"type": "RUN_ERROR", "message": "the run was stopped", "code": "STOPPED"}
 
 
-class AguiRoutes(WholeConversations):
+class AguiRoute(WholeConversationRoute):
     """Routes of AG-UI clients."""
 
     send_less = "; of `messages` only the newest count: send those alone"
 
 
-router = APIRouter(route_class=AguiRoutes, tags=["ag-ui"])
+router = APIRouter(route_class=AguiRoute, tags=["ag-ui"])
 LastEventId = Annotated[str | None, Header()]
 
 

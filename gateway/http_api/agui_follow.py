@@ -18,10 +18,9 @@ from gateway.services import Services
 from selfhost_transport.errors import NotFound, TransportError
 from selfhost_transport.turns.agui_messages import messages_of
 from selfhost_transport.turns.agui_state import state_of
-from selfhost_transport.turns.agui_stream import AguiStream, Sent
+from selfhost_transport.turns.agui_stream import AguiStream, SentEvent
 from selfhost_transport.turns.agui_units import EventJson
 from selfhost_transport.turns.events import ChunkReceived
-from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.run_spans import (
     Pending,
@@ -35,6 +34,7 @@ from selfhost_transport.turns.run_spans import (
     started,
     usage_of_run,
 )
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.view import TreeView
 from selfhost_transport.wire.capability import Operation
@@ -115,7 +115,7 @@ class AguiOutput(TurnOutput):
         """Each event as it comes."""
         self.position = change.position or self.position
         mine = change.of_turn(self.turn_id)
-        out: list[Sent] = []
+        out: list[SentEvent] = []
         if change.replaced or any(not isinstance(event, ChunkReceived) for event in mine):
             out += self._synced(tree)
             mine = [event for event in mine if change.replaced]
@@ -142,7 +142,7 @@ class AguiOutput(TurnOutput):
         node = tree.run_node(self.turn_id)
         return newest_span(node) if self._newest else span_from(node, self._start)
 
-    def write(self, events: Iterable[Sent]) -> bytes:
+    def write(self, events: Iterable[SentEvent]) -> bytes:
         """Server-sent events."""
         lines = b""
         for cursor, event in events:
@@ -151,7 +151,7 @@ class AguiOutput(TurnOutput):
             lines += b"data: " + orjson.dumps(event) + b"\n\n"
         return lines
 
-    def _synced(self, tree: SessionTree) -> list[Sent]:
+    def _synced(self, tree: SessionTree) -> list[SentEvent]:
         out = self.stream.sync(chunks_of_run(tree.run_node(self.turn_id), self.span(tree)))
         self.must_restart = self.stream.must_restart
         # What is taken back is closed first.
@@ -227,7 +227,7 @@ class _RunResponse:
     def _started(self) -> EventJson:
         return started(self._follower.session, self._run.run_id, self._run.turn_id)
 
-    def _snapshot(self, output: AguiOutput, *, reset: bool = False) -> list[Sent]:
+    def _snapshot(self, output: AguiOutput, *, reset: bool = False) -> list[SentEvent]:
         """The messages and the state. `reset`: the state that the reader has may have been taken back."""
         tree, turn_id = self._follower.tree, self._run.turn_id
         output.stream.adopt(chunks_of_run(self._node(), output.span(tree)))

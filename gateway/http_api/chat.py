@@ -18,7 +18,7 @@ from gateway.http_api import chat_view
 from gateway.http_api.chat_models import ChatIn, ChatStopIn, StopOut, WakeOrChatIn
 from gateway.http_api.chat_stream import HEADERS, stream_counted, stream_turn
 from gateway.http_api.chat_turns import ChatTurns, TurnToStream
-from gateway.http_api.dependencies import Caller, Running, Session, WholeConversations, caller
+from gateway.http_api.dependencies import Caller, Running, Session, WholeConversationRoute, caller
 from gateway.http_api.models import WakeIn
 from gateway.http_api.reader import SessionReader, running_turn
 from gateway.http_api.sessions import wake
@@ -32,7 +32,7 @@ _MAX_MESSAGES = 1000
 _NOTHING_RUNS = b'data: {"type":"finish"}\n\ndata: [DONE]\n\n'
 
 
-class PlainErrors(WholeConversations):
+class PlainTextRoute(WholeConversationRoute):
     """Refusals as text that a person can read: `useChat` shows the body of a refusal as its error."""
 
     send_less = "; send the last message alone, with prepareSendMessagesRequest"
@@ -44,7 +44,7 @@ class PlainErrors(WholeConversations):
         return PlainTextResponse(message, refused.status_code, headers=kept)
 
 
-router = APIRouter(route_class=PlainErrors, tags=["ui message stream"])
+router = APIRouter(route_class=PlainTextRoute, tags=["ui message stream"])
 
 
 @router.post("/v1/ui/{session}", response_class=StreamingResponse)

@@ -16,7 +16,7 @@ from gateway.http_api.session_tail import Change, TurnOutput
 from gateway.services import Services
 from selfhost_transport.errors import NotFound, TransportError
 from selfhost_transport.turns.events import ChunkReceived, OutputReplaced, TurnChanged
-from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui_counted import CountedStream
 from selfhost_transport.turns.ui_stream import ChunkJson, UIMessageStream, chunks_of_turn

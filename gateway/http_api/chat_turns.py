@@ -16,9 +16,9 @@ from gateway.http_api.models import CancelIn
 from selfhost_transport.errors import Conflict, NotFound
 from selfhost_transport.turns import inputs
 from selfhost_transport.turns.inputs import InputIds
-from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.runs import RunInfo
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import (
     APPROVAL_REQUESTED,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import ConversationMessage, ToolPart, UIMessage
 from selfhost_transport.turns.ui_stream import CANCELLED, approvals_of

@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 from starlette.responses import Response
 
 from gateway.auth.authenticator import Credential
-from gateway.http_api.dependencies import Caller, Running, Session, TypedErrors
+from gateway.http_api.dependencies import Caller, Running, Session, TypedErrorRoute
 from gateway.http_api.timeline import TimelineEntry, timeline_of
 from gateway.services import Services
 from selfhost_transport.commands.ended import last_ended
@@ -30,7 +30,7 @@ _POLICY: Final = (
 )
 _SHOWN: Final = 200
 
-router = APIRouter(route_class=TypedErrors, tags=["operations"])
+router = APIRouter(route_class=TypedErrorRoute, tags=["operations"])
 
 
 async def operator(credential: Caller) -> Credential:

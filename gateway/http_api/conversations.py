@@ -15,7 +15,7 @@ from gateway.auth.authenticator import Credential
 from gateway.http_api.dependencies import Running, Session
 from gateway.http_api.reader import SessionReader
 from gateway.http_api.responses import Limit, OpenAICaller, Order
-from gateway.http_api.responses_errors import OpenAIErrors, refused
+from gateway.http_api.responses_errors import OpenAIRoute, refused
 from gateway.http_api.responses_items import conversation_items, page
 from gateway.http_api.responses_read import require_readable
 from gateway.http_api.responses_turns import new_session
@@ -38,7 +38,7 @@ _KEPT: Final = (
 )
 _SEND: Final = "a message of the user is answered: send it with `responses.create` and `conversation`"
 
-router = APIRouter(route_class=OpenAIErrors, tags=["responses"])
+router = APIRouter(route_class=OpenAIRoute, tags=["responses"])
 
 
 class ConversationIn(BaseModel):

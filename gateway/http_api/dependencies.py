@@ -59,7 +59,7 @@ Caller = Annotated[Credential, Depends(caller)]
 Session = Annotated[str, Depends(session_name)]
 
 
-class TypedErrors(APIRoute):
+class TypedErrorRoute(APIRoute):
     """Answers every refusal with `{"error": {code, statusCode, message}}`. A session's name may hold an encoded `/`."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -121,7 +121,7 @@ class TypedErrors(APIRoute):
         return bounded(request, running(request).settings.gateway.max_frame_size)
 
 
-class WholeConversations(TypedErrors):
+class WholeConversationRoute(TypedErrorRoute):
     """Routes of clients that send all they show. `send_less`: what such a client can do about a body that is too large."""
 
     send_less: ClassVar[str]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from fastapi import Query as Param
 
-from gateway.http_api.dependencies import Caller, Running, Session, TypedErrors
+from gateway.http_api.dependencies import Caller, Running, Session, TypedErrorRoute
 from gateway.http_api.models import EntriesOut
 from selfhost_transport.errors import ContinuityLost
 from selfhost_transport.store.entries import Ref
@@ -20,7 +20,7 @@ from selfhost_transport.wire.serial import MAX_INDEX, Position, format_position,
 
 MAX_ENTRIES = 1000
 
-router = APIRouter(route_class=TypedErrors)
+router = APIRouter(route_class=TypedErrorRoute)
 
 
 @router.get("/v1/sessions/{session}/entries", tags=["sessions"])

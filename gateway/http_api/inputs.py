@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from gateway.auth.authenticator import Credential
 from gateway.http_api.conversation import find_call
-from gateway.http_api.dependencies import Caller, Running, Session, TypedErrors
+from gateway.http_api.dependencies import Caller, Running, Session, TypedErrorRoute
 from gateway.http_api.models import (
     AnswerIn,
     CancelIn,
@@ -29,7 +29,7 @@ from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import format_position
 
-router = APIRouter(route_class=TypedErrors)
+router = APIRouter(route_class=TypedErrorRoute)
 
 
 @router.post("/v1/sessions/{session}/turns/{turn_id}/inputs", status_code=202, tags=["turns"])

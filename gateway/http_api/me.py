@@ -9,10 +9,10 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from gateway.http_api.dependencies import Caller, Running, TypedErrors
+from gateway.http_api.dependencies import Caller, Running, TypedErrorRoute
 from selfhost_transport.wire.channel import check_name
 
-router = APIRouter(route_class=TypedErrors)
+router = APIRouter(route_class=TypedErrorRoute)
 
 
 class MeOut(BaseModel):

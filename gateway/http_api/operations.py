@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from gateway.auth.authenticator import Credential
 from gateway.http_api.console import Operator
-from gateway.http_api.dependencies import Running, Session, TypedErrors
+from gateway.http_api.dependencies import Running, Session, TypedErrorRoute
 from selfhost_transport.commands.inspect import SessionReport
 from selfhost_transport.commands.operating import (
     PUSH,
@@ -26,7 +26,7 @@ from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.store.turn_store import CancelFilter, Scope
 from selfhost_transport.wire.capability import Operation
 
-router = APIRouter(route_class=TypedErrors, tags=["operations"])
+router = APIRouter(route_class=TypedErrorRoute, tags=["operations"])
 
 
 def _operations(services: Running) -> StoreOperations:

@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 from starlette.responses import Response
 
 from gateway.auth.authenticator import Credential
-from gateway.http_api.dependencies import Caller, Running, TypedErrors
+from gateway.http_api.dependencies import Caller, Running, TypedErrorRoute
 from gateway.push.message import is_push_service, origin_of
 from gateway.push.validity import source_of
 from gateway.services import Services
@@ -21,7 +21,7 @@ from selfhost_transport.store.push import PushSubscription
 from selfhost_transport.wire import vapid
 from selfhost_transport.wire.codes import Code
 
-router = APIRouter(route_class=TypedErrors, tags=["push"])
+router = APIRouter(route_class=TypedErrorRoute, tags=["push"])
 
 _AUTH_BYTES: Final = 16
 _MOST_LETTERS: Final = 2_048

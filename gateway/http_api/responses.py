@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from gateway.auth.authenticator import Credential
 from gateway.http_api.dependencies import Running, caller
 from gateway.http_api.event_stream import EventStream
-from gateway.http_api.responses_errors import OpenAIErrors, refused
+from gateway.http_api.responses_errors import OpenAIRoute, refused
 from gateway.http_api.responses_follow import HEADERS, stream_response
 from gateway.http_api.responses_items import input_items, page
 from gateway.http_api.responses_models import CreateIn
@@ -24,7 +24,7 @@ _NO_DELETION: Final = (
     "a response is part of its conversation and is kept as long as that; cancel it, or delete its messages"
 )
 
-router = APIRouter(route_class=OpenAIErrors, tags=["responses"])
+router = APIRouter(route_class=OpenAIRoute, tags=["responses"])
 
 
 async def known_caller(request: Request, services: Running) -> Credential:

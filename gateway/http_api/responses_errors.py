@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 from starlette.responses import JSONResponse, Response
 
-from gateway.http_api.dependencies import WholeConversations
+from gateway.http_api.dependencies import WholeConversationRoute
 from selfhost_transport.errors import Busy, ErrorInfo, InvalidArgument
 from selfhost_transport.wire.codes import Code
 
@@ -73,7 +73,7 @@ def _status(status: int, code: Any) -> int:
     return 400 if status == 409 and code != Busy.code else status
 
 
-class OpenAIErrors(WholeConversations):
+class OpenAIRoute(WholeConversationRoute):
     """Routes for OpenAI's clients."""
 
     send_less = "; the session has what was said before: send what is new, with `previous_response_id`"

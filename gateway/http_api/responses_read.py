@@ -10,7 +10,6 @@ from gateway.http_api.responses_errors import refused
 from gateway.services import Services
 from selfhost_transport.errors import ContinuityLost, ErrorInfo, InvalidArgument, NotFound, TransportError
 from selfhost_transport.turns.events import ChunkReceived
-from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.record import Record
 from selfhost_transport.turns.responses_object import (
@@ -23,6 +22,7 @@ from selfhost_transport.turns.responses_object import (
 )
 from selfhost_transport.turns.responses_units import ResponseUnits
 from selfhost_transport.turns.run_spans import RunSpan
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import check_name

@@ -22,10 +22,10 @@ from selfhost_transport.errors import InvalidArgument, NotFound
 from selfhost_transport.turns import inputs
 from selfhost_transport.turns.anchors import Anchor
 from selfhost_transport.turns.inputs import InputIds
-from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.responses_object import ResponseId, item_id
 from selfhost_transport.turns.responses_units import ResponseKind
 from selfhost_transport.turns.run_spans import Pending, pending_calls
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.wire.capability import Operation
 from selfhost_transport.wire.channel import check_name

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 from gateway.auth.callers import RequestInfo
 from gateway.http_api.conversation import read_conversation
-from gateway.http_api.dependencies import Caller, Running, Session, TypedErrors
+from gateway.http_api.dependencies import Caller, Running, Session, TypedErrorRoute
 from gateway.http_api.events import stream_events
 from gateway.http_api.models import (
     CancelIn,
@@ -31,7 +31,7 @@ from selfhost_transport.wire.serial import format_position
 
 MAX_MESSAGES = 1000
 
-router = APIRouter(route_class=TypedErrors)
+router = APIRouter(route_class=TypedErrorRoute)
 
 
 @router.post("/v1/sessions/{session}/turns", status_code=202, tags=["turns"])

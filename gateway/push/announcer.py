@@ -14,7 +14,7 @@ from selfhost_transport.settings import Settings
 from selfhost_transport.store.ended_turns import Ended
 from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.push import PushStore
-from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.turns.status import TurnStatus
 
 logger = logging.getLogger(__name__)
 

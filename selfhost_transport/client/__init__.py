@@ -12,9 +12,9 @@ from selfhost_transport.client.session.view import BranchSelection, View
 from selfhost_transport.client.sync import SyncClientTransport, SyncTurn, SyncTurnStream, SyncView
 from selfhost_transport.client.transport import ClientTransport
 from selfhost_transport.turns.chunks import ReasoningDelta, TextDelta
-from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.runs import RunInfo
 from selfhost_transport.turns.seed import Seed
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.turns.ui import ConversationMessage, DataPart, FilePart, TextPart, ToolPart, UIMessage
 
 __all__ = [

@@ -34,7 +34,7 @@ async def cancel_everywhere(
 
 async def _cancel(turns: TurnStore, session: str, by: str, *, force: bool) -> Cancelled:
     message = Message(name=h.AI_CANCEL, client_id=by, extras=h.make_extras({h.CANCEL_ALL: "true"}))
-    reply = await turns.cancel(session, CancelFilter(Scope.ALL), message, early=False, force=force)
+    reply = await turns.cancels.cancel(session, CancelFilter(Scope.ALL), message, early=False, force=force)
     for turn in reply.matched:
         audit.warning(
             "turn.cancelled session=%s turn=%s by=%s position=%s", session, turn, by, reply.position

@@ -151,7 +151,7 @@ class StoreOperations:
         """One cancel; `force`: without asking the agents' hooks."""
         extras = h.make_extras({_HEADERS[chosen.scope]: chosen.value})
         message = Message(name=h.AI_CANCEL, client_id=by, extras=extras)
-        reply = await self._stores.turns.cancel(session, chosen, message, early=False, force=force)
+        reply = await self._stores.turns.cancels.cancel(session, chosen, message, early=False, force=force)
         position = format_position(reply.position, reply.epoch)
         return CancelReport(position, list(reply.matched), list(reply.asked), list(reply.already_ended))
 

@@ -20,7 +20,7 @@ from selfhost_transport.store import scripts
 from selfhost_transport.store.fields import EndedFields as Item
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.names import part
-from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.wire.serial import Position
 
 _GROUP: Final = "exporter"

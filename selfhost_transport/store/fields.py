@@ -58,6 +58,9 @@ class MessageFields(Field):
 class TurnFields(Field):
     """The hash `t:<turn>:<session>`."""
 
+    # `cancelling` has three meanings. CANCEL_ENTRY without CANCEL_POSITION: its hook is asked, and its agent may still write.
+    # CANCEL_POSITION: the hook has allowed it, and only a closing note may follow. CANCEL_MARKED beside it: nothing may follow,
+    # and it is only to be closed.
     STATUS = "st", "pending, queued, active, cancelling, suspended, or how it ended"
     AGENT = "ag", "the agent it is for"
     OWNER = "ow", "client id of its sender, '' when anonymous"

@@ -67,8 +67,7 @@ class TurnStore:
         self.keys = keys
         self.options = options or StoreOptions()
         self._scripts = SessionScripts(redis, keys)
-        self._cancels = TurnCancels(self._scripts, self.options)
-        self.cancel = self._cancels.cancel
+        self.cancels = TurnCancels(self._scripts, self.options)
 
     async def submit(self, request: TurnRequest, *, may_burst: bool = True) -> Accepted:
         """Accept a send. Raises Conflict (id used with another body), Busy (policy reject), RateLimited (queue full,
@@ -86,13 +85,13 @@ class TurnStore:
         if accepted.repeated:
             # The process that ran it may have died before it was complete.
             if interrupts:
-                await self._cancels.interrupt_rest(request, accepted.position)
+                await self.cancels.interrupt_rest(request, accepted.position)
             return accepted
         cursor, cancelled_at, marked = reply[6], reply[7], reply[8]
-        await self._cancels.close_marked(request.session, reply[9 : 9 + marked])
+        await self.cancels.close_marked(request.session, reply[9 : 9 + marked])
         if not cursor:
             return accepted
-        rest = await self._cancels.interrupt_rest(request, Position.parse_id(cancelled_at.decode()), cursor)
+        rest = await self.cancels.interrupt_rest(request, Position.parse_id(cancelled_at.decode()), cursor)
         left_over = [turn.decode() for turn in rest]
         return replace(accepted, interrupted=tuple(sorted([*accepted.interrupted, *left_over])))
 

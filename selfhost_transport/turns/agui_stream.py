@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, TypeAlias
 
 from selfhost_transport.turns import chunks as c
-from selfhost_transport.turns.agui_progress import Cursor, ReaderProgress, UnitProgress, read_cursor
+from selfhost_transport.turns.agui_progress import Cursor, OnWire, ReaderProgress, UnitProgress, read_cursor
 from selfhost_transport.turns.agui_units import (
     STATE_DELTA,
     STATE_SNAPSHOT,
@@ -21,7 +21,7 @@ from selfhost_transport.turns.agui_units import (
     event_of,
 )
 
-Sent: TypeAlias = tuple[str | None, EventJson]
+SentEvent: TypeAlias = tuple[str | None, EventJson]
 """An event with its cursor; None where a reader that continues gets it again."""
 
 VERSION: Final = "1.0"
@@ -35,7 +35,7 @@ _MAX_DELTA: Final = 1_048_576
 
 
 class AguiStream:
-    """The events of one run of a turn. Call `feed` or `sync`, `restart` when they ask for it, then the ending."""
+    """The events of one run of a turn. Call `feed` or `sync`, and `adopt` after `must_restart`; then `close`."""
 
     def __init__(self) -> None:
         self._units = AguiUnits()
@@ -50,7 +50,7 @@ class AguiStream:
     def may_hold_state(self) -> bool:
         """Whether the reader may have been sent a state that was taken back with the rest."""
         return self._had_unknown or any(
-            one.unit.event.get("type") in (STATE_SNAPSHOT, STATE_DELTA) for one in self._reader.sent
+            progress.unit.event.get("type") in (STATE_SNAPSHOT, STATE_DELTA) for progress in self._reader.sent
         )
 
     @property
@@ -67,51 +67,51 @@ class AguiStream:
         self._units = AguiUnits(chunks)
         self._reader, self.must_restart = ReaderProgress(), False
         for unit in self._units.all:
-            one = self._reader.begin(unit)
-            self._reader.note(one, unit.text, len(unit.chunks))
+            progress = self._reader.begin(unit)
+            self._reader.note_sent(progress, unit.text, len(unit.chunks))
             if unit.kind is AguiKind.EVENT:
-                self._reader.end_event(one)
+                self._reader.end_event(progress)
             elif unit.closed:
-                self._reader.end(one)
+                self._reader.end(progress)
 
-    def sync(self, chunks: Iterable[tuple[str, c.Chunk]]) -> list[Sent]:
+    def sync(self, chunks: Iterable[tuple[str, c.Chunk]]) -> list[SentEvent]:
         """Bring the reader to where the turn is."""
         self._units = AguiUnits(chunks)
         if self._resume is not None:
             cursor, self._resume = self._resume, None
-            self.must_restart = self._had_unknown = not self._reader.place(cursor, self._units.all)
+            self.must_restart = self._had_unknown = not self._reader.start_at(cursor, self._units.all)
             if self.must_restart:
                 self._reader.open = {}
         else:
-            self.must_restart = not self._reader.match(self._units.all)
+            self.must_restart = not self._reader.transfer_to(self._units.all)
         return [] if self.must_restart else self._send(self._units.all)
 
-    def feed(self, codec_message_id: str, chunk: c.Chunk) -> list[Sent]:
+    def feed(self, codec_message_id: str, chunk: c.Chunk) -> list[SentEvent]:
         """One more chunk, as it arrived."""
         if isinstance(chunk, c.Data) and chunk.transient:
             event = event_of(chunk)
             return [(None, event)] if event is not None else []
         return self._send(self._units.add(codec_message_id, chunk))
 
-    def close(self) -> list[Sent]:
+    def close(self) -> list[SentEvent]:
         """End everything that is open on the wire."""
-        out: list[Sent] = []
-        for one in reversed(list(self._reader.open.values())):
-            out += self._close(one)
+        out: list[SentEvent] = []
+        for progress in reversed(list(self._reader.open.values())):
+            out += self._close(progress)
         return out
 
     # Sending
 
-    def _send(self, units: Sequence[AguiUnit]) -> list[Sent]:
-        out: list[Sent] = []
-        known = {id(one.unit): one for one in self._reader.open.values()}
+    def _send(self, units: Sequence[AguiUnit]) -> list[SentEvent]:
+        out: list[SentEvent] = []
+        known = {id(progress.unit): progress for progress in self._reader.open.values()}
         for unit in units:
-            one = known.get(id(unit))
-            if one is None and self._is_new(unit):
-                one = self._reader.begin(unit)
-                out += self._send_event(one) if unit.kind is AguiKind.EVENT else self._start(one)
-            if one is not None and not one.ended:
-                out += self._progress(one)
+            progress = known.get(id(unit))
+            if progress is None and self._is_new(unit):
+                progress = self._reader.begin(unit)
+                out += self._send_event(progress) if unit.kind is AguiKind.EVENT else self._start(progress)
+            if progress is not None and not progress.ended:
+                out += self._send_more(progress)
         return out
 
     def _is_new(self, unit: AguiUnit) -> bool:
@@ -119,58 +119,62 @@ class AguiStream:
             len(self._reader.sent) < len(self._units.all) and self._units.all[len(self._reader.sent)] is unit
         )
 
-    def _send_event(self, one: UnitProgress) -> list[Sent]:
-        is_shown = self._reader.end_event(one)
-        return [(self._reader.cursor, one.unit.event)] if is_shown else []
+    def _send_event(self, progress: UnitProgress) -> list[SentEvent]:
+        is_shown = self._reader.end_event(progress)
+        return [(self._reader.cursor, progress.unit.event)] if is_shown else []
 
-    def _progress(self, one: UnitProgress) -> list[Sent]:
-        unit, out = one.unit, list[Sent]()
-        if one.flag == "s":
-            out += self._start(one)
-        if one.chunks < len(unit.chunks) and (text := "".join(unit.chunks[one.chunks :])):
-            if one.flag == "c":
-                out += self._start(one)
-            for at in range(0, len(text), _MAX_DELTA):
-                self._reader.note(one, delta := text[at : at + _MAX_DELTA], len(unit.chunks))
+    def _send_more(self, progress: UnitProgress) -> list[SentEvent]:
+        unit, out = progress.unit, list[SentEvent]()
+        if progress.on_wire is OnWire.HALF_BEGUN:
+            out += self._start(progress)
+        if progress.sent_chunks < len(unit.chunks) and (text := "".join(unit.chunks[progress.sent_chunks :])):
+            if progress.on_wire is OnWire.CLOSED:
+                out += self._start(progress)
+            for start in range(0, len(text), _MAX_DELTA):
+                self._reader.note_sent(progress, delta := text[start : start + _MAX_DELTA], len(unit.chunks))
                 out.append((self._reader.cursor, {**_named(unit, "CONTENT"), "delta": delta}))
         if unit.closed:
-            out += self._close(one, ends=True)
+            out += self._close(progress, ends=True)
         return out
 
-    def _start(self, one: UnitProgress) -> list[Sent]:
+    def _start(self, progress: UnitProgress) -> list[SentEvent]:
         """Begin a unit on the wire, or begin it again."""
-        unit, out = one.unit, list[Sent]()
+        unit, out = progress.unit, list[SentEvent]()
         for other in list(self._reader.open.values()):
-            if other is not one and other.unit.id == unit.id and other.flag != "c":
+            if other is not progress and other.unit.id == unit.id and other.on_wire is not OnWire.CLOSED:
                 # Two texts of one message: it is written by one at a time.
                 out += self._close(other)
         if unit.kind is AguiKind.STEP:
-            one.flag = ""
+            progress.on_wire = OnWire.OPEN
             return [*out, (self._reader.cursor, {"type": "STEP_STARTED", "stepName": unit.id})]
-        if unit.kind is AguiKind.REASONING and one.flag != "s":
-            one.flag = "s"
+        if unit.kind is AguiKind.REASONING and progress.on_wire is not OnWire.HALF_BEGUN:
+            progress.on_wire = OnWire.HALF_BEGUN
             out.append((self._reader.cursor, {"type": "REASONING_START", "messageId": unit.id}))
-        one.flag = ""
+        progress.on_wire = OnWire.OPEN
         return [*out, (self._reader.cursor, _start_event(unit))]
 
-    def _close(self, one: UnitProgress, *, ends: bool = False) -> list[Sent]:
-        unit, out = one.unit, list[Sent]()
+    def _close(self, progress: UnitProgress, *, ends: bool = False) -> list[SentEvent]:
+        unit, out = progress.unit, list[SentEvent]()
         last: EventJson | None = None
-        if one.flag == "s":
-            out += self._start(one)
+        if progress.on_wire is OnWire.HALF_BEGUN:
+            out += self._start(progress)
         if unit.kind is AguiKind.STEP:
-            last = {"type": "STEP_FINISHED", "stepName": unit.id} if one.flag != "c" else None
+            last = (
+                {"type": "STEP_FINISHED", "stepName": unit.id}
+                if progress.on_wire is not OnWire.CLOSED
+                else None
+            )
         elif unit.kind is AguiKind.REASONING:
-            if one.flag == "":
-                one.flag = "e"
+            if progress.on_wire is OnWire.OPEN:
+                progress.on_wire = OnWire.HALF_ENDED
                 out.append((self._reader.cursor, _named(unit, "END")))
-            if one.flag == "e":
+            if progress.on_wire is OnWire.HALF_ENDED:
                 last = {"type": "REASONING_END", "messageId": unit.id}
-        elif one.flag == "":
+        elif progress.on_wire is OnWire.OPEN:
             last = _named(unit, "END")
-        one.flag = "c"
+        progress.on_wire = OnWire.CLOSED
         if ends:
-            self._reader.end(one)
+            self._reader.end(progress)
         return out if last is None else [*out, (self._reader.cursor, last)]
 
 

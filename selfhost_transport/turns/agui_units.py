@@ -155,7 +155,7 @@ class AguiUnits:
             # An approved call is sent again when it runs.
             return []
         if not any(unit.chunks) and chunk.input is not ABSENT:
-            unit.chunks.append(_as_text(chunk.input))
+            unit.chunks.append(_text_or_null(chunk.input))
         unit.closed = True
         return [unit]
 
@@ -179,7 +179,7 @@ def event_of(chunk: c.Chunk) -> EventJson | None:
             value = {"toolCallId": chunk.tool_call_id, "output": _value(chunk.output)}
             return {"type": "CUSTOM", "name": "tool-output-preliminary", "value": value}
         case c.ToolOutputAvailable():
-            return _result_event(chunk.tool_call_id, _as_text(chunk.output))
+            return _result_event(chunk.tool_call_id, _text_or_null(chunk.output))
         case c.ToolOutputError():
             return _result_event(chunk.tool_call_id, chunk.error_text, error=True)
         case c.ToolOutputDenied():
@@ -226,7 +226,7 @@ def _value(value: Json | Absent) -> Json:
     return None if isinstance(value, Absent) else value
 
 
-def _as_text(value: Json | Absent) -> str:
+def _text_or_null(value: Json | Absent) -> str:
     return as_text(_value(value))
 
 

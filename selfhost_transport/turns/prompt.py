@@ -10,8 +10,8 @@ from typing import Final
 from selfhost_transport.turns import decoder as d
 from selfhost_transport.turns import ui
 from selfhost_transport.turns.calls import CLOSED_CALL as CLOSED_CALL
-from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.values import Absent
 

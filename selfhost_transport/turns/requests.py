@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.context import turn_id_for
 from selfhost_transport.turns.events import TurnChanged
-from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.record import Record
 from selfhost_transport.turns.runs import RunInfo
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.wire.message import Message
 
 

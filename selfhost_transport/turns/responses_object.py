@@ -9,12 +9,12 @@ from typing import Any, Final, TypeAlias
 
 from selfhost_transport.errors import ErrorInfo, InvalidArgument
 from selfhost_transport.turns.client_input import HEADER as CLIENT_INPUT
-from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.record import Record
 from selfhost_transport.turns.responses_units import ResponseKind, ResponseUnit, ResponseUnits
 from selfhost_transport.turns.run_spans import RunSpan
 from selfhost_transport.turns.runs import RunInfo
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.turns.values import from_text
 
 ItemJson: TypeAlias = dict[str, Any]

@@ -16,9 +16,9 @@ from selfhost_transport.turns import chunks as c
 from selfhost_transport.turns import decoder as d
 from selfhost_transport.turns.agui_stream import VERSION
 from selfhost_transport.turns.agui_units import EventJson
-from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.runs import RunInfo
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.turns.ui_stream import CANCELLED, contents_of_turn
 from selfhost_transport.turns.values import Absent, Json
 

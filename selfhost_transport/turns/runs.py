@@ -15,7 +15,7 @@ from selfhost_transport.errors import ErrorInfo
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.headers import Headers
 from selfhost_transport.turns.lifecycle import RunReason
-from selfhost_transport.turns.machine import STATUS_OF_REASON, TurnStatus
+from selfhost_transport.turns.status import STATUS_OF_REASON, TurnStatus
 
 DEFAULT_ERROR_CODE: Final = 104008
 DEFAULT_ERROR_MESSAGE: Final = "agent reported an error"

@@ -14,9 +14,9 @@ from selfhost_transport.turns import chunks as c
 from selfhost_transport.turns import decoder as d
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.fold import Projection
-from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.record import Record
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.turns.ui import Approval
 from selfhost_transport.turns.values import ABSENT, Json
 

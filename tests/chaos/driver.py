@@ -12,7 +12,7 @@ from pathlib import Path
 
 from selfhost_transport.settings import ENV_PREFIX
 from selfhost_transport.store.turn_store import TurnStore
-from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.turns.status import TurnStatus
 from tests.chaos.agents import SILENT, WORKER
 from tests.chaos.faults import LEASE_S, Faults
 from tests.chaos.people import Conversation

@@ -21,7 +21,7 @@ from selfhost_transport.store.entries import Appended, Created, Entry, Replaced
 from selfhost_transport.store.keys import DEFAULT_BUCKETS, Keyspace
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.chunks import TextDelta
-from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position, parse_position
 from tests.processes import Proc, Stack, wait_until

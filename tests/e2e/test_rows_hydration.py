@@ -16,7 +16,7 @@ from selfhost_transport.client import ConversationMessage
 from selfhost_transport.errors import ResumePointLost
 from selfhost_transport.exporter import EndedTurn, TurnExporter
 from selfhost_transport.settings import load_settings
-from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.turns.status import TurnStatus
 from tests.e2e.conftest import Build
 from tests.e2e.stage import CONFIG, CREW, PATIENCE_S, Stage, each, script, token_seen, turn_id
 from tests.processes import wait_until

@@ -15,7 +15,6 @@ from selfhost_transport.errors import TransportError, TurnEnded
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.settings import ENV_PREFIX
 from selfhost_transport.turns import headers as h
-from selfhost_transport.turns.machine import TurnEvent, advance
 from tests.e2e.conftest import Build
 from tests.e2e.stage import (
     CREW,
@@ -32,6 +31,7 @@ from tests.e2e.stage import (
 )
 from tests.processes import wait_until
 from tests.promptness import prompt, within
+from tests.turn_transitions import TurnEvent, advance
 from tests.worker.session import ENDED, header, run_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

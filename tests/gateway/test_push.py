@@ -18,7 +18,7 @@ from selfhost_transport.settings import PushSettings, load_settings
 from selfhost_transport.store.ended_turns import Ended
 from selfhost_transport.store.push import MOST_PER_PERSON, PushSubscription
 from selfhost_transport.store.stores import Stores
-from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.wire.serial import Position
 from tests.gateway.pushing import AGENT, CONFIG, PRIVATE_KEY, PUBLIC_KEY, client, send, subscribe
 from tests.processes import Stack, wait_until

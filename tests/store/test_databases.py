@@ -62,7 +62,7 @@ async def everything_that_is_announced(connection: RedisConnection) -> None:
     await SessionStore(connection, KEYS).publish(SESSION, [Message(data="secret")])
     lease = await started(turns, "t1")
     await chunk(turns, lease, await open_text(turns, lease), "more")
-    await turns.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)
+    await turns.cancels.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)
     await OccupancyStore(connection, KEYS).report(SESSION, "node", AttachmentCounts(1))
     await RevocationStore(connection, "both").add([Revocation("a.k", TargetKind.CLIENT_ID, "u", 1, 1)])
 

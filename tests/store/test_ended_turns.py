@@ -13,7 +13,7 @@ from selfhost_transport.settings import load_settings
 from selfhost_transport.store.ended_turns import Ended, EndedTurns, LeasedElsewhere
 from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.turn_store import CancelFilter, Scope, TurnStore
-from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.turns.status import TurnStatus
 from tests.processes import wait_until
 from tests.store.turns import CANCEL, SESSION, finish, request, started
 
@@ -38,7 +38,7 @@ async def test_every_ended_turn_is_given_out_once(
     lease = await started(turns, "t1")
     last = await finish(turns, lease)
     accepted = await turns.submit(request("t2"))
-    cancelled = await turns.cancel(SESSION, CancelFilter(Scope.TURN, "t2"), CANCEL)
+    cancelled = await turns.cancels.cancel(SESSION, CancelFilter(Scope.TURN, "t2"), CANCEL)
     first = await taken(queue, keys)
     assert first is not None and await taken(EndedTurns(connection, keys, "db"), keys) is None
     await queue.done(first)

@@ -123,7 +123,7 @@ async def test_a_suspended_one_counts_no_longer(evicted: Evicted) -> None:
 @pytest.mark.parametrize("scope", [CancelFilter(Scope.TURN, "t1"), CancelFilter(Scope.OWNER, "alice")])
 async def test_p2_it_can_be_cancelled(evicted: Evicted, scope: CancelFilter) -> None:
     await running(evicted)
-    cancelled = await evicted.turns.cancel(SESSION, scope, CANCEL)
+    cancelled = await evicted.turns.cancels.cancel(SESSION, scope, CANCEL)
     assert cancelled.matched == ("t1",)
     assert await evicted.reasons() == [("cancelled", "alice")]
     assert await evicted.open_turns() == set()

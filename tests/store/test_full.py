@@ -52,7 +52,7 @@ async def test_ops_9_a_full_redis_refuses_sends_and_still_ends_turns(full: Redis
         with pytest.raises(StoreFull):
             await refused
     assert await log(sessions) == before
-    assert (await turns.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)).matched == ("t1",)
+    assert (await turns.cancels.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)).matched == ("t1",)
     assert await finish(turns, two) is not None
     assert names(await log(sessions))[-5:] == [
         "cancel",

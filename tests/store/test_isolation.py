@@ -45,8 +45,8 @@ async def victim(connection: RedisConnection, turns: TurnStore, sessions: Sessio
     await turns.submit(request("t2", session=VICTIM, policy=Policy.QUEUE))
     published = await sessions.publish(VICTIM, [Message(data="x", client_id="v")], publish_id="p1")
     await sessions.append(VICTIM, Ref(published.position), "y", publish_id="p2")
-    await turns.cancel(VICTIM, CancelFilter(Scope.INPUT, "in-t9"), CANCEL, input_turn="t9")
-    await turns.cancel(VICTIM, CancelFilter(Scope.TURN, "t8"), CANCEL)
+    await turns.cancels.cancel(VICTIM, CancelFilter(Scope.INPUT, "in-t9"), CANCEL, input_turn="t9")
+    await turns.cancels.cancel(VICTIM, CancelFilter(Scope.TURN, "t8"), CANCEL)
     presence = PresenceStore(connection, turns.keys)
     await presence.change(VICTIM, Holder("c1", "o", "n"), [_member("v")], publish_id="p3")
     await AnnotationStore(connection, turns.keys).give(
@@ -127,7 +127,9 @@ async def _attack(connection: RedisConnection, turns: TurnStore, sessions: Sessi
         await turns.write(taken, 1, [CreateMessage(Message(data="o"))])
         await turns.end(taken, "completed", [CreateMessage(Message(data="end"))])
         for scope in Scope:
-            cancelled = await turns.cancel(ATTACKER, CancelFilter(scope, name), CANCEL, input_turn=name + "h")
+            cancelled = await turns.cancels.cancel(
+                ATTACKER, CancelFilter(scope, name), CANCEL, input_turn=name + "h"
+            )
             assert not cancelled.matched
     await presence.leave(ATTACKER, "c1")
 
@@ -146,12 +148,12 @@ async def test_receipts_and_early_cancels_are_those_of_one_session_and_kind(
 ) -> None:
     await sessions.publish(ATTACKER, [Message(data="m")], publish_id="invoice-17" + SUFFIX)
     assert not (await sessions.publish(VICTIM, [Message(data="v")], publish_id="invoice-17")).repeated
-    await turns.cancel(ATTACKER, CancelFilter(Scope.INPUT, "msg-2" + SUFFIX), CANCEL, input_turn="x")
-    await turns.cancel(VICTIM, CancelFilter(Scope.TURN, "msg-2"), CANCEL)
+    await turns.cancels.cancel(ATTACKER, CancelFilter(Scope.INPUT, "msg-2" + SUFFIX), CANCEL, input_turn="x")
+    await turns.cancels.cancel(VICTIM, CancelFilter(Scope.TURN, "msg-2"), CANCEL)
     sent = await turns.submit(replace(request("t1", session=VICTIM), input_id="msg-2"))
     assert sent.status == "pending"
     # The turn's own early cancel counts.
-    await turns.cancel(VICTIM, CancelFilter(Scope.INPUT, "in-t3"), CANCEL, input_turn="t3")
+    await turns.cancels.cancel(VICTIM, CancelFilter(Scope.INPUT, "in-t3"), CANCEL, input_turn="t3")
     assert (await turns.submit(request("t3", session=VICTIM))).status == "cancelled"
 
 

@@ -55,7 +55,7 @@ async def test_cancelling_a_thousand_turns_keeps_redis_no_longer_than_ten_millis
         await opened(many, 1000, f"try{attempt}-")
 
         async def cancel() -> None:
-            cancelled = await many.cancel(SESSION, ALL, CANCEL)
+            cancelled = await many.cancels.cancel(SESSION, ALL, CANCEL)
             assert len(cancelled.matched) == len(set(cancelled.matched)) == 1000
 
         slow = await slow_scripts(many.redis, cancel)
@@ -116,7 +116,7 @@ async def test_a_repeated_interrupt_finishes_what_a_dead_gateway_began(
 async def test_only_those_that_match_are_cancelled_in_every_slice(many: TurnStore) -> None:
     for number in range(900):
         await many.submit(request(f"t{number}", owner="alice" if number % 3 else "bob"))
-    cancelled = await many.cancel(SESSION, CancelFilter(Scope.OWNER, "bob"), CANCEL)
+    cancelled = await many.cancels.cancel(SESSION, CancelFilter(Scope.OWNER, "bob"), CANCEL)
     assert len(cancelled.matched) == 300
     left = await many.active(SESSION)
     assert len(left) == 600
@@ -142,7 +142,7 @@ async def test_a_turn_that_is_sent_while_a_cancel_is_at_work_is_not_meant(
         return reply
 
     monkeypatch.setattr(SessionScripts, "run", and_send)
-    cancelled = await many.cancel(SESSION, ALL, CANCEL)
+    cancelled = await many.cancels.cancel(SESSION, ALL, CANCEL)
     assert len(cancelled.matched) == 900
     assert sent > 1
     assert {record.turn_id for record in await many.active(SESSION)} == {f"new{n + 1}" for n in range(sent)}
@@ -155,7 +155,7 @@ async def marked_only(store: TurnStore, monkeypatch: pytest.MonkeyPatch) -> None
 
     with monkeypatch.context() as patch:
         patch.setattr(TurnCancels, "close_marked", nothing)
-        await store.cancel(SESSION, ALL, CANCEL)
+        await store.cancels.cancel(SESSION, ALL, CANCEL)
 
 
 async def test_a_marked_turn_is_over_before_it_is_closed(
@@ -179,7 +179,7 @@ async def test_a_marked_turn_is_over_before_it_is_closed(
     assert await take(many) is None
     assert await many.renew(bucket_of(SESSION, many.keys.buckets), [lease], 1000) == ["running"]
     # Again: it ends what is left.
-    again = await many.cancel(SESSION, ALL, CANCEL)
+    again = await many.cancels.cancel(SESSION, ALL, CANCEL)
     assert set(again.matched) == {record.turn_id for record in left}
     assert await many.active(SESSION) == []
 
@@ -209,7 +209,7 @@ async def _expired(pauses: TurnPauses, bucket: int) -> AsyncIterator[tuple[str, 
 
 async def test_a_cancelled_turn_that_waited_for_a_worker_does_not_count_as_waiting(many: TurnStore) -> None:
     await opened(many, 40)
-    await many.cancel(SESSION, ALL, CANCEL)
+    await many.cancels.cancel(SESSION, ALL, CANCEL)
     base = many.keys.base_of(SESSION)
     assert await many.redis.command("XLEN", f"{base}q:a") == 0
 
@@ -217,4 +217,4 @@ async def test_a_cancelled_turn_that_waited_for_a_worker_does_not_count_as_waiti
 async def test_turns_from_before_the_index_are_found(many: TurnStore) -> None:
     await opened(many, 20)
     await many.redis.command("DEL", f"{many.keys.base_of(SESSION)}open:{SESSION}")
-    assert len((await many.cancel(SESSION, ALL, CANCEL)).matched) == 20
+    assert len((await many.cancels.cancel(SESSION, ALL, CANCEL)).matched) == 20

@@ -114,7 +114,7 @@ async def test_a_suspended_turn_can_be_cancelled_and_keeps_no_one_waiting(
     await pauses.suspend(lease, ["approval:1"], SUSPEND)
     second = await take(turns)
     assert second is not None and second.turn_id == "t2"
-    assert (await turns.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)).matched == ("t1",)
+    assert (await turns.cancels.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)).matched == ("t1",)
     assert names(await log(sessions))[-2:] == ["cancel", "run-cancelled"]
     with pytest.raises(TurnEnded):
         await inputs.answer(SESSION, "t1", said("late"), "approval:1", continuation())
@@ -181,7 +181,7 @@ async def asked(turns: TurnStore, default: str = "allow", grace_ms: int = 60_000
     bucket = bucket_of(SESSION, turns.keys.buckets)
     lease = await turns.take(bucket, "a", "w1", 10_000, hook_grace_ms=grace_ms, hook_default=default)
     assert lease is not None
-    cancelled = await turns.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)
+    cancelled = await turns.cancels.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)
     assert (cancelled.matched, cancelled.asked) == (("t1",), ("t1",))
     return lease
 
@@ -211,8 +211,10 @@ async def test_a_worker_reads_what_its_hook_is_asked_about(turns: TurnStore, pau
     leases = [await turns.take(bucket, "a", "w1", 10_000, hook_grace_ms=60_000) for _ in range(3)]
     mine = next(lease for lease in leases if lease is not None and lease.turn_id == "t1")
     assert await pauses.asked(mine) is None
-    await turns.cancel(SESSION, CancelFilter(Scope.TURN, "t3"), CANCEL)
-    cancelled = await turns.cancel(SESSION, CancelFilter(Scope.ALL), replace(CANCEL, client_id="carol"))
+    await turns.cancels.cancel(SESSION, CancelFilter(Scope.TURN, "t3"), CANCEL)
+    cancelled = await turns.cancels.cancel(
+        SESSION, CancelFilter(Scope.ALL), replace(CANCEL, client_id="carol")
+    )
     asked = await pauses.asked(mine)
     assert asked == CancelAsked("carol", cancelled.position, {"t1": "alice", "t2": "bob"})
     await pauses.decide(mine, allow=False, message=Message(name="denied"), grace_ms=0)
@@ -251,7 +253,7 @@ async def test_can_11_a_hook_that_never_decides(
 
 async def test_an_operator_does_not_ask(turns: TurnStore) -> None:
     lease = await asked(turns)
-    await turns.cancel(SESSION, CancelFilter(Scope.ALL), CANCEL, force=True)
+    await turns.cancels.cancel(SESSION, CancelFilter(Scope.ALL), CANCEL, force=True)
     with pytest.raises(LeaseLost):
         await finish(turns, lease)
 

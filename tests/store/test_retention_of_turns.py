@@ -268,7 +268,7 @@ async def test_a_turn_that_was_cancelled_before_it_began_goes_whole(
     accepted = await turns.submit(request)
     await passed(accepted.position)
     cancel = Message(name=h.AI_CANCEL, extras=h.make_extras({h.RUN_ID: request.turn_id}))
-    cancelled = await turns.cancel("talk", CancelFilter(Scope.TURN, request.turn_id), cancel)
+    cancelled = await turns.cancels.cancel("talk", CancelFilter(Scope.TURN, request.turn_id), cancel)
     await sweeper.sweep_to(cancelled.position.ms)
     page = await sessions.history.page("talk", Query(forwards=True))
     names = [message.name for message in page.messages]

@@ -28,7 +28,7 @@ async def test_terminals_queues_and_lost_leases_of_all_buckets_are_counted(
         await turns.submit(request("t1", session=session))
     await turns.submit(request("t2", session=SESSIONS[0], agent="b"))
     for session in SESSIONS[:2]:
-        await turns.cancel(session, CancelFilter(Scope.TURN, "t1"), CANCEL)
+        await turns.cancels.cancel(session, CancelFilter(Scope.TURN, "t1"), CANCEL)
     await take(turns, SESSIONS[2], lease_ms=1)
     bucket = bucket_of(SESSIONS[2], keys.buckets)
     async with asyncio.timeout(5):

@@ -10,7 +10,7 @@ from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_messages import TurnMessages, read_turn
 from selfhost_transport.turns import ui
 from selfhost_transport.turns.inputs import InputIds, user_message
-from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.turns.ui import TextPart
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import parse_position

@@ -109,7 +109,7 @@ async def test_p2_nothing_of_a_turn_follows_its_cancel(turns: TurnStore, session
     text = await open_text(turns, lease)
     await chunk(turns, lease, text, "before")
     late = turns.append(lease, text, "racing")
-    cancelled = await turns.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)
+    cancelled = await turns.cancels.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)
     assert cancelled.matched == ("t1",)
     assert await late != b"lost"  # it was sent first, so it is before the cancel
     with pytest.raises(LeaseLost):
@@ -138,23 +138,25 @@ async def test_p2_nothing_of_a_turn_follows_its_cancel(turns: TurnStore, session
 
 async def test_p3_a_second_cancel_is_the_first(turns: TurnStore, sessions: SessionStore) -> None:
     await started(turns)
-    first = await turns.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)
+    first = await turns.cancels.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)
     before = await log(sessions)
-    second = await turns.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)
+    second = await turns.cancels.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)
     assert (second.position, second.matched, second.already_ended) == (first.position, (), ("t1",))
     assert await log(sessions) == before
 
 
 async def test_cancel_after_the_end_says_so(turns: TurnStore) -> None:
     terminal = await finish(turns, await started(turns))
-    cancelled = await turns.cancel(SESSION, CancelFilter(Scope.INPUT, "in-t1"), CANCEL, input_turn="t1")
+    cancelled = await turns.cancels.cancel(
+        SESSION, CancelFilter(Scope.INPUT, "in-t1"), CANCEL, input_turn="t1"
+    )
     assert (cancelled.matched, cancelled.already_ended, cancelled.position) == ((), ("t1",), terminal)
 
 
 async def test_cancel_of_something_unknown_changes_nothing(turns: TurnStore, sessions: SessionStore) -> None:
     await started(turns)
     before = await log(sessions)
-    cancelled = await turns.cancel(SESSION, CancelFilter(Scope.TURN, "nope"), CANCEL, early=False)
+    cancelled = await turns.cancels.cancel(SESSION, CancelFilter(Scope.TURN, "nope"), CANCEL, early=False)
     assert cancelled.matched == cancelled.already_ended == ()
     assert await log(sessions) == before
 
@@ -171,13 +173,13 @@ async def test_cancel_of_something_unknown_changes_nothing(turns: TurnStore, ses
 async def test_filters(turns: TurnStore, cancel: CancelFilter, expected: set[str]) -> None:
     for turn, owner in (("t1", "alice"), ("t2", "bob"), ("t3", "alice")):
         await turns.submit(request(turn, owner=owner))
-    cancelled = await turns.cancel(SESSION, cancel, CANCEL)
+    cancelled = await turns.cancels.cancel(SESSION, cancel, CANCEL)
     assert set(cancelled.matched) == expected
     assert {record.turn_id for record in await turns.active(SESSION)} == {"t1", "t2", "t3"} - expected
 
 
 async def test_a_cancel_that_overtakes_its_send(turns: TurnStore, sessions: SessionStore) -> None:
-    await turns.cancel(SESSION, CancelFilter(Scope.INPUT, "in-t1"), CANCEL)
+    await turns.cancels.cancel(SESSION, CancelFilter(Scope.INPUT, "in-t1"), CANCEL)
     accepted = await turns.submit(request("t1"))
     assert accepted.status == "cancelled"
     assert names(await log(sessions)) == ["input", "cancel", "run-start", "run-cancelled"]
@@ -288,7 +290,7 @@ async def test_a_turn_handed_back_does_not_count_as_an_attempt(turns: TurnStore)
 async def test_renewing_keeps_the_lease_and_names_what_is_lost(turns: TurnStore) -> None:
     bucket = bucket_of(SESSION, turns.keys.buckets)
     one, two = await started(turns, "t1"), await started(turns, "t2")
-    await turns.cancel(SESSION, CancelFilter(Scope.TURN, "t2"), CANCEL)
+    await turns.cancels.cancel(SESSION, CancelFilter(Scope.TURN, "t2"), CANCEL)
     assert await turns.renew(bucket, [one, two], LEASE_MS) == ["t2"]
     assert await turns.reap(bucket) is None
 
@@ -361,7 +363,7 @@ async def test_policy_queue_runs_in_order(turns: TurnStore) -> None:
     two = await take(turns)
     assert two is not None and two.turn_id == "t2"
     assert await take(turns) is None
-    await turns.cancel(SESSION, CancelFilter(Scope.TURN, "t3"), CANCEL)
+    await turns.cancels.cancel(SESSION, CancelFilter(Scope.TURN, "t3"), CANCEL)
     await finish(turns, two)
     assert await take(turns) is None
 
@@ -385,7 +387,7 @@ async def test_int_23_cancel_and_end_have_one_winner(turns: TurnStore, sessions:
     for number in range(50):
         lease = await started(turns, f"t{number}")
         ending = asyncio.ensure_future(finish(turns, lease))
-        cancelling = turns.cancel(SESSION, CancelFilter(Scope.TURN, lease.turn_id), CANCEL)
+        cancelling = turns.cancels.cancel(SESSION, CancelFilter(Scope.TURN, lease.turn_id), CANCEL)
         ended, cancelled = await asyncio.gather(ending, cancelling, return_exceptions=True)
         assert isinstance(ended, LeaseLost) == bool(getattr(cancelled, "matched", ()))
     listed = names(await log(sessions))

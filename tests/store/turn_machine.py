@@ -203,7 +203,7 @@ class Turns(RuleBasedStateMachine):
             for turn, status in self.status.items()
             if status in OPEN and (scope is Scope.ALL or self.owner[turn] == owner)
         )
-        cancelled = self.run(self.turns.cancel(SESSION, CancelFilter(scope, owner), CANCEL))
+        cancelled = self.run(self.turns.cancels.cancel(SESSION, CancelFilter(scope, owner), CANCEL))
         assert list(cancelled.matched) == expected
         for turn in expected:
             self.end_turn(turn, "cancelled")

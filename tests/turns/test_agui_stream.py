@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.turns import agui_stream
 from selfhost_transport.turns import chunks as c
-from selfhost_transport.turns.agui_stream import AguiStream, Sent
+from selfhost_transport.turns.agui_stream import AguiStream, SentEvent
 from selfhost_transport.turns.agui_units import MAX_CONTENT, event_of
-from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.run_spans import Pending, finished
 from selfhost_transport.turns.runs import RunInfo
+from selfhost_transport.turns.status import TurnStatus
 from tests.turns.generated_turns import MESSAGE, given_as, turns
 
 TURNS = turns("text", "reasoning", "tool", "data")
@@ -30,7 +30,7 @@ class Client:
         self.events: list[str] = []
         self._open: set[tuple[str, str]] = set()
 
-    def read(self, sent: Sequence[Sent]) -> None:
+    def read(self, sent: Sequence[SentEvent]) -> None:
         for _, event in sent:
             self._read(event)
 
@@ -56,7 +56,7 @@ class Client:
         return not self._open
 
 
-def _live(chunks: Sequence[c.Chunk]) -> list[Sent]:
+def _live(chunks: Sequence[c.Chunk]) -> list[SentEvent]:
     stream = AguiStream()
     sent = stream.sync([])
     for chunk in chunks:
@@ -64,7 +64,7 @@ def _live(chunks: Sequence[c.Chunk]) -> list[Sent]:
     return sent
 
 
-def _read(sent: Sequence[Sent]) -> Client:
+def _read(sent: Sequence[SentEvent]) -> Client:
     client = Client()
     client.read(sent)
     return client

@@ -16,7 +16,6 @@ from selfhost_transport.turns import chunks as c
 from selfhost_transport.turns.agui_messages import messages_of
 from selfhost_transport.turns.agui_stream import AguiStream
 from selfhost_transport.turns.events import ChunkReceived, OutputReplaced
-from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.run_spans import (
     Pending,
     RunSpan,
@@ -26,6 +25,7 @@ from selfhost_transport.turns.run_spans import (
     started,
     usage_of_run,
 )
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui_stream import UIMessageStream, chunks_of_turn
 from tests.turns.transcripts import Transcript, load_all

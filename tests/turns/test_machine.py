@@ -8,14 +8,8 @@ from hypothesis import strategies as st
 
 from selfhost_transport.errors import InvalidArgument, TurnEnded
 from selfhost_transport.turns.lifecycle import RunReason
-from selfhost_transport.turns.machine import (
-    STATUS_OF_REASON,
-    TRANSITIONS,
-    TurnEvent,
-    TurnStatus,
-    advance,
-    can,
-)
+from selfhost_transport.turns.status import STATUS_OF_REASON, TurnStatus
+from tests.turn_transitions import TRANSITIONS, TurnEvent, advance, can
 
 OPEN = [status for status in TurnStatus if not status.is_terminal]
 

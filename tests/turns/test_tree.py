@@ -16,8 +16,8 @@ from selfhost_transport.turns.encoder import Create, Encoder
 from selfhost_transport.turns.events import CancelSeen, ChunkReceived, OutputReplaced, Promoted, TurnChanged
 from selfhost_transport.turns.inputs import InputIds, cancel, regenerate, user_message
 from selfhost_transport.turns.lifecycle import RunReason, run_end, run_start, run_suspend
-from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.prompt import build_prompt
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import TextPart, messages_to_json
 from selfhost_transport.turns.view import TreeView

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from selfhost_transport.turns import chunks as c
-from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.turns.ui_counted import CountedStream
 from selfhost_transport.turns.ui_stream import UIMessageStream
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfhost_transport.turns import chunks as c
-from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.turns.ui_stream import ChunkJson, UIMessageStream
 from tests.turns.generated_turns import MESSAGE, given_as, turns
 

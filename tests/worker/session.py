@@ -96,7 +96,7 @@ class Room:
     async def cancel(self, turn_id: str, client_id: str = "alice") -> Cancelled:
         """Cancel one turn."""
         message = Message(name=h.AI_CANCEL, client_id=client_id, extras=h.make_extras({h.RUN_ID: turn_id}))
-        return await self.turns.cancel(self.name, CancelFilter(Scope.TURN, turn_id), message)
+        return await self.turns.cancels.cancel(self.name, CancelFilter(Scope.TURN, turn_id), message)
 
     async def record(self, turn_id: str) -> TurnRecord:
         """What the store knows of a turn."""

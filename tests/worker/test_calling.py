@@ -137,7 +137,7 @@ async def test_a_cancel_wakes_the_worker_of_the_turn_alone(redis_url: str, redis
             await one.join()
         (turn,) = await one.send("s")
         await one.settled()
-        await one.turns.cancel("s", CancelFilter(Scope.TURN, turn), CANCEL)
+        await one.turns.cancels.cancel("s", CancelFilter(Scope.TURN, turn), CANCEL)
         (owner,) = [worker for worker in one.workers if worker.taken]
         await wait_until(lambda: owner.pushes == ["stop"])
         channels = await one.turns.redis.command(

@@ -13,7 +13,7 @@ from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.turn_store import CancelFilter, Scope
 from selfhost_transport.turns import headers as h
-from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.wire.message import Message
 from tests.processes import wait_until
@@ -141,7 +141,7 @@ async def test_can_9_a_hook_that_raises_follows_the_declared_policy(
     bad, good = await room.send("bad"), await room.send("good")
     await talking(room, bad, good)
     message = h.make_extras({h.CANCEL_ALL: "true"})
-    await room.turns.cancel(
+    await room.turns.cancels.cancel(
         room.name, CancelFilter(Scope.ALL), Message(name=h.AI_CANCEL, client_id="eve", extras=message)
     )
     assert (await room.ended(good)).status == "cancelled"

@@ -13,7 +13,7 @@ from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.exporter import EndedTurn, TurnExporter
 from selfhost_transport.settings import Settings
 from selfhost_transport.turns import ui
-from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.turns.status import TurnStatus
 from tests.processes import wait_until
 from tests.worker.exporting import exporting
 from tests.worker.people import People

@@ -46,8 +46,8 @@ from selfhost_transport.turns.codecs import UI_MESSAGES
 from selfhost_transport.turns.context import turn_id_for
 from selfhost_transport.turns.events import StructureChanged, TreeEvent, TurnChanged
 from selfhost_transport.turns.inputs import InputIds
-from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.runs import RunInfo
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.wire.frame import AckResult, Frame
 from selfhost_transport.wire.message import Message

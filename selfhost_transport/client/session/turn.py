@@ -18,9 +18,9 @@ from selfhost_transport.turns import headers as h
 from selfhost_transport.turns import inputs
 from selfhost_transport.turns.chunks import Chunk
 from selfhost_transport.turns.codec import Codec
-from selfhost_transport.turns.machine import TurnStatus
 from selfhost_transport.turns.nodes import Node
 from selfhost_transport.turns.runs import RunInfo
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.turns.tree import SessionTree
 from selfhost_transport.turns.ui import APPROVAL_REQUESTED, INPUT_AVAILABLE, ConversationMessage, ToolPart
 from selfhost_transport.turns.values import Absent, Json

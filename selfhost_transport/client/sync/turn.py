@@ -11,7 +11,7 @@ from selfhost_transport.client.session.turn import OpenCall, Turn
 from selfhost_transport.client.sync.loop import LoopThread
 from selfhost_transport.errors import ErrorInfo
 from selfhost_transport.turns.chunks import TextDelta
-from selfhost_transport.turns.machine import TurnStatus
+from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.turns.ui import ConversationMessage
 from selfhost_transport.turns.values import Json
 

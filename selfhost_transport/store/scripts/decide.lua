@@ -1,4 +1,4 @@
--- Settles a cancel that an agent's hook was asked about.
+-- Carries out what an agent's hook has decided about a cancel.
 -- `decision`: allow|deny; `entry` announces it; `grace_ms`: for a closing note.
 -- `allow` seals the turn: its content is refused from here on (P2), except a closing note under the fence `<fence>n`.
 -- Returns {'lost', status} | {position}.

@@ -1,4 +1,4 @@
-"""The states of a turn and its legal moves (TRN-4, TRN-5, TRN-7; protocol section 8)."""
+"""The legal moves of a turn (TRN-4, TRN-5, TRN-7; protocol section 8), which the entries of a session are compared with."""
 
 from __future__ import annotations
 
@@ -8,24 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from selfhost_transport.errors import InvalidArgument, TurnEnded
-from selfhost_transport.turns.lifecycle import RunReason
-
-
-class TurnStatus(StrEnum):
-    """Where a turn stands. The last three are terminal."""
-
-    PENDING = "pending"  # accepted; no agent has begun (queued turns too)
-    ACTIVE = "active"
-    SUSPENDED = "suspended"  # waits for a tool result or an approval
-    CANCELLING = "cancelling"  # a hook is asked, or a closing note may follow
-    COMPLETED = "completed"
-    CANCELLED = "cancelled"
-    FAILED = "failed"
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether the turn has ended."""
-        return self in TERMINAL
+from selfhost_transport.turns.status import TurnStatus
 
 
 class TurnEvent(StrEnum):
@@ -40,12 +23,10 @@ class TurnEvent(StrEnum):
     FAIL = "fail"
 
 
-TERMINAL: Final = frozenset({TurnStatus.COMPLETED, TurnStatus.CANCELLED, TurnStatus.FAILED})
-
 _ENDINGS: Final = {TurnEvent.CANCEL: TurnStatus.CANCELLED, TurnEvent.FAIL: TurnStatus.FAILED}
 _STOPPABLE: Final = {**_ENDINGS, TurnEvent.REQUEST_CANCEL: TurnStatus.CANCELLING}
 
-# The scripts of the store decide; the tests compare them with this. A hook's denial puts a turn back to ACTIVE and is not in it.
+# A hook's denial puts a turn back to ACTIVE and is not in it.
 TRANSITIONS: Final[Mapping[TurnStatus, Mapping[TurnEvent, TurnStatus]]] = MappingProxyType(
     {
         TurnStatus.PENDING: {**_STOPPABLE, TurnEvent.START: TurnStatus.ACTIVE},
@@ -60,14 +41,6 @@ TRANSITIONS: Final[Mapping[TurnStatus, Mapping[TurnEvent, TurnStatus]]] = Mappin
         TurnStatus.COMPLETED: {},
         TurnStatus.CANCELLED: {},
         TurnStatus.FAILED: {},
-    }
-)
-
-STATUS_OF_REASON: Final = MappingProxyType(
-    {
-        RunReason.COMPLETE: TurnStatus.COMPLETED,
-        RunReason.CANCELLED: TurnStatus.CANCELLED,
-        RunReason.ERROR: TurnStatus.FAILED,
     }
 )
 
