@@ -97,6 +97,16 @@ class HistoryReader:
 
     async def page(self, session: str, query: Query) -> Page:
         """One page of messages, complete wire messages with serials and versions."""
+        first: Ref | None = None
+        while True:
+            page, found = await self._page(session, query)
+            # Retention may take all that was found while newer messages come: the conversation was never as empty as that.
+            if page.messages or page.next_cursor is not None or found == first:
+                return page
+            first = found
+
+    async def _page(self, session: str, query: Query) -> tuple[Page, Ref | None]:
+        """A page, and the first of the messages that were found for it, whether they are still there or not."""
         refs = await self._refs(session, query, query.limit + 1)
         chosen = await self._within_bytes(session, refs[: query.limit])
         more = len(refs) > len(chosen)
@@ -116,7 +126,8 @@ class HistoryReader:
         oldest = query.forwards or next_cursor is None
         truncated_at = await self._truncated_at(session, query) if oldest else None
         # Once more, as they are now: changes may have made them something else.
-        return Page([one for one in messages if query.shows(one)], next_cursor, next_serial, truncated_at)
+        shown = [one for one in messages if query.shows(one)]
+        return Page(shown, next_cursor, next_serial, truncated_at), (chosen[0][0] if chosen else None)
 
     async def _truncated_at(self, session: str, query: Query) -> Position | None:
         """Up to where retention has taken messages that the query would have found."""

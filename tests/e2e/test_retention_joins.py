@@ -26,7 +26,7 @@ capability = {{ "*" = ["*"] }}
 [[namespaces]]
 id = "short"
 agent = "assistant"
-retention = "2s"
+retention = "5s"
 """
 
 
@@ -85,7 +85,7 @@ async def test_who_joins_at_a_boundary_of_retention_sees_whole_turns(stack: Stac
                 reply = await http.get(f"/v1/sessions/{CHANNEL}/messages")
                 return reply.status_code == 200 and bool(reply.json().get("truncatedAt"))
 
-            await wait_until(is_being_taken, 20.0, "retention to take the first turn")
+            await wait_until(is_being_taken, 60.0, "retention to take the first turn")
         ports = ",".join(str(gateway.port) for gateway in gateways)
         environment = {"KEY": KEY, "PORTS": ports, "CHANNEL": CHANNEL, "ANSWER": ANSWER}
         others = asyncio.create_task(run_suite(stack, "retention.test.mjs", environment))

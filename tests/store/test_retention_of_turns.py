@@ -14,6 +14,7 @@ from selfhost_transport.store import retention as retention_module
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.history import HistoryReader, Query
 from selfhost_transport.store.keys import Keyspace, bucket_of
+from selfhost_transport.store.message_states import MessageStates
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.retention import Retention
 from selfhost_transport.store.session_store import SessionStore
@@ -61,10 +62,14 @@ class Sweeper:
         """False: nothing is due."""
         return await self._retention.step(self._base) is not None
 
-    async def sweep_to(self, boundary_ms: int) -> None:
-        """To exactly that time."""
+    async def move_exactly_to(self, boundary_ms: int) -> None:
+        """To that time, however slow the machine is."""
         await self._redis.command("HSET", f"{self._base}s:{self._session}", "cut", boundary_ms, "rt", DAY_MS)
         await self._redis.command("ZADD", f"{self._base}retention", 0, self._session)
+
+    async def sweep_to(self, boundary_ms: int) -> None:
+        """To exactly that time."""
+        await self.move_exactly_to(boundary_ms)
         while await self.step():
             pass
 
@@ -300,6 +305,24 @@ async def test_one_step_is_short_however_much_is_due(sessions: SessionStore) -> 
     assert not slow
 
 
+async def test_a_page_is_not_empty_where_newer_turns_came_while_its_own_were_taken(
+    sessions: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk, sweeper = Talk(sessions), Sweeper(sessions, "talk")
+    first, newest = await talk.say("a"), MessageStates.newest
+
+    async def held_up(states: MessageStates, *arguments: Any) -> tuple[list[Message], int]:
+        if len(talk.turns) == 1:
+            await passed(first.last)
+            await talk.say("b")
+            await sweeper.sweep_to(first.last.ms + 1)
+        return await newest(states, *arguments)
+
+    monkeypatch.setattr(MessageStates, "newest", held_up)
+    page = await sessions.history.page("talk", Query())
+    assert of_all([page]) == talk.turns[1].serials[::-1]
+
+
 async def test_a_retention_that_is_lifted_finishes_what_it_has_begun(
     connection: RedisConnection, keys: Keyspace, sessions: SessionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,7 +330,7 @@ async def test_a_retention_that_is_lifted_finishes_what_it_has_begun(
     talk, sweeper = Talk(sessions), Sweeper(sessions, "talk")
     for text in "ab":
         await passed((await talk.say(text)).last)
-    await sweeper.move_to(talk.turns[0].last.ms + 1)
+    await sweeper.move_exactly_to(talk.turns[0].last.ms + 1)
     assert await sweeper.step()
     kept = await SessionStore(connection, keys).publish("talk", [Message(name="note")])
     while await sweeper.step():

@@ -35,11 +35,11 @@ async def services(settings: MakeSettings) -> AsyncIterator[Services]:
 
 
 class Requester:
-    """Cancels as a gateway does that waits 0.2 seconds for agents."""
+    """Cancels as a gateway does that waits so many seconds for agents."""
 
-    def __init__(self, services: Services, room: Room) -> None:
+    def __init__(self, services: Services, room: Room, wait_s: float = 0.2) -> None:
         sessions, turns = services.sessions, services.turns
-        voting = CancelVoting(services.hub, sessions, wait_s=0.2)
+        voting = CancelVoting(services.hub, sessions, wait_s=wait_s)
         continuations = Continuations(sessions, turns, services.inputs)
         stores = (sessions, turns, services.presence, services.annotations)
         self._executor = Executor(*stores, continuations, voting, services.metrics, Burst())
@@ -81,7 +81,7 @@ async def test_an_undecided_turn_is_not_matched(
 
     await text(turn, "first ")
     await text(quick, "first ")
-    receipt = await Requester(services, room).cancel(CancelFilter(Scope.ALL))
+    receipt = await Requester(services, room, wait_s=3.0).cancel(CancelFilter(Scope.ALL))
     assert (receipt.matched, receipt.undecided, receipt.denied) == ((quick,), (turn,), ())
     assert decode_cancel(receipt.to_wire()) == receipt
     # The cancel has not taken effect on it: its agent still writes.
