@@ -241,7 +241,7 @@ async def test_agu_17_tanstacks_client_goes_on_when_its_gateway_is_killed_and_re
 
 
 async def test_uim_8_agu_26_a_worker_is_killed_and_nothing_is_said_twice(build: Build) -> None:
-    stage = await build(gateways=1, workers=2, env={"SELFHOST_TRANSPORT_LEASE_MS": "1000"})
+    stage = await build(gateways=1, workers=2, env={"SELFHOST_TRANSPORT_LEASE_MS": "3000"})
     session = stage.session()
     async with http(stage) as web:
         body, connected = page_message(script(120, 60)), {"json": run_input(session)}

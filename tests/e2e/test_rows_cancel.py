@@ -35,7 +35,8 @@ from tests.worker.session import numbered
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SHORT_LEASE = {f"{ENV_PREFIX}LEASE_MS": "1000"}
+# A worker that a busy machine keeps waiting for a second or two keeps its turns.
+SHORT_LEASE = {f"{ENV_PREFIX}LEASE_MS": "3000"}
 
 
 async def test_can_1_closing_every_socket_ends_nothing(stage: Stage) -> None:
@@ -272,7 +273,7 @@ async def test_can_18_a_cancel_survives_a_restart_of_everything(
         assert_exact(after, 5)
         # Longer than a lease: no one resumed it.
         room = stage.room(session)
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(3.5)
         assert (await stage.log(session)).ends(turn_id(turn)) == ["cancelled"]
         assert (await room.record(turn_id(turn))).status == "cancelled"
 

@@ -306,7 +306,7 @@ async def test_rec_8_continue_repeats_no_token(build: Build) -> None:
     config = CONFIG.replace(
         'id = "*"\nagent = "assistant"', 'id = "*"\nagent = "assistant"\non_crash = "continue"'
     )
-    stage = await build(gateways=1, workers=2, config=config, env={f"{ENV_PREFIX}LEASE_MS": "1000"})
+    stage = await build(gateways=1, workers=2, config=config, env={f"{ENV_PREFIX}LEASE_MS": "3000"})
     session = stage.session()
     async with stage.connect(session, "alice") as alice:
         turn = await alice.view.send(script(40, 100, crash_at=20))

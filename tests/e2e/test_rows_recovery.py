@@ -35,7 +35,8 @@ from tests.worker.session import numbered
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SHORT_LEASE = {f"{ENV_PREFIX}LEASE_MS": "1000"}
+# A worker that a busy machine keeps waiting for a second or two keeps its turns.
+SHORT_LEASE = {f"{ENV_PREFIX}LEASE_MS": "3000"}
 TAKEN_OVER_S = 30.0
 
 
@@ -159,7 +160,7 @@ async def test_rec_12_half_open_sockets_are_noticed(build: Build) -> None:
 
 async def test_dur_8_kills_at_random_moments(build: Build) -> None:
     # Where workers start slowly, turns pile up: none is refused for it, this is about those that were accepted.
-    stage = await build(workers=2, env={**SHORT_LEASE, f"{ENV_PREFIX}MAX_WAIT_MS": "0"})
+    stage = await build(workers=2, env={f"{ENV_PREFIX}LEASE_MS": "1000", f"{ENV_PREFIX}MAX_WAIT_MS": "0"})
     session, chance, kills = stage.session(), random.Random(9), scaled(100, 8)
     async with stage.connect(session) as client:
         turns = []
@@ -169,7 +170,7 @@ async def test_dur_8_kills_at_random_moments(build: Build) -> None:
             await asyncio.sleep(chance.uniform(0, 1.6))
             stage.workers.pop(0).kill()
             await stage.add_worker()
-        async with within(40):
+        async with within(100):
             await each([turn.ended for turn in turns])
         log = await stage.log(session)
         for turn in turns:

@@ -15,7 +15,8 @@ from tests.processes import Stack, wait_until
 from tests.promptness import Stopwatch, prompt
 from tests.worker.session import Room, header, numbered
 
-LEASE_MS = 1000
+# A worker that a busy machine keeps waiting for a second or two keeps its turns.
+LEASE_MS = 3000
 SHORT_LEASE = {f"{ENV_PREFIX}LEASE_MS": str(LEASE_MS)}
 # Lease, two sweeps of the reaper, and a loaded machine.
 TAKEN_OVER_S = 30.0

@@ -12,12 +12,14 @@ from agent_worker import Turn, Worker
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.entries import Appended
 from tests.processes import Stack, wait_until
+from tests.promptness import assert_quick, prompt
 from tests.worker.session import Room, numbered
 
 Run = Callable[[Worker], Awaitable[Worker]]
 MakeSettings = Callable[..., Settings]
 
-LEASE_MS = 600
+# A worker that a busy machine keeps waiting for a second keeps its turns.
+LEASE_MS = 2000
 
 
 def blocking_worker(settings: Settings, blocks_s: float) -> Worker:
@@ -33,7 +35,7 @@ def blocking_worker(settings: Settings, blocks_s: float) -> Worker:
     @worker.agent("neighbour")
     async def neighbour(turn: Turn) -> AsyncIterator[str]:
         yield "x "
-        await wait_until(lambda: blocked_at, 10)
+        await wait_until(lambda: blocked_at)
         yield "y "
 
     blocked_at: list[float] = []
@@ -50,21 +52,31 @@ async def test_blocking_code_is_named_within_a_second_and_no_lease_is_lost(
 ) -> None:
     # Another worker looks for leases that have expired.
     await stack.worker()
-    worker = await running(blocking_worker(settings(lease_ms=LEASE_MS), blocks_s=4 * LEASE_MS / 1000))
-    turns = [await room.send("go", agent=name) for name in ("neighbour", "blocker")]
-    for turn in turns:
-        record = await room.ended(turn)
-        assert (record.status, record.attempts) == ("completed", 1)
-    (reported,) = [
-        record for record in caplog.records if record.getMessage().startswith("worker.loop_blocked")
-    ]
-    assert reported.levelno == logging.ERROR
-    assert reported.created - worker.blocked_at[0] < 1.0  # type: ignore[attr-defined]
-    assert "role=agent agent=blocker session=room" in reported.getMessage()
-    assert "busy_by_mistake(blocks_s)" in reported.getMessage()
+    worker = await running(blocking_worker(settings(lease_ms=LEASE_MS), blocks_s=2.5 * LEASE_MS / 1000))
+    blocked_at: list[float] = worker.blocked_at  # type: ignore[attr-defined]
+
+    @prompt
+    async def is_named() -> None:
+        blocked_at.clear()
+        caplog.clear()
+        turns = [await room.send("go", agent=name) for name in ("neighbour", "blocker")]
+        for turn in turns:
+            record = await room.ended(turn)
+            assert (record.status, record.attempts) == ("completed", 1)
+        (reported,) = [
+            record
+            for record in caplog.records
+            if "role=agent agent=blocker session=room" in record.getMessage()
+        ]
+        assert reported.levelno == logging.ERROR
+        assert reported.getMessage().startswith("worker.loop_blocked")
+        assert "busy_by_mistake(blocks_s)" in reported.getMessage()
+        assert_quick(reported.created - blocked_at[0], 1.0)
+
+    await is_named()
     await wait_until(lambda: worker.statistics().blocked[1])
     count, seconds = worker.statistics().blocked
-    assert count == 1 and seconds > 2
+    assert count >= 1 and seconds > 2
 
 
 async def test_what_a_blocking_agent_yields_is_streamed_meanwhile(
