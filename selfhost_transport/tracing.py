@@ -40,6 +40,13 @@ def is_tracing() -> bool:
     return "opentelemetry.trace" in sys.modules
 
 
+def _has_receiver() -> bool:
+    """Whether spans go anywhere. Libraries import OpenTelemetry where it is installed, without any use of it."""
+    from opentelemetry import trace
+
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
 def _tracer() -> Tracer:
     from opentelemetry import trace
 
@@ -80,11 +87,11 @@ def start_span(
     start_ms: float | None = None,
     links: tuple[str, ...] = (),
 ) -> Span | None:
-    """A span for the caller to end; None without OpenTelemetry.
+    """A span for the caller to end; None without OpenTelemetry, or where it would belong to no trace and go nowhere.
 
     `parent`: a traceparent; without one, the current span. `start_ms`: when it began, ms since the epoch.
     """
-    if not is_tracing():
+    if not is_tracing() or not (parent or _has_receiver()):
         return None
     from opentelemetry import trace
 

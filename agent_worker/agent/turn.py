@@ -335,6 +335,10 @@ class Turn:
         if text := self._earlier.take():
             await self.pipe([text])
 
+    def let_go(self) -> None:
+        """The attempt is over: the calls that its messages announced keep these no longer."""
+        self._announced_in.clear()
+
     def _message(self) -> Output:
         """The message that is kept open around here, or a new one."""
         current = _open_message.get()
@@ -346,12 +350,12 @@ class Turn:
         return self._output()
 
     def _output(self, left: LeftBehind | None = None) -> Output:
-        serial = self._lease.step_start_serial
+        serial, steering = self._lease.step_start_serial, self._steering
         return Output(
             self.context,
             self._writer,
             serial,
-            steers=lambda: self._steering.ids,
+            steers=lambda: steering.ids,
             earlier=self._earlier,
             announced=self._announced_in,
             codec=self.conversation.codec,

@@ -22,7 +22,7 @@ from selfhost_transport.redis_io.pipeline import ReplyCallback
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.turn_operations import CloseMessage, CreateMessage, OpenText, WriteOperation
-from selfhost_transport.store.turn_store import GAP, LOST, Lease, TurnStore
+from selfhost_transport.store.turn_store import GAP, LOST, Lease, TurnStore, lease_lost
 from selfhost_transport.turns import encoder
 from selfhost_transport.turns.values import is_whole, whole_characters
 from selfhost_transport.wire.serial import Position
@@ -38,6 +38,8 @@ TAIL_S = 0.04
 """How long the end of a message waits for the turn's terminal, to be written with it."""
 
 OnLost = Callable[[LeaseLost], None]
+_UNREAD = ReplyCallback(lambda reply, error: None)
+"""Of a writer that is stopped: it sends nothing."""
 
 
 OUTAGE_S = 60.0
@@ -227,8 +229,19 @@ class TurnWriter:
             if isinstance(reason, LeaseLost) and self._on_lost is not None:
                 self._on_lost(reason)
 
+    def let_go(self) -> None:
+        """The attempt is over, and its agent: what it has left behind writes nothing more.
+
+        Its circles end here. They would keep all of the turn until the collector comes by, which then stops the worker for long.
+        """
+        self._on_lost = self.before_output = None
+        self.stop(lease_lost(self._lease, b"ended"))
+        self._streams.clear()
+        self._answers = _UNREAD
+
     def stream(self, key: str) -> TextStream:
-        """The open message that a `Create` with this stream key made."""
+        """The open message that a `Create` with this stream key made. Raises what stopped the writer."""
+        self.check()
         return self._streams[key]
 
     def take_up(self, key: str, left: OpenStream) -> TextStream:
@@ -258,6 +271,7 @@ class TurnWriter:
         Creates and closes are one atomic step, except for messages that are opened and closed at once; what was
         gathered before them goes first.
         """
+        self.check()
         if self._writing:
             await self.caught_up()
         if self.before_output is None and all(type(op) is encoder.Append for op in ops):
@@ -404,7 +418,7 @@ class TurnWriter:
         for write, position in zip(step, positions, strict=True):
             op = write.op
             if isinstance(op, encoder.Close):
-                del self._streams[op.stream_key]
+                self._streams.pop(op.stream_key, None)
             elif op.stream_key is not None:
                 stream = TextStream(self, Ref(position), op.closing or {}, write.text)
                 self._streams[op.stream_key] = stream
@@ -418,6 +432,8 @@ class TurnWriter:
             TransportError
         ):  # it has stopped the writer, and is raised at the next write
             await self._write_step(())
+        # The task knows its message, and that its writer.
+        self._writing_tail = None
 
     async def _settle(self) -> None:
         """Send the gathered text and wait for the reply to every append: a step must not hide a hole."""

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from agent_worker.agent.agent import Agent, OnSteer
@@ -93,7 +94,7 @@ class TurnRun:
             self._writer,
             self._steering,
             services.inputs,
-            self._show,
+            partial(services.presence.show, lease.session, context.agent_client_id, lease.turn_id),
             services.threads,
         )
         self._aborted: asyncio.Future[AbortCause] = asyncio.get_running_loop().create_future()
@@ -209,11 +210,21 @@ class TurnRun:
             await self._services.turns.begin_alone(self.lease)
 
     def _let_go(self) -> None:
-        """Errors hold the frames of the agent, and these its data, until the collector comes by: seldom, and too late."""
+        """Errors hold the frames of the agent, and these its data, until the collector comes by: seldom, and too late.
+
+        What the turn consists of holds itself in circles, which are ended for the same reason.
+        """
         if self.turn.last_result is not None:
             drop_frames(self.turn.last_result.error)
-        if self.handler is not None:
+        if self.handler is None:
+            self._end_circles()
+        else:
             self.handler.add_done_callback(let_go)
+            self.handler.add_done_callback(self._end_circles)
+
+    def _end_circles(self, handler: asyncio.Task[None] | None = None) -> None:
+        self._writer.let_go()
+        self.turn.let_go()
 
     async def _pass(self, watch: Watch) -> bool:
         """Call the agent once; whether it must be called again for a steer."""

@@ -54,6 +54,7 @@ class Step:
     def close(self) -> None:
         """Refuse writes with the handle after the step."""
         self._writer.stop(InvalidArgument(f"the step {self.step_id!r} is over; start another one to write"))
+        self._writer.let_go()
 
 
 def context_of(context: TurnContext, step_id: str) -> TurnContext:

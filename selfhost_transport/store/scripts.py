@@ -10,7 +10,8 @@ values: `turns_at` is the place of the first in `ARGV` (or `KEYS`). `call` build
 
 A line `--@include name` is replaced by that file, so that shared steps exist once; the first time, should files
 include the same. A word such as `TURN.status` becomes the name of that field (`fields.py`). A script that publishes puts
-`DATABASE` behind the name of a channel (`redis_io/databases.py`). A script knows its own digest; the connection loads
+`DATABASE` behind the name of a channel (`redis_io/databases.py`). Functions and names of included files that a script does
+not use are left out of it. A script knows its own digest; the connection loads
 it into Redis when it is missing.
 """
 
@@ -51,6 +52,14 @@ _READ = frozenset(
 )
 _INCLUDE: Final = re.compile(r"^--@include (\S+)$", re.MULTILINE)
 _TAKES: Final = re.compile(r"^--@(keys|argv)((?: [a-z_]+(?::number|\.\.\.)?)+)$", re.MULTILINE)
+_COMMENT: Final = re.compile(r"^\s*--.*\n", re.MULTILINE)
+_DEFINITION: Final = re.compile(
+    r"^local (?:function (?P<name>\w+)\([^()\n]*\)(?: .* end\n|.*\n(?:(?!end$).*\n)*end\n)"
+    r"|(?P<names>\w+(?:, \w+)*) = [^()\[\]{}\n]+(?<!,)\n)",
+    re.MULTILINE,
+)
+"""At the margin: a function, on one line or up to the first `end` there; or values that are made without any call, on one line."""
+_WORD: Final = re.compile(r"\w+")
 _FIELD: Final = re.compile(rf"\b({'|'.join(IN_LUA)})\.([a-z_]+)\b")
 
 Call = tuple["Script", Sequence[Argument], Sequence[Argument]]
@@ -133,11 +142,12 @@ def load(name: str) -> Script:
     if clash:
         raise ValueError(f"the script {name} has keys and arguments of the same names: {sorted(clash)}")
     header = "\n".join([*keys.locals("KEYS"), *arguments.locals("ARGV")])
-    source = _FIELD.sub(_stored_name, _with_includes(_with_header(text, header), {f"{name}.lua"}))
+    whole = _FIELD.sub(_stored_name, _with_includes(_with_header(text, header), {f"{name}.lua"}))
+    source = _without_unused(whole)
     if "DATABASE" in source:
         source = SCRIPT_BEGINS + source
     digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
-    return Script(name, source, digest, _only_reads(source), keys, arguments)
+    return Script(name, source, digest, _only_reads(whole), keys, arguments)
 
 
 def call(
@@ -186,6 +196,25 @@ def _with_includes(text: str, included: set[str]) -> str:
         return _with_includes((_FOLDER / found[1]).read_text(), included)
 
     return _INCLUDE.sub(read, text)
+
+
+def _without_unused(source: str) -> str:
+    """The source without what it defines and never uses: Redis makes all of it anew with each call of the script."""
+    source = _COMMENT.sub("", f"{source}\n")
+    defined: dict[str, str] = {}
+    for found in _DEFINITION.finditer(source):
+        defined |= dict.fromkeys(_defined_by(found), found[0])
+    used: set[str] = set()
+    to_read = [_DEFINITION.sub("", source)]
+    while to_read:
+        fresh = {*_WORD.findall(to_read.pop())} & defined.keys() - used
+        used |= fresh
+        to_read += [defined[name] for name in fresh]
+    return _DEFINITION.sub(lambda found: "" if used.isdisjoint(_defined_by(found)) else found[0], source)
+
+
+def _defined_by(found: re.Match[str]) -> list[str]:
+    return [found["name"]] if found["name"] else found["names"].split(", ")
 
 
 def _stored_name(found: re.Match[str]) -> str:

@@ -74,7 +74,12 @@ Position.ZERO = Position(0, 0)
 
 def new_epoch() -> str:
     """An epoch id for a session that is used for the first time: 10 random characters of `[a-z0-9]`."""
-    return "".join(secrets.choice(EPOCH_ALPHABET) for _ in range(EPOCH_LENGTH))
+    # One number for all of them: each send of a turn brings an epoch along, should its session be new.
+    left, letters = secrets.randbelow(len(EPOCH_ALPHABET) ** EPOCH_LENGTH), ""
+    for _ in range(EPOCH_LENGTH):
+        left, letter = divmod(left, len(EPOCH_ALPHABET))
+        letters += EPOCH_ALPHABET[letter]
+    return letters
 
 
 def format_position(position: Position, epoch: str) -> str:

@@ -156,6 +156,42 @@ def test_an_unknown_field_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
         scripts.load.__wrapped__("wrong")
 
 
+def test_what_a_script_defines_and_does_not_use_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scripts, "_FOLDER", tmp_path)
+    (tmp_path / "_shared.lua").write_text(
+        "local function one(id) return (id) end\n"
+        "-- Calls itself, and one.\n"
+        "local function unused(a, b)\n  if a then return unused(one(b)) end\nend\n"
+        "local function two(id) return one(id) end\n"
+        "local function four()\n  for _ in two() do\n    two()\n  end\nend\n"
+        "local five = 5\n"
+        "local six, seven = 6, two\n"
+        "local eight = redis.call('INCR', 'a')\n"
+    )
+    (tmp_path / "some.lua").write_text("--@keys meta\n--@include _shared.lua\nreturn two(meta) + six\n")
+    source = scripts.load.__wrapped__("some").source
+    assert [line for line in source.splitlines() if line] == [
+        "local meta = KEYS[1]",
+        "local function one(id) return (id) end",
+        "local function two(id) return one(id) end",
+        "local six, seven = 6, two",
+        "local eight = redis.call('INCR', 'a')",
+        "return two(meta) + six",
+    ]
+
+
+def test_no_script_defines_what_it_does_not_use() -> None:
+    defined = 0
+    for script in SCRIPTS.values():
+        words = Counter(re.findall(r"\w+", script.source))
+        for name in re.findall(r"local function (\w+)", script.source):
+            assert words[name] > 1, f"{script.name}: {name}"
+            defined += 1
+    assert defined > 500
+
+
 def test_stored_names_stay() -> None:
     """What is in Redis already is read by these names; to rename one is to change the format (store/format.py)."""
     stored = {name: " ".join(table.__members__.values()) for name, table in fields.IN_LUA.items()}

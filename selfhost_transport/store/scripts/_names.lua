@@ -1,6 +1,7 @@
 -- Names made of parts that clients choose; the same as in store/names.py. A part has no `:`, no space and no control
 -- character, so what joins parts is found in none of them, and different parts never make the same name.
 local function part(text)
+  if not string.find(text, '[%%:%c ]') then return text end
   return (string.gsub(text, '[%%:%c ]', function(byte) return string.format('%%%02X', string.byte(byte)) end))
 end
 
