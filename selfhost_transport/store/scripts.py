@@ -58,7 +58,7 @@ _DEFINITION: Final = re.compile(
     r"|(?P<names>\w+(?:, \w+)*) = [^()\[\]{}\n]+(?<!,)\n)",
     re.MULTILINE,
 )
-"""At the margin: a function, on one line or up to the first `end` there; or values that are made without any call, on one line."""
+"""At the margin: a function, on one line or up to the first `end` there; or values made without any call, on one line."""
 _WORD: Final = re.compile(r"\w+")
 _FIELD: Final = re.compile(rf"\b({'|'.join(IN_LUA)})\.([a-z_]+)\b")
 

@@ -13,6 +13,7 @@ from selfhost_transport.store.fields import TurnFields
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.session_scripts import SessionScripts
+from selfhost_transport.store.turn_records import PackedClosing
 from selfhost_transport.store.turn_store import ClosingMessages
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
@@ -25,7 +26,7 @@ class Continuation:
     `closing.run_start` is the message that opens it: an `ai-run-resume`.
     """
 
-    closing: ClosingMessages
+    closing: ClosingMessages | PackedClosing
     context: bytes
 
     def fields(self) -> list[str | bytes]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from selfhost_transport.store.entries import Written, pack_created
 from selfhost_transport.store.fields import TurnFields
 from selfhost_transport.turns.commands import ALL_TURNS, CancelFilter, Policy
+from selfhost_transport.turns.headers import read_headers
 from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
 
@@ -28,6 +29,12 @@ class ClosingMessages:
     # Informs readers of the stream, before the step fails, that the turn is lost.
     output_lost: Message | None = None
 
+    @property
+    def parent(self) -> str | None:
+        """The message that the turn hangs below."""
+        headers = read_headers(self.run_start)
+        return headers.parent if headers is not None else None
+
     def fields(self) -> dict[str, bytes]:
         """The packed entries, by field of the turn's hash."""
         return {
@@ -44,6 +51,18 @@ class ClosingMessages:
 
 
 @dataclass(frozen=True, slots=True)
+class PackedClosing:
+    """What `ClosingMessages` are packed to. `parent`: the message that the turn hangs below."""
+
+    packed: dict[str, bytes]
+    parent: str | None
+
+    def fields(self) -> dict[str, bytes]:
+        """The packed entries, by field of the turn's hash."""
+        return self.packed
+
+
+@dataclass(frozen=True, slots=True)
 class TurnRequest:
     """A message together with the turn it starts (P4)."""
 
@@ -57,7 +76,7 @@ class TurnRequest:
     event_id: str
     # Distinguishes a repeat of the same send from another send under the same id (P5).
     fingerprint: str
-    closing: ClosingMessages
+    closing: ClosingMessages | PackedClosing
     # What the worker needs to know, opaque to the store.
     context: bytes
     policy: Policy = Policy.CONCURRENT

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from selfhost_transport.errors import ErrorInfo, InvalidArgument
+from selfhost_transport.store.closing_templates import packed_closing
 from selfhost_transport.store.entries import pack_value, unpack
 from selfhost_transport.store.turn_inputs import Continuation
+from selfhost_transport.store.turn_records import PackedClosing
 from selfhost_transport.store.turn_store import CancelFilter, ClosingMessages, Policy, Scope, TurnRequest
 from selfhost_transport.turns import chunks as p
 from selfhost_transport.turns import headers as h
@@ -70,7 +72,7 @@ def build_turn_request(
         input_id=context.input_codec_message_id or "",
         event_id=event_id or "",
         fingerprint=fingerprint(messages),
-        closing=closing_messages_for(context),
+        closing=_packed_closing(context),
         context=pack_context(context),
         policy=policy,
         interrupts=interrupts,
@@ -92,7 +94,7 @@ def with_parent(request: TurnRequest, parent: str) -> TurnRequest:
     agent_client_id = unpack_context(request.context).agent_client_id
     context = context_for_input(trigger, session=request.session, agent_client_id=agent_client_id)
     return dataclasses.replace(
-        request, messages=messages, closing=closing_messages_for(context), context=pack_context(context)
+        request, messages=messages, closing=_packed_closing(context), context=pack_context(context)
     )
 
 
@@ -140,6 +142,14 @@ def continuation_for(answer: Message, previous: TurnContext) -> Continuation:
 
 def closing_messages_for(context: TurnContext) -> ClosingMessages:
     """The life-cycle messages that scripts write for the turn, complete but for the step-start's serial."""
+    return _closing_messages(context, _lost_id(context))
+
+
+def _packed_closing(context: TurnContext) -> ClosingMessages | PackedClosing:
+    return packed_closing(context, _lost_id(context), _closing_messages)
+
+
+def _closing_messages(context: TurnContext, lost_id: str) -> ClosingMessages:
     opening = lifecycle.run_resume if context.invocation else lifecycle.run_start
     return ClosingMessages(
         run_start=opening(context),
@@ -149,13 +159,17 @@ def closing_messages_for(context: TurnContext) -> ClosingMessages:
         run_cancelled=lifecycle.run_end(context, RunReason.CANCELLED),
         run_lost=lifecycle.run_end(context, RunReason.ERROR, _LOST),
         run_merged=lifecycle.run_end(context, RunReason.COMPLETE),
-        output_lost=_output_lost(context),
+        output_lost=_output_lost(context, lost_id),
     )
 
 
-def _output_lost(context: TurnContext) -> Message | None:
+def _lost_id(context: TurnContext) -> str:
+    """Of the message in which readers hear that the output is lost."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{context.invocation_id} lost"))
+
+
+def _output_lost(context: TurnContext, message_id: str) -> Message | None:
     """An `error` chunk: `useChat` takes a stream that ends without one for a success (protocol section 10.1 e)."""
-    message_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{context.invocation_id} lost"))
     encoder = Encoder(context, message_id, STEP_START_PLACEHOLDER)
     for operation in encoder.encode(p.Error(_LOST.message)):
         if isinstance(operation, Create):

@@ -97,12 +97,6 @@ def run_id_of(message: Message) -> str | None:
     return headers.run_id if headers is not None else None
 
 
-def parent_of(message: Message) -> str | None:
-    """The message that a run-start names as its turn's parent."""
-    headers = h.read_headers(message)
-    return headers.parent if headers is not None else None
-
-
 def _field_of(message: Message) -> str | None:
     """The index field for a message; None for an application's own."""
     headers = h.read_headers(message)

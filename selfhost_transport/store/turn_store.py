@@ -30,7 +30,6 @@ from selfhost_transport.store.turn_records import (
     TurnRequest,
 )
 from selfhost_transport.store.turn_refusals import lease_lost, submit_refusal
-from selfhost_transport.store.turn_spans import parent_of
 from selfhost_transport.turns.commands import CancelFilter, Policy, Scope
 from selfhost_transport.wire.serial import Position, new_epoch
 
@@ -298,7 +297,7 @@ class TurnStore:
             max_waiting=options.max_waiting, max_wait_ms=options.max_wait_ms,
             burst_wait_ms=options.burst_wait_ms if may_burst else options.max_wait_ms,
             own_suspended_only=int(request.interrupts_own_suspended),
-            parent=parent_of(request.closing.run_start) or "",
+            parent=request.closing.parent or "",
         )  # fmt: skip
 
 
