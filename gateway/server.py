@@ -37,6 +37,7 @@ from gateway.http_api.inputs import router as api_inputs
 from gateway.http_api.me import router as api_me
 from gateway.http_api.operations import router as api_operations
 from gateway.http_api.operators import add_documentation, require_operator
+from gateway.http_api.personal_data import router as api_personal_data
 from gateway.http_api.push import router as api_push
 from gateway.http_api.responses import router as api_responses
 from gateway.http_api.sessions import router as api
@@ -144,6 +145,7 @@ class Gateway:
         app.include_router(api_conversations)
         app.include_router(api_operator)
         app.include_router(api_operations)
+        app.include_router(api_personal_data)
         app.add_api_websocket_route("/", self._websocket)
         app.add_api_route("/", self._page, methods=["GET"], include_in_schema=False)
         app.add_api_route("/config.json", self._page_config, methods=["GET"], include_in_schema=False)

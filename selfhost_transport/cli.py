@@ -262,8 +262,14 @@ def cancel(
 
 @app.command()
 def export(
+    session: Annotated[
+        str | None, typer.Argument(help="Everything of this session now, instead of turns that end.")
+    ] = None,
     to: Annotated[
-        str, typer.Option(help="File to append one line of JSON per turn to; - = standard output.")
+        str,
+        typer.Option(
+            help="File to append one line of JSON per turn to; of a session, a new one; - = standard output."
+        ),
     ] = "-",
     name: Annotated[
         str, typer.Option(help="Name of the exporter: each gets every turn and resumes where it stopped.")
@@ -276,14 +282,24 @@ def export(
         bool, typer.Option("--forget", help="Delete the exporter of this name and the turns queued for it.")
     ] = False,
     verbose: Verbose = False,
+    url: Url = None,
+    key: Key = None,
     redis: Redis = None,
     config: Config = None,
     redis_prefix: Prefix = None,
+    as_dev: Dev = False,
 ) -> None:
     """Write every turn that ends, with its whole messages, as a line of JSON; each at least once.
 
-    An exporter begins with the turns that end after it was started for the first time.
+    An exporter begins with the turns that end after it was started for the first time. With a session: everything that the
+    deployment holds of it now.
     """
+    if session is not None:
+        from selfhost_transport.commands.personal_data import run_export_session
+
+        place = _place(load_settings(config, redis=redis, redis_prefix=redis_prefix), url, key, as_dev=as_dev)
+        run_export_session(place, session, to)
+        return
     from selfhost_transport.commands.export import run_export, run_forget
 
     settings = load_settings(config, redis=redis, redis_prefix=redis_prefix)
@@ -292,6 +308,34 @@ def export(
         run_forget(settings, name)
         return
     run_export(settings, to, name=name, once=once, lease_s=lease)
+
+
+@app.command()
+def erase(
+    session: Annotated[str, typer.Argument(help="The session.")],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Erase; without it, only show how much there is.")
+    ] = False,
+    free: Annotated[bool, typer.Option("--free", help="Let the name be used again at once.")] = False,
+    by: Annotated[
+        str, typer.Option(help="Whom to name in the log, and in the cancel of turns.")
+    ] = "operator",
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+    redis: Redis = None,
+    config: Config = None,
+    redis_prefix: Prefix = None,
+    as_dev: Dev = False,
+) -> None:
+    """Erase everything that the deployment holds of a session, for good; turns that run are cancelled first.
+
+    Clients that are attached are told so. For a day nothing can be sent to its name.
+    """
+    from selfhost_transport.commands.personal_data import run_erase_session
+
+    place = _place(load_settings(config, redis=redis, redis_prefix=redis_prefix), url, key, as_dev=as_dev)
+    run_erase_session(place, session, by=by, yes=yes, free=free, as_json=as_json)
 
 
 @app.command("import")

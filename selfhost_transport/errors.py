@@ -17,6 +17,7 @@
      |    +-- CapabilityError    40160
      +-- CancelDenied            40300  the agent's hook refused the cancel
      +-- NotFound                40400
+     |    +-- SessionErased      104019 the session was erased, and takes nothing for a while
      +-- Busy                    40900  policy `reject`: the session has an active turn
      +-- RateLimited             429xx
      +-- ServiceError            500xx  ours or Redis' fault; a retry may help
@@ -233,6 +234,13 @@ class NotFound(TransportError):
     status_code = 404
 
 
+class SessionErased(NotFound):
+    """An operator erased the session; nothing can be sent to its name for a while."""
+
+    code = 104019
+    status_code = 410
+
+
 class Busy(TransportError):
     """Policy `reject`: the session has an active turn, named in `detail`."""
 
@@ -382,7 +390,7 @@ _BY_CODE: dict[int, type[TransportError]] = {
         InvalidArgument, MessageTooLarge, InvalidChannelName, Conflict, CapabilityError, CancelDenied, NotFound,
         Busy, RateLimited, StoreUnavailable, StoreFull, Overloaded, ConnectionFailed, ContinuityLost, LeaseLost,
         SessionClosed, TurnSuspended, TurnStarted, StepOpen, SteerWaiting, TurnHeld, TurnNotStarted, Discarded,
-        ConversationTooLong,
+        ConversationTooLong, SessionErased,
     )
 }  # fmt: skip
 

@@ -196,6 +196,15 @@ class SessionFeed:
         for subscription in self._all():
             subscription.restart(error)
 
+    def end(self, error: ErrorInfo) -> None:
+        """The session is no more: its watchers are notified, and wait for nothing."""
+        for subscription in self._all():
+            subscription.end(error)
+        for _, passing in self._passing:
+            if not passing.done():
+                passing.set_result(None)
+        self._passing = []
+
     async def passed(self, position: Position) -> None:
         """Returns once everything up to a position was fanned out."""
         if self.position >= position:

@@ -16,7 +16,7 @@ from gateway.fanout.start import SubscriptionStart, start_of
 from gateway.fanout.subscription import Subscription
 from gateway.websocket.write_batch import WriteBatch
 from selfhost_transport.accelerator import Way
-from selfhost_transport.errors import StoreUnavailable, TransportError
+from selfhost_transport.errors import SessionErased, StoreUnavailable, TransportError
 from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.wire.channel import RewindCount, RewindTime
@@ -125,7 +125,9 @@ class SessionHub:
     async def _follow(self, session: str) -> SessionFeed:
         follower = self._followers.get(session)
         if follower is None:
-            follower = LogFollower(session, self._store, self._background, self._counters)
+            follower = LogFollower(
+                session, self._store, self._background, self._counters, on_erased=self._stop_following
+            )
             follower.feed.outbox = self.outbox
             self._followers[session] = follower
             self._starting[session] = self._background.start(self._start(follower))
@@ -137,6 +139,8 @@ class SessionHub:
                     await asyncio.shield(starting)
             except TimeoutError:
                 raise StoreUnavailable("Redis does not answer; the attach is tried again later") from None
+            if follower.refused is not None:
+                raise SessionErased(str(follower.refused))
             if self._followers.get(session) is not follower:
                 raise StoreUnavailable("the session could not be opened; the attach is tried again later")
         return follower.feed
@@ -151,6 +155,8 @@ class SessionHub:
             )
             await follower.start()
         except TransportError as error:
+            if isinstance(error, SessionErased):
+                follower.refused = error
             logger.warning("session.open_failed session=%s error=%s", follower.session, error)
             # Waiters see its absence.
             self._followers.pop(follower.session, None)
@@ -201,12 +207,18 @@ class SessionHub:
 
     def _expire(self, follower: LogFollower) -> None:
         session = follower.session
-        if follower.feed.idle and self._followers.get(session) is follower and session not in self._starting:
-            del self._followers[session]
-            follower.closed = True
-            follower.feed.give_up_path()
-            self.inbox.forget(follower)
-            self._background.start(self._subscriber.unsubscribe(self._store.keys.channel(session)))
+        if follower.feed.idle and session not in self._starting:
+            self._stop_following(follower)
+
+    def _stop_following(self, follower: LogFollower) -> None:
+        session = follower.session
+        if self._followers.get(session) is not follower:
+            return
+        del self._followers[session]
+        follower.closed = True
+        follower.feed.give_up_path()
+        self.inbox.forget(follower)
+        self._background.start(self._subscriber.unsubscribe(self._store.keys.channel(session)))
 
     def _forget_later(self) -> None:
         if self._forgetting is None:
@@ -228,6 +240,9 @@ class SessionHub:
                 continue
             try:
                 head = await self._store.open(feed.session)
+            except SessionErased:
+                follower.compare()
+                continue
             except TransportError as error:
                 logger.warning("session.renewal_failed session=%s error=%s", feed.session, error)
                 return

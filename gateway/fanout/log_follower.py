@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from gateway.background import Background
 from gateway.fanout.backlog import BATCH
 from gateway.fanout.feed import Counters, SessionFeed
 from gateway.fanout.open_messages import unpack_or_skip
-from selfhost_transport.errors import ContinuityLost, TransportError
+from selfhost_transport.errors import ContinuityLost, SessionErased, TransportError
 from selfhost_transport.store.session_store import Head, SessionStore
 from selfhost_transport.wire.serial import Position
 
@@ -36,16 +37,28 @@ class LogFollower:
         "_dropped",
         "_kept",
         "_looked_at",
+        "_on_erased",
         "_read_until",
         "_store",
         "_tasks",
         "closed",
         "feed",
+        "refused",
         "session",
     )
 
-    def __init__(self, session: str, store: SessionStore, tasks: Background, counters: Counters) -> None:
+    def __init__(
+        self,
+        session: str,
+        store: SessionStore,
+        tasks: Background,
+        counters: Counters,
+        on_erased: Callable[[LogFollower], None] = lambda _: None,
+    ) -> None:
         self.session = session
+        # Why it could not be started, where that is for good.
+        self.refused: SessionErased | None = None
+        self._on_erased = on_erased
         self.feed = SessionFeed(session, store, tasks, counters)
         # Set once it is no longer needed.
         self.closed = False
@@ -177,6 +190,11 @@ class LogFollower:
         while not self.closed:
             try:
                 missing = await self._fill_once()
+            except SessionErased as error:
+                logger.info("session.erased session=%s", self.session)
+                self._on_erased(self)
+                self.feed.end(error.info)
+                return
             except TransportError as error:
                 logger.warning("session.fill_failed session=%s error=%s", self.session, error)
             else:

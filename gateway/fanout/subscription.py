@@ -79,10 +79,11 @@ class DeliveryState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Continuity was lost during a subscription: delivery continues after `position` (P7)."""
+    """Continuity was lost during a subscription: delivery continues after `position` (P7). `is_end`: nothing more comes."""
 
     position: Position
     error: ErrorInfo
+    is_end: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,6 +375,11 @@ class Subscription(Selection):
         self.start = feed.position
         self._on_gap(Gap(feed.position, error))
         self._flush()
+
+    def end(self, error: ErrorInfo) -> None:
+        """The session is no more: nothing is delivered from here on."""
+        if self.state is not DeliveryState.DETACHED:
+            self._on_gap(Gap(self.position, error, is_end=True))
 
     def _catch_up_soon(self, delay: float = 0.0) -> None:
         self._hold(self.delivered)

@@ -14,6 +14,7 @@ from gateway.fanout.subscription import Gap, Subscription
 from gateway.http_api.event_stream import EventStream
 from gateway.http_api.pull_outlet import PullOutlet, patience_s, refusal
 from gateway.services import Services
+from selfhost_transport.errors import ErrorInfo
 from selfhost_transport.wire.actions import Action, Flag
 from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.frame import Frame, encode_frame
@@ -27,12 +28,17 @@ async def stream_events(
 ) -> EventStream:
     """Events `message` (a MESSAGE frame; its id is the position) and `attached` (ATTACHED: where it began, or a gap).
 
-    The last one is `error`, when the credentials expire or are revoked: come back with new ones and `Last-Event-ID`.
+    The last one is `error`: the credentials expire or are revoked (come back with new ones and `Last-Event-ID`), or the session
+    was erased.
     Raises StoreUnavailable.
     """
     out = PullOutlet()
 
     def on_gap(gap: Gap) -> None:
+        if gap.is_end:
+            out.write(_error(gap.error))
+            out.end()
+            return
         serial = format_position(gap.position, subscription.epoch)
         out.write(_attached(Frame(Action.ATTACHED, channel=session, channel_serial=serial, error=gap.error)))
 
@@ -84,7 +90,7 @@ async def _events(
     while True:
         taken = await out.take(patience_s(credential))
         if (refused := refusal(services, credential)) is not None:
-            yield b"event: error\ndata: " + orjson.dumps({"error": refused.to_wire()}) + b"\n\n"
+            yield _error(refused)
             return
         if not taken and not out.ended:
             yield b": keep-alive\n\n"
@@ -93,6 +99,10 @@ async def _events(
         if out.ended:
             return
         subscription.drained()
+
+
+def _error(error: ErrorInfo) -> bytes:
+    return b"event: error\ndata: " + orjson.dumps({"error": error.to_wire()}) + b"\n\n"
 
 
 def _message(payload: bytes, serial: str) -> bytes:

@@ -87,13 +87,14 @@ class Follower:
         """Everything that is to be sent, as it comes.
 
         In the end `ended_with` is how far that went; None: the gateway stops. Raises the TransportError of credentials
-        that have expired, and ContinuityLost once the session has lost the turn.
+        that have expired, ContinuityLost once the session has lost the turn,
+        and SessionErased.
         """
         self.ended_with = None
         tail, outlet = self.tail, self._reader.outlet
         while not outlet.ended:
             if not tail.is_quiet:
-                require_turn(tail.tree, output.turn_id)
+                self._require_turn(output)
                 written = output.sync(tail.tree, tail.position)
                 is_last = output.must_restart or output.is_over(tail.tree)
                 if is_last and not output.must_restart:
@@ -111,7 +112,7 @@ class Follower:
                     async for written in self._along(step):
                         yield written
                     if step.is_lost:
-                        require_turn(tail.tree, step.output.turn_id)
+                        self._require_turn(step.output)
                     if self._reader.left is None:
                         if step.is_over or step.output.must_restart:
                             self.ended_with = step.output
@@ -140,6 +141,11 @@ class Follower:
                 if rest := await outlet.take(0):
                     yield b"".join(rest)
                 return
+
+    def _require_turn(self, output: TurnOutput) -> None:
+        if self.tail.ended_by is not None:
+            raise TransportError.from_info(self.tail.ended_by)
+        require_turn(self.tail.tree, output.turn_id)
 
     def _check(self) -> None:
         refused = refusal(self._services, self._credential)

@@ -134,13 +134,13 @@ async def cancel(session: Session, body: StopTurnsIn, caller: Operator, work: Wo
     ]
     if len(given) != 1:
         raise InvalidArgument("name exactly one of turnId, clientId, all")
-    return await work.cancel(session, given[0], body.by or _name_of(caller), force=body.force)
+    return await work.cancel(session, given[0], body.by or name_of(caller), force=body.force)
 
 
 @router.post("/v1/operator/cancel")
 async def cancel_all(body: StopIn, caller: Operator, work: Work) -> EmergencyStop:
     """The emergency stop: end every turn of the sessions in use whose names begin with `prefix`."""
-    return await work.cancel_all(body.prefix, body.by or _name_of(caller), force=body.force)
+    return await work.cancel_all(body.prefix, body.by or name_of(caller), force=body.force)
 
 
 @router.get("/v1/operator/workers")
@@ -214,5 +214,6 @@ async def requeue_push(body: LetterIn, caller: Operator, work: Work) -> dict[str
     return {"letterId": body.letter_id, "status": "queued"}
 
 
-def _name_of(caller: Credential) -> str:
+def name_of(caller: Credential) -> str:
+    """Whom to record for what a caller does."""
     return caller.identity.client_id or caller.key_name

@@ -12,7 +12,7 @@ from gateway.fanout.feed import SessionFeed
 from gateway.fanout.subscription import Gap, Subscription
 from gateway.http_api.pull_outlet import PullOutlet, patience_s, refusal
 from gateway.services import Services
-from selfhost_transport.errors import CapabilityError, ContinuityLost, TransportError
+from selfhost_transport.errors import CapabilityError, ContinuityLost, ErrorInfo, TransportError
 from selfhost_transport.store.history import Query
 from selfhost_transport.turns.events import ChunkReceived, OutputReplaced, TreeEvent, TurnChanged
 from selfhost_transport.turns.tree import SessionTree
@@ -66,6 +66,8 @@ class SessionReader:
         )
         self._feed: SessionFeed | None = None
         self._lost = False
+        # Why nothing more comes.
+        self._ended_by: ErrorInfo | None = None
 
     async def __aenter__(self) -> SessionReader:
         """Start reading. Raises CapabilityError without the right to subscribe, StoreUnavailable."""
@@ -106,6 +108,8 @@ class SessionReader:
                 for message in frame.messages or ():
                     events += self.tree.apply(message)
             replaced, self._lost = self._lost, False
+            if self._ended_by is not None:
+                raise TransportError.from_info(self._ended_by)
             if replaced:
                 self.tree = SessionTree(self.session)
                 await self._read_history()
@@ -124,6 +128,7 @@ class SessionReader:
 
     def _on_gap(self, gap: Gap) -> None:
         self._lost = True
+        self._ended_by = gap.error if gap.is_end else None
         self._outlet.wake()
 
 

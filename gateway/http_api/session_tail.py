@@ -24,7 +24,7 @@ from gateway.fanout.subscription import Gap, Subscription
 from gateway.http_api.pull_outlet import PullOutlet
 from gateway.http_api.reader import turn_of_event
 from gateway.services import Services
-from selfhost_transport.errors import TransportError
+from selfhost_transport.errors import ErrorInfo, TransportError
 from selfhost_transport.store.history import Query
 from selfhost_transport.turns import chunks as c
 from selfhost_transport.turns.events import ChunkReceived, TreeEvent
@@ -156,6 +156,8 @@ class SessionTail:
         self._is_whole = asyncio.Event()
         self._is_whole.set()
         self._background = Background("session tail")
+        # Why nothing more comes.
+        self.ended_by: ErrorInfo | None = None
 
     async def start(self) -> None:
         """Follow the log. Raises StoreUnavailable."""
@@ -239,6 +241,7 @@ class SessionTail:
     # Lost continuity
 
     def _on_gap(self, gap: Gap) -> None:
+        self.ended_by = gap.error if gap.is_end else None
         logger.info("tail.continuity_lost session=%s position=%s", self.session, gap.position.stream_id)
         self.tree, self.is_quiet = SessionTree(self.session), True
         if self._is_whole.is_set():

@@ -190,7 +190,9 @@ class SocketChannels:
 
     def _on_gap(self, channel: str, gap: Gap) -> None:
         watched = self._watched.get(channel)
-        if watched is not None and watched.feed is not None:
+        if watched is not None and gap.is_end:
+            self._carry_out(self._core.channel_ended(channel, gap.error))
+        elif watched is not None and watched.feed is not None:
             serial = format_position(gap.position, watched.feed.epoch)
             attached = AttachResult(serial, error=gap.error, presence=watched.subscription.presence)
             self._carry_out(self._core.adjusted(channel, attached))

@@ -23,7 +23,7 @@ from gateway.realtime.effects import Authenticate, CloseSocket, Command, Effect,
 from gateway.realtime.members import Members
 from gateway.realtime.requests import STORED_ACTIONS, Requests
 from gateway.realtime.state_frames import connected_frame
-from selfhost_transport.errors import BadRequest, ErrorInfo, TransportError, Unauthorized
+from selfhost_transport.errors import BadRequest, ErrorInfo, SessionErased, TransportError, Unauthorized
 from selfhost_transport.store.presence import Holder
 from selfhost_transport.turns.withholding import NOTHING, Hidden
 from selfhost_transport.wire.actions import Action
@@ -213,8 +213,18 @@ class Connection:
         return [*self._attachments.ready(full, attached), *self._go_on(full)]
 
     def attach_failed(self, full: str, error: ErrorInfo) -> list[Effect]:
-        """The attach could not be finished; the client tries again."""
+        """The attach could not be finished; the client tries again, unless the session is no more."""
+        if error.code == SessionErased.code:
+            return self.channel_ended(full, error)
         return [*self._attachments.failed(full, error), *self._go_on(full)]
+
+    def channel_ended(self, full: str, error: ErrorInfo) -> list[Effect]:
+        """The session of a channel is no more: attaching again does not help."""
+        return (
+            [*self._attachments.fail(full, error), *self._go_on(full)]
+            if self._attachments.knows(full)
+            else []
+        )
 
     def adjusted(self, full: str, attached: AttachResult) -> list[Effect]:
         """The position of an attachment that was attached again, or that lost continuity (section 5.4)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, ClassVar, Final, Protocol
@@ -12,11 +12,13 @@ from pydantic import ConfigDict
 
 from selfhost_transport.commands.cancel_all import active_sessions, cancel_everywhere
 from selfhost_transport.commands.ended import WIRE
+from selfhost_transport.commands.holdings import SessionHoldings, SessionLines, holdings_of
 from selfhost_transport.commands.inspect import SessionReport, report_of
 from selfhost_transport.commands.session_list import SessionLine, session_line, sessions_beginning
 from selfhost_transport.errors import InvalidArgument, NotFound
 from selfhost_transport.store.dead_letters import DeadLetter
 from selfhost_transport.store.ended_turns import Undelivered
+from selfhost_transport.store.erasure import KEPT_OUT_MS, ErasedSession
 from selfhost_transport.store.live_sessions import LiveSessions, RegisteredWorker
 from selfhost_transport.store.push import UndeliveredPush
 from selfhost_transport.store.stores import Stores
@@ -123,6 +125,18 @@ class Operations(Protocol):
         """Have one of those delivered again. Raises NotFound."""
         ...
 
+    def lines(self, session: str) -> AsyncIterator[dict[str, Any]]:
+        """Everything that there is of a session. Raises NotFound."""
+        ...
+
+    async def holdings(self, session: str) -> SessionHoldings:
+        """How much that is. Raises NotFound."""
+        ...
+
+    async def erase(self, session: str, by: str, *, free: bool) -> ErasedSession:
+        """Erase it; `free`: its name may be used at once. Nothing there is no error."""
+        ...
+
 
 class StoreOperations:
     """Operations in Redis itself. Raises StoreUnavailable.
@@ -198,6 +212,19 @@ class StoreOperations:
             await self._stores.push.requeue(letter_id, keep_ms)
         else:
             await self._stores.ended_turns(self._exporter(sink)).requeue(letter_id)
+
+    async def lines(self, session: str) -> AsyncIterator[dict[str, Any]]:
+        """See holdings.py."""
+        async for line in SessionLines(self._stores, session).all():
+            yield line
+
+    async def holdings(self, session: str) -> SessionHoldings:
+        """See holdings.py."""
+        return await holdings_of(self._stores, session)
+
+    async def erase(self, session: str, by: str, *, free: bool) -> ErasedSession:
+        """See store/erasure.py."""
+        return await self._stores.erasure.erase(session, by, kept_out_ms=0 if free else KEPT_OUT_MS)
 
     def _exporter(self, sink: str) -> str:
         known = [rule.name for rule in self._stores.settings.webhooks]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -10,17 +13,21 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from selfhost_transport.client.rest import error_of, failure_reason
+from selfhost_transport.commands.holdings import SessionHoldings
 from selfhost_transport.commands.inspect import SessionReport
 from selfhost_transport.commands.operating import PUSH, CancelReport, EmergencyStop, Requeued, UndeliveredLine
 from selfhost_transport.commands.session_list import SessionLine
 from selfhost_transport.errors import ConnectionFailed, InvalidArgument, ServiceError
 from selfhost_transport.store.dead_letters import DeadLetter
+from selfhost_transport.store.erasure import ErasedSession
 from selfhost_transport.store.live_sessions import RegisteredWorker
 from selfhost_transport.store.turn_store import CancelFilter, Scope
 
 T = TypeVar("T")
 
 _TIMEOUT_S: Final = 30.0
+_LONG_TIMEOUT_S: Final = 600.0
+"""Of what goes through all of a large session."""
 _FIELDS: Final = {Scope.TURN: "turnId", Scope.OWNER: "clientId", Scope.ALL: "all"}
 
 
@@ -99,14 +106,49 @@ class HttpOperations:
         """Have one of those delivered again."""
         await self._call(dict[str, str], "POST", f"{_place(sink)}/requeue", {"letterId": letter_id})
 
-    async def _call(
-        self, answer: type[T], method: str, path: str, body: object = None, *, params: Any = None
-    ) -> T:
+    async def lines(self, session: str) -> AsyncIterator[dict[str, Any]]:
+        """Everything that there is of a session."""
+        path = f"/v1/operator/sessions/{quote(session, safe='')}/export"
+        with self._reaching():
+            async with self._http.stream("GET", path, timeout=_LONG_TIMEOUT_S) as response:
+                if not response.is_success:
+                    await response.aread()
+                    raise error_of(response)
+                async for line in response.aiter_lines():
+                    yield json.loads(line)
+
+    async def holdings(self, session: str) -> SessionHoldings:
+        """How much that is."""
+        return await self._call(SessionHoldings, "POST", f"sessions/{quote(session, safe='')}/erase", {})
+
+    async def erase(self, session: str, by: str, *, free: bool) -> ErasedSession:
+        """Erase it."""
+        body = {"dryRun": False, "by": by, "free": free}
+        path = f"sessions/{quote(session, safe='')}/erase"
+        return await self._call(ErasedSession, "POST", path, body, timeout_s=_LONG_TIMEOUT_S)
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
         try:
-            response = await self._http.request(method, f"/v1/operator/{path}", json=body, params=params)
+            yield
         except httpx.HTTPError as error:
             reason = failure_reason(error, self._url)
             raise ConnectionFailed(f"the gateway at {self._url} cannot be reached: {reason}") from error
+
+    async def _call(
+        self,
+        answer: type[T],
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        params: Any = None,
+        timeout_s: float = _TIMEOUT_S,
+    ) -> T:
+        with self._reaching():
+            response = await self._http.request(
+                method, f"/v1/operator/{path}", json=body, params=params, timeout=timeout_s
+            )
         if not response.is_success:
             raise error_of(response)
         try:

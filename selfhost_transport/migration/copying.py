@@ -117,6 +117,8 @@ class Copier:
                 await asyncio.gather(
                     *(self._target.redis.command("HSET", self.new_name(one, rest), *fields) for one in into)
                 )
+            case KeyMove.COPIES:
+                await asyncio.gather(*(self._copy_whole(key, self.new_name(one, rest)) for one in into))
             case _:
                 await self._split_scores(key, rest, pairs=way is KeyMove.PAIRS)
 

@@ -9,11 +9,7 @@ from enum import Enum, auto
 from typing import Final
 
 from selfhost_transport.errors import StoreUnsuitable
-
-# `<letter>:<session>`, `<letter>:<part>:<session>`, and `<letter>:<position>:<index>:<session>`.
-_OF_SESSION: Final = frozenset({b"s", b"p", b"l", b"h", b"g", b"a", b"open", b"w", b"r", b"k", b"j"})
-_OF_ITEM: Final = frozenset({b"i", b"c", b"e", b"t", b"f", b"y", b"u"})
-_OF_MESSAGE: Final = frozenset({b"m", b"x", b"v", b"b", b"z"})
+from selfhost_transport.store.keys import session_in
 
 
 class KeyMove(Enum):
@@ -27,6 +23,8 @@ class KeyMove(Enum):
     PAIRS = auto()
     # Into each of the buckets that the old one becomes.
     EVERYWHERE = auto()
+    # The same, of a key that is copied as it is.
+    COPIES = auto()
     # A connection with presence members, with all that says where it is held.
     CONNECTION = auto()
     # Not at all: it follows from another key, or lives for a minute only.
@@ -63,6 +61,8 @@ _BY_FAMILY: Final = {
     b"pace": KeyMove.NOT,
     b"idle": KeyMove.NOT,
     b"called": KeyMove.NOT,
+    # Names a digest: its bucket cannot be told.
+    b"erased": KeyMove.COPIES,
 }
 # Of the keys outside the buckets: what belongs to processes that have ended, and what the target decides anew.
 _LEFT: Final = re.compile(rb"(agents|duty|statistics):|(format|deployment|migration)$")
@@ -76,17 +76,13 @@ def bucket_of(session: bytes, buckets: int) -> int:
 
 def place_in_bucket(rest: bytes, bucket: int, buckets: int) -> KeyPlace:
     """Where a key goes of which `rest` follows its bucket's base. Raises StoreUnsuitable for a family that is not known."""
-    family, colon, name = rest.partition(b":")
+    family, colon, _ = rest.partition(b":")
     if not colon and family in _BY_NAME:
         return KeyPlace(_BY_NAME[family], bucket)
     if colon and family in _BY_FAMILY:
         return KeyPlace(_BY_FAMILY[family], bucket)
-    if colon and family in _OF_SESSION:
-        return KeyPlace(KeyMove.WHOLE, bucket_of(name, buckets))
-    _, colon, session = name.partition(b":")
-    if colon and family in _OF_MESSAGE:
-        _, colon, session = session.partition(b":")
-    if colon and family in _OF_ITEM | _OF_MESSAGE:
+    session = session_in(rest)
+    if session is not None:
         return KeyPlace(KeyMove.WHOLE, bucket_of(session, buckets))
     raise StoreUnsuitable(f"a key that this version does not know: {rest[:80].decode(errors='replace')!r}")
 

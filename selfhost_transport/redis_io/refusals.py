@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 from enum import Enum
 
-from selfhost_transport.errors import StoreFull, StoreUnavailable, StoreUnsuitable, TransportError
+from selfhost_transport.errors import (
+    SessionErased,
+    StoreFull,
+    StoreUnavailable,
+    StoreUnsuitable,
+    TransportError,
+)
 
 
 class RedisFailure(StoreUnavailable):
@@ -46,6 +52,8 @@ _CODE = re.compile(r"[A-Z]+\b")
 # Redis 6 puts the error of a command into that of the script: "ERR Error running script (call to f_…):
 # @user_script:4: @user_script: 4: -READONLY You can't write …"
 _WITHIN_SCRIPT = re.compile(r"@user_script: ?\d+: -?([A-Z]{2,})\b")
+_ERASED = "SESSIONERASED"
+"""What a script of a session says of one that was erased."""
 _ADVICE = {
     "LOADING": "it is still loading its data",
     "MASTERDOWN": "this replica has lost its primary",
@@ -85,6 +93,8 @@ def as_transport_error(text: str) -> TransportError:
         return RedisFailure(
             f"Redis does not accept writes at the moment{why}: {text}. Nothing was done; try again shortly"
         )
+    if _ERASED in text:
+        return SessionErased("the session was erased: what was in it is gone, and nothing can be sent to it")
     if code in ("NOAUTH", "WRONGPASS", "NOPERM") or "NOPERM" in text:
         return StoreUnsuitable(
             f"Redis refuses these credentials: {text}. Check the user's ACL (docs/deployment.md)"

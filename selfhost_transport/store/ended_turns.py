@@ -18,12 +18,13 @@ from selfhost_transport.errors import InvalidArgument, NotFound
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store import scripts
 from selfhost_transport.store.fields import EndedFields as Item
-from selfhost_transport.store.keys import Keyspace
+from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.names import part
 from selfhost_transport.turns.status import TurnStatus
 from selfhost_transport.wire.serial import Position
 
-_GROUP: Final = "exporter"
+GROUP: Final = "exporter"
+_PAGE: Final = 500
 # A process that had nothing to do for this long leaves no trace.
 _FORGET_MS: Final = 3_600_000
 _BURIED_MS: Final = 30 * 86_400_000
@@ -93,7 +94,7 @@ class EndedTurns:
             self._redis.call(
                 *scripts.call(
                     "export_open", exporters=f"{base}exporters", ended=self._key(base), exporter=self.exporter,
-                    limit=limit, group=_GROUP, idle_ms=_FORGET_MS,
+                    limit=limit, group=GROUP, idle_ms=_FORGET_MS,
                 )
             )
             for base in self._bases
@@ -108,7 +109,7 @@ class EndedTurns:
         """
         ended = self._key(self._keys.base(bucket))
         reply = await self._redis.call(
-            *scripts.call("export_take", ended=ended, group=_GROUP, process=self.process, lease_ms=lease_ms)
+            *scripts.call("export_take", ended=ended, group=GROUP, process=self.process, lease_ms=lease_ms)
         )
         if isinstance(reply, int):
             return LeasedElsewhere(reply)
@@ -117,22 +118,35 @@ class EndedTurns:
     async def renew(self, ended: Ended) -> bool:
         """Keep a turn that is being exported from being given to another process. False where it was already."""
         key = self._key(self._keys.base(ended.bucket))
-        call = scripts.call("export_renew", ended=key, group=_GROUP, process=self.process, item=ended.item_id)
+        call = scripts.call("export_renew", ended=key, group=GROUP, process=self.process, item=ended.item_id)
         return bool(await self._redis.call(*call))
 
     async def done(self, ended: Ended) -> None:
         """The turn was exported."""
         key = self._key(self._keys.base(ended.bucket))
-        await self._redis.call(*scripts.call("export_done", ended=key, group=_GROUP, item=ended.item_id))
+        await self._redis.call(*scripts.call("export_done", ended=key, group=GROUP, item=ended.item_id))
 
     async def bury(self, ended: Ended, reason: str) -> None:
         """Give up delivering an item; it is kept for 30 days, and no longer given out."""
         base = self._keys.base(ended.bucket)
         call = scripts.call(
-            "export_bury", ended=self._key(base), buried=self._buried_key(base), group=_GROUP,
+            "export_bury", ended=self._key(base), buried=self._buried_key(base), group=GROUP,
             item=ended.item_id, reason=reason, keep_ms=_BURIED_MS, event_id=ended.event_id,
         )  # fmt: skip
         await self._redis.call(*call)
+
+    async def queued(self, session: str) -> list[Ended]:
+        """What waits of one session, oldest first."""
+        bucket = bucket_of(session, self._keys.buckets)
+        found: list[Ended] = []
+        after = b"-"
+        while items := await self._redis.command(
+            "XRANGE", self._key(self._keys.base(bucket)), after, "+", "COUNT", _PAGE
+        ):
+            read = [_ended(bucket, [item, b"0", *fields]) for item, fields in items]
+            found += [one for one in read if one.session == session]
+            after = b"(" + items[-1][0]
+        return found
 
     async def buried(self) -> list[Undelivered]:
         """What was given up, oldest first."""

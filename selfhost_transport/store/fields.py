@@ -38,6 +38,7 @@ class SessionFields(Field):
     TRIM_CURSOR = "tc", "how far the present pass of retention has come"
     TRIM_NEXT = "tn", "when what that pass left is due, in ms"
     TRIMMED = "tr", "newest position that retention has taken"
+    ERASING = "er", "it is about to be erased, and takes nothing in"
     IMPORTED = "imported", "how far the import of another service's history has come"
 
 

@@ -8,6 +8,8 @@ and streams are in fields.py.
 | key                 | type   | holds                                                    | lives until                  |
 |---------------------|--------|----------------------------------------------------------|------------------------------|
 | `s:<session>`       | HASH   | epoch, floor of the log; how far an import has come     | retention; unused: minutes     |
+| `erasing:<session>` | STREAM | history of a session that is being erased                | it is erased                 |
+| `erased:<digest>`   | STRING | tombstone: SHA-1 of the name of a session that was erased | a day after that             |
 | `p:<session>`       | STRING | head: the newest position                                | as the session               |
 | `l:<session>`       | STREAM | live log, trimmed to the resume window                   | window after the last turn   |
 | `h:<session>`       | STREAM | history: one item per publish, at its position           | retention                    |
@@ -77,11 +79,13 @@ from __future__ import annotations
 
 import binascii
 from dataclasses import dataclass
+from typing import Final
 
 from selfhost_transport.store.names import part
 
 OWNED = (
     "s:",
+    "erasing:",
     "p:",
     "l:",
     "h:",
@@ -117,9 +121,30 @@ OWNED = (
 )
 """Key families without a TTL of their own; each has the owner named in the table above."""
 
+OF_SESSION: Final = frozenset(
+    {b"s", b"erasing", b"p", b"l", b"h", b"g", b"a", b"open", b"w", b"r", b"k", b"j"}
+)
+"""Families `<letter>:<session>`."""
+_OF_ITEM: Final = frozenset({b"i", b"c", b"e", b"t", b"f", b"y", b"u"})
+_OF_MESSAGE: Final = frozenset({b"m", b"x", b"v", b"b", b"z"})
+
 WORKER_GROUP = "workers"
 DEFAULT_BUCKETS = 16
 """Of a deployment on one server; a Cluster has more (deployment.py)."""
+
+
+def session_in(rest: bytes) -> bytes | None:
+    """The session that a key is of, where `rest` follows its bucket's base; None for what is of no one session.
+
+    `<letter>:<session>`, `<letter>:<part>:<session>`, and `<letter>:<position>:<index>:<session>`.
+    """
+    family, colon, name = rest.partition(b":")
+    if not colon or family in OF_SESSION:
+        return name if colon else None
+    _, colon, session = name.partition(b":")
+    if colon and family in _OF_MESSAGE:
+        _, colon, session = session.partition(b":")
+    return session if colon and family in _OF_ITEM | _OF_MESSAGE else None
 
 
 def bucket_of(session: str, buckets: int) -> int:

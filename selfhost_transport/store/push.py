@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -94,6 +94,15 @@ class PushDelivery:
 
 
 @dataclass(frozen=True, slots=True)
+class QueuedPush:
+    """A delivery that was not made yet: for whom, and what it says."""
+
+    delivery_id: str
+    person: str
+    content: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class UndeliveredPush:
     """A delivery that was given up, and why. `letter_id` names it."""
 
@@ -169,10 +178,7 @@ class PushStore:
 
     async def done(self, delivery: PushDelivery) -> None:
         """It was made, or is not needed any more."""
-        key = self._delivery(delivery.delivery_id)
-        await self._redis.call(
-            *scripts.call("push_done", due=self._due, delivery=key, id=delivery.delivery_id)
-        )
+        await self.drop(delivery.delivery_id)
 
     async def retry(self, delivery: PushDelivery, after_ms: int, *, counted: bool = True) -> None:
         """Try it again later; `counted`: whether this attempt was one."""
@@ -208,6 +214,28 @@ class PushStore:
             raise NotFound(f"no push with the id {letter_id} was given up")
         if found < 0:
             raise NotFound("the browser of this push has no subscription any more; it was dropped")
+
+    async def queued(self) -> AsyncIterator[QueuedPush]:
+        """Deliveries that were not made yet."""
+        start = 0
+        while names := await self._redis.command("ZRANGE", self._due, start, start + _PAGE - 1):
+            start += len(names)
+            for name in names:
+                delivery = name.decode()
+                person, content = await self._redis.command(
+                    "HMGET", self._delivery(delivery), Item.PERSON, Item.CONTENT
+                )
+                if content is not None:
+                    yield QueuedPush(delivery, person.decode(), orjson.loads(content))
+
+    async def drop(self, delivery_id: str) -> None:
+        """Forget a delivery that was not made."""
+        call = scripts.call("push_done", due=self._due, delivery=self._delivery(delivery_id), id=delivery_id)
+        await self._redis.call(*call)
+
+    async def drop_buried(self, letter_id: str) -> None:
+        """Forget a delivery that was given up."""
+        await self._redis.command("XDEL", f"{self._base}undelivered", letter_id)
 
     async def waiting(self) -> int:
         """Deliveries that were not made yet."""

@@ -17,6 +17,7 @@ from selfhost_transport.store.dead_letters import DeadLetters
 from selfhost_transport.store.deployment import agree
 from selfhost_transport.store.duties import Duties
 from selfhost_transport.store.ended_turns import EndedTurns
+from selfhost_transport.store.erasure import SessionErasure
 from selfhost_transport.store.fleet import Fleet
 from selfhost_transport.store.format import check_format
 from selfhost_transport.store.history import HistoryReader
@@ -62,6 +63,7 @@ class Stores:
     imports: SessionImports
     duties: Duties
     push: PushStore
+    erasure: SessionErasure
 
     @classmethod
     def build(cls, settings: Settings, *, call_s: float = CALL_S, read_s: float | None = None) -> Stores:
@@ -77,7 +79,7 @@ class Stores:
         keys = Keyspace(settings.redis.prefix, settings.redis.buckets or DEFAULT_BUCKETS)
         options = _options(settings)
         sessions, turns = SessionStore(redis, keys, options), TurnStore(redis, keys, options)
-        presence = PresenceStore(redis, keys, options)
+        presence, push = PresenceStore(redis, keys, options), PushStore(redis, keys)
         return cls(
             settings=settings,
             redis=redis,
@@ -98,7 +100,8 @@ class Stores:
             dead_letters=DeadLetters(turns, sessions),
             imports=SessionImports(redis, keys, options),
             duties=Duties(redis, keys),
-            push=PushStore(redis, keys),
+            push=push,
+            erasure=SessionErasure(redis, keys, turns, push),
         )
 
     @staticmethod

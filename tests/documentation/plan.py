@@ -83,6 +83,7 @@ PLAN = (
     Row("docs/webhooks.md", "json", reason="tests/gateway/test_webhooks.py compares the members of an event"),
     Row("docs/webhooks.md", "python", reason="tests/gateway/test_webhooks.py verifies events in this way"),
     Row("docs/push.md", "js", reason="part of a page; tests/js/push.test.mjs makes the same calls in the chat page"),
+    Row("docs/personal-data.md", "sh", reason="tests/commands/test_erase.py runs these commands"),
     Row("docs/operations.md", "sh", "--url", reason="tests/commands/test_through_a_gateway.py runs these commands"),
     Row("docs/load-testing.md", "sh", "loadtest --local", reason="tests/loadtest/test_own_agent.py runs it with such an agent"),
     Row("docs/load-testing.md", "sh", "fake-provider --port", reason="tests/fake_provider starts the command, with such options"),

@@ -196,7 +196,7 @@ def test_stored_names_stay() -> None:
     """What is in Redis already is read by these names; to rename one is to change the format (store/format.py)."""
     stored = {name: " ".join(table.__members__.values()) for name, table in fields.IN_LUA.items()}
     assert stored == {
-        "SESSION": "series floor suspended rt cut tc tn tr imported",
+        "SESSION": "series floor suspended rt cut tc tn tr er imported",
         "MESSAGE": "t v e b x n a o y",
         "TURN": "st ag ow cn in ip bh po qm tr qi tp at hb lw ma oc co ap ri fn wk sq sr cp ce cr cm hk hd rs ss sc sf rc re "
         "rm n o: aw k: d: es ex ef df sf_fence sf_at dw by sp si sl sx sn sd sk S:",

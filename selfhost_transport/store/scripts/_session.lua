@@ -48,10 +48,19 @@ local function emit(entry)
   return id
 end
 
+-- What is left of a session that was erased, for a while: a key without its name.
+local function tombstone() return base .. 'erased:' .. redis.sha1hex(session) end
+local function is_erased() return redis.call('EXISTS', tombstone()) == 1 end
+-- Ends a script, which has written nothing yet. The word is known to redis_io/refusals.py.
+local function refuse_as_erased() error('SESSIONERASED', 0) end
+
 -- Gives the session its epoch on first use (serials, rule 8). Returns the epoch.
 local function ensure_session(candidate)
-  local epoch = redis.call('HGET', K_META, SESSION.epoch)
+  local known = redis.call('HMGET', K_META, SESSION.epoch, SESSION.erasing)
+  local epoch = known[1]
+  if known[2] then refuse_as_erased() end
   if not epoch then
+    if is_erased() then refuse_as_erased() end
     epoch = candidate
     redis.call('HSET', K_META, SESSION.epoch, epoch, SESSION.floor, '0-0')
   elseif redis.call('PTTL', K_META) >= 0 then

@@ -31,7 +31,7 @@ elseif cursor == '' and not position then
     if known[1] then
       ended[1] = turn
       position = known[2] or known[3]
-    elseif early == '1' then
+    elseif early == '1' and not is_erased() then
       redis.call('SET', early_key(filter, value), cancel_entry, 'PX', early_ms)
     end
   end

@@ -21,7 +21,7 @@ if known then
   table.insert(results, 1, 'repeated')
   return results
 end
-if not ensure_record(ref) then return {'missing'} end
+if redis.call('EXISTS', K_META) == 0 or not ensure_record(ref) then return {'missing'} end
 local record, text = of_message('m', ref), of_message('x', ref)
 
 if kind == 'A' then

@@ -5,6 +5,7 @@
 --@include _session.lua
 local epoch = redis.call('HGET', K_META, SESSION.epoch)
 if not epoch then
+  if is_erased() then refuse_as_erased() end
   epoch = new_epoch
   redis.call('HSET', K_META, SESSION.epoch, epoch, SESSION.floor, '0-0')
   redis.call('PEXPIRE', K_META, unused_ms)

@@ -13,6 +13,7 @@ local due = redis.call('ZRANGEBYSCORE', sessions, '-inf', string.format('%.0f', 
 if not due[1] then return nil end
 local session = due[1]
 --@include _session.lua
+--@include _headers.lua
 local RECHECK_MS, GROUPS_PER_CALL = 60000, 64
 local pass = redis.call('HMGET', K_META, SESSION.retention, SESSION.cut, SESSION.trim_cursor, SESSION.trim_next)
 local retention, cursor, next_ms = tonumber(pass[1] or ''), pass[3], tonumber(pass[4] or '')
@@ -44,23 +45,6 @@ local function keeps_turn(turn)
     kept_turns[turn] = at_ms and true or false
   end
   return kept_turns[turn]
-end
-
--- The headers of a publish's messages that tell what turn they belong to.
-local function headers_of(entry)
-  local head = string.sub(entry, 2, string.find(entry, '\n', 1, true) - 1)
-  local offset, count, found = #head + 3, 0, {}
-  for size in string.gmatch(head, '.(%d+):[^;]*;') do
-    offset, count = offset + tonumber(size), count + 1
-  end
-  local readable, maps = pcall(cmsgpack.unpack, string.sub(entry, offset))
-  for _, message in ipairs(readable and type(maps) == 'table' and maps or {}) do
-    local extras = type(message) == 'table' and message.extras
-    local ai = type(extras) == 'table' and extras.ai
-    local transport = type(ai) == 'table' and ai.transport
-    if type(transport) == 'table' then found[#found + 1] = transport end
-  end
-  return found, count
 end
 
 local function is_kept(headers)

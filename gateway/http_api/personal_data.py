@@ -1,0 +1,68 @@
+"""What a deployment holds of a session, and its end, for operators over HTTP: `export SESSION` and `erase` with `--url`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+from starlette.responses import StreamingResponse
+
+from gateway.http_api.console import Operator
+from gateway.http_api.dependencies import Session, TypedErrors
+from gateway.http_api.operations import Work, name_of
+from selfhost_transport.commands.holdings import SessionHoldings
+from selfhost_transport.store.erasure import ErasedSession
+from selfhost_transport.wire.capability import Operation
+
+router = APIRouter(route_class=TypedErrors, tags=["operations"])
+LINES = "application/x-ndjson"
+_LINES_OUT: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Lines of JSON, each with its `kind`.",
+        "content": {LINES: {"schema": {"type": "string"}}},
+    }
+}
+
+
+class EraseIn(BaseModel):
+    """`by`: whom to record, beside the credentials."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+    dry_run: bool = True
+    """Only say how much there is."""
+    free: bool = False
+    """Let the name be used again at once."""
+    by: Annotated[str | None, Field(min_length=1)] = None
+
+
+@router.get("/v1/operator/sessions/{session}/export", response_class=StreamingResponse, responses=_LINES_OUT)
+async def export(session: Session, caller: Operator, work: Work) -> StreamingResponse:
+    """Everything that there is of a session. Needs `history` on it, too. Raises NotFound."""
+    caller.capability.require(Operation.HISTORY, session)
+    await work.holdings(session)
+    return StreamingResponse(
+        _packed(work.lines(session)), media_type=LINES, headers={"X-Accel-Buffering": "no"}
+    )
+
+
+@router.post("/v1/operator/sessions/{session}/erase")
+async def erase(
+    session: Session, body: EraseIn, caller: Operator, work: Work
+) -> SessionHoldings | ErasedSession:
+    """Cancel the turns of a session and erase everything of it; by default, only say how much that is.
+
+    Clients that are attached get the error 104019, as does whatever is sent to its name for a day. Repeat a request that failed.
+    """
+    if body.dry_run:
+        return await work.holdings(session)
+    return await work.erase(session, body.by or name_of(caller), free=body.free)
+
+
+async def _packed(lines: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+    async for line in lines:
+        yield orjson.dumps(line) + b"\n"
