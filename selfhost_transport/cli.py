@@ -330,7 +330,7 @@ def erase(
 ) -> None:
     """Erase everything that the deployment holds of a session, for good; turns that run are cancelled first.
 
-    Clients that are attached are told so. For a day nothing can be sent to its name.
+    Clients that are attached get an error that says so. For a day nothing can be sent to its name.
     """
     from selfhost_transport.commands.personal_data import run_erase_session
 

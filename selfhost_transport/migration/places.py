@@ -61,7 +61,7 @@ _BY_FAMILY: Final = {
     b"pace": KeyMove.NOT,
     b"idle": KeyMove.NOT,
     b"called": KeyMove.NOT,
-    # Names a digest: its bucket cannot be told.
+    # Names a digest: it does not say which bucket it belongs to.
     b"erased": KeyMove.COPIES,
 }
 # Of the keys outside the buckets: what belongs to processes that have ended, and what the target decides anew.

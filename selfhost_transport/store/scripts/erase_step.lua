@@ -39,7 +39,7 @@ local function take_member(field)
   local connection, client = split_pair(field)
   redis.call('HDEL', K_ROSTER, field)
   redis.call('SREM', clients_key(connection), client)
-  settle(connection)
+  forget_if_left(connection)
 end
 
 local function some_of(key)
