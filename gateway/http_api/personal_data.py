@@ -12,13 +12,13 @@ from pydantic.alias_generators import to_camel
 from starlette.responses import StreamingResponse
 
 from gateway.http_api.console import Operator
-from gateway.http_api.dependencies import Session, TypedErrors
+from gateway.http_api.dependencies import Session, TypedErrorRoute
 from gateway.http_api.operations import Work, name_of
 from selfhost_transport.commands.holdings import SessionHoldings
 from selfhost_transport.store.erasure import ErasedSession
 from selfhost_transport.wire.capability import Operation
 
-router = APIRouter(route_class=TypedErrors, tags=["operations"])
+router = APIRouter(route_class=TypedErrorRoute, tags=["operations"])
 LINES = "application/x-ndjson"
 _LINES_OUT: dict[int | str, dict[str, Any]] = {
     200: {

@@ -96,7 +96,9 @@ class SessionErasure:
     async def _cancel(self, session: str, by: str) -> int:
         extras = h.make_extras({h.CANCEL_ALL: "true"})
         message = Message(name=h.AI_CANCEL, client_id=by, extras=extras)
-        reply = await self._turns.cancel(session, CancelFilter(Scope.ALL), message, early=False, force=True)
+        reply = await self._turns.cancels.cancel(
+            session, CancelFilter(Scope.ALL), message, early=False, force=True
+        )
         return len(reply.matched)
 
     async def step(self, session: str) -> int | None:

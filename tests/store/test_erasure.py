@@ -91,7 +91,7 @@ async def fill_turns(stores: Stores, session: str) -> tuple[Lease, OpenText]:
     """A cancel that came early; turns that are dead, exported, given up, run, are steered, and wait."""
     turns, base = stores.turns, stores.keys.base_of(session)
     early = Message(name=h.AI_CANCEL, client_id="alice", extras=h.make_extras({h.RUN_ID: "later"}))
-    await turns.cancel(session, CancelFilter(Scope.TURN, "later"), early)
+    await turns.cancels.cancel(session, CancelFilter(Scope.TURN, "later"), early)
     bucket = bucket_of(session, stores.keys.buckets)
     for turn in ("dies", "runs", "waits", "is ready"):
         policy = Policy.QUEUE if turn == "waits" else Policy.CONCURRENT
@@ -187,7 +187,7 @@ async def test_nothing_brings_an_erased_session_back(
     with pytest.raises(NotFound):
         await stores.annotations.give(NAME, [(held.ref, annotation)])
     early = Message(name=h.AI_CANCEL, client_id="alice", extras=h.make_extras({h.RUN_ID: "later"}))
-    await stores.turns.cancel(NAME, CancelFilter(Scope.TURN, "later"), early)
+    await stores.turns.cancels.cancel(NAME, CancelFilter(Scope.TURN, "later"), early)
     await stores.presence.leave(NAME, "c1")
     await stores.presence.lost(Holder("c1", "o-c1", "node-1"))
     await stores.presence.sweep()
@@ -233,7 +233,7 @@ async def test_what_an_interrupted_erasure_left_goes_also_once_the_name_is_used_
     stores: Stores, client: redis.Redis, redis_prefix: str
 ) -> None:
     await fill(stores)
-    await stores.turns.cancel(
+    await stores.turns.cancels.cancel(
         NAME, CancelFilter(Scope.ALL), Message(name=h.AI_CANCEL), early=False, force=True
     )
     meta = f"{stores.keys.base_of(NAME)}s:{NAME}"
