@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from functools import partial
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -10,6 +12,8 @@ from selfhost_transport.metrics import render
 from selfhost_transport.store.statistics import Statistics
 
 _MEASURED_EVERY = 16
+_CANCEL_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_LAG_BUCKETS: Final = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
 
 class Metrics:
@@ -17,71 +21,43 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.connections = Gauge(
-            "sht_gateway_connections",
-            "Open websocket connections",
-            registry=self.registry,
-            multiprocess_mode="livesum",
+        gauge = partial(Gauge, registry=self.registry, multiprocess_mode="livesum")
+        counter = partial(Counter, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self.connections = gauge("sht_gateway_connections", "Open websocket connections")
+        self.sessions = gauge("sht_gateway_sessions", "Sessions subscribed")
+        self.deliveries = counter("sht_gateway_deliveries", "Entries delivered to attachments")
+        self.fills = counter("sht_gateway_log_fills", "Times a session was compared with its log")
+        self.frames = counter("sht_gateway_frames_received", "Frames received")
+        self.turns = counter("sht_gateway_sends", "Sends accepted, by status", ["status"])
+        self.refused = counter(
+            "sht_gateway_sends_refused", "Sends refused with an advice to retry, by reason", ["reason"]
         )
-        self.sessions = Gauge(
-            "sht_gateway_sessions",
-            "Sessions subscribed",
-            registry=self.registry,
-            multiprocess_mode="livesum",
+        self.cancelled = counter("sht_gateway_turns_cancelled", "Turns ended by cancels through this gateway")
+        self.cancel_seconds = histogram(
+            "sht_gateway_cancel_seconds", "Time the store took for a cancel", buckets=_CANCEL_BUCKETS
         )
-        self.deliveries = Counter(
-            "sht_gateway_deliveries", "Entries delivered to attachments", registry=self.registry
-        )
-        self.fills = Counter(
-            "sht_gateway_log_fills", "Times a session was compared with its log", registry=self.registry
-        )
-        self.frames = Counter("sht_gateway_frames_received", "Frames received", registry=self.registry)
-        self.turns = Counter(
-            "sht_gateway_sends", "Sends accepted, by status", ["status"], registry=self.registry
-        )
-        self.refused = Counter(
-            "sht_gateway_sends_refused",
-            "Sends refused with an advice to retry, by reason",
-            ["reason"],
-            registry=self.registry,
-        )
-        self.cancelled = Counter(
-            "sht_gateway_turns_cancelled",
-            "Turns ended by cancels through this gateway",
-            registry=self.registry,
-        )
-        self.cancel_seconds = Histogram(
-            "sht_gateway_cancel_seconds",
-            "Time the store took for a cancel",
-            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
-            registry=self.registry,
-        )
-        self.fanout_lag = Histogram(
+        self.fanout_lag = histogram(
             "sht_gateway_fanout_lag_seconds",
             "From an entry's position (the clock of Redis) to its fan-out; every sixteenth is measured",
-            buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0),
-            registry=self.registry,
+            buckets=_LAG_BUCKETS,
         )
-        self.jumps = Counter(
+        self.jumps = counter(
             "sht_gateway_conflated_sessions",
             "Times a session's notifications exceeded the fan-out limit and its log was read instead",
-            registry=self.registry,
         )
-        # Entries until the next one that is measured.
-        self._until_measured = 0
-        self.pushes = Counter(
+        self.pushes = counter(
             "sht_gateway_pushes",
             "Pushes dealt with: delivered, not needed (attached), without a browser (gone), retried, given up",
             ["outcome"],
-            registry=self.registry,
         )
+        self.slow_readers = counter(
+            "sht_gateway_slow_readers", "Connections dropped because their client read too slowly"
+        )
+        # Entries until the next one that is measured.
+        self._until_measured = 0
         # Not in its counter yet: that takes a lock, and a shared file where processes count together.
         self._delivered = 0
-        self.slow_readers = Counter(
-            "sht_gateway_slow_readers",
-            "Connections dropped because their client read too slowly",
-            registry=self.registry,
-        )
 
     def delivered(self, count: int) -> None:
         """Entries were written to that many attachments. They show once they were brought in."""

@@ -168,8 +168,7 @@ class Services:
 async def connect_services(settings: Settings, identify: Identify | None = None) -> Services:
     """Connect to Redis and build everything. Raises what `Stores.open` does."""
     stores = await Stores.open(settings, call_s=CALL_S)
-    settings = stores.settings
-    sessions, turns, presence = stores.sessions, stores.turns, stores.presence
+    settings, sessions = stores.settings, stores.sessions
     server_id = f"gw-{secrets.token_hex(4)}"
     metrics = Metrics()
     hub = SessionHub(sessions, settings.redis.url, metrics)
@@ -181,19 +180,19 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
         await revocations.close()
         await stores.close()
         raise
-    lag, burst = LoopLag(), Burst()
-    late = LastingLag(settings.limits.max_lag_ms / SECOND_MS, lambda: max(lag.seconds, hub.inbox.behind_s))
-    lag.looked = late.look
-    lag.start()
+    burst = Burst()
+    lag, limits = _overload(stores, hub, metrics, burst)
     return Services(
         settings=settings,
         stores=stores,
         redis=stores.redis,
         sessions=sessions,
-        turns=turns,
-        presence=presence,
+        turns=stores.turns,
+        presence=stores.presence,
         annotations=stores.annotations,
-        presence_lease=PresenceLease(presence, server_id, stores.options.presence_lease_ms / SECOND_MS),
+        presence_lease=PresenceLease(
+            stores.presence, server_id, stores.options.presence_lease_ms / SECOND_MS
+        ),
         board=OccupancyTracker(
             stores.occupancy,
             server_id,
@@ -204,28 +203,36 @@ async def connect_services(settings: Settings, identify: Identify | None = None)
         inputs=stores.inputs,
         fleet=stores.fleet,
         hub=hub,
-        executor=Executor(
-            sessions,
-            turns,
-            presence,
-            stores.annotations,
-            Continuations(sessions, turns, stores.inputs),
-            CancelVoting(hub, sessions),
-            metrics,
-            burst,
-        ),
+        executor=_executor(stores, hub, metrics, burst),
         authenticator=Authenticator(settings, identify, revocations),
         revocations=revocations,
-        limits=Limits(
-            settings.limits,
-            lag=lambda: late.lasting_s,
-            shed=metrics.shed,
-            closed_s=lambda agent, session: burst.closed_s((agent, bucket_of(session, stores.keys.buckets))),
-        ),
+        limits=limits,
         lag=lag,
         metrics=metrics,
         secret=secret,
         server_id=server_id,
+    )
+
+
+def _executor(stores: Stores, hub: SessionHub, metrics: Metrics, burst: Burst) -> Executor:
+    sessions, turns = stores.sessions, stores.turns
+    continuations, voting = Continuations(sessions, turns, stores.inputs), CancelVoting(hub, sessions)
+    return Executor(
+        sessions, turns, stores.presence, stores.annotations, continuations, voting, metrics, burst
+    )
+
+
+def _overload(stores: Stores, hub: SessionHub, metrics: Metrics, burst: Burst) -> tuple[LoopLag, Limits]:
+    """What notices that there is more to do than can be done in time, and the limits that count then."""
+    limits, buckets, lag = stores.settings.limits, stores.keys.buckets, LoopLag()
+    late = LastingLag(limits.max_lag_ms / SECOND_MS, lambda: max(lag.seconds, hub.inbox.behind_s))
+    lag.looked = late.look
+    lag.start()
+    return lag, Limits(
+        limits,
+        lag=lambda: late.lasting_s,
+        shed=metrics.shed,
+        closed_s=lambda agent, session: burst.closed_s((agent, bucket_of(session, buckets))),
     )
 
 

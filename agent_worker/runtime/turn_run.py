@@ -182,7 +182,7 @@ class TurnRun:
         await self.turn.conversation.choose_codec()
         await self._continue_after_crash()
         with self._trace.current():
-            while await self._pass(watch):
+            while await self._call_agent(watch):
                 self.turn.pass_number += 1
 
     async def _end_plainly(self) -> None:
@@ -226,8 +226,8 @@ class TurnRun:
         self._writer.let_go()
         self.turn.let_go()
 
-    async def _pass(self, watch: Watch) -> bool:
-        """Call the agent once; whether it must be called again for a steer."""
+    async def _call_agent(self, watch: Watch) -> bool:
+        """One pass: call the agent once; whether it must be called again for a steer."""
         if self._aborted.done():
             return False
         self.turn.last_result = None

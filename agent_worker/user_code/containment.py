@@ -70,14 +70,14 @@ class Contained(Coroutine[Any, Any, T]):
     def _leave(self, error: BaseException) -> None:
         if self._forks != Forks.count:
             end_child(self.code, error)
-        _pass_on(error)
+        _raise_instead(error)
 
     def close(self) -> None:
         """Give it up."""
         try:
             self._inner.close()
         except BaseException as error:
-            _pass_on(error)
+            _raise_instead(error)
             raise
 
     def __await__(self) -> Generator[Any, Any, T]:
@@ -174,7 +174,7 @@ def _clear(trace: TracebackType | None) -> None:
         trace = trace.tb_next
 
 
-def _pass_on(error: BaseException) -> None:
+def _raise_instead(error: BaseException) -> None:
     """Raise what stands for an error of user code, if it is not to get out as it is."""
     if isinstance(error, StopIteration | asyncio.CancelledError | ControlFlow):
         return

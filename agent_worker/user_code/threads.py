@@ -216,13 +216,13 @@ class PulledIterable(AsyncIterator[T]):
             return
         try:
             for item in source:
-                if not self._pass_on(item):
+                if not self._offer(item):
                     return
         finally:
             _close(source)
 
-    def _pass_on(self, item: T) -> bool:
-        """Whether more is wanted."""
+    def _offer(self, item: T) -> bool:
+        """Hand an item over; whether more is wanted."""
         if self._closed:
             return False
         self._items.append(item)

@@ -149,14 +149,14 @@ class CometResponse(Response):
         gone = asyncio.ensure_future(_disconnect(receive))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await self._pass_on(reader, gone, send)
+            await self._send_body(reader, gone, send)
             if not gone.done():
                 await send({"type": "http.response.body", "body": b""})
         finally:
             self._outlet.end(reader, aborted=gone.done())
             gone.cancel()
 
-    async def _pass_on(self, reader: object, gone: asyncio.Future[None], send: Send) -> None:
+    async def _send_body(self, reader: object, gone: asyncio.Future[None], send: Send) -> None:
         sent = 0
         while sent < STREAM_BYTES:
             ready = asyncio.ensure_future(self._outlet.ready(reader))

@@ -86,6 +86,6 @@ class CancelVoting:
                         found.note(entry, asked)
                         after = entry.position
                     if not entries:
-                        await feed.passed(Position(after.ms, after.counter + 1))
+                        await feed.until_fanned_out(Position(after.ms, after.counter + 1))
                         await asyncio.sleep(_LOOK_S)  # where the log has not what the feed has seen
         return found

@@ -51,9 +51,9 @@ class SessionFeed:
         "_latest_start",
         "_live",
         "_named",
-        "_passing",
         "_path",
         "_position",
+        "_position_waiters",
         "_waiting",
         "backlogs",
         "counters",
@@ -87,7 +87,7 @@ class SessionFeed:
         self._latest_start = Position.ZERO
         # … unless a message's state was handed out that reaches beyond what was fanned out.
         self._ahead_until = Position.ZERO
-        self._passing: list[tuple[Position, asyncio.Future[None]]] = []
+        self._position_waiters: list[tuple[Position, asyncio.Future[None]]] = []
         # The message that was appended to last, and the short way for more of the same: there while no subscription
         # waits, and given up with every change of who gets what.
         self._appended: OpenMessage | None = None
@@ -175,8 +175,8 @@ class SessionFeed:
         self.position = position
         if entry is not None:
             self._fan_out(self.open.delivery(entry))
-        if self._passing:
-            self._resolve_passing()
+        if self._position_waiters:
+            self._resolve_waiters()
 
     def reset(self, head: Head) -> None:
         """Continue from the end of a log. What was in between is not fanned out: see `skipped` and `lost`."""
@@ -184,7 +184,7 @@ class SessionFeed:
         self.position = head.position
         self.open = OpenMessages(head.epoch)
         self.give_up_path()
-        self._resolve_passing()
+        self._resolve_waiters()
 
     def skipped(self, behind: Position) -> None:
         """Entries between a position and the present one were left out: each subscription reads them itself."""
@@ -200,28 +200,28 @@ class SessionFeed:
         """The session is no more: its watchers are notified, and wait for nothing."""
         for subscription in self._all():
             subscription.end(error)
-        for _, passing in self._passing:
-            if not passing.done():
-                passing.set_result(None)
-        self._passing = []
+        for _, waiter in self._position_waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._position_waiters = []
 
-    async def passed(self, position: Position) -> None:
+    async def until_fanned_out(self, position: Position) -> None:
         """Returns once everything up to a position was fanned out."""
         if self.position >= position:
             return
-        passing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._passing.append((position, passing))
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._position_waiters.append((position, waiter))
         self.give_up_path()
-        await passing
+        await waiter
 
-    def _resolve_passing(self) -> None:
+    def _resolve_waiters(self) -> None:
         still = []
-        for position, passing in self._passing:
+        for position, waiter in self._position_waiters:
             if position > self.position:
-                still.append((position, passing))
-            elif not passing.done():
-                passing.set_result(None)
-        self._passing = still
+                still.append((position, waiter))
+            elif not waiter.done():
+                waiter.set_result(None)
+        self._position_waiters = still
 
     # Fan-out
 
@@ -272,7 +272,7 @@ class SessionFeed:
         """Lay the short way out for a message that is appended to a second time in a row."""
         message, before = self.open.latest, self._appended
         self._appended = message
-        if message is not None and message is before and not (self._waiting or self._passing):
+        if message is not None and message is before and not (self._waiting or self._position_waiters):
             self.give_up_path()
             self._path = AppendPath.to(self._live, message, self.epoch)
             if self._path is not None and self.is_following:

@@ -118,7 +118,7 @@ class SessionHub:
         if head.epoch == feed.epoch:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REACH_END_TIMEOUT_S):
-                    await feed.passed(head.position)
+                    await feed.until_fanned_out(head.position)
 
     # Following
 

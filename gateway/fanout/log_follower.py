@@ -205,7 +205,7 @@ class LogFollower:
                     continue
                 looks += 1
                 if looks >= LOOKS:
-                    self._pass_over_foreign(missing)
+                    self._skip_missing(missing)
                     delay, looks = FIRST_LOOK_S, 0
             await asyncio.sleep(delay)  # paces asking while Redis is away, or has not what it announced
             delay = min(delay * 2, LONGEST_LOOK_S)
@@ -232,7 +232,7 @@ class LogFollower:
             return 0
         return max(0, announced - (arrived - len(self._pending or ())))
 
-    def _pass_over_foreign(self, count: int) -> None:
+    def _skip_missing(self, count: int) -> None:
         """Announced entries are missing from the log: Redis lost them, or another deployment announced them."""
         if self._pending is not None:
             logger.warning("session.announced_entries_missing session=%s entries=%d", self.session, count)

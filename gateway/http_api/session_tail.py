@@ -152,7 +152,7 @@ class SessionTail:
         self._steps: dict[Hashable, InStep] = {}
         self._lock = asyncio.Lock()
         self._entries = 0
-        self._passing: list[TreeEvent] = []
+        self._transient: list[TreeEvent] = []
         self._is_whole = asyncio.Event()
         self._is_whole.set()
         self._background = Background("session tail")
@@ -213,7 +213,7 @@ class SessionTail:
         self._entries += 1
         self.is_large = self.is_large or self._entries > _LARGE
         if self.is_quiet:
-            self._passing += [event for event in events if _is_transient(event)]
+            self._transient += [event for event in events if _is_transient(event)]
         elif events:
             self._notify(Change(self.position, events))
 
@@ -231,8 +231,8 @@ class SessionTail:
     def _speak_again(self) -> None:
         """Let readers compare with the whole tree; what a tree does not keep is handed to them."""
         self.is_quiet = False
-        passed, self._passing = self._passing, []
-        self._notify(Change(self.position, passed, replaced=True))
+        transient, self._transient = self._transient, []
+        self._notify(Change(self.position, transient, replaced=True))
 
     def _drop(self, step: InStep) -> None:
         if self._steps.get(step.output.key) is step:

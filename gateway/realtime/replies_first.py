@@ -61,7 +61,7 @@ async def wait_for_entries(done: Done, channels: Iterable[Watched]) -> None:
         async with asyncio.timeout(ENTRIES_FIRST_S):
             for watched in list(channels):
                 if watched.feed is not None and watched.feed.epoch == done.epoch:
-                    await watched.feed.passed(until)
+                    await watched.feed.until_fanned_out(until)
                     if done.hurries:
                         watched.subscription.clear(until)
                     await watched.subscription.caught_up(until)

@@ -290,9 +290,9 @@ class RawSocket(asyncio.BufferedProtocol):
         assert self._tasks is not None
         self._held = deque()
         self._transport.pause_reading()
-        self._tasks.start(self._pass_on(listener, self._held))
+        self._tasks.start(self._deliver_held(listener, self._held))
 
-    async def _pass_on(self, listener: Listener, held: deque[str | bytes | None]) -> None:
+    async def _deliver_held(self, listener: Listener, held: deque[str | bytes | None]) -> None:
         try:
             await listener.ready()
             while held and (raw := held.popleft()) is not None:

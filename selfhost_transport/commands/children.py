@@ -28,13 +28,13 @@ def end_with_parent(parent: int) -> None:
 
 
 class Child:
-    """One command of this program as a process; its output is passed on, except for its `ready` line."""
+    """One command of this program as a process; its output is printed, except for its `ready` line."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
         self.name = name
         self._process = process
         self._ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._reading = asyncio.create_task(self._pass_on(), name=f"output of {name}")
+        self._reading = asyncio.create_task(self._print_output(), name=f"output of {name}")
 
     @classmethod
     async def start(cls, name: str, options: Sequence[str], environment: Mapping[str, str]) -> Child:
@@ -79,7 +79,7 @@ class Child:
             await self._process.wait()
         await self._reading
 
-    async def _pass_on(self) -> None:
+    async def _print_output(self) -> None:
         assert self._process.stdout is not None
         async for raw in self._process.stdout:
             line = raw.decode(errors="replace").rstrip("\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import typer
 
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.extras import install_command
-from selfhost_transport.loadtest import options as o
+from selfhost_transport.loadtest.options import Options
 from selfhost_transport.loadtest.plan import (
     DEFAULT_MAX_ERRORS,
     Budget,
@@ -39,66 +40,95 @@ _DEV_KEY = f"{DEV_KEY_NAME}:{DEV_KEY_SECRET}"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the program. Nothing heavy is imported until it runs."""
+    """Add the command to the program, with a parameter for each field of `Options`. Nothing heavy is imported until it runs."""
+
+    def loadtest(**given: Any) -> None:
+        run(Options(**given))
+
+    loadtest.__doc__ = run.__doc__
+    loadtest.__signature__ = inspect.signature(Options)  # type: ignore[attr-defined]
     app.command()(loadtest)
 
 
-def loadtest(
-    scenario: o.Scenario = "steady", url: o.Url = None, key: o.Key = "", token: o.Token = "",
-    local: o.Local = False, gateways: o.Gateways = 1, workers: o.Workers = 1, window: o.Window = 40,
-    agent: o.Agent = "", fake_provider: o.FakeProvider = False, provider_options: o.ProviderOptions = "",
-    yes: o.Yes = False, prompts: o.Prompts = None, any_text: o.AnyText = False, think: o.Think = "0",
-    arrivals: o.Arrivals = 0.0, ramp_up: o.RampUp = 0.0, people: o.People = "", price: o.Price = "",
-    name: o.Name = "", slots: o.Slots = 0, turns: o.Turns = 100, rate: o.Rate = 50.0,
-    tokens: o.Tokens = 200, viewers: o.Viewers = 1, cancel: o.Cancel = 0.0, duration: o.Duration = 20.0,
-    warmup: o.Warmup = None, pause: o.Pause = 0.0, patience: o.Patience = 0.0,
-    namespace: o.Namespace = "loadtest", formats: o.Formats = "json,msgpack", processes: o.Processes = 0,
-    knee: o.Knee = 100.0, max_turns: o.MaxTurns = 4096, sends: o.Sends = 0.0,
-    factors: o.Factors = "0.5,1,2,4", rounds: o.Rounds = 1, max_p99_ms: o.MaxP99Ms = None,
-    max_first_token_p99_ms: o.MaxFirstTokenP99Ms = None, max_cancel_p99_ms: o.MaxCancelP99Ms = None,
-    min_tokens_per_s: o.MinTokensPerS = None, max_us_per_token: o.MaxUsPerToken = None,
-    min_goodput: o.MinGoodput = None, max_errors: o.MaxErrors = None, json: o.Json = None,
-    html: o.Html = None, compare: o.Compare = None, quiet: o.Quiet = False,
-) -> None:  # fmt: skip
+def run(options: Options) -> None:
     """Put load on a deployment, measure it, verify every token.
 
     Exit status 1 when anything was lost, repeated, reordered, came after a cancel or did not end, and when a
     threshold was missed.
     """
-    _check_deployment(url, local=local, has_parts=compare is None and (bool(agent) or fake_provider))
-    if compare is not None:
-        _with_packages("compare_files", *compare, html)
+    has_parts = options.compare is None and (bool(options.agent) or options.fake_provider)
+    _check_deployment(options.url, local=options.local, has_parts=has_parts)
+    if options.compare is not None:
+        _with_packages("compare_files", *options.compare, options.html)
         return
-    talkers = People.parse(people)
-    turns = sum(one.count for one in talkers) or turns
-    any_text = any_text or prompts is not None
-    conversations = _with_packages("prompts_of", prompts) if any_text else ()
-    load = Load(
-        scenario=_choice(Scenario, scenario), turns=turns, rate=rate, tokens=tokens, viewers=viewers,
-        cancel_percent=cancel, duration_s=duration, warmup_s=warmup, pause_s=pause,
-        patience_s=patience or (_LONG_PATIENCE_S if any_text else _PATIENCE_S),
-        namespace=namespace, formats=tuple(_choice(Format, name) for name in formats.split(",")),
-        processes=processes, sends_per_s=sends, any_text=any_text, prompts=conversations, prompt_count=len(conversations),
-        think=think, arrivals_per_s=arrivals, ramp_up_s=ramp_up, people=talkers,
-    )  # fmt: skip
+    load = _load(options)
     load.check()
-    budget = Budget(
-        max_p99_ms, max_first_token_p99_ms, max_cancel_p99_ms, min_tokens_per_s, max_us_per_token, min_goodput,
-        DEFAULT_MAX_ERRORS if max_errors is None and any_text else max_errors,
-    )  # fmt: skip
-    job = Job(
-        load, budget, knee, max_turns,
-        target=None if local else Target.parse(url or [], key or ("" if token else _DEV_KEY), token),
-        local=LocalOptions(
-            gateways, workers, max(turns, _ramp_turns(load, max_turns)), window, slots, agent,
-            tuple(shlex.split(provider_options)) if fake_provider else None,
-        ) if local else None,
-        overload=OverloadOptions.parse(factors, rounds), yes=yes, prices=Prices.parse(price), name=name,
-        command=command_line(sys.argv), json=json, html=html, quiet=quiet,
-    )  # fmt: skip
-    if load.scenario is Scenario.HERD and (not local or gateways < 2):
+    job = _job(options, load)
+    if load.scenario is Scenario.HERD and (not options.local or options.gateways < 2):
         raise InvalidArgument("the herd scenario kills a gateway: it needs --local and --gateways 2 or more")
     raise typer.Exit(0 if _with_packages("execute", job) else 1)
+
+
+def _load(options: Options) -> Load:
+    people = People.parse(options.people)
+    any_text = _any_text(options)
+    prompts = _with_packages("prompts_of", options.prompts) if any_text else ()
+    return Load(
+        scenario=_choice(Scenario, options.scenario),
+        turns=sum(one.count for one in people) or options.turns,
+        rate=options.rate,
+        tokens=options.tokens,
+        viewers=options.viewers,
+        cancel_percent=options.cancel,
+        duration_s=options.duration,
+        warmup_s=options.warmup,
+        pause_s=options.pause,
+        patience_s=options.patience or (_LONG_PATIENCE_S if any_text else _PATIENCE_S),
+        namespace=options.namespace,
+        formats=tuple(_choice(Format, name) for name in options.formats.split(",")),
+        processes=options.processes,
+        sends_per_s=options.sends,
+        any_text=any_text,
+        prompts=prompts,
+        prompt_count=len(prompts),
+        think=options.think,
+        arrivals_per_s=options.arrivals,
+        ramp_up_s=options.ramp_up,
+        people=people,
+    )
+
+
+def _any_text(options: Options) -> bool:
+    return options.any_text or options.prompts is not None
+
+
+def _job(options: Options, load: Load) -> Job:
+    key = options.key or ("" if options.token else _DEV_KEY)
+    return Job(
+        load, _budget(options), options.knee, options.max_turns,
+        target=None if options.local else Target.parse(options.url or [], key, options.token),
+        local=_local(options, load) if options.local else None,
+        overload=OverloadOptions.parse(options.factors, options.rounds), yes=options.yes,
+        prices=Prices.parse(options.price), name=options.name, command=command_line(sys.argv),
+        json=options.json, html=options.html, quiet=options.quiet,
+    )  # fmt: skip
+
+
+def _budget(options: Options) -> Budget:
+    max_errors = options.max_errors
+    return Budget(
+        options.max_p99_ms, options.max_first_token_p99_ms, options.max_cancel_p99_ms, options.min_tokens_per_s,
+        options.max_us_per_token, options.min_goodput,
+        DEFAULT_MAX_ERRORS if max_errors is None and _any_text(options) else max_errors,
+    )  # fmt: skip
+
+
+def _local(options: Options, load: Load) -> LocalOptions:
+    most_turns = max(load.turns, options.max_turns if load.scenario is Scenario.RAMP else 0)
+    provider = tuple(shlex.split(options.provider_options)) if options.fake_provider else None
+    return LocalOptions(
+        options.gateways, options.workers, most_turns, options.window, options.slots, options.agent, provider
+    )
 
 
 def _check_deployment(url: list[str] | None, *, local: bool, has_parts: bool) -> None:
@@ -121,10 +151,6 @@ def command_line(arguments: Sequence[str]) -> str:
         shown.append(_HIDDEN if secret else shlex.quote(argument))
         secret = name in _SECRET and not equals
     return " ".join(shown)
-
-
-def _ramp_turns(load: Load, max_turns: int) -> int:
-    return max_turns if load.scenario is Scenario.RAMP else 0
 
 
 def _choice(kind: type[Choice], name: str) -> Choice:

@@ -1,5 +1,6 @@
-"""The options of `selfhost-transport loadtest`: what each takes, and what its help says. Their defaults are the command's."""
+"""The options of `selfhost-transport loadtest`: what each takes, what its help says, and its default."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -113,3 +114,58 @@ Json = Annotated[Path | None, typer.Option(help="Write everything to this file."
 Html = Annotated[Path | None, typer.Option(help="Write a report to this file.")]
 Compare = Annotated[tuple[Path, Path] | None, typer.Option(help="Compare two JSON files instead of testing.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No bars.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command's parameters, in the order of its help."""
+
+    scenario: Scenario = "steady"
+    url: Url = None
+    key: Key = ""
+    token: Token = ""
+    local: Local = False
+    gateways: Gateways = 1
+    workers: Workers = 1
+    window: Window = 40
+    agent: Agent = ""
+    fake_provider: FakeProvider = False
+    provider_options: ProviderOptions = ""
+    yes: Yes = False
+    prompts: Prompts = None
+    any_text: AnyText = False
+    think: Think = "0"
+    arrivals: Arrivals = 0.0
+    ramp_up: RampUp = 0.0
+    people: People = ""
+    price: Price = ""
+    name: Name = ""
+    slots: Slots = 0
+    turns: Turns = 100
+    rate: Rate = 50.0
+    tokens: Tokens = 200
+    viewers: Viewers = 1
+    cancel: Cancel = 0.0
+    duration: Duration = 20.0
+    warmup: Warmup = None
+    pause: Pause = 0.0
+    patience: Patience = 0.0
+    namespace: Namespace = "loadtest"
+    formats: Formats = "json,msgpack"
+    processes: Processes = 0
+    knee: Knee = 100.0
+    max_turns: MaxTurns = 4096
+    sends: Sends = 0.0
+    factors: Factors = "0.5,1,2,4"
+    rounds: Rounds = 1
+    max_p99_ms: MaxP99Ms = None
+    max_first_token_p99_ms: MaxFirstTokenP99Ms = None
+    max_cancel_p99_ms: MaxCancelP99Ms = None
+    min_tokens_per_s: MinTokensPerS = None
+    max_us_per_token: MaxUsPerToken = None
+    min_goodput: MinGoodput = None
+    max_errors: MaxErrors = None
+    json: Json = None
+    html: Html = None
+    compare: Compare = None
+    quiet: Quiet = False

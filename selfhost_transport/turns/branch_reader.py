@@ -36,7 +36,7 @@ class BranchReader:
         self._last = last
         # Nodes of the branch that are settled, newest first: their messages.
         self._settled: list[list[PromptMessage]] = []
-        self._passed: set[str] = set()
+        self._taken: set[str] = set()
         self._count = 0
         self._has_begun = False
         self._reached_beginning = False
@@ -115,20 +115,20 @@ class BranchReader:
     def _is_needed(self, node: Node) -> bool:
         if node is self._current:
             return True
-        return node.key not in self._passed and not self._is_whole(node)
+        return node.key not in self._taken and not self._is_whole(node)
 
     def _is_at_root(self) -> bool:
         if not self._next:
             return True
         node = self.tree.owner_of(self._next)
         # Parents in a circle end where they meet.
-        return node is not None and node.key in self._passed
+        return node is not None and node.key in self._taken
 
     def _take(self, node: Node) -> None:
         is_dropped = self._policy is not PartialAnswers.KEEP and self._is_dropped(node)
         messages = [] if is_dropped or self._is_dropped_question(node) else self._of(node)
         self._settled.append(messages)
-        self._passed.add(node.key)
+        self._taken.add(node.key)
         self._drops_question = is_dropped and self._policy is PartialAnswers.DROP
         self._count += len(messages)
         self._cut, self._next = node.regenerates, node.parent
@@ -148,7 +148,7 @@ class BranchReader:
     def _of_current_turn(self) -> list[PromptMessage]:
         """The turn itself, where the branch does not go through it."""
         current = self._current
-        if current is None or current.key in self._passed:
+        if current is None or current.key in self._taken:
             return []
         return of_current(current, self._trigger, self._policy)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -49,95 +50,128 @@ events = ["turn.dead_letter"]
 """
 
 
-async def test_operators_work_through_a_gateway_as_in_redis(stack: Stack, call: Call) -> None:
-    gateway = await stack.gateway(config=CONFIG)
-    through = ("--url", gateway.url, "--key", "app.operator:operator")
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Calls commands, in Redis or, with `through`, through the gateway."""
 
-    async def run(*words: str) -> str:
-        done = await asyncio.to_thread(call, *words)
+    call: Call
+    through: tuple[str, ...]
+
+    async def run(self, *words: str) -> str:
+        """The output of a command that succeeds."""
+        done = await asyncio.to_thread(self.call, *words)
         assert done.exit_code == 0, (done.output, done.exception)
         return str(done.output)
 
-    async def error(*words: str) -> BaseException | None:
-        return (await asyncio.to_thread(call, *words)).exception
+    async def json(self, *words: str) -> Any:
+        """What a command prints with `--json`, through the gateway."""
+        return json.loads(await self.run(*words, "--json", *self.through))
 
+    async def error(self, *words: str) -> BaseException | None:
+        """What a command ends with."""
+        return (await asyncio.to_thread(self.call, *words)).exception
+
+
+async def test_operators_work_through_a_gateway_as_in_redis(stack: Stack, call: Call) -> None:
+    gateway = await stack.gateway(config=CONFIG)
+    operator = Operator(call, ("--url", gateway.url, "--key", "app.operator:operator"))
     async with httpx.AsyncClient(base_url=gateway.url, auth=("app.operator", "operator")) as http:
         await _lose_a_worker(stack, gateway, http)
         await stack.worker(config=CONFIG)
-        await http.post(
-            "/v1/sessions/chat:a/turns", json={"text": "script: tokens=5000 rate=20", "clientId": "ann"}
-        )
-        await http.post(
-            "/v1/sessions/chat:b/turns", json={"text": "script: tokens=5000 rate=20", "clientId": "bob"}
-        )
+        await _start_two_turns(http)
+    await _sessions_are_shown(operator)
+    await _turns_are_cancelled(operator)
+    await _dead_letters_are_sent_again(operator)
+    await _events_are_delivered_again(operator)
+    await _workers_are_drained(operator)
+    await _others_are_refused(operator, gateway.url)
 
-        async def runs() -> bool:
-            turns = (await http.get("/v1/operator/overview")).json()["turns"]
-            return [one["status"] for one in turns] == ["active", "active"]
 
-        await wait_until(runs, 10)
+async def _start_two_turns(http: httpx.AsyncClient) -> None:
+    for session, client in (("chat:a", "ann"), ("chat:b", "bob")):
+        body = {"text": "script: tokens=5000 rate=20", "clientId": client}
+        await http.post(f"/v1/sessions/{session}/turns", json=body)
 
-    # Sessions: those in use, of which Redis knows as much.
-    lines = json.loads(await run("inspect", "--json", *through))
-    direct = {one["session"]: one for one in json.loads(await run("inspect", "--json"))}
-    assert [one["session"] for one in lines] and {one["session"] for one in lines} == {"chat:a", "chat:b"}
+    async def run() -> bool:
+        turns = (await http.get("/v1/operator/overview")).json()["turns"]
+        return [one["status"] for one in turns] == ["active", "active"]
+
+    await wait_until(run, 10)
+
+
+async def _sessions_are_shown(operator: Operator) -> None:
+    """Those in use, of which Redis knows as much."""
+    lines = await operator.json("inspect")
+    direct = {one["session"]: one for one in json.loads(await operator.run("inspect", "--json"))}
+    assert {one["session"] for one in lines} == {"chat:a", "chat:b"}
     assert all(one["open"] == direct[one["session"]]["open"] == 1 for one in lines)
-    report = json.loads(await run("inspect", "chat:a", "--json", *through))
-    assert report.keys() == json.loads(await run("inspect", "chat:a", "--json")).keys()
+    report = await operator.json("inspect", "chat:a")
+    assert report.keys() == json.loads(await operator.run("inspect", "chat:a", "--json")).keys()
     (turn,) = report["turns"]
     assert (turn["owner"], turn["status"], turn["lease_ms"] > 0) == ("ann", "active", True)
-    assert "open turns: 1" in await run("inspect", "chat:a", *through)
-    assert isinstance(await error("inspect", "chat:none", *through), NotFound)
+    assert "open turns: 1" in await operator.run("inspect", "chat:a", *operator.through)
+    assert isinstance(await operator.error("inspect", "chat:none", *operator.through), NotFound)
 
-    # Cancels.
-    cancelled = json.loads(
-        await run("cancel", "chat:a", "--turn", turn["turn"], "--by", "olga", "--json", *through)
-    )
+
+async def _turns_are_cancelled(operator: Operator) -> None:
+    (turn,) = (await operator.json("inspect", "chat:a"))["turns"]
+    cancelled = await operator.json("cancel", "chat:a", "--turn", turn["turn"], "--by", "olga")
     assert (cancelled["matched"], cancelled["alreadyEnded"]) == ([turn["turn"]], [])
-    again = json.loads(await run("cancel", "chat:a", "--turn", turn["turn"], "--json", *through))
-    assert again["matched"] == []
-    ended = json.loads(await run("inspect", "chat:a", "--json", *through))["ended"]
+    assert (await operator.json("cancel", "chat:a", "--turn", turn["turn"]))["matched"] == []
+    ended = (await operator.json("inspect", "chat:a"))["ended"]
     assert (ended[-1]["reason"], ended[-1]["cancelled_by"]) == ("cancelled", "olga")
-    stop = json.loads(await run("cancel", "--all", "--prefix", "chat:", "--json", *through))
+    stop = await operator.json("cancel", "--all", "--prefix", "chat:")
     assert (stop["by"], stop["turns"], list(stop["sessions"])) == ("operator", 1, ["chat:b"])
 
-    # Letters.
-    letters = json.loads(await run("dead", "list", "--json", *through))
-    assert letters == json.loads(await run("dead", "list", "--json")) and len(letters) == 1
-    assert (await run("dead", "requeue", letters[0]["letter_id"], *through)).startswith("turn ")
-    assert isinstance(await error("dead", "requeue", letters[0]["letter_id"], *through), NotFound)
-    (event,) = json.loads(await run("webhooks", "dead", "backend", "--json", *through))
+
+async def _dead_letters_are_sent_again(operator: Operator) -> None:
+    letters = await operator.json("dead", "list")
+    assert letters == json.loads(await operator.run("dead", "list", "--json")) and len(letters) == 1
+    requeue = ("dead", "requeue", letters[0]["letter_id"], *operator.through)
+    assert (await operator.run(*requeue)).startswith("turn ")
+    assert isinstance(await operator.error(*requeue), NotFound)
+
+
+async def _events_are_delivered_again(operator: Operator) -> None:
+    (event,) = await operator.json("webhooks", "dead", "backend")
     assert event["event"] == "dead" and event["session"] == "chat:dead"
-    await run("webhooks", "requeue", "backend", event["letter_id"], *through)
-    assert isinstance(await error("webhooks", "requeue", "backend", event["letter_id"], *through), NotFound)
+    requeue = ("webhooks", "requeue", "backend", event["letter_id"], *operator.through)
+    await operator.run(*requeue)
+    assert isinstance(await operator.error(*requeue), NotFound)
 
     async def given_up_again() -> list[Any]:
-        return list(json.loads(await run("webhooks", "dead", "backend", "--json", *through)))
+        return list(await operator.json("webhooks", "dead", "backend"))
 
     assert (await wait_until(given_up_again, 10))[0]["turn_id"] == event["turn_id"]
-    assert "1 delivered again" in await run("webhooks", "requeue", "backend", "--all", *through)
-    assert isinstance(await error("webhooks", "dead", "none", *through), NotFound)
-    assert isinstance(await error("webhooks", "requeue", "backend", *through), InvalidArgument)
-    assert "nothing was given up" in await run("push", "dead", *through)
+    everything = ("webhooks", "requeue", "backend", "--all", *operator.through)
+    assert "1 delivered again" in await operator.run(*everything)
+    assert isinstance(await operator.error("webhooks", "dead", "none", *operator.through), NotFound)
+    nothing = ("webhooks", "requeue", "backend", *operator.through)
+    assert isinstance(await operator.error(*nothing), InvalidArgument)
+    assert "nothing was given up" in await operator.run("push", "dead", *operator.through)
 
-    # Workers.
-    (worker,) = json.loads(await run("workers", "list", "--json", *through))
+
+async def _workers_are_drained(operator: Operator) -> None:
+    (worker,) = await operator.json("workers", "list")
     assert worker["agents"] == ["assistant"]
-    assert "draining" in await run("workers", "drain", worker["worker"], *through)
+    drain = ("workers", "drain", worker["worker"], *operator.through)
+    assert "draining" in await operator.run(*drain)
 
     async def drained() -> bool:
-        return "no workers" in await run("workers", "list", *through)
+        return "no workers" in await operator.run("workers", "list", *operator.through)
 
     await wait_until(drained, 10)
-    assert isinstance(await error("workers", "drain", worker["worker"], *through), NotFound)
+    assert isinstance(await operator.error(*drain), NotFound)
 
-    # Rights.
-    assert isinstance(await error("inspect", "--url", gateway.url, "--key", "app.chat:chat"), CapabilityError)
-    assert isinstance(await error("inspect", "--url", gateway.url, "--key", "app.chat:wrong"), Unauthorized)
-    assert isinstance(
-        await error("inspect", "--url", "http://127.0.0.1:1", "--key", "a.b:c"), ConnectionFailed
-    )
-    assert isinstance(await error("inspect", "--url", "nonsense", "--key", "a.b:c"), InvalidArgument)
+
+async def _others_are_refused(operator: Operator, url: str) -> None:
+    for where, key, refusal in (
+        (url, "app.chat:chat", CapabilityError),
+        (url, "app.chat:wrong", Unauthorized),
+        ("http://127.0.0.1:1", "a.b:c", ConnectionFailed),
+        ("nonsense", "a.b:c", InvalidArgument),
+    ):
+        assert isinstance(await operator.error("inspect", "--url", where, "--key", key), refusal)
 
 
 async def _lose_a_worker(stack: Stack, gateway: Proc, http: httpx.AsyncClient) -> None:

@@ -89,7 +89,7 @@ class EagerAgent(Executor):
     async def say(self, name: str) -> Position:
         """An entry of another, seen by this gateway."""
         published = await self.services.sessions.publish(SESSION, [Message(name=name, data="x")])
-        await self.feed().passed(published.position)
+        await self.feed().until_fanned_out(published.position)
         return published.position
 
 

@@ -88,7 +88,7 @@ async def test_ended_turns_do_not_add_to_the_memory_of_a_watched_session(scene: 
         for number in range(first, first + count):
             await turn(scene, str(number))
         position = (await scene.store.open(SESSION)).position
-        await scene.feed.passed(position)
+        await scene.feed.until_fanned_out(position)
         scene.feed.forget_idle()
         _appended_to.cache_clear()  # of the whole process, and bounded
         gc.collect()
@@ -114,7 +114,7 @@ async def test_a_session_of_a_thousand_turns_with_one_reader_is_small(scene: Sce
         reader.subscription.write = lambda frame: None
         for first in range(0, 1000, 50):
             await asyncio.gather(*(turn(scene, str(number)) for number in range(first, first + 50)))
-        await scene.feed.passed((await scene.store.open(SESSION)).position)
+        await scene.feed.until_fanned_out((await scene.store.open(SESSION)).position)
         _appended_to.cache_clear()  # of the whole process, and bounded
         gc.collect()
         assert tracemalloc.get_traced_memory()[0] < MOST_BYTES_OF_A_LONG_SESSION

@@ -195,7 +195,7 @@ async def test_a_full_reader_is_caught_up_after_a_jump_once_it_has_room(scene: S
     await scene.append(ref, "b", "c")
     scene.follower.jump()
     await scene.append(ref, "d")
-    await scene.feed.passed((await scene.create("last")).position)
+    await scene.feed.until_fanned_out((await scene.create("last")).position)
     reader.congested = False
     reader.subscription.drained()
     await wait_until(lambda: reader.messages[-1:] != [] and reader.messages[-1]["data"] == "last")

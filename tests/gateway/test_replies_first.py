@@ -26,7 +26,7 @@ class Channel:
         self.hurried = False
         self.fanned_out, self.written = asyncio.Event(), asyncio.Event()
 
-    async def passed(self, position: Position) -> None:
+    async def until_fanned_out(self, position: Position) -> None:
         assert position == AT
         await self.fanned_out.wait()
 

@@ -208,9 +208,9 @@ async def test_a_slow_reader_is_caught_up_with_current_states(scene: Scene) -> N
 async def test_waiting_for_a_position_that_has_passed_and_for_one_to_come(scene: Scene) -> None:
     await scene.join()
     first = (await scene.create("a")).position
-    await scene.feed.passed(first)
+    await scene.feed.until_fanned_out(first)
     tasks = Background("test")
-    waiting = tasks.start(scene.feed.passed(Position(first.ms + 1, 0)))
+    waiting = tasks.start(scene.feed.until_fanned_out(Position(first.ms + 1, 0)))
     await wait_until(lambda: scene.feed.position >= first)
     assert not waiting.done()
     await wait_until(lambda: _later(scene, waiting))
