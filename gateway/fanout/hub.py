@@ -44,7 +44,8 @@ class SessionHub:
         self._counters = counters
         self._background = Background("session-feed")
         self._followers: dict[str, LogFollower] = {}
-        self._starting: dict[str, asyncio.Task[None]] = {}
+        # With what each came to nothing, if it did.
+        self._starting: dict[str, asyncio.Task[TransportError | None]] = {}
         self._forgetting: asyncio.TimerHandle | None = None
         self._to_look_at: list[LogFollower] = []
 
@@ -136,16 +137,14 @@ class SessionHub:
         if starting is not None:
             try:
                 async with asyncio.timeout(START_TIMEOUT_S):
-                    await asyncio.shield(starting)
+                    failure = await asyncio.shield(starting)
             except TimeoutError:
                 raise StoreUnavailable("Redis does not answer; the attach is tried again later") from None
-            if follower.refused is not None:
-                raise SessionErased(str(follower.refused))
-            if self._followers.get(session) is not follower:
-                raise StoreUnavailable("the session could not be opened; the attach is tried again later")
+            if failure is not None:
+                raise failure
         return follower.feed
 
-    async def _start(self, follower: LogFollower) -> None:
+    async def _start(self, follower: LogFollower) -> TransportError | None:
         way = follower.feed.way = Way(partial(self.inbox.add, follower))
         try:
             await self._subscriber.subscribe(
@@ -158,12 +157,13 @@ class SessionHub:
             if isinstance(error, SessionErased):
                 follower.refused = error
             logger.warning("session.open_failed session=%s error=%s", follower.session, error)
-            # Waiters see its absence.
             self._followers.pop(follower.session, None)
+            return error
         finally:
             self._starting.pop(follower.session, None)
         # The requester may be gone.
         self._expire_later(follower)
+        return None
 
     def reconnected(self) -> None:
         """The subscriptions were away for a while: every session is compared with its log (P7)."""

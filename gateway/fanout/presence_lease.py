@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final, Protocol
 
-from selfhost_transport.errors import TransportError
+from selfhost_transport.errors import StoreUnsuitable, TransportError
 from selfhost_transport.store.presence import Holder, PresenceStore
 
 logger = logging.getLogger(__name__)
@@ -44,18 +45,13 @@ class PresenceLease:
 
     async def run(self, sockets: Callable[[], Iterable[PresenceSocket]]) -> None:
         """Until cancelled. Redis being away is survived: the lease is renewed, or taken again, afterwards."""
-        loop = asyncio.get_running_loop()
         while True:
-            try:
-                if loop.time() >= self._renew_at:
-                    await self._renew(sockets)
-                    self._renew_at = loop.time() + self._lease_s / 3
-                await self._note_lost()
-                left = await self._store.sweep_for_all(_DUTY_MS)
-                if left:
-                    logger.info("presence.swept members=%d", left)
-            except TransportError as error:
-                logger.warning("presence.keeping_failed node=%s error=%s", self._node, error)
+            # Where one of them fails, the others are still due.
+            for step in (partial(self._renew_in_time, sockets), self._note_lost, self._sweep):
+                try:
+                    await step()
+                except TransportError as error:
+                    logger.warning("presence.keeping_failed node=%s error=%s", self._node, error)
             await asyncio.sleep(SWEEP_S)  # the clock of the sweep
 
     async def lost(self, holder: Holder) -> None:
@@ -75,10 +71,29 @@ class PresenceLease:
             # The lease expires anyway.
             logger.warning("presence.retire_failed node=%s error=%s", self._node, error)
 
+    async def _sweep(self) -> None:
+        left = await self._store.sweep_for_all(_DUTY_MS)
+        if left:
+            logger.info("presence.swept members=%d", left)
+
     async def _note_lost(self) -> None:
+        refused: TransportError | None = None
         for holder in list(self._lost):
-            await self._store.lost(holder)
-            self._lost.discard(holder)
+            try:
+                await self._store.lost(holder)
+            except StoreUnsuitable as error:
+                # What is wrong with this one need not be so with the others.
+                refused = error
+            else:
+                self._lost.discard(holder)
+        if refused is not None:
+            raise refused
+
+    async def _renew_in_time(self, sockets: Callable[[], Iterable[PresenceSocket]]) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._renew_at:
+            await self._renew(sockets)
+            self._renew_at = now + self._lease_s / 3
 
     async def _renew(self, sockets: Callable[[], Iterable[PresenceSocket]]) -> None:
         kept = await self._store.renew(self._node)

@@ -31,7 +31,7 @@ from selfhost_transport.store.fields import IN_LUA
 from selfhost_transport.store.keys import Keyspace
 
 _FOLDER = Path(__file__).parent / "scripts"
-_CALLED = re.compile(r"redis\.call\('([A-Z]+)'")
+_CALLED = re.compile(r"(?:redis\.call|call_if_ours)\('([A-Z]+)'")
 _READ = frozenset(
     {
         "EXISTS",

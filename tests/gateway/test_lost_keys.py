@@ -10,6 +10,7 @@ import pytest
 from gateway.auth.authenticator import now_ms
 from gateway.auth.revocations import Revocations
 from gateway.fanout.log_follower import LOOKS, LogFollower
+from selfhost_transport.errors import StoreUnavailable, StoreUnsuitable
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.store.revocations import KEPT_MS, Revocation, RevocationStore, TargetKind
 from tests.gateway.scene import SESSION, Reader, Scene
@@ -79,8 +80,6 @@ async def test_a_session_that_no_one_watches_any_more_is_not_looked_for(
 async def test_a_feed_is_not_deaf_after_redis_failed_while_continuity_was_lost(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from selfhost_transport.errors import StoreUnavailable
-
     reader = await scene.join()
     await scene.create("one")
     await wait_until(lambda: bool(reader.messages))
@@ -149,3 +148,13 @@ async def test_revocations_that_redis_lost_are_put_back(redis_url: str, redis_pr
     assert await store.all() == [lasting]
     await known.close()
     await redis.close()
+
+
+async def test_an_attach_to_a_session_that_is_damaged_says_so(scene: Scene) -> None:
+    head = f"{scene.store.keys.base_of('damaged')}p:damaged"
+    await scene.store.redis.command("RPUSH", head, "foreign")
+    async with asyncio.timeout(5):
+        with pytest.raises(StoreUnsuitable):
+            await scene.hub.join("damaged", Reader().subscription)
+    await scene.store.redis.command("DEL", head)
+    await scene.hub.join("damaged", Reader().subscription)

@@ -77,3 +77,32 @@ async def test_a_loss_while_redis_is_away_is_noted_afterwards(caplog: pytest.Log
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             await redis.close()
+
+
+async def test_one_loss_that_cannot_be_noted_does_not_keep_the_others(
+    redis_url: str, redis_prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis = RedisConnection(redis_url)
+    keys = Keyspace(redis_prefix, buckets=1)
+    store = PresenceStore(redis, keys)
+    keeper = PresenceLease(store, "gw", lease_s=60)
+    holders = [Holder(name, "socket", "gw", remain_ms=0) for name in ("damaged", "conn")]
+    for holder in holders:
+        await store.change(
+            "room", holder, [PresenceMessage(PresenceAction.ENTER, client_id=holder.connection_id)]
+        )
+    await redis.command("SET", f"{keys.base(0)}o:damaged", "foreign")
+    for holder in holders:
+        await keeper.lost(holder)
+    assert "presence.loss_not_noted" in caplog.text
+    running = asyncio.create_task(keeper.run(list))
+
+    async def gone() -> bool:
+        return [member.client_id for member in await store.members("room")] == ["damaged"]
+
+    try:
+        await wait_until(gone)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await redis.close()

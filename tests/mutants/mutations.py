@@ -43,7 +43,7 @@ MUTATIONS: Final = (
     Mutation(
         "a turn that ended stays in the list of open ones",
         f"{_LUA}/_turn.lua",
-        "  redis.call('HDEL', K_ACTIVE, turn)\n",
+        "  call_if_ours('HDEL', K_ACTIVE, turn)\n",
         "",
     ),
     Mutation(
@@ -109,7 +109,7 @@ MUTATIONS: Final = (
     Mutation(
         "a part of the wake-ups is dropped",
         f"{_LUA}/_turn.lua",
-        "  call_workers(base, agent)\n",
+        "  if_ours(call_workers, base, agent)\n",
         "",
     ),
     Mutation(

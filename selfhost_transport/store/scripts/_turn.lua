@@ -1,5 +1,6 @@
 -- The life of a turn. A turn's hash holds packed entries that only need a position: the writer that opens a turn or a
 -- message leaves there what closes it, so that a script can end a turn with no worker alive.
+--@include _ours.lua
 --@include _calling.lua
 --@include _plain.lua
 local LEASES, DEAD = base .. 'leases', base .. 'dead'
@@ -44,19 +45,22 @@ local function item_serial(id, epoch)
   return string.format('%014.0f-%03d@%s:000', ms, counter, epoch)
 end
 
--- Closes the messages a turn left open, as cancelled, with the appends that were stored when they were opened.
+-- `field`: of the turn's hash, with the append that was stored when the message was opened.
+local function close_message(turn, field)
+  local ref = string.sub(field, 3)
+  local extras_length, rest = string.match(redis.call('HGET', turn_key(turn), field), '^(%d+) (.*)$')
+  local extras = string.sub(rest, 1, tonumber(extras_length))
+  local id = emit('A' .. ref .. '\n' .. string.sub(rest, tonumber(extras_length) + 1))
+  redis.call('HDEL', turn_key(turn), field)
+  redis.call('HSET', of_message('m', ref), MESSAGE.extras, extras, MESSAGE.version, id, MESSAGE.action, 'A')
+  shrink_text(ref)
+end
+
+-- Closes the messages a turn left open, as cancelled.
 local function close_open_messages(turn)
   -- Only the names: the hash holds all closing messages, and most turns have nothing open here.
-  for _, field in ipairs(redis.call('HKEYS', turn_key(turn))) do
-    if string.sub(field, 1, 2) == TURN.open_message then
-      local ref = string.sub(field, 3)
-      local extras_length, rest = string.match(redis.call('HGET', turn_key(turn), field), '^(%d+) (.*)$')
-      local extras = string.sub(rest, 1, tonumber(extras_length))
-      local id = emit('A' .. ref .. '\n' .. string.sub(rest, tonumber(extras_length) + 1))
-      redis.call('HSET', of_message('m', ref), MESSAGE.extras, extras, MESSAGE.version, id, MESSAGE.action, 'A')
-      redis.call('HDEL', turn_key(turn), field)
-      shrink_text(ref)
-    end
+  for _, field in ipairs(call_if_ours('HKEYS', turn_key(turn)) or {}) do
+    if string.sub(field, 1, 2) == TURN.open_message then if_ours(close_message, turn, field) end
   end
 end
 
@@ -68,7 +72,7 @@ local function enqueue(turn, agent)
   -- The item is remembered for a process that starts the turn by its id (claim.lua).
   local item = redis.call('XADD', base .. 'q:' .. agent, '*', QUEUE.turn, turn, QUEUE.session, session)
   redis.call('HSET', turn_key(turn), TURN.queue_item, item)
-  call_workers(base, agent)
+  if_ours(call_workers, base, agent)
   -- For processes that want to see every turn, and take none from the queue. Else the channel of all has said it.
   if COUNTS_ALL then redis.call('PUBLISH', base .. 'came:' .. part(agent) .. DATABASE, item) end
 end
@@ -212,34 +216,44 @@ end
 -- The one place where a turn gets its terminal state (P3). `terminal` is the position of its last entry.
 local function finish(turn, status, terminal, keep_ms)
   local key = turn_key(turn)
-  local fields = redis.call('HMGET', key, TURN.status, TURN.input_position, TURN.agent, TURN.owner, TURN.queue_item)
+  local fields = call_if_ours('HMGET', key, TURN.status, TURN.input_position, TURN.agent, TURN.owner, TURN.queue_item) or {}
   local was = fields[1]
-  queue_for_exporters(turn, status, terminal, fields)
-  redis.call('HSET', key, TURN.status, status, TURN.terminal_position, terminal)
-  note_end(turn, terminal)
-  redis.call('HINCRBY', base .. 'stats', status, 1)
-  redis.call('HDEL', key, TURN.write_sequence, TURN.write_reply, TURN.awaited, unpack(CLOSING))
+  if_ours(queue_for_exporters, turn, status, terminal, fields)
+  call_if_ours('HSET', key, TURN.status, status, TURN.terminal_position, terminal)
+  if_ours(note_end, turn, terminal)
+  call_if_ours('HINCRBY', base .. 'stats', status, 1)
+  call_if_ours('HDEL', key, TURN.write_sequence, TURN.write_reply, TURN.awaited, unpack(CLOSING))
   redis.call('DEL', fence_key(turn), of_session('y', turn))
-  redis.call('ZREM', LEASES, pair(turn, session))
-  redis.call('ZREM', DEADLINES, pair(turn, session))
-  stop_waiting(turn, was, fields[3], fields[5])
-  redis.call('HDEL', K_ACTIVE, turn)
-  redis.call('ZREM', K_OPEN, turn)
+  call_if_ours('ZREM', LEASES, pair(turn, session))
+  call_if_ours('ZREM', DEADLINES, pair(turn, session))
+  if_ours(stop_waiting, turn, was, fields[3], fields[5])
+  call_if_ours('HDEL', K_ACTIVE, turn)
+  call_if_ours('ZREM', K_OPEN, turn)
   redis.call('PEXPIRE', key, keep_ms)
-  start_waiting()
+  if_ours(start_waiting)
 end
+
+-- Trims the log after what ended a turn.
+local function tidy_after(id, window_ms) if_ours(tidy_log, id, window_ms) end
+
+-- The session's newest position, for an ending of which nothing could be written.
+local function head_if_ours() return call_if_ours('GET', K_HEAD) or '0-0' end
 
 -- Ends a turn from outside its worker: closes its messages, its step and itself. `step`, `run`: fields that
 -- hold the closing entries. A turn that never started is opened first, one without a hash is only ended. Returns the
 -- terminal's position.
 local function close_turn(turn, status, step, run, keep_ms)
-  local key = turn_key(turn)
-  local turn_fields = redis.call('HMGET', key, TURN.run_start, TURN.attempts, TURN.step_start, step, run, TURN.fence, TURN.worker)
+  local turn_fields = call_if_ours('HMGET', turn_key(turn), TURN.run_start, TURN.attempts, TURN.step_start, step, run,
+    TURN.fence, TURN.worker) or {}
   redis.call('DEL', fence_key(turn))
   close_open_messages(turn)
-  if turn_fields[2] == '0' then note_turn(turn, create(turn_fields[1])) end
-  if turn_fields[3] and turn_fields[3] ~= '' then create(with_step_start(turn_fields[4], turn_fields[3])) end
-  local id = create(turn_fields[5] or plain_end(turn, redis.call('HGET', K_ACTIVE, turn) or '', status))
+  if turn_fields[2] == '0' then
+    local began = if_ours(create, turn_fields[1])
+    if began then if_ours(note_turn, turn, began) end
+  end
+  if turn_fields[3] and turn_fields[3] ~= '' then if_ours(create, with_step_start(turn_fields[4], turn_fields[3])) end
+  local last = turn_fields[5] or plain_end(turn, call_if_ours('HGET', K_ACTIVE, turn) or '', status)
+  local id = if_ours(create, last) or head_if_ours()
   finish(turn, status, id, keep_ms)
   if turn_fields[7] then
     notify_worker(base, turn_fields[7], 'stop ' .. pair(turn_fields[7], pair(turn, turn_fields[6])))
@@ -274,11 +288,11 @@ end
 -- whose hook is asked; and those that are marked and must be closed. `id`: the entry, if there is one already.
 local function cancel_turns(turns, cancel_entry, keep_ms, requester, force, id)
   if #turns == 0 then return id, {}, {} end
-  id = id or create(cancel_entry)
+  id = id or if_ours(create, cancel_entry) or head_if_ours()
   local asked, marked, closed = {}, {}, 0
   for _, turn in ipairs(turns) do
-    local fields = redis.call('HMGET', turn_key(turn), TURN.status, TURN.hook_grace, TURN.worker, TURN.fence, TURN.agent,
-      TURN.queue_item, TURN.cancel_marked)
+    local fields = call_if_ours('HMGET', turn_key(turn), TURN.status, TURN.hook_grace, TURN.worker, TURN.fence, TURN.agent,
+      TURN.queue_item, TURN.cancel_marked) or {}
     if fields[7] then
       -- Another cancel came first; it must only be closed.
       marked[#marked + 1] = turn
@@ -289,7 +303,7 @@ local function cancel_turns(turns, cancel_entry, keep_ms, requester, force, id)
       asked[#asked + 1] = turn
     elseif closed < CLOSED_AT_ONCE then
       closed = closed + 1
-      redis.call('HSET', turn_key(turn), TURN.cancel_position, id)
+      call_if_ours('HSET', turn_key(turn), TURN.cancel_position, id)
       close_turn(turn, 'cancelled', TURN.step_cancelled, TURN.run_cancelled, keep_ms)
     else
       mark_cancelled(turn, id, fields[1], fields[3], fields[4], fields[5], fields[6])

@@ -17,12 +17,12 @@ end_also_when_full()
 if position == '' then position = nil end
 local epoch = redis.call('HGET', K_META, SESSION.epoch) or new_epoch
 -- Turns that are sent meanwhile are not meant.
-if last == '' then last = score_of(redis.call('GET', K_HEAD) or '0-0') end
+if last == '' then last = score_of(head_if_ours()) end
 local turns, asked, marked, ended = {}, {}, {}, {}
 turns, cursor = matching(filter, value, cursor, last)
 position, asked, marked = cancel_turns(turns, cancel_entry, keep_ms, requester, force == '1', position)
 if #turns > 0 then
-  tidy_log(position, window_ms)
+  tidy_after(position, window_ms)
 elseif cursor == '' and not position then
   if filter == 'turn' or filter == 'input' then
     local turn = value
@@ -35,7 +35,7 @@ elseif cursor == '' and not position then
       redis.call('SET', early_key(filter, value), cancel_entry, 'PX', early_ms)
     end
   end
-  position = position or redis.call('GET', K_HEAD) or '0-0'
+  position = position or head_if_ours()
 end
-local head = redis.call('GET', K_HEAD) or '0-0'
+local head = head_if_ours()
 return extend({position or '', epoch, cursor, last, head, #turns, #asked, #marked}, turns, asked, marked, ended)

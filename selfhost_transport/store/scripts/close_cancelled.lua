@@ -11,5 +11,5 @@ for i = turns_at, #ARGV do
     closed = closed + 1
   end
 end
-if position then tidy_log(position, window_ms) end
+if position then tidy_after(position, window_ms) end
 return closed

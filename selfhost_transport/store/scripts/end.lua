@@ -23,5 +23,5 @@ local positions = write_operations(turn, operations_at, count)
 local terminal = positions[#positions]
 redis.call('HSET', turn_key(turn), TURN.end_fence, fence)
 finish(turn, status, terminal, keep_ms)
-tidy_log(terminal, window_ms)
+tidy_after(terminal, window_ms)
 return {'ended', terminal}

@@ -25,7 +25,7 @@ if fields[1] == 'cancelling' then
     return {turn, session, 'denied'}
   end
   if not fields[3] then redis.call('HSET', key, TURN.cancel_position, fields[4]) end
-  tidy_log(close_turn(turn, 'cancelled', TURN.step_cancelled, TURN.run_cancelled, keep_ms), window_ms)
+  tidy_after(close_turn(turn, 'cancelled', TURN.step_cancelled, TURN.run_cancelled, keep_ms), window_ms)
   return {turn, session, 'cancelled'}
 end
 if not fields[1] and redis.call('HEXISTS', K_ACTIVE, turn) == 1 then leave_to_reaper(turn) end

@@ -6,13 +6,14 @@
 -- An attempt that was to be made alone and had not begun does not count.
 -- If no sweep ran for longer than workers ever pause, Redis may have stood still: expired leases are then left
 -- alone for `grace_ms`, so that workers that are well renew them first.
--- One whose hash Redis has evicted ends `error`: nothing is left to continue with.
+-- One whose hash Redis has evicted, or that is none any more, ends `error`: nothing is left to continue with.
 -- A turn that is worked on step by step may be adopted for a while first; then it ends `error`.
 -- Returns nil | {turn, session, 'retried' | 'failed' | 'cancelled' | 'adoptable'}.
 --@keys leases
 --@argv base named_turn named_session fence keep_ms:number window_ms:number counted grace_ms:number
 --@include _names.lua
 --@include _clock.lua
+--@include _ours.lua
 local turn, session = named_turn, named_session
 
 local LONGEST_PAUSE_MS, NOTED_EVERY_MS = 2500, 500
@@ -20,7 +21,7 @@ local LONGEST_PAUSE_MS, NOTED_EVERY_MS = 2500, 500
 local function stood_still(now, grace)
   if grace == 0 then return false end
   local swept = base .. 'swept'
-  local known = redis.call('GET', swept)
+  local known = call_if_ours('GET', swept)
   local seen, wait = string.match(known or '', '^(%d+) (%d+)$')
   seen, wait = tonumber(seen), tonumber(wait or '0')
   if seen and now - seen > LONGEST_PAUSE_MS then wait = now + grace end
@@ -44,20 +45,20 @@ end
 --@include _adoption.lua
 end_also_when_full()
 local key = turn_key(turn)
-local fields = redis.call('HMGET', key, TURN.status, TURN.attempts, TURN.max_attempts, TURN.on_crash, TURN.agent,
-  TURN.worker, TURN.handed_back, TURN.adoption_window, TURN.alone)
+local fields = call_if_ours('HMGET', key, TURN.status, TURN.attempts, TURN.max_attempts, TURN.on_crash, TURN.agent,
+  TURN.worker, TURN.handed_back, TURN.adoption_window, TURN.alone) or {}
 if not fields[1] and fence == '' and redis.call('HEXISTS', K_ACTIVE, turn) == 1 then
-  tidy_log(close_turn(turn, 'failed', TURN.step_failed, TURN.run_lost, keep_ms), window_ms)
+  tidy_after(close_turn(turn, 'failed', TURN.step_failed, TURN.run_lost, keep_ms), window_ms)
   return {turn, session, 'failed'}
 end
 if fields[1] ~= 'active' and fields[1] ~= 'cancelling' then return nil end
 if fence ~= '' and redis.call('GET', fence_key(turn)) ~= fence then return nil end
-if fence == '' then redis.call('HINCRBY', base .. 'stats', 'lease_losses', 1) end
+if fence == '' then call_if_ours('HINCRBY', base .. 'stats', 'lease_losses', 1) end
 if fields[1] == 'cancelling' then
   if redis.call('HEXISTS', key, TURN.cancel_position) == 0 then
     redis.call('HSET', key, TURN.cancel_position, redis.call('HGET', key, TURN.cancel_entry))
   end
-  tidy_log(close_turn(turn, 'cancelled', TURN.step_cancelled, TURN.run_cancelled, keep_ms), window_ms)
+  tidy_after(close_turn(turn, 'cancelled', TURN.step_cancelled, TURN.run_cancelled, keep_ms), window_ms)
   return {turn, session, 'cancelled'}
 end
 if fields[8] and redis.call('EXISTS', fence_key(turn)) == 1 then
@@ -68,11 +69,11 @@ local unused = fields[9] == 'waits'
 local attempts = tonumber(fields[2]) - tonumber(fields[7] or '0')
 local is_last = fields[4] == 'fail' or attempts >= tonumber(fields[3])
 if fence == '' and not unused and is_last then
-  redis.call('XADD', DEAD, 'MAXLEN', '~', 10000, '*', DEAD_LETTER.turn, turn, DEAD_LETTER.session, session,
+  call_if_ours('XADD', DEAD, 'MAXLEN', '~', 10000, '*', DEAD_LETTER.turn, turn, DEAD_LETTER.session, session,
     DEAD_LETTER.attempts, attempts, DEAD_LETTER.worker, fields[6])
   local id = close_turn(turn, 'failed', TURN.step_failed, TURN.run_lost, keep_ms)
-  queue_for_webhooks(turn, 'failed', id, 'dead')
-  tidy_log(id, window_ms)
+  if_ours(queue_for_webhooks, turn, 'failed', id, 'dead')
+  tidy_after(id, window_ms)
   return {turn, session, 'failed'}
 end
 redis.call('DEL', fence_key(turn))

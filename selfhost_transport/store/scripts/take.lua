@@ -11,6 +11,7 @@
 --@argv base group worker lease_ms:number spare max_attempts on_crash hook_grace hook_default
 --@include _names.lua
 --@include _clock.lua
+--@include _ours.lua
 --@include _calling.lua
 local agent = string.sub(queue, #base + 3)
 
@@ -26,10 +27,10 @@ local function next_turn()
     redis.call('XDEL', queue, item[1])
     local turn, name = item[2][2], item[2][4]
     -- A turn that was cancelled while it waited has its terminal already.
-    local status = redis.call('HGET', base .. 't:' .. part(turn) .. ':' .. name, TURN.status)
+    local status = call_if_ours('HGET', base .. 't:' .. part(turn) .. ':' .. name, TURN.status)
     if status == 'pending' then return turn, name, item[1] end
     if not status and redis.call('HEXISTS', base .. 'a:' .. name, turn) == 1 then
-      -- Redis has evicted it: the reaper ends it.
+      -- Redis has evicted it, or it is no hash any more: the reaper ends it.
       redis.call('ZADD', leases, 0, pair(turn, name))
     end
   end
@@ -38,7 +39,7 @@ end
 local turn, session, item
 if redis.call('EXISTS', queue) == 1 then turn, session, item = next_turn() end
 if not turn then
-  note_idle(base, agent, worker)
+  if_ours(note_idle, base, agent, worker)
   return nil
 end
 
@@ -59,16 +60,26 @@ local function unchanged_send(position)
   return entry
 end
 
-note_take(agent, item)
+if_ours(note_take, agent, item)
 local fields = redis.call('HMGET', key, TURN.run_start, TURN.step_opening, TURN.context, TURN.input_position,
   TURN.handed_back, TURN.max_attempts, TURN.resumes, TURN.fence, TURN.attempts, TURN.lost_workers, TURN.continues,
   TURN.step_start)
 local fence, attempt = tonumber(fields[8]) + 1, tonumber(fields[9]) + 1
 local epoch = redis.call('HGET', K_META, SESSION.epoch)
-if attempt == 1 or fields[7] then note_turn(turn, create(fields[1])) end
 -- A new start would make every reader drop the text to be continued.
 local continued = fields[11] and fields[12]
-local step_start = continued and fields[12] or item_serial(create(fields[2]), epoch)
+-- Returns the serial of the step's start.
+local function open_attempt()
+  if attempt == 1 or fields[7] then note_turn(turn, create(fields[1])) end
+  return continued and fields[12] or item_serial(create(fields[2]), epoch)
+end
+local step_start = if_ours(open_attempt)
+if not step_start then
+  -- A key of the session holds something else. It counts as an attempt that was lost: the reaper ends the turn after the last.
+  redis.call('HSET', key, TURN.attempts, attempt, TURN.status, 'active', TURN.worker, worker)
+  leave_to_reaper(turn)
+  return nil
+end
 local changed = {
   TURN.fence, fence, TURN.attempts, attempt, TURN.status, 'active', TURN.worker, worker, TURN.step_start, step_start,
   TURN.hook_grace, hook_grace, TURN.hook_default, hook_default,
@@ -91,6 +102,6 @@ local limit = max_attempts ~= '' and max_attempts or fields[6]
 local alone = fields[10] and counted >= tonumber(limit)
 if alone then redis.call('HSET', key, TURN.alone, 'waits') end
 local left = redis.call('XLEN', queue)
-if left == 0 and spare == '1' then note_idle(base, agent, worker) end
+if left == 0 and spare == '1' then if_ours(note_idle, base, agent, worker) end
 return {turn, session, fence, counted, step_start, epoch, fields[4], fields[3], limit, unchanged_send(fields[4]),
   left, alone and 1 or 0, continued and 1 or 0}

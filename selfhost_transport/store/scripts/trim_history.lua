@@ -12,9 +12,11 @@ local now = now_ms()
 local due = redis.call('ZRANGEBYSCORE', sessions, '-inf', string.format('%.0f', now), 'LIMIT', 0, 1)
 if not due[1] then return nil end
 local session = due[1]
+local RECHECK_MS, GROUPS_PER_CALL = 60000, 64
+-- Should this session be damaged, the script ends here and now: then it comes again behind the others of its bucket.
+redis.call('ZADD', sessions, string.format('%.0f', now + RECHECK_MS), session)
 --@include _session.lua
 --@include _headers.lua
-local RECHECK_MS, GROUPS_PER_CALL = 60000, 64
 local pass = redis.call('HMGET', K_META, SESSION.retention, SESSION.cut, SESSION.trim_cursor, SESSION.trim_next)
 local retention, cursor, next_ms = tonumber(pass[1] or ''), pass[3], tonumber(pass[4] or '')
 if not retention and not cursor then
@@ -126,6 +128,7 @@ forget_groups()
 if not is_whole then
   redis.call('HSET', K_META, SESSION.trim_cursor, cursor)
   if next_ms then redis.call('HSET', K_META, SESSION.trim_next, string.format('%.0f', next_ms)) end
+  redis.call('ZADD', K_RETENTION, string.format('%.0f', now), session)
   return taken
 end
 
