@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -38,29 +39,70 @@ class UserCode:
 current_code: ContextVar[UserCode | None] = ContextVar("user_code", default=None)
 
 
+class Sweep:
+    """What user code tried in one iteration of the loop, or two: to cancel tasks that are not its own."""
+
+    def __init__(self) -> None:
+        self._refused: Counter[int] = Counter()
+
+    def refuse(self, task: asyncio.Task[Any]) -> None:
+        """Note a cancel that had no effect."""
+        self._refused[id(task)] += 1
+
+    @property
+    def times(self) -> int:
+        """How often any task of the program may have been cancelled by it."""
+        return max(self._refused.values(), default=0)
+
+
 class GuardedTask(asyncio.Task[T]):
     """A task that only its own user code, or the worker, can cancel."""
 
     # Of which turn it is; None: of the worker.
     code: UserCode | None = None
-    # User code has tried to cancel a task that is not its own, in this iteration of the loop or the last.
-    swept: ClassVar[bool] = False
+    sweep: ClassVar[Sweep | None] = None
 
     def cancel(self, msg: Any | None = None) -> bool:
         """False where the caller is user code and the task not of its turn."""
         by = current_code.get()
         if by is None or (self.code is not None and by.turn_of == self.code.turn_of):
             return super().cancel(msg)
-        if not GuardedTask.swept:
+        if GuardedTask.sweep is None:
             logger.error("worker.cancel_refused %s: user code tried to cancel tasks that are not its own", by)
             loop = self.get_loop()
-            GuardedTask.swept = True
+            GuardedTask.sweep = Sweep()
             loop.call_soon(loop.call_soon, _forget_sweep)
+        GuardedTask.sweep.refuse(self)
         return False
 
 
 def _forget_sweep() -> None:
-    GuardedTask.swept = False
+    GuardedTask.sweep = None
+
+
+class _Waiting:
+    """The task that waits for a worker. It may be the program's own, which a sweep of user code cancels too."""
+
+    def __init__(self) -> None:
+        self._task = asyncio.current_task()
+        self._cancels = self._count()
+        self._forgiven: tuple[Sweep | None, int] = (None, 0)
+
+    def takes_back(self) -> bool:
+        """Whether all cancels that have reached the task were user code's; if so, they are undone."""
+        sweep, cancels = GuardedTask.sweep, self._count() - self._cancels
+        if sweep is None or self._task is None:
+            return False
+        forgiven = self._forgiven[1] if self._forgiven[0] is sweep else 0
+        if cancels > sweep.times - forgiven:
+            return False
+        for _ in range(cancels):
+            self._task.uncancel()
+        self._forgiven = (sweep, forgiven + cancels)
+        return True
+
+    def _count(self) -> int:
+        return 0 if self._task is None else self._task.cancelling()
 
 
 def guarded(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], **options: Any) -> GuardedTask[T]:
@@ -73,16 +115,13 @@ def guarded(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], **opt
 
 async def run_guarded(work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which belongs to the worker, whatever user code does to the task that waits here."""
-    waiting = asyncio.current_task()
+    waiting = _Waiting()
     task = guarded(asyncio.get_running_loop(), work, name="worker-run")
     while not task.done():
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError:
-            # The task that waits here may be the program's own, which a sweep cancels too: that is taken back. A cancel by
-            # the program in the same iteration is lost with it.
-            if GuardedTask.swept and waiting is not None and not task.done():
-                waiting.uncancel()
+            if waiting.takes_back() and not task.done():
                 continue
             task.cancel()
             await _ended(task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -95,6 +96,38 @@ async def test_a_worker_that_is_cancelled_from_outside_ends(settings: MakeSettin
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(running, 10)
     assert worker.stopped
+
+
+@pytest.mark.parametrize("first", ["host", "agent"])
+async def test_a_cancel_from_outside_counts_in_the_iteration_of_a_sweep(
+    room: Room, settings: MakeSettings, first: str
+) -> None:
+    worker = Worker(settings())
+    host: list[asyncio.Task[None]] = []
+
+    @worker.agent("sweeper")
+    async def sweeper(turn: Turn) -> None:
+        await turn.pipe(["before"])
+        loop = asyncio.get_running_loop()
+        if first == "host":
+            loop.call_soon(host[0].cancel, context=contextvars.Context())
+            loop.call_soon(sweep)
+        else:
+            sweep()
+            loop.call_soon(host[0].cancel, context=contextvars.Context())
+        await asyncio.sleep(60)
+
+    def sweep() -> None:
+        run = next(task for task in asyncio.all_tasks() if task.get_name() == "worker-run")
+        for task in (host[0], run):
+            task.cancel()
+
+    host.append(asyncio.create_task(worker.run()))
+    await worker.ready.wait()
+    await room.send("go", agent="sweeper")
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(asyncio.shield(host[0]), 10)
+    assert host[0].cancelled() and worker.stopped
 
 
 async def _idle(turn: Turn) -> None: ...
