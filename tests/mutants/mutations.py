@@ -186,7 +186,7 @@ MUTATIONS: Final = (
     Mutation(
         "a renewal is believed whatever the fence says",
         f"{_LUA}/renew.lua",
-        "== ARGV[at + 2] then",
+        "== ARGV[i + 2] then",
         "~= '' then",
         ("tests/store", "tests/worker/test_lease.py"),
     ),
