@@ -154,8 +154,6 @@ class SessionHub:
             )
             await follower.start()
         except TransportError as error:
-            if isinstance(error, SessionErased):
-                follower.refused = error
             logger.warning("session.open_failed session=%s error=%s", follower.session, error)
             self._followers.pop(follower.session, None)
             return error

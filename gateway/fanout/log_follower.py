@@ -56,8 +56,6 @@ class LogFollower:
         on_erased: Callable[[LogFollower], None] = lambda _: None,
     ) -> None:
         self.session = session
-        # Why it could not be started, where that is for good.
-        self.refused: SessionErased | None = None
         self._on_erased = on_erased
         self.feed = SessionFeed(session, store, tasks, counters)
         # Set once it is no longer needed.

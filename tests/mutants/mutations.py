@@ -133,8 +133,8 @@ MUTATIONS: Final = (
     Mutation(
         "deltas are sent to who has not seen the message",
         "gateway/fanout/selection.py",
-        "        return DeliveryAction.SEND if ref.position > self.start or version is not None else DeliveryAction.AGGREGATE",
-        "        return DeliveryAction.SEND",
+        "            if ref.position > self.start or version is not None\n            else DeliveryAction.AGGREGATE\n",
+        "",
         ("tests/gateway/test_session_feed.py", "tests/gateway/test_websocket.py"),
     ),
     # Names, rights, order

@@ -74,7 +74,7 @@ async def test_p2_a_cancel_ends_the_turn(
 ) -> None:
     await speaking(turns)
     await neighbour.overwrite(family)
-    cancelled = await turns.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)
+    cancelled = await turns.cancels.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)
     assert cancelled.matched == ("t1",)
     assert await neighbour.open_turns() == set()
     if family not in ("h", "l", "p"):
