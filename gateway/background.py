@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -18,9 +20,9 @@ class Background:
     def __init__(self, name: str) -> None:
         self._name = name
         # There while something runs: every connection has a set like this.
-        self._tasks: set[asyncio.Task[None]] | None = None
+        self._tasks: set[asyncio.Task[Any]] | None = None
 
-    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run a coroutine until it ends, or the owner does."""
         task = asyncio.get_running_loop().create_task(work, name=self._name)
         if self._tasks is None:
@@ -40,7 +42,7 @@ class Background:
             task.cancel()
         await self.finish()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         if self._tasks is not None:
             self._tasks.discard(task)
             self._tasks = self._tasks or None

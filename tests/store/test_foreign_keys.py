@@ -35,7 +35,7 @@ class Neighbour:
         """Put a value of another type into the keys of a family of the session, or of its bucket."""
         base = self.keys.base_of(session)
         pattern = f"{base}{family}:*{session}"
-        found = [key.decode() for key in await self._connection.command("KEYS", pattern)] or [
+        found: list[str] = [key.decode() for key in await self._connection.command("KEYS", pattern)] or [
             f"{base}{family}"
         ]
         for key in found:
