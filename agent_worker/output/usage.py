@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 from selfhost_transport.turns.values import Json
 
@@ -18,10 +18,17 @@ class Usage:
     reasoning_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(*(mine + more for mine, more in zip(astuple(self), astuple(other), strict=True)))
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_input_tokens + other.cached_input_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
 
     def __bool__(self) -> bool:
-        return any(astuple(self))
+        return bool(
+            self.input_tokens or self.output_tokens or self.cached_input_tokens or self.reasoning_tokens
+        )
 
     def to_json(self) -> dict[str, Json]:
         """As `usage` of a message's metadata; without the counts that are 0, except for the two main ones."""

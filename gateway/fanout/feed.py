@@ -170,9 +170,11 @@ class SessionFeed:
             if self.way is not None:
                 self.way.lane = None
 
-    def advance(self, position: Position, entry: Entry | None) -> None:
-        """The next entry of the log; None for one that cannot be read."""
-        self.position = position
+    def advance(self, position: Position, entry: Entry | None, name: bytes = b"") -> None:
+        """The next entry of the log; None for one that cannot be read. `name`: of its position, where that is at hand."""
+        self.give_up_path()
+        self._position = position
+        self._last = self._named = name or position.stream_id.encode()
         if entry is not None:
             self._fan_out(self.open.delivery(entry))
         if self._position_waiters:

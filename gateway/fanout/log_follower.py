@@ -174,7 +174,7 @@ class LogFollower:
             # Read from the log already, if it is no newer than that was; else something is missing, or Redis went back.
             return Position.of_name(name) <= self._read_until
         position = Position.of_name(name)
-        self.feed.advance(position, unpack_or_skip(position, entry))
+        self.feed.advance(position, unpack_or_skip(position, entry), name)
         self._counters.fanned_out(position.ms)
         return True
 

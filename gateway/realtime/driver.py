@@ -290,8 +290,10 @@ class ConnectionDriver:
     # Operations
 
     def _committed(self, ticket: int, done: Done) -> None:
-        self.carry_out(self.core.committed(ticket, done))
-        self._channels.proceed(done)
+        # The entries that waited for the reply leave with it.
+        with self._services.hub.outbox:
+            self.carry_out(self.core.committed(ticket, done))
+            self._channels.proceed(done)
 
     def _refused(self, ticket: int, error: ErrorInfo) -> None:
         self.carry_out(self.core.refused(ticket, error))

@@ -82,6 +82,7 @@ def new_epoch() -> str:
     return letters
 
 
+@lru_cache(maxsize=128)
 def format_position(position: Position, epoch: str) -> str:
     """The channelSerial of a position, 29 characters. Raises InvalidArgument where it would not fit."""
     if not (0 <= position.ms <= MAX_MS and 0 <= position.counter <= MAX_COUNTER):

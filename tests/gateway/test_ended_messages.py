@@ -15,7 +15,7 @@ from selfhost_transport.turns import headers as h
 from selfhost_transport.wire.actions import MessageAction
 from selfhost_transport.wire.channel import RewindCount
 from selfhost_transport.wire.message import Message
-from selfhost_transport.wire.serial import Position, parse_position
+from selfhost_transport.wire.serial import Position, format_position, parse_position
 from tests.gateway.scene import SESSION, Reader, Scene
 from tests.processes import wait_until
 
@@ -80,6 +80,12 @@ async def test_of_turns_that_have_ended_nothing_is_kept(scene: Scene, status: st
     assert scene.feed.growing == 0
 
 
+def forget_shared() -> None:
+    """What the whole process keeps, which is bounded."""
+    _appended_to.cache_clear()
+    format_position.cache_clear()
+
+
 async def test_ended_turns_do_not_add_to_the_memory_of_a_watched_session(scene: Scene) -> None:
     reader = await scene.join(rewind=RewindCount(10))
     reader.subscription.write = lambda frame: None
@@ -90,7 +96,7 @@ async def test_ended_turns_do_not_add_to_the_memory_of_a_watched_session(scene: 
         position = (await scene.store.open(SESSION)).position
         await scene.feed.until_fanned_out(position)
         scene.feed.forget_idle()
-        _appended_to.cache_clear()  # of the whole process, and bounded
+        forget_shared()
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
 
@@ -115,7 +121,7 @@ async def test_a_session_of_a_thousand_turns_with_one_reader_is_small(scene: Sce
         for first in range(0, 1000, 50):
             await asyncio.gather(*(turn(scene, str(number)) for number in range(first, first + 50)))
         await scene.feed.until_fanned_out((await scene.store.open(SESSION)).position)
-        _appended_to.cache_clear()  # of the whole process, and bounded
+        forget_shared()
         gc.collect()
         assert tracemalloc.get_traced_memory()[0] < MOST_BYTES_OF_A_LONG_SESSION
     finally:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from websockets.frames import Close, Frame, Opcode
 
 from gateway.background import Background
+from gateway.commands.commands import Done
+from gateway.realtime.driver import ConnectionDriver
 from gateway.websocket.protocol import RawSocket
 from gateway.websocket.write_batch import WriteBatch
 from selfhost_transport.accelerator.plain_fan_out import MAX_JOINED
+from selfhost_transport.wire.frame import AckResult
+from selfhost_transport.wire.serial import Position
 from tests.gateway.ears import Ear, Wire
 from tests.gateway.masked_frames import sent
 from tests.processes import wait_until
@@ -72,6 +77,17 @@ async def test_a_busy_listener_gets_everything_later_in_order(scene: Scene) -> N
     scene.ear.gate.open()
     await wait_until(lambda: scene.ear.heard[-1] == "(end)")
     assert scene.ear.heard == ["1", b"2", "3", "(end)"]
+
+
+async def test_a_reply_leaves_in_one_write_with_the_entries_that_waited_for_it(scene: Scene) -> None:
+    client: Any = SimpleNamespace(
+        core=SimpleNamespace(committed=lambda ticket, done: []),
+        carry_out=lambda effects: scene.socket.write(b"reply "),
+        _channels=SimpleNamespace(proceed=lambda done: scene.socket.write(b"entries")),
+        _services=SimpleNamespace(hub=SimpleNamespace(outbox=scene.outbox)),
+    )
+    ConnectionDriver._committed(client, 1, Done(AckResult([]), Position.ZERO, ""))
+    assert (scene.wire.writes, scene.wire.written) == (1, b"reply entries")
 
 
 async def test_a_congested_socket_that_is_lost_lets_its_listener_go(scene: Scene) -> None:

@@ -185,7 +185,7 @@ async def test_nothing_of_an_attempt_stays_once_it_has_ended(
             await room.ended(turn)
         await wait_until(lambda: worker.running == 0 and worker.statistics().unwinding == 0)
         assert calls == 3
-        await wait_until(lambda: not parts_of_attempts(), 2, "everything is free")
+        await wait_until(lambda: not parts_of_attempts(), what="everything is free")
     finally:
         gc.enable()
 
