@@ -68,6 +68,15 @@ Parent = Annotated[int | None, typer.Option(hidden=True)]
 LogFormat = Annotated[str | None, _setting("log_format", "Form of the log: text or json.", "--log-format")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log everything, as log_level = debug.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ClientId = Annotated[
+    str | None, typer.Option("--client-id", help="A person instead of a session, by client id.")
+]
+OfSessions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--session", help="With --client-id: in this session only; may be repeated. Needed with --url."
+    ),
+]
 Dev = Annotated[
     bool,
     typer.Option("--dev", help="Use the settings of `dev`: its Redis, its key, its agent for all channels."),
@@ -265,6 +274,8 @@ def export(
     session: Annotated[
         str | None, typer.Argument(help="Everything of this session now, instead of turns that end.")
     ] = None,
+    client_id: ClientId = None,
+    sessions: OfSessions = None,
     to: Annotated[
         str,
         typer.Option(
@@ -294,11 +305,14 @@ def export(
     An exporter begins with the turns that end after it was started for the first time. With a session: everything that the
     deployment holds of it now.
     """
-    if session is not None:
-        from selfhost_transport.commands.personal_data import run_export_session
+    if session is not None or client_id is not None:
+        from selfhost_transport.commands.personal_data import run_export_person, run_export_session
 
         place = _place(load_settings(config, redis=redis, redis_prefix=redis_prefix), url, key, as_dev=as_dev)
-        run_export_session(place, session, to)
+        if _names_session(session, client_id):
+            run_export_session(place, session or "", to)
+        else:
+            run_export_person(place, client_id or "", sessions or (), to)
         return
     from selfhost_transport.commands.export import run_export, run_forget
 
@@ -312,7 +326,9 @@ def export(
 
 @app.command()
 def erase(
-    session: Annotated[str, typer.Argument(help="The session.")],
+    session: Annotated[str | None, typer.Argument(help="The session.")] = None,
+    client_id: ClientId = None,
+    sessions: OfSessions = None,
     yes: Annotated[
         bool, typer.Option("--yes", help="Erase; without it, only show how much there is.")
     ] = False,
@@ -328,14 +344,24 @@ def erase(
     redis_prefix: Prefix = None,
     as_dev: Dev = False,
 ) -> None:
-    """Erase everything that the deployment holds of a session, for good; turns that run are cancelled first.
+    """Erase everything that the deployment holds of a session, or of a person, for good; turns that run are cancelled first.
 
     Clients that are attached get an error that says so. For a day nothing can be sent to its name.
     """
-    from selfhost_transport.commands.personal_data import run_erase_session
+    from selfhost_transport.commands.personal_data import run_erase_person, run_erase_session
 
     place = _place(load_settings(config, redis=redis, redis_prefix=redis_prefix), url, key, as_dev=as_dev)
-    run_erase_session(place, session, by=by, yes=yes, free=free, as_json=as_json)
+    if _names_session(session, client_id):
+        run_erase_session(place, session or "", by=by, yes=yes, free=free, as_json=as_json)
+    else:
+        run_erase_person(place, client_id or "", sessions or (), by=by, yes=yes, as_json=as_json)
+
+
+def _names_session(session: str | None, client_id: str | None) -> bool:
+    """Whether a session is meant, not a person. Raises InvalidArgument for neither, and for both."""
+    if (session is None) == (client_id is None):
+        raise InvalidArgument("name one session, or a person by --client-id")
+    return session is not None
 
 
 @app.command("import")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Final
 
@@ -68,6 +68,13 @@ class SessionLines:
     async def all(self) -> AsyncIterator[Line]:
         """Every line. Raises NotFound."""
         await holdings_of(self._stores, self._session)
+        async for line in self.everything():
+            yield line
+
+    async def everything(self) -> AsyncIterator[Line]:
+        """The same; nothing of a session that does not exist."""
+        if not await self._stores.sessions.exists(self._session):
+            return
         yield await self._about()
         async for message in self.messages():
             yield self._line("message", message=encode_message(message, Format.JSON))
@@ -174,6 +181,29 @@ class SessionLines:
                 yield self._line(
                     "undeliveredPush", clientId=given_up.person, content=given_up.content, reason=given_up.reason
                 )  # fmt: skip
+
+
+async def lines_of_person(stores: Stores, person: str, sessions: Sequence[str] | None) -> AsyncIterator[Line]:
+    """What these sessions, or all, have of a person, by client id; and what is outside of sessions.
+
+    Of a session: what the person sent, what answers it, and whatever else names them. Raises StoreUnsuitable without the right
+    to walk through all keys where no sessions are given.
+    """
+    for session in await stores.person_erasure.all_sessions() if sessions is None else sessions:
+        async for line in SessionLines(stores, session).everything():
+            if _names(line, person):
+                yield line
+    for one in await stores.push.subscriptions(person):
+        yield {"kind": "pushSubscription", "endpoint": one.endpoint, "expiresMs": one.expires_ms}
+
+
+def _names(content: Any, person: str) -> bool:
+    """Whether a line has a client id in it; not one that only reacted to a message of someone else."""
+    if isinstance(content, dict):
+        return any(name != "annotations" and _names(value, person) for name, value in content.items())
+    if isinstance(content, list):
+        return any(_names(value, person) for value in content)
+    return bool(content == person)
 
 
 def ref_of(message: Message) -> Ref:

@@ -12,7 +12,7 @@ from pydantic import ConfigDict
 
 from selfhost_transport.commands.cancel_all import active_sessions, cancel_everywhere
 from selfhost_transport.commands.ended import WIRE
-from selfhost_transport.commands.holdings import SessionHoldings, SessionLines, holdings_of
+from selfhost_transport.commands.holdings import SessionHoldings, SessionLines, holdings_of, lines_of_person
 from selfhost_transport.commands.inspect import SessionReport, report_of
 from selfhost_transport.commands.session_list import SessionLine, session_line, sessions_beginning
 from selfhost_transport.errors import InvalidArgument, NotFound
@@ -20,6 +20,7 @@ from selfhost_transport.store.dead_letters import DeadLetter
 from selfhost_transport.store.ended_turns import Undelivered
 from selfhost_transport.store.erasure import KEPT_OUT_MS, ErasedSession
 from selfhost_transport.store.live_sessions import LiveSessions, RegisteredWorker
+from selfhost_transport.store.person_erasure import ErasedPerson
 from selfhost_transport.store.push import UndeliveredPush
 from selfhost_transport.store.stores import Stores
 from selfhost_transport.store.turn_store import CancelFilter, Scope
@@ -82,6 +83,17 @@ class Requeued:
     status: str
 
 
+@dataclass(frozen=True, slots=True)
+class PersonTraces:
+    """A session with something of a person: how many publishes, and whether others use it, too."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
+
+    session: str
+    publishes: int
+    shared: bool
+
+
 class Operations(Protocol):
     """What can be done to a deployment, in its Redis or through a gateway."""
 
@@ -131,6 +143,18 @@ class Operations(Protocol):
 
     async def holdings(self, session: str) -> SessionHoldings:
         """How much that is. Raises NotFound."""
+        ...
+
+    def lines_of_person(self, person: str, sessions: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
+        """What these sessions, or all, have of a client id."""
+        ...
+
+    async def traces(self, person: str, sessions: Sequence[str]) -> list[PersonTraces]:
+        """How much that is, by session."""
+        ...
+
+    async def erase_person(self, person: str, sessions: Sequence[str], by: str) -> ErasedPerson:
+        """Erase it."""
         ...
 
     async def erase(self, session: str, by: str, *, free: bool) -> ErasedSession:
@@ -221,6 +245,33 @@ class StoreOperations:
     async def holdings(self, session: str) -> SessionHoldings:
         """See holdings.py."""
         return await holdings_of(self._stores, session)
+
+    async def lines_of_person(self, person: str, sessions: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
+        """See holdings.py."""
+        async for line in lines_of_person(self._stores, person, await self._meant(sessions)):
+            yield line
+
+    async def traces(self, person: str, sessions: Sequence[str]) -> list[PersonTraces]:
+        """See store/person_erasure.py."""
+        erasure = self._stores.person_erasure
+        found = [(session, await erasure.traces(session, person)) for session in await self._meant(sessions)]
+        return [
+            PersonTraces(session, len(one.publishes), one.others) for session, one in found if one.publishes
+        ]
+
+    async def erase_person(self, person: str, sessions: Sequence[str], by: str) -> ErasedPerson:
+        """See store/person_erasure.py."""
+        return await self._stores.person_erasure.erase(person, await self._meant(sessions), by)
+
+    async def _meant(self, sessions: Sequence[str]) -> Sequence[str]:
+        """Those that are named, or all. Raises InvalidArgument where all cannot be found."""
+        if sessions:
+            return sessions
+        if not self._scans:
+            raise InvalidArgument(
+                "a gateway does not look through all sessions: name those of the person, or work in Redis"
+            )
+        return await self._stores.person_erasure.all_sessions()
 
     async def erase(self, session: str, by: str, *, free: bool) -> ErasedSession:
         """See store/erasure.py."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -15,12 +15,20 @@ from pydantic import TypeAdapter, ValidationError
 from selfhost_transport.client.rest import error_of, failure_reason
 from selfhost_transport.commands.holdings import SessionHoldings
 from selfhost_transport.commands.inspect import SessionReport
-from selfhost_transport.commands.operating import PUSH, CancelReport, EmergencyStop, Requeued, UndeliveredLine
+from selfhost_transport.commands.operating import (
+    PUSH,
+    CancelReport,
+    EmergencyStop,
+    PersonTraces,
+    Requeued,
+    UndeliveredLine,
+)
 from selfhost_transport.commands.session_list import SessionLine
 from selfhost_transport.errors import ConnectionFailed, InvalidArgument, ServiceError
 from selfhost_transport.store.dead_letters import DeadLetter
 from selfhost_transport.store.erasure import ErasedSession
 from selfhost_transport.store.live_sessions import RegisteredWorker
+from selfhost_transport.store.person_erasure import ErasedPerson
 from selfhost_transport.store.turn_store import CancelFilter, Scope
 
 T = TypeVar("T")
@@ -108,9 +116,31 @@ class HttpOperations:
 
     async def lines(self, session: str) -> AsyncIterator[dict[str, Any]]:
         """Everything that there is of a session."""
-        path = f"/v1/operator/sessions/{quote(session, safe='')}/export"
+        async for line in self._lines(f"sessions/{quote(session, safe='')}/export"):
+            yield line
+
+    async def lines_of_person(self, person: str, sessions: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
+        """What these sessions have of a client id."""
+        async for line in self._lines(f"people/{quote(person, safe='')}/export", {"session": list(sessions)}):
+            yield line
+
+    async def traces(self, person: str, sessions: Sequence[str]) -> list[PersonTraces]:
+        """How much that is, by session."""
+        body = {"sessions": list(sessions)}
+        path = f"people/{quote(person, safe='')}/traces"
+        return await self._call(list[PersonTraces], "POST", path, body, timeout_s=_LONG_TIMEOUT_S)
+
+    async def erase_person(self, person: str, sessions: Sequence[str], by: str) -> ErasedPerson:
+        """Erase it."""
+        body = {"sessions": list(sessions), "by": by}
+        path = f"people/{quote(person, safe='')}/erase"
+        return await self._call(ErasedPerson, "POST", path, body, timeout_s=_LONG_TIMEOUT_S)
+
+    async def _lines(self, path: str, params: Any = None) -> AsyncIterator[dict[str, Any]]:
         with self._reaching():
-            async with self._http.stream("GET", path, timeout=_LONG_TIMEOUT_S) as response:
+            async with self._http.stream(
+                "GET", f"/v1/operator/{path}", params=params, timeout=_LONG_TIMEOUT_S
+            ) as response:
                 if not response.is_success:
                     await response.aread()
                     raise error_of(response)

@@ -24,6 +24,7 @@ from selfhost_transport.store.history import HistoryReader
 from selfhost_transport.store.keys import DEFAULT_BUCKETS, Keyspace
 from selfhost_transport.store.occupancy import OccupancyStore
 from selfhost_transport.store.options import SECOND_MS, StoreOptions
+from selfhost_transport.store.person_erasure import PersonErasure
 from selfhost_transport.store.presence import PresenceStore
 from selfhost_transport.store.push import PushStore
 from selfhost_transport.store.retention import Retention
@@ -64,6 +65,7 @@ class Stores:
     duties: Duties
     push: PushStore
     erasure: SessionErasure
+    person_erasure: PersonErasure
 
     @classmethod
     def build(cls, settings: Settings, *, call_s: float = CALL_S, read_s: float | None = None) -> Stores:
@@ -80,6 +82,8 @@ class Stores:
         options = _options(settings)
         sessions, turns = SessionStore(redis, keys, options), TurnStore(redis, keys, options)
         presence, push = PresenceStore(redis, keys, options), PushStore(redis, keys)
+        annotations = AnnotationStore(redis, keys, options)
+        erasure = SessionErasure(redis, keys, turns, push)
         return cls(
             settings=settings,
             redis=redis,
@@ -92,7 +96,7 @@ class Stores:
             inputs=TurnInputs(redis, keys, options),
             steps=TurnSteps(redis, keys),
             presence=presence,
-            annotations=AnnotationStore(redis, keys, options),
+            annotations=annotations,
             occupancy=OccupancyStore(redis, keys, presence),
             fleet=Fleet(redis, keys),
             revocations=RevocationStore(redis, settings.redis.prefix),
@@ -101,7 +105,8 @@ class Stores:
             imports=SessionImports(redis, keys, options),
             duties=Duties(redis, keys),
             push=push,
-            erasure=SessionErasure(redis, keys, turns, push),
+            erasure=erasure,
+            person_erasure=PersonErasure(redis, keys, options, turns, presence, annotations, push, erasure),
         )
 
     @staticmethod
