@@ -132,8 +132,10 @@ class PersonErasure:
             if message.client_id == person and headers is not None and headers.codec_message_id is not None:
                 traces.questions.add(headers.codec_message_id)
             return True
+        if _is_of_cancel(message) and headers is not None and person in headers.transport.values():
+            return True
         # Who only cancelled does not use the session: that may have been an operator.
-        traces.others = traces.others or message.name != h.AI_CANCEL
+        traces.others = traces.others or not _is_of_cancel(message)
         return False
 
     async def _history(self, session: str) -> AsyncIterator[tuple[str, tuple[Message, ...]]]:
@@ -276,6 +278,11 @@ class PersonErasure:
                     f"{base}undelivered:{name}", EndedFields.OWNER, person
                 )
         return taken
+
+
+def _is_of_cancel(message: Message) -> bool:
+    """A cancel, or its refusal."""
+    return (message.name or "").startswith(h.AI_CANCEL)
 
 
 def _turn_of(message: Message) -> str | None:

@@ -62,6 +62,10 @@ async def test_a_person_goes_and_others_stay(stack: Stack, call: Call, client: r
         running = await alice.view.send("script: tokens=5000 rate=50")
         await wait_until(lambda: running.text, 10)
         await _add_the_rest(stack, SHARED)
+        by_owner = ("cancel", SHARED, "--client", ALICE, "--force", *through[:4])
+        assert (await asyncio.to_thread(call, *by_owner)).exit_code == 0
+        running = await alice.view.send("script: tokens=5000 rate=50")
+        await wait_until(lambda: running.text, 10)
         async with httpx.AsyncClient(base_url=gateway.url, auth=OPERATOR) as http:
             for person in (ALICE, BOB):
                 member = {"action": 2, "clientId": person, "data": "here"}
@@ -124,8 +128,8 @@ async def _add_the_rest(stack: Stack, session: str) -> None:
 async def test_a_gateway_asks_for_the_sessions_of_a_person(stack: Stack, call: Call) -> None:
     gateway = await stack.gateway(config=CONFIG)
     through = ("--url", gateway.url, "--key", ":".join(OPERATOR))
-    for words in (("export",), ("erase",), ("erase", "--yes")):
-        done = await asyncio.to_thread(call, *words, "--client-id", ALICE, *through)
+    for unnamed in (["export"], ["erase"], ["erase", "--yes"]):
+        done = await asyncio.to_thread(call, *unnamed, "--client-id", ALICE, *through)
         assert isinstance(done.exception, TransportError) and done.exception.info.status_code == 400
     for words in (
         ("erase",),
