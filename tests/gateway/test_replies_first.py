@@ -7,10 +7,16 @@ from typing import cast
 
 import pytest
 
-from gateway.commands.commands import Done
+from gateway.commands.commands import CancelTurns, ChangePresence, Done, Publish
 from gateway.realtime.replies_first import wait_for_entries
 from gateway.realtime.watched import Watched
+from gateway.services import connect_services
+from selfhost_transport.settings import load_settings
+from selfhost_transport.turns.commands import CancelFilter, Scope
+from selfhost_transport.turns.headers import AI_CANCEL
 from selfhost_transport.wire.frame import AckResult
+from selfhost_transport.wire.message import Message
+from selfhost_transport.wire.presence import PresenceAction, PresenceMessage
 from selfhost_transport.wire.serial import Position
 
 AT = Position(1000, 0)
@@ -64,3 +70,21 @@ async def test_it_waits_until_what_it_speaks_of_has_been_written(of_presence: bo
 
 async def test_other_acknowledgements_wait_for_nothing() -> None:
     assert await is_done(begin(Done(AckResult([]), AT, EPOCH), Channel()))
+
+
+async def test_what_each_reply_waits_for(redis_url: str, redis_prefix: str) -> None:
+    services = await connect_services(load_settings(redis=redis_url, redis_prefix=redis_prefix))
+    try:
+        enter = PresenceMessage(PresenceAction.ENTER, client_id="ann", id="c:0:0")
+        holder = services.holder("c", 1000)
+        entered = await services.executor.run(ChangePresence("room", holder, (enter,), "once"))
+        # Who has entered finds itself among the members; entries that wait for other replies are not hurried for that.
+        assert (entered.reply_after, entered.hurries) == (entered.position, False)
+        assert entered.position > Position.ZERO
+        published = await services.executor.run(Publish("room", (Message(name="note", data="x"),)))
+        assert (published.reply_after, published.hurries) == (None, False)
+        cancel = Message(name=AI_CANCEL, client_id="ann")
+        nothing = await services.executor.run(CancelTurns("room", CancelFilter(Scope.TURN, "none"), cancel))
+        assert nothing.hurries and nothing.reply_after == nothing.position
+    finally:
+        await services.close()

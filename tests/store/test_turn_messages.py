@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from selfhost_transport.store import turn_messages
@@ -68,3 +70,24 @@ async def test_a_turn_that_wrote_nothing_is_its_question(sessions: SessionStore)
     await anext(writing)
     found = await read_turn(sessions.history, ended(talk, talk.turns[-1]))
     assert texts(found) == [("user", "hello")]
+
+
+async def test_messages_of_other_turns_change_nothing_of_a_turn(sessions: SessionStore) -> None:
+    talk = Talk(sessions)
+    ids = InputIds()
+    writing = talk.turn(user_message([TextPart("mine")], ids, client_id=USER), chunks=2)
+    await anext(writing)
+    said = talk.turns[-1]
+    # A client that gives its message, and an agent that gives its answer, the ids of this turn's.
+    other = user_message(
+        [TextPart("another's")], replace(InputIds(), codec_message_id=ids.codec_message_id), client_id=USER
+    )
+    taken = talk.turn(other, chunks=1)
+    await anext(taken)
+    talk.turns[-1].answer_id = said.answer_id
+    async for _ in taken:
+        pass
+    async for _ in writing:
+        pass
+    found = await read_turn(sessions.history, ended(talk, said))
+    assert texts(found) == [("user", "mine"), ("assistant", "0 1 ")]
