@@ -14,9 +14,10 @@ from gateway.services import connect_services
 from selfhost_transport.settings import load_settings
 from selfhost_transport.turns.commands import CancelFilter, Scope
 from selfhost_transport.turns.headers import AI_CANCEL
+from selfhost_transport.wire.actions import PresenceAction
 from selfhost_transport.wire.frame import AckResult
 from selfhost_transport.wire.message import Message
-from selfhost_transport.wire.presence import PresenceAction, PresenceMessage
+from selfhost_transport.wire.presence import PresenceMessage
 from selfhost_transport.wire.serial import Position
 
 AT = Position(1000, 0)
