@@ -18,7 +18,7 @@ from typing import Any
 from agent_worker.output.flush_timer import FlushTimer
 from agent_worker.output.left_behind import OpenStream
 from selfhost_transport.errors import LeaseLost, TransportError
-from selfhost_transport.redis_io.pipeline import ReplyCallback
+from selfhost_transport.redis_io.calls import ReplyCallback
 from selfhost_transport.settings import Settings
 from selfhost_transport.store.entries import Ref
 from selfhost_transport.store.turn_operations import CloseMessage, CreateMessage, OpenText, WriteOperation

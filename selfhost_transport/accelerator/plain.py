@@ -44,7 +44,7 @@ def append_frames(
 
 
 def append_command(head: bytes, offset: int, chunk: bytes, entry_head: bytes) -> bytes:
-    """A call of `append.lua` as Redis reads it, from `head`, which has everything before its last three arguments.
+    """What a call of `append.lua` gives as Redis reads it, from `head`, which has everything before its last three arguments.
 
     `offset`: where the chunk begins in its message, in bytes. `chunk`: UTF-8.
     """

@@ -18,10 +18,11 @@ from redis.crc import key_slot
 
 from selfhost_transport.errors import StoreUnavailable
 from selfhost_transport.redis_io.address import Address
+from selfhost_transport.redis_io.calls import ALONE, ReplyCallback
 from selfhost_transport.redis_io.cluster import Owned, Shards
 from selfhost_transport.redis_io.link import Argument, pack
 from selfhost_transport.redis_io.node_links import SlotLink
-from selfhost_transport.redis_io.pipeline import Pipeline, ReplyCallback
+from selfhost_transport.redis_io.pipeline import Pipeline
 
 
 class Batch:
@@ -64,7 +65,7 @@ async def _ask_pipeline(way: Pipeline, packed: Sequence[bytes], within_s: float)
             done.set_result(None)
 
     for at, command in enumerate(packed):
-        way.send(None, None, command, ReplyCallback(partial(receive, at)), within_s)
+        way.send(None, None, ALONE, command, ReplyCallback(partial(receive, at)), within_s)
     await done
     return replies
 

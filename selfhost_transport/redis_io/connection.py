@@ -98,15 +98,18 @@ class RedisConnection:
         first: Sequence[Argument],
         *,
         misplaced: bytes | None = None,
+        several: LuaScript | None = None,
     ) -> PreparedCall:
         """Calls of one script with these keys and first arguments, each with three arguments more.
 
         `misplaced`: the script's reply to a call whose predecessor was not carried out; see `Pipeline.send`.
+        `several`: the script that makes several such calls at once, for those that leave together.
         """
         way = self._way.pipeline(keys[0]) if isinstance(self._way, Shards) else self._way
-        if self._in_cluster and not script.names_all_keys:
-            keys = with_guard(keys)
-        return PreparedCall(way, self.database.script(script), keys, first, misplaced)
+        guard = with_guard(keys)[len(keys) :] if self._in_cluster and not script.names_all_keys else ()
+        if several is not None:
+            several = self.database.script(several)
+        return PreparedCall(way, self.database.script(script), keys, guard, first, misplaced, several)
 
     def command(
         self, *arguments: Argument, retry_s: float = 0.0, node_key: Argument | None = None

@@ -20,6 +20,8 @@ import hiredis
 
 from selfhost_transport.errors import InvalidArgument, StoreUnavailable, TransportError
 from selfhost_transport.redis_io.address import Address
+from selfhost_transport.redis_io.calls import ALONE, NO_CALLER, Answer, Call, Combination, ReplyCallback
+from selfhost_transport.redis_io.combined_calls import pack_calls, replies_of
 from selfhost_transport.redis_io.databases import LuaScript
 from selfhost_transport.redis_io.link import Argument, Link, OnLost, OnReply, pack
 from selfhost_transport.redis_io.refusals import RedisFailure, Refusal, as_transport_error, refusal_of
@@ -33,80 +35,6 @@ LONGEST_PAUSE_S = 0.25
 _TICK_S = 0.25
 _LONGEST_WAIT_S = 1.0
 """For replicas to have a write; meanwhile the connection carries nothing else."""
-
-
-class Answer(Protocol):
-    """Receives a reply: a future, or a callback for many replies (ReplyCallback)."""
-
-    def done(self) -> bool: ...  # noqa: D102
-
-    def set_result(self, result: Any, /) -> None: ...  # noqa: D102
-
-    def set_exception(self, exception: BaseException, /) -> None: ...  # noqa: D102
-
-
-class ReplyCallback:
-    """Calls a function with every reply or error, in the reading callback.
-
-    The function must be quick and never raise. A future for each call would cost as much as the call.
-    """
-
-    __slots__ = ("notify",)
-
-    def __init__(self, notify: Callable[[Any, BaseException | None], None]) -> None:
-        self.notify = notify
-
-    def done(self) -> bool:
-        """There is always another reply."""
-        return False
-
-    def set_result(self, result: Any, /) -> None:
-        """A reply came."""
-        self.notify(result, None)
-
-    def set_exception(self, exception: BaseException, /) -> None:
-        """None came, or it was an error."""
-        self.notify(None, exception)
-
-
-class _Call:
-    """One command in flight. `until`: monotonic time at which it ends, whatever the state of the connection."""
-
-    __slots__ = ("again", "misplaced", "packed", "refused", "reply", "script", "until")
-
-    def __init__(
-        self,
-        packed: bytes,
-        script: LuaScript | None,
-        reply: Answer,
-        until: float,
-        again: bool,
-        misplaced: bytes | None = None,
-    ) -> None:
-        self.packed = packed
-        self.script = script
-        self.reply = reply
-        self.until = until
-        # Whether it may be sent a second time after a connection was lost with the reply outstanding.
-        self.again = again
-        # The reply that says that an earlier call has not been carried out.
-        self.misplaced = misplaced
-        # What the server said when it last refused the call.
-        self.refused: TransportError | None = None
-
-
-class _NoCaller:
-    """In the place of an answer that was given already: the reply that may still come must be taken in turn."""
-
-    def done(self) -> bool:
-        return True
-
-    def set_result(self, result: Any, /) -> None: ...
-
-    def set_exception(self, exception: BaseException, /) -> None: ...
-
-
-_NO_CALLER = _NoCaller()
 
 
 class AddressResolver(Protocol):
@@ -186,7 +114,7 @@ class Pipeline:
         self._where = where
         # How many replicas have to have a write before its reply is passed on (P11), and writes that wait for that.
         self._replicas = replicas
-        self._unconfirmed: list[tuple[_Call, Any]] = []
+        self._unconfirmed: list[tuple[Call, Any]] = []
         self._sockets: Sockets = sockets or OwnSocket()
         # By digest: those that a server gets before anything else. One that has not got a script sends the call back,
         # and a call of another script behind it would overtake it.
@@ -196,10 +124,10 @@ class Pipeline:
         # The one that it is connected on.
         self._loop: asyncio.AbstractEventLoop | None = None
         # Calls not sent yet, and calls whose reply is outstanding, both in order.
-        self._waiting: deque[_Call] = deque()
-        self._sent: deque[_Call] = deque()
+        self._waiting: deque[Call] = deque()
+        self._sent: deque[Call] = deque()
         # Calls that the server refused for now, in order: they come before those that wait. Then the pause that follows.
-        self._held: list[_Call] = []
+        self._held: list[Call] = []
         # Scripts that some of those need and the server does not have.
         self._missing: dict[str, LuaScript] = {}
         self._leave = False
@@ -238,7 +166,7 @@ class Pipeline:
             self._link = None
         error = RedisFailure("the connection to Redis was closed by this process")
         for call in (*self._sent, *self._held, *self._waiting, *self._take_unconfirmed()):
-            _fail(call, error)
+            call.fail(error)
         for calls in (self._held, self._sent, self._waiting):
             calls.clear()
 
@@ -257,13 +185,14 @@ class Pipeline:
         if loop is not self._loop and self._loop is not None and self._loop.is_running():
             raise InvalidArgument("a connection to Redis was used from another event loop than its own")
         reply: asyncio.Future[Any] = loop.create_future()
-        self.send(script, None, pack(arguments), reply, retry_s)
+        self.send(script, None, ALONE, pack(arguments), reply, retry_s)
         return reply
 
     def send(
         self,
         script: LuaScript | None,
         misplaced: bytes | None,
+        combination: Combination,
         packed: bytes,
         answer: Answer,
         retry_s: float,
@@ -272,11 +201,12 @@ class Pipeline:
 
         `misplaced`: the reply to a call that came before one that it depends on. Where the server has refused some
         call for the moment, such a call is repeated with it, in the order of the calls.
+        `combination`: how it can be sent with others; then `packed` has its arguments only.
         """
         until = time.monotonic() + (retry_s or self._timeout_s)
-        call = _Call(packed, script, answer, until, retry_s > 0, misplaced)
+        call = Call(packed, script, answer, until, retry_s > 0, misplaced, combination)
         if self._closed:
-            _fail(call, RedisFailure("the connection to Redis was closed by this process"))
+            call.fail(RedisFailure("the connection to Redis was closed by this process"))
             return
         self._waiting.append(call)
         if self._flush_scheduled and self._tick is not None:
@@ -311,35 +241,59 @@ class Pipeline:
         if self._link is None or not self._waiting or self._held or self._leave:
             return
         calls, self._waiting = self._waiting, deque()
-        if self._replicas and any(map(_writes, calls)):
+        if self._replicas and any(call.writes for call in calls):
             calls.append(self._confirmation())
         self._sent.extend(calls)
-        self._link.write([call.packed for call in calls])
+        self._link.write(pack_calls(calls))
 
     def _on_reply(self, reply: Any) -> None:
         self._replies += 1
         call = self._sent.popleft()
-        answer = call.reply
-        if type(answer) is ReplyCallback and type(reply) is bytes and not (self._held or self._replicas):
-            # The reply to every append.
-            answer.notify(reply, None)
-        elif not answer.done():
-            if isinstance(reply, hiredis.ReplyError):
-                self._refused(call, reply)
-            elif self._held and call.misplaced is not None and reply == call.misplaced:
-                self._held.append(call)
-            elif self._replicas and _writes(call):
-                self._unconfirmed.append((call, reply))
-            else:
-                answer.set_result(reply)
+        if call.combined:
+            self._on_combined(call, reply)
+        else:
+            self._take(call, reply, call.script)
         if not self._sent:
             self._all_answered()
 
-    def _confirmation(self) -> _Call:
+    def _on_combined(self, first: Call, reply: Any) -> None:
+        """The reply to calls that were sent as one."""
+        self._sent.appendleft(first)
+        next_call = self._sent.popleft
+        if isinstance(reply, hiredis.ReplyError):
+            # None of them was begun.
+            several = first.combination.several
+            for _ in range(first.combined):
+                self._take(next_call(), reply, several)
+            return
+        plain = type(reply) is bytes and not (self._held or self._replicas)
+        for one in replies_of(reply):
+            call = next_call()
+            if plain and type(answer := call.reply) is ReplyCallback:
+                # The reply to every append.
+                answer.notify(one, None)
+            else:
+                self._take(call, one, call.script)
+
+    def _take(self, call: Call, reply: Any, script: LuaScript | None) -> None:
+        """A reply to one call, which was made of this script."""
+        answer = call.reply
+        if answer.done():
+            return
+        if isinstance(reply, hiredis.ReplyError):
+            self._refused(call, reply, script)
+        elif self._held and call.misplaced is not None and reply == call.misplaced:
+            self._held.append(call)
+        elif self._replicas and call.writes:
+            self._unconfirmed.append((call, reply))
+        else:
+            answer.set_result(reply)
+
+    def _confirmation(self) -> Call:
         """Waits for the replicas to have all that was written before it; one for each batch of calls."""
         # Less than a call has, so that one that may be repeated is.
         wait_ms = round(min(self._timeout_s * 0.4, _LONGEST_WAIT_S) * 1000)
-        return _Call(
+        return Call(
             pack(("WAIT", self._replicas, wait_ms)), None, ReplyCallback(self._confirm), math.inf, False
         )
 
@@ -356,20 +310,21 @@ class Pipeline:
             call.refused = unsafe
             if call.again:
                 # Redis recognises that it was done, and is asked for the replicas again.
+                call.go_alone()
                 self._held.append(call)
             else:
-                _fail(call, unsafe)
+                call.fail(unsafe)
 
-    def _take_unconfirmed(self) -> list[_Call]:
+    def _take_unconfirmed(self) -> list[Call]:
         calls, self._unconfirmed = self._unconfirmed, []
         return [call for call, _ in calls]
 
-    def _refused(self, call: _Call, error: hiredis.ReplyError) -> None:
+    def _refused(self, call: Call, error: hiredis.ReplyError, script: LuaScript | None) -> None:
         text = str(error)
-        if call.script is not None and text.startswith("NOSCRIPT"):
+        if script is not None and text.startswith("NOSCRIPT"):
             # Its first use, or the scripts were flushed. Further calls of it come back in the same way, and none may
             # be made before them.
-            self._scripts[call.script.digest] = self._missing[call.script.digest] = call.script
+            self._scripts[script.digest] = self._missing[script.digest] = script
             self._held.append(call)
             return
         refusal = refusal_of(text)
@@ -424,7 +379,9 @@ class Pipeline:
         again = [*self._held, *(call for call in unanswered if call.again)]
         for call in unanswered:
             if not call.again:
-                _fail(call, lost)
+                call.fail(lost)
+            else:
+                call.go_alone()
         self._sent.clear()
         self._waiting.extendleft(reversed(again))
         self._pause_s = min(max(FIRST_DELAY_S, self._pause_s * 2), LONGEST_DELAY_S) if self._held else 0.0
@@ -481,34 +438,24 @@ class Pipeline:
         for call in (*self._sent, *(call for call, _ in self._unconfirmed)):
             if call.until <= now and not call.reply.done():
                 call.reply.set_exception(silent)
-                call.reply = _NO_CALLER
+                call.reply = NO_CALLER
         unsent = self._trouble or RedisFailure(f"Redis at {self._where} cannot be reached in time")
         for calls in (self._held, self._waiting):
             expired = [call for call in calls if call.until <= now]
             for call in expired:
-                _fail(call, call.refused or unsent)
+                call.fail(call.refused or unsent)
             if expired:
                 still = [call for call in calls if call.until > now]
                 calls.clear()
                 calls.extend(still)
 
 
-def _writes(call: _Call) -> bool:
-    """Whether a call may change a session; single commands do not."""
-    return call.script is not None and not call.script.reads
-
-
-def _loading(script: LuaScript) -> _Call:
+def _loading(script: LuaScript) -> Call:
     """Not repeated after a lost connection: the next one begins with it anyway."""
-    return _Call(pack(("SCRIPT", "LOAD", script.source)), None, _ignored(), math.inf, False)
+    return Call(pack(("SCRIPT", "LOAD", script.source)), None, _ignored(), math.inf, False)
 
 
 def _ignored() -> asyncio.Future[Any]:
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     future.add_done_callback(lambda done: done.exception())
     return future
-
-
-def _fail(call: _Call, error: TransportError) -> None:
-    if not call.reply.done():
-        call.reply.set_exception(error)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from selfhost_transport.redis_io.calls import Answer, Combination
 from selfhost_transport.redis_io.databases import LuaScript
 from selfhost_transport.redis_io.link import Argument, pack
-from selfhost_transport.redis_io.pipeline import Answer, Pipeline
+from selfhost_transport.redis_io.pipeline import Pipeline
+
+_LAST = 3
 
 
 class PreparedCall:
@@ -23,10 +26,21 @@ class PreparedCall:
         pipeline: Pipeline,
         script: LuaScript,
         keys: Sequence[Argument],
+        guard: Sequence[Argument],
         first: Sequence[Argument],
         misplaced: bytes | None = None,
+        several: LuaScript | None = None,
     ) -> None:
-        words = ("EVALSHA", script.digest, len(keys), *keys, *first)
-        packed = pack(words)
-        self.head = b"*%d%s" % (len(words) + 3, packed[packed.index(b"\r\n") :])
-        self.call = partial(pipeline.send, script, misplaced)
+        arguments = len(first) + _LAST
+        words = ("EVALSHA", script.digest, len(keys) + len(guard), *keys, *guard)
+        alone = b"*%d\r\n%s" % (len(words) + arguments, _packed(words))
+        count = len(keys), arguments
+        combination = Combination(several, alone, _packed(keys), _packed(guard), count)
+        self.head = _packed(first)
+        self.call = partial(pipeline.send, script, misplaced, combination)
+
+
+def _packed(words: Sequence[Argument]) -> bytes:
+    """Words as they stand within a packed command."""
+    packed = pack(tuple(words))
+    return packed[packed.index(b"\r\n") + 2 :]

@@ -8,6 +8,8 @@ A script begins with what it takes:
 The loader makes a local of each name, a Lua number of one with `:number`. A last name with dots stands for all further
 values: `turns_at` is the place of the first in `ARGV` (or `KEYS`). `call` builds a call from the same names.
 
+`several` makes a script of a script: the same for several calls at once.
+
 A line `--@include name` is replaced by that file, so that shared steps exist once; the first time, should files
 include the same. A word such as `TURN.status` becomes the name of that field (`fields.py`). A script that publishes puts
 `DATABASE` behind the name of a channel (`redis_io/databases.py`). Functions and names of included files that a script does
@@ -23,6 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from textwrap import indent
 from typing import Final
 
 from selfhost_transport.redis_io.databases import SCRIPT_BEGINS
@@ -84,11 +87,12 @@ class Names:
         numbers = frozenset(word.removesuffix(":number") for word in named if word.endswith(":number"))
         return cls(tuple(word.removesuffix(":number") for word in named), numbers, rest)
 
-    def locals(self, table: str) -> Iterator[str]:
-        """The line of Lua that gives the values their names."""
+    def locals(self, table: str, first: str = "") -> Iterator[str]:
+        """The line of Lua that gives the values their names. `first`: where the first is in the table; by default at 1."""
+        places = [f"{first} + {at}" if first else str(at + 1) for at in range(len(self.fixed))]
         values = [
             f"tonumber({table}[{at}])" if name in self.numbers else f"{table}[{at}]"
-            for at, name in enumerate(self.fixed, 1)
+            for name, at in zip(self.fixed, places, strict=True)
         ]
         if self.fixed:
             yield f"local {', '.join(self.fixed)} = {', '.join(values)}"
@@ -142,7 +146,27 @@ def load(name: str) -> Script:
     if clash:
         raise ValueError(f"the script {name} has keys and arguments of the same names: {sorted(clash)}")
     header = "\n".join([*keys.locals("KEYS"), *arguments.locals("ARGV")])
-    whole = _FIELD.sub(_stored_name, _with_includes(_with_header(text, header), {f"{name}.lua"}))
+    return _script(name, _with_includes(_with_header(text, header), {f"{name}.lua"}), keys, arguments)
+
+
+@cache
+def several(name: str) -> Script:
+    """The script that makes several calls of `name` at once (`_several.lua`): keys and arguments are those of each in turn.
+
+    `name` names all its keys, takes a fixed number of values, and returns a word.
+    """
+    text = (_FOLDER / f"{name}.lua").read_text()
+    keys, arguments = _names(text, "keys"), _names(text, "argv")
+    header = "\n".join([*keys.locals("KEYS", "key"), *arguments.locals("ARGV", "value")])
+    once = _with_includes(_with_header(text, header), {f"{name}.lua"})
+    whole = (_FOLDER / "_several.lua").read_text().replace("--@script", indent(once, "  "))
+    for word, names in (("KEYS_OF_ONE", keys), ("ARGUMENTS_OF_ONE", arguments)):
+        whole = whole.replace(word, str(len(names.fixed)))
+    return _script(f"{name}, several", whole, Names(rest="keys"), Names(rest="values"))
+
+
+def _script(name: str, text: str, keys: Names, arguments: Names) -> Script:
+    whole = _FIELD.sub(_stored_name, text)
     source = _without_unused(whole)
     if "DATABASE" in source:
         source = SCRIPT_BEGINS + source
@@ -167,7 +191,7 @@ def session_call(
 
 def everything() -> list[Script]:
     """All scripts."""
-    return [load(path.stem) for path in sorted(_FOLDER.glob("[!_]*.lua"))]
+    return [*(load(path.stem) for path in sorted(_FOLDER.glob("[!_]*.lua"))), several("append")]
 
 
 def _only_reads(source: str) -> bool:

@@ -10,8 +10,8 @@ from typing import Any
 
 from selfhost_transport.accelerator import append_command
 from selfhost_transport.errors import ServiceError
+from selfhost_transport.redis_io.calls import Answer
 from selfhost_transport.redis_io.connection import RedisConnection
-from selfhost_transport.redis_io.pipeline import Answer
 from selfhost_transport.redis_io.prepared_call import PreparedCall
 from selfhost_transport.store import scripts
 from selfhost_transport.store.entries import pack_created
@@ -168,7 +168,8 @@ class TurnStore:
             channel=self.keys.channel(session), offset=0, chunk=b"", entry_head=b"",
         )  # fmt: skip
         # The last three are given with each call.
-        return self.redis.prepare(script, keys, arguments[:-3], misplaced=GAP)
+        several = scripts.several("append")
+        return self.redis.prepare(script, keys, arguments[:-3], misplaced=GAP, several=several)
 
     def check_append(self, lease: Lease, reply: bytes) -> None:
         """Raises LeaseLost for a refused chunk, ServiceError for a chunk whose predecessor was never written."""

@@ -66,6 +66,20 @@ MUTATIONS: Final = (
         "if false then",
         ("tests/store/test_turns.py",),
     ),
+    Mutation(
+        "an error of one append ends those that were sent with it",
+        f"{_LUA}/_several.lua",
+        "local done, reply = pcall(once, at * KEYS_OF_ONE + 1, at * ARGUMENTS_OF_ONE + 1)",
+        "local done, reply = true, once(at * KEYS_OF_ONE + 1, at * ARGUMENTS_OF_ONE + 1)",
+        ("tests/store/test_combined_appends.py",),
+    ),
+    Mutation(
+        "the script for several appends is not loaded again",
+        "selfhost_transport/redis_io/pipeline.py",
+        "self._take(next_call(), reply, several)",
+        "self._take((call := next_call()), reply, call.script)",
+        ("tests/redis_io/test_combined_calls.py",),
+    ),
     # What was acknowledged
     Mutation(
         "a send that is repeated is another send",

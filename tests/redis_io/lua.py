@@ -20,6 +20,25 @@ class Lua:
         return sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 
+# Appends a number if it follows on the last one, as a chunk of a message does.
+NEXT = Lua(
+    "if redis.call('LLEN', KEYS[1]) ~= tonumber(ARGV[1]) then return 'gap' end "
+    "redis.call('RPUSH', KEYS[1], ARGV[1]) return 'ok'"
+)
+# The same for several lists; an error of one ends none of the others.
+SEVERAL_NEXT = Lua(
+    "local function once(key, number) "
+    "if redis.call('LLEN', key) ~= tonumber(number) then return 'gap' end "
+    "redis.call('RPUSH', key, number) return 'ok' end "
+    "local replies, failed = {}, false "
+    "for at = 1, #ARGV / 3 do "
+    "local done, reply = pcall(once, KEYS[at], ARGV[3 * at - 2]) "
+    "if not done then reply, failed = {err = reply}, true end "
+    "replies[at] = reply end "
+    "if failed then return replies end return table.concat(replies, ' ')"
+)
+
+
 def run_forever(url: str) -> None:
     """Keep a server busy until the script is killed."""
     with redis.Redis.from_url(url) as client, pytest.raises(redis.ResponseError):

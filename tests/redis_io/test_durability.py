@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 import redis
 
+from selfhost_transport.accelerator import append_command
 from selfhost_transport.errors import StoreUnavailable, TransportError
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
+from selfhost_transport.redis_io.refusals import RedisFailure
 from selfhost_transport.settings import load_settings
 from tests.processes import wait_until
 from tests.redis_io.fail_over import fail_over
-from tests.redis_io.lua import Lua
+from tests.redis_io.lua import NEXT, SEVERAL_NEXT, Lua
 from tests.redis_io.sentinels import port_of
 
 FAIL_OVERS = 20 if os.environ.get("SELFHOST_TRANSPORT_LONG") else 1
@@ -49,6 +51,39 @@ async def test_an_acknowledged_write_is_on_the_replica(pair: tuple[EmbeddedRedis
         for number in range(1, 51):
             replies = await asyncio.gather(*(connection.call(PUSH, ["list"], [number]) for _ in range(3)))
             assert there.llen("list") == max(replies) == 3 * number
+    await connection.close()
+
+
+async def test_each_of_several_writes_in_one_call_waits_for_the_replica(
+    pair: tuple[EmbeddedRedis, EmbeddedRedis],
+) -> None:
+    primary, replica = pair
+    await _in_step(primary)
+    connection = RedisConnection(primary.url, timeout_s=2, replicas=1)
+    connection.keep_loaded([NEXT, SEVERAL_NEXT])
+    lists = [connection.prepare(NEXT, [f"n{at}"], [], several=SEVERAL_NEXT) for at in range(5)]
+
+    def write(number: int, retry_s: float) -> list[asyncio.Future[bytes]]:
+        answers: list[asyncio.Future[bytes]] = [asyncio.get_running_loop().create_future() for _ in lists]
+        for one, answer in zip(lists, answers, strict=True):
+            one.call(append_command(one.head, number, b"", b""), answer, retry_s)
+        return answers
+
+    with redis.Redis.from_url(replica.url) as there:
+        for number in range(20):
+            assert await asyncio.gather(*write(number, 0.0)) == [b"ok"] * 5
+            assert [there.llen(f"n{at}") for at in range(5)] == [number + 1] * 5
+    os.kill(replica.pid, signal.SIGSTOP)
+    try:
+        refused = await asyncio.gather(*write(20, 0.0), return_exceptions=True)
+        assert {type(error) for error in refused} == {RedisFailure}
+        kept = write(21, 20.0)
+        await asyncio.sleep(1.2)  # longer than one wait for the replica
+        assert not any(answer.done() for answer in kept)
+    finally:
+        os.kill(replica.pid, signal.SIGCONT)
+    # They were carried out, and are recognised.
+    assert await asyncio.gather(*kept) == [b"gap"] * 5
     await connection.close()
 
 

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from redis.crc import key_slot
 
+from selfhost_transport.accelerator import append_command
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.databases import SCRIPT_BEGINS
+from selfhost_transport.redis_io.prepared_call import PreparedCall
 from selfhost_transport.redis_io.subscriber import Subscriber
 from tests.processes import wait_until
 from tests.redis_io.clusters import Clustered, Move, clustered
-from tests.redis_io.lua import Lua
+from tests.redis_io.lua import NEXT, SEVERAL_NEXT, Lua
 
 LONG = bool(os.environ.get("SELFHOST_TRANSPORT_LONG"))
 # Names of its own, as the scripts of a session build them: only the first is a key of the call.
@@ -140,8 +142,17 @@ class Machine(RuleBasedStateMachine):
         self.sent: dict[str, int] = dict.fromkeys(BUCKETS, 0)
         self.replies: dict[str, list[asyncio.Future[Any]]] = {name: [] for name in BUCKETS}
         self.move: Move | None = None
+        self.appended: dict[str, int] = dict.fromkeys(BUCKETS, 0)
+        self.answers: list[asyncio.Future[bytes]] = []
+        self.appends = {
+            name: self.loop.run_until_complete(self._prepare(f"{name}:numbers")) for name in BUCKETS
+        }
         for name in BUCKETS:
             self.loop.run_until_complete(self._command("DEL", name, f"{name}:twin"))
+            self.loop.run_until_complete(self._command("DEL", f"{name}:numbers"))
+
+    async def _prepare(self, key: str) -> PreparedCall:
+        return self.connection.prepare(NEXT, [key], [], misplaced=b"gap", several=SEVERAL_NEXT)
 
     async def _command(self, *words: str | int) -> Any:
         return await self.connection.command(*words)
@@ -152,6 +163,20 @@ class Machine(RuleBasedStateMachine):
             for _ in range(count):
                 self.sent[name] += 1
                 self.replies[name].append(self.connection.call(BOTH, [name], [self.sent[name]]))
+            await asyncio.sleep(0)
+
+        self.loop.run_until_complete(start())
+
+    @rule(name=st.sampled_from(BUCKETS), count=st.integers(1, 20))
+    def append(self, name: str, count: int) -> None:
+        """Calls that are sent as one, of which each follows on the last one."""
+
+        async def start() -> None:
+            one = self.appends[name]
+            for _ in range(count):
+                self.answers.append(asyncio.get_running_loop().create_future())
+                one.call(append_command(one.head, self.appended[name], b"", b""), self.answers[-1], 20)
+                self.appended[name] += 1
             await asyncio.sleep(0)
 
         self.loop.run_until_complete(start())
@@ -187,6 +212,8 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def compare(self) -> None:
         async def all_done() -> None:
+            async with asyncio.timeout(20):
+                assert set(await asyncio.gather(*self.answers)) <= {b"ok"}
             for name in BUCKETS:
                 numbers = list(range(1, self.sent[name] + 1))
                 async with asyncio.timeout(20):
@@ -194,12 +221,14 @@ class Machine(RuleBasedStateMachine):
                 for key in (name, f"{name}:twin"):
                     found = await self.connection.command("LRANGE", key, 0, -1)
                     assert [int(one) for one in found] == numbers
+                found = await self.connection.command("LRANGE", f"{name}:numbers", 0, -1)
+                assert [int(one) for one in found] == list(range(self.appended[name]))
 
         self.loop.run_until_complete(all_done())
 
     @invariant()
     def no_call_failed(self) -> None:
-        for replies in self.replies.values():
+        for replies in (*self.replies.values(), self.answers):
             assert not [reply for reply in replies if reply.done() and reply.exception() is not None]
 
     def teardown(self) -> None:

@@ -27,7 +27,7 @@ from selfhost_transport.redis_io.refusals import (
 from selfhost_transport.redis_io.subscriber import Subscriber
 from tests.processes import wait_until
 from tests.promptness import Stopwatch, assert_quick, prompt
-from tests.redis_io.lua import Lua, is_busy, run_forever
+from tests.redis_io.lua import NEXT, SEVERAL_NEXT, Lua, is_busy, run_forever
 
 RUNS = 12 if os.environ.get("SELFHOST_TRANSPORT_LONG") else 2
 TIMEOUT_S = 0.5
@@ -36,11 +36,6 @@ MARGIN_S = 1.0
 
 
 PUSH = Lua("return redis.call('RPUSH', KEYS[1], ARGV[1])")
-# Appends a number if it follows on the last one, as a chunk of a message does.
-NEXT = Lua(
-    "if redis.call('LLEN', KEYS[1]) ~= tonumber(ARGV[1]) then return 'gap' end "
-    "redis.call('RPUSH', KEYS[1], ARGV[1]) return 'ok'"
-)
 
 
 @pytest.fixture(scope="module")
@@ -185,14 +180,15 @@ async def test_a_call_that_the_server_does_not_answer_ends_although_others_are_a
     assert_quick(took, TIMEOUT_S + MARGIN_S)
 
 
+@pytest.mark.parametrize("together", [1, 7])
 @pytest.mark.parametrize("switch", [as_replica, without_replicas])
 async def test_calls_that_depend_on_earlier_ones_keep_their_order_through_a_refusal(
-    connect: Connect, admin: redis.Redis, switch: Switch
+    connect: Connect, admin: redis.Redis, switch: Switch, together: int
 ) -> None:
-    """The server takes writes again while a call behind a refused one is on its way already."""
+    """The server takes writes again while a call behind a refused one is on its way already. `together`: sent as one."""
     connection = connect(20)
-    connection.keep_loaded([NEXT])
-    repeated = connection.prepare(NEXT, ["n"], [], misplaced=b"gap")
+    connection.keep_loaded([NEXT, SEVERAL_NEXT])
+    repeated = connection.prepare(NEXT, ["n"], [], misplaced=b"gap", several=SEVERAL_NEXT)
     loop = asyncio.get_running_loop()
     answers: list[asyncio.Future[bytes]] = []
     for number in range(3000):
@@ -200,7 +196,8 @@ async def test_calls_that_depend_on_earlier_ones_keep_their_order_through_a_refu
             await asyncio.to_thread(switch, admin, number % 1000 == 300)
         answers.append(loop.create_future())
         repeated.call(append_command(repeated.head, number, b"", b""), answers[-1], 5)
-        await asyncio.sleep(0)
+        if number % together == 0:
+            await asyncio.sleep(0)
     assert set(await asyncio.gather(*answers)) == {b"ok"}
     assert await connection.command("LLEN", "n") == 3000
 

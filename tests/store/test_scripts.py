@@ -16,7 +16,7 @@ from selfhost_transport.store.keys import Keyspace
 
 PACKAGE = Path(selfhost_transport.__file__).parent
 FOLDER = PACKAGE / "store" / "scripts"
-SCRIPTS = {script.name: script for script in scripts.everything()}
+SCRIPTS = {script.name: script for script in scripts.everything() if not script.name.endswith(", several")}
 # Functions that call scripts, and the names that each adds to those it is given.
 CALLERS: dict[str, set[str]] = {
     "call": set(),
