@@ -89,7 +89,7 @@ async def test_each_is_refused_and_written_for_itself(connection: RedisConnectio
     """One of each outcome in one call: also of an error within the script, P2, P6 and P7."""
     here = await room(connection, "each")
     await asyncio.gather(*(here.append(number, "a") for number in range(TEXTS)))
-    await here.turns.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)
+    await here.turns.cancels.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)
     base = here.turns.keys.base_of(SESSION)
     await connection.command("DEL", f"{base}x:{here.texts[2].ref}:{SESSION}")
     await connection.command("RPUSH", f"{base}x:{here.texts[2].ref}:{SESSION}", "of another type")
@@ -131,7 +131,7 @@ async def test_the_outcome_is_that_of_appends_one_by_one(
     for prefix, most in ((f"many{seed}", combined_calls.MOST), (f"one{seed}", 1)):
         monkeypatch.setattr(combined_calls, "MOST", most)
         here = await room(connection, prefix)
-        await here.turns.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)
+        await here.turns.cancels.cancel(SESSION, CancelFilter(Scope.TURN, "t1"), CANCEL)
         before, replies = await evaluations(connection), list[bytes]()
         for at in range(0, len(steps), 30):
             replies += await asyncio.gather(*(here.append(*step) for step in steps[at : at + 30]))
