@@ -340,7 +340,7 @@ class TurnWriter:
         """
         self._reserved = True
         with contextlib.suppress(TransportError):  # it has stopped the writer
-            await self.settle(hold=True)
+            await self.finish_writes(hold=True)
         return [] if self.stopped else [self._operation(write) for write in self._tail]
 
     def release_held(self) -> None:
@@ -360,21 +360,21 @@ class TurnWriter:
     async def close_all(self, *then: encoder.Create) -> None:
         """Close every open message as cancelled, with all its text, and write `then` in the same step."""
         # A message whose end is in flight is no longer open once that is written.
-        await self.settle(hold=True)
+        await self.finish_writes(hold=True)
         ending = {write.op.stream_key for write in self._tail}
         closes = [
             encoder.Close(key, stream.closing) for key, stream in self._streams.items() if key not in ending
         ]
         await self.write([*closes, *then])
 
-    async def settle(self, *, hold: bool = False) -> None:
+    async def finish_writes(self, *, hold: bool = False) -> None:
         """Send the gathered text and wait until all is written, except, with `hold`, the held writes.
 
         Raises what stopped the writer.
         """
         if hold or not self._tail:
             async with self._step:
-                await self._settle()
+                await self._finish_appends()
         else:
             await self._uncut(self._write_step(()))
 
@@ -382,7 +382,7 @@ class TurnWriter:
         if not step and not self._tail:
             return
         async with self._step:
-            await self._settle()
+            await self._finish_appends()
             if not step and self._reserved:
                 return
             step = [*self._tail, *step]
@@ -435,7 +435,7 @@ class TurnWriter:
         # The task knows its message, and that its writer.
         self._writing_tail = None
 
-    async def _settle(self) -> None:
+    async def _finish_appends(self) -> None:
         """Send the gathered text and wait for the reply to every append: a step must not hide a hole."""
         for stream in self._streams.values():
             stream.flush()

@@ -275,21 +275,21 @@ class TurnRun:
         """Write the terminal, unless a steer must be answered first: then True (STE-8)."""
         try:
             await self.turn.keep_partial()
-            await self._writer.settle(hold=True)
+            await self._writer.finish_writes(hold=True)
         except LeaseLost:
             raise
         except TransportError as error:
             await self._fail(error)
             return False
         while not await self._write_terminal(COMPLETED, None):
-            await self._writer.settle()
+            await self._writer.finish_writes()
             if await self._steering.next_pass():
                 return True
         return False
 
     async def _suspend(self, suspended: Suspended) -> None:
         """Give the turn up until people have answered; it needs no worker for that (TOL-2)."""
-        await self._writer.settle()
+        await self._writer.finish_writes()
         self._ending = True
         step_end = CreateMessage(self._step_end(StepReason.COMPLETE))
         waits = await self._ending_of_turn.suspend(suspended.wait, [step_end])

@@ -148,7 +148,7 @@ class HeldTurn:
             with step.scope:
                 yield step.turn
                 step.check()
-            await step.settle()
+            await step.finish_writes()
             await self._close(step, StepReason.COMPLETE)
         except Suspended as suspended:
             await self._suspend(step, suspended.wait)
@@ -308,7 +308,7 @@ class HeldTurn:
             return
         logger.warning("step.failed %s step=%s error=%r", self._names(), step.step_id, error)
         try:
-            await step.settle()
+            await step.finish_writes()
         except TransportError as unsent:
             logger.warning("step.unsent %s step=%s error=%s", self._names(), step.step_id, unsent)
         try:
@@ -317,7 +317,7 @@ class HeldTurn:
             logger.warning("step.end_failed %s step=%s error=%s", self._names(), step.step_id, failure)
 
     async def _suspend(self, step: Step, wait: Wait) -> None:
-        await step.settle()
+        await step.finish_writes()
         await self._close(step, StepReason.COMPLETE)
         await self._ending.suspend(wait)
         self._release(LeaseLost(f"turn {self.turn_id} waits for people; create it again to continue"))

@@ -39,10 +39,10 @@ class Step:
         if self.turn.last_result is not None:
             self.turn.last_result.raise_for_error()
 
-    async def settle(self) -> None:
+    async def finish_writes(self) -> None:
         """Send what was gathered and wait until it is written, unless the writer was stopped."""
         if not self._writer.stopped:
-            await self._writer.settle()
+            await self._writer.finish_writes()
 
     def abort(self, cause: AbortCause, lost: LeaseLost) -> None:
         """Refuse further writes and leave the step's block with `lost`."""

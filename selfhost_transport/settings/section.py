@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -16,13 +16,17 @@ PositiveInt = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 
 
-class Section(BaseModel):
-    """A table of the file: unknown keys are errors, values never change, errors never quote a value."""
+STRICT: Final = ConfigDict(
+    extra="forbid",
+    frozen=True,
+    hide_input_in_errors=True,
+    validate_default=True,
+    use_attribute_docstrings=True,
+)
+"""Unknown keys are errors, values never change, errors never quote a value."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-        validate_default=True,
-        use_attribute_docstrings=True,
-    )
+
+class Section(BaseModel):
+    """A table of the file; `STRICT`."""
+
+    model_config = STRICT

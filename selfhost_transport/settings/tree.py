@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr, model_validator
@@ -26,7 +26,7 @@ from selfhost_transport.settings.namespaces import PLAIN, NamespaceRule
 from selfhost_transport.settings.notifications import PushSettings, WebhookRule
 from selfhost_transport.settings.observing import LogSettings, TracingSettings
 from selfhost_transport.settings.redis import RedisSettings
-from selfhost_transport.settings.section import Section
+from selfhost_transport.settings.section import STRICT, Section
 from selfhost_transport.settings.worker import WorkerSettings
 from selfhost_transport.settings_values import unique
 
@@ -50,13 +50,7 @@ _PREFIXED = frozenset({"push"})
 class Settings(BaseSettings):
     """The whole configuration. `load_settings` is the usual way to make one."""
 
-    model_config = SettingsConfigDict(
-        extra="forbid",
-        frozen=True,
-        hide_input_in_errors=True,
-        validate_default=True,
-        use_attribute_docstrings=True,
-    )
+    model_config = cast("SettingsConfigDict", STRICT)
 
     config: Path | None = None
     """The TOML file that values come from."""

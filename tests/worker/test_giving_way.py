@@ -37,7 +37,7 @@ class Counted:
         await output.write([p.TextStart("t")])
         await output.take(source)
         await output.finish()
-        await it.writer.settle()
+        await it.writer.finish_writes()
 
 
 def compute() -> None:
@@ -49,7 +49,7 @@ async def test_a_source_that_computes_gives_way(room: Room, monkeypatch: pytest.
     it = await attempt(room, window_ms=0)
     # Redis is given the script with the first call of it.
     (await it.open_text()).add("x")
-    await it.writer.settle()
+    await it.writer.finish_writes()
     counted = Counted(it, monkeypatch)
 
     async def computes() -> AsyncIterator[p.Chunk]:
@@ -75,7 +75,7 @@ async def test_a_source_that_waits_does_not_give_way_as_well(
             compute()
             beside.add("x")
             # Redis answers another turn: the loop has turned.
-            await other.writer.settle()
+            await other.writer.finish_writes()
             yield p.TextDelta("t", f"{number} ")
 
     await counted.take(waits())

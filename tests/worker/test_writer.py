@@ -113,7 +113,7 @@ async def test_gathered_text_is_bounded_however_long_the_window(room: Room) -> N
     text.add("first")
     text.add("x" * MAX_GATHERED)
     text.add("y")
-    await it.writer.settle()
+    await it.writer.finish_writes()
     assert [len(chunk) for chunk in await chunks(room)] == [5, MAX_GATHERED + 1]
 
 
@@ -135,11 +135,11 @@ async def test_p2_the_store_refuses_a_writer_that_has_not_heard_of_the_cancel(ro
     it = await attempt(room, window_ms=0)
     text = await it.open_text()
     text.add("kept ")
-    await it.writer.settle()
+    await it.writer.finish_writes()
     await room.cancel(it.lease.turn_id)
     text.add("refused ")
     with pytest.raises(LeaseLost):
-        await it.writer.settle()
+        await it.writer.finish_writes()
     assert len(it.refusals) == 1 and it.writer.stopped
     with pytest.raises(LeaseLost):
         text.add("and so is the next")
@@ -202,7 +202,7 @@ async def test_str_16_half_a_character_holds_nothing_else_back(room: Room) -> No
     stream = await it.open_text()
     for chunk in ("so \ud83d", "\ude00", "!", "?"):
         stream.add(chunk)
-    await it.writer.settle()
+    await it.writer.finish_writes()
     assert await chunks(room) == ["so ", "😀", "!", "?"]
 
 
@@ -221,7 +221,7 @@ async def test_closing_all_while_the_end_of_a_text_is_on_its_way_closes_it_once(
     it = await attempt(room)
     text = await it.open_text()
     text.add("whole")
-    await it.writer.settle()
+    await it.writer.finish_writes()
     before = it.writer.written
     await room.turns.redis.command("CLIENT", "PAUSE", "300")
     await it.writer.hold([op for op in it.encoder.encode(p.TextEnd("t")) if isinstance(op, Close)])
@@ -264,14 +264,14 @@ async def test_the_end_of_a_text_is_written_once_however_long_the_end_of_the_tur
     text.add("last")
     closing = [op for op in it.encoder.encode(p.TextEnd("t")) if isinstance(op, Close)]
     await it.writer.hold(closing)
-    await it.writer.settle(hold=True)
+    await it.writer.finish_writes(hold=True)
     held = await it.writer.held()
     await asyncio.sleep(TAIL_S * 4)  # the time after which it would have been written by itself
     await room.turns.redis.command("PING")
     assert await chunks(room) == ["first "]
     await room.turns.write(it.lease, 100, held)
     it.writer.forget_held()
-    await it.writer.settle()
+    await it.writer.finish_writes()
     assert await chunks(room) == ["first ", "last"]
 
 
@@ -279,7 +279,7 @@ async def test_p7_the_end_of_a_text_does_not_hide_that_a_chunk_of_it_was_refused
     it = await attempt(room, window_ms=NEVER_MS)
     text = await it.open_text()
     text.add("first ")
-    await it.writer.settle()
+    await it.writer.finish_writes()
     base = room.turns.keys.base_of(room.name)
     # As in a Redis that has lost what was written last.
     await room.turns.redis.command("SET", f"{base}x:{text.ref}:{room.name}", "")
@@ -297,7 +297,7 @@ async def test_what_is_held_is_written_after_all_when_the_turn_goes_on(room: Roo
     text.add("first ")
     text.add("last")
     await it.writer.hold([op for op in it.encoder.encode(p.TextEnd("t")) if isinstance(op, Close)])
-    await it.writer.settle(hold=True)
+    await it.writer.finish_writes(hold=True)
     assert len(await it.writer.held()) == 1
     it.writer.release_held()
     await wait_until(lambda: _written(room, ["first ", "last"]))
