@@ -130,13 +130,13 @@ class _Counters:
 
 async def _notification_us(readers: int, seconds: float) -> float:
     async with rig.rig() as bench:
-        session, tasks, counters, outbox = "bench:1", Background("bench"), _Counters(), WriteBatch()
-        follower = _follower(session, bench.sessions, tasks, counters, outbox)
+        session, tasks, counters, write_batch = "bench:1", Background("bench"), _Counters(), WriteBatch()
+        follower = _follower(session, bench.sessions, tasks, counters, write_batch)
         await follower.start()
         transports = [_Transport() for _ in range(readers)]
         for number, transport in enumerate(transports):
             socket = RawSocket(transport, set(), 1000)
-            socket.start(cast(Any, _Listener()), tasks, _LIMIT, outbox)
+            socket.start(cast(Any, _Listener()), tasks, _LIMIT, write_batch)
             _subscribe(follower, socket, Variant((Format.JSON, Format.MSGPACK)[number % 2], session))
         turn = await bench.open_text(session)
         # What the turn's opening wrote is read from the log.
@@ -162,7 +162,7 @@ async def _notification_us(readers: int, seconds: float) -> float:
         return cost
 
 
-def _follower(session: str, store: Any, tasks: Background, counters: Any, outbox: WriteBatch) -> Any:
+def _follower(session: str, store: Any, tasks: Background, counters: Any, write_batch: WriteBatch) -> Any:
     """What takes a session's notifications: a feed, or where following the log is a part of its own, that."""
     try:
         module: Any = import_module("gateway.fanout.log_follower")
@@ -170,7 +170,7 @@ def _follower(session: str, store: Any, tasks: Background, counters: Any, outbox
         module = import_module("gateway.fanout.feed")
         return module.SessionFeed(session, store, tasks, counters)
     follower = module.LogFollower(session, store, tasks, counters)
-    follower.feed.outbox = outbox
+    follower.feed.write_batch = write_batch
     return follower
 
 

@@ -44,7 +44,7 @@ class CometOutlet:
         self._something = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
 
-    def start(self, listener: Listener, tasks: Background, limit: int, outbox: WriteBatch) -> None:
+    def start(self, listener: Listener, tasks: Background, limit: int, write_batch: WriteBatch) -> None:
         """Tell the listener when more than `limit` bytes wait, and when no longer. It is fed by requests."""
         self._listener, self._limit = listener, limit
         self._expect(UNASKED_TIMEOUT_S)

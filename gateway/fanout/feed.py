@@ -60,12 +60,12 @@ class SessionFeed:
         "epoch",
         "is_following",
         "open",
-        "outbox",
         "session",
         "states",
         "tasks",
         "watches",
         "way",
+        "write_batch",
     )
 
     def __init__(self, session: str, store: SessionStore, tasks: Background, counters: Counters) -> None:
@@ -93,10 +93,10 @@ class SessionFeed:
         self._appended: OpenMessage | None = None
         self._path: AppendPath | None = None
         # The same in the accelerator, where all readers are websockets; with it `last` is known there. `way`: the callback
-        # of the session's notifications; `outbox`: what joins the frames of each socket.
+        # of the session's notifications; `write_batch`: what joins the frames of each socket.
         self._lane: Lane | None = None
         self.way: Way | None = None
-        self.outbox = WriteBatch()
+        self.write_batch = WriteBatch()
         # Whether notifications are fanned out as they come, not kept until something was read from the log.
         self.is_following = True
 
@@ -151,10 +151,10 @@ class SessionFeed:
         return True
 
     def _append_to(self, lane: Lane, notification: bytes) -> bool:
-        if not self.outbox.open:
-            with self.outbox:
+        if not self.write_batch.open:
+            with self.write_batch:
                 return self._append_to(lane, notification)
-        taken = lane.take(notification, self.outbox.buffers)
+        taken = lane.take(notification, self.write_batch.buffers)
         if taken is None:
             return False
         count, written_ms = taken

@@ -38,13 +38,13 @@ class SessionHub:
     def __init__(self, store: SessionStore, redis_url: str, counters: Counters) -> None:
         self._store = store
         # Where sockets keep what several notifications that arrived together have for them.
-        self.outbox = WriteBatch()
-        self.inbox = Inbox(self.outbox, counters)
+        self.write_batch = WriteBatch()
+        self.inbox = Inbox(self.write_batch, counters)
         self._subscriber = Subscriber(redis_url, on_reconnect=self.reconnected, batch=self.inbox)
         self._counters = counters
         self._background = Background("session-feed")
         self._followers: dict[str, LogFollower] = {}
-        # With what each came to nothing, if it did.
+        # Each gives the error that it failed with, or None.
         self._starting: dict[str, asyncio.Task[TransportError | None]] = {}
         self._forgetting: asyncio.TimerHandle | None = None
         self._to_look_at: list[LogFollower] = []
@@ -129,7 +129,7 @@ class SessionHub:
             follower = LogFollower(
                 session, self._store, self._background, self._counters, on_erased=self._stop_following
             )
-            follower.feed.outbox = self.outbox
+            follower.feed.write_batch = self.write_batch
             self._followers[session] = follower
             self._starting[session] = self._background.start(self._start(follower))
             self._forget_later()
@@ -175,7 +175,7 @@ class SessionHub:
             follower.compare()
 
     async def look_at_quiet(self, most: int) -> int:
-        """Compare sessions with Redis that nothing came of since the last look, `most` at a time, in turn.
+        """Compare quiet sessions, of which nothing came since the last look, with Redis: `most` at a time, in turn.
 
         Keys may vanish under a connection that stays up: then nothing is ever announced again. Returns how many sessions
         were found to be behind or ahead of their log, and are compared with it now. Raises StoreUnavailable.

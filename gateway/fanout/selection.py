@@ -75,11 +75,8 @@ class Selection:
             return DeliveryAction.SEND
         if delivery.aggregate_only or self.variant.whole:
             return DeliveryAction.AGGREGATE
-        return (
-            DeliveryAction.SEND
-            if ref.position > self.start or version is not None
-            else DeliveryAction.AGGREGATE
-        )
+        has_rest = ref.position > self.start or version is not None
+        return DeliveryAction.SEND if has_rest else DeliveryAction.AGGREGATE
 
     def begin_anew(self, delivered: Position, start: Position) -> None:
         """Deltas of messages up to `start` no longer make sense, but for states delivered ahead of `delivered`."""

@@ -291,7 +291,7 @@ class ConnectionDriver:
 
     def _committed(self, ticket: int, done: Done) -> None:
         # The entries that waited for the reply leave with it.
-        with self._services.hub.outbox:
+        with self._services.hub.write_batch:
             self.carry_out(self.core.committed(ticket, done))
             self._channels.proceed(done)
 

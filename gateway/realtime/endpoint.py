@@ -272,7 +272,7 @@ class Realtime:
         try:
             socket.open(outlet, error)
             limit = self._services.settings.gateway.outgoing_buffer_bytes
-            outlet.start(socket, self._background, limit, self._services.hub.outbox)
+            outlet.start(socket, self._background, limit, self._services.hub.write_batch)
         except BaseException:
             socket.ended()
             raise

@@ -62,13 +62,13 @@ class RawSocket(asyncio.BufferedProtocol):
         "_held",
         "_inbound",
         "_listener",
-        "_outbox",
         "_owed",
         "_read_closed",
         "_tasks",
         "_timer",
         "_transport",
         "_unanswered",
+        "_write_batch",
         "buffer",
         "closed",
         "congested",
@@ -78,7 +78,7 @@ class RawSocket(asyncio.BufferedProtocol):
         self, transport: asyncio.Transport, connections: MutableSet[Any], max_size: int, early: bytes = b""
     ) -> None:
         self._transport = transport
-        self._outbox = _CLOSED
+        self._write_batch = _CLOSED
         # Where the compiled form may send by itself, from `start` on; -1: nowhere.
         self._descriptor = _plain_descriptor(transport) if SENDS else -1
         # Frames that wait for the end of a batch. Where all sending is left to the transport, nothing is done besides:
@@ -107,9 +107,9 @@ class RawSocket(asyncio.BufferedProtocol):
         self.congested = False
         connections.add(self)
 
-    def start(self, listener: Listener, tasks: Background, limit: int, outbox: WriteBatch) -> None:
+    def start(self, listener: Listener, tasks: Background, limit: int, write_batch: WriteBatch) -> None:
         """Begin to read. `limit`: bytes that may wait to be sent before the socket is congested."""
-        self._listener, self._tasks, self._outbox = listener, tasks, outbox
+        self._listener, self._tasks, self._write_batch = listener, tasks, write_batch
         self._transport.set_write_buffer_limits(high=limit)
         self._note_room()
         self._transport.resume_reading()
@@ -125,9 +125,9 @@ class RawSocket(asyncio.BufferedProtocol):
         """Send one complete websocket frame, or forget it when the socket is gone."""
         if self.closed:
             return
-        outbox = self._outbox
-        if outbox.open:
-            self.buffer.add(frame, outbox.buffers)
+        write_batch = self._write_batch
+        if write_batch.open:
+            self.buffer.add(frame, write_batch.buffers)
         elif self._descriptor < 0:
             self._transport.write(frame)
         else:

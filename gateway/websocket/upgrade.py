@@ -58,7 +58,7 @@ class SocketOutlet(Protocol):
 class StartableOutlet(SocketOutlet, Protocol):
     """A socket that is given its listener: see `RawSocket.start`."""
 
-    def start(self, listener: Listener, tasks: Background, limit: int, outbox: WriteBatch) -> None: ...  # noqa: D102
+    def start(self, listener: Listener, tasks: Background, limit: int, write_batch: WriteBatch) -> None: ...  # noqa: D102
 
 
 class RawWebSocket(WebSocketsSansIOProtocol):
@@ -135,7 +135,7 @@ class QueuedOutlet:
         self.congested = False
         self.closed = False
 
-    def start(self, listener: Listener, tasks: Background, limit: int, outbox: WriteBatch) -> None:
+    def start(self, listener: Listener, tasks: Background, limit: int, write_batch: WriteBatch) -> None:
         """Tell the listener when more than `limit` bytes wait, and when no longer. It is fed by the caller."""
         self._listener, self._limit = listener, limit
 

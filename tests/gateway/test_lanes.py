@@ -59,14 +59,14 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 class Websocket(Reader):
     """A reader whose frames leave through a buffer, in an order with those that are written at once."""
 
-    def __init__(self, form: Form, outbox: WriteBatch, variant: Variant, mute: str | None) -> None:
+    def __init__(self, form: Form, write_batch: WriteBatch, variant: Variant, mute: str | None) -> None:
         super().__init__(variant, mute)
-        self._outbox = outbox
+        self._write_batch = write_batch
         self.buffer = form.SendBuffer(self.frames.append)
 
     def write(self, frame: bytes) -> None:
-        if self._outbox.open:
-            self.buffer.add(frame, self._outbox.buffers)
+        if self._write_batch.open:
+            self.buffer.add(frame, self._write_batch.buffers)
         else:
             self.frames.append(frame)
 
@@ -87,12 +87,12 @@ class Socketed(Side):
     def __init__(self, form: Form, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._form = form
-        self.inbox = Inbox(self.feed.outbox, self.metrics)
+        self.inbox = Inbox(self.feed.write_batch, self.metrics)
         self.way = self.feed.way = form.Way(partial(self.inbox.add, self.follower))
         self.in_lanes = 0
 
     def reader(self, variant: Variant, mute: str | None) -> Reader:
-        return Websocket(self._form, self.feed.outbox, variant, mute)
+        return Websocket(self._form, self.feed.write_batch, variant, mute)
 
     def notify(self, payload: bytes) -> None:
         ways = {CHANNEL: self.way}
@@ -246,10 +246,10 @@ def test_in_python_one_more_reader_costs_one_more_call(monkeypatch: pytest.Monke
     monkeypatch.setattr(write_batch, "send_all", plain_fan_out.send_all)
 
     def calls(readers: int) -> int:
-        wires, outbox, count = [Wire() for _ in range(readers)], WriteBatch(), 0
+        wires, write_batch, count = [Wire() for _ in range(readers)], WriteBatch(), 0
         sockets = [RawSocket(wire, set(), 1000) for wire in wires]
         for raw in sockets:
-            raw.start(Ear(), Background("test"), 1000, outbox)
+            raw.start(Ear(), Background("test"), 1000, write_batch)
         lane = lane_to(plain_fan_out, *(raw.buffer for raw in sockets))
 
         def note(frame: object, event: str, argument: object) -> None:
@@ -261,8 +261,8 @@ def test_in_python_one_more_reader_costs_one_more_call(monkeypatch: pytest.Monke
         gc.disable()
         sys.setprofile(note)
         try:
-            with outbox:
-                lane.take(NOTIFICATION, outbox.buffers)
+            with write_batch:
+                lane.take(NOTIFICATION, write_batch.buffers)
         finally:
             sys.setprofile(before)
             gc.enable()

@@ -27,14 +27,14 @@ from tests.processes import wait_until
 class Websocket(Reader):
     """A reader with the buffer of a websocket, whose frames come joined."""
 
-    def __init__(self, outbox: WriteBatch) -> None:
+    def __init__(self, write_batch: WriteBatch) -> None:
         super().__init__()
-        self._outbox = outbox
+        self._write_batch = write_batch
         self.buffer = SendBuffer(self._split)
 
     def write(self, frame: bytes) -> None:
-        if self._outbox.open:
-            self.buffer.add(frame, self._outbox.buffers)
+        if self._write_batch.open:
+            self.buffer.add(frame, self._write_batch.buffers)
         else:
             self._split(frame)
 
@@ -64,12 +64,12 @@ class Live:
     """A session that is followed by a subscriber of its own."""
 
     def __init__(self, scene: Scene, url: str) -> None:
-        self.outbox = WriteBatch()
-        self.inbox = Losing(self.outbox, Metrics())
+        self.write_batch = WriteBatch()
+        self.inbox = Losing(self.write_batch, Metrics())
         self.tasks = Background("test")
         self.follower = LogFollower(SESSION, scene.store, self.tasks, Metrics())
         self.feed = self.follower.feed
-        self.feed.outbox = self.outbox
+        self.feed.write_batch = self.write_batch
         self.way = self.feed.way = Way(partial(self.inbox.add, self.follower))
         self._channel = scene.store.keys.channel(SESSION)
         self._subscriber = Subscriber(url, batch=self.inbox)
@@ -84,7 +84,7 @@ class Live:
         await self._subscriber.close()
 
     def join(self) -> Websocket:
-        reader = Websocket(self.outbox)
+        reader = Websocket(self.write_batch)
         self.feed.add(reader.subscription)
         reader.subscription.release()
         return reader
@@ -153,11 +153,11 @@ async def test_all_that_is_written_arrives_in_order_however_slowly_it_is_read(se
     ours, theirs = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
     theirs.setblocking(False)
-    ear, tasks, outbox, connections = Ear(), Background("test"), WriteBatch(), set[Any]()
+    ear, tasks, write_batch, connections = Ear(), Background("test"), WriteBatch(), set[Any]()
     transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
     raw = RawSocket(transport, connections, 1000)
     transport.set_protocol(raw)
-    raw.start(ear, tasks, 20_000, outbox)
+    raw.start(ear, tasks, 20_000, write_batch)
     written, received = bytearray(), bytearray()
     sent_directly = waited = 0
 
@@ -167,7 +167,7 @@ async def test_all_that_is_written_arrives_in_order_however_slowly_it_is_read(se
     for number in range(4000):
         frames = [b"%d." % number * source.randrange(1, 80) for _ in range(source.randrange(3))]
         if source.random() < 0.8:
-            with outbox:
+            with write_batch:
                 for frame in frames:
                     raw.write(frame)
             sent_directly += raw.buffer.fd >= 0
@@ -204,10 +204,10 @@ async def test_a_descriptor_is_given_up_with_its_socket() -> None:
     transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
     raw = RawSocket(transport, set(), 1000)
     transport.set_protocol(raw)
-    outbox = WriteBatch()
-    raw.start(Ear(), Background("test"), 20_000, outbox)
+    write_batch = WriteBatch()
+    raw.start(Ear(), Background("test"), 20_000, write_batch)
     assert raw.buffer.fd == ours.fileno()
-    with outbox:
+    with write_batch:
         raw.write(b"x")
     assert await loop.sock_recv(_nonblocking(theirs), 10) == b"x"
     theirs.close()
@@ -223,11 +223,11 @@ async def test_the_compiled_form_leaves_the_transport_out_while_the_socket_takes
     transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
     raw = RawSocket(transport, set(), 1000)
     transport.set_protocol(raw)
-    outbox = WriteBatch()
-    raw.start(Ear(), Background("test"), 20_000, outbox)
+    write_batch = WriteBatch()
+    raw.start(Ear(), Background("test"), 20_000, write_batch)
     written: list[bytes] = []
     raw._transport = _Noting(transport, written)  # type: ignore[assignment]
-    with outbox:
+    with write_batch:
         raw.write(b"together ")
         raw.write(b"again")
     assert (await loop.sock_recv(_nonblocking(theirs), 100), written) == (b"together again", [])

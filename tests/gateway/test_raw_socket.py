@@ -30,7 +30,7 @@ class Scene:
     def __init__(self, early: bytes = b"") -> None:
         self.wire, self.ear, self.tasks = Wire(), Ear(), Background("test")
         self.connections: set[Any] = set()
-        self.outbox = WriteBatch()
+        self.write_batch = WriteBatch()
         self.socket = RawSocket(self.wire, self.connections, 1000, early)
 
     def feed(self, data: bytes) -> None:
@@ -40,7 +40,7 @@ class Scene:
         self.socket.buffer_updated(len(data))
 
     def start(self) -> None:
-        self.socket.start(self.ear, self.tasks, 100, self.outbox)
+        self.socket.start(self.ear, self.tasks, 100, self.write_batch)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ async def test_a_reply_leaves_in_one_write_with_the_entries_that_waited_for_it(s
         core=SimpleNamespace(committed=lambda ticket, done: []),
         carry_out=lambda effects: scene.socket.write(b"reply "),
         _channels=SimpleNamespace(proceed=lambda done: scene.socket.write(b"entries")),
-        _services=SimpleNamespace(hub=SimpleNamespace(outbox=scene.outbox)),
+        _services=SimpleNamespace(hub=SimpleNamespace(write_batch=scene.write_batch)),
     )
     ConnectionDriver._committed(client, 1, Done(AckResult([]), Position.ZERO, ""))
     assert (scene.wire.writes, scene.wire.written) == (1, b"reply entries")
@@ -212,8 +212,8 @@ async def test_a_listener_that_fails_ends_the_socket(scene: Scene, caplog: pytes
 
 async def test_frames_that_arrive_together_leave_in_one_write(scene: Scene) -> None:
     other = Scene()
-    other.socket.start(other.ear, other.tasks, 100, scene.outbox)
-    with scene.outbox:
+    other.socket.start(other.ear, other.tasks, 100, scene.write_batch)
+    with scene.write_batch:
         scene.socket.write(b"1")
         other.socket.write(b"a")
         scene.socket.write(b"2")
@@ -224,7 +224,7 @@ async def test_frames_that_arrive_together_leave_in_one_write(scene: Scene) -> N
 
 
 async def test_much_that_arrives_together_leaves_in_between(scene: Scene) -> None:
-    with scene.outbox:
+    with scene.write_batch:
         scene.socket.write(b"x" * MAX_JOINED)
         assert scene.wire.writes == 0
         scene.socket.write(b"y")
@@ -234,7 +234,7 @@ async def test_much_that_arrives_together_leaves_in_between(scene: Scene) -> Non
 
 
 async def test_a_socket_that_is_closed_meanwhile_says_all_it_had_to_say(scene: Scene) -> None:
-    with scene.outbox:
+    with scene.write_batch:
         scene.socket.write(b"last")
         scene.socket.close()
         scene.socket.write(b"too late")

@@ -147,8 +147,8 @@ MUTATIONS: Final = (
     Mutation(
         "deltas are sent to who has not seen the message",
         "gateway/fanout/selection.py",
-        "            if ref.position > self.start or version is not None\n            else DeliveryAction.AGGREGATE\n",
-        "",
+        "return DeliveryAction.SEND if has_rest else DeliveryAction.AGGREGATE",
+        "return DeliveryAction.SEND",
         ("tests/gateway/test_session_feed.py", "tests/gateway/test_websocket.py"),
     ),
     # Names, rights, order
