@@ -122,6 +122,9 @@ class LoadSocket(asyncio.BufferedProtocol):
         assert self._transport is not None
         raw = self._transport.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+        # Linux may have cut the window down to the small buffer, and does not widen it by itself when the buffer grows.
+        if hasattr(socket, "TCP_WINDOW_CLAMP"):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, size)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""

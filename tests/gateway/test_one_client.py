@@ -23,6 +23,7 @@ from selfhost_transport.settings import LimitSettings
 from tests.gateway.cores import credential
 from tests.gateway.raw import ACK, ATTACHED, CONFIG, CONNECTED, DETACHED, RawClient, client
 from tests.processes import Proc, Stack
+from tests.promptness import assert_quick, prompt
 
 READER = "app.reader:reader"
 SYNC, ATTACH, PRESENCE = 16, 10, 14
@@ -89,6 +90,7 @@ FLOODS: dict[str, Callable[[int], dict[str, object]]] = {
 
 
 @pytest.mark.parametrize("name", FLOODS)
+@prompt
 async def test_frames_while_redis_stands_still_are_not_piled_up(attacked: Attacked, name: str) -> None:
     async with client(attacked.gateway.url, key=READER) as socket:
         await socket.action(CONNECTED)
@@ -100,7 +102,7 @@ async def test_frames_while_redis_stands_still_are_not_piled_up(attacked: Attack
             healthy = await attacked.health_s()
         grown = attacked.resident_mb - before
     assert grown < 30
-    assert healthy < 2.0
+    assert_quick(healthy, 2.0)
 
 
 async def test_made_up_names_leave_next_to_nothing_and_briefly(attacked: Attacked) -> None:
@@ -137,6 +139,7 @@ async def test_sessions_that_exist_are_attached_as_fast_as_one_likes() -> None:
     await limits.admit_session(credential("bob"), exists)
 
 
+@prompt
 async def test_members_are_sent_once_more_however_often_they_are_asked_for(attacked: Attacked) -> None:
     """300 requests for the members of a backpressured session: others are answered in between."""
     async with client(attacked.gateway.url, clientId="*") as crowd, client(attacked.gateway.url) as asking:
@@ -156,7 +159,7 @@ async def test_members_are_sent_once_more_however_often_they_are_asked_for(attac
         waited = [await attacked.health_s() for _ in range(5)]
         sequences = 0
         # The last one was asked for last: it is answered by a whole sequence that began after it.
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while sequences < 2:
                 await asking.next(_is_last_page)
                 sequences += 1
@@ -164,7 +167,7 @@ async def test_members_are_sent_once_more_however_often_they_are_asked_for(attac
         await asking.next(lambda frame: frame["action"] == 0 and frame.get("id") == "end")
         more = [frame for frame in asking._kept if _is_last_page(frame)]
     assert not more
-    assert min(waited) < 0.5
+    assert_quick(min(waited), 0.5)
 
 
 def _is_last_page(frame: dict[str, object]) -> bool:
@@ -194,6 +197,7 @@ async def test_refusals_behind_a_pending_answer_cost_the_same_however_many_they_
     assert len(answers) == 0
 
 
+@prompt
 async def test_refusals_behind_a_cancel_that_waits_are_bounded(attacked: Attacked) -> None:
     """79,000 invalid publishes behind an operation that waits for Redis: the socket is not read."""
     async with client(attacked.gateway.url) as socket:
@@ -210,4 +214,4 @@ async def test_refusals_behind_a_cancel_that_waits_are_bounded(attacked: Attacke
             await asyncio.sleep(1.5)  # Redis stands still meanwhile
             healthy = await attacked.health_s()
         assert attacked.resident_mb - before < 30
-    assert healthy < 2.0
+    assert_quick(healthy, 2.0)

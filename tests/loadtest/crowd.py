@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from selfhost_transport.loadtest.session import LoadSession
 from selfhost_transport.loadtest.verify import AskedTurn
 
 KEY = "app.key:secret"
+_numbers = itertools.count(1)
 
 
 def config(*, concurrency: int = 2000, window_ms: int = 40) -> str:
@@ -57,7 +59,7 @@ async def crowd(url: str, name: str, *, viewers: int = 1, patience_s: float = 15
     """Connected and attached, recording from the beginning."""
     recorder = Recorder()
     recorder.begin()
-    load = Load(turns=1, viewers=viewers, patience_s=patience_s, namespace=name)
+    load = Load(turns=1, viewers=viewers, patience_s=patience_s, namespace=f"{name}-{next(_numbers)}")
     session = LoadSession(Target.parse([url], KEY, ""), load, "t", 0, recorder, ClockOffset(shared=True))
     await asyncio.gather(*(viewer.client.start() for viewer in session.viewers))
     try:

@@ -101,17 +101,20 @@ async def test_three_times_the_capacity_is_shed_and_the_rest_done_as_fast_as_bef
     stack: Stack, tmp_path: Path
 ) -> None:
     """Capacity by places: eight turns at once, of a fifth of a second each."""
-    shares = []
+    faults: list[str] = []
     for _ in range(ATTEMPTS):
         calm, loaded = await overloaded(stack, tmp_path / "overload.json")
-        assert loaded["shed_per_s"] > 20
+        share = loaded["achieved_per_s"] / max(calm["achieved_per_s"], loaded["achieved_per_s"])
         # Waiting is bounded, also of those that came before anything was refused, and over soon after the load has fallen.
-        assert loaded["first_token_p99"] < 8000
-        assert loaded["calm_first_token_p99"] < 2500
-        shares.append(loaded["achieved_per_s"] / max(calm["achieved_per_s"], loaded["achieved_per_s"]))
-        if shares[-1] >= 0.9:
-            break
-    assert max(shares) >= 0.9
+        if (
+            loaded["shed_per_s"] > 20
+            and loaded["first_token_p99"] < 8000
+            and loaded["calm_first_token_p99"] < 2500
+            and share >= 0.9
+        ):
+            return
+        faults.append(f"share {share}: {loaded}")
+    pytest.fail("\n".join(faults))
 
 
 async def overloaded(stack: Stack, report: Path) -> tuple[dict[str, float], dict[str, float]]:

@@ -22,6 +22,7 @@ from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.serial import Position
 from tests.loadtest.crowd import KEY, Crowd, config, crowd
 from tests.processes import Proc, Stack, wait_until
+from tests.promptness import assert_quick, prompt
 
 
 async def started(stack: Stack, **options: int) -> tuple[str, Proc]:
@@ -69,6 +70,7 @@ async def test_con_8_a_thousand_open_turns_on_one_session(
         assert found.recorder.outcomes == {"cancelled": 1000}
 
 
+@prompt
 async def test_con_13_one_fast_turn_does_not_slow_the_others(stack: Stack) -> None:
     url, _ = await started(stack)
 
@@ -86,7 +88,7 @@ async def test_con_13_one_fast_turn_does_not_slow_the_others(stack: Stack) -> No
         await loud.session.cancel(fast)
         await loud.session.wait(fast)
         assert loud.broken() == beside.broken() == alone.broken() == []
-    assert gap < 2 * baseline
+    assert_quick(gap, 2 * baseline)
 
 
 async def test_str_12_con_14_a_reader_that_stops_gets_everything_and_harms_no_one(stack: Stack) -> None:
@@ -132,6 +134,7 @@ async def test_ses_7_dev_11_a_thousand_viewers_of_one_session(
         assert found.recorder.tokens == 40 * 1000
 
 
+@prompt
 async def test_int_26_from_the_cancel_call_to_the_terminal(stack: Stack) -> None:
     url, _ = await started(stack)
     async with crowd(url, "barge") as found:
@@ -142,8 +145,8 @@ async def test_int_26_from_the_cancel_call_to_the_terminal(stack: Stack) -> None
         await found.wait_all(turns)
         assert found.broken() == []
         assert found.recorder.outcomes == {"cancelled": 100}
-        assert found.summary(Metric.CANCEL_CONTENT).p99 < 100
-        assert found.summary(Metric.CANCEL_TERMINAL).p99 < 100
+        assert_quick(found.summary(Metric.CANCEL_CONTENT).p99 / 1000, 0.1)
+        assert_quick(found.summary(Metric.CANCEL_TERMINAL).p99 / 1000, 0.1)
 
 
 async def test_con_15_a_worker_runs_no_more_than_it_may(
@@ -193,18 +196,23 @@ async def test_his_11_ten_thousand_messages_page_in_bounded_time(
     finally:
         await redis.close()
     headers = {"Authorization": f"Basic {base64.b64encode(KEY.encode()).decode()}"}
-    times, seen = Histogram(), []
-    async with httpx.AsyncClient(base_url=gateway.url, headers=headers) as http:
-        url = httpx.URL(f"{gateway.url}/channels/large/messages?limit=100")
-        while True:
-            began = time.perf_counter()
-            page = await http.get(url)
-            times.record(time.perf_counter() - began)
-            seen += [message["data"] for message in page.json()]
-            if "next" not in page.links:
-                break
-            url = page.url.join(page.links["next"]["url"])
-    assert sorted(map(int, seen)) == list(range(10_000))
-    assert times.count >= 100
-    # One page in a hundred may meet a busy machine.
-    assert times.percentile(98) < 100
+
+    @prompt
+    async def page_by_page() -> None:
+        times, seen = Histogram(), []
+        async with httpx.AsyncClient(base_url=gateway.url, headers=headers) as http:
+            url = httpx.URL(f"{gateway.url}/channels/large/messages?limit=100")
+            while True:
+                began = time.perf_counter()
+                page = await http.get(url)
+                times.record(time.perf_counter() - began)
+                seen += [message["data"] for message in page.json()]
+                if "next" not in page.links:
+                    break
+                url = page.url.join(page.links["next"]["url"])
+        assert sorted(map(int, seen)) == list(range(10_000))
+        assert times.count >= 100
+        # One page in a hundred may meet a busy machine.
+        assert_quick(times.percentile(98) / 1000, 0.1)
+
+    await page_by_page()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.redis_io.refusals import RedisFailure
 from selfhost_transport.settings import load_settings
 from tests.processes import wait_until
+from tests.promptness import assert_quick, prompt
 from tests.redis_io.fail_over import fail_over
 from tests.redis_io.lua import NEXT, SEVERAL_NEXT, Lua
 from tests.redis_io.sentinels import port_of
@@ -118,8 +120,17 @@ async def test_no_acknowledged_entry_is_lost_in_a_fail_over(where: str, tmp_path
 
 
 async def test_what_is_acknowledged_at_once_is_lost_with_the_lag_of_the_replica(tmp_path: Path) -> None:
-    found = await fail_over("sentinel", "everysec", tmp_path, behind_s=0.2)
-    assert found.lost and found.window_s < 1.0
+    numbers = count()
+
+    @prompt
+    async def lose() -> None:
+        folder = tmp_path / str(next(numbers))
+        folder.mkdir()
+        found = await fail_over("sentinel", "everysec", folder, behind_s=0.2)
+        assert found.lost
+        assert_quick(found.window_s, 1.0)
+
+    await lose()
 
 
 def test_the_setting() -> None:
