@@ -13,6 +13,17 @@ from cryptography.x509.oid import NameOID
 
 _PEM = serialization.Encoding.PEM
 _START = datetime.datetime(2020, 1, 1)
+_CA_USAGE = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 class Authority:
@@ -45,7 +56,15 @@ class Authority:
             .not_valid_after(_START.replace(year=2120))
             .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
         )
-        if not is_ca:
+        # Since Python 3.13 clients ask for what the standard asks for: who signed it, and what a CA's key is for.
+        if is_ca:
+            builder = builder.add_extension(_CA_USAGE, critical=True)
+            builder = builder.add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+            )
+        else:
+            issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+            builder = builder.add_extension(issuer, critical=False)
             names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self._key, hashes.SHA256())

@@ -124,12 +124,14 @@ class MessageStates:
         self, session: str, created: Sequence[Message], messages: list[Message], cut_ms: int
     ) -> list[Message]:
         """The messages whose turns retention has left; `created`: the same ones as they were created."""
-        old = [at for at, message in enumerate(messages) if (message.timestamp or 0) < cut_ms]
-        if not old:
-            return messages
-        taken = await self._spans.taken(session, [created[at] for at in old], cut_ms)
-        gone = {at for at, is_taken in zip(old, taken, strict=True) if is_taken}
-        return [message for at, message in enumerate(messages) if at not in gone]
+        while old := [at for at, message in enumerate(messages) if (message.timestamp or 0) < cut_ms]:
+            taken = await self._spans.taken(session, [created[at] for at in old], cut_ms)
+            # A turn that was taken meanwhile has no span any more, also for its messages that are not old yet.
+            before, cut_ms = cut_ms, await self.cut_ms(session)
+            if cut_ms <= before:
+                gone = {at for at, is_taken in zip(old, taken, strict=True) if is_taken}
+                return [message for at, message in enumerate(messages) if at not in gone]
+        return messages
 
     async def newest_within(
         self, session: str, created: Sequence[tuple[Ref, Message]], most_bytes: int

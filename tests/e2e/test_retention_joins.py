@@ -14,7 +14,7 @@ from tests.processes import Proc, Stack, wait_until
 KEY_NAME, KEY_SECRET = "app.key", "a-secret-of-the-tests"
 KEY = f"{KEY_NAME}:{KEY_SECRET}"
 CHANNEL = "short:talk"
-QUESTION = "script: reasoning=3 tokens=8 rate=60 tool=server"
+QUESTION = "script: reasoning=3 tokens=8 rate=20 tool=server"
 ANSWER = "".join(f"{number} " for number in range(8))
 JOINS = 25
 CONFIG = f"""
@@ -33,7 +33,8 @@ retention = "5s"
 def assert_whole(shown: Sequence[tuple[str, str]]) -> None:
     """Roles and texts of what is shown; the last turn may be going on."""
     assert len(shown) > 1, "the conversation is empty"
-    assert [role for role, _ in shown] == [("user", "assistant")[n % 2] for n in range(len(shown))]
+    roles = [role for role, _ in shown]
+    assert roles == [("user", "assistant")[n % 2] for n in range(len(shown))], (len(roles), roles)
     assert {text for role, text in shown[:-2] if role == "assistant"} <= {ANSWER}
 
 

@@ -248,6 +248,6 @@ async def test_halves_of_characters_and_deep_values_are_what_they_are_on_a_webso
         unreadable = await http.post(
             f"/comet/{poller.connection_key}/send",
             params=poller.credentials,
-            content=b"[" * 5000 + b"]" * 5000,
+            content=b"[" * 200_000 + b"]" * 200_000,
         )
         assert unreadable.status_code == 400

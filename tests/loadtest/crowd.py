@@ -23,6 +23,8 @@ def config(*, concurrency: int = 2000, window_ms: int = 40) -> str:
     """A deployment whose every namespace is answered by the scripted model."""
     return (
         '[[keys]]\nname = "app.key"\nsecret = "secret"\n\n[[namespaces]]\nid = "*"\nagent = "assistant"\n\n'
+        # However slowly workers start on a busy machine, nothing is refused for it.
+        "[limits]\nmax_wait_ms = 0\n\n"
         f"[worker]\nconcurrency = {concurrency}\nrollup_window_ms = {window_ms}\n"
     )
 

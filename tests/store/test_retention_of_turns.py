@@ -20,6 +20,7 @@ from selfhost_transport.store.retention import Retention
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.store.turn_operations import CloseMessage, CreateMessage, OpenText
 from selfhost_transport.store.turn_request import build_turn_request
+from selfhost_transport.store.turn_spans import TurnSpans
 from selfhost_transport.store.turn_store import CancelFilter, Lease, Scope, TurnStore
 from selfhost_transport.turns import headers as h
 from selfhost_transport.turns.inputs import InputIds, regenerate, user_message
@@ -321,6 +322,35 @@ async def test_a_page_is_not_empty_where_newer_turns_came_while_its_own_were_tak
     monkeypatch.setattr(MessageStates, "newest", held_up)
     page = await sessions.history.page("talk", Query())
     assert of_all([page]) == talk.turns[1].serials[::-1]
+
+
+async def test_a_turn_that_is_taken_while_its_page_is_made_goes_whole(
+    sessions: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The boundary lies within a turn, and moves beyond it between two reads of the page."""
+    talk, sweeper = Talk(sessions), Sweeper(sessions, "talk")
+    said = talk.turn(user_message([TextPart("a")], InputIds(), client_id="alice"))
+    await anext(said)
+    await passed(talk.turns[0].last)
+    boundary_ms = talk.turns[0].last.ms + 1
+    async for _ in said:
+        pass
+    await passed(talk.turns[0].last)
+    await talk.say("b")
+    await talk.note("old")
+    await sweeper.sweep_to(boundary_ms)
+    taken, held_up = TurnSpans.taken, False
+
+    async def late(spans: TurnSpans, *arguments: Any) -> list[bool]:
+        nonlocal held_up
+        if not held_up:
+            held_up = True
+            await sweeper.sweep_to(talk.turns[0].last.ms + 1)
+        return await taken(spans, *arguments)
+
+    monkeypatch.setattr(TurnSpans, "taken", late)
+    page = await sessions.history.page("talk", Query(forwards=True))
+    assert held_up and of_all([page]) == [*talk.turns[1].serials, *talk.foreign]
 
 
 async def test_a_retention_that_is_lifted_finishes_what_it_has_begun(
