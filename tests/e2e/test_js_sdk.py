@@ -104,6 +104,7 @@ async def site(redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFac
         "hydration",
         "withheld",
         "deleted",
+        "erased",
     ],
 )
 async def test_sdk_1_unmodified_npm_sdks(site: Site, suite: str, wire_format: str) -> None:

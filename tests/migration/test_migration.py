@@ -9,24 +9,29 @@ from dataclasses import dataclass
 import pytest
 import redis
 
-from selfhost_transport.errors import InvalidArgument, NotFound, StoreUnsuitable
+from selfhost_transport.errors import InvalidArgument, NotFound, SessionErased, StoreUnsuitable
 from selfhost_transport.migration import servers
 from selfhost_transport.migration.copying import Copier
 from selfhost_transport.migration.migration import Migration
 from selfhost_transport.migration.servers import Side
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
 from selfhost_transport.redis_io.subscriber import Subscriber
+from selfhost_transport.store import scripts
 from selfhost_transport.store.duties import Duties
 from selfhost_transport.store.ended_turns import EndedTurns
+from selfhost_transport.store.erasure import SessionErasure
 from selfhost_transport.store.format import FORMAT, MIGRATING, MOVED, check_format
 from selfhost_transport.store.keys import Keyspace, bucket_of
 from selfhost_transport.store.options import StoreOptions
 from selfhost_transport.store.presence import Holder, PresenceStore
+from selfhost_transport.store.push import PushStore
 from selfhost_transport.store.turn_store import TurnStore
 from selfhost_transport.wire.actions import PresenceAction
+from selfhost_transport.wire.message import Message
 from selfhost_transport.wire.presence import PresenceMessage
 from tests.leaks import unowned_keys
 from tests.processes import wait_until
+from tests.store.everything import mentions
 from tests.store.turns import LEASE_MS, chunk, open_text
 from tests.worker.session import Room
 
@@ -269,3 +274,28 @@ async def test_a_target_in_use_is_not_touched(old: Deployment, new: Deployment) 
     with pytest.raises(StoreUnsuitable, match="has a deployment"):
         await migration(old, new).run()
     assert await new.room("a").history() == []
+
+
+async def test_an_erased_session_stays_closed_and_a_half_erased_one_can_be_finished(
+    old: Deployment, new: Deployment, server: EmbeddedRedis
+) -> None:
+    gone, half = SESSIONS[1], SESSIONS[2]
+    for session in (gone, half):
+        await old.room(session).sessions.publish(session, [Message(name="n", data="hello")])
+    await _erasure(old).erase(gone, "olga")
+    base = old.keys.base_of(half)
+    begin = scripts.call("erase_begin", meta=f"{base}s:{half}", base=base, session=half, kept_out_ms=60_000)
+    await old.side.redis.call(*begin)
+
+    await migration(old, new).run()
+
+    for session in (gone, half):
+        with pytest.raises(SessionErased):
+            await new.room(session).sessions.open(session)
+    assert (await _erasure(new).erase(half, "olga")).publishes == 1
+    with redis.Redis.from_url(server.url.replace("/0", "/1")) as client:
+        assert mentions(client, new.side.prefix, half) == []
+
+
+def _erasure(side: Deployment) -> SessionErasure:
+    return SessionErasure(side.side.redis, side.keys, side.turns, PushStore(side.side.redis, side.keys))
