@@ -17,9 +17,9 @@ from selfhost_transport.wire.message import Message
 
 logger = logging.getLogger(__name__)
 
-LOOKS: Final = 6
+CHECKS: Final = 6
 """Checks per limit of a session: a cancel comes at most a sixth of the limit late."""
-LONGEST_LOOK_S: Final = 5.0
+LONGEST_PAUSE_S: Final = 5.0
 
 
 class Running(Protocol):
@@ -32,7 +32,7 @@ class Abandonment:
     """Checks who is attached to the sessions of running turns, and cancels the turns of abandoned ones.
 
     `limit_of`: seconds a session may be without subscribers; 0: no limit, and its turns cost nothing here. A gateway
-    that died is not counted once its share has expired, some 90 s later.
+    that died is not counted once its report has expired, some 90 s later.
     """
 
     def __init__(
@@ -47,31 +47,31 @@ class Abandonment:
         self._limit_of = limit_of
         self._running = running
         # Since when a session has no reader, on the monotonic clock.
-        self._alone_since: dict[str, float] = {}
+        self._unwatched_since: dict[str, float] = {}
 
     async def watch(self, shortest_s: float) -> None:
         """Check until cancelled. `shortest_s`: the shortest configured limit."""
         while True:
-            await asyncio.sleep(min(LONGEST_LOOK_S, shortest_s / LOOKS))
+            await asyncio.sleep(min(LONGEST_PAUSE_S, shortest_s / CHECKS))
             try:
-                await self.look(time.monotonic())
+                await self.check(time.monotonic())
             except TransportError as error:
                 # Unknown occupancy is no reason to cancel anything.
-                self._alone_since.clear()
+                self._unwatched_since.clear()
                 logger.warning("turn.watchers_unknown error=%s", error)
 
-    async def look(self, now: float) -> None:
-        """Look once."""
+    async def check(self, now: float) -> None:
+        """Check once."""
         by_session: dict[str, list[Lease]] = {}
         for turn in self._running():
             by_session.setdefault(turn.lease.session, []).append(turn.lease)
         limits = {session: self._limit_of(session) for session in by_session}
         limited = {session: limit for session, limit in limits.items() if limit}
-        self._alone_since = {s: since for s, since in self._alone_since.items() if s in limited}
+        self._unwatched_since = {s: since for s, since in self._unwatched_since.items() if s in limited}
         for session, limit in limited.items():
             if (await self._occupancy.read(session)).counts.subscribers:
-                self._alone_since.pop(session, None)
-            elif now - self._alone_since.setdefault(session, now) >= limit:
+                self._unwatched_since.pop(session, None)
+            elif now - self._unwatched_since.setdefault(session, now) >= limit:
                 await self._cancel(session, by_session[session], limit)
 
     async def _cancel(self, session: str, leases: Iterable[Lease], limit: float) -> None:

@@ -39,7 +39,7 @@ class ControlChannel:
 
     async def subscribe_all(self, subscriber: Subscriber, bases: Iterable[str]) -> None:
         """The same for all buckets."""
-        await asyncio.gather(*(self.subscribe(subscriber, base, at) for at, base in enumerate(bases)))
+        await asyncio.gather(*(self.subscribe(subscriber, base, bucket) for bucket, base in enumerate(bases)))
 
     def receiver(self, bucket: int, *, is_own: bool = False) -> Callable[[bytes], None]:
         """What to call with each notification of a bucket; those for others have no effect.

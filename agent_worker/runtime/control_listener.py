@@ -75,14 +75,14 @@ class ControlListener:
         try:
             buckets = range(self._keys.buckets)
             await asyncio.gather(
-                *map(self.subscribe, buckets), *(self._subscribe_to_arrivals(at, agent) for at in buckets)
+                *map(self.subscribe, buckets), *(self._subscribe_to_arrivals(one, agent) for one in buckets)
             )
             yield arrived
         finally:
             self._arrivals[agent].discard(arrived)
 
     async def _subscribe_to_arrivals(self, bucket: int, agent: str) -> None:
-        # Where not all who hear a call can be counted, every call is for all processes and says it too.
+        # Where those who hear a call cannot all be counted, every call is for all processes, and announces the turn too.
         channel = f"{self._keys.base(bucket)}came:{part(agent)}"
         await self._subscriber.subscribe(channel, lambda item: self._arrived(bucket, agent))
 

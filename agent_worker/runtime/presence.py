@@ -75,7 +75,7 @@ class AgentPresence:
         await self._notify(session, client_id, member)
         if not member.turns:
             loop = asyncio.get_running_loop()
-            member.leaving = loop.call_later(LINGER_S, self._leave_later, session, client_id)
+            member.leaving = loop.call_later(LINGER_S, self._leave_now, session, client_id)
 
     async def keep(self) -> None:
         """Renew the worker's lease on its members until cancelled."""
@@ -118,7 +118,7 @@ class AgentPresence:
         )
         await self._store.change(session, self._holder, [change])
 
-    def _leave_later(self, session: str, client_id: str) -> None:
+    def _leave_now(self, session: str, client_id: str) -> None:
         self._members.pop((session, client_id), None)
         work = self._quietly(self._change(session, client_id, PresenceAction.LEAVE, None))
         chore = asyncio.get_running_loop().create_task(work, name="presence-leave")

@@ -1,4 +1,4 @@
-"""How a worker puts a turn back into its queue after a failed attempt: whether it may, and after which pause."""
+"""Puts a turn back into its queue after an attempt that failed or was given up: whether it may, and after which pause."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LONGEST_PAUSE_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """The way back of one attempt's turn. `retry_errors`: whether an agent that says nothing else is tried again."""
+    """Of one attempt. `retry_errors`: whether a failed attempt is repeated where the agent has no rule of its own."""
 
     turns: TurnStore
     agent: Agent

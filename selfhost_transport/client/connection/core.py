@@ -115,7 +115,7 @@ class ConnectionCore:
             return []
         return [Send(Frame(Action.AUTH, access_token=token))]
 
-    # What the shell reports
+    # What the driver reports
 
     def dialing(self, now: float) -> list[Effect]:
         """An attempt to connect begins."""

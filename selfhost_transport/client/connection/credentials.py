@@ -95,7 +95,7 @@ def make_credentials(
 
 
 def _is_text(value: object) -> TypeGuard[str]:
-    """Whether it is a text that can be sent: half a character cannot."""
+    """Whether it is a text that can be sent: half of a surrogate pair cannot."""
     return isinstance(value, str) and bool(value) and value == value.encode("utf-8", "replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""The asyncio shell of a connection: opens sockets, moves frames and keeps the time for its core."""
+"""Drives a connection with asyncio: opens sockets, moves frames and keeps the time for its core."""
 
 from __future__ import annotations
 

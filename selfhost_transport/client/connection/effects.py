@@ -1,4 +1,4 @@
-"""What the connection's core asks its shell to do."""
+"""What the connection's core asks its driver to do."""
 
 from __future__ import annotations
 

@@ -24,10 +24,10 @@ class Steer:
     def __init__(self, codec_message_id: str, serial: str | None) -> None:
         self.codec_message_id = codec_message_id
         self.serial = serial
-        # Settled when the turn ends or, if it was answered by then, is suspended.
+        # Set when the turn ends or, if it was answered by then, is suspended.
         self.outcome: SharedFuture[SteerOutcome] = SharedFuture(self)
 
-    def look(self, info: RunInfo, node: Node | None) -> None:
+    def update(self, info: RunInfo, node: Node | None) -> None:
         """The turn's read model changed."""
         if not info.status.is_terminal and info.status is not TurnStatus.SUSPENDED:
             return

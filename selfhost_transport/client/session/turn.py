@@ -246,7 +246,7 @@ class Turn:
         steer = Steer(ids.codec_message_id, next(iter(result.serials), None))
         self._steers.append(steer)
         if self._info is not None:
-            steer.look(self._info, self._node())
+            steer.update(self._info, self._node())
         return steer
 
     async def answer_tool(self, codec_message_id: str, tool_call_id: str, output: Json) -> None:
@@ -278,7 +278,7 @@ class Turn:
         if info.status is not TurnStatus.PENDING:
             self.started.set(self)
         for steer in self._steers:
-            steer.look(info, self._node())
+            steer.update(info, self._node())
         if info.status.is_terminal:
             self.ended.set(self)
             for stream in list(self._streams):
