@@ -1,5 +1,6 @@
 #!/bin/bash
 # CPU per token of a deployment on a Redis Cluster: benchmarks/cluster_cost.sh N… (1 = one server, not a Cluster).
+# With PER_SERVER=13 each number of servers gets 13 turns for each of them: does a token get dearer because there are more?
 # 150 turns (TURNS) x 50 tokens/s for 20 s (SECONDS_LONG), one gateway, one worker; all that the load costs, by the tokens of
 # those seconds. The second line is less what the same processes use in 5 s of idleness before: each server of a Cluster has a
 # timer and talks to all others. Needs redis-server >= 7 and redis-cli. BIN: the folder of selfhost-transport, by default
@@ -68,4 +69,7 @@ show('less idle', *(used - wall * each for used, each in zip(raw, idle)))"
     rm -rf "$dir"
 }
 
-for n in "$@"; do measure "$n"; done
+for n in "$@"; do
+    [ -z "${PER_SERVER:-}" ] || turns=$((PER_SERVER * n))
+    measure "$n"
+done
