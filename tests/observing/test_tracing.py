@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -225,3 +227,23 @@ def test_without_the_packages_the_setting_is_refused(monkeypatch: pytest.MonkeyP
         tracing.tracing(load_settings(tracing_endpoint="http://127.0.0.1:1"), "x"),
     ):
         os.abort()
+
+
+# In a process of its own: a provider, once set, stays.
+_UNASKED = """
+import opentelemetry.trace
+from selfhost_transport import tracing
+
+assert tracing.is_tracing()
+assert tracing.start_span("a span") is None
+with tracing.span("a span") as begun:
+    assert begun is None
+named = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+assert tracing.traceparent_of(tracing.start_span("a span", named)) == named
+opentelemetry.trace.set_tracer_provider(opentelemetry.trace.NoOpTracerProvider())
+assert tracing.start_span("a span") is not None
+"""
+
+
+def test_where_no_one_asks_for_spans_none_are_made_and_traces_are_handed_on() -> None:
+    subprocess.run([sys.executable, "-c", _UNASKED], check=True, timeout=60)
