@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -58,3 +60,20 @@ def test_a_large_class_has_a_reason() -> None:
     assert len(large) > 10
     assert large - reasons == set()
     assert reasons - {name for name, *_ in found} == set()
+
+
+# Seen from its two sides, one thing has one name: what the public packages call a turn, and both ends of a connection.
+SAME_THING = {"Turn", "Connection"}
+
+
+def test_two_classes_have_two_names() -> None:
+    found = defaultdict(list)
+    for package in ("selfhost_transport", "gateway", "agent_worker"):
+        for file in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    found[node.name].append(str(file.relative_to(ROOT)))
+    assert len(found) > 800
+    twice = {name: files for name, files in found.items() if len(files) > 1}
+    assert twice.keys() - SAME_THING == set(), twice
+    assert SAME_THING - twice.keys() == set()

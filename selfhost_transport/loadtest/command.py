@@ -14,7 +14,7 @@ import typer
 
 from selfhost_transport.errors import InvalidArgument
 from selfhost_transport.extras import install_command
-from selfhost_transport.loadtest.options import Options
+from selfhost_transport.loadtest.options import LoadtestOptions
 from selfhost_transport.loadtest.plan import (
     DEFAULT_MAX_ERRORS,
     Budget,
@@ -40,17 +40,17 @@ _DEV_KEY = f"{DEV_KEY_NAME}:{DEV_KEY_SECRET}"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the program, with a parameter for each field of `Options`. Nothing heavy is imported until it runs."""
+    """Add the command to the program, with a parameter for each option. Nothing heavy is imported until it runs."""
 
     def loadtest(**given: Any) -> None:
-        run(Options(**given))
+        run(LoadtestOptions(**given))
 
     loadtest.__doc__ = run.__doc__
-    loadtest.__signature__ = inspect.signature(Options)  # type: ignore[attr-defined]
+    loadtest.__signature__ = inspect.signature(LoadtestOptions)  # type: ignore[attr-defined]
     app.command()(loadtest)
 
 
-def run(options: Options) -> None:
+def run(options: LoadtestOptions) -> None:
     """Put load on a deployment, measure it, verify every token.
 
     Exit status 1 when anything was lost, repeated, reordered, came after a cancel or did not end, and when a
@@ -69,7 +69,7 @@ def run(options: Options) -> None:
     raise typer.Exit(0 if _with_packages("execute", job) else 1)
 
 
-def _load(options: Options) -> Load:
+def _load(options: LoadtestOptions) -> Load:
     people = People.parse(options.people)
     any_text = _any_text(options)
     prompts = _with_packages("prompts_of", options.prompts) if any_text else ()
@@ -98,11 +98,11 @@ def _load(options: Options) -> Load:
     )
 
 
-def _any_text(options: Options) -> bool:
+def _any_text(options: LoadtestOptions) -> bool:
     return options.any_text or options.prompts is not None
 
 
-def _job(options: Options, load: Load) -> Job:
+def _job(options: LoadtestOptions, load: Load) -> Job:
     key = options.key or ("" if options.token else _DEV_KEY)
     return Job(
         load, _budget(options), options.knee, options.max_turns,
@@ -114,7 +114,7 @@ def _job(options: Options, load: Load) -> Job:
     )  # fmt: skip
 
 
-def _budget(options: Options) -> Budget:
+def _budget(options: LoadtestOptions) -> Budget:
     max_errors = options.max_errors
     return Budget(
         options.max_p99_ms, options.max_first_token_p99_ms, options.max_cancel_p99_ms, options.min_tokens_per_s,
@@ -123,7 +123,7 @@ def _budget(options: Options) -> Budget:
     )  # fmt: skip
 
 
-def _local(options: Options, load: Load) -> LocalOptions:
+def _local(options: LoadtestOptions, load: Load) -> LocalOptions:
     most_turns = max(load.turns, options.max_turns if load.scenario is Scenario.RAMP else 0)
     provider = tuple(shlex.split(options.provider_options)) if options.fake_provider else None
     return LocalOptions(

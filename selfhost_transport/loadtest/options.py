@@ -117,7 +117,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No bars.")]
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class LoadtestOptions:
     """The command's parameters, in the order of its help."""
 
     scenario: Scenario = "steady"

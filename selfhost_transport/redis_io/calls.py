@@ -9,7 +9,7 @@ from selfhost_transport.errors import TransportError
 from selfhost_transport.redis_io.databases import LuaScript
 
 
-class Answer(Protocol):
+class ReplyReceiver(Protocol):
     """Receives a reply: a future, or a callback for many replies (ReplyCallback)."""
 
     def done(self) -> bool: ...  # noqa: D102
@@ -80,7 +80,7 @@ ALONE = Combination(None, b"", b"", b"", (0, 0))
 """Of a call that always travels alone, and is packed as a whole."""
 
 
-class Call:
+class PendingCall:
     """One command in flight. `until`: monotonic time at which it ends, whatever the state of the connection."""
 
     __slots__ = (
@@ -91,7 +91,7 @@ class Call:
         self,
         packed: bytes,
         script: LuaScript | None,
-        reply: Answer,
+        reply: ReplyReceiver,
         until: float,
         again: bool,
         misplaced: bytes | None = None,

@@ -11,7 +11,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final
 
-from selfhost_transport.redis_io.calls import Call
+from selfhost_transport.redis_io.calls import PendingCall
 from selfhost_transport.redis_io.databases import LuaScript
 
 FEWEST: Final = 4
@@ -24,7 +24,7 @@ MOST_BYTES: Final = 65_536
 _SEVERAL: Final = attrgetter("combination.several")
 
 
-def pack_calls(calls: Iterable[Call]) -> list[bytes]:
+def pack_calls(calls: Iterable[PendingCall]) -> list[bytes]:
     """What the server is sent for these calls, in their order: a command for each, or for several at once."""
     commands: list[bytes] = []
     for several, group in groupby(calls, _SEVERAL):
@@ -46,12 +46,12 @@ def replies_of(reply: Any) -> Sequence[Any]:
     return replies
 
 
-def _alone(call: Call) -> bytes:
+def _alone(call: PendingCall) -> bytes:
     call.combined = 0
     return call.packed_alone
 
 
-def _combined(several: LuaScript, calls: list[Call]) -> bytes:
+def _combined(several: LuaScript, calls: list[PendingCall]) -> bytes:
     combinations = [call.combination for call in calls]
     # A key of the slot, whichever of them asks for it.
     guard = combinations[0].guard

@@ -20,7 +20,14 @@ import hiredis
 
 from selfhost_transport.errors import InvalidArgument, StoreUnavailable, TransportError
 from selfhost_transport.redis_io.address import Address
-from selfhost_transport.redis_io.calls import ALONE, NO_CALLER, Answer, Call, Combination, ReplyCallback
+from selfhost_transport.redis_io.calls import (
+    ALONE,
+    NO_CALLER,
+    Combination,
+    PendingCall,
+    ReplyCallback,
+    ReplyReceiver,
+)
 from selfhost_transport.redis_io.combined_calls import pack_calls, replies_of
 from selfhost_transport.redis_io.databases import LuaScript
 from selfhost_transport.redis_io.link import Argument, Link, OnLost, OnReply, pack
@@ -51,7 +58,7 @@ class AddressResolver(Protocol):
         """Where the primary is now. Raises StoreUnavailable."""
 
 
-class Socket(Protocol):
+class RedisSocket(Protocol):
     """A connection, or a share of one."""
 
     def write(self, packed: list[bytes], /) -> None:
@@ -74,7 +81,9 @@ class Sockets(Protocol):
     def shared(self) -> bool:
         """Whether others use the same ones: then they are given the scripts, and their loss is logged, there."""
 
-    async def open(self, address: Address, on_reply: OnReply, on_lost: OnLost, timeout_s: float, /) -> Socket:
+    async def open(
+        self, address: Address, on_reply: OnReply, on_lost: OnLost, timeout_s: float, /
+    ) -> RedisSocket:
         """Connect. Raises StoreUnavailable."""
 
     @property
@@ -91,7 +100,9 @@ class OwnSocket:
     shared = False
     flush_soon = None
 
-    async def open(self, address: Address, on_reply: OnReply, on_lost: OnLost, timeout_s: float) -> Socket:
+    async def open(
+        self, address: Address, on_reply: OnReply, on_lost: OnLost, timeout_s: float
+    ) -> RedisSocket:
         """Connect. Raises StoreUnavailable."""
         return await Link.open(address, on_reply, on_lost, timeout_s)
 
@@ -114,20 +125,20 @@ class Pipeline:
         self._where = where
         # How many replicas have to have a write before its reply is passed on (P11), and writes that wait for that.
         self._replicas = replicas
-        self._unconfirmed: list[tuple[Call, Any]] = []
+        self._unconfirmed: list[tuple[PendingCall, Any]] = []
         self._sockets: Sockets = sockets or OwnSocket()
         # By digest: those that a server gets before anything else. One that has not got a script sends the call back,
         # and a call of another script behind it would overtake it.
         self._scripts = {} if scripts is None else scripts
         self._timeout_s = timeout_s
-        self._link: Socket | None = None
+        self._link: RedisSocket | None = None
         # The one that it is connected on.
         self._loop: asyncio.AbstractEventLoop | None = None
         # Calls not sent yet, and calls whose reply is outstanding, both in order.
-        self._waiting: deque[Call] = deque()
-        self._sent: deque[Call] = deque()
+        self._waiting: deque[PendingCall] = deque()
+        self._sent: deque[PendingCall] = deque()
         # Calls that the server refused for now, in order: they come before those that wait. Then the pause that follows.
-        self._held: list[Call] = []
+        self._held: list[PendingCall] = []
         # Scripts that some of those need and the server does not have.
         self._missing: dict[str, LuaScript] = {}
         self._leave = False
@@ -194,7 +205,7 @@ class Pipeline:
         misplaced: bytes | None,
         combination: Combination,
         packed: bytes,
-        answer: Answer,
+        answer: ReplyReceiver,
         retry_s: float,
     ) -> None:
         """The same with a packed command, for a callback.
@@ -204,7 +215,7 @@ class Pipeline:
         `combination`: how it can be sent with others; then `packed` has its arguments only.
         """
         until = time.monotonic() + (retry_s or self._timeout_s)
-        call = Call(packed, script, answer, until, retry_s > 0, misplaced, combination)
+        call = PendingCall(packed, script, answer, until, retry_s > 0, misplaced, combination)
         if self._closed:
             call.fail(RedisFailure("the connection to Redis was closed by this process"))
             return
@@ -256,7 +267,7 @@ class Pipeline:
         if not self._sent:
             self._all_answered()
 
-    def _on_combined(self, first: Call, reply: Any) -> None:
+    def _on_combined(self, first: PendingCall, reply: Any) -> None:
         """The reply to calls that were sent as one."""
         self._sent.appendleft(first)
         next_call = self._sent.popleft
@@ -275,7 +286,7 @@ class Pipeline:
             else:
                 self._take(call, one, call.script)
 
-    def _take(self, call: Call, reply: Any, script: LuaScript | None) -> None:
+    def _take(self, call: PendingCall, reply: Any, script: LuaScript | None) -> None:
         """A reply to one call, which was made of this script."""
         answer = call.reply
         if answer.done():
@@ -289,11 +300,11 @@ class Pipeline:
         else:
             answer.set_result(reply)
 
-    def _confirmation(self) -> Call:
+    def _confirmation(self) -> PendingCall:
         """Waits for the replicas to have all that was written before it; one for each batch of calls."""
         # Less than a call has, so that one that may be repeated is.
         wait_ms = round(min(self._timeout_s * 0.4, _LONGEST_WAIT_S) * 1000)
-        return Call(
+        return PendingCall(
             pack(("WAIT", self._replicas, wait_ms)), None, ReplyCallback(self._confirm), math.inf, False
         )
 
@@ -315,11 +326,11 @@ class Pipeline:
             else:
                 call.fail(unsafe)
 
-    def _take_unconfirmed(self) -> list[Call]:
+    def _take_unconfirmed(self) -> list[PendingCall]:
         calls, self._unconfirmed = self._unconfirmed, []
         return [call for call, _ in calls]
 
-    def _refused(self, call: Call, error: hiredis.ReplyError, script: LuaScript | None) -> None:
+    def _refused(self, call: PendingCall, error: hiredis.ReplyError, script: LuaScript | None) -> None:
         text = str(error)
         if script is not None and text.startswith("NOSCRIPT"):
             # Its first use, or the scripts were flushed. Further calls of it come back in the same way, and none may
@@ -450,9 +461,9 @@ class Pipeline:
                 calls.extend(still)
 
 
-def _loading(script: LuaScript) -> Call:
+def _loading(script: LuaScript) -> PendingCall:
     """Not repeated after a lost connection: the next one begins with it anyway."""
-    return Call(pack(("SCRIPT", "LOAD", script.source)), None, _ignored(), math.inf, False)
+    return PendingCall(pack(("SCRIPT", "LOAD", script.source)), None, _ignored(), math.inf, False)
 
 
 def _ignored() -> asyncio.Future[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from selfhost_transport.redis_io.calls import Answer, Combination
+from selfhost_transport.redis_io.calls import Combination, ReplyReceiver
 from selfhost_transport.redis_io.databases import LuaScript
 from selfhost_transport.redis_io.link import Argument, pack
 from selfhost_transport.redis_io.pipeline import Pipeline
@@ -18,7 +18,7 @@ class PreparedCall:
 
     __slots__ = ("call", "head")
 
-    call: Callable[[bytes, Answer, float], None]
+    call: Callable[[bytes, ReplyReceiver, float], None]
     """Run the script; `answer` gets the reply. `packed`: `head` and the rest. `retry_s`: see `RedisConnection.call`."""
 
     def __init__(

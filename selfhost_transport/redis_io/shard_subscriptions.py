@@ -25,10 +25,10 @@ from selfhost_transport.redis_io.refusals import Refusal, as_transport_error, re
 from selfhost_transport.redis_io.subscriptions import (
     LOG_AGAIN_S,
     PING_INTERVAL_S,
-    Batch,
     OnMessage,
     OnMissed,
     OnReconnect,
+    ReadScope,
     pass_on,
 )
 
@@ -64,7 +64,7 @@ class _Node:
         self._answered = True
         self._pinging: asyncio.TimerHandle | None = None
 
-    async def open(self, timeout_s: float, batch: Batch | None) -> None:
+    async def open(self, timeout_s: float, batch: ReadScope | None) -> None:
         """Raises StoreUnavailable."""
         on_replies = None if batch is None else partial(self._on_replies, batch)
         self._link = await Link.open(self.address, self._on_reply, self._on_lost, timeout_s, on_replies)
@@ -85,7 +85,7 @@ class _Node:
             self._link.close()
             self._link = None
 
-    def _on_replies(self, batch: Batch, replies: list[Any]) -> None:
+    def _on_replies(self, batch: ReadScope, replies: list[Any]) -> None:
         self._answered = True
         pass_on(replies, batch, self._owner.callbacks, self._on_reply)
 
@@ -127,7 +127,7 @@ class ShardSubscriptions:
         where: ClusterNodes,
         on_reconnect: OnReconnect | None,
         timeout_s: float,
-        batch: Batch | None,
+        batch: ReadScope | None,
     ) -> None:
         self._where = where
         self._on_reconnect = on_reconnect

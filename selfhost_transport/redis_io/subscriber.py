@@ -10,10 +10,10 @@ from selfhost_transport.redis_io.address_resolver import address_resolver
 from selfhost_transport.redis_io.cluster import ClusterNodes
 from selfhost_transport.redis_io.shard_subscriptions import ShardSubscriptions
 from selfhost_transport.redis_io.subscriptions import (
-    Batch,
     OnMessage,
     OnMissed,
     OnReconnect,
+    ReadScope,
     Subscriptions,
 )
 
@@ -32,7 +32,7 @@ class Subscriber:
         *,
         on_reconnect: OnReconnect | None = None,
         timeout_s: float = 5.0,
-        batch: Batch | None = None,
+        batch: ReadScope | None = None,
     ) -> None:
         where = address_resolver(url)
         timeout_s = where.timeout_s or timeout_s

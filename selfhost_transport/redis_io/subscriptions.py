@@ -38,7 +38,7 @@ LOG_AGAIN_S = 60.0
 """While Redis stays away, the log says so once in this time."""
 
 
-class Batch(Protocol):
+class ReadScope(Protocol):
     """Is open around the callbacks for what one read brought, and may take some of that itself."""
 
     def __enter__(self) -> object: ...
@@ -49,7 +49,7 @@ class Batch(Protocol):
         """Take replies from index `at` on. Returns the index of the first that is for its callback."""
 
 
-def pass_on(replies: list[Any], batch: Batch, callbacks: dict[bytes, Any], on_reply: OnReply) -> None:
+def pass_on(replies: list[Any], batch: ReadScope, callbacks: dict[bytes, Any], on_reply: OnReply) -> None:
     """Everything that one read brought, in order."""
     with batch:
         at, count = 0, len(replies)
@@ -66,7 +66,7 @@ class Subscriptions:
         where: Fixed | Sentinels | ClusterNodes,
         on_reconnect: OnReconnect | None,
         timeout_s: float,
-        batch: Batch | None,
+        batch: ReadScope | None,
     ) -> None:
         self._batch = batch
         self._where = where

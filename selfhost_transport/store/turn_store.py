@@ -10,7 +10,7 @@ from typing import Any
 
 from selfhost_transport.accelerator import append_command
 from selfhost_transport.errors import ServiceError
-from selfhost_transport.redis_io.calls import Answer
+from selfhost_transport.redis_io.calls import ReplyReceiver
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.prepared_call import PreparedCall
 from selfhost_transport.store import scripts
@@ -151,7 +151,9 @@ class TurnStore:
         self.send_append(lease, text, chunk, reply, retry_s)
         return reply
 
-    def send_append(self, lease: Lease, text: OpenText, chunk: str, answer: Answer, retry_s: float) -> None:
+    def send_append(
+        self, lease: Lease, text: OpenText, chunk: str, answer: ReplyReceiver, retry_s: float
+    ) -> None:
         """The same with a reply callback; the path of every token."""
         raw = chunk.encode()
         prepared = text.prepared

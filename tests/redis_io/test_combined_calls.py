@@ -10,7 +10,7 @@ import hiredis
 import pytest
 
 from selfhost_transport.accelerator import append_command
-from selfhost_transport.redis_io.calls import NO_CALLER, Call, Combination
+from selfhost_transport.redis_io.calls import NO_CALLER, Combination, PendingCall
 from selfhost_transport.redis_io.combined_calls import FEWEST, MOST, MOST_BYTES, pack_calls
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.embedded import EmbeddedRedis
@@ -27,19 +27,19 @@ def own_server() -> Iterator[EmbeddedRedis]:
         yield server
 
 
-def prepared(number: int, several: Lua = SEVERAL_NEXT, guard: bytes = b"", size: int = 1) -> Call:
+def prepared(number: int, several: Lua = SEVERAL_NEXT, guard: bytes = b"", size: int = 1) -> PendingCall:
     """A call of NEXT about the key `k<number>` with two arguments."""
     alone = b"*6\r\n$7\r\nEVALSHA\r\n$40\r\n%s\r\n$1\r\n1\r\n$2\r\nk%d\r\n" % (NEXT.digest.encode(), number)
     combination = Combination(several, alone, b"$2\r\nk%d\r\n" % number, guard, (1, 2))
     arguments = b"$%d\r\n%s\r\n$1\r\n%d\r\n" % (size, b"x" * size, number)
-    return Call(arguments, NEXT, NO_CALLER, 0.0, True, None, combination)
+    return PendingCall(arguments, NEXT, NO_CALLER, 0.0, True, None, combination)
 
 
-def plain(text: str) -> Call:
-    return Call(pack(("PING", text)), None, NO_CALLER, 0.0, False)
+def plain(text: str) -> PendingCall:
+    return PendingCall(pack(("PING", text)), None, NO_CALLER, 0.0, False)
 
 
-def sent(calls: list[Call]) -> list[list[bytes]]:
+def sent(calls: list[PendingCall]) -> list[list[bytes]]:
     """The words of each command that leaves."""
     found = []
     for command in pack_calls(calls):

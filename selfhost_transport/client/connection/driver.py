@@ -51,7 +51,7 @@ _CROWDED = 64
 _ANY_SERIAL = 2**31 - 1
 
 
-class Listener(Protocol):
+class ConnectionListener(Protocol):
     """Receives the events of a connection. Its methods do not raise."""
 
     def on_change(self, change: StateChange) -> None:
@@ -75,7 +75,7 @@ class Connection:
         endpoints: Sequence[Endpoint],
         credentials: Credentials,
         channel: str,
-        listener: Listener,
+        listener: ConnectionListener,
         *,
         client_id: str | None = None,
         channel_params: Mapping[str, str] | None = None,
