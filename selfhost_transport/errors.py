@@ -65,7 +65,9 @@ class ErrorInfo:
 
     def to_wire(self) -> dict[str, Any]:
         """The map that goes on the wire; absent fields are left out."""
-        wire: dict[str, Any] = {"code": self.code, "statusCode": self.status_code, "message": self.message}
+        # It may quote what the caller sent, halves of surrogate pairs included, which no answer can carry.
+        message = self.message.encode("utf-8", "replace").decode()
+        wire: dict[str, Any] = {"code": self.code, "statusCode": self.status_code, "message": message}
         if self.href is not None:
             wire["href"] = self.href
         if self.detail is not None:

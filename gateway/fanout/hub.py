@@ -16,7 +16,13 @@ from gateway.fanout.start import SubscriptionStart, start_of
 from gateway.fanout.subscription import Subscription
 from gateway.websocket.write_batch import WriteBatch
 from selfhost_transport.accelerator import Way
-from selfhost_transport.errors import SessionErased, StoreUnavailable, TransportError
+from selfhost_transport.errors import (
+    InvalidArgument,
+    SessionErased,
+    StoreUnavailable,
+    StoreUnsuitable,
+    TransportError,
+)
 from selfhost_transport.redis_io.subscriber import Subscriber
 from selfhost_transport.store.session_store import SessionStore
 from selfhost_transport.wire.channel import RewindCount, RewindTime
@@ -152,11 +158,19 @@ class SessionHub:
                 way,
                 partial(self._missed, follower),
             )
-            await follower.start()
+            try:
+                await follower.start()
+            except InvalidArgument as error:
+                # Read from Redis, not from a client.
+                raise StoreUnsuitable(f"the session's keys hold something else: {error}") from error
         except TransportError as error:
             logger.warning("session.open_failed session=%s error=%s", follower.session, error)
             self._followers.pop(follower.session, None)
             return error
+        except BaseException:
+            # Nothing follows the session: the next watcher begins again.
+            self._followers.pop(follower.session, None)
+            raise
         finally:
             self._starting.pop(follower.session, None)
         # The requester may be gone.

@@ -54,7 +54,7 @@ class RunIn(_Lenient):
     @property
     def conversation(self) -> list[dict[str, Any]]:
         """The messages without those that only a client has."""
-        return [message for message in self.messages if message.get("role") not in _BESIDE]
+        return [message for message in self.messages if str(message.get("role")) not in _BESIDE]
 
     @property
     def tool_messages(self) -> dict[str, dict[str, Any]]:

@@ -149,7 +149,7 @@ _ALREADY: Final = "what the agent said is in the session: name its response as `
 def _take_message(said: Said, item: Mapping[str, Any], where: str) -> None:
     role, content = item.get("role"), item.get("content")
     parts = [TextPart(content)] if isinstance(content, str) else _parts(content, f"{where}.content")
-    if role in _PREAMBLE:
+    if str(role) in _PREAMBLE:
         said.instructions += [part.text for part in parts if isinstance(part, TextPart)]
         return
     if role != "user":

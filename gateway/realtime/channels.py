@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -18,11 +19,13 @@ from gateway.realtime.replies_first import RepliesFirst, wait_for_entries
 from gateway.realtime.watched import Watched
 from gateway.services import Services
 from gateway.websocket.upgrade import SocketOutlet
-from selfhost_transport.errors import ErrorInfo, TransportError
+from selfhost_transport.errors import ErrorInfo, ServiceError, TransportError
 from selfhost_transport.wire.actions import Flag
 from selfhost_transport.wire.channel import ChannelParams
 from selfhost_transport.wire.message import Format
 from selfhost_transport.wire.serial import format_position
+
+logger = logging.getLogger(__name__)
 
 _LISTENING = Flag.SUBSCRIBE | Flag.PRESENCE_SUBSCRIBE | Flag.PRESENCE | Flag.ANNOTATION_SUBSCRIBE
 """Modes with which anything is delivered: messages, all members or one's own, annotations."""
@@ -129,12 +132,20 @@ class SocketChannels:
             )
             await self._member_lists.precede(watched, start)
         except TransportError as error:
-            if not watched.ended:
-                self._carry_out(self._core.attach_failed(full, error.info))
+            self._failed(full, watched, error)
+            return
+        except Exception:
+            # What is in Redis may be anything: no client waits for an answer that does not come.
+            logger.exception("gateway.attach_failed channel=%r", name)
+            self._failed(full, watched, ServiceError("internal error; try again"))
             return
         if not watched.ended:
             watched.start = start
             self._carry_out(self._core.attach_ready(full, start.attached))
+
+    def _failed(self, full: str, watched: Watched, error: TransportError) -> None:
+        if not watched.ended:
+            self._carry_out(self._core.attach_failed(full, error.info))
 
     def deliver(self, channel: str) -> None:
         """ATTACHED was sent: what follows it, and everything from then on."""

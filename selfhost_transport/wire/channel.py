@@ -110,7 +110,11 @@ def check_name(name: str) -> None:
         raise InvalidChannelName(f"a channel name cannot start with {name[0]!r}")
     if _LINE_BREAKS.search(name):
         raise InvalidChannelName("a channel name cannot contain a line break")
-    if len(name) > MAX_NAME_BYTES or len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES:
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise InvalidChannelName("a channel name cannot contain half of a surrogate pair") from None
+    if size > MAX_NAME_BYTES:
         raise InvalidChannelName(f"a channel name is at most {MAX_NAME_BYTES} bytes long")
 
 
