@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from redis.crc import key_slot
 
 from selfhost_transport.accelerator import append_command
+from selfhost_transport.errors import StoreUnavailable, TransportError
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.databases import SCRIPT_BEGINS
 from selfhost_transport.redis_io.prepared_call import PreparedCall
@@ -128,6 +129,29 @@ async def test_a_subscription_survives_its_connection(cluster: Clustered) -> Non
     await wait_until(lambda: sorted(received) == sorted(name.encode() for name in names))
     await subscriber.close()
     await connection.close()
+
+
+async def test_a_channel_that_is_refused_raises_and_disturbs_no_other(cluster: Clustered) -> None:
+    for port in cluster.ports[:3]:
+        with redis.Redis(port=port) as server:
+            server.execute_command(
+                "ACL SETUSER", "limited", "on", ">pw", "~*", "+@all", "resetchannels", "&s:{acl}:list"
+            )
+    received, limited = list[bytes](), url_of(cluster).replace("://", "://limited:pw@")
+    connection, subscriber = RedisConnection(url_of(cluster), timeout_s=10), Subscriber(limited)
+    await subscriber.subscribe("s:{acl}:list", received.append)
+    with pytest.raises(TransportError, match="permission"):
+        await subscriber.subscribe("s:{acl}:other", received.append)
+    assert subscriber.connected
+    await connection.call(BOTH, ["s:{acl}:list"], ["one"])
+    await wait_until(lambda: received == [b"one"])
+    await subscriber.close()
+    with pytest.raises(StoreUnavailable):
+        await subscriber.subscribe("s:{acl}:list", received.append)
+    await connection.close()
+    for port in cluster.ports[:3]:
+        with redis.Redis(port=port) as server:
+            server.execute_command("ACL DELUSER", "limited")
 
 
 class Machine(RuleBasedStateMachine):
