@@ -11,7 +11,10 @@ import logging
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
+
+from pydantic import ConfigDict
+from pydantic.alias_generators import to_camel
 
 from selfhost_transport.errors import Busy, StoreUnsuitable
 from selfhost_transport.redis_io.connection import RedisConnection
@@ -36,12 +39,17 @@ _REMOVED_AT_ONCE: Final = 100
 _MOST_TRIES: Final = 10
 """How often turns are cancelled, and an interrupted erasure is finished."""
 
+ON_THE_WIRE: Final = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+"""How what was erased is written over HTTP."""
+
 audit = logging.getLogger("selfhost_transport.audit")
 
 
 @dataclass(frozen=True, slots=True)
 class ErasedSession:
     """What was erased. `receipts_expire`: receipts of sends are left, for want of the right to scan; they expire within a day."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ON_THE_WIRE
 
     session: str
     turns_cancelled: int

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import ClassVar, Final
+
+from pydantic import ConfigDict
 
 from selfhost_transport.redis_io.connection import RedisConnection
 from selfhost_transport.redis_io.link import Argument
@@ -21,7 +23,7 @@ from selfhost_transport.store.entries import (
     pack_replaced_body,
     unpack_entry,
 )
-from selfhost_transport.store.erasure import SessionErasure
+from selfhost_transport.store.erasure import ON_THE_WIRE, SessionErasure
 from selfhost_transport.store.fields import ConnectionFields, DeadLetterFields, EndedFields
 from selfhost_transport.store.keys import Keyspace
 from selfhost_transport.store.options import StoreOptions
@@ -54,6 +56,8 @@ class Traces:
 @dataclass(frozen=True, slots=True)
 class ErasedPerson:
     """What was erased. `erased`: whole sessions; `redacted`: sessions that others use, and how many publishes went from each."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ON_THE_WIRE
 
     client_id: str
     erased: list[str]
