@@ -61,7 +61,7 @@ async def test_each_of_several_writes_in_one_call_waits_for_the_replica(
 ) -> None:
     primary, replica = pair
     await _in_step(primary)
-    connection = RedisConnection(primary.url, timeout_s=2, replicas=1)
+    connection = RedisConnection(primary.url, timeout_s=5, replicas=1)
     connection.keep_loaded([NEXT, SEVERAL_NEXT])
     lists = [connection.prepare(NEXT, [f"n{at}"], [], several=SEVERAL_NEXT) for at in range(5)]
 
@@ -73,13 +73,14 @@ async def test_each_of_several_writes_in_one_call_waits_for_the_replica(
 
     with redis.Redis.from_url(replica.url) as there:
         for number in range(20):
-            assert await asyncio.gather(*write(number, 0.0)) == [b"ok"] * 5
+            # Where the replica was slow, a write is asked for again, and is recognised.
+            assert {*await asyncio.gather(*write(number, 60.0))} <= {b"ok", b"gap"}
             assert [there.llen(f"n{at}") for at in range(5)] == [number + 1] * 5
     os.kill(replica.pid, signal.SIGSTOP)
     try:
         refused = await asyncio.gather(*write(20, 0.0), return_exceptions=True)
         assert {type(error) for error in refused} == {RedisFailure}
-        kept = write(21, 20.0)
+        kept = write(21, 60.0)
         await asyncio.sleep(1.2)  # longer than one wait for the replica
         assert not any(answer.done() for answer in kept)
     finally:
