@@ -7,7 +7,6 @@ ids only. A template is what is packed for names of the same lengths, cut where 
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,9 +21,10 @@ _NAMES: Final = (
 )  # fmt: skip
 """What of a context is a name or an id; of the rest only whether it resumes its turn is in the messages."""
 _LOST_ID: Final = len(_NAMES)
-_TOKEN: Final = secrets.token_hex(8)
-"""Marks the places of names. Of this process, so that no name of a client can be like it."""
-_SHORTEST: Final = len(_TOKEN) + 2
+_TOKEN: Final = "\2\3"
+"""Marks the places of names, with a letter behind it. The packed messages have it nowhere else: of the names only those too
+short to hold a mark stand in a template."""
+_SHORTEST: Final = len(_TOKEN) + 1
 _KEPT: Final = 256
 
 _Lengths: TypeAlias = tuple[int | str | None, ...]
@@ -68,7 +68,7 @@ def packed_closing(context: TurnContext, lost_id: str, make: Make) -> ClosingMes
 @lru_cache(maxsize=_KEPT)
 def _template(lengths: _Lengths, resumes: bool, make: Make) -> _Template:
     marks = [
-        f"{_TOKEN}{number:02d}".ljust(length, "-") if isinstance(length, int) else length
+        f"{_TOKEN}{chr(ord('A') + number)}".ljust(length, "-") if isinstance(length, int) else length
         for number, length in enumerate(lengths)
     ]
     names = dict(zip(_NAMES, marks[:_LOST_ID], strict=True))

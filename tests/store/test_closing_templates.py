@@ -16,7 +16,22 @@ from selfhost_transport.turns.context import TurnContext
 NAME = st.one_of(
     st.uuids().map(str),
     st.text(max_size=40),
-    st.sampled_from(["", "-", "ab", "user-1", "ä" * 30, "x" * 31, "x" * 32, "x" * 300, "\0" * 20, "-" * 20]),
+    st.sampled_from(
+        [
+            "",
+            "-",
+            "ab",
+            "user-1",
+            "ä" * 30,
+            "x" * 31,
+            "x" * 32,
+            "x" * 300,
+            "\0" * 20,
+            "-" * 20,
+            "\2\3A",
+            "\2\3B-",
+        ]
+    ),
 )
 MAYBE = st.none() | NAME
 CONTEXT = st.builds(
@@ -52,7 +67,7 @@ def test_names_of_the_same_lengths_share_a_template(names: tuple[str, ...]) -> N
 
 
 def test_the_marks_of_a_template_in_a_name_are_left_there() -> None:
-    marks = f"{closing_templates._TOKEN}00".ljust(36, "-")
+    marks = f"{closing_templates._TOKEN}A".ljust(36, "-")
     context = dataclasses.replace(ORDINARY, turn_id="t" * 36, owner_client_id=marks, parent=f"x{marks}")
     assert _packed_closing(context).fields() == closing_messages_for(context).fields()
 
@@ -62,6 +77,15 @@ def test_a_name_that_is_no_proper_text_is_mended_as_ever() -> None:
     made = _packed_closing(context)
     assert isinstance(made, ClosingMessages)
     assert made.fields() == closing_messages_for(context).fields()
+
+
+def test_names_of_people_share_templates_however_short_they_are() -> None:
+    closing_templates._template.cache_clear()
+    for number in range(100, 1000):
+        _packed_closing(
+            dataclasses.replace(ORDINARY, owner_client_id=f"u{number}", input_client_id=f"u{number}")
+        )
+    assert closing_templates._template.cache_info().currsize == 1
 
 
 @pytest.mark.parametrize("length", range(40))
