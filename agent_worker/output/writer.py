@@ -115,7 +115,7 @@ class TextStream:
         else:
             gathered.append(chunk)
             self._size = len(chunk)
-            flush_timer.schedule(self, self._next)
+            flush_timer.schedule(self, self._next, writer.phase)
 
     def flush(self) -> None:
         """Send what was gathered; nothing if the writer has stopped: a cancel drops it (CAN-20)."""
@@ -177,6 +177,7 @@ class TurnWriter:
         on_lost: OnLost | None = None,
     ) -> None:
         self.flush_timer = flush_timer
+        self.phase = flush_timer.phase_of(store.place_of(lease.session))
         self._store = store
         self._lease = lease
         self._hold = hold

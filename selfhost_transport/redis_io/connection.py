@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
+
+from redis.crc import key_slot
 
 from selfhost_transport.redis_io.address_resolver import Sentinels, address_resolver
 from selfhost_transport.redis_io.batches import Batch
@@ -15,6 +17,7 @@ from selfhost_transport.redis_io.pipeline import Pipeline
 from selfhost_transport.redis_io.prepared_call import PreparedCall
 from selfhost_transport.redis_io.switches import Switches
 
+_SLOTS: Final = 16384
 _READS = frozenset(
     {
         "EXISTS", "GET", "GETRANGE", "HEXISTS", "HGET", "HGETALL", "HKEYS", "HLEN", "HMGET", "INFO", "LINDEX", "LLEN",
@@ -69,6 +72,13 @@ class RedisConnection:
     def connected(self) -> bool:
         """Whether a socket is connected; in a Cluster, to each shard in use."""
         return self._way.connected
+
+    def place_of(self, key: str) -> float | None:
+        """Where the slot of a key stands among all slots, from 0 to 1; None where there is one server.
+
+        A server mostly has slots that stand side by side.
+        """
+        return key_slot(key.encode()) / _SLOTS if self._in_cluster else None
 
     @property
     def in_flight(self) -> int:

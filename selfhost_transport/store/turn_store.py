@@ -214,6 +214,10 @@ class TurnStore:
         )
         return [turn.decode() for turn in lost]
 
+    def place_of(self, session: str) -> float | None:
+        """Where the session's server stands among the others, from 0 to 1; None where there is one."""
+        return self.redis.place_of(self.keys.base_of(session))
+
     async def begin_alone(self, lease: Lease) -> None:
         """Nothing runs beside an attempt that is to be made alone: it begins, and counts. Raises LeaseLost."""
         fence, turn = (self.keys.of_item(kind, lease.turn_id, lease.session) for kind in ("f", "t"))

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from agent_worker.output.flush_timer import FlushTimer
+from agent_worker.output.flush_timer import TICK_S, FlushTimer
 from agent_worker.output.writer import MAX_GATHERED, MAX_IN_FLIGHT, TAIL_S, Hold, TextStream, TurnWriter
 from selfhost_transport.errors import LeaseLost
 from selfhost_transport.store.entries import Appended
@@ -254,6 +254,59 @@ async def test_the_clock_flushes_at_the_first_tick_that_is_due() -> None:
         (at,) = text.flushed
         assert at - when >= -0.001
         assert_quick(at - when, 0.03)
+
+
+class Flowing:
+    """A text that always has tokens: its next window begins when one is over."""
+
+    def __init__(self, flush_timer: FlushTimer, phase: int, began_before_s: float) -> None:
+        self.ticks: list[int] = []
+        self.windows: list[float] = []
+        self._timer, self._phase, self._loop = flush_timer, phase, asyncio.get_running_loop()
+        self._began = self._loop.time() - began_before_s
+        self._next()
+
+    def flush(self) -> None:
+        now = self._loop.time()
+        self.ticks.append(int(now / TICK_S))
+        self.windows.append(now - self._began)
+        self._began = now
+        self._next()
+
+    def _next(self) -> None:
+        self._timer.schedule(self, self._began + self._timer.window_s, self._phase)
+
+
+async def test_windows_of_one_place_end_on_the_same_ticks_after_a_while() -> None:
+    flush_timer, texts = FlushTimer(40), list[Flowing]()
+    near, far = (flush_timer.phase_of(place) for place in (0.5, 0.9))
+    assert near is not None and far is not None and near != far
+    for number in range(12):
+        texts += [Flowing(flush_timer, phase, number * 0.003) for phase in (near, far)]
+
+    def last_ticks(texts: list[Flowing]) -> set[int]:
+        return {text.ticks[-1] for text in texts if text.ticks}
+
+    def are_together() -> bool:
+        return len(last_ticks(texts[::2])) == len(last_ticks(texts[1::2])) == 1
+
+    await wait_until(are_together)
+    # No window is more than a tick shorter than it should be.
+    assert min(window for text in texts for window in text.windows) > flush_timer.window_s - 1.1 * TICK_S
+
+
+def test_texts_of_one_server_are_due_on_any_tick() -> None:
+    assert FlushTimer(40).phase_of(None) is None
+
+
+@pytest.mark.parametrize("window_ms", [0, 1, 5, 14])
+def test_a_window_of_few_ticks_is_not_divided(window_ms: int) -> None:
+    assert FlushTimer(window_ms).phase_of(0.5) is None
+
+
+def test_all_places_have_a_phase_within_the_window() -> None:
+    flush_timer = FlushTimer(40)
+    assert {flush_timer.phase_of(slot / 16384) for slot in range(16384)} == set(range(9))
 
 
 async def test_the_end_of_a_text_is_written_once_however_long_the_end_of_the_turn_takes(room: Room) -> None:
