@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from weakref import ref
 
 from gateway.auth.authenticator import Credential
 from gateway.commands.branch import read_back
@@ -61,8 +62,12 @@ class SessionReader:
         self._waits = waits
         self._hidden = services.hidden_from(credential, session)
         self._outlet = PullOutlet()
+        # Weak: the reader holds its subscription, and in a circle both would keep the tree until the collector comes by.
+        weakly = ref(self)
         self._subscription = Subscription(
-            self._outlet, Variant(Format.JSON, session, self._hidden, envelope=bare), self._on_gap
+            self._outlet,
+            Variant(Format.JSON, session, self._hidden, envelope=bare),
+            lambda gap: reader._on_gap(gap) if (reader := weakly()) is not None else None,
         )
         self._feed: SessionFeed | None = None
         self._lost = False

@@ -20,6 +20,7 @@ from uvicorn.server import ServerState
 from gateway.auth.callers import RequestInfo
 from gateway.background import Background
 from gateway.fanout.subscription import Subscription
+from gateway.http_api.reader import SessionReader
 from gateway.realtime.connection import Connection
 from gateway.realtime.driver import ConnectionDriver
 from gateway.services import Services, connect_services
@@ -27,6 +28,9 @@ from gateway.websocket.protocol import RawSocket
 from gateway.websocket.upgrade import RawWebSocket, raw_websocket
 from gateway.websocket.write_batch import WriteBatch
 from selfhost_transport.settings import DEV_KEY_NAME, DEV_KEY_SECRET, load_settings
+from selfhost_transport.turns.inputs import InputIds, user_message
+from selfhost_transport.turns.nodes import Node
+from selfhost_transport.turns.ui import TextPart
 from selfhost_transport.wire.codec import Format
 from selfhost_transport.wire.tokens import ApiKey
 from tests.gateway.ears import Wire
@@ -146,3 +150,21 @@ async def test_an_upgrade_leaves_nothing_to_collect() -> None:
     finally:
         gc.enable()
         sockets.pop().connection_lost(None)
+
+
+async def test_a_session_that_was_read_for_a_response_leaves_nothing_to_collect(services: Services) -> None:
+    credential = services.authenticator.by_key(ApiKey(DEV_KEY_NAME, DEV_KEY_SECRET), "alice", local=True)
+
+    async def read() -> weakref.ref[Node]:
+        asked = user_message([TextPart("hello")], InputIds(), client_id="alice")
+        await services.sessions.publish("read", asked)
+        async with SessionReader(services, credential, "read", lambda tree: False) as reader:
+            (node,) = reader.tree.nodes()
+            return weakref.ref(node)
+
+    gc.disable()
+    try:
+        node = await read()
+        await wait_until(lambda: node() is None)
+    finally:
+        gc.enable()
